@@ -1,0 +1,86 @@
+"""Where everything lives: one folder, and inside it one space for each place that ECGs come from.
+
+    <home>/mirror              the place last chosen: a folder, a base URL, or nothing for the true hosts
+    <home>/<space>/            the products of that place (`pipelines.stage`); two places never share a product
+    <home>/<space>/files/      what was downloaded, under its `wget -r` path; a folder mirror is read where it lies
+    <home>/mirrors/simulated/  the simulated mirror that `make demo` writes
+    <home>/mlflow/             runs, artifacts and registered models, shared by all spaces
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import Path
+
+from pipelines.stage import Workspace, write_atomically
+
+HOSTS = "hosts"
+
+
+class Home:
+    """The data home. `mirror` overrides the remembered one; `hosts` means the true addresses."""
+
+    def __init__(self, root: Path | str, mirror: str | None = None) -> None:
+        self.root = Path(root).expanduser().resolve()
+        self._mirror = mirror or None
+
+    @classmethod
+    def default(cls) -> Home:
+        """ECG_HOME (or ./var) and ECG_MIRROR (or the remembered mirror)."""
+        return cls(os.environ.get("ECG_HOME") or "var", os.environ.get("ECG_MIRROR"))
+
+    @property
+    def mirror(self) -> str | None:
+        """A folder or base URL that stands in for the hosts; None for the hosts themselves."""
+        chosen = self._mirror
+        if chosen is None:
+            remembered = self.root / "mirror"
+            chosen = remembered.read_text().strip() if remembered.is_file() else HOSTS
+        return None if chosen == HOSTS else _absolute(chosen)
+
+    def set_mirror(self, place: str) -> None:
+        """Remember a mirror for later commands and the UI; raises ValueError where a folder is not there."""
+        if place != HOSTS and not _is_url(place) and not Path(place).expanduser().is_dir():
+            raise ValueError(f"mirror {place!r}: no such folder; give a folder, a base URL, or '{HOSTS}'")
+        write_atomically(self.root / "mirror", (place if place == HOSTS else _absolute(place)).encode())
+        self._mirror = None
+
+    @property
+    def space(self) -> str:
+        """A folder name for the place: its last component and six digits of its hash; `hosts` for the hosts."""
+        if self.mirror is None:
+            return HOSTS
+        if self.mirror == str(self.simulated_mirror):
+            return "simulated"
+        last = re.sub(r"[^a-z0-9]+", "-", self.mirror.rstrip("/").rsplit("/", 1)[-1].lower()).strip("-")
+        return f"{last or 'mirror'}-{hashlib.sha256(self.mirror.encode()).hexdigest()[:6]}"
+
+    def workspace(self) -> Workspace:
+        return Workspace(self.root / self.space)
+
+    @property
+    def raw_root(self) -> Path:
+        return self.root / self.space / "files"
+
+    @property
+    def simulated_mirror(self) -> Path:
+        return self.root / "mirrors" / "simulated"
+
+    @property
+    def tracking_uri(self) -> str:
+        """MLFLOW_TRACKING_URI, or the home's own SQLite store."""
+        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.root / 'mlflow' / 'mlflow.db'}"
+
+    @property
+    def artifact_root(self) -> Path:
+        return self.root / "mlflow" / "artifacts"
+
+
+def _is_url(place: str) -> bool:
+    return place.startswith(("http://", "https://"))
+
+
+def _absolute(place: str) -> str:
+    return place.rstrip("/") if _is_url(place) else str(Path(place).expanduser().resolve())
