@@ -1,10 +1,10 @@
 """Where everything lives: one folder, and inside it one space for each place that ECGs come from.
 
-    <home>/mirror              the place last chosen: a folder, a base URL, or nothing for the true hosts
-    <home>/<space>/            the products of that place (`pipelines.stage`); two places never share a product
-    <home>/<space>/files/      what was downloaded, under its `wget -r` path; a folder mirror is read where it lies
-    <home>/mirrors/simulated/  the simulated mirror that `make demo` writes
-    <home>/mlflow/             runs, artifacts and registered models, shared by all spaces
+<home>/mirror              the place last chosen: a folder, a base URL, or nothing for the true hosts
+<home>/<space>/            the products of that place (`pipelines.stage`); two places never share a product
+<home>/<space>/files/      what was downloaded, under its `wget -r` path; a folder mirror is read where it lies
+<home>/mirrors/simulated/  the simulated mirror that `make demo` writes
+<home>/mlflow/             runs, artifacts and registered models, shared by all spaces
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
     root/<product>/<fingerprint>/...         the product's files; `aside/` holds what does not count (pictures, logs)
     root/<product>/current                   the fingerprint that was built or asked for last
 
-The fingerprint is a digest of the step's version, its configuration and its inputs' digests. The product's own digest is
-taken over its bytes, so a step that is done again and gives the same bytes changes nothing downstream.
+The fingerprint is a digest of the step's version, its configuration and its inputs' digests. The product's own digest
+is taken over its bytes, so a step that is done again and gives the same bytes changes nothing downstream.
 A build happens in `<fingerprint>.partial` under a lock and is renamed when it is whole: a killed step leaves nothing
 that looks finished, and of two processes on one product one works and the other waits.
 """
@@ -19,8 +19,9 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def write_atomically(path: Path, data: bytes) -> None:
         stream.write(data)
         stream.flush()
         os.fsync(stream.fileno())
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 class Workspace:
@@ -157,12 +158,12 @@ class Workspace:
             write_atomically(work / DONE, json.dumps(done, indent=1, allow_nan=False).encode())
             final = folder / fingerprint
             shutil.rmtree(final, ignore_errors=True)
-            os.replace(work, final)
+            work.replace(final)
             self._point(product, fingerprint)
             log.info("%s: built in %.1f s (%s)", product, seconds, fingerprint)
             built = self._finished(product, fingerprint)
             assert built is not None
-            return Product(**{**built.__dict__, "cached": False})
+            return replace(built, cached=False)
 
     def _finished(self, product: str, fingerprint: str) -> Product | None:
         path = self.folder(product) / fingerprint
@@ -182,18 +183,16 @@ class Workspace:
         write_atomically(self.folder(product) / "current", fingerprint.encode())
 
 
-class _locked:
-    """An exclusive lock on a product; says so once where another process holds it."""
-
-    def __init__(self, path: Path, product: str) -> None:
-        self.lock, self.product = FileLock(path), product
-
-    def __enter__(self) -> None:
-        try:
-            self.lock.acquire(timeout=0)
-        except Timeout:
-            log.info("%s: another process is at work on it; waiting", self.product)
-            self.lock.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self.lock.release()
+@contextmanager
+def _locked(path: Path, product: str) -> Iterator[None]:
+    """Hold the exclusive lock on a product; say so once where another process holds it."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("%s: another process is at work on it; waiting", product)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
