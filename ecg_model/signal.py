@@ -1,0 +1,213 @@
+"""The one preprocessing of ECGs: lead order and derivation, resampling, the window. Harmonization and serving share it.
+
+Shapes: L leads, T samples; arrays may carry batch axes in front, (..., L, T). Amplitudes are millivolt throughout.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.signal import kaiser_beta
+
+LEADS_12 = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
+LEADS = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
+RATE = 250
+SECONDS = 10
+SAMPLES = RATE * SECONDS
+RATE_MIN, RATE_MAX = 50.0, 2000.0
+
+# Kaiser-windowed sinc with 20 zero crossings a side and 70 dB: flat to 0.446 of the lower rate, stopped from 0.554.
+_CROSSINGS = 20
+_BETA = float(kaiser_beta(70.0))
+_BLOCK = 50
+# Burg's method at the edges: prediction order, and the samples that the predictor is fitted to.
+_ORDER = 32
+_FIT = 256
+
+_CANONICAL = {name.upper(): name for name in LEADS_12} | {"DI": "I", "DII": "II", "DIII": "III"}
+_PREFIX = re.compile(r"^(MDC_ECG_LEAD_|LEAD[ _-]?|ECG[ _-]?)")
+
+
+class LeadMissing(ValueError):
+    """A lead that the model needs is not among those given."""
+
+
+class LeadRepeated(ValueError):
+    """Two rows bear the same lead's name."""
+
+
+class TooShort(ValueError):
+    """The recording is shorter than the window."""
+
+
+def canonical_lead(name: str) -> str:
+    """The lead's name as LEADS_12 writes it: `ii`, `DII`, `Lead II` and `MDC_ECG_LEAD_II` are `II`.
+
+    Raises ValueError for a name that is none of the twelve leads.
+    """
+    found = _CANONICAL.get(_PREFIX.sub("", name.strip().upper()))
+    if found is None:
+        raise ValueError(f"lead {name!r} is unknown: use the names {', '.join(LEADS_12)}")
+    return found
+
+
+def lead_rows(names: Sequence[str], wanted: Sequence[str] = LEADS) -> list[int]:
+    """The row of each wanted lead in an array whose rows are called `names`.
+
+    Raises ValueError for an unknown name, LeadRepeated for a lead named twice, LeadMissing where a wanted one is absent.
+    """
+    canonical = [canonical_lead(name) for name in names]
+    repeated = sorted({name for name in canonical if canonical.count(name) > 1})
+    if repeated:
+        raise LeadRepeated(f"leads {', '.join(repeated)} are named twice in {', '.join(names)}: name each row once")
+    missing = [lead for lead in wanted if lead not in canonical]
+    if missing:
+        raise LeadMissing(f"leads {', '.join(missing)} are missing among {', '.join(names)}: give I, II and V1..V6")
+    return [canonical.index(lead) for lead in wanted]
+
+
+def independent_leads(x_LT: NDArray[Any], names: Sequence[str]) -> NDArray[Any]:
+    """(..., L, T) with rows called `names` -> (..., 8, T) in the order of LEADS.
+
+    III, aVR, aVL and aVF are accepted and left out: they are linear in I and II (Einthoven, Goldberger). I and II must
+    have been recorded; they are not computed back from the others. Raises ValueError as `lead_rows` does.
+    """
+    if x_LT.ndim < 2 or x_LT.shape[-2] != len(names):
+        raise ValueError(
+            f"signal of shape {x_LT.shape} has not the {len(names)} leads that are named: use (leads, samples)"
+        )
+    return x_LT[..., lead_rows(names), :]
+
+
+def derived_leads(limb_2T: NDArray[Any]) -> NDArray[Any]:
+    """(..., 2, T), leads I and II -> (..., 4, T), leads III, aVR, aVL, aVF.
+
+    III = II - I (Einthoven); aVR = -(I + II) / 2, aVL = I - II / 2, aVF = II - I / 2 (Goldberger).
+    """
+    one, two = limb_2T[..., 0, :], limb_2T[..., 1, :]
+    return np.stack([two - one, -(one + two) / 2, one - two / 2, two - one / 2], axis=-2)
+
+
+def resample(x_LT: NDArray[Any], rate: float, target: float = RATE) -> NDArray[np.float32]:
+    """Band-limited resampling along the last axis: (..., T) at `rate` -> float32 (..., ceil(T * target / rate)).
+
+    Output k lies at the time k / target, by convolution with a Kaiser-windowed sinc cut off at half the lower of both
+    rates, its weights summing to one at each output (any real ratio: a polyphase bank with one phase an output). Beyond
+    its ends the signal is continued by linear prediction, so that edges do not ring. At rate == target samples pass
+    unchanged. Raises ValueError for a rate outside 50..2000 Hz, an empty signal, and samples that are not finite, since
+    a filter would smear them.
+    """
+    x_LT = np.asarray(x_LT)
+    for name, value in (("rate", rate), ("target", target)):
+        if not RATE_MIN <= value <= RATE_MAX:
+            raise ValueError(f"{name} {value} Hz is not supported: use {RATE_MIN:g} to {RATE_MAX:g} samples a second")
+    if x_LT.shape[-1] == 0:
+        raise ValueError(f"signal of shape {x_LT.shape} has no samples")
+    if not np.isfinite(x_LT).all():
+        raise ValueError("signal has samples that are not finite: fill or drop them before resampling")
+    if rate == target:
+        return x_LT.astype(np.float32)
+    samples = x_LT.shape[-1]
+    bank = _bank(float(rate), float(target), samples)
+    x_MT = _continued(x_LT.reshape(-1, samples).astype(np.float64), bank.before, bank.after)
+    y_MK = np.empty((len(x_MT), bank.outputs), np.float32)
+    for block, start in enumerate(bank.starts):
+        weights_WK = bank.weights_BWK[block % len(bank.weights_BWK)]
+        first = block * _BLOCK
+        width = min(_BLOCK, bank.outputs - first)
+        y_MK[:, first : first + width] = (x_MT[:, start : start + len(weights_WK)] @ weights_WK)[:, :width]
+    return y_MK.reshape(*x_LT.shape[:-1], bank.outputs)
+
+
+def prepare(x_LT: NDArray[Any], *, leads: Sequence[str], rate: float) -> NDArray[np.float32]:
+    """What the model reads: (..., L, T) millivolt with rows called `leads` -> float32 (..., 8, 2500) millivolt.
+
+    The eight leads of LEADS, the first ten seconds, 250 samples a second. A longer recording is cut before it is
+    resampled, with the margin that the filter reaches over, so that the window's end is no edge. Raises ValueError:
+    see `independent_leads` and `resample`; TooShort below ten seconds.
+    """
+    x_LT = independent_leads(np.asarray(x_LT), leads)
+    needed = round(SECONDS * rate)
+    if x_LT.shape[-1] < needed:
+        raise TooShort(
+            f"signal of {x_LT.shape[-1]} samples at {rate:g} Hz lasts {x_LT.shape[-1] / rate:.2f} s: "
+            f"give at least {SECONDS} s ({needed} samples)"
+        )
+    margin = _reach(rate, RATE) + 1
+    return resample(x_LT[..., : needed + margin], rate)[..., :SAMPLES]
+
+
+class _Bank:
+    """Filter weights for blocks of outputs: output block b reads the inputs from starts[b] on.
+
+    weights_BWK: (blocks, inputs, outputs of a block); a single block where all are equal.
+    before, after: samples by which the signal must be continued.
+    """
+
+    def __init__(self, rate: float, target: float, samples: int) -> None:
+        step = rate / target
+        reach = _reach(rate, target)
+        self.outputs = max(1, int(np.ceil(samples / step - 1e-9)))
+        blocks = -(-self.outputs // _BLOCK)
+        inputs = int(np.ceil((_BLOCK - 1) * step)) + 2 * reach + 2
+        origins = np.floor(np.arange(blocks) * _BLOCK * step).astype(int) - reach
+        periodic = (_BLOCK * step).is_integer()
+        times_BK = np.arange(1 if periodic else blocks)[:, None] * _BLOCK * step + np.arange(_BLOCK) * step
+        offsets_BWK = times_BK[:, None, :] - (origins[: len(times_BK), None] + np.arange(inputs))[:, :, None]
+        cutoff = min(1.0, target / rate)
+        window = np.i0(_BETA * np.sqrt(np.maximum(0.0, 1.0 - (offsets_BWK * cutoff / _CROSSINGS) ** 2)))
+        inside = np.abs(offsets_BWK * cutoff) <= _CROSSINGS
+        weights = np.where(inside, np.sinc(offsets_BWK * cutoff) * window, 0.0)
+        self.weights_BWK = weights / weights.sum(axis=1, keepdims=True)
+        self.before = reach
+        self.after = max(0, int(origins[-1]) + inputs - samples)
+        self.starts = (origins + reach).tolist()
+
+
+@lru_cache(maxsize=16)
+def _bank(rate: float, target: float, samples: int) -> _Bank:
+    return _Bank(rate, target, samples)
+
+
+def _reach(rate: float, target: float) -> int:
+    """Samples at `rate` that the filter reaches to either side."""
+    return int(np.ceil(_CROSSINGS * max(1.0, rate / target)))
+
+
+def _continued(x_MT: NDArray[np.float64], before: int, after: int) -> NDArray[np.float64]:
+    """The signal with `before` predicted samples in front and `after` behind."""
+    ahead = _predicted(x_MT, after)
+    behind = _predicted(x_MT[:, ::-1], before)[:, ::-1]
+    return np.concatenate([behind, x_MT, ahead], axis=1)
+
+
+def _predicted(x_MT: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+    """(M, T) -> (M, count): the next samples by linear prediction about the mean of the last ones.
+
+    Coefficients by Burg's recursion (Kay and Marple, Proc. IEEE 69, 1981, section II-D), whose poles lie inside the
+    unit circle: the continuation decays to the mean and never runs away.
+    """
+    tail_TM = np.ascontiguousarray(x_MT[:, -_FIT:].T)
+    mean_M = tail_TM.mean(axis=0)
+    tail_TM = tail_TM - mean_M
+    order = min(_ORDER, len(tail_TM) // 2)
+    forward, backward = tail_TM[1:].copy(), tail_TM[:-1].copy()
+    coefficients = np.zeros((order + 1, len(x_MT)))
+    coefficients[0] = 1.0
+    tiny = np.finfo(np.float64).tiny
+    for i in range(1, order + 1):
+        power = np.einsum("tm,tm->m", forward, forward) + np.einsum("tm,tm->m", backward, backward)
+        k_M = -2.0 * np.einsum("tm,tm->m", forward, backward) / (power + tiny)
+        coefficients[: i + 1] += k_M * coefficients[i::-1]
+        forward, backward = (forward + k_M * backward)[1:], (backward + k_M * forward)[:-1]
+    # Newest sample first, so that a step is one weighted sum over `order` rows.
+    future_TM = np.zeros((len(tail_TM) + count, len(x_MT)))
+    future_TM[: len(tail_TM)] = tail_TM
+    for t in range(len(tail_TM), len(future_TM)):
+        future_TM[t] = -np.einsum("pm,pm->m", coefficients[1:], future_TM[t - order : t][::-1])
+    return (future_TM[len(tail_TM) :] + mean_M).T
