@@ -1,0 +1,283 @@
+"""Where runs are looked at: the settings of an MLflow store, and the mirror of a training's metrics file.
+
+Training appends JSON lines to a file and knows nothing of MLflow. `mirror_metrics` follows that file from a thread of
+the process that started the training. A server that is away costs the training nothing: the file is the queue, and
+what it holds arrives when the server is back. How far the run has come is asked of the server, metric by metric, so a
+mirror that was killed anywhere, even between a batch and its answer, goes on without a gap and logs nothing twice.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import time
+import uuid
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from pipelines.stage import write_atomically
+
+# Read by MLflow when it is imported. A user's own setting wins.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+with warnings.catch_warnings():
+    # MLflow 3.17 warns of its own type hints and of SQLAlchemy 2.1's deprecations while it is imported.
+    warnings.simplefilter("ignore")
+    import mlflow.pyfunc
+    import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, Param, Run, RunStatus
+    from mlflow.exceptions import MlflowException
+
+log = logging.getLogger(__name__)
+
+MIRROR_TAG = "ecg.mirror"
+_BATCH = 1000  # MLflow's limit of metrics in one request
+_CHUNK = 1 << 20
+_LONGEST_WAIT = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tracking:
+    """An MLflow store: `uri` of a server (http, https) or a database (sqlite, postgresql...), and one experiment in it.
+
+    artifact_root: the folder for artifacts; needed with a database, refused with a server, which has its own.
+    """
+
+    uri: str
+    experiment: str = "ecg-foundry"
+    artifact_root: Path | None = None
+
+    def __post_init__(self) -> None:
+        if "://" not in self.uri or self.uri.startswith("file:"):
+            raise ValueError(
+                f"tracking uri {self.uri!r}: MLflow 3 has no file store; use sqlite:///FILE, a database or http(s)://"
+            )
+        if self.is_server and self.artifact_root is not None:
+            raise ValueError(f"artifact_root {str(self.artifact_root)!r}: the server {self.uri} has its own; leave it")
+        if not self.is_server and self.artifact_root is None:
+            raise ValueError(f"artifact_root is missing: a store at {self.uri} needs a folder for its artifacts")
+
+    @property
+    def is_server(self) -> bool:
+        return self.uri.startswith(("http://", "https://"))
+
+    def client(self) -> MlflowClient:
+        """A client of this store; an SQLite store is created where it is not there yet."""
+        if self.uri.startswith("sqlite:///"):
+            Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+
+    def experiment_id(self, client: MlflowClient) -> str:
+        """The experiment's id; the experiment is created where it is not there yet."""
+        found = client.get_experiment_by_name(self.experiment)
+        if found is None:
+            root = self.artifact_root
+            location = None if root is None else (root.resolve() / self.experiment).as_uri()
+            try:
+                return client.create_experiment(self.experiment, artifact_location=location)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+                found = client.get_experiment_by_name(self.experiment)
+                assert found is not None
+        return found.experiment_id
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings as MLflow parameters: {"encoder": {"dim": 768}} -> {"encoder.dim": "768"}."""
+    result: dict[str, str] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            result |= flat(value, f"{prefix}{key}.")
+        else:
+            result[f"{prefix}{key}"] = str(value)
+    return result
+
+
+@contextmanager
+def mirror_metrics(
+    metrics_path: Path,
+    *,
+    tracking: Tracking,
+    run_name: str,
+    tags: Mapping[str, str] | None = None,
+    params: Mapping[str, Any] | None = None,
+    poll_seconds: float = 1.0,
+    flush_seconds: float = 30.0,
+) -> Iterator[MetricsMirror]:
+    """Log the lines of `metrics_path` to a run of `tracking` while the body works, then end the run.
+
+    A line is a JSON object: `step` (int), numbers, and optionally `time` (seconds since 1970), the time that MLflow
+    shows; other values are left out. The run's key is kept in `<metrics_path>.mlflow.json`, so the next mirror of the
+    same file continues the run. Nothing that happens here reaches the body: at the end at most `flush_seconds` are
+    spent on what is not delivered yet, and a warning says what was left.
+    """
+    mirror = MetricsMirror(metrics_path, tracking, run_name, dict(tags or {}), flat(params or {}), poll_seconds)
+    mirror.start()
+    try:
+        yield mirror
+    except BaseException:
+        mirror.close(failed=True, flush_seconds=flush_seconds)
+        raise
+    mirror.close(failed=False, flush_seconds=flush_seconds)
+
+
+class MetricsMirror:
+    """The thread behind `mirror_metrics`. `run_id` is None until the store has answered once."""
+
+    def __init__(
+        self,
+        metrics_path: Path,
+        tracking: Tracking,
+        run_name: str,
+        tags: dict[str, str],
+        params: dict[str, str],
+        poll_seconds: float,
+    ) -> None:
+        self.run_id: str | None = None
+        self._path, self._tracking, self._poll = metrics_path, tracking, poll_seconds
+        self._run_name, self._tags, self._params = run_name, tags, params
+        self._state_path = metrics_path.with_name(f"{metrics_path.name}.mlflow.json")
+        self._key = self._read_or_make_key()
+        self._client: MlflowClient | None = None  # None: (re)connect before the next batch
+        self._logged: dict[str, int] = {}  # metric -> the last step that was sent
+        self._offset, self._last_line = 0, b""
+        self._closing, self._deadline = threading.Event(), float("inf")
+        self._status, self._delivered, self._failure = "FINISHED", False, ""
+        self._thread = threading.Thread(target=self._work, name="mlflow-mirror", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self, *, failed: bool, flush_seconds: float) -> None:
+        """Deliver what is left and end the run, within flush_seconds."""
+        self._status = "FAILED" if failed else "FINISHED"
+        self._deadline = time.monotonic() + flush_seconds
+        self._closing.set()
+        self._thread.join(flush_seconds + 1)
+        if not self._delivered:
+            log.warning(
+                "%s: not everything reached MLflow at %s within %.0f s (%s); the next run on this file sends the rest",
+                self._path,
+                self._tracking.uri,
+                flush_seconds,
+                self._failure or "no answer",
+            )
+
+    def _work(self) -> None:
+        failures = 0
+        while True:
+            closing = self._closing.is_set()  # before the delivery: what was written before it is then delivered
+            try:
+                self._deliver()
+                if closing:
+                    self._end_run()
+                    return
+                failures = 0
+                wait = self._poll
+            except Exception as error:  # whatever a store does, training goes on and the file keeps the lines
+                self._client, self._failure = None, f"{type(error).__name__}: {error}".splitlines()[0][:200]
+                if failures == 0:
+                    log.warning("MLflow at %s: %s; trying again", self._tracking.uri, self._failure)
+                wait = min(self._poll * 2**failures, _LONGEST_WAIT)
+                failures += 1
+            if closing:
+                left = self._deadline - time.monotonic()
+                if left <= 0:
+                    return
+                time.sleep(min(wait, left, 1.0))
+            else:
+                self._closing.wait(wait)
+
+    def _deliver(self) -> None:
+        """Send every whole line of the file that the store does not have yet."""
+        client = self._client or self._connect()
+        assert self.run_id is not None
+        for lines in self._whole_lines():
+            metrics = [metric for line in lines for metric in self._metrics_of(line)]
+            for start in range(0, len(metrics), _BATCH):
+                client.log_batch(self.run_id, metrics=metrics[start : start + _BATCH])
+
+    def _connect(self) -> MlflowClient:
+        """Find or create the run and learn how far it has come; the file is then read from its beginning."""
+        if self._tracking.is_server:
+            # MLflow's own retries would hold the thread for minutes
+            answer = httpx.get(f"{self._tracking.uri.rstrip('/')}/health", timeout=5.0)
+            if answer.is_server_error:  # a proxy whose server is away; anything else is somebody at home
+                answer.raise_for_status()
+        client = self._tracking.client()
+        experiment = self._tracking.experiment_id(client)
+        run = self._find(client, experiment)
+        if run is None:
+            run = client.create_run(experiment, tags={**self._tags, MIRROR_TAG: self._key}, run_name=self._run_name)
+        elif run.info.status != RunStatus.to_string(RunStatus.RUNNING):
+            client.update_run(run.info.run_id, status="RUNNING")
+        self.run_id = run.info.run_id
+        new = [Param(key, value) for key, value in self._params.items() if key not in run.data.params]
+        if new:
+            client.log_batch(self.run_id, params=new)
+        self._logged = {
+            key: max(metric.step for metric in client.get_metric_history(self.run_id, key)) for key in run.data.metrics
+        }
+        self._offset, self._last_line = 0, b""
+        self._client = client
+        return client
+
+    def _find(self, client: MlflowClient, experiment: str) -> Run | None:
+        found = client.search_runs([experiment], f"tags.`{MIRROR_TAG}` = '{self._key}'", max_results=1)
+        return found[0] if found else None
+
+    def _end_run(self) -> None:
+        assert self._client is not None
+        assert self.run_id is not None
+        self._client.set_terminated(self.run_id, self._status)
+        self._delivered = True
+
+    def _whole_lines(self) -> Iterator[list[bytes]]:
+        """Chunks of lines after the last one read; from the beginning where the file was cut back or rewritten."""
+        if not self._path.is_file():
+            return
+        with self._path.open("rb") as stream:
+            stream.seek(self._offset - len(self._last_line))
+            if stream.read(len(self._last_line)) != self._last_line:
+                self._offset, self._last_line = 0, b""
+                stream.seek(0)
+            rest = b""
+            while chunk := stream.read(_CHUNK):
+                *lines, rest = (rest + chunk).split(b"\n")
+                if lines:
+                    yield lines
+                    self._last_line = lines[-1] + b"\n"
+                    self._offset = stream.tell() - len(rest)
+
+    def _metrics_of(self, line: bytes) -> list[Metric]:
+        try:
+            values = json.loads(line)
+            step = int(values.pop("step"))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            # a process killed in mid-line leaves one such line
+            log.warning("%s: a line that is not a metric is left out (%s): %.80r", self._path, error, line)
+            return []
+        timestamp = int(1000 * values.pop("time", time.time()))
+        numbers = {key: value for key, value in values.items() if type(value) in (int, float)}
+        new = {key: value for key, value in numbers.items() if step > self._logged.get(key, -1)}
+        self._logged |= dict.fromkeys(new, step)  # asked of the store again where the batch does not arrive
+        return [Metric(key, float(value), timestamp, step) for key, value in new.items()]
+
+    def _read_or_make_key(self) -> str:
+        """The key that the run is tagged with; written before the run is made, so there is never a second run."""
+        if self._state_path.is_file():
+            return json.loads(self._state_path.read_text())["key"]
+        key = uuid.uuid4().hex
+        write_atomically(self._state_path, json.dumps({"key": key}).encode())
+        return key

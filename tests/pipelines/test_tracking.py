@@ -1,0 +1,254 @@
+"""The mirror of a metrics file against real MLflow stores: SQLite, and a server that is killed and brought back."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import httpx
+import pytest
+
+from pipelines.tracking import MIRROR_TAG, MetricsMirror, Tracking, flat, mirror_metrics
+
+quick_mirror = partial(mirror_metrics, poll_seconds=0.02, flush_seconds=20.0)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Tracking:
+    root = tmp_path_factory.mktemp("mlflow")
+    return Tracking(uri=f"sqlite:///{root / 'mlflow.db'}", artifact_root=root / "artifacts")
+
+
+def append(path: Path, *steps: int, **values: float) -> None:
+    with path.open("a") as stream:
+        for step in steps:
+            stream.write(json.dumps({"step": step, "time": 1000.0 + step, "loss": 1.0 / (1 + step)} | values) + "\n")
+
+
+def history(tracking: Tracking, mirror: MetricsMirror, key: str = "loss") -> list[tuple[int, float, int]]:
+    assert mirror.run_id is not None
+    metrics = tracking.client().get_metric_history(mirror.run_id, key)
+    return sorted((metric.step, metric.value, metric.timestamp) for metric in metrics)
+
+
+def expected(*steps: int) -> list[tuple[int, float, int]]:
+    return [(step, 1.0 / (1 + step), 1000 * (1000 + step)) for step in steps]
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    """Bounded by the test's own timeout: what is waited for either comes or the test fails there."""
+    while not true():
+        time.sleep(0.05)
+
+
+def runs(tracking: Tracking, name: str) -> list[str]:
+    client = tracking.client()
+    found = client.search_runs([tracking.experiment_id(client)], f"attributes.run_name = '{name}'")
+    return [run.info.run_id for run in found]
+
+
+def test_every_line_arrives_once_with_its_step_and_time(store: Tracking, tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    settings = {"encoder": {"dim": 768}, "seed": 0}
+    with quick_mirror(path, tracking=store, run_name="whole", tags={"corpus": "abc"}, params=settings) as m:
+        append(path, *range(5))
+        append(path, *range(5, 2500), rank=2)
+    assert history(store, m) == expected(*range(2500))
+    assert [step for step, _, _ in history(store, m, "rank")] == list(range(5, 2500))
+    run = store.client().get_run(m.run_id or "")
+    assert run.info.status == "FINISHED"
+    assert run.data.params == {"encoder.dim": "768", "seed": "0"}
+    assert run.data.tags["corpus"] == "abc"
+
+
+def test_metrics_arrive_while_the_body_still_works(store: Tracking, tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    with quick_mirror(path, tracking=store, run_name="live") as mirror:
+        append(path, 0, 1)
+        wait_until(lambda: mirror.run_id is not None and len(history(store, mirror)) == 2)
+
+
+def test_a_resumed_training_continues_its_run_and_logs_nothing_twice(store: Tracking, tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    with quick_mirror(path, tracking=store, run_name="resumed") as first:
+        append(path, *range(8))
+    lines = path.read_text().splitlines(keepends=True)
+    with quick_mirror(path, tracking=store, run_name="resumed", params={"new": 1}) as second:
+        path.write_text("".join(lines[:5]))  # back to the checkpoint at step 5
+        append(path, *range(5, 12))
+    assert second.run_id == first.run_id
+    assert runs(store, "resumed") == [first.run_id]
+    assert history(store, second) == expected(*range(12))
+
+
+def test_a_file_cut_back_under_a_running_mirror_is_read_again(store: Tracking, tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    with quick_mirror(path, tracking=store, run_name="cut") as mirror:
+        append(path, *range(6))
+        wait_until(lambda: mirror.run_id is not None and len(history(store, mirror)) == 6)
+        path.write_text("")
+        append(path, *range(3, 20))  # longer than what was read: the size alone does not tell
+    assert history(store, mirror) == expected(*range(20))
+
+
+def test_a_mirror_that_died_between_run_and_answer_finds_its_run(store: Tracking, tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    (tmp_path / "metrics.jsonl.mlflow.json").write_text(json.dumps({"key": "k1"}))
+    client = store.client()
+    run = client.create_run(store.experiment_id(client), tags={MIRROR_TAG: "k1"}, run_name="orphan")
+    client.log_metric(run.info.run_id, "loss", 1.0, timestamp=1000000, step=0)
+    append(path, 0, 1)
+    with quick_mirror(path, tracking=store, run_name="orphan") as mirror:
+        pass
+    assert mirror.run_id == run.info.run_id
+    assert history(store, mirror) == expected(0, 1)
+
+
+def test_a_torn_line_is_left_out_and_the_rest_arrives(
+    store: Tracking, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+    append(path, 0)
+    with path.open("a") as stream:
+        stream.write('{"step": 1, "lo{"step": 1, "loss": 0.5}\n[1]\n{"loss": 3}\n')
+    append(path, 2)
+    with path.open("a") as stream:
+        stream.write('{"step": 3, "loss": 0.')  # not whole yet
+    with quick_mirror(path, tracking=store, run_name="torn") as mirror:
+        pass
+    assert history(store, mirror) == expected(0, 2)
+    assert sum("not a metric" in message for message in caplog.messages) == 3
+
+
+def test_what_is_not_a_number_is_left_out(store: Tracking, tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 0, "loss": NaN, "phase": "warm-up", "done": false, "mask": null}\n')
+    with quick_mirror(path, tracking=store, run_name="kinds") as mirror:
+        pass
+    metrics = store.client().get_run(mirror.run_id or "").data.metrics
+    assert list(metrics) == ["loss"]
+    assert metrics["loss"] != metrics["loss"]
+
+
+def test_a_training_that_fails_ends_its_run_as_failed_and_its_error_passes(store: Tracking, tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+
+    def train() -> None:
+        with quick_mirror(path, tracking=store, run_name="failed"):
+            append(path, 0)
+            raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        train()
+    client = store.client()
+    (run_id,) = runs(store, "failed")
+    assert client.get_run(run_id).info.status == "FAILED"
+    assert [metric.step for metric in client.get_metric_history(run_id, "loss")] == [0]
+
+
+def test_a_store_that_is_never_there_costs_a_bounded_wait_and_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+    tracking = Tracking(uri=f"http://127.0.0.1:{free_port()}")
+    caplog.set_level(logging.WARNING)
+    with mirror_metrics(path, tracking=tracking, run_name="away", poll_seconds=0.02, flush_seconds=0.5) as mirror:
+        append(path, 0)
+    assert mirror.run_id is None
+    assert "not everything reached MLflow" in caplog.messages[-1]
+    assert str(path) in caplog.messages[-1]
+    assert sum("trying again" in message for message in caplog.messages) == 1, "an outage is told once"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"uri": "mlruns"}, "no file store"),
+        ({"uri": "file:///tmp/mlruns"}, "no file store"),
+        ({"uri": "sqlite:///x.db"}, "artifact_root is missing"),
+        ({"uri": "http://127.0.0.1:5000", "artifact_root": Path("x")}, "has its own"),
+    ],
+)
+def test_a_wrong_setting_says_what_to_write(settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Tracking(**settings)
+
+
+def test_the_experiment_is_made_once_by_many(store: Tracking) -> None:
+    tracking = replace(store, experiment="many")
+    ids: list[str] = []
+    workers = [threading.Thread(target=lambda: ids.append(tracking.experiment_id(tracking.client()))) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert len(ids) == 4
+    assert len(set(ids)) == 1
+    assert store.artifact_root is not None
+    assert tracking.client().get_experiment(ids[0]).artifact_location == (store.artifact_root / "many").as_uri()
+
+
+def test_nested_settings_become_dotted_parameters() -> None:
+    assert flat({"a": {"b": {"c": 1}, "d": None}, "e": [1, 2]}) == {"a.b.c": "1", "a.d": "None", "e": "[1, 2]"}
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+@contextmanager
+def mlflow_server(root: Path, port: int) -> Iterator[None]:
+    """A real `mlflow server` on loopback, in its own process group, gone with SIGKILL at the end."""
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{root / 'server.db'}", "--artifacts-destination", str(root / "a")]
+    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    with (root / "server.log").open("ab") as out:
+        process = subprocess.Popen(
+            command, stdout=out, stderr=out, cwd=root, env=os.environ | quiet, start_new_session=True
+        )
+    try:
+        while True:
+            assert process.poll() is None, (root / "server.log").read_text()
+            try:
+                if httpx.get(f"http://127.0.0.1:{port}/health", timeout=1).status_code == 200:
+                    break
+            except httpx.TransportError:
+                time.sleep(0.1)
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.mark.slow
+def test_a_server_killed_in_mid_training_gets_everything_when_it_is_back(tmp_path: Path) -> None:
+    port, path = free_port(), tmp_path / "metrics.jsonl"
+    tracking = Tracking(uri=f"http://127.0.0.1:{port}")
+    with mirror_metrics(path, tracking=tracking, run_name="outage", poll_seconds=0.1, flush_seconds=60) as mirror:
+        append(path, *range(10))  # no server yet
+        with mlflow_server(tmp_path, port):
+            wait_until(lambda: mirror.run_id is not None and len(history(tracking, mirror)) == 10)
+            append(path, *range(10, 20))
+        append(path, *range(20, 1500))  # killed: training goes on
+        with mlflow_server(tmp_path, port):
+            wait_until(lambda: len(history(tracking, mirror)) == 1500)
+            append(path, *range(1500, 1510))
+            wait_until(lambda: len(history(tracking, mirror)) == 1510)
+            assert history(tracking, mirror) == expected(*range(1510))
+            assert runs(tracking, "outage") == [mirror.run_id]
+            mirror.close(failed=False, flush_seconds=60)
+            assert tracking.client().get_run(mirror.run_id or "").info.status == "FINISHED"
