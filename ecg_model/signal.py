@@ -25,9 +25,9 @@ RATE_MIN, RATE_MAX = 50.0, 2000.0
 _CROSSINGS = 20
 _BETA = float(kaiser_beta(70.0))
 _BLOCK = 50
-# Burg's method at the edges: prediction order, and the samples that the predictor is fitted to.
-_ORDER = 32
-_FIT = 256
+# Order of the prediction at the edges; a signal that is sampled more sparsely than the target fills its band.
+_ORDER = 16
+_ORDER_SPARSE = 32
 
 _CANONICAL = {name.upper(): name for name in LEADS_12} | {"DI": "I", "DII": "II", "DIII": "III"}
 _PREFIX = re.compile(r"^(MDC_ECG_LEAD_|LEAD[ _-]?|ECG[ _-]?)")
@@ -59,7 +59,7 @@ def canonical_lead(name: str) -> str:
 def lead_rows(names: Sequence[str], wanted: Sequence[str] = LEADS) -> list[int]:
     """The row of each wanted lead in an array whose rows are called `names`.
 
-    Raises ValueError for an unknown name, LeadRepeated for a lead named twice, LeadMissing where a wanted one is absent.
+    Raises ValueError for an unknown name, LeadRepeated for a lead named twice, LeadMissing where one is absent.
     """
     canonical = [canonical_lead(name) for name in names]
     repeated = sorted({name for name in canonical if canonical.count(name) > 1})
@@ -114,7 +114,8 @@ def resample(x_LT: NDArray[Any], rate: float, target: float = RATE) -> NDArray[n
         return x_LT.astype(np.float32)
     samples = x_LT.shape[-1]
     bank = _bank(float(rate), float(target), samples)
-    x_MT = _continued(x_LT.reshape(-1, samples).astype(np.float64), bank.before, bank.after)
+    order = _ORDER if rate > target else _ORDER_SPARSE
+    x_MT = _continued(x_LT.reshape(-1, samples).astype(np.float64), bank.before, bank.after, order)
     y_MK = np.empty((len(x_MT), bank.outputs), np.float32)
     for block, start in enumerate(bank.starts):
         weights_WK = bank.weights_BWK[block % len(bank.weights_BWK)]
@@ -179,23 +180,23 @@ def _reach(rate: float, target: float) -> int:
     return int(np.ceil(_CROSSINGS * max(1.0, rate / target)))
 
 
-def _continued(x_MT: NDArray[np.float64], before: int, after: int) -> NDArray[np.float64]:
+def _continued(x_MT: NDArray[np.float64], before: int, after: int, order: int) -> NDArray[np.float64]:
     """The signal with `before` predicted samples in front and `after` behind."""
-    ahead = _predicted(x_MT, after)
-    behind = _predicted(x_MT[:, ::-1], before)[:, ::-1]
+    ahead = _predicted(x_MT, after, order)
+    behind = _predicted(x_MT[:, ::-1], before, order)[:, ::-1]
     return np.concatenate([behind, x_MT, ahead], axis=1)
 
 
-def _predicted(x_MT: NDArray[np.float64], count: int) -> NDArray[np.float64]:
-    """(M, T) -> (M, count): the next samples by linear prediction about the mean of the last ones.
+def _predicted(x_MT: NDArray[np.float64], count: int, order: int) -> NDArray[np.float64]:
+    """(M, T) -> (M, count): the next samples by linear prediction about the mean of the last 8 * order.
 
     Coefficients by Burg's recursion (Kay and Marple, Proc. IEEE 69, 1981, section II-D), whose poles lie inside the
     unit circle: the continuation decays to the mean and never runs away.
     """
-    tail_TM = np.ascontiguousarray(x_MT[:, -_FIT:].T)
+    tail_TM = np.ascontiguousarray(x_MT[:, -8 * order :].T)
     mean_M = tail_TM.mean(axis=0)
     tail_TM = tail_TM - mean_M
-    order = min(_ORDER, len(tail_TM) // 2)
+    order = min(order, len(tail_TM) // 2)
     forward, backward = tail_TM[1:].copy(), tail_TM[:-1].copy()
     coefficients = np.zeros((order + 1, len(x_MT)))
     coefficients[0] = 1.0
