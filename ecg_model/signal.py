@@ -116,13 +116,25 @@ def resample(x_LT: NDArray[Any], rate: float, target: float = RATE) -> NDArray[n
     bank = _bank(float(rate), float(target), samples)
     order = _ORDER if rate > target else _ORDER_SPARSE
     x_MT = _continued(x_LT.reshape(-1, samples).astype(np.float64), bank.before, bank.after, order)
-    y_MK = np.empty((len(x_MT), bank.outputs), np.float32)
+    # One product a recording: its bits do not hang on what else is in the batch, and it is too small for BLAS threads.
+    x_NLT = x_MT.reshape(-1, *x_LT.shape[-2:-1], x_MT.shape[-1])
+    y_NLK = np.empty((*x_NLT.shape[:-1], bank.outputs), np.float32)
     for block, start in enumerate(bank.starts):
         weights_WK = bank.weights_BWK[block % len(bank.weights_BWK)]
         first = block * _BLOCK
         width = min(_BLOCK, bank.outputs - first)
-        y_MK[:, first : first + width] = (x_MT[:, start : start + len(weights_WK)] @ weights_WK)[:, :width]
-    return y_MK.reshape(*x_LT.shape[:-1], bank.outputs)
+        y_NLK[..., first : first + width] = (x_NLT[..., start : start + len(weights_WK)] @ weights_WK)[..., :width]
+    return y_NLK.reshape(*x_LT.shape[:-1], bank.outputs)
+
+
+def window_samples(rate: float) -> int:
+    """Samples of the ten seconds at `rate`."""
+    return round(SECONDS * rate)
+
+
+def window_reach(rate: float) -> int:
+    """Samples from the start that `prepare` looks at: the window and what the filter reaches over behind it."""
+    return window_samples(rate) + _reach(rate, RATE) + 1
 
 
 def prepare(x_LT: NDArray[Any], *, leads: Sequence[str], rate: float) -> NDArray[np.float32]:
@@ -133,14 +145,13 @@ def prepare(x_LT: NDArray[Any], *, leads: Sequence[str], rate: float) -> NDArray
     see `independent_leads` and `resample`; TooShort below ten seconds.
     """
     x_LT = independent_leads(np.asarray(x_LT), leads)
-    needed = round(SECONDS * rate)
+    needed = window_samples(rate)
     if x_LT.shape[-1] < needed:
         raise TooShort(
             f"signal of {x_LT.shape[-1]} samples at {rate:g} Hz lasts {x_LT.shape[-1] / rate:.2f} s: "
             f"give at least {SECONDS} s ({needed} samples)"
         )
-    margin = _reach(rate, RATE) + 1
-    return resample(x_LT[..., : needed + margin], rate)[..., :SAMPLES]
+    return resample(x_LT[..., : window_reach(rate)], rate)[..., :SAMPLES]
 
 
 class _Bank:

@@ -1,0 +1,217 @@
+"""A shard's records, of any rate, length and lead order, to one array and two tables, with no record lost."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecg_model.signal import (
+    RATE_MAX,
+    RATE_MIN,
+    SECONDS,
+    LeadMissing,
+    LeadRepeated,
+    lead_rows,
+    prepare,
+    window_reach,
+    window_samples,
+)
+from pipelines.quality import Figures, QualityLimits, figures, missing_share, verdict
+from pipelines.records import Drop, DropReason, Record, RecordError
+from pipelines.store import ShardWriter
+
+# Part of the fingerprint: raise it where the same raw files give other bytes.
+VERSION = "1"
+BATCH = 64
+
+Progress = Callable[[int], None]
+_Batch = list[Record | Drop]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """What came of a shard. entered == kept + the sum of dropped; rates: kept records by their original rate."""
+
+    entered: int
+    kept: int
+    dropped: dict[str, int]
+    rates: dict[str, int]
+
+    def facts(self) -> dict[str, Any]:
+        return {**asdict(self), "hours": round(self.kept * SECONDS / 3600, 4)}
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A harmonized record: int16 (8, 2500) microvolt and its row of the table."""
+
+    signal_LT: NDArray[np.int16]
+    row: dict[str, Any]
+
+
+def harmonize(
+    records: Iterable[Record | Drop],
+    out: Path,
+    *,
+    source: str,
+    limits: QualityLimits,
+    progress: Progress | None = None,
+) -> Counts:
+    """Write what the reader yields into the directory `out` as pipelines.store lays it out.
+
+    Each record is reduced to the eight leads, ten seconds and 250 Hz by `ecg_model.signal.prepare`, rounded to
+    microvolt, and judged by `limits`; what is not kept goes to the table of drops with its reason. Rows keep the
+    reader's order, and the same records give the same bytes. progress is told the number of records entered so far.
+    Raises ValueError where the reader yields nothing.
+    """
+    entered = kept = 0
+    dropped: Counter[DropReason] = Counter()
+    rates: Counter[str] = Counter()
+    writer = ShardWriter(out)
+    for batch in _batches(_once(records)):
+        for result in _harmonized(batch, source=source, limits=limits):
+            if isinstance(result, Drop):
+                dropped[result.reason] += 1
+                writer.drop(result, source)
+            else:
+                kept += 1
+                rates[f"{result.row['rate']:g}"] += 1
+                writer.append(result.signal_LT, result.row)
+        entered += len(batch)
+        if progress is not None:
+            progress(entered)
+    if entered == 0:
+        raise ValueError(
+            f"{source}: the partition holds no records: check that the mirror has its files, then download"
+        )
+    writer.close()
+    assert entered == kept + dropped.total()
+    return Counts(
+        entered=entered,
+        kept=kept,
+        dropped={reason.value: dropped[reason] for reason in DropReason if dropped[reason]},
+        rates=dict(sorted(rates.items(), key=lambda item: float(item[0]))),
+    )
+
+
+def _once(records: Iterable[Record | Drop]) -> Iterator[Record | Drop]:
+    """The same items; a record whose id came before is a drop."""
+    seen: set[str] = set()
+    for item in records:
+        if isinstance(item, Record) and item.record_id in seen:
+            yield Drop(
+                item.record_id, DropReason.DUPLICATE_ID, f"record {item.record_id} came before; the first counts"
+            )
+            continue
+        if isinstance(item, Record):
+            seen.add(item.record_id)
+        yield item
+
+
+def _batches(items: Iterator[Record | Drop]) -> Iterator[_Batch]:
+    while batch := list(islice(items, BATCH)):
+        yield batch
+
+
+def _harmonized(batch: _Batch, *, source: str, limits: QualityLimits) -> list[_Kept | Drop]:
+    """One result an item, in order. Records of one form (leads, rate, samples) go through the filters together."""
+    results: list[_Kept | Drop | None] = [None] * len(batch)
+    forms: dict[tuple[tuple[str, ...], float, int], list[tuple[int, Record, NDArray[np.float32]]]] = {}
+    for at, item in enumerate(batch):
+        if isinstance(item, Drop):
+            results[at] = item
+            continue
+        try:
+            window_LT = _window(item)
+        except RecordError as error:
+            results[at] = error.drop(item.record_id)
+            continue
+        forms.setdefault((item.leads, item.rate, window_LT.shape[-1]), []).append((at, item, window_LT))
+    for (leads, rate, _), members in forms.items():
+        raw_NLT = np.stack([window_LT for _, _, window_LT in members])
+        x_NLT = prepare(raw_NLT, leads=leads, rate=rate)
+        found = figures(raw_NLT[..., : window_samples(rate)], leads, x_NLT, limits)
+        for row, (at, record, _) in enumerate(members):
+            judged = verdict(found, row, limits)
+            if judged is not None:
+                results[at] = Drop(record.record_id, *judged)
+                continue
+            signal_LT = np.rint(x_NLT[row] * 1000).astype("<i2")
+            results[at] = _Kept(signal_LT, _row(record, source, signal_LT, found, row))
+    assert all(result is not None for result in results)
+    return [result for result in results if result is not None]
+
+
+def _window(record: Record) -> NDArray[np.float32]:
+    """The part of a record that `prepare` looks at, contiguous; RecordError where it cannot be used."""
+    x_LT = record.signal_LT
+    if x_LT.ndim != 2 or x_LT.shape[0] != len(record.leads):
+        raise RecordError(
+            DropReason.UNREADABLE_SIGNAL, f"signal of shape {x_LT.shape} does not fit {len(record.leads)} lead names"
+        )
+    _check_leads(record.leads)
+    if not RATE_MIN <= record.rate <= RATE_MAX:
+        raise RecordError(
+            DropReason.UNREADABLE_HEADER, f"rate {record.rate} Hz: {RATE_MIN:g} to {RATE_MAX:g} can be resampled"
+        )
+    needed = window_samples(record.rate)
+    if x_LT.shape[1] < needed:
+        raise RecordError(
+            DropReason.TOO_SHORT,
+            f"{x_LT.shape[1]} samples at {record.rate:g} Hz: the window of {SECONDS} s needs {needed}",
+        )
+    share = missing_share(x_LT[:, :needed])
+    if share > 0:
+        raise RecordError(
+            DropReason.MISSING_SAMPLES, f"{share:.2%} of the samples of the first {SECONDS} s are missing"
+        )
+    reach_LT = x_LT[:, : window_reach(record.rate)]
+    if not np.isfinite(reach_LT[:, needed:]).all():
+        reach_LT = x_LT[:, :needed]
+    return np.ascontiguousarray(reach_LT, np.float32)
+
+
+@lru_cache(maxsize=256)
+def _check_leads(names: tuple[str, ...]) -> None:
+    try:
+        lead_rows(names)
+    except LeadMissing as error:
+        raise RecordError(DropReason.LEAD_MISSING, str(error)) from error
+    except LeadRepeated as error:
+        raise RecordError(DropReason.LEAD_REPEATED, str(error)) from error
+    except ValueError as error:
+        raise RecordError(DropReason.UNREADABLE_HEADER, str(error)) from error
+
+
+def _row(record: Record, source: str, signal_LT: NDArray[np.int16], found: Figures, row: int) -> dict[str, Any]:
+    quality = {f"quality_{field.name}": _or_none(float(getattr(found, field.name)[row])) for field in fields(Figures)}
+    return {
+        "source": source,
+        "record_id": record.record_id,
+        "patient_id": record.patient_id,
+        "age": None if record.age is None else _or_none(record.age),
+        "sex": record.sex,
+        "rate": record.rate,
+        "samples": record.signal_LT.shape[1],
+        "labels": list(record.labels),
+        "fold": record.fold,
+        "notes": list(record.notes),
+        "content_hash": hashlib.sha256(signal_LT.tobytes()).hexdigest(),
+        "quality_missing_share": missing_share(record.signal_LT),
+        **quality,
+    }
+
+
+def _or_none(value: float) -> float | None:
+    """NaN is no value: a table says null."""
+    return None if math.isnan(value) else value

@@ -1,0 +1,185 @@
+"""Quality figures of ECGs, and the verdict that they lead to. Every record gets the figures; few are dropped by them.
+
+Shapes: N records, L leads as the source gives them, T samples at the source's rate; 8 leads and 2500 samples once
+harmonized. Amplitudes are millivolt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.fft import rfft, rfftfreq
+from scipy.ndimage import maximum_filter1d, uniform_filter1d
+
+from ecg_model.signal import LEADS, RATE, SAMPLES, canonical_lead, derived_leads, lead_rows
+from pipelines.records import DropReason
+
+INT16_MILLIVOLT = 32.767
+DERIVED = ("III", "aVR", "aVL", "aVF")
+
+WANDER_HZ = (0.05, 0.5)
+NOISE_HZ = (70.0, 110.0)
+MAINS_HZ = (50.0, 60.0)
+_HANN = np.hanning(SAMPLES + 1)[:-1].astype(np.float32)
+_FREQUENCIES = rfftfreq(SAMPLES, 1 / RATE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QualityLimits:
+    """What a record must keep to. The defaults drop what the paper drops, and keep what it keeps.
+
+    A missing sample always drops a record, as in the published loaders: a filled gap would be learnt as an ECG.
+    flat_leads: how many of the eight leads may be constant. 0: a lead that was off teaches the network a line.
+    flat_millivolt: a lead whose range is at most this is constant. 0.0005: half the least step of the store, so that
+    a constant digital lead is flat and the quietest real one is not.
+    amplitude: the largest absolute value, millivolt. 32.767 is what int16 microvolt can hold; CODE-15% has exams of
+    27 mV, nearly all of it baseline wander, which the paper keeps.
+    The other figures are recorded and not judged: the paper keeps noisy records.
+    """
+
+    flat_leads: int = 0
+    flat_millivolt: float = 0.0005
+    amplitude: float = INT16_MILLIVOLT
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.flat_leads <= len(LEADS):
+            raise ValueError(f"flat_leads {self.flat_leads}: use a number of leads, 0 to {len(LEADS)}")
+        if not 0 <= self.flat_millivolt < 1:
+            raise ValueError(f"flat_millivolt {self.flat_millivolt}: use a range in millivolt, from 0 to below 1")
+        if not 0 < self.amplitude <= INT16_MILLIVOLT:
+            raise ValueError(f"amplitude {self.amplitude}: use millivolt, above 0 and at most {INT16_MILLIVOLT}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """One value a record in each field, float32 (N,). NaN where a figure does not apply.
+
+    flat_leads: how many of the eight leads are constant in the window.
+    saturation_share: share of samples that stand still at the lead's own extreme; the worst of the leads given.
+    minimum, maximum: over the eight harmonized leads, millivolt.
+    wander, noise: rms of 0.05-0.5 Hz and of 70-110 Hz, mean power of the eight leads, millivolt.
+    mains: rms of 50 or 60 Hz (the stronger) above the level beside it, millivolt.
+    einthoven: rms of the given III, aVR, aVL, aVF against their formulas in I and II, the worst lead, millivolt; NaN
+    where none of them is given.
+    heart_rate: beats a minute from the median interval of QRS energy peaks; NaN with fewer than three beats.
+    """
+
+    flat_leads: NDArray[np.float32]
+    saturation_share: NDArray[np.float32]
+    minimum: NDArray[np.float32]
+    maximum: NDArray[np.float32]
+    wander: NDArray[np.float32]
+    mains: NDArray[np.float32]
+    noise: NDArray[np.float32]
+    einthoven: NDArray[np.float32]
+    heart_rate: NDArray[np.float32]
+
+
+def figures(raw_NLT: NDArray[Any], leads: Sequence[str], x_NLT: NDArray[Any], limits: QualityLimits) -> Figures:
+    """The figures of a batch: raw_NLT is the window as the source gives it, x_NLT the same harmonized (N, 8, 2500)."""
+    wander, mains, noise = _bands(x_NLT)
+    low_NL, high_NL = raw_NLT.min(axis=-1), raw_NLT.max(axis=-1)
+    flat_NL = (high_NL - low_NL)[:, lead_rows(leads)] <= limits.flat_millivolt
+    return Figures(
+        flat_leads=flat_NL.sum(axis=1).astype(np.float32),
+        saturation_share=saturation_share(raw_NLT, low_NL, high_NL),
+        minimum=x_NLT.min(axis=(1, 2)).astype(np.float32),
+        maximum=x_NLT.max(axis=(1, 2)).astype(np.float32),
+        wander=wander,
+        mains=mains,
+        noise=noise,
+        einthoven=einthoven_residual(raw_NLT, leads),
+        heart_rate=heart_rate(x_NLT),
+    )
+
+
+def missing_share(x_LT: NDArray[Any]) -> float:
+    """Share of samples that are missing (NaN) or not finite."""
+    return float(1.0 - np.isfinite(x_LT).mean())
+
+
+def verdict(found: Figures, row: int, limits: QualityLimits) -> tuple[DropReason, str] | None:
+    """Why a record is dropped, in the order of gravity; None where it is kept."""
+    if found.flat_leads[row] > limits.flat_leads:
+        return DropReason.FLAT_LEAD, (
+            f"{found.flat_leads[row]:.0f} of the leads {', '.join(LEADS)} are constant; {limits.flat_leads} may be"
+        )
+    least, most = found.minimum[row], found.maximum[row]
+    if max(-least, most) > limits.amplitude:
+        return DropReason.OUT_OF_RANGE, (
+            f"amplitudes from {least:.3f} to {most:.3f} mV; within +-{limits.amplitude} mV are kept: check the gain"
+        )
+    return None
+
+
+def saturation_share(x_NLT: NDArray[Any], low_NL: NDArray[Any], high_NL: NDArray[Any]) -> NDArray[np.float32]:
+    """(N, L, T) and each lead's extremes (N, L) -> (N,): the share of samples that stand still at an extreme.
+
+    A sample stands still where its predecessor has the same value. The worst lead counts; a constant one gives 1.
+    """
+    now_NLT = x_NLT[..., 1:]
+    still_NLT = (now_NLT == low_NL[..., None]) | (now_NLT == high_NL[..., None])
+    still_NLT &= now_NLT == x_NLT[..., :-1]
+    return (np.count_nonzero(still_NLT, axis=-1) / max(1, now_NLT.shape[-1])).max(axis=1).astype(np.float32)
+
+
+def einthoven_residual(x_NLT: NDArray[Any], leads: Sequence[str]) -> NDArray[np.float32]:
+    """(N, L, T) -> (N,): how far the derived limb leads given are from their formulas, rms in millivolt."""
+    names = [canonical_lead(name) for name in leads]
+    given = [lead for lead in DERIVED if lead in names]
+    if not given:
+        return np.full(len(x_NLT), np.nan, np.float32)
+    expected_NLT = derived_leads(x_NLT[:, lead_rows(leads, ("I", "II"))])
+    residual_NLT = x_NLT[:, lead_rows(leads, given)] - expected_NLT[:, [DERIVED.index(lead) for lead in given]]
+    power = np.einsum("nlt,nlt->nl", residual_NLT, residual_NLT) / residual_NLT.shape[-1]
+    return np.sqrt(power).max(axis=1).astype(np.float32)
+
+
+def heart_rate(x_NLT: NDArray[Any]) -> NDArray[np.float32]:
+    """(N, 8, 2500) at 250 Hz -> (N,) beats a minute; NaN with fewer than three beats.
+
+    Steepness (a 20 ms difference, which is blind to 50 Hz) summed over leads and smoothed over 100 ms; beats are its
+    maxima within +-200 ms that rise above a third of the upper quartile of the maxima of each second.
+    """
+    steep_NT = np.abs(x_NLT[..., 5:] - x_NLT[..., :-5]).sum(axis=1)
+    energy_NT = uniform_filter1d(steep_NT, RATE // 10, axis=-1)
+    energy_NT = energy_NT - np.median(energy_NT, axis=-1, keepdims=True)
+    seconds = energy_NT.shape[-1] // RATE
+    tops = energy_NT[:, : seconds * RATE].reshape(len(x_NLT), seconds, RATE).max(axis=-1)
+    threshold_N1 = np.quantile(tops, 0.75, axis=-1, keepdims=True) / 3
+    peaks_NT = energy_NT == maximum_filter1d(energy_NT, 2 * (RATE // 5) + 1, axis=-1)
+    peaks_NT &= energy_NT > np.maximum(threshold_N1, 0)
+    rates = np.full(len(x_NLT), np.nan, np.float32)
+    for row, peaks in enumerate(peaks_NT):
+        beats = np.flatnonzero(peaks)
+        if len(beats) >= 3:
+            rates[row] = 60 * RATE / np.median(np.diff(beats))
+    return rates
+
+
+def _bands(x_NLT: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """rms of baseline wander, mains and high frequencies (N,) of each, from Hann-windowed periodograms."""
+    centred_NLT = x_NLT - x_NLT.mean(axis=-1, keepdims=True)
+    spectrum_NLF: Any = rfft(centred_NLT * _HANN, axis=-1)
+    # One-sided power a bin, so that a sine of amplitude a has the power a^2 / 2 over its bins.
+    power_NLF = np.abs(spectrum_NLF) ** 2 * (2 / (SAMPLES * float(np.sum(_HANN**2))))
+    power_NF = power_NLF.mean(axis=1)
+
+    def band(low: float, high: float) -> NDArray[Any]:
+        return power_NF[:, (low <= _FREQUENCIES) & (high >= _FREQUENCIES)]
+
+    def line(frequency: float) -> NDArray[Any]:
+        inside = band(frequency - 0.5, frequency + 0.5)
+        beside = np.concatenate([band(frequency - 3, frequency - 1), band(frequency + 1, frequency + 3)], axis=1)
+        return np.maximum(0.0, inside.sum(axis=1) - inside.shape[1] * np.median(beside, axis=1))
+
+    mains = np.maximum(*(line(frequency) for frequency in MAINS_HZ))
+    return (
+        np.sqrt(band(*WANDER_HZ).sum(axis=1)).astype(np.float32),
+        np.sqrt(mains).astype(np.float32),
+        np.sqrt(band(*NOISE_HZ).sum(axis=1)).astype(np.float32),
+    )

@@ -1,0 +1,230 @@
+"""The layout of a harmonized shard on disk. Nobody else opens Zarr.
+
+    ecgs.zarr/signal     int16 (record, lead, time), microvolt: attributes units "mV", scale_factor 0.001
+    ecgs.zarr/lead,time  the leads' names and the seconds from the start
+    records.parquet      one row a record, in the array's order (RECORDS)
+    drops.parquet        one row a record that entered and was not kept (DROPS)
+
+A person opens it in one line, in millivolt: `xarray.open_zarr("ecgs.zarr", consolidated=False)`. Consolidated metadata
+is outside the Zarr 3 specification and is not written.
+
+Chunks of 64 records make a contiguous load fast, shards of 1,024 keep the files few; a shard is written once, whole.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import BloscCodec
+
+from pipelines.records import Drop
+
+SCHEMA = 1
+LEADS = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
+RATE = 250
+SAMPLES = 2500
+CHUNK = 64
+SHARD = 1024
+
+SIGNALS = "ecgs.zarr"
+RECORDS_FILE = "records.parquet"
+DROPS_FILE = "drops.parquet"
+
+# The figures of pipelines.quality, one column each.
+QUALITY = (
+    "missing_share",
+    "flat_leads",
+    "saturation_share",
+    "minimum",
+    "maximum",
+    "wander",
+    "mains",
+    "noise",
+    "einthoven",
+    "heart_rate",
+)
+
+RECORDS = pa.schema(
+    [
+        pa.field("row", pa.int32(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("record_id", pa.string(), nullable=False),
+        pa.field("patient_id", pa.string()),
+        pa.field("age", pa.float32()),
+        pa.field("sex", pa.string()),
+        pa.field("rate", pa.float32(), nullable=False),
+        pa.field("samples", pa.int32(), nullable=False),
+        pa.field("labels", pa.list_(pa.string()), nullable=False),
+        pa.field("fold", pa.int8()),
+        pa.field("notes", pa.list_(pa.string()), nullable=False),
+        pa.field("content_hash", pa.string(), nullable=False),
+        *(pa.field(f"quality_{name}", pa.float32()) for name in QUALITY),
+    ],
+    metadata={"schema": str(SCHEMA)},
+)
+
+DROPS = pa.schema(
+    [pa.field(name, pa.string(), nullable=False) for name in ("source", "record_id", "reason", "detail")],
+    metadata={"schema": str(SCHEMA)},
+)
+
+
+class ShardWriter:
+    """Writes one harmonized shard into an empty directory; memory stays at one shard of the array (41 MB).
+
+    The same calls write the same bytes. A ValueError where the directory already holds a store: a store is written
+    once and never appended to, so two versions of the layout cannot meet in one.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        if (folder / SIGNALS).exists():
+            raise ValueError(f"{folder / SIGNALS} exists: a store is never appended to; write to a new directory")
+        group = zarr.create_group(folder / SIGNALS, zarr_format=3, attributes={"schema": SCHEMA, "rate": RATE})
+        lead = group.create_array("lead", shape=(len(LEADS),), dtype="string", dimension_names=("lead",))
+        lead[:] = np.array(LEADS, dtype=object)
+        time = np.arange(SAMPLES, dtype=np.float64) / RATE
+        group.create_array("time", data=time, dimension_names=("time",), attributes={"units": "s"})
+        self._signal = group.create_array(
+            "signal",
+            shape=(0, len(LEADS), SAMPLES),
+            chunks=(CHUNK, len(LEADS), SAMPLES),
+            shards=(SHARD, len(LEADS), SAMPLES),
+            dtype="int16",
+            fill_value=0,
+            compressors=BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle", typesize=2),
+            dimension_names=("record", "lead", "time"),
+            attributes={"units": "mV", "scale_factor": 0.001, "leads": list(LEADS)},
+        )
+        self._buffer = np.empty((SHARD, len(LEADS), SAMPLES), np.int16)
+        self._records: list[dict[str, Any]] = []
+        self._drops: list[dict[str, str]] = []
+        self._written = 0
+
+    def append(self, signal_LT: NDArray[np.int16], record: Mapping[str, Any]) -> None:
+        """One record: int16 (8, 2500) microvolt, and its row of RECORDS without `row`."""
+        filled = len(self._records) - self._written
+        self._buffer[filled] = signal_LT
+        self._records.append({"row": len(self._records), **record})
+        if filled + 1 == SHARD:
+            self._flush()
+
+    def drop(self, drop: Drop, source: str) -> None:
+        row = {"source": source, "record_id": drop.record_id, "reason": drop.reason.value, "detail": drop.detail}
+        self._drops.append(row)
+
+    def close(self) -> None:
+        """Write what is left of the array, and both tables."""
+        if len(self._records) > self._written:
+            self._flush()
+        write_table(self._folder / RECORDS_FILE, pa.Table.from_pylist(self._records, schema=RECORDS))
+        write_table(self._folder / DROPS_FILE, pa.Table.from_pylist(self._drops, schema=DROPS))
+
+    def _flush(self) -> None:
+        total = len(self._records)
+        self._signal.resize((total, len(LEADS), SAMPLES))
+        self._signal[self._written :] = self._buffer[: total - self._written]
+        self._written = total
+
+
+class Shard:
+    """One harmonized shard, opened for reading. `len` is its number of records."""
+
+    def __init__(self, folder: Path, signal: zarr.Array[Any]) -> None:
+        self.folder = folder
+        self._signal = signal
+
+    def __len__(self) -> int:
+        return self._signal.shape[0]
+
+    def signals(self, threads: int | None = None) -> NDArray[np.int16]:
+        """int16 (N, 8, 2500), microvolt, all records, read by `threads` (default: one a core)."""
+        out_NLT = np.empty(self._signal.shape, np.int16)
+        with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+            list(pool.map(lambda span: self.read_into(out_NLT[slice(*span)], *span), self.spans()))
+        return out_NLT
+
+    def spans(self) -> list[tuple[int, int]]:
+        """The rows of each file of the array, (first, one past the last): the unit to read in parallel."""
+        return [(first, min(first + SHARD, len(self))) for first in range(0, len(self), SHARD)]
+
+    def read_into(self, out_NLT: NDArray[np.int16], first: int, end: int) -> None:
+        """Rows first..end of the array into `out_NLT`."""
+        out_NLT[...] = self._signal[first:end]
+
+    def records(self) -> pa.Table:
+        return pq.read_table(self.folder / RECORDS_FILE, schema=RECORDS)
+
+    def drops(self) -> pa.Table:
+        return pq.read_table(self.folder / DROPS_FILE, schema=DROPS)
+
+
+def open_shard(folder: Path | str) -> Shard:
+    """Open the shard in a product's directory.
+
+    Raises ValueError where there is none, where it was written by another version of this layout, and where its array
+    and its table do not hold the same number of records.
+    """
+    folder = Path(folder)
+    if not (folder / SIGNALS / "zarr.json").is_file():
+        raise ValueError(f"{folder} holds no harmonized shard ({SIGNALS}): harmonize the partition first")
+    group = zarr.open_group(folder / SIGNALS, mode="r")
+    schema = group.attrs.get("schema")
+    if schema != SCHEMA:
+        raise ValueError(f"{folder / SIGNALS} has schema {schema}, this version reads {SCHEMA}: harmonize it again")
+    signal = group["signal"]
+    if not isinstance(signal, zarr.Array) or signal.attrs["leads"] != list(LEADS) or signal.dtype != np.int16:
+        raise ValueError(f"{folder / SIGNALS}/signal is not int16 with leads {', '.join(LEADS)}: harmonize it again")
+    rows = pq.read_metadata(folder / RECORDS_FILE).num_rows
+    if rows != signal.shape[0]:
+        raise ValueError(f"{folder}: {signal.shape[0]} signals but {rows} rows in {RECORDS_FILE}: harmonize it again")
+    return Shard(folder, signal)
+
+
+def read_rows(requests: Sequence[tuple[Path, NDArray[np.integer[Any]]]], threads: int | None = None) -> NDArray[Any]:
+    """int16 (N, 8, 2500): the given rows (ascending) of several shards, one after another, in one array.
+
+    Files of the arrays are read whole, in parallel, and only their wanted rows are kept: beyond the result, memory is
+    one file a thread.
+    """
+    total = sum(len(rows) for _, rows in requests)
+    out_NLT = np.empty((total, len(LEADS), SAMPLES), np.int16)
+    tasks: list[tuple[Shard, tuple[int, int], NDArray[Any], int]] = []
+    offset = 0
+    for folder, rows in requests:
+        shard = open_shard(folder)
+        if len(rows) and not (np.all(np.diff(rows) > 0) and rows[0] >= 0 and rows[-1] < len(shard)):
+            raise ValueError(f"{folder}: rows must be ascending and below {len(shard)}; build the corpus again")
+        for first, end in shard.spans():
+            wanted = rows[np.searchsorted(rows, first) : np.searchsorted(rows, end)]
+            if len(wanted):
+                tasks.append((shard, (first, end), wanted, offset))
+            offset += len(wanted)
+
+    def read(task: tuple[Shard, tuple[int, int], NDArray[Any], int]) -> None:
+        shard, (first, end), wanted, offset = task
+        target_NLT = out_NLT[offset : offset + len(wanted)]
+        if len(wanted) == end - first:
+            shard.read_into(target_NLT, first, end)
+            return
+        whole_NLT = np.empty((end - first, len(LEADS), SAMPLES), np.int16)
+        shard.read_into(whole_NLT, first, end)
+        np.take(whole_NLT, wanted - first, axis=0, out=target_NLT)
+
+    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
+        list(pool.map(read, tasks))
+    return out_NLT
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Parquet with zstd; the same table gives the same bytes."""
+    pq.write_table(table, path, compression="zstd")
