@@ -1,0 +1,168 @@
+"""AUC, average precision and their bootstrap by patient, vectorised over classes and resamples. Pure NumPy.
+
+Shapes: N records, C classes, R resamples. A class is scorable where it has positives and negatives; callers leave the
+others out and name them (`why_not_scorable`), so no function here returns a NaN in place of a score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import rankdata
+
+
+class InsufficientData(ValueError):
+    """There is too little to score: not a fault of the program or of a file, but the end of this one number."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """An estimate on the data as it is, and a bootstrap percentile interval around it."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedDifference:
+    """First minus second on the same records. p_value: two-sided, from the resamples on the far side of zero."""
+
+    value: float
+    low: float
+    high: float
+    p_value: float
+
+
+def why_not_scorable(y_N: np.ndarray, min_positives: int = 1) -> str | None:
+    """Why a class cannot be scored on these targets; None where it can."""
+    positives = int(y_N.sum())
+    if positives < min_positives:
+        return f"{positives} positives among {len(y_N)} records, fewer than {min_positives}"
+    if positives == len(y_N):
+        return f"no negatives among {len(y_N)} records"
+    return None
+
+
+def auc(y_NC: np.ndarray, score_NC: np.ndarray) -> np.ndarray:
+    """Area under the ROC curve of each class, (C,): the Mann-Whitney statistic from mid-ranks, so ties count half.
+
+    Raises ValueError for scores that are not finite and for a class without positives or without negatives.
+    """
+    _check(y_NC, score_NC)
+    positives_C = y_NC.sum(axis=0, dtype=np.float64)
+    negatives_C = len(y_NC) - positives_C
+    rank_sum_C = np.where(y_NC, rankdata(score_NC, axis=0), 0.0).sum(axis=0)
+    return (rank_sum_C - positives_C * (positives_C + 1) / 2) / (positives_C * negatives_C)
+
+
+def average_precision(y_NC: np.ndarray, score_NC: np.ndarray) -> np.ndarray:
+    """Area under the precision-recall curve of each class, (C,), as the step sum of precision over recall gained."""
+    _check(y_NC, score_NC)
+    result_C = np.empty(y_NC.shape[1])
+    for c in range(y_NC.shape[1]):
+        found, called = _cumulated(y_NC[:, c], score_NC[:, c])
+        gained = np.diff(found, prepend=0)
+        result_C[c] = (gained * found / called).sum() / found[-1]
+    return result_C
+
+
+def roc_points(y_N: np.ndarray, score_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """False and true positive rates of one class from (0, 0) to (1, 1), without the points inside straight runs."""
+    _check(y_N[:, None], score_N[:, None])
+    found, called = _cumulated(y_N, score_N)
+    true = np.concatenate([[0], found])
+    false = np.concatenate([[0], called - found])
+    d_true, d_false = np.diff(true), np.diff(false)
+    corner = d_true[:-1] * d_false[1:] != d_true[1:] * d_false[:-1]
+    keep = np.concatenate([[True], corner, [True]])
+    return false[keep] / false[-1], true[keep] / true[-1]
+
+
+def resample_patients(patient_N: Sequence[str], *, resamples: int, seed: int) -> np.ndarray:
+    """How often each record is drawn when patients are drawn with replacement, int64 (R, N).
+
+    Records of one patient are not independent, so they are drawn together.
+    """
+    names, patient_of_N = np.unique(np.asarray(patient_N, dtype=str), return_inverse=True)
+    drawn = np.random.default_rng(seed).integers(0, len(names), size=(resamples, len(names)))
+    flat = drawn + len(names) * np.arange(resamples)[:, None]
+    times = np.bincount(flat.ravel(), minlength=resamples * len(names)).reshape(resamples, len(names))
+    return times[:, patient_of_N]
+
+
+def resampled_auc(y_NC: np.ndarray, score_NC: np.ndarray, times_RN: np.ndarray) -> np.ma.MaskedArray:
+    """AUC of each class in each resample, (R, C), masked where a resample holds no positive or no negative of a class.
+
+    The scores are sorted once a class; a resample only changes how often each record counts. In the sorted order,
+    AUC = sum over groups of tied scores of  positives * (negatives below + negatives tied / 2)  / (P * N).
+    All sums are of integers and halves, so float64 holds them exactly.
+    """
+    _check(y_NC, score_NC)
+    times_NR = np.ascontiguousarray(times_RN.T, dtype=np.float64)
+    value_RC = np.zeros((times_RN.shape[0], y_NC.shape[1]))
+    defined_RC = np.zeros(value_RC.shape, dtype=bool)
+    for c in range(y_NC.shape[1]):
+        positive_N, score_N = y_NC[:, c].astype(bool), score_NC[:, c]
+        # One row of `below` a distinct score of a negative: how many negatives are at or under it, with 0 in front.
+        order = np.flatnonzero(~positive_N)
+        order = order[np.argsort(score_N[order], kind="stable")]
+        below_MR = np.zeros((len(order) + 1, times_NR.shape[1]))
+        np.cumsum(times_NR[order], axis=0, out=below_MR[1:])
+        under_P = np.searchsorted(score_N[order], score_N[positive_N], side="left")
+        upto_P = np.searchsorted(score_N[order], score_N[positive_N], side="right")
+        times_PR = times_NR[positive_N]
+        wins_R = np.einsum("pr,pr->r", times_PR, below_MR[under_P])
+        wins_R += np.einsum("pr,pr->r", times_PR, below_MR[upto_P])
+        pairs_R = times_PR.sum(axis=0) * below_MR[-1]
+        defined_RC[:, c] = pairs_R > 0
+        np.divide(wins_R, 2 * pairs_R, out=value_RC[:, c], where=defined_RC[:, c])
+    return np.ma.MaskedArray(value_RC, mask=~defined_RC)
+
+
+def interval(value: float, resampled_R: np.ndarray, confidence: float) -> Interval:
+    """The percentile interval of the resampled values around the estimate; masked resamples do not take part."""
+    low, high = _percentiles(resampled_R, confidence)
+    return Interval(value=float(value), low=low, high=high)
+
+
+def paired_difference(
+    y_NC: np.ndarray, first_NC: np.ndarray, second_NC: np.ndarray, times_RN: np.ndarray, confidence: float
+) -> PairedDifference:
+    """Macro AUC of the first scores minus that of the second, both on the same records and the same resamples."""
+    value = float(auc(y_NC, first_NC).mean() - auc(y_NC, second_NC).mean())
+    first_R = resampled_auc(y_NC, first_NC, times_RN).mean(axis=1)
+    second_R = resampled_auc(y_NC, second_NC, times_RN).mean(axis=1)
+    difference_R = np.ma.compressed(first_R - second_R)
+    low, high = _percentiles(difference_R, confidence)
+    # Plus one in numerator and denominator: a bootstrap of R resamples cannot show a p below 1 / (R + 1).
+    tail = min(np.count_nonzero(difference_R <= 0), np.count_nonzero(difference_R >= 0))
+    p_value = min(1.0, 2 * (tail + 1) / (len(difference_R) + 1))
+    return PairedDifference(value=value, low=low, high=high, p_value=p_value)
+
+
+def _percentiles(resampled_R: np.ndarray, confidence: float) -> tuple[float, float]:
+    values = np.ma.compressed(resampled_R)
+    if not len(values):
+        raise InsufficientData("no resample holds both positives and negatives of any class")
+    low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
+def _cumulated(y_N: np.ndarray, score_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each distinct score from high to low: true positives so far, and records called positive so far."""
+    order = np.argsort(-score_N, kind="stable")
+    last = np.append(np.flatnonzero(np.diff(score_N[order])), len(order) - 1)
+    return np.cumsum(y_N[order], dtype=np.int64)[last], last + 1
+
+
+def _check(y_NC: np.ndarray, score_NC: np.ndarray) -> None:
+    if y_NC.shape != score_NC.shape or y_NC.ndim != 2:
+        raise ValueError(f"targets {y_NC.shape} and scores {score_NC.shape}: give two arrays (records, classes)")
+    if not np.isfinite(score_NC).all():
+        raise ValueError("scores with NaN or infinity cannot be ranked: look at the features of these records")
+    bad = [c for c in range(y_NC.shape[1]) if why_not_scorable(y_NC[:, c]) is not None]
+    if bad:
+        raise ValueError(f"classes {bad} have no positives or no negatives: leave them out (`why_not_scorable`)")

@@ -1,0 +1,239 @@
+"""What a probe predicts: a table of records with raw source codes -> the task's classes and its splits. Pure.
+
+A task is data: which raw codes mean which class, and which records train, validate and test. A new task is a new entry
+of `TASKS`; a task on other folds, or on another rate of the same source, is `dataclasses.replace(task, ...)`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+
+
+class Split(StrEnum):
+    TRAIN = "train"
+    VALIDATION = "validation"
+    TEST = "test"
+    UNUSED = "unused"
+
+
+def _column(records: pa.Table, name: str) -> pa.Array:
+    if name not in records.column_names:
+        raise ValueError(f"records without the column {name!r}: have {', '.join(records.column_names)}")
+    column = records.column(name).combine_chunks()
+    assert isinstance(column, pa.Array)
+    return column
+
+
+def _unit(text: str) -> float:
+    """A number in [0, 1) that the text alone decides."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
+
+
+def _check_protocol(train: tuple[Any, ...], validation: tuple[Any, ...], test: tuple[Any, ...], what: str) -> None:
+    named = [*train, *validation, *test]
+    if not train or not test:
+        raise ValueError(f"train={train}, test={test}: name {what} to train on and {what} to test on")
+    if len(set(named)) != len(named):
+        raise ValueError(f"train={train}, validation={validation}, test={test}: use each of the {what} once")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldProtocol:
+    """Splits by the source's own folds; a record in no named fold is unused.
+
+    An empty validation tuple says that nothing is chosen on data: see `PAPER_FOLDS`.
+    """
+
+    train: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8)
+    validation: tuple[int, ...] = (9,)
+    test: tuple[int, ...] = (10,)
+
+    def __post_init__(self) -> None:
+        _check_protocol(self.train, self.validation, self.test, "folds")
+
+    @property
+    def has_validation(self) -> bool:
+        return bool(self.validation)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"by": "fold", **asdict(self)}
+
+    def split(self, records: pa.Table) -> np.ndarray:
+        """The split of each record, (N,) of `Split` values. Needs the column `fold` (null: unused)."""
+        fold_N = _column(records, "fold").fill_null(-1).to_numpy()
+        split_N = np.full(len(fold_N), Split.UNUSED, dtype="<U10")
+        for split, folds in ((Split.TRAIN, self.train), (Split.VALIDATION, self.validation), (Split.TEST, self.test)):
+            split_N[np.isin(fold_N, folds)] = split
+        return split_N
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartitionProtocol:
+    """Splits by the source's partitions, with a share of the training patients set aside to validate.
+
+    A patient (a record where no patient is known) is drawn by a hash of the seed and the id, so partitions that are
+    harmonized later move nobody from one split to another.
+    """
+
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    validation_share: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_protocol(self.train, (), self.test, "partitions")
+        if not 0 <= self.validation_share < 1:
+            raise ValueError(f"validation_share={self.validation_share}: use a share from 0 to below 1")
+
+    @property
+    def has_validation(self) -> bool:
+        return self.validation_share > 0
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"by": "partition", **asdict(self)}
+
+    def split(self, records: pa.Table) -> np.ndarray:
+        """The split of each record, (N,) of `Split` values. Needs `partition`, `patient_id` and `record_id`."""
+        partition_N = np.asarray(_column(records, "partition").to_pylist(), dtype=object)
+        split_N = np.full(len(partition_N), Split.UNUSED, dtype="<U10")
+        split_N[np.isin(partition_N, self.test)] = Split.TEST
+        training_N = np.isin(partition_N, self.train)
+        aside_N = np.array([_unit(f"{self.seed}:{p}") < self.validation_share for p in patients(records)], dtype=bool)
+        split_N[training_N & ~aside_N] = Split.TRAIN
+        split_N[training_N & aside_N] = Split.VALIDATION
+        return split_N
+
+
+Protocol = FoldProtocol | PartitionProtocol
+
+PAPER_FOLDS = FoldProtocol(train=(1, 2, 3, 4, 5, 6, 7, 8, 9), validation=(), test=(10,))
+"""The ECG-JEPA paper's protocol on PTB-XL: folds 1-9 train, 10 tests, nothing is chosen on a validation fold."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelClass:
+    """One class of a task: a record with any of these raw codes belongs to it."""
+
+    name: str
+    title: str
+    codes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelTask:
+    """A classification of one source's records.
+
+    kind: in a `multi-label` task a record has any number of classes and one with none is left out; in a `multi-class`
+    task only records with exactly one class take part.
+    """
+
+    name: str
+    title: str
+    source: str
+    classes: tuple[LabelClass, ...]
+    protocol: Protocol
+    kind: Literal["multi-label", "multi-class"] = "multi-label"
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("multi-label", "multi-class"):
+            raise ValueError(f"kind={self.kind!r} of task {self.name}: use 'multi-label' or 'multi-class'")
+        if len(self.classes) < 2 or len(set(self.names)) != len(self.classes):
+            raise ValueError(f"classes={self.names} of task {self.name}: name at least two classes, each once")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(c.name for c in self.classes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the task's scores depend on, as JSON values."""
+        codes = {c.name: list(c.codes) for c in self.classes}
+        return {"source": self.source, "kind": self.kind, "classes": codes, "protocol": self.protocol.to_dict()}
+
+    def targets(self, records: pa.Table) -> tuple[np.ndarray, tuple[str, ...]]:
+        """Y_NC bool, and the class names. Needs the column `labels`, lists of raw codes; other codes are ignored."""
+        codes_N = _column(records, "labels").to_pylist()
+        record_of_code = np.repeat(np.arange(len(codes_N)), np.fromiter(map(len, codes_N), dtype=np.int64))
+        code = np.asarray([code for codes in codes_N for code in codes], dtype=object)
+        y_NC = np.zeros((len(codes_N), len(self.classes)), dtype=bool)
+        for column, wanted in enumerate(self.classes):
+            y_NC[record_of_code[np.isin(code, wanted.codes)], column] = True
+        return y_NC, self.names
+
+    def takes_part(self, y_NC: np.ndarray) -> np.ndarray:
+        """Which records the task is about, (N,) bool; see `kind`."""
+        classes_N = y_NC.sum(axis=1)
+        return classes_N == 1 if self.kind == "multi-class" else classes_N >= 1
+
+
+def patients(records: pa.Table) -> list[str]:
+    """Whom each record is from: `patient_id`, or the record itself where no patient is known."""
+    pairs = zip(_column(records, "patient_id").to_pylist(), _column(records, "record_id").to_pylist(), strict=True)
+    return [f"record {record}" if patient is None else f"patient {patient}" for patient, record in pairs]
+
+
+# The 44 diagnostic statements of PTB-XL 1.0.3 by superclass: columns `diagnostic` and `diagnostic_class` of its
+# scp_statements.csv.
+PTBXL_SUPERCLASSES = (
+    LabelClass(name="NORM", title="normal ECG", codes=("NORM",)),
+    LabelClass(
+        name="MI",
+        title="myocardial infarction",
+        codes=(
+            *("IMI", "ASMI", "ILMI", "AMI", "ALMI", "LMI", "IPLMI", "IPMI", "PMI"),
+            *("INJAS", "INJAL", "INJIN", "INJLA", "INJIL"),
+        ),
+    ),
+    LabelClass(
+        name="STTC",
+        title="ST/T change",
+        codes=(
+            *("NDT", "NST_", "DIG", "LNGQT", "ANEUR", "EL"),
+            *("ISC_", "ISCAL", "ISCIN", "ISCIL", "ISCAS", "ISCLA", "ISCAN"),
+        ),
+    ),
+    LabelClass(
+        name="CD",
+        title="conduction disturbance",
+        codes=("LAFB", "LPFB", "IRBBB", "CRBBB", "ILBBB", "CLBBB", "IVCD", "WPW", "1AVB", "2AVB", "3AVB"),
+    ),
+    LabelClass(name="HYP", title="hypertrophy", codes=("LVH", "RVH", "LAO/LAE", "RAO/RAE", "SEHYP")),
+)
+
+# The nine SNOMED CT codes of the CPSC2018 headers, named as the Challenge's Dx_map.csv does.
+CPSC2018_CLASSES = (
+    LabelClass(name="NSR", title="sinus rhythm", codes=("426783006",)),
+    LabelClass(name="AF", title="atrial fibrillation", codes=("164889003",)),
+    LabelClass(name="IAVB", title="first-degree AV block", codes=("270492004",)),
+    LabelClass(name="LBBB", title="left bundle branch block", codes=("164909002",)),
+    LabelClass(name="RBBB", title="right bundle branch block", codes=("59118001",)),
+    LabelClass(name="PAC", title="premature atrial contraction", codes=("284470004",)),
+    LabelClass(name="VEB", title="ventricular ectopic beats", codes=("164884008",)),
+    LabelClass(name="STD", title="ST depression", codes=("429622005",)),
+    LabelClass(name="STE", title="ST elevation", codes=("164931005",)),
+)
+
+TASKS: dict[str, LabelTask] = {
+    task.name: task
+    for task in (
+        LabelTask(
+            name="ptbxl_superclass",
+            title="PTB-XL diagnostic superclasses",
+            source="ptbxl",
+            classes=PTBXL_SUPERCLASSES,
+            protocol=FoldProtocol(),
+        ),
+        LabelTask(
+            name="cpsc2018",
+            title="CPSC2018 rhythm and morphology classes",
+            source="cpsc2018",
+            classes=CPSC2018_CLASSES,
+            protocol=PartitionProtocol(train=("g1", "g2", "g3", "g4", "g5", "g6"), test=("g7",)),
+        ),
+    )
+}
