@@ -27,6 +27,7 @@ from pipelines.stage import write_atomically
 
 # Read by MLflow when it is imported. A user's own setting wins.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 with warnings.catch_warnings():

@@ -1,0 +1,48 @@
+"""The registered model `ecg-encoder`, as MLflow runs it from this file: raw ECGs in, embeddings out.
+
+    model = mlflow.pyfunc.load_model("models:/ecg-encoder@champion")
+    model.predict(x, params={"sampling_rate": 500.0})                       # x (records, 12 or 8, samples), millivolt
+    model.predict(x, params={"sampling_rate": 500.0, "leads": "V1,V2,V3,V4,V5,V6,I,II"})
+
+`ecg_model.serving.embed` says what is taken and how short and long recordings are read. On a GPU:
+`load_model(uri, model_config={"device": "cuda"})`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mlflow.exceptions import MlflowException
+from mlflow.models import set_model
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
+
+from ecg_model.encoder import load_encoder
+from ecg_model.serving.embed import STANDARD, embed
+
+
+class EncoderModel(PythonModel):
+    """Embeds raw ECGs with the encoder of the artifact `encoder`, a safetensors file."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        encoder = load_encoder(Path(context.artifacts["encoder"]))
+        self.encoder = encoder.eval().to((context.model_config or {}).get("device", "cpu"))
+
+    def predict(  # pyright: ignore[reportIncompatibleMethodOverride]  # the base's body makes pyright infer None
+        self, context: PythonModelContext, model_input: np.ndarray, params: dict[str, Any] | None = None
+    ) -> np.ndarray:
+        """(B, L, T) millivolt -> (B, dim) float32; an MlflowException that says what to mend in a bad request."""
+        params = params or {}
+        try:
+            return embed(
+                self.encoder,
+                model_input,
+                sampling_rate=params.get("sampling_rate", 0.0),
+                leads=params.get("leads", STANDARD),
+            )
+        except ValueError as error:
+            raise MlflowException.invalid_parameter_value(str(error)) from error
+
+
+set_model(EncoderModel())

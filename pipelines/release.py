@@ -1,0 +1,372 @@
+"""Encoder and scores -> a version of a registered model, its aliases, and the gate between them.
+
+    challenger   the version released last, until the gate has let it pass
+    champion     what users pull: models:/ecg-encoder@champion
+    previous     the champion before it
+
+A version carries what made it and how it scored as tags, so the gate needs the registry alone. It is addressed by its
+encoder's and its scores' digests: releasing the same again finds the version that is there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipelines.stage import digest_of
+from pipelines.tracking import Tracking, flat
+
+# isort: split
+# `pipelines.tracking` silences MLflow before it is imported.
+import mlflow.artifacts
+import mlflow.pyfunc
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.models.model import ModelInfo
+from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
+
+import ecg_model
+from ecg_model.encoder import load_encoder
+from ecg_model.serving.embed import STANDARD
+
+log = logging.getLogger(__name__)
+
+REGISTERED_NAME = "ecg-encoder"
+CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
+WEIGHTS = "encoder.safetensors"
+REQUIREMENTS = ("mlflow", "torch", "numpy", "scipy", "safetensors")
+
+_PACKAGE = Path(next(iter(ecg_model.__path__)))
+_MODEL_CODE = _PACKAGE / "serving" / "encoder_model.py"
+_EXAMPLE_RATE = 100.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """How an encoder did. `validation` is what the gate compares: None where there was nothing to score it on.
+
+    validation: macro AUC of the gate's probe on its validation fold, 0 to 1. data_digest: of the ECGs, labels and
+    protocol it was taken on; two scores compare only where it is the same. metrics: whatever else is worth showing.
+    """
+
+    validation: float | None = None
+    data_digest: str | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.validation is not None and not 0.0 <= self.validation <= 1.0:
+            raise ValueError(f"validation {self.validation}: a macro AUC lies between 0 and 1; None for not scored")
+        if (self.validation is None) != (self.data_digest is None):
+            raise ValueError(
+                f"validation {self.validation} with data_digest {self.data_digest}: "
+                "give both, or neither where the encoder was not scored"
+            )
+        for name, value in self.metrics.items():
+            if not math.isfinite(value):
+                raise ValueError(f"metric {name!r} is {value}: leave out what could not be computed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateConfig:
+    """margin: how far below the champion's validation score a challenger's may lie and still pass."""
+
+    margin: float = 0.005
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.margin < 1.0:
+            raise ValueError(f"margin {self.margin}: give a difference of macro AUC, 0 to below 1")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether the challenger becomes champion, and why, in words that stand on its page."""
+
+    promote: bool
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """A version of the registered model. `created` is False where it was there before."""
+
+    name: str
+    version: int
+    run_id: str
+    tags: Mapping[str, str]
+    created: bool = False
+
+    @property
+    def model_uri(self) -> str:
+        return f"models:/{self.name}/{self.version}"
+
+    @property
+    def scores(self) -> Scores:
+        return Scores(**json.loads(self.tags["scores"]))
+
+
+def gate(challenger: Scores, champion: Scores | None, config: GateConfig) -> Verdict:
+    """The rule. Pure; the scores must be on the same data, which `comparable` tells beforehand."""
+    if champion is None:
+        return Verdict(True, f"promoted: there was no champion; {_told(challenger)}")
+    if challenger.validation is None:
+        return Verdict(False, f"kept as challenger: not scored; the champion's is {_told(champion)}")
+    if champion.validation is None or not comparable(challenger, champion):
+        return Verdict(
+            False,
+            f"kept as challenger: {_told(challenger)} does not compare with the champion's, {_told(champion)}; "
+            "probe the champion on the challenger's validation data first",
+        )
+    difference = challenger.validation - champion.validation
+    # a difference of exactly the margin passes, whatever the subtraction's last bit says
+    passes = difference >= -config.margin or math.isclose(difference, -config.margin, abs_tol=1e-12)
+    return Verdict(
+        passes,
+        f"{'promoted' if passes else 'kept as challenger'}: {_told(challenger)}, {difference:+.4f} against the "
+        f"champion's {champion.validation:.4f} on the same data (margin {config.margin:g})",
+    )
+
+
+def comparable(challenger: Scores, champion: Scores) -> bool:
+    """Whether both were scored on the same validation data. Where not, the champion is to be probed again."""
+    return challenger.data_digest is not None and challenger.data_digest == champion.data_digest
+
+
+def _told(scores: Scores) -> str:
+    if scores.validation is None or scores.data_digest is None:
+        return "no validation score"
+    return f"validation macro AUC {scores.validation:.4f} (data {scores.data_digest[:12]})"
+
+
+def release_encoder(
+    encoder: Path,
+    scores: Scores,
+    *,
+    corpus_digest: str,
+    recipe: Mapping[str, Any],
+    git_commit: str,
+    tracking: Tracking,
+    registered_name: str = REGISTERED_NAME,
+    artifacts: Sequence[Path] = (),
+) -> Release:
+    """Log the encoder with its scores and register it as a new version, the challenger; or find it where it is there.
+
+    encoder: a file of `save_encoder`. recipe: the settings it was trained with, JSON values. artifacts: files to lie
+    beside it in the run (a report, pictures, metrics). The run and the version are complete before the alias moves.
+    """
+    if encoder.name != WEIGHTS:
+        raise ValueError(f"encoder {encoder}: the released file is called {WEIGHTS}; give the file of `save_encoder`")
+    encoder_digest = _sha256(encoder)
+    wanted = digest_of({"encoder": encoder_digest, "scores": asdict(scores)})
+    client = tracking.client()
+    _ensure_registered(client, registered_name)
+    found = _find(client, registered_name, wanted)
+    if found is None:
+        tags = {
+            "release": wanted,
+            "encoder_digest": encoder_digest,
+            "corpus_digest": corpus_digest,
+            "recipe_digest": digest_of(dict(recipe)),
+            "git_commit": git_commit,
+            "validation": "not scored" if scores.validation is None else f"{scores.validation:.4f}",
+            "scores": json.dumps(asdict(scores), sort_keys=True),
+        }
+        found = _register(client, registered_name, encoder, scores, flat(recipe), tags, artifacts, tracking)
+        log.info("%s version %s released (%s)", registered_name, found.version, tags["validation"])
+        created = True
+    else:
+        log.info("%s version %s holds this encoder and these scores already", registered_name, found.version)
+        created = False
+    if "verdict" not in found.tags:
+        client.set_registered_model_alias(registered_name, CHALLENGER, found.version)
+    return _release(found, created=created)
+
+
+def promote(
+    release: Release,
+    *,
+    tracking: Tracking,
+    config: GateConfig | None = None,
+    champion_scores: Scores | None = None,
+) -> Verdict:
+    """Put a release before the gate and move the aliases by its verdict, which is written on the versions as a tag.
+
+    champion_scores: the champion's, taken again on the challenger's validation data; without it those it was released
+    with. A version that is or was champion is not judged again: going back is a decision, not a score. Killed between
+    two moves, the next call ends what this one began.
+    """
+    client = tracking.client()
+    name = release.name
+    version = client.get_model_version(name, str(release.version))
+    champion = find_alias(CHAMPION, name=name, tracking=tracking)
+    if champion is not None and champion.version == release.version:
+        _drop_challenger(client, name, release.version)
+        return Verdict(True, champion.tags["verdict"])
+    if champion is not None and "replaced" in version.tags:
+        return Verdict(False, f"version {release.version} was champion before: go back to it by hand, not by the gate")
+    held = None if champion is None else champion_scores or champion.scores
+    verdict = gate(release.scores, held, config or GateConfig())
+    client.set_model_version_tag(name, str(release.version), "verdict", verdict.reason)
+    if verdict.promote:
+        if champion is not None:
+            client.set_registered_model_alias(name, PREVIOUS, str(champion.version))
+            reason = f"replaced by version {release.version}: {verdict.reason}"
+            client.set_model_version_tag(name, str(champion.version), "replaced", reason)
+        client.set_registered_model_alias(name, CHAMPION, str(release.version))
+        _drop_challenger(client, name, release.version)
+    log.info("%s version %d %s", name, release.version, verdict.reason)
+    return verdict
+
+
+def find_alias(alias: str, *, name: str = REGISTERED_NAME, tracking: Tracking) -> Release | None:
+    """The version that an alias points to; None where there is no such model or alias."""
+    client = tracking.client()
+    try:
+        version = client.get_registered_model(name).aliases.get(alias)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+    return None if version is None else _release(client.get_model_version(name, str(version)))
+
+
+def champion_encoder(folder: Path, *, name: str = REGISTERED_NAME, tracking: Tracking) -> tuple[Path, Release] | None:
+    """Fetch the champion's encoder file into `folder`, to probe it on new validation data; None without a champion."""
+    champion = find_alias(CHAMPION, name=name, tracking=tracking)
+    if champion is None:
+        return None
+    folder.mkdir(parents=True, exist_ok=True)
+    stored = tracking.client().get_model_version_download_uri(name, str(champion.version))
+    fetched = mlflow.artifacts.download_artifacts(
+        artifact_uri=f"{stored}/artifacts/{WEIGHTS}", dst_path=str(folder), tracking_uri=tracking.uri
+    )
+    return Path(fetched), champion
+
+
+def example_ecg() -> np.ndarray:
+    """(1, 12, 1000) float32 millivolt at 100 Hz: a drawn sinus rhythm, rounded to a microvolt, to show the input.
+
+    P, QRS and T are Gaussian waves; the chest leads' R grows from V1 to V5. It is an example, not a measurement.
+    """
+    t_T = np.arange(1000) / _EXAMPLE_RATE
+    phase_T = (t_T + 0.3) % 0.85
+    # (time s, width s, amplitude of lead I, of lead II, of V1..V6)
+    waves = (
+        (0.20, 0.025, 0.08, 0.12, 0.05, 0.06, 0.06, 0.06, 0.06, 0.06),
+        (0.36, 0.010, 0.60, 0.90, 0.20, 0.40, 0.80, 1.20, 1.30, 1.00),
+        (0.39, 0.010, -0.10, -0.15, -0.90, -1.20, -0.80, -0.40, -0.20, -0.10),
+        (0.60, 0.050, 0.20, 0.30, -0.05, 0.30, 0.40, 0.40, 0.35, 0.25),
+    )
+    eight_LT = np.zeros((8, len(t_T)))
+    for centre, width, *amplitudes in waves:
+        eight_LT += np.outer(amplitudes, np.exp(-0.5 * ((phase_T - centre) / width) ** 2))
+    one, two = eight_LT[:2]
+    limb = (one, two, two - one, -(one + two) / 2, one - two / 2, two - one / 2)
+    return np.concatenate([limb, eight_LT[2:]])[None].round(3).astype(np.float32)
+
+
+def _register(
+    client: MlflowClient,
+    name: str,
+    encoder: Path,
+    scores: Scores,
+    params: dict[str, str],
+    tags: Mapping[str, str],
+    artifacts: Sequence[Path],
+    tracking: Tracking,
+) -> ModelVersion:
+    """A finished run with the model in it, then the version with all its tags at once."""
+    metrics = dict(scores.metrics) | ({} if scores.validation is None else {"validation": scores.validation})
+    run_tags = {key: value for key, value in tags.items() if key != "scores"}  # a run has them as metrics
+    experiment = tracking.experiment_id(client)
+    with _using(tracking):
+        with mlflow.start_run(experiment_id=experiment, run_name=f"release {name}", tags=run_tags) as run:
+            mlflow.log_params(params)
+            for path in artifacts:
+                mlflow.log_artifact(str(path))
+            model = _log_model(encoder)
+            mlflow.log_metrics(metrics, model_id=model.model_id)
+        return client.create_model_version(
+            name, source=model.model_uri, run_id=run.info.run_id, tags=dict(tags), model_id=model.model_id
+        )
+
+
+def _log_model(encoder: Path) -> ModelInfo:
+    dim = load_encoder(encoder).config.dim
+    signature = ModelSignature(
+        # Any array passes MLflow's own check, so that float64 is taken as float32 is and a refusal comes from the
+        # model in words: a float32 tensor here would refuse what wfdb reads.
+        inputs=Schema([TensorSpec(np.dtype(object), (-1,))]),
+        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, dim))]),
+        # No rate is a safe guess: the default stands for "not given" and is refused.
+        params=ParamSchema([ParamSpec("sampling_rate", "double", 0.0), ParamSpec("leads", "string", STANDARD)]),
+    )
+    return mlflow.pyfunc.log_model(
+        name="encoder",
+        python_model=str(_MODEL_CODE),
+        artifacts={"encoder": str(encoder)},
+        code_paths=[str(_PACKAGE)],
+        pip_requirements=[f"{package}=={installed(package).partition('+')[0]}" for package in REQUIREMENTS],
+        signature=signature,
+        input_example=(example_ecg(), {"sampling_rate": _EXAMPLE_RATE}),
+        metadata={
+            "input": "(records, leads, samples) of numbers in millivolt; 12 leads I..V6 or 8 (I, II, V1..V6)",
+            "output": f"(records, {dim}) float32 embeddings",
+        },
+    )
+
+
+@contextmanager
+def _using(tracking: Tracking) -> Iterator[None]:
+    """Point MLflow's process-wide settings at a store while the body works: its model functions know no other way."""
+    before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
+    mlflow.set_tracking_uri(tracking.uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(before)  # pyright: ignore[reportArgumentType]  # None unsets it
+
+
+def _ensure_registered(client: MlflowClient, name: str) -> None:
+    try:
+        client.create_registered_model(name, description="Raw 12-lead ECGs in millivolt -> embeddings (ECG-JEPA)")
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def _find(client: MlflowClient, name: str, release: str) -> ModelVersion | None:
+    found = client.search_model_versions(f"name = '{name}' and tags.release = '{release}'")
+    return min(found, key=lambda version: int(version.version), default=None)
+
+
+def _release(version: ModelVersion, *, created: bool = False) -> Release:
+    return Release(
+        name=version.name,
+        version=int(version.version),
+        run_id=version.run_id or "",
+        tags=dict(version.tags),
+        created=created,
+    )
+
+
+def _drop_challenger(client: MlflowClient, name: str, version: int) -> None:
+    aliases = client.get_registered_model(name).aliases
+    if str(aliases.get(CHALLENGER, "")) == str(version):
+        client.delete_registered_model_alias(name, CHALLENGER)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

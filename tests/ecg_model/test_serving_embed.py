@@ -1,0 +1,170 @@
+"""Raw ECGs of any lead order, rate and length give the embedding that training's own preprocessing gives."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ecg_model.config import EncoderConfig
+from ecg_model.encoder import Encoder, random_encoder
+from ecg_model.serving.embed import checked, embed
+from ecg_model.signal import LEADS, LEADS_12, SAMPLES, prepare
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    # an input scale at which the ECG, not the positions, decides the embedding
+    return random_encoder(EncoderConfig(dim=32, depth=2, heads=2, input_scale=5.0, patch_init_scale=7.0), 0).eval()
+
+
+def ecg(rate: float, seconds: float, records: int = 2, seed: int = 0) -> np.ndarray:
+    """(records, 12, T) millivolt: the same band-limited signal (below 20 Hz) at any rate, leads III..aVF from I, II."""
+    rng = np.random.default_rng(seed)
+    frequencies_F = rng.uniform(0.5, 20, 12)
+    phases_BLF = rng.uniform(0, 2 * np.pi, (records, 8, 12))
+    t_T = np.arange(math.ceil(seconds * rate)) / rate
+    eight = np.sin(2 * np.pi * frequencies_F[:, None] * t_T + phases_BLF[..., None]).mean(axis=-2)
+    one, two = eight[:, 0], eight[:, 1]
+    limb = np.stack([one, two, two - one, -(one + two) / 2, one - two / 2, two - one / 2], axis=1)
+    return np.concatenate([limb, eight[:, 2:]], axis=1)
+
+
+def eight_of(x_BLT: np.ndarray) -> np.ndarray:
+    return x_BLT[:, [LEADS_12.index(lead) for lead in LEADS]]
+
+
+def direct(encoder: Encoder, x_BLT: np.ndarray, rate: float) -> np.ndarray:
+    prepared = prepare(x_BLT, leads=LEADS_12, rate=rate)
+    with torch.inference_mode():
+        return encoder.embed(torch.from_numpy(prepared)).numpy()
+
+
+def test_ten_seconds_give_what_training_would_see(encoder: Encoder) -> None:
+    x = ecg(500, 10)
+    embedding = embed(encoder, x, sampling_rate=500)
+    assert (embedding.shape, embedding.dtype) == ((2, 32), np.float32)
+    np.testing.assert_allclose(embedding, direct(encoder, x, 500), atol=1e-6)
+    assert np.abs(embedding[0] - embedding[1]).max() > 1e-2, "two ECGs, two embeddings"
+
+
+@pytest.mark.parametrize("leads", ["standard", "12", ",".join(LEADS_12), "DI,DII,DIII,avr,avl,avf,v1,v2,v3,v4,v5,v6"])
+def test_twelve_leads_and_eight_give_the_same(encoder: Encoder, leads: str) -> None:
+    x = ecg(250, 10)
+    expected = embed(encoder, eight_of(x), sampling_rate=250)
+    np.testing.assert_array_equal(embed(encoder, x, sampling_rate=250, leads=leads), expected)
+    np.testing.assert_array_equal(embed(encoder, eight_of(x), sampling_rate=250, leads="8"), expected)
+
+
+@settings(deadline=None, max_examples=10)
+@given(order=st.permutations(range(12)))
+def test_named_rows_may_come_in_any_order(encoder: Encoder, order: list[int]) -> None:
+    x = ecg(250, 10, records=1)
+    leads = ", ".join(LEADS_12[row] for row in order)
+    expected = embed(encoder, x, sampling_rate=250)
+    np.testing.assert_array_equal(embed(encoder, x[:, order], sampling_rate=250, leads=leads), expected)
+
+
+@pytest.mark.parametrize("rate", [100.0, 257.0, 360.0, 500.0, 1000.0])
+def test_the_rate_hardly_matters(encoder: Encoder, rate: float) -> None:
+    expected = embed(encoder, ecg(250, 10), sampling_rate=250)
+    got = embed(encoder, ecg(rate, 10), sampling_rate=rate)
+    spread = np.abs(expected[0] - expected[1]).max()
+    assert np.abs(got - expected).max() < 0.05 * spread
+
+
+def test_a_long_recording_is_the_mean_of_its_whole_windows(encoder: Encoder) -> None:
+    x = ecg(400, 34)
+    windows = [x[..., start : start + 4000] for start in (0, 4000, 8000)]
+    mean = np.mean([direct(encoder, window, 400) for window in windows], axis=0)
+    spread = np.abs(mean[0] - mean[1]).max()
+    # a window inside the recording sees what follows it, as the first window in training does
+    assert np.abs(embed(encoder, x, sampling_rate=400) - mean).max() < 0.05 * spread
+
+
+def test_what_does_not_fill_a_second_window_is_left_out(encoder: Encoder) -> None:
+    x = ecg(400, 19.9)
+    np.testing.assert_allclose(embed(encoder, x, sampling_rate=400), direct(encoder, x, 400), atol=1e-6)
+
+
+@pytest.mark.parametrize("seconds", [2.0, 3.3, 9.996])
+def test_a_short_recording_is_read_by_its_whole_patches_alone(encoder: Encoder, seconds: float) -> None:
+    x = ecg(250, seconds)
+    columns = int(seconds * 250) // 50
+    whole = x[..., : columns * 50]
+    elsewhere = np.full((2, 8, SAMPLES), 3.0, np.float32)  # what is not visible must not matter
+    elsewhere[..., : columns * 50] = eight_of(whole)
+    with torch.inference_mode():
+        expected = encoder(torch.from_numpy(elsewhere), torch.arange(columns)).mean(dim=1).numpy()
+    np.testing.assert_allclose(embed(encoder, x, sampling_rate=250), expected, atol=1e-6)
+    np.testing.assert_array_equal(embed(encoder, x, sampling_rate=250), embed(encoder, whole, sampling_rate=250))
+
+
+def test_a_batch_of_many_equals_its_records_one_by_one(encoder: Encoder) -> None:
+    x = ecg(250, 10, records=70)
+    together = embed(encoder, x, sampling_rate=250)
+    for record in (0, 63, 64, 69):
+        np.testing.assert_allclose(together[record], embed(encoder, x[[record]], sampling_rate=250)[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float32, np.float16, object])
+def test_any_kind_of_number_is_taken(encoder: Encoder, kind: type) -> None:
+    x = ecg(250, 10, records=1).astype(np.float16).astype(np.float32)
+    np.testing.assert_array_equal(
+        embed(encoder, x.astype(kind), sampling_rate=250), embed(encoder, x, sampling_rate=250)
+    )
+
+
+def spoiled(value: Any) -> np.ndarray:
+    x = ecg(250, 10).astype(object if isinstance(value, str) else np.float32)
+    x[1, 3, 7] = value
+    return x
+
+
+GOOD: dict[str, Any] = {"sampling_rate": 250.0}
+
+
+@pytest.mark.parametrize(
+    ("ecgs", "params", "message"),
+    [
+        (ecg(250, 10)[0], GOOD, "a single record x is x\\[None\\]"),
+        (np.zeros((0, 12, 2500)), GOOD, "shape \\(0, 12, 2500\\)"),
+        (np.array([[["a"]]]), GOOD, "give numbers"),
+        (np.zeros((1, 12, 2500), complex), GOOD, "give numbers"),
+        (spoiled("a"), GOOD, "not a number"),
+        (spoiled(np.nan), GOOD, "record 1, row 3: 1 samples"),
+        (spoiled(np.inf), GOOD, "record 1, row 3: 1 samples"),
+        (ecg(250, 10) * 1000, GOOD, "divide microvolt by 1000"),
+        (ecg(250, 10) / 1000, GOOD, "volt, multiply by 1000"),
+        (ecg(250, 10), {}, 'params={"sampling_rate": 500.0}'),
+        (ecg(250, 10), {"sampling_rate": 5.0}, "sampling_rate 5"),
+        (ecg(250, 10), {"sampling_rate": 1e6}, "sampling_rate 1e\\+06"),
+        (ecg(250, 10), {"sampling_rate": math.nan}, "sampling_rate nan"),
+        (ecg(250, 10)[:, :7], GOOD, "7 rows: give 12 leads"),
+        (ecg(250, 10), GOOD | {"leads": "8"}, "8 leads"),
+        (ecg(250, 10), GOOD | {"leads": "I,II"}, "2 leads|missing"),
+        (ecg(250, 10)[:, :8], GOOD | {"leads": "I,II,III,aVR,aVL,aVF,V1,V2"}, "V3"),
+        (ecg(250, 10)[:, :8], GOOD | {"leads": "I,I,V1,V2,V3,V4,V5,V6"}, "named twice"),
+        (ecg(250, 10)[:, :8], GOOD | {"leads": "I,II,V1,V2,V3,V4,V5,X"}, "X"),
+        (ecg(250, 1.9), GOOD, "1.90 s: give at least 2 s"),
+    ],
+)
+def test_bad_input_is_told_what_to_mend(encoder: Encoder, ecgs: np.ndarray, params: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        embed(encoder, ecgs, sampling_rate=params.get("sampling_rate", 0.0), leads=params.get("leads", "standard"))
+
+
+def test_a_silent_record_passes(encoder: Encoder) -> None:
+    assert np.isfinite(embed(encoder, np.zeros((1, 8, 2500)), sampling_rate=250)).all()
+
+
+def test_the_check_leaves_the_callers_array_alone() -> None:
+    x = ecg(250, 10)
+    before = x.copy()
+    assert checked(x).dtype == np.float32
+    np.testing.assert_array_equal(x, before)

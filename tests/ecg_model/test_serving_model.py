@@ -1,0 +1,164 @@
+"""The registered model as its users meet it: through MLflow, in another environment, and over HTTP forms."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from ecg_model.config import EncoderConfig
+from ecg_model.encoder import load_encoder, random_encoder, save_encoder
+from ecg_model.serving.embed import embed
+from ecg_model.signal import LEADS_12
+from pipelines.release import Scores, example_ecg, promote, release_encoder
+from pipelines.tracking import Tracking
+
+# isort: split
+# `pipelines.tracking` silences MLflow before it is imported.
+import mlflow.pyfunc
+from mlflow.exceptions import MlflowException
+from mlflow.pyfunc import PyFuncModel, scoring_server
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def encoder_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("encoder") / "encoder.safetensors"
+    save_encoder(path, random_encoder(EncoderConfig(dim=48, depth=1, heads=2), 0))
+    return path
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory, encoder_file: Path) -> Tracking:
+    root = tmp_path_factory.mktemp("mlflow")
+    tracking = Tracking(uri=f"sqlite:///{root / 'mlflow.db'}", artifact_root=root / "artifacts")
+    released = release_encoder(encoder_file, Scores(), corpus_digest="c", recipe={}, git_commit="g", tracking=tracking)
+    assert promote(released, tracking=tracking).promote
+    return tracking
+
+
+@pytest.fixture(scope="module")
+def model(store: Tracking) -> PyFuncModel:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", store.uri)
+        return mlflow.pyfunc.load_model("models:/ecg-encoder@champion")
+
+
+def test_the_pulled_model_embeds_raw_ecgs(model: PyFuncModel, encoder_file: Path) -> None:
+    x = np.concatenate([example_ecg(), 0.5 * example_ecg()])
+    expected = embed(load_encoder(encoder_file), x, sampling_rate=100.0)
+    params = {"sampling_rate": 100.0, "leads": "12"}
+    for kind in (np.float32, np.float64):
+        got = model.predict(x.astype(kind), params=params)
+        assert (got.shape, got.dtype) == ((2, 48), np.float32)
+        np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
+def test_rows_may_be_named(model: PyFuncModel) -> None:
+    x = example_ecg()
+    named = {"sampling_rate": 100, "leads": ",".join(reversed(LEADS_12))}
+    np.testing.assert_array_equal(
+        model.predict(x[:, ::-1], params=named), model.predict(x, params={"sampling_rate": 100})
+    )
+
+
+@pytest.mark.parametrize(
+    ("x", "params", "message"),
+    [
+        (example_ecg(), None, "sampling_rate 0"),
+        (example_ecg() * 1000, {"sampling_rate": 100.0}, "divide microvolt by 1000"),
+        (example_ecg()[0], {"sampling_rate": 100.0}, "x\\[None\\]"),
+        (example_ecg()[:, :3], {"sampling_rate": 100.0}, "3 rows"),
+        (example_ecg(), {"sampling_rate": "fast"}, "sampling_rate"),
+    ],
+)
+def test_a_bad_request_is_the_callers_and_says_so(
+    model: PyFuncModel, x: np.ndarray, params: dict | None, message: str
+) -> None:
+    with pytest.raises(MlflowException, match=message) as raised:
+        model.predict(x, params=params)
+    assert raised.value.get_http_status_code() == 400
+
+
+def test_the_example_and_the_signature_are_there_to_read(model: PyFuncModel) -> None:
+    assert model.metadata.signature.params.to_dict() == [
+        {"name": "sampling_rate", "default": 0.0, "shape": None, "type": "double"},
+        {"name": "leads", "default": "standard", "shape": None, "type": "string"},
+    ]
+    folder = Path((model.metadata.artifact_path or "").removeprefix("file://"))
+    example = json.loads((folder / "serving_input_example.json").read_text())
+    np.testing.assert_allclose(example["inputs"], example_ecg())
+    assert example["params"] == {"sampling_rate": 100.0}
+
+
+def invoke(model: PyFuncModel, body: dict) -> httpx.Response:
+    """A request to MLflow's own scoring server, without a socket."""
+
+    async def post() -> httpx.Response:
+        transport = httpx.ASGITransport(scoring_server.init(model))
+        async with httpx.AsyncClient(transport=transport, base_url="http://model") as client:
+            return await client.post("/invocations", json=body)
+
+    return asyncio.run(post())
+
+
+@pytest.mark.parametrize("form", ["inputs", "instances"])
+def test_json_over_http_gives_the_same(model: PyFuncModel, form: str) -> None:
+    x, params = example_ecg(), {"sampling_rate": 100.0}
+    answer = invoke(model, {form: x.tolist(), "params": params})
+    assert answer.status_code == 200
+    np.testing.assert_allclose(answer.json()["predictions"], model.predict(x, params=params), atol=1e-6)
+    refused = invoke(model, {form: (x * 1000).tolist(), "params": params})
+    assert refused.status_code == 400
+    assert "divide microvolt by 1000" in refused.text
+
+
+SNIPPET = """
+import importlib.util, json, sys
+import numpy as np
+import mlflow.pyfunc
+model = mlflow.pyfunc.load_model("models:/ecg-encoder@champion")
+np.save("embedding.npy", model.predict(np.load("ecgs.npy"), params={"sampling_rate": 100.0}))
+import ecg_model
+foreign = [name for name in ("pipelines", "assets", "dagster", "zarr", "wfdb") if importlib.util.find_spec(name)]
+print(json.dumps({"foreign": foreign, "ecg_model": ecg_model.__file__, "prefix": sys.prefix}))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_it_loads_and_embeds_in_an_environment_of_five_packages(
+    store: Tracking, encoder_file: Path, tmp_path: Path
+) -> None:
+    venv, work = tmp_path / "venv", tmp_path / "empty"
+    work.mkdir()
+    x = example_ecg()
+    np.save(work / "ecgs.npy", x)
+    pinned = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line and line[0] != "#"]
+    (tmp_path / "constraints.txt").write_text("\n".join(pinned))
+    subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)
+    python = str(venv / "bin" / "python")
+    install = [python, "-m", "pip", "install", "--quiet", "--constraint", str(tmp_path / "constraints.txt")]
+    subprocess.run([*install, "mlflow", "torch", "numpy", "scipy", "safetensors"], check=True)
+
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "COV", "VIRTUAL"))}
+    environment |= {"MLFLOW_TRACKING_URI": store.uri, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    ran = subprocess.run(
+        [python, "-c", SNIPPET], cwd=work, env=environment, check=False, capture_output=True, text=True
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "warning" not in ran.stderr.lower(), ran.stderr
+    told = json.loads(ran.stdout.splitlines()[-1])
+    assert told["foreign"] == []
+    assert Path(told["prefix"]) == venv
+    assert not Path(told["ecg_model"]).is_relative_to(ROOT), "the code came with the model"
+    expected = embed(load_encoder(encoder_file), x, sampling_rate=100.0)
+    np.testing.assert_allclose(np.load(work / "embedding.npy"), expected, atol=1e-5)
