@@ -5,8 +5,10 @@ Shapes: L leads, T samples; arrays may carry batch axes in front, (..., L, T). A
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
+from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
@@ -78,9 +80,7 @@ def independent_leads(x_LT: NDArray[Any], names: Sequence[str]) -> NDArray[Any]:
     have been recorded; they are not computed back from the others. Raises ValueError as `lead_rows` does.
     """
     if x_LT.ndim < 2 or x_LT.shape[-2] != len(names):
-        raise ValueError(
-            f"signal of shape {x_LT.shape} has not the {len(names)} leads that are named: use (leads, samples)"
-        )
+        raise ValueError(f"signal of shape {x_LT.shape} does not fit {len(names)} lead names: use (leads, samples)")
     return x_LT[..., lead_rows(names), :]
 
 
@@ -128,8 +128,8 @@ def resample(x_LT: NDArray[Any], rate: float, target: float = RATE) -> NDArray[n
 
 
 def window_samples(rate: float) -> int:
-    """Samples of the ten seconds at `rate`."""
-    return round(SECONDS * rate)
+    """Samples at `rate` that make ten seconds whole."""
+    return math.ceil(SECONDS * rate - 1e-6)
 
 
 def window_reach(rate: float) -> int:
@@ -155,30 +155,32 @@ def prepare(x_LT: NDArray[Any], *, leads: Sequence[str], rate: float) -> NDArray
 
 
 class _Bank:
-    """Filter weights for blocks of outputs: output block b reads the inputs from starts[b] on.
+    """Filter weights for blocks of outputs: block b reads the continued signal from starts[b] on.
 
-    weights_BWK: (blocks, inputs, outputs of a block); a single block where all are equal.
+    weights_BWK: (blocks until they repeat, inputs, outputs of a block).
     before, after: samples by which the signal must be continued.
     """
 
     def __init__(self, rate: float, target: float, samples: int) -> None:
-        step = rate / target
+        step = Fraction(rate) / Fraction(target)
         reach = _reach(rate, target)
-        self.outputs = max(1, int(np.ceil(samples / step - 1e-9)))
+        self.outputs = max(1, math.ceil(samples / step))
         blocks = -(-self.outputs // _BLOCK)
-        inputs = int(np.ceil((_BLOCK - 1) * step)) + 2 * reach + 2
-        origins = np.floor(np.arange(blocks) * _BLOCK * step).astype(int) - reach
-        periodic = (_BLOCK * step).is_integer()
-        times_BK = np.arange(1 if periodic else blocks)[:, None] * _BLOCK * step + np.arange(_BLOCK) * step
-        offsets_BWK = times_BK[:, None, :] - (origins[: len(times_BK), None] + np.arange(inputs))[:, :, None]
+        inputs = math.ceil((_BLOCK - 1) * step) + 2 * reach + 2
+        starts = [math.floor(block * _BLOCK * step) for block in range(blocks)]
+        # After a whole number of input samples the phases come again, and with them the weights.
+        period = min(blocks, (_BLOCK * step).denominator)
+        first_B = [float(block * _BLOCK * step - start) for block, start in enumerate(starts[:period])]
+        times_BK = np.array(first_B)[:, None] + np.arange(_BLOCK) * float(step)
+        offsets_BWK = times_BK[:, None, :] - (np.arange(inputs) - reach)[:, None]
         cutoff = min(1.0, target / rate)
         window = np.i0(_BETA * np.sqrt(np.maximum(0.0, 1.0 - (offsets_BWK * cutoff / _CROSSINGS) ** 2)))
         inside = np.abs(offsets_BWK * cutoff) <= _CROSSINGS
         weights = np.where(inside, np.sinc(offsets_BWK * cutoff) * window, 0.0)
         self.weights_BWK = weights / weights.sum(axis=1, keepdims=True)
         self.before = reach
-        self.after = max(0, int(origins[-1]) + inputs - samples)
-        self.starts = (origins + reach).tolist()
+        self.after = max(0, starts[-1] - reach + inputs - samples)
+        self.starts = starts
 
 
 @lru_cache(maxsize=16)
@@ -188,7 +190,7 @@ def _bank(rate: float, target: float, samples: int) -> _Bank:
 
 def _reach(rate: float, target: float) -> int:
     """Samples at `rate` that the filter reaches to either side."""
-    return int(np.ceil(_CROSSINGS * max(1.0, rate / target)))
+    return math.ceil(_CROSSINGS * max(1.0, rate / target))
 
 
 def _continued(x_MT: NDArray[np.float64], before: int, after: int, order: int) -> NDArray[np.float64]:

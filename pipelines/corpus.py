@@ -1,0 +1,251 @@
+"""The index of a training set over a data home's harmonized shards: selected, without duplicates, split by patient.
+
+`index.parquet` names rows of shards and copies no signal; `corpus.json` says which shards, where, and how many records;
+`exclusions.parquet` names each record that is left out, and why.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from pipelines.stage import Product, Workspace, digest_of, write_atomically
+from pipelines.store import open_shard, read_rows, write_table
+
+# Part of the fingerprint: raise it where the same shards give another index.
+VERSION = "1"
+PRODUCT = "corpus"
+
+Split = Literal["train", "validation"]
+
+INDEX = pa.schema(
+    [
+        pa.field("shard", pa.string(), nullable=False),
+        pa.field("row", pa.int32(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("record_id", pa.string(), nullable=False),
+        pa.field("patient_id", pa.string()),
+        pa.field("split", pa.string(), nullable=False),
+        pa.field("content_hash", pa.string(), nullable=False),
+    ]
+)
+
+EXCLUSIONS = pa.schema(
+    [pa.field(name, pa.string(), nullable=False) for name in ("shard", "source", "record_id", "reason", "detail")]
+)
+
+_COLUMNS = ("row", "source", "record_id", "patient_id", "content_hash")
+
+
+class Exclusion(StrEnum):
+    """Why a harmonized record is not in the corpus. The list is closed."""
+
+    DUPLICATE = "duplicate"
+    EVALUATION_RECORD = "evaluation record"
+    EVALUATION_PATIENT = "evaluation patient"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusConfig:
+    """validation_share: of the patients. seed: of their draw. sources: these alone; None: all for pretraining."""
+
+    validation_share: float = 0.05
+    seed: int = 0
+    sources: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.validation_share < 1:
+            raise ValueError(f"validation_share {self.validation_share}: use a share between 0 and 1, such as 0.05")
+        if self.sources is not None and not self.sources:
+            raise ValueError("sources (): name at least one source, or use None for all")
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A harmonized record as the corpus sees it."""
+
+    shard: str
+    row: int
+    source: str
+    record_id: str
+    patient_id: str | None
+    content_hash: str
+
+    @property
+    def person(self) -> tuple[str, str, str]:
+        """Who it is of: the source's patient, or the record alone where no patient is known."""
+        if self.patient_id is None:
+            return (self.source, "record", self.record_id)
+        return (self.source, "patient", self.patient_id)
+
+
+def materialize_corpus(workspace: Workspace, config: CorpusConfig) -> Product:
+    """Index all current `ecgs/<source>/<partition>` of the data home; the product `corpus`.
+
+    Pretraining shards are indexed; evaluation shards only keep their records and patients out. Raises ValueError where
+    there is no pretraining shard, or fewer than two patients are left.
+    """
+    pretraining, evaluation = _shards(workspace, config)
+    if not pretraining:
+        wanted = "any source" if config.sources is None else ", ".join(config.sources)
+        raise ValueError(
+            f"no harmonized pretraining shard of {wanted} in {workspace.root}: harmonize a partition first"
+        )
+    inputs = {product.name: product.digest for product in (*pretraining.values(), *evaluation.values())}
+
+    def make(folder: Path) -> dict[str, Any]:
+        rows = [row for shard, product in pretraining.items() for row in _rows(shard, product)]
+        held_out = [row for shard, product in evaluation.items() for row in _rows(shard, product)]
+        kept, excluded = select(rows, held_out)
+        splits = split(kept, config)
+        counts = _counts(rows, kept, excluded, splits)
+        write_table(folder / "index.parquet", _index(kept, splits))
+        write_table(folder / "exclusions.parquet", pa.Table.from_pylist(excluded, schema=EXCLUSIONS))
+        shards = {
+            shard: {"path": product.path.relative_to(workspace.root).as_posix(), "digest": product.digest}
+            for shard, product in pretraining.items()
+        }
+        index_digest = hashlib.sha256((folder / "index.parquet").read_bytes()).hexdigest()
+        digest = digest_of({"index": index_digest, "shards": {name: shard["digest"] for name, shard in shards.items()}})
+        description = {"digest": digest, "config": asdict(config), "shards": shards, "counts": counts}
+        write_atomically(folder / "corpus.json", json.dumps(description, indent=1).encode())
+        return {**counts, "digest": digest}
+
+    return workspace.build(PRODUCT, version=VERSION, config=asdict(config), inputs=inputs, make=make)
+
+
+def load_signals(workspace_root: Path | str, corpus_dir: Path | str, split: Split) -> NDArray[np.int16]:
+    """int16 (N, 8, 2500), microvolt: the records of a split in the index's order, read in parallel into one array.
+
+    Needs the products of the corpus and of its shards below `workspace_root`, numpy, zarr and pyarrow, nothing else.
+    Raises ValueError for a split without records, and where a shard has gone.
+    """
+    root, folder = Path(workspace_root), Path(corpus_dir)
+    shards: Mapping[str, Mapping[str, str]] = json.loads((folder / "corpus.json").read_text())["shards"]
+    index = pq.read_table(folder / "index.parquet", columns=["shard", "row"], filters=[("split", "==", split)])
+    if index.num_rows == 0:
+        raise ValueError(f"split {split!r} of {folder} has no records: use 'train' or 'validation'")
+    names = np.asarray(index["shard"].to_pylist())
+    rows = index["row"].to_numpy()
+    # The index is ordered by shard: each shard's rows are one run.
+    starts = np.flatnonzero(np.r_[True, names[1:] != names[:-1]])
+    requests = [
+        (root / shards[str(names[start])]["path"], rows[start:end])
+        for start, end in zip(starts, [*starts[1:], len(rows)], strict=True)
+    ]
+    return read_rows(requests)
+
+
+def select(rows: Sequence[_Row], held_out: Sequence[_Row]) -> tuple[list[_Row], list[dict[str, str]]]:
+    """What stays, and what is excluded as rows of EXCLUSIONS. Evaluation wins over pretraining; of equals, the first.
+
+    Records are equal where the harmonized bytes are.
+    """
+    held_hashes = {row.content_hash: row for row in held_out}
+    held_patients = {row.person for row in held_out}
+    first: dict[str, _Row] = {}
+    kept: list[_Row] = []
+    excluded: list[dict[str, str]] = []
+    for row in rows:
+        if row.content_hash in held_hashes:
+            reason, other = Exclusion.EVALUATION_RECORD, held_hashes[row.content_hash]
+            detail = f"the same signal as {other.record_id} of {other.shard}"
+        elif row.person in held_patients:
+            reason, detail = Exclusion.EVALUATION_PATIENT, f"{row.person[1]} {row.person[2]} is evaluated on"
+        elif row.content_hash in first:
+            reason, other = Exclusion.DUPLICATE, first[row.content_hash]
+            detail = f"the same signal as {other.record_id} of {other.shard}"
+        else:
+            first[row.content_hash] = row
+            kept.append(row)
+            continue
+        excluded.append(
+            {
+                "shard": row.shard,
+                "source": row.source,
+                "record_id": row.record_id,
+                "reason": reason.value,
+                "detail": detail,
+            }
+        )
+    return kept, excluded
+
+
+def split(rows: Sequence[_Row], config: CorpusConfig) -> list[Split]:
+    """The split of each row, by person: validation where a hash of (seed, person) falls below the share.
+
+    A person's draw does not depend on who else is there, so added data moves nobody. One exception keeps small corpora
+    usable: where nobody falls below the share, the person with the lowest draw validates; nobody above, the highest
+    trains. Raises ValueError with fewer than two persons.
+    """
+    draws = {person: _draw(config.seed, person) for person in {row.person for row in rows}}
+    if len(draws) < 2:
+        raise ValueError(
+            f"the corpus has {len(rows)} records of {len(draws)} patients: harmonize more, to train and to validate on"
+        )
+    validating = {person for person, draw in draws.items() if draw < config.validation_share}
+    if not validating:
+        validating = {min(draws, key=lambda person: (draws[person], person))}
+    if len(validating) == len(draws):
+        validating.remove(max(draws, key=lambda person: (draws[person], person)))
+    return ["validation" if row.person in validating else "train" for row in rows]
+
+
+def _draw(seed: int, person: tuple[str, str, str]) -> float:
+    """A uniform number in [0, 1) that belongs to (seed, person)."""
+    text = json.dumps([seed, *person])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) / 2**64
+
+
+def _shards(workspace: Workspace, config: CorpusConfig) -> tuple[dict[str, Product], dict[str, Product]]:
+    """The current harmonized shards, `<source>/<partition>` to product: for pretraining, and for evaluation."""
+    pretraining: dict[str, Product] = {}
+    evaluation: dict[str, Product] = {}
+    for pointer in sorted(workspace.root.glob("ecgs/*/*/current")):
+        shard = pointer.parent.relative_to(workspace.root / "ecgs").as_posix()
+        product = workspace.current(f"ecgs/{shard}")
+        if product is None:
+            continue
+        if product.facts["role"] == "evaluation":
+            evaluation[shard] = product
+        elif config.sources is None or shard.split("/")[0] in config.sources:
+            pretraining[shard] = product
+    return pretraining, evaluation
+
+
+def _rows(shard: str, product: Product) -> list[_Row]:
+    table = open_shard(product.path).records().select(_COLUMNS)
+    columns = (table[name].to_pylist() for name in _COLUMNS)
+    return [_Row(shard, *values) for values in zip(*columns, strict=True)]
+
+
+def _index(rows: Sequence[_Row], splits: Sequence[Split]) -> pa.Table:
+    columns = {name: splits if name == "split" else [getattr(row, name) for row in rows] for name in INDEX.names}
+    return pa.table(columns, schema=INDEX)
+
+
+def _counts(
+    rows: Sequence[_Row], kept: Sequence[_Row], excluded: Sequence[Mapping[str, str]], splits: Sequence[Split]
+) -> dict[str, Any]:
+    """Figures of the corpus. considered == train + validation + the sum of excluded."""
+    assert len(rows) == len(kept) + len(excluded)
+    reasons = Counter(row["reason"] for row in excluded)
+    return {
+        "considered": len(rows),
+        "train": splits.count("train"),
+        "validation": splits.count("validation"),
+        "excluded": {reason.value: reasons[reason.value] for reason in Exclusion},
+        "by_source": dict(sorted(Counter(row.source for row in kept).items())),
+        "patients": len({row.person for row in kept}),
+    }
