@@ -1,0 +1,55 @@
+"""Cross-pattern attention (CroPA): a token attends to its own lead and its own column, under one softmax.
+
+Tokens lie on a grid of leads and columns (patches of 200 ms). Token (c, i) sees (c', i') where c = c' or i = i':
+57 of 400 keys at 8 leads and 50 columns. The two axes are scored apart and meet in the softmax, the token itself once,
+so the 400 x 400 scores are never built. A mask takes whole columns away, the grid stays rectangular.
+
+Shapes: B records, H heads, L leads, P columns, E channels a head.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def cropa(q_BHLPE: Tensor, k_BHLPE: Tensor, v_BHLPE: Tensor) -> Tensor:
+    """Exact CroPA, (B, H, L, P, E) -> (B, H, L, P, E)."""
+    leads, columns, channels = q_BHLPE.shape[-3:]
+    q_BHLPE = q_BHLPE * channels**-0.5
+    along_lead = q_BHLPE @ k_BHLPE.mT  # (B, H, L, P, P)
+    across_leads = q_BHLPE.transpose(2, 3) @ k_BHLPE.transpose(2, 3).mT  # (B, H, P, L, L)
+    itself = torch.eye(leads, dtype=torch.bool, device=q_BHLPE.device)
+    across_leads = across_leads.masked_fill(itself, float("-inf")).transpose(2, 3)  # (B, H, L, P, L)
+    weights = torch.cat([along_lead, across_leads], dim=-1).softmax(dim=-1)
+    along_lead, across_leads = weights.split([columns, leads], dim=-1)
+    return along_lead @ v_BHLPE + (across_leads.transpose(2, 3) @ v_BHLPE.transpose(2, 3)).transpose(2, 3)
+
+
+def dense_cropa(q_BHLPE: Tensor, k_BHLPE: Tensor, v_BHLPE: Tensor) -> Tensor:
+    """CroPA as published: all scores, then a mask. The oracle of `cropa`, and the baseline of the benchmarks."""
+    leads, columns = q_BHLPE.shape[-3:-1]
+    mask = cropa_mask(leads, columns, q_BHLPE.device)
+    q, k, v = (x.flatten(2, 3) for x in (q_BHLPE, k_BHLPE, v_BHLPE))
+    scores = (q @ k.mT) * q.shape[-1] ** -0.5
+    return (scores.masked_fill(~mask, float("-inf")).softmax(dim=-1) @ v).view_as(q_BHLPE)
+
+
+def cropa_mask(leads: int, columns: int, device: torch.device | None = None) -> Tensor:
+    """bool (L * P, L * P), lead-major: True where one token attends to another."""
+    token = torch.arange(leads * columns, device=device)
+    lead, column = token // columns, token % columns
+    return (lead[:, None] == lead) | (column[:, None] == column)
+
+
+def dense(q_BHLPE: Tensor, k_BHLPE: Tensor, v_BHLPE: Tensor) -> Tensor:
+    """Every token attends to every token (the paper's ablation)."""
+    q, k, v = (x.flatten(2, 3) for x in (q_BHLPE, k_BHLPE, v_BHLPE))
+    return F.scaled_dot_product_attention(q, k, v).view_as(q_BHLPE)
+
+
+def per_lead(q_BHLPE: Tensor, k_BHLPE: Tensor, v_BHLPE: Tensor) -> Tensor:
+    """Every token attends to its own lead."""
+    q, k, v = (x.transpose(1, 2) for x in (q_BHLPE, k_BHLPE, v_BHLPE))
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)

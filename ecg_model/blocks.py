@@ -1,0 +1,78 @@
+"""What encoder and predictor share: the transformer block on a grid of leads and columns, its initial weights, and
+the fixed sine-cosine positions.
+
+Shapes: B records, L leads, P columns, D channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(q, k, v), each (B, H, L, P, E) -> (B, H, L, P, E)."""
+
+STD = 0.02
+
+
+class Block(nn.Module):
+    """Pre-LayerNorm transformer block with stochastic depth, (B, L, P, D) -> (B, L, P, D)."""
+
+    def __init__(self, dim: int, heads: int, mlp_ratio: float, attend: Attend, drop_path: float = 0.0) -> None:
+        super().__init__()
+        self.heads, self.attend, self.drop_path = heads, attend, drop_path
+        self.norm1 = nn.LayerNorm(dim, eps=1e-5)
+        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.proj = nn.Linear(dim, dim)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-5)
+        self.fc1 = nn.Linear(dim, int(dim * mlp_ratio))
+        self.fc2 = nn.Linear(int(dim * mlp_ratio), dim)
+
+    def forward(self, x_BLPD: Tensor) -> Tensor:
+        x_BLPD = x_BLPD + self._dropped(self._attention(self.norm1(x_BLPD)))
+        return x_BLPD + self._dropped(self.fc2(F.gelu(self.fc1(self.norm2(x_BLPD)))))
+
+    def _attention(self, x_BLPD: Tensor) -> Tensor:
+        # (B, L, P, 3, H, E) -> 3 of (B, H, L, P, E)
+        q, k, v = self.qkv(x_BLPD).unflatten(-1, (3, self.heads, -1)).permute(3, 0, 4, 1, 2, 5)
+        return self.proj(self.attend(q, k, v).permute(0, 2, 3, 1, 4).flatten(-2))
+
+    def _dropped(self, branch_BLPD: Tensor) -> Tensor:
+        """Stochastic depth (Huang et al., arXiv 1603.09382): the branch is left out for some records of a batch."""
+        if not self.training or self.drop_path == 0.0:
+            return branch_BLPD
+        keep = 1.0 - self.drop_path
+        kept_B = branch_BLPD.new_empty(len(branch_BLPD), 1, 1, 1).bernoulli_(keep)
+        return branch_BLPD * (kept_B / keep)
+
+
+def initialise(module: nn.Module, blocks: nn.ModuleList) -> None:
+    """The published initialisation: truncated normal 0.02 on linear weights, zero biases; the last matrix of each
+    branch of block l (from 1) divided by sqrt(2 l). Draws from torch's global generator."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.trunc_normal_(part.weight, std=STD)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+    with torch.no_grad():
+        for number, block in enumerate(blocks, start=1):
+            assert isinstance(block, Block)
+            block.proj.weight.div_((2.0 * number) ** 0.5)
+            block.fc2.weight.div_((2.0 * number) ** 0.5)
+
+
+def positions_2d(leads: int, columns: int, dim: int) -> Tensor:
+    """float32 (L, P, D): sine and cosine of the column in the first half of the channels, of the lead in the second."""
+    column_PD = _sine_cosine(columns, dim // 2)[None].expand(leads, columns, dim // 2)
+    lead_LD = _sine_cosine(leads, dim // 2)[:, None].expand(leads, columns, dim // 2)
+    return torch.cat([column_PD, lead_LD], dim=-1).float()
+
+
+def _sine_cosine(count: int, dim: int) -> Tensor:
+    """float64 (count, dim): [sin, cos] of i * 10000^(-k / (dim / 2)), k = 0 .. dim / 2 - 1."""
+    omega = 10000.0 ** -(torch.arange(dim // 2, dtype=torch.float64) / (dim / 2))
+    angle = torch.arange(count, dtype=torch.float64)[:, None] * omega
+    return torch.cat([angle.sin(), angle.cos()], dim=-1)

@@ -1,0 +1,134 @@
+"""What an encoder, a predictor and their objective are made of: frozen, checked where they are made, with a digest.
+
+The defaults are the paper's (Kim, arXiv 2410.08559).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar, get_args, get_type_hints
+
+T = TypeVar("T")
+Attention = Literal["cropa", "dense"]
+Masking = Literal["block", "random"]
+
+
+def _require(holds: bool, name: str, value: object, remedy: str) -> None:
+    if not holds:
+        raise ValueError(f"{name}={value!r}: {remedy}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """The student's and the teacher's network.
+
+    attention: `cropa`, or `dense` for the paper's ablation. drop_path: stochastic depth of the last block, rising
+    linearly from 0. input_scale: a factor on the millivolts; patch_init_scale: a factor on the patch projection's
+    initial weights. With both at 1, as published, the positions drown the signal of small models for many steps.
+    """
+
+    dim: int = 768
+    depth: int = 12
+    heads: int = 16
+    mlp_ratio: float = 4.0
+    leads: int = 8
+    patches: int = 50
+    patch_size: int = 50
+    drop_path: float = 0.1
+    input_scale: float = 1.0
+    patch_init_scale: float = 1.0
+    attention: Attention = "cropa"
+
+    def __post_init__(self) -> None:
+        _check_width(self.dim, self.depth, self.heads, self.mlp_ratio)
+        for name in ("leads", "patches", "patch_size"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "use at least 1")
+        _require(0.0 <= self.drop_path < 1.0, "drop_path", self.drop_path, "use a share from 0 to below 1")
+        for name in ("input_scale", "patch_init_scale"):
+            _require(getattr(self, name) > 0, name, getattr(self, name), "use a positive factor")
+        _require(self.attention in get_args(Attention), "attention", self.attention, "use 'cropa' or 'dense'")
+
+    @property
+    def samples(self) -> int:
+        """Samples of a lead: patches x patch_size."""
+        return self.patches * self.patch_size
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictorConfig:
+    """The network that fills in masked columns, lead by lead."""
+
+    dim: int = 384
+    depth: int = 6
+    heads: int = 12
+    mlp_ratio: float = 4.0
+
+    def __post_init__(self) -> None:
+        _check_width(self.dim, self.depth, self.heads, self.mlp_ratio)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskingConfig:
+    """Which columns are hidden from the student.
+
+    `random`: a share of the columns drawn from `ratio`. `block`: `blocks` runs of neighbours, each a share drawn from
+    `block_ratio` long, at any start; they may overlap.
+    """
+
+    kind: Masking = "block"
+    ratio: tuple[float, float] = (0.6, 0.7)
+    blocks: int = 4
+    block_ratio: tuple[float, float] = (0.175, 0.225)
+
+    def __post_init__(self) -> None:
+        _require(self.kind in get_args(Masking), "kind", self.kind, "use 'block' or 'random'")
+        for name in ("ratio", "block_ratio"):
+            low, high = getattr(self, name)
+            _require(0.0 < low <= high < 1.0, name, (low, high), "use two shares between 0 and 1, the lower first")
+        _require(self.blocks >= 1, "blocks", self.blocks, "use at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class JEPAConfig:
+    """Student, predictor and masking of one pretraining."""
+
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    predictor: PredictorConfig = field(default_factory=PredictorConfig)
+    masking: MaskingConfig = field(default_factory=MaskingConfig)
+
+
+def _check_width(dim: int, depth: int, heads: int, mlp_ratio: float) -> None:
+    _require(depth >= 1, "depth", depth, "use at least 1 block")
+    _require(heads >= 1 and dim % heads == 0, "dim", dim, f"use a multiple of heads={heads}")
+    _require(dim >= 4 and dim % 4 == 0, "dim", dim, "use a multiple of 4: positions are sine and cosine of two axes")
+    _require(mlp_ratio > 0, "mlp_ratio", mlp_ratio, "use a positive factor")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A config as JSON values; tuples become lists."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
+    """The inverse of `to_dict`. Raises ValueError for a field that the class has not, naming those it has."""
+    hints = get_type_hints(cls)
+    unknown = sorted(set(values) - set(hints))
+    if unknown:
+        raise ValueError(f"{cls.__name__} has no field {unknown[0]!r}: use {', '.join(hints)}")
+    made: dict[str, Any] = {}
+    for name, value in values.items():
+        if dataclasses.is_dataclass(hints[name]):
+            made[name] = from_dict(hints[name], value)  # pyright: ignore[reportArgumentType]
+        else:
+            made[name] = tuple(value) if isinstance(value, list) else value
+    return cls(**made)
+
+
+def digest(config: Any) -> str:
+    """sha256 of a config's canonical JSON: equal exactly where all fields are."""
+    text = json.dumps(dataclasses.asdict(config), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()

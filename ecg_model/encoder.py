@@ -1,0 +1,142 @@
+"""The ECG encoder: patches of 200 ms of every lead, positions before every block, CroPA, and its file.
+
+Shapes: B records, L leads, T samples, P columns (patches of a lead), N = L * P tokens (lead-major), D channels.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from ecg_model import attention
+from ecg_model.blocks import Block, initialise, positions_2d
+from ecg_model.config import EncoderConfig, from_dict, to_dict
+
+FORMAT = "ecg-foundry encoder 1"
+
+
+class Encoder(nn.Module):
+    """ViT over the grid of leads and patches. Input: millivolt, 250 Hz, the leads of `ecg_model.signal.LEADS`."""
+
+    positions_LPD: Tensor
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        attend = attention.cropa if config.attention == "cropa" else attention.dense
+        steps = max(config.depth - 1, 1)
+        self.patch = nn.Linear(config.patch_size, config.dim)
+        self.blocks = nn.ModuleList(
+            Block(config.dim, config.heads, config.mlp_ratio, attend, config.drop_path * layer / steps)
+            for layer in range(config.depth)
+        )
+        self.norm = nn.LayerNorm(config.dim, eps=1e-5)
+        positions_LPD = positions_2d(config.leads, config.patches, config.dim)
+        self.register_buffer("positions_LPD", positions_LPD, persistent=False)
+        initialise(self, self.blocks)
+        with torch.no_grad():
+            self.patch.weight.mul_(config.patch_init_scale)
+
+    def forward(self, x_BLT: Tensor, visible_V: Tensor | None = None, leads: Sequence[int] | None = None) -> Tensor:
+        """Tokens (B, N, D) after the final LayerNorm.
+
+        x_BLT: float (B, L, T) millivolt; T may be any number of whole patches up to the configured one.
+        visible_V: the columns to keep, int64, ascending, (V,) or (B, V); all where it is None. leads: which of the
+        configured leads the rows of x_BLT are; all in order where it is None. Raises ValueError for a shape that fits
+        neither.
+        """
+        rows = self._rows(x_BLT, leads)
+        x_BLPS = x_BLT.unflatten(-1, (-1, self.config.patch_size)) * self.config.input_scale
+        positions_BLPD = self.positions_LPD[rows, : x_BLPS.shape[2]][None]
+        if visible_V is not None:
+            x_BLPS = take_columns(x_BLPS, visible_V)
+            positions_BLPD = take_columns(positions_BLPD, visible_V)
+        x_BLPD = self.patch(x_BLPS)
+        for block in self.blocks:
+            x_BLPD = block(x_BLPD + positions_BLPD)
+        return self.norm(x_BLPD).flatten(1, 2)
+
+    def embed(self, x_BLT: Tensor, leads: Sequence[int] | None = None) -> Tensor:
+        """The embedding of each ECG, (B, D): the mean over all its tokens."""
+        return self(x_BLT, leads=leads).mean(dim=1)
+
+    def _rows(self, x_BLT: Tensor, leads: Sequence[int] | None) -> list[int]:
+        config = self.config
+        rows = list(range(config.leads)) if leads is None else list(leads)
+        if x_BLT.ndim != 3 or x_BLT.shape[1] != len(rows):
+            raise ValueError(f"ECGs of shape {tuple(x_BLT.shape)}: give (records, {len(rows)} leads, samples)")
+        if not rows or len(set(rows)) != len(rows) or not all(0 <= row < config.leads for row in rows):
+            raise ValueError(f"leads={rows}: name some of 0..{config.leads - 1}, each once")
+        samples = x_BLT.shape[2]
+        if samples == 0 or samples % config.patch_size or samples > config.samples:
+            raise ValueError(
+                f"ECGs of {samples} samples: give a multiple of {config.patch_size}, at most {config.samples}"
+            )
+        return rows
+
+
+def take_columns(x_BLPD: Tensor, columns: Tensor) -> Tensor:
+    """(B, L, P, D) -> (B, L, V, D): the named columns, the same for all records (V,) or each record's own (B, V)."""
+    if columns.ndim == 1:
+        return x_BLPD.index_select(2, columns)
+    x_BLPD = x_BLPD.expand(len(columns), -1, -1, -1)
+    index = columns[:, None, :, None].expand(-1, x_BLPD.shape[1], -1, x_BLPD.shape[3])
+    return x_BLPD.gather(2, index)
+
+
+def random_encoder(config: EncoderConfig, seed: int) -> Encoder:
+    """An encoder with its initial weights, from a seed of its own: the baseline that pretraining has to beat."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Encoder(config).eval()
+
+
+def encoder_bytes(encoder: Encoder) -> bytes:
+    """The encoder's file: float32 weights and the configuration, as safetensors."""
+    weights = {name: value.detach().float().cpu().contiguous() for name, value in encoder.state_dict().items()}
+    return save(weights, metadata={"format": FORMAT, "config": json.dumps(to_dict(encoder.config), sort_keys=True)})
+
+
+def save_encoder(path: Path | str, encoder: Encoder) -> None:
+    """Write `encoder_bytes` under a temporary name and rename it."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(encoder_bytes(encoder))
+    temporary.replace(path)
+
+
+def load_encoder(path: Path | str) -> Encoder:
+    """The encoder in a file of `save_encoder`, in eval mode, on the CPU.
+
+    Raises ValueError for a file that is none, and for weights whose names or shapes do not fit the configuration.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as stored:
+            metadata = stored.metadata() or {}
+            weights = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a safetensors file ({error}): give an encoder.safetensors") from error
+    if metadata.get("format") != FORMAT:
+        raise ValueError(f"{path} has format {metadata.get('format')!r}, not {FORMAT!r}: give an encoder.safetensors")
+    with torch.random.fork_rng(devices=[]):
+        encoder = Encoder(from_dict(EncoderConfig, json.loads(metadata["config"])))
+    load_weights(encoder, weights, str(path))
+    return encoder.eval()
+
+
+def load_weights(module: nn.Module, weights: dict[str, Tensor], origin: str) -> None:
+    """Put weights into a module; a ValueError names the first whose name or shape does not fit."""
+    wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    given = {name: tuple(value.shape) for name, value in weights.items()}
+    for name in sorted(wanted | given):
+        if wanted.get(name) != given.get(name):
+            raise ValueError(
+                f"{origin}: weight {name!r} has shape {given.get(name)}, the configuration asks for {wanted.get(name)}"
+            )
+    module.load_state_dict(weights)

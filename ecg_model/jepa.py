@@ -1,0 +1,67 @@
+"""The objective: a student that sees some columns predicts what a teacher, its moving average, makes of the others.
+
+Shapes: B records, L leads, T samples, V visible and M masked columns, D channels.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from ecg_model.config import JEPAConfig
+from ecg_model.encoder import Encoder, take_columns
+from ecg_model.predictor import Predictor
+
+
+class JEPA(nn.Module):
+    """Student, predictor and teacher. The teacher starts as the student, has no gradient, and is always in eval mode:
+    its stochastic depth is off, unlike in the released code."""
+
+    def __init__(self, config: JEPAConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.student = Encoder(config.encoder)
+        self.predictor = Predictor(config.predictor, config.encoder)
+        self.teacher = copy.deepcopy(self.student).requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> JEPA:
+        super().train(mode)
+        self.teacher.eval()
+        return self
+
+    def targets(self, x_BLT: Tensor) -> Tensor:
+        """(B, L, P, D): the teacher's tokens of all columns, layer-normed once more without affine."""
+        with torch.no_grad():
+            tokens_BND = self.teacher(x_BLT)
+            targets_BND = F.layer_norm(tokens_BND.float(), tokens_BND.shape[-1:], eps=1e-5)
+        return targets_BND.unflatten(1, (x_BLT.shape[1], -1))
+
+    def predict(self, x_BLT: Tensor, visible_V: Tensor, masked_M: Tensor) -> Tensor:
+        """(B, L, P, D): the predictor's tokens, the visible columns first, then the masked ones."""
+        context_BND = self.student(x_BLT, visible_V)
+        return self.predictor(context_BND.unflatten(1, (x_BLT.shape[1], -1)), visible_V, masked_M)
+
+    def forward(self, x_BLT: Tensor, visible_V: Tensor, masked_M: Tensor) -> Tensor:
+        """The loss: smooth-L1 (beta 1), the mean over the masked tokens and their channels, float32.
+
+        x_BLT: float (B, L, T) millivolt. visible_V, masked_M: int64 column indices, ascending, together all columns.
+        """
+        predicted_BLMD = self.predict(x_BLT, visible_V, masked_M)[:, :, visible_V.shape[-1] :]
+        targets_BLMD = take_columns(self.targets(x_BLT), masked_M)
+        return F.smooth_l1_loss(predicted_BLMD.float(), targets_BLMD)
+
+    @torch.no_grad()
+    def ema_update_(self, momentum: float) -> None:
+        """teacher = momentum * teacher + (1 - momentum) * student, over all weights of the encoder."""
+        update = get_ema_multi_avg_fn(momentum)
+        update(list(self.teacher.parameters()), list(self.student.parameters()), None)
+
+
+def split_columns(mask_P: Tensor) -> tuple[Tensor, Tensor]:
+    """bool (P,), True where masked -> the visible and the masked columns' indices, int64, ascending."""
+    columns = torch.arange(len(mask_P), device=mask_P.device)
+    return columns[~mask_P], columns[mask_P]
