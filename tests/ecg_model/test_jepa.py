@@ -1,0 +1,194 @@
+"""Encoder, predictor, masks, objective and files of the network."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+
+from ecg_model.config import EncoderConfig, JEPAConfig, MaskingConfig, PredictorConfig, digest, from_dict, to_dict
+from ecg_model.encoder import Encoder, load_encoder, random_encoder, save_encoder, take_columns
+from ecg_model.jepa import JEPA, split_columns
+from ecg_model.masking import masked_columns
+
+TINY = JEPAConfig(
+    encoder=EncoderConfig(dim=16, depth=2, heads=2, patches=10, patch_size=5),
+    predictor=PredictorConfig(dim=8, depth=2, heads=2),
+)
+
+
+def ecgs(batch: int = 3, config: EncoderConfig = TINY.encoder) -> torch.Tensor:
+    return torch.randn(batch, config.leads, config.samples, generator=torch.Generator().manual_seed(0))
+
+
+def parameters(module: torch.nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+def test_parameter_counts_at_paper_size():
+    model = JEPA(JEPAConfig())
+    assert parameters(model.student) == 85_067_520
+    assert model.student.positions_LPD.numel() == 307_200
+    assert parameters(model.predictor) == 11_232_000
+    assert parameters(model.teacher) == 0
+
+
+def test_reduced_leads_keep_their_positions():
+    encoder, x_BLT = random_encoder(TINY.encoder, 0), ecgs()
+    every = encoder.patch(x_BLT.unflatten(-1, (-1, 5)))
+    assert encoder.embed(x_BLT[:, [1, 2]], leads=[1, 2]).shape == (3, 16)
+    alone = encoder.embed(x_BLT[:, [1]], leads=[1])
+    assert not torch.allclose(alone, encoder.embed(x_BLT[:, [1]], leads=[4])), "a lead's place is part of its tokens"
+    assert every.shape == (3, 8, 10, 16)
+
+
+def test_records_do_not_see_each_other():
+    encoder, x_BLT = random_encoder(TINY.encoder, 0), ecgs(4)
+    torch.testing.assert_close(encoder.embed(x_BLT)[2], encoder.embed(x_BLT[2:3])[0])
+
+
+def test_own_columns_of_each_record_equal_the_common_ones():
+    model, x_BLT = JEPA(TINY).eval(), ecgs()
+    visible, masked = split_columns(torch.tensor([False] * 4 + [True] * 5 + [False]))
+    common = model(x_BLT, visible, masked)
+    own = model(x_BLT, visible.expand(3, -1), masked.expand(3, -1))
+    torch.testing.assert_close(common, own)
+
+
+def test_the_student_never_sees_a_masked_column():
+    model, x_BLT = JEPA(TINY).eval(), ecgs()
+    visible, masked = split_columns(torch.arange(10) >= 6)
+    changed = x_BLT.clone()
+    changed[:, :, 30:] += 5.0
+    torch.testing.assert_close(model.predict(x_BLT, visible, masked), model.predict(changed, visible, masked))
+    assert not torch.allclose(model.targets(x_BLT), model.targets(changed))
+
+
+@pytest.mark.parametrize(
+    ("shape", "leads", "named"),
+    [
+        ((2, 7, 50), None, "8 leads"),
+        ((2, 8, 51), None, "51 samples"),
+        ((2, 8, 55), None, "at most 50"),
+        ((2, 2, 50), [1, 1], "leads="),
+    ],
+)
+def test_ecgs_of_another_shape_are_refused(shape, leads, named):
+    with pytest.raises(ValueError, match=named):
+        random_encoder(TINY.encoder, 0)(torch.zeros(shape), leads=leads)
+
+
+def test_the_teacher_follows_the_student_and_never_trains():
+    model = JEPA(TINY).train()
+    assert not model.teacher.training
+    with torch.no_grad():
+        for parameter in model.student.parameters():
+            parameter.add_(1.0)
+    before = [p.clone() for p in model.teacher.parameters()]
+    model.ema_update_(0.9)
+    for old, teacher, student in zip(before, model.teacher.parameters(), model.student.parameters(), strict=True):
+        torch.testing.assert_close(teacher, 0.9 * old + 0.1 * student.detach())
+    model.ema_update_(1.0)
+    assert all(not p.requires_grad for p in model.teacher.parameters())
+
+
+def test_stochastic_depth_leaves_out_whole_branches_and_keeps_the_mean():
+    config = EncoderConfig(dim=8, depth=2, heads=2, patches=2, patch_size=5, drop_path=0.5)
+    encoder = random_encoder(config, 0)
+    block = encoder.blocks[1].train()
+    assert (encoder.blocks[0].drop_path, block.drop_path) == (0.0, 0.5)
+    torch.manual_seed(0)
+    branch = block._dropped(torch.ones(4000, 1, 1, 8))
+    assert set(branch.flatten().tolist()) == {0.0, 2.0}
+    assert abs(branch.mean().item() - 1.0) < 0.1
+    assert (branch == branch[..., :1]).all(), "a record's branch is kept or left out as a whole"
+
+
+def test_loss_learns_on_a_fixed_batch():
+    torch.manual_seed(0)
+    model, x_BLT = JEPA(TINY).train(), ecgs(8)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3)
+    columns = split_columns(torch.arange(10) >= 5)
+    losses = []
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss = model(x_BLT, *columns)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.7 * losses[0]
+
+
+@settings(deadline=None, max_examples=50)
+@given(seed=st.integers(0, 2**31), step=st.integers(0, 10**6), kind=st.sampled_from(["block", "random"]))
+def test_masks_are_a_function_of_seed_and_step(seed, step, kind):
+    config = MaskingConfig(kind=kind)
+    mask = masked_columns(config, 50, seed=seed, step=step)
+    assert np.array_equal(mask, masked_columns(config, 50, seed=seed, step=step))
+    assert 0 < mask.sum() < 50
+    if kind == "random":
+        assert 30 <= mask.sum() <= 35
+
+
+def test_blocks_hide_what_the_paper_hides_and_reach_every_column():
+    masks = np.stack([masked_columns(MaskingConfig(), 50, seed=1, step=step) for step in range(4000)])
+    assert abs(masks.mean() - 0.548) < 0.01
+    share = masks.mean(axis=0)
+    assert share.min() > 0, "the released code never hides the last column"
+    assert abs(share[0] - share[-1]) < 0.03
+
+
+def test_configs_round_trip_and_name_what_is_wrong():
+    assert from_dict(JEPAConfig, json.loads(json.dumps(to_dict(TINY)))) == TINY
+    assert digest(TINY) == digest(from_dict(JEPAConfig, to_dict(TINY))) != digest(JEPAConfig())
+    with pytest.raises(ValueError, match="dim=10: use a multiple of heads=4"):
+        EncoderConfig(dim=10, heads=4)
+    with pytest.raises(ValueError, match="no field 'width'"):
+        from_dict(EncoderConfig, {"width": 3})
+    with pytest.raises(ValueError, match="kind='blocks'"):
+        MaskingConfig(kind="blocks")  # pyright: ignore[reportArgumentType]
+
+
+def test_an_encoder_file_gives_the_encoder_back(tmp_path):
+    encoder = random_encoder(TINY.encoder, 7)
+    save_encoder(tmp_path / "e.safetensors", encoder)
+    loaded = load_encoder(tmp_path / "e.safetensors")
+    assert loaded.config == TINY.encoder
+    assert not loaded.training
+    torch.testing.assert_close(loaded.embed(ecgs()), encoder.embed(ecgs()), rtol=0, atol=0)
+    assert [p.name for p in tmp_path.iterdir()] == ["e.safetensors"]
+
+
+def test_random_encoders_are_their_seed_and_leave_the_generator_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    first, again, other = (random_encoder(TINY.encoder, seed) for seed in (1, 1, 2))
+    assert torch.equal(torch.rand(1), expected)
+    assert torch.equal(first.patch.weight, again.patch.weight)
+    assert not torch.equal(first.patch.weight, other.patch.weight)
+
+
+def test_files_that_are_no_encoder_are_refused(tmp_path):
+    path = tmp_path / "e.safetensors"
+    path.write_bytes(b"\x80\x04pickle")
+    with pytest.raises(ValueError, match="not a safetensors file"):
+        load_encoder(path)
+    save_file({"a": torch.zeros(1)}, path)
+    with pytest.raises(ValueError, match="format None"):
+        load_encoder(path)
+    save_encoder(path, Encoder(TINY.encoder))
+    weights = load_file(path)
+    weights["patch.bias"] = torch.zeros(3)
+    save_file(weights, path, metadata={"format": "ecg-foundry encoder 1", "config": json.dumps(to_dict(TINY.encoder))})
+    with pytest.raises(ValueError, match=r"'patch.bias' has shape \(3,\), the configuration asks for \(16,\)"):
+        load_encoder(path)
+
+
+def test_take_columns_of_all_records_or_of_each():
+    x = torch.arange(2 * 1 * 4 * 1).view(2, 1, 4, 1)
+    assert take_columns(x, torch.tensor([1, 3])).flatten().tolist() == [1, 3, 5, 7]
+    assert take_columns(x, torch.tensor([[0, 1], [2, 3]])).flatten().tolist() == [0, 1, 6, 7]

@@ -1,0 +1,85 @@
+"""Our network against the tensors that the published code wrote."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from ecg_model.encoder import random_encoder
+from ecg_model.reference import from_published, jepa_config, main, published_name, verify
+
+GOLDEN = Path(__file__).resolve().parents[2] / ".." / "shared" / "golden"
+needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"the published code's tensors are not at {GOLDEN}")
+SIZES = {
+    "encoder_embed_dim": 16,
+    "encoder_depth": 1,
+    "encoder_num_heads": 2,
+    "predictor_embed_dim": 8,
+    "predictor_depth": 1,
+    "predictor_num_heads": 2,
+    "leads": 8,
+    "patches": 10,
+    "patch_size": 5,
+    "mlp_ratio": 4,
+    "qkv_bias": False,
+}
+
+
+@needs_golden
+def test_every_tensor_and_gradient_agrees():
+    compared = verify(GOLDEN)
+    names = {row.name for row in compared}
+    outputs = load_file(GOLDEN / "reference_outputs.safetensors")
+    assert {name for name in outputs if name not in ("signal", "mask")} <= names
+    assert len([name for name in names if name.startswith("gradient")]) == len(
+        json.loads((GOLDEN / "reference.json").read_text())["grad_norms"]
+    )
+    assert [row for row in compared if not row.holds] == []
+
+
+@needs_golden
+def test_the_command_says_so_and_a_changed_weight_fails_it(tmp_path, capsys):
+    done = subprocess.run(
+        [sys.executable, "-m", "ecg_model.reference", "verify", str(GOLDEN)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "65 of 65 agree" in done.stdout
+    for name in ("reference.json", "reference_outputs.safetensors"):
+        (tmp_path / name).write_bytes((GOLDEN / name).read_bytes())
+    state = load_file(GOLDEN / "reference_state.safetensors")
+    state["encoder.encoder_blocks.blocks.1.attn.qkv.weight"][0, 0] += 0.05
+    save_file(state, tmp_path / "reference_state.safetensors")
+    assert main(["verify", str(tmp_path)]) == 1
+    assert "WRONG" in capsys.readouterr().out
+
+
+def test_published_names_round_trip():
+    encoder = random_encoder(jepa_config(SIZES).encoder, 3)
+    published = {published_name(name): value for name, value in encoder.state_dict().items()}
+    assert {"W_P.weight", "encoder_blocks.blocks.0.attn.qkv.weight", "norm.bias"} <= set(published)
+    back = from_published(published | {"pos_embed": torch.zeros(80, 16)}, random_encoder(encoder.config, 4))
+    assert all(torch.equal(back[name], value) for name, value in encoder.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"W_P.bias": None}, "'W_P.bias' is missing"),
+        ({"head.weight": torch.zeros(1)}, "'head.weight' is none of the published network's"),
+        ({"norm.bias": torch.zeros(5)}, r"has shape \(5,\)"),
+    ],
+)
+def test_other_state_dicts_are_refused(change, message):
+    encoder = random_encoder(jepa_config(SIZES).encoder, 3)
+    state = {published_name(name): value for name, value in encoder.state_dict().items()} | change
+    with pytest.raises(ValueError, match=message):
+        from_published({name: value for name, value in state.items() if value is not None}, encoder)
+
+
+def test_sizes_that_the_published_network_has_not_are_refused():
+    with pytest.raises(ValueError, match="qkv_bias=True"):
+        jepa_config(SIZES | {"qkv_bias": True})
