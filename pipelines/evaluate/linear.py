@@ -50,7 +50,7 @@ def fit_path(
     # correlated that without it the condition number would decide how many steps it takes. The penalty is invariant.
     variance_K, axes_DK = np.linalg.eigh(z_ND.T @ z_ND / len(z_ND))
     axes_DK = axes_DK[:, variance_K > 1e-12 * variance_K[-1]]  # along the others the penalised solution is zero
-    z_NK = z_ND @ axes_DK
+    z_NK = (z_ND @ axes_DK).astype(np.float32)
     target_NC = y_NC.astype(np.float64)
     prevalence_C = target_NC.mean(axis=0)
     weight_KC = np.zeros((axes_DK.shape[1], target_NC.shape[1]))
@@ -69,11 +69,18 @@ def _solve(
     bias_C: np.ndarray,
     multi_class: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """L-BFGS from (weight, bias), in variables scaled by the square root of the Hessian's diagonal at that start."""
+    """L-BFGS from (weight, bias), in variables scaled by the square root of the Hessian's diagonal at that start.
+
+    z_NK is float32 and so are its products, which halves the time; their noise is far below the tolerance.
+    """
     split, records = weight_KC.size, len(target_NC)
-    probability_NC = _link(z_NK @ weight_KC + bias_C, multi_class)
+
+    def logits(weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+        return (z_NK @ weight.astype(np.float32)).astype(np.float64) + bias
+
+    probability_NC = _link(logits(weight_KC, bias_C), multi_class)
     spread_NC = probability_NC * (1 - probability_NC)
-    scale_KC = np.sqrt((z_NK**2).T @ spread_NC / records + penalty)
+    scale_KC = np.sqrt((z_NK**2).T @ spread_NC.astype(np.float32) / records + penalty)
     scale_C = np.sqrt(spread_NC.mean(axis=0))
 
     def unpack(u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -81,12 +88,11 @@ def _solve(
 
     def loss_and_gradient(u: np.ndarray) -> tuple[float, np.ndarray]:
         weight, bias = unpack(u)
-        logit_NC = z_NK @ weight + bias
-        probability_NC = _link(logit_NC, multi_class)
-        partition = logsumexp(logit_NC, axis=1) if multi_class else _softplus(logit_NC)
-        loss = (partition.sum() - np.vdot(target_NC, logit_NC)) / records + penalty / 2 * np.vdot(weight, weight)
-        error_NC = (probability_NC - target_NC) / records
-        gradient_KC = z_NK.T @ error_NC + penalty * weight
+        logit_NC = logits(weight, bias)
+        excess = float(np.sum(logsumexp(logit_NC, axis=1) if multi_class else _softplus(logit_NC)))
+        loss = (excess - np.vdot(target_NC, logit_NC)) / records + penalty / 2 * np.vdot(weight, weight)
+        error_NC = (_link(logit_NC, multi_class) - target_NC) / records
+        gradient_KC = z_NK.T @ error_NC.astype(np.float32) + penalty * weight
         return loss, np.concatenate([(gradient_KC / scale_KC).ravel(), error_NC.sum(axis=0) / scale_C])
 
     start = np.concatenate([(weight_KC * scale_KC).ravel(), bias_C * scale_C])
