@@ -39,7 +39,7 @@ def example(n=400, c=6, seed=0, ties=True):
     return y_NC, np.round(score_NC, 1) if ties else score_NC
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 @given(scored())
 def test_auc_and_average_precision_equal_scikit_learns(data):
     y_NC, score_NC = data
@@ -48,7 +48,7 @@ def test_auc_and_average_precision_equal_scikit_learns(data):
     assert average_precision(y_NC, score_NC) == pytest.approx(precision, abs=1e-12)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=60)
 @given(scored(), st.integers(0, 2**31))
 def test_a_resampled_auc_is_that_of_the_repeated_records(data, seed):
     y_NC, score_NC = data
@@ -77,7 +77,7 @@ def test_constant_scores_are_worth_a_half():
     assert average_precision(y_NC, np.ones(y_NC.shape)) == pytest.approx(y_NC.mean(axis=0))
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=50)
 @given(scored())
 def test_roc_points_are_the_corners_of_scikit_learns_curve(data):
     y_N, score_N = data[0][:, 0], data[1][:, 0]
