@@ -51,7 +51,7 @@ _LONGEST_WAIT = 30.0
 class Tracking:
     """An MLflow store: `uri` of a server (http, https) or a database (sqlite, postgresql...), and one experiment in it.
 
-    artifact_root: the folder for artifacts; needed with a database, refused with a server, which has its own.
+    artifact_root: the folder for artifacts; needed with a database, not looked at with a server, which has its own.
     """
 
     uri: str
@@ -63,8 +63,6 @@ class Tracking:
             raise ValueError(
                 f"tracking uri {self.uri!r}: MLflow 3 has no file store; use sqlite:///FILE, a database or http(s)://"
             )
-        if self.is_server and self.artifact_root is not None:
-            raise ValueError(f"artifact_root {str(self.artifact_root)!r}: the server {self.uri} has its own; leave it")
         if not self.is_server and self.artifact_root is None:
             raise ValueError(f"artifact_root is missing: a store at {self.uri} needs a folder for its artifacts")
 
@@ -82,8 +80,8 @@ class Tracking:
         """The experiment's id; the experiment is created where it is not there yet."""
         found = client.get_experiment_by_name(self.experiment)
         if found is None:
-            root = self.artifact_root
-            location = None if root is None else (root.resolve() / self.experiment).as_uri()
+            local = None if self.is_server else self.artifact_root
+            location = None if local is None else (local.resolve() / self.experiment).as_uri()
             try:
                 return client.create_experiment(self.experiment, artifact_location=location)
             except MlflowException as error:

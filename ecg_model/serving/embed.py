@@ -20,7 +20,6 @@ from ecg_model.signal import (
     LEADS_12,
     RATE_MAX,
     RATE_MIN,
-    SAMPLES,
     SECONDS,
     independent_leads,
     prepare,
@@ -124,20 +123,16 @@ def _embed_short(encoder: Encoder, x_BLT: NDArray[np.float32], rate: float) -> N
     if seconds < SECONDS_MIN:
         raise ValueError(f"ecgs of {seconds:.2f} s: give at least {SECONDS_MIN:g} s, better {SECONDS}")
     x_BLT = resample(x_BLT, rate)
-    columns = x_BLT.shape[-1] // encoder.config.patch_size
-    padded_BLT = np.zeros((*x_BLT.shape[:2], SAMPLES), np.float32)
-    whole = min(x_BLT.shape[-1], SAMPLES)
-    padded_BLT[..., :whole] = x_BLT[..., :whole]
-    return _encode(encoder, padded_BLT, columns=min(columns, encoder.config.patches))
+    columns = min(x_BLT.shape[-1] // encoder.config.patch_size, encoder.config.patches)
+    return _encode(encoder, x_BLT[..., : columns * encoder.config.patch_size])
 
 
-def _encode(encoder: Encoder, x_BLT: NDArray[np.float32], columns: int | None = None) -> NDArray[np.float32]:
-    """Mean token of each record, over the first `columns` time columns or all of them."""
-    device = next(encoder.parameters()).device
-    visible = None if columns is None else torch.arange(columns, device=device)
+def _encode(encoder: Encoder, x_BLT: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The encoder's embedding in batches that bound memory, on the device where it lies."""
+    device = encoder.patch.weight.device
     parts = []
     with torch.inference_mode():
         for start in range(0, len(x_BLT), _BATCH):
-            tokens_BND = encoder(torch.from_numpy(x_BLT[start : start + _BATCH]).to(device), visible)
-            parts.append(tokens_BND.mean(dim=1).float().cpu().numpy())
+            batch_BLT = torch.from_numpy(x_BLT[start : start + _BATCH]).to(device)
+            parts.append(encoder.embed(batch_BLT).float().cpu().numpy())
     return np.concatenate(parts)

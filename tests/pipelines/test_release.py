@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mlflow_server import free_port, mlflow_server
 
 from ecg_model.config import EncoderConfig
 from ecg_model.encoder import load_encoder, random_encoder, save_encoder
@@ -362,3 +363,25 @@ def test_the_example_obeys_einthoven_and_goldberger() -> None:
     np.testing.assert_allclose(lead["III"], lead["II"] - lead["I"], atol=2e-3)
     np.testing.assert_allclose(lead["aVR"] + lead["aVL"] + lead["aVF"], 0.0, atol=3e-3)
     assert 0.5 < np.ptp(lead["II"]) < 3
+
+
+@pytest.mark.slow
+def test_a_release_through_a_server_is_pulled_from_it(
+    encoders: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = free_port()
+    tracking = Tracking(uri=f"http://127.0.0.1:{port}", artifact_root=tmp_path / "not looked at")
+    with mlflow_server(tmp_path, port):
+        released = put(tracking, "served", encoders[0], scored(0.8))
+        assert promote(released, tracking=tracking).promote
+        assert not put(tracking, "served", encoders[0], scored(0.8)).created
+        fetched = champion_encoder(tmp_path / "champion", name="served", tracking=tracking)
+        assert fetched is not None
+        assert fetched[0].read_bytes() == encoders[0].read_bytes()
+        with monkeypatch.context() as patch:
+            patch.setenv("MLFLOW_TRACKING_URI", tracking.uri)
+            model = mlflow.pyfunc.load_model("models:/served@champion")
+    embedding = model.predict(example_ecg(), params={"sampling_rate": 100.0})
+    expected = embed(load_encoder(encoders[0]), example_ecg(), sampling_rate=100.0)
+    np.testing.assert_allclose(embedding, expected, atol=1e-6)
+    assert not (tmp_path / "not looked at").exists()

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import httpx
 import pytest
+from mlflow_server import free_port, mlflow_server
 
 from pipelines.tracking import MIRROR_TAG, MetricsMirror, Tracking, flat, mirror_metrics
 
@@ -178,7 +172,6 @@ def test_a_store_that_is_never_there_costs_a_bounded_wait_and_a_warning(
         ({"uri": "mlruns"}, "no file store"),
         ({"uri": "file:///tmp/mlruns"}, "no file store"),
         ({"uri": "sqlite:///x.db"}, "artifact_root is missing"),
-        ({"uri": "http://127.0.0.1:5000", "artifact_root": Path("x")}, "has its own"),
     ],
 )
 def test_a_wrong_setting_says_what_to_write(settings: dict, message: str) -> None:
@@ -202,36 +195,6 @@ def test_the_experiment_is_made_once_by_many(store: Tracking) -> None:
 
 def test_nested_settings_become_dotted_parameters() -> None:
     assert flat({"a": {"b": {"c": 1}, "d": None}, "e": [1, 2]}) == {"a.b.c": "1", "a.d": "None", "e": "[1, 2]"}
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
-@contextmanager
-def mlflow_server(root: Path, port: int) -> Iterator[None]:
-    """A real `mlflow server` on loopback, in its own process group, gone with SIGKILL at the end."""
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{root / 'server.db'}", "--artifacts-destination", str(root / "a")]
-    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    with (root / "server.log").open("ab") as out:
-        process = subprocess.Popen(
-            command, stdout=out, stderr=out, cwd=root, env=os.environ | quiet, start_new_session=True
-        )
-    try:
-        while True:
-            assert process.poll() is None, (root / "server.log").read_text()
-            try:
-                if httpx.get(f"http://127.0.0.1:{port}/health", timeout=1).status_code == 200:
-                    break
-            except httpx.TransportError:
-                time.sleep(0.1)
-        yield
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 @pytest.mark.slow
