@@ -28,6 +28,8 @@ from ecg_model.signal import (
 )
 from pipelines.quality import Figures, QualityLimits, figures, missing_share, verdict
 from pipelines.records import Drop, DropReason, Record, RecordError
+from pipelines.sources.base import Source
+from pipelines.stage import Product, Workspace
 from pipelines.store import ShardWriter
 
 # Part of the fingerprint: raise it where the same raw files give other bytes.
@@ -102,6 +104,35 @@ def harmonize(
         dropped={reason.value: dropped[reason] for reason in DropReason if dropped[reason]},
         rates=dict(sorted(rates.items(), key=lambda item: float(item[0]))),
     )
+
+
+def materialize_ecgs(
+    workspace: Workspace,
+    source: Source,
+    partition: str,
+    *,
+    limits: QualityLimits,
+    progress: Progress | None = None,
+) -> Product:
+    """Harmonize one downloaded partition: the product `ecgs/<source>/<partition>` from `raw/<source>/<partition>`.
+
+    Its facts are `Counts.facts` and the source's role. Raises ValueError where the partition was not downloaded, what
+    the reader raises for a file that cannot be read at all, and where there are no records; nothing is left then.
+    """
+    from pipelines.download import raw_files
+
+    name = f"{source.name}/{partition}"
+    raw = workspace.require(f"raw/{name}")
+
+    def make(out: Path) -> dict[str, Any]:
+        root, files = raw_files(raw)
+        counts = harmonize(
+            source.read(root, partition, files), out, source=source.name, limits=limits, progress=progress
+        )
+        return {**counts.facts(), "role": source.role.value}
+
+    config = {"source": name, "version": source.version, "role": source.role.value, "limits": asdict(limits)}
+    return workspace.build(f"ecgs/{name}", version=VERSION, config=config, inputs={raw.name: raw.digest}, make=make)
 
 
 def _once(records: Iterable[Record | Drop]) -> Iterator[Record | Drop]:
