@@ -188,7 +188,7 @@ class MetricsMirror:
                 self._client, self._failure = None, f"{type(error).__name__}: {error}".splitlines()[0][:200]
                 if failures == 0:
                     log.warning("MLflow at %s: %s; trying again", self._tracking.uri, self._failure)
-                wait = min(self._poll * 2**failures, _LONGEST_WAIT)
+                wait = min(self._poll * 2 ** min(failures, 10), _LONGEST_WAIT)
                 failures += 1
             if closing:
                 left = self._deadline - time.monotonic()
