@@ -171,7 +171,7 @@ def _harmonized(batch: _Batch, *, source: str, limits: QualityLimits) -> list[_K
     for (leads, rate, _), members in forms.items():
         raw_NLT = np.stack([window_LT for _, _, window_LT in members])
         x_NLT = prepare(raw_NLT, leads=leads, rate=rate)
-        found = figures(raw_NLT[..., : window_samples(rate)], leads, x_NLT, limits)
+        found = figures(raw_NLT[..., : window_samples(rate)], x_NLT, leads=leads, rate=rate, limits=limits)
         for row, (at, record, _) in enumerate(members):
             judged = verdict(found, row, limits)
             if judged is not None:

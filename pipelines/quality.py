@@ -62,7 +62,8 @@ class Figures:
     saturation_share: share of samples that stand still at the lead's own extreme; the worst of the leads given.
     minimum, maximum: over the eight harmonized leads, millivolt.
     wander, noise: rms of 0.05-0.5 Hz and of 70-110 Hz, mean power of the eight leads, millivolt.
-    mains: rms of 50 or 60 Hz (the stronger) above the level beside it, millivolt.
+    mains: rms of 50 or 60 Hz (the stronger) above the level beside it, millivolt. mains and noise are NaN where the
+    source's rate cannot hold them.
     einthoven: rms of the given III, aVR, aVL, aVF against their formulas in I and II, the worst lead, millivolt; NaN
     where none of them is given.
     heart_rate: beats a minute from the median interval of QRS energy peaks; NaN with fewer than three beats.
@@ -79,9 +80,12 @@ class Figures:
     heart_rate: NDArray[np.float32]
 
 
-def figures(raw_NLT: NDArray[Any], leads: Sequence[str], x_NLT: NDArray[Any], limits: QualityLimits) -> Figures:
+def figures(
+    raw_NLT: NDArray[Any], x_NLT: NDArray[Any], *, leads: Sequence[str], rate: float, limits: QualityLimits
+) -> Figures:
     """The figures of a batch: raw_NLT is the window as the source gives it, x_NLT the same harmonized (N, 8, 2500)."""
     wander, mains, noise = _bands(x_NLT)
+    unknown = np.full(len(x_NLT), np.nan, np.float32)
     low_NL, high_NL = raw_NLT.min(axis=-1), raw_NLT.max(axis=-1)
     flat_NL = (high_NL - low_NL)[:, lead_rows(leads)] <= limits.flat_millivolt
     return Figures(
@@ -90,8 +94,8 @@ def figures(raw_NLT: NDArray[Any], leads: Sequence[str], x_NLT: NDArray[Any], li
         minimum=x_NLT.min(axis=(1, 2)).astype(np.float32),
         maximum=x_NLT.max(axis=(1, 2)).astype(np.float32),
         wander=wander,
-        mains=mains,
-        noise=noise,
+        mains=mains if rate > 2 * max(MAINS_HZ) else unknown,
+        noise=noise if rate > 2 * max(NOISE_HZ) else unknown,
         einthoven=einthoven_residual(raw_NLT, leads),
         heart_rate=heart_rate(x_NLT),
     )
@@ -99,14 +103,14 @@ def figures(raw_NLT: NDArray[Any], leads: Sequence[str], x_NLT: NDArray[Any], li
 
 def missing_share(x_LT: NDArray[Any]) -> float:
     """Share of samples that are missing (NaN) or not finite."""
-    return float(1.0 - np.isfinite(x_LT).mean())
+    return 1.0 - np.count_nonzero(np.isfinite(x_LT)) / x_LT.size
 
 
 def verdict(found: Figures, row: int, limits: QualityLimits) -> tuple[DropReason, str] | None:
     """Why a record is dropped, in the order of gravity; None where it is kept."""
     if found.flat_leads[row] > limits.flat_leads:
         return DropReason.FLAT_LEAD, (
-            f"{found.flat_leads[row]:.0f} of the leads {', '.join(LEADS)} are constant; {limits.flat_leads} may be"
+            f"{found.flat_leads[row]:.0f} of {', '.join(LEADS)} are constant; flat_leads allows {limits.flat_leads}"
         )
     least, most = found.minimum[row], found.maximum[row]
     if max(-least, most) > limits.amplitude:

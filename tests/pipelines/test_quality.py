@@ -19,7 +19,8 @@ TIME = np.arange(2500) / 250
 def judged(raw_LT: np.ndarray, leads: tuple[str, ...] = LEADS, limits: QualityLimits | None = None) -> Figures:
     """Figures of one record at 250 Hz."""
     raw_NLT = raw_LT[None].astype(np.float32)
-    return figures(raw_NLT, leads, prepare(raw_NLT, leads=leads, rate=250), limits or QualityLimits())
+    x_NLT = prepare(raw_NLT, leads=leads, rate=250)
+    return figures(raw_NLT, x_NLT, leads=leads, rate=250, limits=limits or QualityLimits())
 
 
 def eight(x_T: np.ndarray) -> np.ndarray:
@@ -46,6 +47,14 @@ def test_white_noise_is_no_mains() -> None:
     found = judged(np.random.default_rng(0).normal(0, 0.1, (8, 2500)))
     assert found.noise[0] == pytest.approx(0.1 * np.sqrt(40 / 125), rel=0.1)
     assert found.mains[0] < 0.015
+
+
+def test_what_a_low_rate_cannot_hold_is_unknown() -> None:
+    raw_NLT = np.random.default_rng(0).normal(0, 0.1, (2, 8, 1000)).astype(np.float32)
+    x_NLT = prepare(raw_NLT, leads=LEADS, rate=100)
+    found = figures(raw_NLT, x_NLT, leads=LEADS, rate=100, limits=QualityLimits())
+    assert np.isnan([found.mains, found.noise]).all()
+    assert np.isfinite(found.wander).all()
 
 
 def test_flat_leads_are_counted_and_one_is_enough_to_drop() -> None:
