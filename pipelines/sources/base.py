@@ -1,17 +1,30 @@
 """What a source is: where its files are, with their checksums, how they fall into partitions, and how a record is read.
 
-All files of all sources have one address form, the path that `wget -r` leaves behind: `physionet.org/files/...` or
-`zenodo.org/records/...`. A raw folder, a mirror folder and a mirror's base URL share it, so one stands in for another.
+All files of all sources have one name, the path that `wget -r` leaves behind: `physionet.org/files/...` or
+`zenodo.org/records/...`. A raw folder, a mirror folder, a mirror's base URL and the true hosts share it, so one stands
+in for another.
 """
 
 from __future__ import annotations
 
+import csv
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from pipelines.records import Drop, Record
+
+# The true addresses behind a path, in the order they are tried. PhysioNet's open bucket answers ten times as fast as
+# its web server, but does not hold every project.
+ADDRESSES: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("physionet.org/files/", ("https://physionet-open.s3.amazonaws.com/", "https://physionet.org/files/")),
+    ("zenodo.org/", ("https://zenodo.org/",)),
+)
+
+_PATH = re.compile(r"[\w+=@,()'~-][\w .+=@,()'~-]*(/[\w+=@,()'~-][\w .+=@,()'~-]*)*", re.ASCII)
+_CHECKSUM = re.compile(r"sha256:[0-9a-f]{64}|md5:[0-9a-f]{32}")
 
 
 class Role(StrEnum):
@@ -21,26 +34,47 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, order=True)
 class RemoteFile:
-    """A listed file. path: its `wget -r` path; url: its true address; checksum: `sha256:<hex>` or `md5:<hex>`."""
+    """A listed file. path: its `wget -r` path; checksum: `sha256:<hex>` or `md5:<hex>`; bytes: its size, if known.
+
+    Lists come from elsewhere, and their paths become paths of this machine: one that is absolute, leads upwards, is
+    hidden or has odd characters is refused with a ValueError.
+    """
 
     path: str
-    url: str
     checksum: str
     bytes: int | None = None
 
+    def __post_init__(self) -> None:
+        # fullmatch leaves no empty, hidden, `.` or `..` component, no backslash, no colon and no control character.
+        if not _PATH.fullmatch(self.path):
+            raise ValueError(
+                f"listed path {self.path!r}: not a plain relative path; take the list from the source's true address"
+            )
+        if not _CHECKSUM.fullmatch(self.checksum):
+            raise ValueError(f"checksum {self.checksum!r} of {self.path}: use sha256:<64 hex> or md5:<32 hex>")
 
-# Fetches the bytes of a small listing file by its `wget -r` path and true URL; raises FileNotFoundError where it is not.
-Fetch = Callable[[str, str], bytes]
+
+def addresses(path: str) -> tuple[str, ...]:
+    """The true URLs without quoting, in the order to be tried, behind a `wget -r` path."""
+    for prefix, bases in ADDRESSES:
+        if path.startswith(prefix):
+            return tuple(base + path.removeprefix(prefix) for base in bases)
+    raise ValueError(f"path {path!r}: no host is known for it; add one to ADDRESSES")
+
+
+# Fetches the bytes of a small listing file by its `wget -r` path; raises FileNotFoundError where it is not.
+Fetch = Callable[[str], bytes]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """One public data set, as data and three functions.
+    """One public data set, as data and four functions.
 
-    partitions: all partition keys of the complete source. list_files: every file of the source with its checksum,
-    from the source's own list. partition_of: the partition a listed path belongs to; None for files that every
-    partition needs (`shared`: label tables) or that nobody needs. read: the records of one partition,
-    from a root that holds the listed files under their `wget -r` paths.
+    root: the folder of its files under `wget -r`. partitions: all partition keys of the complete source.
+    list_files: every file of the source with its checksum, from the source's own list. partition_of: the partition a
+    listed path belongs to; None for files that every partition needs (`shared`: label tables) or that nobody needs.
+    read: the records of one partition, from a folder that holds the listed files under their `wget -r` paths; it
+    raises ValueError where a file that all of them need (a label table, an archive) cannot be used.
     """
 
     name: str
@@ -51,11 +85,12 @@ class Source:
     licence: str
     citation: str
     role: Role
+    root: str
     partitions: tuple[str, ...]
     list_files: Callable[[Fetch], list[RemoteFile]]
     partition_of: Callable[[str], str | None]
-    shared: Callable[[str], bool]
     read: Callable[[Path, str, Sequence[RemoteFile]], Iterator[Record | Drop]]
+    shared: Callable[[str], bool] = lambda path: False
 
     def files_of(self, listing: Sequence[RemoteFile], partition: str) -> list[RemoteFile]:
         """The files that one partition needs: its own and the shared ones. Empty where it has none of its own."""
@@ -68,3 +103,25 @@ class Source:
         """The partitions that a listing (complete, or a mirror's part) holds, in the source's order."""
         present = {self.partition_of(f.path) for f in listing}
         return [p for p in self.partitions if p in present]
+
+
+def read_table(path: Path, columns: Sequence[str]) -> Iterator[dict[str, str]]:
+    """The rows of a csv file, reduced to the named columns; ValueError where the file or a column is not there."""
+    if not path.is_file():
+        raise ValueError(
+            f"{path}: the label table is not there: download it with its partition, or complete the mirror"
+        )
+    with path.open(newline="", encoding="utf-8-sig") as stream:
+        rows = csv.reader(stream, strict=True)
+        header = next(rows, [])
+        missing = [name for name in columns if name not in header]
+        if missing:
+            raise ValueError(
+                f"{path}: no column {', '.join(map(repr, missing))} (it has {', '.join(header) or 'none'}): "
+                "take the table of the version that the source names"
+            )
+        where = [header.index(name) for name in columns]
+        for row in rows:
+            if len(row) != len(header):
+                raise ValueError(f"{path}, line {rows.line_num}: {len(row)} fields, the header has {len(header)}")
+            yield {name: row[at] for name, at in zip(columns, where, strict=True)}

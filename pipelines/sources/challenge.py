@@ -1,0 +1,79 @@
+"""Records in the form of the PhysioNet/CinC Challenges: age, sex and SNOMED CT codes as comments of the header.
+
+The Challenge 2020 collections have it, and so has ecg-arrhythmia, which was published in its form.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from pipelines.records import Drop, Record
+from pipelines.sources.base import RemoteFile, Role, Source
+from pipelines.sources.patient import age_of, sex_of
+from pipelines.sources.physionet import listed_by_sums, partition_by, project_root, read_records
+from pipelines.wfdb_files import WfdbRecord
+
+# All headers in this form give 1000 units a millivolt. Georgia's of before August 2020 give 4880, which is wrong for
+# the same samples, and still go round: any other gain is another edition's header.
+GAIN = (1000.0, 1000.0)
+
+_FIELD = re.compile(r"(Age|Sex|Dx)\s*:(.*)", re.IGNORECASE)
+_CODE = re.compile(r"\d{6,18}", re.ASCII)  # a SNOMED CT identifier
+
+_ROOT_2020 = project_root("challenge-2020", "1.0.2")
+
+
+def read_challenge(root: Path, partition: str, files: Sequence[RemoteFile]) -> Iterator[Record | Drop]:
+    return read_records(root, files, challenge_record, gains=GAIN)
+
+
+def challenge_record(raw: WfdbRecord) -> Record:
+    header = raw.header
+    fields = {found[1].lower(): found[2] for line in header.comments if (found := _FIELD.fullmatch(line))}
+    age, age_notes = age_of(fields.get("age", ""))
+    codes, code_notes = codes_of(fields.get("dx", ""))
+    return Record(
+        record_id=header.record,
+        signal_LT=raw.signal_LT,
+        leads=raw.leads,
+        rate=header.rate,
+        age=age,
+        sex=sex_of(fields.get("sex", "")),
+        labels=codes,
+        notes=header.notes + age_notes + code_notes,
+    )
+
+
+def codes_of(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """SNOMED CT codes of a `#Dx` line in its order, each once, and a note on what is none.
+
+    Trailing and double commas occur, and so do codes that come twice.
+    """
+    entries = dict.fromkeys(entry for part in text.split(",") if (entry := part.strip()))
+    codes = tuple(entry for entry in entries if _CODE.fullmatch(entry))
+    others = [entry for entry in entries if not _CODE.fullmatch(entry) and entry.lower() not in ("unknown", "nan")]
+    return codes, tuple(f"diagnosis {entry[:40]!r} left out: not a SNOMED CT code" for entry in others)
+
+
+def challenge_2020(*, name: str, title: str, folder: str, groups: int) -> Source:
+    """One of the collections below `training/` of challenge-2020 1.0.2, a partition for each of its folders g1..."""
+    return Source(
+        name=name,
+        title=title,
+        version="1.0.2",
+        doi="10.13026/dvyd-kd57",
+        homepage="https://physionet.org/content/challenge-2020/1.0.2/",
+        licence="CC BY 4.0",
+        citation=(
+            "Perez Alday EA, Gu A, Shah AJ, et al. Classification of 12-lead ECGs: the PhysioNet/Computing in "
+            "Cardiology Challenge 2020. Physiol Meas 2020;41(12):124003. doi:10.1088/1361-6579/abc960"
+        ),
+        role=Role.EVALUATION,
+        root=_ROOT_2020,
+        partitions=tuple(f"g{n}" for n in range(1, groups + 1)),
+        list_files=listed_by_sums(_ROOT_2020),
+        partition_of=partition_by(_ROOT_2020, rf"training/{folder}/(g\d+)/[\w-]+\.(?:hea|mat)"),
+        read=read_challenge,
+    )

@@ -1,0 +1,12 @@
+"""CPSC2018: 6,877 ECGs of 6 to 144 s at 500 Hz with nine diagnoses, in `challenge-2020` 1.0.2.
+
+Records lie in g<n // 1000 + 1>; each folder's RECORDS claims one record of the next, so it is not asked.
+"""
+
+from __future__ import annotations
+
+from pipelines.sources.challenge import challenge_2020
+
+CPSC2018 = challenge_2020(
+    name="cpsc2018", title="China Physiological Signal Challenge 2018", folder="cpsc_2018", groups=7
+)

@@ -1,0 +1,257 @@
+"""WFDB records as the 12-lead collections use them: a text header and one file of interleaved 16-bit samples.
+
+Formats `16` (.dat) and `16+24` (the same behind the 24-byte head of a MATLAB 4 matrix, .mat), header form of
+https://physionet.org/physiotools/wag/header-5.htm. What the header says of the samples (file size, first values,
+checksums) is held against them, so that no changed sample is read as a good one. Everything that a record can be
+refused for is a RecordError; a fault of the disk is an OSError.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.records import DropReason, RecordError
+
+MISSING = -32768  # the sample value that stands for "no value" in format 16
+MAT_HEAD = 24
+UNITS = {"mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "v": 1e3}  # one unit in millivolt
+# ADC units a millivolt that a recorder can have: 16 bits that span from 0.6 mV to 6.5 V.
+GAINS = (10.0, 100_000.0)
+
+_NUMBER = r"\d+(?:\.\d*)?(?:[eE][+-]?\d+)?"
+_RECORD_LINE = re.compile(rf"([\w-]+)\s+(\d{{1,4}})\s+({_NUMBER})(?:\s+(\d{{1,12}})(.*))?", re.ASCII)
+_START = re.compile(
+    r"\s*|\s+\d\d?:\d\d:\d\d(\.\d+)?(\s+\d\d?[/-]\w{2,3}[/-]\d{4})?|\s+\d\d?[/-]\w{2,3}[/-]\d{4}(\s+\d\d?:\d\d:\d\d(\.\d+)?)?",
+    re.ASCII,
+)
+_FORMAT = re.compile(r"16(?:x1)?(?:\+(\d{1,6}))?", re.ASCII)
+_GAIN = re.compile(rf"(-?{_NUMBER})(?:\((-?\d{{1,9}})\))?(?:/(\S+))?", re.ASCII)
+_INTEGER = re.compile(r"-?\d{1,7}", re.ASCII)  # below 2**24: exact in float32
+# A record line and the first signal line, run together: `JS01052 12 500 5000` + `00/mV 16 0 15 31255 0 I`. What was
+# lost between them is the file's name, its format and the gain's first digits.
+_MERGED = re.compile(
+    rf"([\w-]+)\s+(\d{{1,4}})\s+({_NUMBER})\s+\d+/\w+\s+(-?\d+\s+-?\d+\s+-?\d+\s+-?\d+\s+\d+\s+\S+)", re.ASCII
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """A signal line. gain: ADC units a millivolt; first: sample 0; checksum: the samples' sum, modulo 65536."""
+
+    file: str
+    offset: int
+    gain: float
+    baseline: int
+    first: int
+    checksum: int
+    lead: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """A header. samples: a lead's number of samples, None where it is for the signal file to say.
+
+    comments: the lines behind `#`, stripped. notes: what was repaired, in words.
+    """
+
+    record: str
+    rate: float
+    samples: int | None
+    signals: tuple[Signal, ...]
+    comments: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class WfdbRecord:
+    """A header and its samples: float32 (leads, samples), millivolt, NaN where a sample is missing."""
+
+    header: Header
+    signal_LT: NDArray[np.float32]
+
+    @property
+    def leads(self) -> tuple[str, ...]:
+        return tuple(signal.lead for signal in self.header.signals)
+
+
+def read_wfdb(path: Path, *, gains: tuple[float, float] = GAINS) -> WfdbRecord:
+    """Read the record whose header is `path` and whose samples lie beside it.
+
+    gains: the lowest and highest ADC units a millivolt that are believed. Raises RecordError.
+    """
+    header = parse_header(_bytes_of(path).decode("utf-8", "replace"), path.stem, gains=gains)
+    # The file's name is the record's own, which parse_header has checked: nothing in a header leads elsewhere.
+    data = _bytes_of(path.with_name(header.signals[0].file))
+    return WfdbRecord(header=header, signal_LT=decode(header, data))
+
+
+def parse_header(text: str, name: str, *, gains: tuple[float, float] = GAINS) -> Header:
+    """The header of the record called `name`; RecordError says which line and field cannot be used."""
+    lines = [line.strip() for line in text.splitlines()]
+    comments = tuple(line[1:].strip() for line in lines if line.startswith("#"))
+    lines = [line for line in lines if line and not line.startswith("#")]
+    if not lines:
+        raise _unreadable(name, "no record line", "fetch the header again")
+    notes: tuple[str, ...] = ()
+    found = _RECORD_LINE.fullmatch(lines[0])
+    if (found is None or not _START.fullmatch(found[5] or "")) and (repaired := _unmerged(lines)) is not None:
+        lines = repaired
+        notes = ("header repaired: its record line and first signal line were one",)
+        found = _RECORD_LINE.fullmatch(lines[0])
+    if found is None or not _START.fullmatch(found[5] or ""):
+        raise _unreadable(
+            name, f"record line {_short(lines[0])}", "it should be: name, leads, rate, samples [time] [date]"
+        )
+    record, leads, rate, samples = found[1], int(found[2]), float(found[3]), found[4]
+    if record != name:
+        raise _unreadable(name, f"record line names {record!r}", f"the file's name says {name!r}; fetch it again")
+    if not 0 < rate < math.inf:
+        raise _unreadable(name, f"rate {found[3]} Hz", "a positive number is needed")
+    if samples is not None and int(samples) == 0:
+        samples = None  # the form's way to say that the length is not given
+    if leads == 0 or len(lines) - 1 != leads:
+        raise _unreadable(name, f"{len(lines) - 1} signal lines", f"the record line says {leads}")
+    signals = tuple(_signal(line, name, gains) for line in lines[1:])
+    if len({(signal.file, signal.offset) for signal in signals}) != 1:
+        raise _unreadable(name, "signals in several files or formats", "one file for all leads is read")
+    return Header(
+        record=record,
+        rate=rate,
+        samples=None if samples is None else int(samples),
+        signals=signals,
+        comments=comments,
+        notes=notes,
+    )
+
+
+def decode(header: Header, data: bytes) -> NDArray[np.float32]:
+    """The samples in `data`, a signal file, as float32 (leads, samples) in millivolt, NaN where missing.
+
+    Raises RecordError where size, container, first values or checksums are not what the header says.
+    """
+    leads, offset = len(header.signals), header.signals[0].offset
+    name = header.signals[0].file
+    frame = 2 * leads
+    samples = (len(data) - offset) // frame if header.samples is None else header.samples
+    if samples <= 0 or len(data) != offset + samples * frame:
+        said = "whole frames" if header.samples is None else f"{offset + samples * frame} bytes"
+        raise RecordError(
+            DropReason.WRONG_FILE_SIZE,
+            f"{name}: {len(data)} bytes, {leads} leads need {said} (16 bit, {offset} bytes ahead): fetch it again",
+        )
+    if offset == MAT_HEAD:
+        _check_mat_head(data, leads, samples, name)
+    d_TL = np.frombuffer(data, "<i2", offset=offset).reshape(samples, leads)
+    d_LT = np.ascontiguousarray(d_TL.T)
+    sums_L = d_LT.sum(axis=1, dtype=np.int64)
+    for signal, first, total in zip(header.signals, d_LT[:, 0].tolist(), sums_L.tolist(), strict=True):
+        if signal.first != first:
+            raise _changed(name, signal, "first value", first, signal.first)
+        # Written signed or unsigned: the same 16 bits.
+        if (signal.checksum - total) % 65536:
+            raise _changed(name, signal, "checksum", total % 65536, signal.checksum % 65536)
+    baseline_L = np.array([signal.baseline for signal in header.signals], np.float32)
+    gain_L = np.array([signal.gain for signal in header.signals], np.float32)
+    x_LT = d_LT.astype(np.float32)
+    if baseline_L.any():
+        x_LT -= baseline_L[:, None]
+    x_LT /= gain_L[:, None]
+    missing_LT = d_LT == MISSING
+    if missing_LT.any():
+        x_LT[missing_LT] = np.nan
+    return x_LT
+
+
+def _signal(line: str, name: str, gains: tuple[float, float]) -> Signal:
+    """`file format gain(baseline)/units resolution zero first checksum block lead`, none of it left out."""
+    fields = line.split(None, 8)
+    if len(fields) < 9:
+        raise _unreadable(name, f"signal line {_short(line)}", "nine fields are needed, the last names the lead")
+    file, form, gain, _, zero, first, checksum, _, lead = fields
+    if file not in (f"{name}.dat", f"{name}.mat"):
+        raise _unreadable(name, f"signal file {_short(file)}", f"only {name}.dat or {name}.mat beside it is read")
+    matched = _FORMAT.fullmatch(form)
+    offset = int(matched[1] or 0) if matched else -1
+    if offset != (MAT_HEAD if file.endswith(".mat") else 0):
+        raise _unreadable(name, f"format {_short(form)} of {file}", "16 (.dat) and 16+24 (.mat) are read")
+    integers = {"ADC zero": zero, "first value": first, "checksum": checksum}
+    for field, text in integers.items():
+        if not _INTEGER.fullmatch(text):
+            raise _unreadable(name, f"{field} {_short(text)} of lead {lead}", "a whole number is needed")
+    parsed = _GAIN.fullmatch(gain)
+    if parsed is None:
+        raise _unreadable(name, f"gain {_short(gain)} of lead {lead}", "it should be: number(baseline)/units")
+    unit = parsed[3] or "mV"
+    if unit.lower() not in UNITS:
+        raise RecordError(
+            DropReason.UNKNOWN_UNIT, f"{name}.hea: unit {_short(unit)} of lead {lead}: mV, uV and V are understood"
+        )
+    per_millivolt = float(parsed[1]) / UNITS[unit.lower()]
+    low, high = gains
+    if not low <= per_millivolt <= high:
+        allowed = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+        raise RecordError(
+            DropReason.IMPLAUSIBLE_GAIN,
+            f"{name}.hea: gain {gain} of lead {lead}: {allowed} a millivolt is believed here; take a corrected header",
+        )
+    return Signal(
+        file=file,
+        offset=offset,
+        gain=per_millivolt,
+        baseline=int(zero if parsed[2] is None else parsed[2]),
+        first=int(first),
+        checksum=int(checksum),
+        lead=lead,
+    )
+
+
+def _unmerged(lines: list[str]) -> list[str] | None:
+    """Rebuild a header whose record line and first signal line run together; None where that is not what is wrong.
+
+    What was lost is taken from the other signal lines, which have to agree on it, and the length is left to the signal
+    file. The first lead's first value and checksum are still there and prove the repair when the samples are read.
+    """
+    merged = _MERGED.fullmatch(lines[0])
+    shared = {" ".join(line.split()[:3]) for line in lines[1:]}
+    if merged is None or len(shared) != 1 or len(lines) != int(merged[2]):
+        return None
+    return [f"{merged[1]} {merged[2]} {merged[3]}", f"{shared.pop()} {merged[4]}", *lines[1:]]
+
+
+def _check_mat_head(data: bytes, leads: int, samples: int, name: str) -> None:
+    """A MATLAB 4 matrix of int16, little-endian (type 30), not complex, called `val`."""
+    if data[:MAT_HEAD] != struct.pack("<5i4s", 30, leads, samples, 0, 4, b"val\0"):
+        raise RecordError(
+            DropReason.UNREADABLE_SIGNAL,
+            f"{name}: its head is not that of a MATLAB 4 matrix `val` of {leads} x {samples} int16: fetch it again",
+        )
+
+
+def _bytes_of(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise RecordError(DropReason.FILE_MISSING, f"{path.name} is not there: download it again") from error
+
+
+def _unreadable(name: str, what: str, remedy: str) -> RecordError:
+    return RecordError(DropReason.UNREADABLE_HEADER, f"{name}.hea: {what}: {remedy}")
+
+
+def _changed(file: str, signal: Signal, field: str, found: Any, said: Any) -> RecordError:
+    return RecordError(
+        DropReason.CHECKSUM_WRONG,
+        f"{file}: {field} of lead {signal.lead} is {found}, the header says {said}: fetch both again",
+    )
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:57] + "...")
