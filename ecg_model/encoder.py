@@ -100,7 +100,9 @@ def random_encoder(config: EncoderConfig, seed: int) -> Encoder:
 def encoder_bytes(encoder: Encoder) -> bytes:
     """The encoder's file: float32 weights and the configuration, as safetensors."""
     weights = {name: value.detach().float().cpu().contiguous() for name, value in encoder.state_dict().items()}
-    return save(weights, metadata={"format": FORMAT, "config": json.dumps(to_dict(encoder.config), sort_keys=True)})
+    about = {"format": FORMAT, "config": to_dict(encoder.config)}
+    # One key: safetensors writes several in a random order, and the same encoder must give the same bytes.
+    return save(weights, metadata={"encoder": json.dumps(about, sort_keys=True)})
 
 
 def save_encoder(path: Path | str, encoder: Encoder) -> None:
@@ -118,14 +120,14 @@ def load_encoder(path: Path | str) -> Encoder:
     """
     try:
         with safe_open(str(path), framework="pt") as stored:
-            metadata = stored.metadata() or {}
+            about = json.loads((stored.metadata() or {}).get("encoder", "{}"))
             weights = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{path} is not a safetensors file ({error}): give an encoder.safetensors") from error
-    if metadata.get("format") != FORMAT:
-        raise ValueError(f"{path} has format {metadata.get('format')!r}, not {FORMAT!r}: give an encoder.safetensors")
+    if about.get("format") != FORMAT:
+        raise ValueError(f"{path} has format {about.get('format')!r}, not {FORMAT!r}: give an encoder.safetensors")
     with torch.random.fork_rng(devices=[]):
-        encoder = Encoder(from_dict(EncoderConfig, json.loads(metadata["config"])))
+        encoder = Encoder(from_dict(EncoderConfig, about["config"]))
     load_weights(encoder, weights, str(path))
     return encoder.eval()
 

@@ -183,7 +183,8 @@ def test_files_that_are_no_encoder_are_refused(tmp_path):
     save_encoder(path, Encoder(TINY.encoder))
     weights = load_file(path)
     weights["patch.bias"] = torch.zeros(3)
-    save_file(weights, path, metadata={"format": "ecg-foundry encoder 1", "config": json.dumps(to_dict(TINY.encoder))})
+    about = {"format": "ecg-foundry encoder 1", "config": to_dict(TINY.encoder)}
+    save_file(weights, path, metadata={"encoder": json.dumps(about)})
     with pytest.raises(ValueError, match=r"'patch.bias' has shape \(3,\), the configuration asks for \(16,\)"):
         load_encoder(path)
 
