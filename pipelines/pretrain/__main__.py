@@ -1,0 +1,255 @@
+"""Pretraining as a program.
+
+    python -m pipelines.pretrain --workspace DIR --corpus DIR --recipe demo --out DIR
+
+Needs torch, numpy, zarr and pyarrow. It goes on from the newest checkpoint in --out; the same command that was killed
+is the command that goes on. Under Dagster Pipes it reports to the asset that started it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipelines.pretrain.data import load_corpus
+from pipelines.pretrain.recipes import RECIPES, Recipe, recipe_named
+from pipelines.pretrain.train import ENCODER_FILE, METRICS_FILE, Figures, NonFinite, RunConfig, Stopped, train
+
+log = logging.getLogger("pipelines.pretrain")
+
+PIPES = "DAGSTER_PIPES_CONTEXT"  # dagster_pipes.DAGSTER_PIPES_CONTEXT_ENV_VAR
+LINE_SECONDS = 10.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exit code 0: done. 1: refused or diverged, with the reason. 128 + signal: stopped, with a checkpoint."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr, force=True)
+    stop = _stop_on_signals()
+    with ExitStack() as stack:
+        report = stack.enter_context(_dagster_pipes()) if PIPES in os.environ else None
+        try:
+            recipe = _recipe(options)
+            run = RunConfig(
+                out=options.out,
+                device=_device(options.device),
+                compile=options.compile,
+                **options.checkpoint_every,
+            )
+            corpus = load_corpus(options.workspace, options.corpus, run.device)
+            log.info(
+                "%s: %d steps of %d ECGs out of %d, on %s with %s",
+                *(recipe.name, recipe.total_steps(len(corpus.train_NLT)), recipe.batch, len(corpus.train_NLT)),
+                *(run.device.type, recipe.precision),
+            )
+            if options.track:
+                stack.enter_context(_mirror(options, recipe, corpus.digest))
+            with _progress_line() as on_log:
+                summary = train(recipe, corpus, run, on_log=on_log, asked_to_stop=lambda: bool(stop))
+        except (ValueError, NonFinite) as error:
+            log.error("pretraining: %s", error)
+            if report is not None:
+                raise  # Dagster shows it as the step's error
+            return 1
+        except Stopped as stopped:
+            log.warning("%s", stopped)
+            return 128 + stop[0]
+        log.info("%s", _final_words(summary))
+        if report is not None:
+            report(summary)
+    print(options.out / ENCODER_FILE)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m pipelines.pretrain",
+        description="Pretrain an ECG-JEPA encoder on a corpus. The command of a run that was stopped or killed, given "
+        "again, goes on from its newest checkpoint.",
+    )
+    parser.add_argument(
+        "--workspace", type=Path, required=True, metavar="DIR", help="data home's space with the shards"
+    )
+    parser.add_argument("--corpus", type=Path, required=True, metavar="DIR", help="directory of the corpus product")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--recipe", default="demo", metavar="NAME", help=f"one of {', '.join(RECIPES)} (default: demo)")
+    source.add_argument("--recipe-json", metavar="JSON", help="a whole recipe instead, as summary.json holds it")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="change a field of the recipe, such as peak_lr=1e-3 or jepa.encoder.dim=96; may be given several times",
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the encoder and all else goes")
+    parser.add_argument(
+        "--device",
+        default="auto",
+        metavar="NAME",
+        help="cpu, cuda, cuda:N, or auto: a GPU where there is one (default)",
+    )
+    parser.add_argument(
+        "--checkpoint-every",
+        type=_interval,
+        default=_interval("10m"),
+        metavar="N|Nm",
+        help="steps (500) or minutes (10m) between checkpoints (default: 10m)",
+    )
+    parser.add_argument(
+        "--compile", action="store_true", help="torch.compile: minutes at the start, for runs that take hours"
+    )
+    parser.add_argument(
+        "--track",
+        default=os.environ.get("MLFLOW_TRACKING_URI"),
+        metavar="URI",
+        help="mirror the metrics to this MLflow server or database (default: MLFLOW_TRACKING_URI, else not)",
+    )
+    parser.add_argument(
+        "--experiment", default="pretrain", metavar="NAME", help="MLflow experiment (default: pretrain)"
+    )
+    parser.add_argument(
+        "--artifact-root", type=Path, metavar="DIR", help="MLflow's artifact folder, needed where --track is a database"
+    )
+    return parser
+
+
+def _interval(text: str) -> dict[str, Any]:
+    """`500` -> every 500 steps, `10m` -> every 10 minutes; as fields of RunConfig."""
+    minutes = text.endswith("m")
+    try:
+        value = float(text[:-1]) if minutes else int(text)
+    except ValueError:
+        value = 0
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text!r}: give steps, such as 500, or minutes, such as 10m")
+    return {
+        "checkpoint_minutes": value if minutes else None,
+        "checkpoint_steps": None if minutes else value,
+    }
+
+
+def _recipe(options: argparse.Namespace) -> Recipe:
+    if options.recipe_json is not None:
+        if options.set:
+            raise ValueError("--set changes a named recipe: with --recipe-json write the value into the JSON")
+        return Recipe.from_dict(json.loads(options.recipe_json))
+    changes: dict[str, str] = {}
+    for assignment in options.set:
+        path, equals, value = assignment.partition("=")
+        if not equals:
+            raise ValueError(f"--set {assignment!r}: write FIELD=VALUE, such as peak_lr=1e-3")
+        changes[path] = value
+    return recipe_named(options.recipe, changes)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if re.fullmatch(r"cpu|cuda(:\d+)?", name) is None:
+        raise ValueError(f"--device {name!r}: use auto, cpu, cuda or cuda:N")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"--device {name!r}: torch sees {torch.cuda.device_count()} GPUs here; use another, or cpu")
+    return device
+
+
+def _stop_on_signals() -> list[int]:
+    """The signals to stop (SIGTERM, SIGINT) that have come so far. A second one ends the process at once."""
+    received: list[int] = []
+
+    def note(number: int, _frame: object) -> None:
+        received.append(number)
+        signal.signal(number, signal.SIG_DFL)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, note)
+    return received
+
+
+@contextmanager
+def _progress_line() -> Iterator[Callable[[Figures, int], None]]:
+    """A line on stderr: rewritten in place on a terminal, else a new one every LINE_SECONDS and at both ends."""
+    terminal, began, last = sys.stderr.isatty(), time.monotonic(), float("-inf")
+    first_step = 0
+
+    def show(line: Figures, total: int) -> None:
+        nonlocal last, first_step
+        now, step = time.monotonic(), int(line["step"])
+        first_step = first_step or step
+        if not (terminal or step == total or now - last >= LINE_SECONDS):
+            return
+        last = now
+        rate = (now - began) / max(step - first_step, 1)
+        text = _line(line, total, left=(total - step) * rate)
+        if terminal:
+            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+        else:
+            log.info("%s", text)
+
+    yield show
+    if terminal:
+        print(file=sys.stderr)
+
+
+def _line(line: Figures, total: int, left: float) -> str:
+    return (
+        f"step {int(line['step'])}/{total}  loss {line['loss']:.4f}  validation {line['validation_loss']:.4f}  "
+        f"std {line['embedding_std']:.3f}  rank {line['effective_rank']:.1f}  "
+        f"{line['samples_per_second']:.0f} ECG/s  {int(left) // 60}:{int(left) % 60:02d} left"
+    )
+
+
+def _final_words(summary: dict[str, Any]) -> str:
+    first, final = summary["first"], summary["last"]
+    return (
+        f"done: {summary['steps']} steps; validation loss {first['validation_loss']:.4f} -> "
+        f"{final['validation_loss']:.4f}, std over records {first['embedding_std']:.3f} -> "
+        f"{final['embedding_std']:.3f}, effective rank {first['effective_rank']:.1f} -> {final['effective_rank']:.1f}"
+    )
+
+
+@contextmanager
+def _dagster_pipes() -> Iterator[Callable[[dict[str, Any]], None]]:
+    """All that this program logs also goes to the asset that started it; yields how to hand it the summary."""
+    from dagster_pipes import open_dagster_pipes  # here and under Dagster alone
+
+    with open_dagster_pipes() as pipes:
+
+        class ToDagster(logging.Handler):
+            def emit(self, record: logging.LogRecord) -> None:
+                pipes.log.log(record.levelno, "%s", self.format(record))
+
+        handler = ToDagster()
+        logging.getLogger("pipelines").addHandler(handler)
+        try:
+            yield pipes.report_custom_message
+        finally:
+            logging.getLogger("pipelines").removeHandler(handler)
+
+
+def _mirror(options: argparse.Namespace, recipe: Recipe, corpus_digest: str) -> Any:
+    from pipelines.tracking import Tracking, mirror_metrics  # mlflow, where it is asked for
+
+    return mirror_metrics(
+        options.out / METRICS_FILE,
+        tracking=Tracking(uri=options.track, experiment=options.experiment, artifact_root=options.artifact_root),
+        run_name=recipe.name,
+        tags={"recipe_digest": recipe.digest, "corpus_digest": corpus_digest},
+        params=recipe.to_dict(),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

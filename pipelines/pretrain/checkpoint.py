@@ -1,0 +1,121 @@
+"""Checkpoints that a run goes on from to the bit: tensors without pickle, a hash beside each, the newest two kept.
+
+checkpoints/step-000000120.safetensors          all tensors; metadata: the step and what the run is
+checkpoints/step-000000120.safetensors.sha256   in the form of `sha256sum`; written first, so its file commits both
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pipelines.stage import write_atomically
+
+log = logging.getLogger(__name__)
+
+KEEP = 2
+_NAME = re.compile(r"step-(\d{9,})\.safetensors")
+
+
+class DamagedCheckpoints(ValueError):
+    """There are checkpoints, and none can be trusted: a run must not silently begin again."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """step: updates done. facts: JSON values. tensors: by name, on the CPU."""
+
+    step: int
+    facts: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+
+
+class CheckpointFolder:
+    """The checkpoints of one run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def save(self, checkpoint: Checkpoint) -> Path:
+        """Write under a temporary name, flush, rename; then remove all but the newest two."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"step-{checkpoint.step:09d}.safetensors"
+        temporary = self.folder / f".{path.name}.tmp"  # one that a killed run left is written over or removed
+        facts = json.dumps({"step": checkpoint.step, "facts": checkpoint.facts})
+        save_file({name: value.contiguous() for name, value in checkpoint.tensors.items()}, temporary, {"run": facts})
+        with temporary.open("rb+") as stream:
+            os.fsync(stream.fileno())
+        write_atomically(_hash_file(path), f"{_sha256(temporary)}  {path.name}\n".encode())
+        temporary.replace(path)
+        for old in self._paths()[KEEP:]:
+            old.unlink()
+            _hash_file(old).unlink(missing_ok=True)
+        return path
+
+    def newest(self) -> Checkpoint | None:
+        """The newest checkpoint whose hash holds; None where there is no checkpoint at all.
+
+        One that is damaged is passed over with a warning, and renamed to `*.damaged` once an older one has been found
+        good. Raises DamagedCheckpoints where there are checkpoints and none is good.
+        """
+        damaged: list[Path] = []
+        for path in self._paths():
+            fault = _fault(path)
+            if fault is None:
+                for bad in damaged:
+                    bad.replace(bad.with_name(f"{bad.name}.damaged"))
+                return _load(path)
+            log.warning("checkpoint %s is damaged (%s): going back to the one before", path, fault)
+            damaged.append(path)
+        if damaged:
+            raise DamagedCheckpoints(
+                f"all {len(damaged)} checkpoints in {self.folder} are damaged: restore one of them, "
+                "or remove the folder to begin again at step 0"
+            )
+        return None
+
+    def _paths(self) -> list[Path]:
+        """Newest first."""
+        found = [path for path in self.folder.glob("step-*.safetensors") if _NAME.fullmatch(path.name)]
+        return sorted(found, key=_step, reverse=True)
+
+
+def _step(path: Path) -> int:
+    match = _NAME.fullmatch(path.name)
+    assert match is not None
+    return int(match.group(1))
+
+
+def _hash_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _fault(path: Path) -> str | None:
+    if not _hash_file(path).is_file():
+        return f"{_hash_file(path).name} is missing"
+    if _hash_file(path).read_bytes().split()[:1] != [_sha256(path).encode()]:
+        return "its sha256 is not the recorded one"
+    return None
+
+
+def _load(path: Path) -> Checkpoint:
+    with safe_open(str(path), framework="pt") as stored:
+        run = json.loads(stored.metadata()["run"])
+        tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+    return Checkpoint(step=run["step"], facts=run["facts"], tensors=tensors)

@@ -1,0 +1,190 @@
+"""What a pretraining computes, as values: two runs with equal recipes, corpora and devices end with equal weights.
+
+Light to import: no torch. Where a run writes and how often it reports is not in a recipe (`train.RunConfig`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, is_dataclass
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from ecg_model import config
+from ecg_model.config import EncoderConfig, JEPAConfig, MaskingConfig, PredictorConfig
+
+Precision = Literal["bf16", "fp32"]
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Networks, objective and optimisation. The defaults are the paper's multi-block run (Kim, arXiv 2410.08559).
+
+    name: of the product `encoder/<name>`. Length: `epochs` over the corpus, or `steps` whatever its size; the other is
+    None. warmup_share: of all steps (the paper: 5 of 100 epochs). edge_lr: where warm-up starts and the cosine ends.
+    ema_start, ema_end: the teacher's momentum at the first step and after the last. precision: `bf16` computes the
+    networks under autocast, weights and optimizer stay float32. seed: of initial weights, order, masks and stochastic
+    depth.
+    """
+
+    name: str
+    jepa: JEPAConfig = field(default_factory=JEPAConfig)
+    batch: int = 64
+    epochs: float | None = 100.0
+    steps: int | None = None
+    warmup_share: float = 0.05
+    peak_lr: float = 5e-5
+    edge_lr: float = 1e-6
+    weight_decay: float = 0.05
+    ema_start: float = 0.996
+    ema_end: float = 1.0
+    precision: Precision = "bf16"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        def require(holds: bool, name: str, remedy: str) -> None:
+            if not holds:
+                raise ValueError(f"{name}={getattr(self, name)!r}: {remedy}")
+
+        require(_NAME.fullmatch(self.name) is not None, "name", "use lower case letters, digits, '-' and '_'")
+        require(self.batch >= 1, "batch", "use at least 1 ECG")
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError(f"epochs={self.epochs!r} and steps={self.steps!r}: set one of them, the other to none")
+        require(self.epochs is None or 0 < self.epochs < 1e6, "epochs", "use a positive number")
+        require(self.steps is None or self.steps >= 1, "steps", "use at least 1")
+        require(0 <= self.warmup_share < 1, "warmup_share", "use a share from 0 to below 1")
+        require(0 < self.peak_lr < 1, "peak_lr", "use a rate between 0 and 1")
+        require(0 <= self.edge_lr <= self.peak_lr, "edge_lr", f"use a rate from 0 to peak_lr={self.peak_lr}")
+        require(0 <= self.weight_decay < 1, "weight_decay", "use a share from 0 to below 1")
+        require(0 <= self.ema_start <= 1, "ema_start", "use a share from 0 to 1")
+        require(self.ema_start <= self.ema_end <= 1, "ema_end", f"use a share from ema_start={self.ema_start} to 1")
+        require(self.precision in get_args(Precision), "precision", "use 'bf16' or 'fp32'")
+        require(0 <= self.seed < 2**32, "seed", "use a number from 0 to 2^32 - 1")
+
+    @property
+    def digest(self) -> str:
+        return config.digest(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        return config.to_dict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
+        return config.from_dict(cls, values)
+
+    def total_steps(self, records: int) -> int:
+        """Updates over a training set of this size, at least 1."""
+        if self.steps is not None:
+            return self.steps
+        assert self.epochs is not None
+        return max(1, int(self.epochs * records / self.batch))
+
+
+def demo() -> Recipe:
+    """Minutes on two cores: shows the whole road, and an encoder that is better than a random one."""
+    return Recipe(
+        name="demo",
+        jepa=JEPAConfig(
+            encoder=EncoderConfig(dim=96, depth=3, heads=4, drop_path=0.0, input_scale=5.0, patch_init_scale=7.0),
+            predictor=PredictorConfig(dim=48, depth=1, heads=4),
+        ),
+        batch=32,
+        epochs=None,
+        steps=300,
+        peak_lr=1e-3,
+        ema_start=0.99,
+    )
+
+
+def small() -> Recipe:
+    """Hours on two cores, minutes on a GPU. With the published scales the positions would drown the patches of so
+    short a run; the scaled input and patch projection keep the embedding dependent on the ECG."""
+    return Recipe(
+        name="small",
+        jepa=JEPAConfig(
+            encoder=EncoderConfig(dim=192, depth=4, heads=6, input_scale=5.0, patch_init_scale=7.0),
+            predictor=PredictorConfig(dim=96, depth=2, heads=6),
+        ),
+        epochs=20.0,
+        peak_lr=3e-4,
+    )
+
+
+def paper_block() -> Recipe:
+    """The published multi-block run."""
+    return Recipe(name="paper_block", jepa=JEPAConfig(masking=MaskingConfig(kind="block")), batch=64, peak_lr=5e-5)
+
+
+def paper_random() -> Recipe:
+    """The published random-masking run."""
+    return Recipe(name="paper_random", jepa=JEPAConfig(masking=MaskingConfig(kind="random")), batch=128, peak_lr=2.5e-5)
+
+
+RECIPES: dict[str, Callable[[], Recipe]] = {
+    "demo": demo,
+    "small": small,
+    "paper_block": paper_block,
+    "paper_random": paper_random,
+}
+
+
+def recipe_named(name: str, changes: Mapping[str, object] | None = None) -> Recipe:
+    """The recipe of that name, with fields changed: {"peak_lr": 1e-3, "jepa.encoder.dim": "96"}.
+
+    Values may be text or JSON values; `none` is None. The whole is checked once all are in place. Raises ValueError for
+    a name that there is not, naming those there are; naming the field, for one that there is not, for a value of
+    another type, and for what the recipe's own checks refuse.
+    """
+    if name not in RECIPES:
+        raise ValueError(f"recipe {name!r}: use {', '.join(RECIPES)}")
+    values = RECIPES[name]().to_dict()
+    for path, value in (changes or {}).items():
+        _assign(Recipe, values, path, path.split("."), value if isinstance(value, str) else json.dumps(value))
+    return Recipe.from_dict(values)
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """Fields that differ between two recipes' dictionaries, as `jepa.encoder.dim: 96 -> 192`."""
+    changed: list[str] = []
+    for name in dict.fromkeys([*before, *after]):
+        old, new = before.get(name), after.get(name)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            changed += [f"{name}.{inner}" for inner in differences(old, new)]
+        elif old != new:
+            changed.append(f"{name}: {old!r} -> {new!r}")
+    return changed
+
+
+def _assign(cls: type, values: dict[str, Any], path: str, names: list[str], text: str) -> None:
+    hints = get_type_hints(cls)
+    name, *inner = names
+    if name not in hints:
+        raise ValueError(f"{path}: {cls.__name__} has no field {name!r}: use {', '.join(hints)}")
+    if is_dataclass(hints[name]) != bool(inner):
+        raise ValueError(f"{path}: name a field {'inside it' if not inner else 'without parts'}, by dots")
+    if inner:
+        _assign(hints[name], values[name], path, inner, text)
+    else:
+        values[name] = _parse(hints[name], path, text)
+
+
+def _parse(hint: Any, path: str, text: str) -> Any:
+    if get_origin(hint) in (Union, types.UnionType):
+        if text.lower() in ("none", "null"):
+            return None
+        hint = next(kind for kind in get_args(hint) if kind is not types.NoneType)
+    try:
+        if hint in (int, float):
+            return hint(text)
+        if get_origin(hint) is tuple:
+            return [float(value) for value in json.loads(text)]
+    except (ValueError, TypeError) as error:
+        kind = (
+            "a list of numbers such as [0.6,0.7]" if get_origin(hint) is tuple else f"a value of type {hint.__name__}"
+        )
+        raise ValueError(f"{path}={text!r}: use {kind}") from error
+    return text  # a choice of words; the class checks it
