@@ -130,7 +130,7 @@ def write_result(folder: Path, result: ProbeResult, about: Mapping[str, Any]) ->
         "patient": pa.array(predictions.patient, pa.string()),
         "split": pa.array(predictions.split_N.tolist(), pa.string()),
         "y": pa.array(list(predictions.y_NC), pa.list_(pa.bool_())),
-        "score": pa.array(list(predictions.score_NC), pa.list_(pa.float32())),
+        "score": pa.array(list(predictions.score_NC), pa.list_(pa.float64())),
     }
     write_table(folder / PREDICTIONS_FILE, pa.table(columns))
     write_table(folder / ROC_FILE, roc_table(result))
@@ -149,7 +149,7 @@ def load_result(folder: Path) -> ProbeResult:
         patient=tuple(table.column("patient").to_pylist()),
         split_N=np.asarray(table.column("split").to_pylist(), dtype="<U10"),
         y_NC=np.asarray(table.column("y").to_pylist(), dtype=bool),
-        score_NC=np.asarray(table.column("score").to_pylist(), dtype=np.float32),
+        score_NC=np.asarray(table.column("score").to_pylist(), dtype=np.float64),
     )
     return _result(stored, _scores(stored["scores"]), predictions)
 

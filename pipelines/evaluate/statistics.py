@@ -139,7 +139,7 @@ def paired_difference(
     low, high = _percentiles(difference_R, confidence)
     # Plus one in numerator and denominator: a bootstrap of R resamples cannot show a p below 1 / (R + 1).
     tail = min(np.count_nonzero(difference_R <= 0), np.count_nonzero(difference_R >= 0))
-    p_value = min(1.0, 2 * (tail + 1) / (len(difference_R) + 1))
+    p_value = min(1.0, 2 * (int(tail) + 1) / (len(difference_R) + 1))
     return PairedDifference(value=value, low=low, high=high, p_value=p_value)
 
 
