@@ -78,7 +78,7 @@ class SimulatedECG:
 
 @dataclass(frozen=True, kw_only=True)
 class Body:
-    """What stays with a person: sex, age (in deviations from the usual), how the heart lies, how it reaches the leads."""
+    """What stays with a person: sex, age (in deviations from usual), the heart's position, its field at the leads."""
 
     sex: Sex
     years: float
@@ -148,12 +148,13 @@ def twelve_leads(x_8T: np.ndarray) -> np.ndarray:
 
 
 def draw_body(rng: np.random.Generator) -> Body:
-    """Sex and anatomy: the heart turned about three axes, its strength, electrodes misplaced, chest walls that differ."""
+    """Sex and anatomy: the heart turned about three axes, its strength, misplaced electrodes, unlike chest walls."""
     sex = cast(Sex, str(rng.choice(("male", "female"))))
     years = rng.normal(0, 1)
     # Frontal axis further left with age; then transition zone; then tilt.
-    frontal, horizontal, sagittal = np.deg2rad(rng.normal((-5 * years - 2, 0, 0), (18, 13, 8)))
-    strength = (0.90 if sex == "female" else 1.05) * rng.lognormal(0, 0.20)
+    turns = rng.normal((6 - 5 * years, 0, 0), (14, 12, 8))
+    frontal, horizontal, sagittal = np.deg2rad(np.clip(turns, (-22, -26, -18), (34, 26, 18)))
+    strength = (0.90 if sex == "female" else 1.05) * np.clip(rng.lognormal(-0.05, 0.17), 0.65, 1.25)
     turn_33 = strength * _rotation(2, frontal) @ _rotation(1, horizontal) @ _rotation(0, sagittal)
     # Chest electrodes sit up to half a place beside where they belong.
     place_6 = np.clip(np.arange(6) + rng.normal(0, 0.18) + rng.normal(0, 0.08, 6), -0.4, 5.4)

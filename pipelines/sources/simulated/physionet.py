@@ -78,6 +78,7 @@ def write_chapman(tree: Tree, sizes: Sequence[int], seed: int, tick: Tick) -> No
                 file=f"{name}.mat",
                 layout="16+24",
                 gains=["1000/mV"] * 12,
+                stamp="23-Mar-2021 20:20:47",
                 comments=comments,
             )
             _write_record(tree, "chapman", folder, name, x_LT, text, defect)
@@ -227,8 +228,9 @@ def damaged(x_LT: np.ndarray, defect: Defect | None) -> np.ndarray:
 def _damaged_header(text: str, name: str, defect: Defect | None) -> str:
     """The header with a defect that lies in the header."""
     if defect is Defect.MERGED_RECORD_LINE:
-        # JS01052.hea as published: `JS01052 12 500 5000`, then the rest of the first signal line after `10`.
-        return text.replace(f"\n{name}.mat 16+24 10", "", 1)
+        # JS01052.hea as published: the record line's numbers, then the rest of the first signal line.
+        first, rest = text.split(f"\n{name}.mat 16+24 10", 1)
+        return " ".join(first.split(" ")[:4]) + rest
     if defect is Defect.CHECKSUM_WRONG:
         lines = text.split("\n")
         fields = lines[2].split(" ")

@@ -137,7 +137,7 @@ def _healthy(rng: np.random.Generator) -> Morphology:
         )
         for wave, spread in ((_P, 0.008), (_QRS, 0.06))
     )
-    t = _T * rng.lognormal(-0.05, 0.35) + rng.normal(0, 0.05, 3)
+    t = _T * rng.lognormal(-0.10, 0.45) + rng.normal(0, 0.05, 3)
     return Morphology(
         p=p.lasting(_within(rng, 0.100, 0.009, 0.078, 0.122)),
         pr_s=_within(rng, 0.156, 0.019, 0.118, 0.196),
@@ -214,8 +214,8 @@ def _inferior_infarction(rng: np.random.Generator, beat: Morphology) -> Morpholo
 def _st_t_change(rng: np.random.Generator, beat: Morphology) -> Morphology:
     """ST depressed and T flat or inverted over the left ventricle, each more or less."""
     apex = np.array((0.72, 0.45, -0.53))
-    depressed = rng.uniform(0.04, 0.20)
-    return replace(beat, st=beat.st * 0.3 - apex * depressed, t=beat.t * rng.uniform(-0.6, 0.45))
+    depressed = rng.uniform(0.0, 0.17)
+    return replace(beat, st=beat.st * 0.3 - apex * depressed, t=beat.t * rng.uniform(-0.6, 0.6))
 
 
 def _hypertrophy(rng: np.random.Generator, beat: Morphology) -> Morphology:
