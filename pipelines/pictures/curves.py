@@ -27,7 +27,7 @@ def loss_curve(metrics: Sequence[Mapping[str, float]], title: str = "Pretraining
     """A training's metrics lines as PNG: the loss, and small panels for what shows a collapse before the loss does.
 
     metrics: lines with `step` and any of `loss`, `validation_loss`, `learning_rate`, `embedding_std`, `target_std`,
-    `embedding_rank`; a line without one of them leaves its curve alone. Raises ValueError where no line has a loss.
+    `effective_rank`; a line without one of them leaves its curve alone. Raises ValueError where no line has a loss.
     """
     if not any("loss" in line for line in metrics):
         raise ValueError("metrics hold no line with a loss: train at least one step")
@@ -40,7 +40,7 @@ def loss_curve(metrics: Sequence[Mapping[str, float]], title: str = "Pretraining
     panels = right.subplots(3, 1, sharex=True)
     _plot(panels[0], metrics, {"embedding_std": "student", "target_std": "teacher"})
     _name(panels[0], "Spread over records (std)")
-    _plot(panels[1], metrics, {"embedding_rank": "student"}, legend=False)
+    _plot(panels[1], metrics, {"effective_rank": "student"}, legend=False)
     _name(panels[1], "Effective rank of embeddings")
     _plot(panels[2], metrics, {"learning_rate": "learning rate"}, legend=False)
     _name(panels[2], "Learning rate", "step")

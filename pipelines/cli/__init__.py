@@ -1,0 +1,271 @@
+"""`ecg`: for people who are not in the UI. Results go to stdout, progress and complaints to stderr.
+
+Exit codes: 0 done; 1 something was refused, and said so in one line; 2 the command was not understood.
+"""
+
+# What a command needs is imported inside it: `ecg --help` answers at once, without torch or pyarrow.
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from pipelines.cli.embedding import Embedded, Unreadable
+    from pipelines.home import Home
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_SIZES = {
+    "small": {
+        "chapman": (20,),
+        "code15": (20,),
+        "ptbxl": (40,),
+        "cpsc2018": (9, 9),
+        "georgia": (10,),
+        "ludb": 5,
+    },
+    "demo": {},
+}
+
+
+class _Commands(click.Group):
+    """A user's mistake (ValueError) and a fault of a file (OSError) are one line and exit code 1, not a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise  # `ecg sources | head`: click ends in silence
+        except (ValueError, OSError) as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="ecg-foundry", prog_name="ecg")
+def main() -> None:
+    """ECG Foundry: from raw 12-lead ECGs to a pretrained encoder.
+
+    The data home is ECG_HOME, or ./var. `make demo` fills it and `make ui` shows it.
+    """
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table, with citations and partitions.")
+def sources(as_json: bool) -> None:
+    """List the data sets: what there is, and what of it is in the data home.
+
+    \b
+    ecg sources
+    ecg sources --json | jq '.[] | {name, kept}'
+    """
+    from pipelines.cli.listing import sources_here
+    from pipelines.home import Home
+
+    home = Home.default()
+    states = sources_here(home.workspace())
+    if as_json:
+        click.echo(json.dumps([state.to_dict() for state in states], indent=1))
+        return
+    from rich.table import Table
+
+    table = Table("source", "data set", "role", "licence", "downloaded", "harmonized", "ECGs kept", box=None)
+    for column in table.columns[4:]:
+        column.justify = "right"
+    for state in states:
+        source, all_ = state.source, len(state.source.partitions)
+        table.add_row(
+            source.name,
+            f"{source.title} {source.version}",
+            source.role.value,
+            source.licence,
+            f"{len(state.downloaded)} of {all_}",
+            f"{len(state.harmonized)} of {all_}",
+            f"{state.kept:,} of {state.entered:,}" if state.harmonized else "-",
+        )
+    console = _console()
+    console.print(table)
+    console.print(f"\nPartitions and ECGs in {home.workspace().root}, from {_place(home)}.")
+
+
+@main.command()
+@click.argument("file", type=_FILE)
+@click.option(
+    "--record", "record_id", metavar="ID", help="Which record of a file that holds several (a CODE-15% part)."
+)
+@click.option(
+    "--png", type=click.Path(dir_okay=False, writable=True, path_type=Path), help="Draw it on ECG paper into this file."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of lines.")
+def inspect(file: Path, record_id: str | None, png: Path | None, as_json: bool) -> None:
+    """Say what is read from an ECG FILE, and whether harmonization keeps it.
+
+    FILE is a WFDB record (its .hea, .mat or .dat) or a part of CODE-15% (.zip, with exams.csv beside it). Exit code 1
+    where the record is refused; its reason is the last line.
+
+    \b
+    ecg inspect JS00001.hea
+    ecg inspect 00001_hr.dat --png 00001.png
+    ecg inspect exams_part0.zip --record 102780
+    """
+    from pipelines.cli.inspection import inspect_file
+
+    found = inspect_file(file, record_id)
+    if as_json:
+        click.echo(json.dumps(found.to_dict(), indent=1))
+    else:
+        for name, text in found.lines():
+            click.echo(f"{name:<18}{text}")
+    if png is not None and found.record is not None:
+        from pipelines.pictures.ecg_paper import ecg_paper
+        from pipelines.stage import write_atomically
+
+        record = found.record
+        about = [f"{record.age:g} years" if record.age is not None else "", record.sex or "", ", ".join(record.labels)]
+        caption = "   ".join(part for part in about if part)
+        picture = ecg_paper(record.signal_LT, record.leads, record.rate, record.record_id, caption=caption)
+        write_atomically(png, picture)
+        click.echo(f"drawn in {png}", err=True)
+    if found.refused is not None:
+        sys.exit(1)
+
+
+@main.command()
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=_FILE)
+@click.option(
+    "--model",
+    default="models:/ecg-encoder@champion",
+    show_default=True,
+    help="An MLflow model URI; in the store of MLFLOW_TRACKING_URI, or the data home's own.",
+)
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    help="Table to write: OUT.parquet (embedding as a list) or OUT.csv (columns e0, e1, ...).",
+)
+def embed(files: tuple[Path, ...], model: str, output: Path) -> None:
+    """Embed ECG FILEs with a released encoder: one row a record.
+
+    A record that cannot be embedded is named on stderr and counted; the others are written, and the exit code is 1.
+
+    \b
+    ecg embed records/*.hea -o embeddings.parquet
+    ecg embed exams_part0.zip --model models:/ecg-encoder/3 -o embeddings.csv
+    """
+    if output.suffix not in (".parquet", ".csv"):
+        raise click.BadParameter("give a name that ends in .parquet or .csv", param_hint="--output")
+    from pipelines.cli.embedding import Embedded, embed_files, write_embeddings
+
+    encoder = _pull(model)
+    embedded: list[Embedded] = []
+    failed: list[Unreadable] = []
+    with _progress() as progress:
+        task = progress.add_task("embedding", total=len(files))
+        done: set[str] = set()
+        for item in embed_files(files, lambda r: encoder.embed(r.signal_LT, leads=r.leads, rate=r.rate)):
+            if isinstance(item, Embedded):
+                embedded.append(item)
+            else:
+                failed.append(item)
+                progress.console.print(f"{item.file} {item.record_id}: {item.why}", markup=False, soft_wrap=True)
+            done.add(item.file)
+            progress.update(task, completed=len(done), description=f"{len(embedded)} embedded, {len(failed)} refused")
+    if embedded:
+        write_embeddings(output, embedded)
+        click.echo(f"{len(embedded)} embeddings of {len(embedded[0].embedding_D)} numbers in {output}")
+    if failed:
+        kept = "" if embedded else "; nothing was written"
+        raise click.ClickException(f"{len(failed)} records or files could not be embedded{kept}")
+
+
+@main.command()
+@click.argument("folder", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--seed", default=0, show_default=True, help="The same seed and size give the same bytes.")
+@click.option(
+    "--size", type=click.Choice(tuple(_SIZES)), default="demo", show_default=True, help="How many ECGs are written."
+)
+def simulate(folder: Path, seed: int, size: str) -> None:
+    """Write a mirror of all sources into DIR, in their native layouts, filled with simulated ECGs.
+
+    \b
+    ecg simulate /tmp/mirror --size small
+    make demo MIRROR=/tmp/mirror
+    """
+    from pipelines.sources.simulated import MirrorSizes, write_mirror
+
+    with _progress() as progress:
+        tasks: dict[str, Any] = {}
+
+        def report(source: str, written: int, total: int) -> None:
+            if source not in tasks:
+                tasks[source] = progress.add_task(source, total=total)
+            progress.update(tasks[source], completed=written)
+
+        summary = write_mirror(folder, seed=seed, sizes=MirrorSizes(**_SIZES[size]), progress=report)
+    told = ", ".join(f"{name} {count:,}" for name, count in summary.records.items())
+    click.echo(
+        f"{sum(summary.records.values()):,} simulated ECGs in {summary.path} ({summary.bytes / 1e6:.0f} MB): {told}"
+    )
+
+
+@main.command()
+@click.argument("place", required=False)
+def mirror(place: str | None) -> None:
+    """Show where ECGs come from, or set it: PLACE is a folder, a base URL, or `hosts` for the true addresses.
+
+    What is set here holds for the UI and for later commands. A folder holds physionet.org/ or zenodo.org/ as
+    `wget -r` leaves them.
+
+    \b
+    ecg mirror
+    ecg mirror /data/ecg-mirror
+    ecg mirror hosts
+    """
+    from pipelines.home import Home
+
+    home = Home.default()
+    if place is not None:
+        home.set_mirror(place)
+    click.echo(f"ECGs come from {_place(home)}; products are in {home.workspace().root}")
+
+
+def _place(home: Home) -> str:
+    return "the true hosts" if home.mirror is None else f"the mirror {home.mirror}"
+
+
+def _pull(uri: str) -> Any:
+    """The model, from the home's store. A store that is not there is not made, but missed."""
+    from pipelines.home import Home
+    from pipelines.tracking import Tracking
+
+    home = Home.default()
+    tracking = Tracking(uri=home.tracking_uri, artifact_root=home.artifact_root)
+    database = tracking.uri.removeprefix("sqlite:///")
+    if database != tracking.uri and not Path(database).is_file():
+        raise ValueError(f"no models here: {database} is not there; run `make demo`, or set MLFLOW_TRACKING_URI")
+    # After pipelines.tracking, which silences MLflow before it is imported.
+    from ecg_model.serving.pulled import PulledEncoder
+
+    return PulledEncoder(uri, tracking_uri=tracking.uri)
+
+
+def _console() -> Console:
+    """On stdout; where nobody looks, as wide as the table, so that no line is cut."""
+    from rich.console import Console
+
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+
+
+def _progress() -> Progress:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True))

@@ -1,0 +1,90 @@
+"""ECG files on their own, outside any partition, read by the readers that the sources use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.records import Drop, Record, RecordError
+from pipelines.sources.challenge import GAIN, challenge_record
+from pipelines.sources.code15 import read_part
+from pipelines.sources.ludb import ludb_record
+from pipelines.wfdb_files import GAINS, Header, WfdbRecord, parse_header, read_wfdb
+
+WFDB = (".hea", ".mat", ".dat")
+PART = ".zip"
+EXAMS = "exams.csv"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one record of a file gave. form: how it was read; units: how its numbers became millivolt."""
+
+    item: Record | Drop
+    form: str
+    units: str = ""
+
+
+def read_file(path: Path) -> Iterator[Reading]:
+    """The record of a WFDB header or signal file, or all of a part of CODE-15%, which has exams.csv beside it.
+
+    A record that cannot be read is a Drop with its reason. Raises ValueError for a file of another kind, and where a
+    part or its table cannot be used.
+    """
+    suffix = path.suffix.lower()
+    if suffix in WFDB:
+        yield _read_wfdb(path.with_suffix(".hea"))
+    elif suffix == PART:
+        for item in read_part(path, path.with_name(EXAMS)):
+            yield Reading(item, "CODE-15% part", "float, millivolt by its authors' word")
+    else:
+        raise ValueError(
+            f"{path}: files of this kind are not read; give a WFDB record ({', '.join(WFDB)}) or a part of CODE-15% "
+            f"(exams_part<n>{PART} with {EXAMS} beside it)"
+        )
+
+
+def _read_wfdb(header: Path) -> Reading:
+    """A record in the form of the collection that its comments tell; what a PTB-XL table knows is not in the file."""
+    form = "WFDB"
+    try:
+        if not header.is_file():
+            raw = read_wfdb(header)  # whose RecordError says so
+        else:
+            found = parse_header(header.read_text("utf-8", "replace"), header.stem)
+            form = f"WFDB, {_collection(found)}"
+            raw = read_wfdb(header, gains=GAIN if _is_challenge(found) else GAINS)
+        return Reading(_record(raw), form, _units(raw))
+    except RecordError as error:
+        return Reading(error.drop(header.stem), form)
+
+
+def _is_challenge(header: Header) -> bool:
+    return any(line.lower().startswith("dx") for line in header.comments)
+
+
+def _is_ludb(header: Header) -> bool:
+    return any(line.startswith("<diagnoses>") for line in header.comments)
+
+
+def _collection(header: Header) -> str:
+    if _is_challenge(header):
+        return "Challenge header"
+    return "LUDB header" if _is_ludb(header) else "header without patient data"
+
+
+def _record(raw: WfdbRecord) -> Record:
+    return ludb_record(raw) if _is_ludb(raw.header) else challenge_record(raw)
+
+
+def _units(raw: WfdbRecord) -> str:
+    """The gains in ADC units a millivolt, and the baselines where there are any."""
+    gains = sorted({signal.gain for signal in raw.header.signals})
+    baselines = sorted({signal.baseline for signal in raw.header.signals})
+    text = f"{_span(gains)} units a millivolt, 16 bit"
+    return text if baselines == [0] else f"{text}, baseline {_span(baselines)}"
+
+
+def _span(values: list[float] | list[int]) -> str:
+    return f"{values[0]:g}" if len(values) == 1 else f"{values[0]:g} to {values[-1]:g}"
