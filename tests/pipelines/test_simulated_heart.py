@@ -8,9 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import find_peaks
 
+from ecg_model.signal import LEADS_12
+from pipelines.labels import CPSC2018_CLASSES, PTBXL_SUPERCLASSES
 from pipelines.sources.simulated import Beat, Diagnosis, simulate
 from pipelines.sources.simulated.diagnosis import CODES, conflict, draw_diagnoses
-from pipelines.sources.simulated.heart import LEADS_12
+from pipelines.sources.simulated.heart import draw_body, stream
 
 NARROW = [d for d in Diagnosis if d not in (Diagnosis.LBBB, Diagnosis.RBBB, Diagnosis.VENTRICULAR_PREMATURE)]
 II = LEADS_12.index("II")
@@ -44,9 +46,7 @@ def test_r_times_and_rate_are_where_a_peak_finder_sees_them_in_lead_two(diagnosi
 def test_r_times_are_the_largest_spatial_magnitude_near_them(diagnosis):
     ecg = simulate(3, diagnosis=diagnosis, noise=0, rate=1000)
     # The dipole, back from the leads by least squares.
-    from pipelines.sources.simulated.heart import _stream, draw_body
-
-    body = draw_body(_stream(3, 0))
+    body = draw_body(stream(3, 0))
     independent = [LEADS_12.index(lead) for lead in ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")]
     dipole_3T = np.linalg.lstsq(body.field_83, ecg.signal_LT[independent].astype(float), rcond=None)[0]
     size_T = np.linalg.norm(dipole_3T, axis=0)
@@ -213,8 +213,6 @@ def test_drawn_diagnoses_can_be_together_and_all_occur():
 
 
 def test_codes_are_those_of_the_probes_tasks():
-    from pipelines.labels import CPSC2018_CLASSES, PTBXL_SUPERCLASSES
-
     cpsc = {code for c in CPSC2018_CLASSES for code in c.codes}
     assert {codes.cpsc for codes in CODES.values()} - {None} == cpsc
     classes = {c.name: set(c.codes) for c in PTBXL_SUPERCLASSES}

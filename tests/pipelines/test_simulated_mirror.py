@@ -15,9 +15,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ecg_model.signal import LEADS_12
+from pipelines.labels import CPSC2018_CLASSES
 from pipelines.sources.simulated import Defect, MirrorSizes, ensure_mirror, simulate, write_mirror
-from pipelines.sources.simulated.heart import LEADS_12
-from pipelines.sources.simulated.wfdb_files import checksum
+from pipelines.sources.simulated.wfdb_files import annotation_bytes, checksum
 
 with warnings.catch_warnings():
     # wfdb 4.3 under pandas 3.1, at its import and where it reads annotations.
@@ -208,8 +209,6 @@ def test_annotations_are_the_truth(mirror, lead):
 
 
 def test_annotation_bytes_are_those_that_wfdb_writes(tmp_path):
-    from pipelines.sources.simulated.wfdb_files import annotation_bytes
-
     samples = np.array([641, 664, 690, 773, 840, 887, 3000, 3040, 3100])
     symbols = list("(N)(t)(p)")
     wfdb.wrann("x", "i", samples, symbols, write_dir=str(tmp_path))
@@ -247,8 +246,6 @@ def test_code15_parts_table_and_api(mirror):
 
 def test_cpsc2018_folders_lengths_and_codes(mirror):
     root = mirror.path / FILES / "challenge-2020/1.0.2/training/cpsc_2018"
-    from pipelines.labels import CPSC2018_CLASSES
-
     codes = {code for c in CPSC2018_CLASSES for code in c.codes}
     for path in headers(root):
         header = wfdb.rdheader(str(path.with_suffix("")))

@@ -8,6 +8,7 @@ from typing import cast
 
 import numpy as np
 
+from ecg_model.signal import LEADS_12, derived_leads
 from pipelines.records import Sex
 from pipelines.sources.simulated.diagnosis import Diagnosis, checked, draw_diagnoses
 from pipelines.sources.simulated.noise import NoiseLevels, draw_levels, draw_noise
@@ -20,8 +21,6 @@ from pipelines.sources.simulated.waves import (
     draw_morphology,
     ventricular_premature,
 )
-
-LEADS_12 = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 
 # Dower, Machado & Osborne, "On deriving the electrocardiogram from vectorcardiographic leads" (Clin Cardiol 1980):
 # the leads I, II, V1..V6 from Frank's x (left), y (feet), z (back).
@@ -108,9 +107,9 @@ def simulate(
         raise ValueError(f"seconds={seconds}: use 5 to 600")
     if not noise >= 0:
         raise ValueError(f"noise={noise}: use 0 (none), 1 (usual) or more")
-    rng = _stream(seed, 1)
+    rng = stream(seed, 1)
     diagnoses = draw_diagnoses(rng) if diagnosis is None else checked(diagnosis)
-    body = draw_body(_stream(seed if person is None else person, 0))
+    body = draw_body(stream(seed if person is None else person, 0))
     morphology = draw_morphology(rng, diagnoses).turned(body.turn_33)
     kinds = {
         Beat.CONDUCTED: morphology,
@@ -125,11 +124,11 @@ def simulate(
         dipole_3T += _fibrillatory_waves(rng, rate, samples)
     signal_8T = (body.field_83 @ dipole_3T).astype(np.float32)
     if noise > 0:
-        disturbed = _stream(seed, 2)
+        disturbed = stream(seed, 2)
         signal_8T += draw_noise(disturbed, levels, breath_hz=rhythm.breath[0], rate=rate, samples=samples)
     return _with_truth(
         truth,
-        signal_LT=twelve_leads(signal_8T),
+        signal_LT=np.concatenate([signal_8T[:2], derived_leads(signal_8T[:2]), signal_8T[2:]]),
         rate=float(rate),
         seconds=seconds,
         diagnoses=diagnoses,
@@ -138,13 +137,6 @@ def simulate(
         pr_s=None if morphology.p is None else morphology.pr_s,
         noise=levels,
     )
-
-
-def twelve_leads(x_8T: np.ndarray) -> np.ndarray:
-    """I, II, V1..V6 -> twelve leads by Einthoven's law and Goldberger's definitions."""
-    one, two = x_8T[0], x_8T[1]
-    limb_6T = np.stack([one, two, two - one, -(one + two) / 2, one - two / 2, two - one / 2])
-    return np.concatenate([limb_6T, x_8T[2:]])
 
 
 def draw_body(rng: np.random.Generator) -> Body:
@@ -166,7 +158,7 @@ def draw_body(rng: np.random.Generator) -> Body:
     return Body(sex=sex, years=years, turn_33=turn_33, field_83=field_83)
 
 
-def _stream(seed: Seed, purpose: int) -> np.random.Generator:
+def stream(seed: Seed, purpose: int) -> np.random.Generator:
     """Independent generators of one seed, one a purpose."""
     parts = (seed,) if isinstance(seed, int) else tuple(seed)
     return np.random.default_rng((*parts, purpose))

@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from ecg_model.signal import LEADS_12
 from pipelines.sources.simulated.diagnosis import CODES, PREVALENCE, RHYTHMS, Diagnosis, draw_diagnoses
-from pipelines.sources.simulated.heart import LEADS_12, SimulatedECG, simulate
+from pipelines.sources.simulated.heart import SimulatedECG, simulate
 from pipelines.sources.simulated.tree import NOTICE, Defect, Tree, spread
 from pipelines.sources.simulated.wfdb_files import INVALID, annotation_bytes, dat_bytes, digital, header, mat_bytes
 

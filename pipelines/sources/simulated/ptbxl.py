@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy.signal import resample_poly
 
+from ecg_model.signal import LEADS_12
 from pipelines.sources.simulated.diagnosis import CODES, RHYTHMS, Diagnosis, draw_diagnoses
-from pipelines.sources.simulated.heart import LEADS_12, SimulatedECG, simulate
+from pipelines.sources.simulated.heart import SimulatedECG, simulate
 from pipelines.sources.simulated.physionet import damaged
 from pipelines.sources.simulated.rhythm import Beat
 from pipelines.sources.simulated.tree import NOTICE, Defect, Tree, spread
