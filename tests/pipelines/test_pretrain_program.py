@@ -1,25 +1,33 @@
-"""`python -m pipelines.pretrain` as people and machines start it: killed, stopped, damaged, refused, and gone on from."""
+"""`python -m pipelines.pretrain` in processes of its own: killed, stopped, damaged, refused, and gone on from."""
 
 from __future__ import annotations
 
+import io
 import json
+import logging
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
+from dagster_pipes import DAGSTER_PIPES_CONTEXT_ENV_VAR, DAGSTER_PIPES_MESSAGES_ENV_VAR, encode_param
 
 from ecg_model.encoder import load_encoder
 from ecg_model.signal import LEADS
 from pipelines.corpus import CorpusConfig, materialize_corpus
 from pipelines.harmonize import harmonize
+from pipelines.pretrain.__main__ import main
+from pipelines.pretrain.recipes import recipe_named
 from pipelines.quality import QualityLimits
 from pipelines.records import Record
 from pipelines.stage import Workspace
@@ -63,6 +71,21 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return root, materialize_corpus(workspace, CorpusConfig(validation_share=0.2)).path
 
 
+def in_this_process(arguments: Sequence[str]) -> tuple[int, str]:
+    """The program's exit code and what it says; what it sets for its process is undone."""
+    root, signals, said = logging.getLogger(), (signal.SIGTERM, signal.SIGINT), io.StringIO()
+    before = root.handlers[:], root.level, [signal.getsignal(number) for number in signals]
+    root.handlers = []  # those of pytest: the program closes what it finds
+    try:
+        with redirect_stderr(said), patch.dict(os.environ, environment(), clear=True):
+            code = main(arguments)
+    finally:
+        root.handlers, root.level = before[0], before[1]
+        for number, handler in zip(signals, before[2], strict=True):
+            signal.signal(number, handler)
+    return code, said.getvalue()
+
+
 class Program:
     """The command line of a tiny run into one folder."""
 
@@ -77,6 +100,9 @@ class Program:
     def run(self, *options: str, **changes: object) -> subprocess.CompletedProcess[str]:
         command = self.command("--checkpoint-every", "3", *options, **changes)
         return subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
+
+    def here(self, **changes: object) -> tuple[int, str]:
+        return in_this_process(self.command(**changes)[3:])
 
     def interrupted(self, number: int, steps: int) -> tuple[int, str]:
         """Start it, send it a signal once it has logged `steps`, and return its exit code and what it said."""
@@ -95,10 +121,13 @@ class Program:
         lines = self.metrics()
         return int(lines[-1]["step"]) if lines else 0
 
+    @property
+    def metrics_file(self) -> Path:
+        return self.out / "aside" / "metrics.jsonl"
+
     def metrics(self) -> list[dict[str, float]]:
-        path = self.out / "aside" / "metrics.jsonl"
-        whole = path.read_bytes().rpartition(b"\n")[0].splitlines() if path.is_file() else []
-        return [json.loads(line) for line in whole]
+        text = self.metrics_file.read_bytes() if self.metrics_file.is_file() else b""
+        return [json.loads(line) for line in text.rpartition(b"\n")[0].splitlines()]
 
     def checkpoints(self) -> list[Path]:
         return sorted((self.out / "aside" / "checkpoints").glob("step-*.safetensors"))
@@ -153,27 +182,135 @@ def test_a_run_leaves_its_products_and_the_newest_two_checkpoints(whole: Program
     )
 
 
-@pytest.mark.parametrize(("number", "steps"), [(signal.SIGKILL, 1), (signal.SIGKILL, 23), (signal.SIGTERM, 11)])
-def test_a_run_that_was_interrupted_ends_with_the_same_bytes(
-    home: tuple[Path, Path], whole: Program, tmp_path: Path, number: int, steps: int
+def same(program: Program, whole: Program) -> None:
+    """Products, metrics and all tensors of the last checkpoint are equal to the bit."""
+    assert products(program.out) == products(whole.out)
+    assert lasting(program.metrics()) == lasting(whole.metrics())
+    theirs, ours = (tensors_of(one.checkpoints()[-1]) for one in (whole, program))
+    assert len(theirs) > 1000
+    assert ours == theirs
+
+
+def tensors_of(checkpoint: Path) -> bytes:
+    """All after the header of a safetensors file; the header also holds the seconds."""
+    data = checkpoint.read_bytes()
+    return data[8 + int.from_bytes(data[:8], "little") :]
+
+
+def test_a_run_that_is_killed_and_stopped_ends_with_the_bytes_of_one_that_is_not(
+    home: tuple[Path, Path], whole: Program, tmp_path: Path
 ) -> None:
     program = Program(home, tmp_path)
-    code, said = program.interrupted(number, steps)
-    assert not (tmp_path / "encoder.safetensors").exists()
-    if number == signal.SIGTERM:
-        assert code == 128 + signal.SIGTERM
-        stopped_at = int(re.findall(r"stopped at step (\d+)", said)[0])
-        assert program.step(program.checkpoints()[-1]) == stopped_at
-    else:
-        assert code == -signal.SIGKILL
+    assert program.interrupted(signal.SIGKILL, 7)[0] == -signal.SIGKILL
+    assert not products(tmp_path)
+    with program.metrics_file.open("a") as stream:
+        stream.write('{"step": 39, "lo')  # a line that a kill cut short
+    code, said = program.interrupted(signal.SIGTERM, 23)
+    assert code == 128 + signal.SIGTERM
+    assert "going on from step" in said
+    stopped_at = int(re.findall(r"stopped at step (\d+)", said)[0])
+    assert program.step(program.checkpoints()[-1]) == stopped_at
     again = program.run()
     assert again.returncode == 0, again.stderr
-    assert products(tmp_path) == products(whole.out)
-    assert lasting(program.metrics()) == lasting(whole.metrics())
-    theirs, ours = whole.checkpoints()[-1].read_bytes(), program.checkpoints()[-1].read_bytes()
-    assert len(theirs) and tensors_of(ours) == tensors_of(theirs)
+    assert f"going on from step {stopped_at}" in again.stderr
+    same(program, whole)
 
 
-def tensors_of(checkpoint: bytes) -> bytes:
-    """All after the header of a safetensors file, which holds the seconds."""
-    return checkpoint[8 + int.from_bytes(checkpoint[:8], "little") :]
+def test_a_damaged_checkpoint_is_passed_over_aloud(home: tuple[Path, Path], whole: Program, tmp_path: Path) -> None:
+    shutil.copytree(whole.out / "aside", tmp_path / "aside")
+    program = Program(home, tmp_path)
+    newest = program.checkpoints()[-1]
+    flip_a_bit(newest)
+    again = program.run()
+    assert again.returncode == 0, again.stderr
+    assert f"{newest.name} is damaged (its sha256 is not the recorded one)" in again.stderr
+    assert "going on from step 39" in again.stderr
+    same(program, whole)
+
+
+def test_with_all_checkpoints_damaged_it_does_not_begin_again(
+    home: tuple[Path, Path], whole: Program, tmp_path: Path
+) -> None:
+    shutil.copytree(whole.out / "aside", tmp_path / "aside")
+    program = Program(home, tmp_path)
+    for path in program.checkpoints():
+        flip_a_bit(path)
+    for _ in range(2):  # and it stays an error
+        code, said = program.here()
+        assert code == 1
+        assert said.splitlines()[-1].startswith("pretraining: all 2 checkpoints")
+    assert not products(tmp_path)
+
+
+def flip_a_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-100] ^= 1
+    path.write_bytes(data)
+
+
+def test_a_changed_recipe_is_refused_with_the_fields_name(
+    home: tuple[Path, Path], whole: Program, tmp_path: Path
+) -> None:
+    shutil.copytree(whole.out / "aside", tmp_path / "aside")
+    code, said = Program(home, tmp_path).here(**{"peak_lr": 0.03, "jepa.masking.kind": "random"})
+    assert code == 1
+    assert f"peak_lr: {recipe_named('demo').peak_lr} -> 0.03" in said
+    assert "jepa.masking.kind: 'block' -> 'random'" in said
+    assert not products(tmp_path)
+
+
+def test_under_dagster_pipes_it_reports_its_log_and_its_summary(home: tuple[Path, Path], tmp_path: Path) -> None:
+    program, messages = Program(home, tmp_path / "out"), tmp_path / "messages.jsonl"
+    params = {
+        DAGSTER_PIPES_CONTEXT_ENV_VAR: encode_param({"data": {"extras": {}}}),
+        DAGSTER_PIPES_MESSAGES_ENV_VAR: encode_param({"path": str(messages)}),
+    }
+    command = program.command(steps=2)
+    subprocess.run(command, cwd=ROOT, env=environment() | params, capture_output=True, check=True)
+    told = [json.loads(line) for line in messages.read_text().splitlines()]
+    said = [message["params"]["message"] for message in told if message["method"] == "log"]
+    assert any("step 2/2" in line for line in said)
+    (custom,) = [message["params"]["payload"] for message in told if message["method"] == "report_custom_message"]
+    assert custom == json.loads((program.out / "summary.json").read_text())
+
+
+def test_it_starts_with_no_more_than_a_bare_gpu_machine_has() -> None:
+    loaded = "print(*{name.split('.')[0] for name in sys.modules})"
+    code = f"import sys, pipelines.pretrain.recipes; {loaded}; import pipelines.pretrain.__main__; {loaded}"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    recipes, program = (set(line.split()) for line in done.stdout.splitlines())
+    assert not recipes & {"torch", "numpy"}
+    assert {"torch", "zarr", "pyarrow"} <= program
+    assert not program & {"dagster", "dagster_pipes", "mlflow", "pandas", "scipy", "sklearn", "rich", "wfdb", "h5py"}
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--recipe", "huge"], "recipe 'huge': use demo, small, paper_block, paper_random"),
+        (["--set", "lr=1"], "lr: Recipe has no field 'lr': use name, jepa, batch"),
+        (["--set", "batch"], "write FIELD=VALUE"),
+        (["--set", "batch=many"], "batch='many': use a value of type int"),
+        (["--set", "jepa.encoder.dim=97"], "dim=97"),
+        (["--recipe-json", "{"], "Expecting property name"),
+        (["--device", "tpu"], "use auto, cpu, cuda or cuda:N"),
+        (["--device", "cuda:99"], "cuda:99"),
+        (["--corpus", "nowhere"], "nowhere holds no corpus"),
+    ],
+)
+def test_a_mistake_is_one_clear_line(
+    options: list[str], complaint: str, tmp_path: Path, home: tuple[Path, Path]
+) -> None:
+    places = ["--workspace", str(home[0]), "--corpus", str(home[1]), "--out", str(tmp_path / "out"), "--device", "cpu"]
+    code, said = in_this_process([*places, *options])
+    assert code == 1
+    assert complaint in said
+    assert len(said.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_intervals_of_checkpoints_are_steps_or_minutes(capsys: pytest.CaptureFixture[str]) -> None:
+    for text in ("0", "-3", "1.5", "m", "0m", "nanm", "10 minutes"):
+        with pytest.raises(SystemExit):
+            main(["--workspace", "w", "--corpus", "c", "--out", "o", "--checkpoint-every", text])
+        assert f"{text!r}: give steps, such as 500, or minutes, such as 10m" in capsys.readouterr().err

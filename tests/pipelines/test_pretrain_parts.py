@@ -1,0 +1,402 @@
+"""The parts of the training engine: recipes, schedules, order, figures, and what the loop does with them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ecg_model.encoder import load_encoder, random_encoder
+from ecg_model.jepa import JEPA
+from pipelines.pretrain import monitor as monitoring
+from pipelines.pretrain import schedule
+from pipelines.pretrain.checkpoint import Checkpoint, CheckpointFolder, DamagedCheckpoints
+from pipelines.pretrain.data import Corpus, batch_rows, epoch_order, to_millivolt
+from pipelines.pretrain.monitor import Monitor, effective_rank
+from pipelines.pretrain.recipes import RECIPES, Recipe, differences, recipe_named
+from pipelines.pretrain.train import NonFinite, RunConfig, adamw, gradient_norm, train
+
+CPU = torch.device("cpu")
+TINY = recipe_named(
+    "demo",
+    {
+        "jepa.encoder.dim": 16,
+        "jepa.encoder.depth": 2,
+        "jepa.encoder.heads": 2,
+        "jepa.predictor.dim": 8,
+        "jepa.predictor.depth": 1,
+        "jepa.predictor.heads": 2,
+        "batch": 4,
+        "steps": 6,
+        "precision": "fp32",
+    },
+)
+
+
+def corpus(train: int = 10, validation: int = 5) -> Corpus:
+    generator = torch.Generator().manual_seed(0)
+    signal_NLT = torch.randint(-900, 900, (train + validation, 8, 2500), generator=generator, dtype=torch.int16)
+    return Corpus(
+        train_NLT=signal_NLT[:train],
+        validation_NLT=signal_NLT[train:],
+        names=[f"chapman/JS{row:05d}" for row in range(train)],
+        digest="0" * 64,
+    )
+
+
+# --- recipes
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_survive_json_and_have_a_digest_of_their_own(name: str) -> None:
+    recipe = recipe_named(name)
+    assert recipe.name == name
+    again = Recipe.from_dict(json.loads(json.dumps(recipe.to_dict())))
+    assert again == recipe
+    assert again.digest == recipe.digest
+    assert len({recipe_named(other).digest for other in RECIPES}) == len(RECIPES)
+    assert dataclasses.replace(recipe, seed=1).digest != recipe.digest
+
+
+def test_the_paper_recipes_have_the_published_numbers() -> None:
+    block, random = recipe_named("paper_block"), recipe_named("paper_random")
+    for recipe in (block, random):
+        assert (recipe.jepa.encoder.dim, recipe.jepa.encoder.depth, recipe.jepa.encoder.heads) == (768, 12, 16)
+        assert (recipe.jepa.predictor.dim, recipe.jepa.predictor.depth, recipe.jepa.predictor.heads) == (384, 6, 12)
+        assert (recipe.jepa.encoder.input_scale, recipe.jepa.encoder.patch_init_scale) == (1.0, 1.0)
+        assert (recipe.epochs, recipe.warmup_share, recipe.edge_lr, recipe.weight_decay) == (100, 0.05, 1e-6, 0.05)
+        assert (recipe.ema_start, recipe.ema_end) == (0.996, 1.0)
+    assert (block.jepa.masking.kind, block.batch, block.peak_lr) == ("block", 64, 5e-5)
+    assert (random.jepa.masking.kind, random.batch, random.peak_lr) == ("random", 128, 2.5e-5)
+    assert block.total_steps(174_140) == 174_140 * 100 // 64
+
+
+def test_changes_are_parsed_by_the_fields_type_and_checked_together() -> None:
+    changed = recipe_named("demo", {"jepa.encoder.dim": "120", "jepa.encoder.heads": 5, "peak_lr": "2e-3"})
+    assert (changed.jepa.encoder.dim, changed.jepa.encoder.heads, changed.peak_lr) == (120, 5, 0.002)
+    assert recipe_named("demo", {"epochs": 2, "steps": None}) == recipe_named("demo", {"epochs": "2", "steps": "none"})
+    assert recipe_named("demo", {"jepa.masking.ratio": [0.3, 0.5]}).jepa.masking.ratio == (0.3, 0.5)
+    assert recipe_named("demo", {"peak_lr": 1e-3}).digest == recipe_named("demo", {"peak_lr": "0.001"}).digest
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"batch": 0}, "batch=0"),
+        ({"batch": 2.5}, "batch='2.5': use a value of type int"),
+        ({"peak_lr": "nan"}, "peak_lr=nan"),
+        ({"edge_lr": 0.5}, "edge_lr=0.5"),
+        ({"epochs": 3}, "set one of them, the other to none"),
+        ({"steps": None}, "set one of them, the other to none"),
+        ({"warmup_share": 1}, "warmup_share=1.0"),
+        ({"ema_start": 1.1}, "ema_start=1.1"),
+        ({"ema_end": 0.5}, "ema_end=0.5"),
+        ({"precision": "fp8"}, "precision='fp8'"),
+        ({"name": "../up"}, "name='../up'"),
+        ({"seed": -1}, "seed=-1"),
+        ({"jepa.encoder": 3}, "jepa.encoder: name a field inside it"),
+        ({"batch.size": 3}, "batch.size: name a field without parts"),
+        ({"jepa.encoder.width": 3}, "EncoderConfig has no field 'width'"),
+        ({"jepa.masking.ratio": "wide"}, "use a list of numbers"),
+    ],
+)
+def test_a_bad_change_names_its_field(changes: dict[str, object], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint.replace("(", r"\(").replace("[", r"\[")):
+        recipe_named("demo", changes)
+
+
+def test_differences_are_named_by_their_path() -> None:
+    before, after = recipe_named("demo"), recipe_named("demo", {"jepa.encoder.depth": 7, "seed": 3})
+    assert differences(before.to_dict(), before.to_dict()) == []
+    depth = before.jepa.encoder.depth
+    assert differences(before.to_dict(), after.to_dict()) == [f"jepa.encoder.depth: {depth} -> 7", "seed: 0 -> 3"]
+
+
+# --- schedules
+
+
+def test_the_learning_rate_warms_up_and_follows_torchs_cosine() -> None:
+    """Oracle: torch's own schedulers, chained."""
+    total, warmup, peak, edge = 50, 10, 3e-4, 1e-6
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=peak)
+    oracle = torch.optim.lr_scheduler.SequentialLR(
+        optimizer,
+        [
+            torch.optim.lr_scheduler.LinearLR(optimizer, edge / peak, 1.0, total_iters=warmup),
+            torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total - warmup, eta_min=edge),
+        ],
+        milestones=[warmup],
+    )
+    for step in range(total):
+        ours = schedule.learning_rate(step, total=total, warmup=warmup, peak=peak, edge=edge)
+        assert ours == pytest.approx(oracle.get_last_lr()[0], rel=1e-6)
+        optimizer.step()
+        oracle.step()
+
+
+@given(total=st.integers(1, 500), share=st.floats(0, 0.99))
+@settings(deadline=None, max_examples=50)
+def test_schedules_stay_within_their_ends(total: int, share: float) -> None:
+    warmup = round(share * total)
+    rates = [schedule.learning_rate(step, total=total, warmup=warmup, peak=1e-3, edge=1e-6) for step in range(total)]
+    assert all(1e-6 <= rate <= 1e-3 * (1 + 1e-12) for rate in rates)
+    assert np.argmax(rates) == min(warmup, total - 1)
+    momenta = [schedule.momentum(step, total=total, start=0.9, end=1.0) for step in range(total + 1)]
+    assert (momenta[0], momenta[-1]) == (0.9, pytest.approx(1.0))
+    assert momenta == sorted(momenta)
+
+
+# --- order and batches
+
+
+@given(seed=st.integers(0, 2**32 - 1), records=st.integers(1, 40), batch=st.integers(1, 60))
+@settings(deadline=None, max_examples=60)
+def test_every_record_is_seen_once_an_epoch(seed: int, records: int, batch: int) -> None:
+    steps = math.ceil(3 * records / batch)
+    rows = np.concatenate([batch_rows(step, seed=seed, batch=batch, records=records) for step in range(steps)])
+    assert len(rows) == steps * batch
+    for epoch in range(3):
+        assert sorted(rows[epoch * records : (epoch + 1) * records]) == list(range(records))
+
+
+def test_the_order_is_of_seed_and_epoch_alone() -> None:
+    expected = batch_rows(7, seed=5, batch=8, records=100)
+    epoch_order.cache_clear()
+    batch_rows(2, seed=6, batch=8, records=100)
+    np.testing.assert_array_equal(batch_rows(7, seed=5, batch=8, records=100), expected)
+    assert not np.array_equal(epoch_order(5, 0, 100), epoch_order(5, 1, 100))
+    assert not np.array_equal(epoch_order(5, 0, 100), epoch_order(6, 0, 100))
+
+
+def test_batches_are_millivolt() -> None:
+    signal_NLT = corpus().train_NLT
+    rows_B = np.array([3, 1, 3])
+    x_BLT = to_millivolt(signal_NLT, rows_B, CPU)
+    assert x_BLT.dtype == torch.float32
+    np.testing.assert_allclose(x_BLT.numpy(), signal_NLT.numpy()[rows_B] / 1000.0, rtol=1e-6)
+
+
+# --- figures
+
+
+@given(rank=st.integers(1, 12), seed=st.integers(0, 1000))
+@settings(deadline=None, max_examples=30)
+def test_effective_rank_counts_equal_directions(rank: int, seed: int) -> None:
+    """`rank` orthogonal directions of equal strength, each with mean zero: the rank is exactly that."""
+    rng = np.random.default_rng(seed)
+    basis, _ = np.linalg.qr(np.c_[np.ones(40), rng.standard_normal((40, rank))])
+    axes, _ = np.linalg.qr(rng.standard_normal((16, rank)))
+    x_ND = torch.from_numpy(basis[:, 1:] @ axes.T + rng.standard_normal(16))  # an offset changes nothing
+    assert effective_rank(x_ND) == pytest.approx(rank, rel=1e-6)
+
+
+def test_effective_rank_at_its_limits() -> None:
+    assert effective_rank(torch.full((5, 3), 0.1)) == 0.0
+    assert effective_rank(torch.randn(1, 3)) == 0.0
+    assert math.isnan(effective_rank(torch.tensor([[1.0, float("nan")], [0.0, 1.0]])))
+
+
+def test_the_monitor_agrees_with_figures_over_all_records_at_once() -> None:
+    torch.manual_seed(0)
+    model = JEPA(TINY.jepa).train()
+    signal_NLT = corpus(1, 70).validation_NLT  # three batches, the last one short
+    state = torch.get_rng_state()
+    figures = Monitor(signal_NLT, CPU).figures(model, torch.autocast("cpu", enabled=False))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert model.training
+    assert not model.teacher.training
+    x_NLT = to_millivolt(signal_NLT, np.arange(70), CPU)
+    with torch.no_grad():
+        embedding_ND = model.student.eval().embed(x_NLT)
+        targets_NLPD = model.targets(x_NLT)
+    assert figures["embedding_std"] == pytest.approx(embedding_ND.numpy().std(axis=0).mean(), rel=1e-5)
+    assert figures["target_std"] == pytest.approx(targets_NLPD.double().numpy().std(axis=0).mean(), rel=1e-5)
+    assert figures["effective_rank"] == pytest.approx(effective_rank(embedding_ND), rel=1e-3)
+    assert 0 < figures["validation_loss"] < 2
+
+
+def test_the_monitor_takes_evenly_spaced_records_of_many() -> None:
+    many = torch.zeros(1000, 8, 2500, dtype=torch.int16)
+    rows = Monitor(many, CPU)._rows
+    assert len(rows) == monitoring.RECORDS
+    assert (rows[0], rows[-1]) == (0, 999)
+
+
+# --- optimizer
+
+
+def test_weight_decay_is_on_matrices_alone() -> None:
+    model = JEPA(TINY.jepa)
+    decayed, spared = adamw(model, 0.05).param_groups
+    assert (decayed["weight_decay"], spared["weight_decay"]) == (0.05, 0.0)
+    assert all(p.ndim >= 2 for p in decayed["params"])
+    assert all(p.ndim == 1 for p in spared["params"])
+    trained = {id(p) for p in (*model.student.parameters(), *model.predictor.parameters())}
+    assert {id(p) for p in (*decayed["params"], *spared["params"])} == trained
+
+
+def test_the_gradient_norm_is_that_of_one_long_vector() -> None:
+    layer = torch.nn.Linear(3, 2)
+    layer.weight.grad, layer.bias.grad = torch.full((2, 3), 2.0), torch.full((2,), 1.0)
+    assert gradient_norm(layer).item() == pytest.approx(math.sqrt(6 * 4 + 2))
+
+
+# --- the loop
+
+
+def test_training_gives_the_student_and_starts_from_the_random_encoder(tmp_path: Path) -> None:
+    """One step at a learning rate of zero leaves the initial weights: those of `random_encoder` with the same seed."""
+    recipe = dataclasses.replace(TINY, steps=1, edge_lr=0.0, warmup_share=0.9)
+    lines = []
+    summary = train(recipe, corpus(), RunConfig(out=tmp_path, device=CPU), on_log=lambda line, _: lines.append(line))
+    initial = random_encoder(recipe.jepa.encoder, recipe.seed).state_dict()
+    stored = load_encoder(tmp_path / "encoder.safetensors").state_dict()
+    assert all(torch.equal(stored[name], value) for name, value in initial.items())
+    assert summary == json.loads((tmp_path / "summary.json").read_text())
+    assert [line["step"] for line in lines] == [1]
+    assert summary["first"] == summary["last"]
+    assert summary["parameters"]["encoder"] == sum(value.numel() for value in initial.values())
+
+
+def test_the_loss_falls_and_the_teacher_follows(tmp_path: Path) -> None:
+    recipe = dataclasses.replace(TINY, steps=60, peak_lr=3e-3)
+    summary = train(recipe, corpus(), RunConfig(out=tmp_path, device=CPU))
+    assert summary["last"]["loss"] < 0.95 * summary["first"]["loss"]
+    assert summary["last"]["validation_loss"] < 0.95 * summary["first"]["validation_loss"]
+    state = CheckpointFolder(tmp_path / "aside/checkpoints").newest()
+    assert state is not None
+    student, teacher = state.tensors["model.student.patch.weight"], state.tensors["model.teacher.patch.weight"]
+    initial = random_encoder(recipe.jepa.encoder, recipe.seed).patch.weight
+    assert 0 < (teacher - initial).norm() < (student - initial).norm()
+
+
+def test_both_precisions_train(tmp_path: Path) -> None:
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        recipe = recipe_named("demo", {**_changes(TINY), "precision": precision})
+        losses[precision] = train(recipe, corpus(), RunConfig(out=tmp_path / precision, device=CPU))["first"]["loss"]
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.02)
+    assert losses["bf16"] != losses["fp32"]
+
+
+def _changes(recipe: Recipe) -> dict[str, object]:
+    demo = recipe_named("demo").to_dict()
+
+    def leaves(values: dict[str, object], path: str = "") -> dict[str, object]:
+        found: dict[str, object] = {}
+        for name, value in values.items():
+            found |= leaves(value, f"{path}{name}.") if isinstance(value, dict) else {f"{path}{name}": value}
+        return found
+
+    before = leaves(demo)
+    return {name: value for name, value in leaves(recipe.to_dict()).items() if before[name] != value}
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_step_and_records(tmp_path: Path) -> None:
+    bad = corpus(12)
+    recipe = dataclasses.replace(TINY, steps=80, batch=4)  # a log every third step
+    poisoned = dataclasses.replace(bad, train_NLT=_Poisoned(bad.train_NLT, row=7))  # pyright: ignore[reportArgumentType]
+    step = next(s for s in range(9) if 7 in batch_rows(s, seed=recipe.seed, batch=4, records=12))
+    with pytest.raises(NonFinite) as raised:
+        train(recipe, poisoned, RunConfig(out=tmp_path, device=CPU))
+    message = str(raised.value)
+    assert f"loss is nan at step {step + 1}:" in message
+    batch = batch_rows(step, seed=recipe.seed, batch=4, records=12)
+    assert all(bad.names[row] in message for row in batch)
+    assert "chapman/JS00007" in message
+    assert message.count("chapman/") == 4
+    assert not (tmp_path / "encoder.safetensors").exists()
+
+
+class _Poisoned:
+    """Signals of which one row is not a number."""
+
+    device = CPU
+
+    def __init__(self, signal_NLT: torch.Tensor, row: int) -> None:
+        self._signal_NLT = signal_NLT.float()
+        self._signal_NLT[row, 0, 0] = float("nan")
+
+    def __len__(self) -> int:
+        return len(self._signal_NLT)
+
+    def index_select(self, dim: int, rows: torch.Tensor) -> torch.Tensor:
+        return self._signal_NLT.index_select(dim, rows)
+
+
+def test_weights_that_diverge_at_the_last_step_are_not_delivered(tmp_path: Path) -> None:
+    """The loss is of before the update: what the update breaks is seen in the figures of after it."""
+    recipe = dataclasses.replace(TINY, steps=1, warmup_share=0.0)
+    huge = dataclasses.replace(
+        recipe.jepa.encoder,
+        input_scale=1e38,
+    )
+    diverging = dataclasses.replace(recipe, jepa=dataclasses.replace(recipe.jepa, encoder=huge))
+    with pytest.raises(NonFinite, match="at step 1"):
+        train(diverging, corpus(), RunConfig(out=tmp_path, device=CPU))
+    assert not (tmp_path / "encoder.safetensors").exists()
+
+
+def test_another_corpus_is_refused(tmp_path: Path) -> None:
+    train(TINY, corpus(), RunConfig(out=tmp_path, device=CPU))
+    other = dataclasses.replace(corpus(), digest="f" * 64)
+    with pytest.raises(ValueError, match=f"corpus: {'0' * 64} -> {'f' * 64}"):
+        train(TINY, other, RunConfig(out=tmp_path, device=CPU))
+
+
+def test_names_must_fit_the_signals() -> None:
+    with pytest.raises(ValueError, match="names has 1 entries for 10 ECGs"):
+        dataclasses.replace(corpus(), names=["a"])
+
+
+@pytest.mark.parametrize("field", ["checkpoint_steps", "checkpoint_minutes"])
+def test_intervals_are_positive(field: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"{field}=0"):
+        RunConfig(out=tmp_path, device=CPU, **{field: 0})
+
+
+# --- checkpoints
+
+
+def test_checkpoints_come_back_and_the_newest_two_stay(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path / "checkpoints")
+    assert folder.newest() is None
+    for step in (5, 100, 20):
+        tensors = {"a": torch.arange(step), "b": torch.tensor(float(step))}
+        folder.save(Checkpoint(step=step, facts={"of": step}, tensors=tensors))
+    found = folder.newest()
+    assert found is not None
+    assert (found.step, found.facts) == (100, {"of": 100})
+    assert torch.equal(found.tensors["a"], torch.arange(100))
+    stem = "step-000000{:03d}.safetensors"
+    kept = {stem.format(step) for step in (20, 100)}
+    assert {path.name for path in folder.folder.iterdir()} == kept | {f"{name}.sha256" for name in kept}
+
+
+def test_a_damaged_checkpoint_never_costs_the_good_one_before_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = CheckpointFolder(tmp_path)
+    paths = [folder.save(Checkpoint(step=step, facts={}, tensors={"a": torch.arange(step)})) for step in (10, 20)]
+    paths[1].with_name(f"{paths[1].name}.sha256").unlink()
+    found = folder.newest()
+    assert found is not None
+    assert found.step == 10
+    assert "step-000000020.safetensors is damaged (step-000000020.safetensors.sha256 is missing)" in caplog.text
+    folder.save(Checkpoint(step=15, facts={}, tensors={"a": torch.arange(15)}))
+    assert {path.name for path in tmp_path.glob("*.safetensors")} == {
+        "step-000000010.safetensors",
+        "step-000000015.safetensors",
+    }
+    for path in tmp_path.glob("*.safetensors"):
+        path.write_bytes(path.read_bytes()[:-1])
+    for _ in range(2):
+        with pytest.raises(DamagedCheckpoints, match="all 2 checkpoints"):
+            folder.newest()
