@@ -34,10 +34,12 @@ _LISTS = (f"zenodo.org/api/records/{_RECORD}", f"zenodo.org/api/records/{_RECORD
 _PARTITIONS = tuple(str(n) for n in range(18))
 
 RATE = 400.0
+SAMPLES = 4096
 LEADS = ("DI", "DII", "DIII", "AVR", "AVL", "AVF", "V1", "V2", "V3", "V4", "V5", "V6")
 LABELS = ("1dAVb", "RBBB", "LBBB", "SB", "ST", "AF", "normal_ecg")
 _COLUMNS = ("exam_id", "age", "is_male", "patient_id", *LABELS)
 _SEX: dict[str, Sex] = {"True": "male", "False": "female"}
+_MOST_EXAMS = 1_000_000  # a part has 20,001 at most; a damaged file may say anything
 _BLOCK = 64  # exams read at a time: 12 MiB
 
 
@@ -87,12 +89,12 @@ def read_part(archive: Path, table: Path) -> Iterator[Record | Drop]:
     Memory stays at a few blocks whatever the part's size. Raises ValueError where archive or table cannot be used.
     """
     with _extracted(archive) as stream, _opened(stream, archive) as (ids, tracings):
-        ids_N: NDArray[np.int64] = ids[:]
+        ids_N = _rows(ids, slice(None), archive)
         wanted = set(ids_N.tolist())
         rows = {exam: row for row in read_table(table, _COLUMNS) if (exam := _exam_id(row, table)) in wanted}
         for start in range(0, len(ids_N), _BLOCK):
-            block_BTL: NDArray[np.float32] = tracings[start : start + _BLOCK]
-            for exam, x_TL in zip(ids_N[start : start + _BLOCK].tolist(), block_BTL, strict=True):
+            block = slice(start, start + _BLOCK)
+            for exam, x_TL in zip(ids_N[block].tolist(), _rows(tracings, block, archive), strict=True):
                 yield _exam(exam, x_TL, rows.get(exam))
 
 
@@ -165,28 +167,41 @@ def _member(container: zipfile.ZipFile, archive: Path) -> str:
 @contextmanager
 def _opened(stream: IO[bytes], archive: Path) -> Iterator[tuple[h5py.Dataset, h5py.Dataset]]:
     """`exam_id` and `tracings`, checked for form, and for not leading out of the file."""
-    try:
+    with _damage_explained(archive):
         file = h5py.File(stream, "r")
-    except OSError as error:
-        raise ValueError(f"{archive}: its member is not an HDF5 file ({error}): download it again") from error
     with file:
         ids, tracings = _dataset(file, "exam_id", archive), _dataset(file, "tracings", archive)
-        if ids.ndim != 1 or ids.dtype.kind not in "iu":
+        if ids.ndim != 1 or ids.dtype.kind not in "iu" or len(ids) > _MOST_EXAMS:
             raise ValueError(f"{archive}: exam_id is {ids.dtype} {ids.shape}: integers (N,) are needed")
-        exams, leads = ids.shape[0], len(LEADS)
-        if tracings.ndim != 3 or tracings.shape[::2] != (exams, leads) or tracings.dtype.kind != "f":
-            raise ValueError(
-                f"{archive}: tracings is {tracings.dtype} {tracings.shape}: floats ({exams}, T, {leads}) are needed"
-            )
+        form = (len(ids), SAMPLES, len(LEADS))
+        if tracings.shape != form or tracings.dtype.kind != "f":
+            raise ValueError(f"{archive}: tracings is {tracings.dtype} {tracings.shape}: floats {form} are needed")
         yield ids, tracings
 
 
 def _dataset(file: h5py.File, name: str, archive: Path) -> h5py.Dataset:
-    link: Any = file.get(name, getlink=True)
-    found = file[name] if isinstance(link, h5py.HardLink) else None
-    if not isinstance(found, h5py.Dataset) or found.external or found.is_virtual:
-        raise ValueError(f"{archive}: no dataset {name!r} in the file itself (it has {', '.join(file) or 'none'})")
-    return found
+    with _damage_explained(archive):
+        link: Any = file.get(name, getlink=True)
+        found = file[name] if isinstance(link, h5py.HardLink) else None
+        # An external link, external storage or a virtual dataset would read other files of this machine.
+        inside = isinstance(found, h5py.Dataset) and not found.external and not found.is_virtual
+        if inside and found.dtype.kind in "iuf":
+            return found
+    raise ValueError(f"{archive}: no numbers {name!r} in the file itself: take the archive of version 1.0.0")
+
+
+def _rows(dataset: h5py.Dataset, rows: slice, archive: Path) -> NDArray[Any]:
+    with _damage_explained(archive):
+        return dataset[rows]
+
+
+@contextmanager
+def _damage_explained(archive: Path) -> Iterator[None]:
+    """What h5py raises for a damaged file, of whichever kind, as the one ValueError that says what to do."""
+    try:
+        yield
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{archive}: its HDF5 file cannot be read ({error}): download it again") from error
 
 
 CODE15 = Source(
