@@ -92,9 +92,8 @@ def ecg_paper(
     for row, baseline in zip(rows, baselines, strict=True):
         _draw_row(axes, row, (_BOX, footer + height - baseline), rate, gain)
     top = header + height + footer
-    _text(axes, (_BOX, top - 4), title, size=4.4, weight="bold", va="top")
-    if caption:
-        _text(axes, (_BOX, top - 10.5), caption, size=3.2, colour=MUTED, va="top")
+    _text(axes, (_BOX, top - 4), _fit(title, width - 2 * _BOX, 4.4), size=4.4, weight="bold", va="top")
+    _text(axes, (_BOX, top - 10.5), _fit(caption, width - 2 * _BOX, 3.2), size=3.2, colour=MUTED, va="top")
     terms = [f"{SPEED:g} mm/s", f"{gain:g} mm/mV", f"{rate:g} Hz"]
     terms += [f"first {seconds:g} s of {recorded:.4g} s"] if recorded > seconds else []
     _text(axes, (_BOX, 2.5), "   ".join(terms), size=3.0, colour=INK, va="center", halo=True)
@@ -112,8 +111,8 @@ def ecg_sheet(
     """Sampled ECGs side by side, as PNG bytes below 100 kB: five seconds of II, V1 and V5 of each, under its caption.
 
     All on paper of one scale, except that an ECG which would not fit its place has a smaller gain, written at it. With
-    many records the resolution falls until the file is small enough. Raises ValueError where captions and signals
-    differ in number or there are none, and as `ecg_paper` does.
+    many or noisy records the resolution falls until the file is small enough; twelve of white noise fit. Raises
+    ValueError where they do not, where captions and signals differ in number or there are none, and as `ecg_paper`.
     """
     if len(signal_NLT) != len(captions) or len(captions) == 0:
         raise ValueError(f"{len(signal_NLT)} signals with {len(captions)} captions: give one caption a signal")
@@ -122,8 +121,9 @@ def ecg_sheet(
         for signal_LT, caption in zip(signal_NLT, captions, strict=True)
     ]
     lines = [strips[first : first + _SHEET_COLUMNS] for first in range(0, len(strips), _SHEET_COLUMNS)]
-    for pixels_per_mm in (4, 3, 2):
-        picture = png(_sheet(lines, title, rate, pixels_per_mm), pixels_per_inch=25.4 * pixels_per_mm)
+    for pixels_per_mm, colours in ((4, 32), (3, 32), (3, 16), (2, 16)):
+        page = _sheet(lines, title, rate, pixels_per_mm)
+        picture = png(page, pixels_per_inch=25.4 * pixels_per_mm, colours=colours)
         if len(picture) < MAX_BYTES:
             return picture
     raise ValueError(f"{len(captions)} ECGs do not fit one picture of {MAX_BYTES} bytes: sample fewer")
@@ -168,7 +168,7 @@ def _sheet(lines: Sequence[Sequence[_Strip]], title: str, rate: float, pixels_pe
             for row, baseline in zip(strip.rows, strip.baselines, strict=True):
                 _draw_row(axes, row, (left, top - baseline), rate, strip.gain)
             scale = "" if strip.gain == GAIN else f"   ({strip.gain:g} mm/mV)"
-            _text(axes, (left, top + 1.5), strip.caption + scale, size=3.4, va="bottom")
+            _text(axes, (left, top + 1.5), _fit(strip.caption, width - 20, 3.4) + scale, size=3.4, va="bottom")
         top -= height + gap
     return page
 
@@ -280,6 +280,12 @@ def _draw_row(axes: Axes, row: _Row, origin: tuple[float, float], rate: float, g
 
 def _line(axes: Axes, x: NDArray[Any], y: NDArray[Any]) -> None:
     axes.plot(x, y, color=INK, linewidth=0.28 * _POINTS, solid_joinstyle="round", zorder=5)
+
+
+def _fit(text: str, width: float, size: float) -> str:
+    """The text, cut where it would be wider than `width`: a letter of this font takes about 0.6 of its size."""
+    letters = int(width / (0.6 * size))
+    return text if len(text) <= letters else text[: letters - 1].rstrip() + "…"
 
 
 def _text(
