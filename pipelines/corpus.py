@@ -20,11 +20,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from pipelines import versions
 from pipelines.stage import Product, Workspace, digest_of, write_atomically
 from pipelines.store import open_shard, read_rows, write_table
 
-# Part of the fingerprint: raise it where the same shards give another index.
-VERSION = "1"
 PRODUCT = "corpus"
 
 Split = Literal["train", "validation"]
@@ -122,7 +121,7 @@ def materialize_corpus(workspace: Workspace, config: CorpusConfig) -> Product:
         write_atomically(folder / "corpus.json", json.dumps(description, indent=1).encode())
         return {**counts, "digest": digest}
 
-    return workspace.build(PRODUCT, version=VERSION, config=asdict(config), inputs=inputs, make=make)
+    return workspace.build(PRODUCT, version=versions.CORPUS, config=asdict(config), inputs=inputs, make=make)
 
 
 def load_signals(workspace_root: Path | str, corpus_dir: Path | str, split: Split) -> NDArray[np.int16]:

@@ -26,14 +26,14 @@ from ecg_model.signal import (
     window_reach,
     window_samples,
 )
+from pipelines import versions
+from pipelines.download import raw_files
 from pipelines.quality import Figures, QualityLimits, figures, missing_share, verdict
 from pipelines.records import Drop, DropReason, Record, RecordError
 from pipelines.sources.base import Source
 from pipelines.stage import Product, Workspace
 from pipelines.store import ShardWriter
 
-# Part of the fingerprint: raise it where the same raw files give other bytes.
-VERSION = "1"
 BATCH = 64
 
 Progress = Callable[[int], None]
@@ -119,8 +119,6 @@ def materialize_ecgs(
     Its facts are `Counts.facts` and the source's role. Raises ValueError where the partition was not downloaded, what
     the reader raises for a file that cannot be read at all, and where there are no records; nothing is left then.
     """
-    from pipelines.download import raw_files
-
     name = f"{source.name}/{partition}"
     raw = workspace.require(f"raw/{name}")
 
@@ -132,7 +130,9 @@ def materialize_ecgs(
         return {**counts.facts(), "role": source.role.value}
 
     config = {"source": name, "version": source.version, "role": source.role.value, "limits": asdict(limits)}
-    return workspace.build(f"ecgs/{name}", version=VERSION, config=config, inputs={raw.name: raw.digest}, make=make)
+    return workspace.build(
+        f"ecgs/{name}", version=versions.ECGS, config=config, inputs={raw.name: raw.digest}, make=make
+    )
 
 
 def _once(records: Iterable[Record | Drop]) -> Iterator[Record | Drop]:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,12 +19,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecg_model.signal import LEADS, LEADS_12, derived_leads, prepare
-from pipelines.harmonize import BATCH, harmonize
+from pipelines.download import Mirror, materialize_raw
+from pipelines.harmonize import BATCH, harmonize, materialize_ecgs
 from pipelines.quality import QualityLimits
 from pipelines.records import Drop, DropReason, Record
+from pipelines.sources import SOURCES
+from pipelines.sources.base import RemoteFile
 from pipelines.stage import Workspace, digest_of_tree
 from pipelines.store import Shard, open_shard
 
+SHARED = Path(__file__).resolve().parents[2] / ".." / "shared"
+MIRROR = SHARED / "real" / "mirror"
 LIMITS = QualityLimits()
 
 
@@ -239,3 +245,78 @@ def test_a_killed_process_leaves_nothing_that_looks_finished(tmp_path: Path, mom
     assert Workspace(root).current("ecgs/test/1") is None
     assert not list(root.rglob("done.json"))
     assert build(root) == build(tmp_path / "undisturbed")
+
+
+def mirrored(name: str) -> dict[str, list[RemoteFile]]:
+    """The partitions of a source that the mirror of real ECGs holds, with their files."""
+    if not MIRROR.is_dir():
+        pytest.skip("needs ../shared/real/mirror")
+    source = SOURCES[name]
+    listing = source.list_files(lambda path: (MIRROR / path).read_bytes())
+    return {partition: source.files_of(listing, partition) for partition in source.available(listing)}
+
+
+# CODE-15%: two dummy rows; 42 exams of less than 10 s. Chapman: two recordings with leads off.
+REAL = {
+    "chapman": (42, {"flat lead": 2}),
+    "code15": (66, {"too short": 42, "not in the source's table": 2}),
+    "ptbxl": (40, {}),
+    "cpsc2018": (9, {}),
+    "georgia": (23, {}),
+    "ludb": (50, {}),
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_every_real_record_is_accounted_for(tmp_path: Path, name: str) -> None:
+    source = SOURCES[name]
+    entered, dropped = 0, Counter[str]()
+    for partition, files in mirrored(name).items():
+        out = tmp_path / partition
+        out.mkdir()
+        counts = harmonize(source.read(MIRROR, partition, files), out, source=name, limits=LIMITS)
+        shard = open_shard(out)
+        entered += counts.entered
+        dropped.update(counts.dropped)
+        assert counts.entered == len(shard) + shard.drops().num_rows
+        signals_NLT = shard.signals()
+        assert not (signals_NLT.min(axis=2) == signals_NLT.max(axis=2)).any()
+        rates = shard.records()["quality_heart_rate"].to_numpy()
+        assert ((rates > 25) & (rates < 250)).all()
+    assert (entered, dict(dropped)) == REAL[name]
+
+
+def test_a_real_partition_becomes_a_product_once(tmp_path: Path) -> None:
+    mirrored("georgia")
+    workspace, source = Workspace(tmp_path), SOURCES["georgia"]
+    with pytest.raises(ValueError, match=r"'raw/georgia/g1' is not built in .*: materialize it first"):
+        materialize_ecgs(workspace, source, "g1", limits=LIMITS)
+    materialize_raw(workspace, source, "g1", mirror=Mirror.parse(str(MIRROR)), raw_root=tmp_path / "files")
+    product = materialize_ecgs(workspace, source, "g1", limits=LIMITS)
+    assert (product.name, product.facts["kept"], product.facts["role"]) == ("ecgs/georgia/g1", 8, "evaluation")
+    assert len(open_shard(product.path)) == 8
+    assert materialize_ecgs(workspace, source, "g1", limits=LIMITS).cached
+    other = materialize_ecgs(workspace, source, "g1", limits=QualityLimits(amplitude=1.0))
+    assert not other.cached
+    assert other.facts["dropped"]["amplitude out of range"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_complete_ptbxl_at_100_hz_is_accounted_for(tmp_path: Path) -> None:
+    packed = SHARED / "real" / "ptbxl100.py"
+    if not packed.is_file():
+        pytest.skip("needs ../shared/real/ptbxl100.py")
+    tree = tmp_path / "physionet.org" / "files"
+    subprocess.run([sys.executable, str(packed), str(tree)], check=True, stdout=subprocess.DEVNULL)
+    source = SOURCES["ptbxl100"]
+    listing = source.list_files(lambda path: (tmp_path / path).read_bytes())
+    entered, drops = 0, []
+    for partition in source.available(listing):
+        out = tmp_path / "out" / partition
+        out.mkdir(parents=True)
+        files = source.files_of(listing, partition)
+        entered += harmonize(source.read(tmp_path, partition, files), out, source="ptbxl100", limits=LIMITS).entered
+        drops += open_shard(out).drops().to_pylist()
+    assert entered == 19601
+    assert [(drop["record_id"], drop["reason"]) for drop in drops] == [("12722", "flat lead")]
