@@ -9,6 +9,7 @@ from typing import Any
 
 import dagster as dg
 
+from pipelines.checks import Finding
 from pipelines.stage import Product
 
 
@@ -39,13 +40,28 @@ def materialized(
     )
 
 
-def picture(png: bytes, alt: str) -> dg.MarkdownMetadataValue:
-    """A PNG inside the event log; keep it under 100 kB."""
-    return dg.MetadataValue.md(f"![{alt}](data:image/png;base64,{base64.b64encode(png).decode()})")
+def checked(name: str, finding: Finding) -> dg.AssetCheckResult:
+    """A finding as the result of the check of that name."""
+    return dg.AssetCheckResult(check_name=name, passed=finding.holds, description=finding.seen)
 
 
-def table(rows: Sequence[Mapping[str, Any]], empty: str) -> dg.MetadataValue:
+def pictures(**pngs: bytes | None) -> dict[str, dg.MetadataValue]:
+    """PNGs by name, below 100 kB each since they live in the event log; one that is None is left out."""
+    return {
+        name: dg.MetadataValue.md(f"![{name}](data:image/png;base64,{base64.b64encode(png).decode()})")
+        for name, png in pngs.items()
+        if png is not None
+    }
+
+
+def counts(by_name: Mapping[str, int], name: str, count: str, nothing: str) -> dg.MetadataValue:
+    """Counts as a table, the largest first; a sentence where there is none."""
+    ordered = sorted(by_name.items(), key=lambda item: (-item[1], item[0]))
+    return table([{name: key, count: value} for key, value in ordered if value], nothing)
+
+
+def table(rows: Sequence[Mapping[str, Any]], nothing: str) -> dg.MetadataValue:
     """Rows with equal keys as a table; a sentence where there is none."""
     if not rows:
-        return dg.MetadataValue.text(empty)
+        return dg.MetadataValue.text(nothing)
     return dg.MetadataValue.table([dg.TableRecord(dict(row)) for row in rows])

@@ -7,6 +7,7 @@ of `TASKS`; a task on other folds, or on another rate of the same source, is `da
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Literal
@@ -111,6 +112,15 @@ class PartitionProtocol:
 
 
 Protocol = FoldProtocol | PartitionProtocol
+
+
+def protocol_from_dict(values: Mapping[str, Any]) -> Protocol:
+    """The inverse of a protocol's `to_dict`, also of one that went through JSON."""
+    fields: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in values.items() if name != "by"
+    }
+    return {"fold": FoldProtocol, "partition": PartitionProtocol}[values["by"]](**fields)
+
 
 PAPER_FOLDS = FoldProtocol(train=(1, 2, 3, 4, 5, 6, 7, 8, 9), validation=(), test=(10,))
 """The ECG-JEPA paper's protocol on PTB-XL: folds 1-9 train, 10 tests, nothing is chosen on a validation fold."""

@@ -20,10 +20,10 @@ import torch
 
 from ecg_model.config import EncoderConfig
 from ecg_model.encoder import Encoder, load_encoder, random_encoder
+from pipelines import versions
 from pipelines.stage import Product, Workspace, digest_of
 from pipelines.store import open_shard
 
-VERSION = "1"
 FEATURES_FILE = "features.npy"
 ENCODER_FILE = "encoder.safetensors"
 MILLIVOLT = 1e-3  # of the store's microvolt
@@ -135,7 +135,7 @@ def materialize_features(
     return {
         partition: workspace.build(
             f"features/{encoder.name}/{source}/{partition}",
-            version=VERSION,
+            version=versions.FEATURES,
             config={"precision": config.precision},
             inputs={"encoder": encoder.digest, "shard": shard.digest},
             make=lambda folder, shard=shard: make(shard, folder),

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
+from pipelines import versions
 from pipelines.evaluate import linear, statistics
 from pipelines.evaluate.features import (
     EncoderSource,
@@ -38,8 +39,6 @@ from pipelines.evaluate.statistics import InsufficientData, PairedDifference
 from pipelines.labels import LabelTask, Split, patients
 from pipelines.stage import Product, Workspace, digest_of
 from pipelines.store import RECORDS, open_shard
-
-VERSION = "1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,7 +193,7 @@ def materialize_probe(
 
     return workspace.build(
         f"probe/{task.name}/{encoder.name}",
-        version=VERSION,
+        version=versions.PROBE,
         config={"encoder": encoder.digest, **question},
         inputs=ecgs | {product.name: product.digest for product in embedded.values()},
         make=make,

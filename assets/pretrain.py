@@ -1,0 +1,74 @@
+"""The pretrained encoder."""
+
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from assets import show
+from assets.corpus import corpus
+from assets.resources import DataHome
+from pipelines import versions
+
+WENT_WELL = "loss_finite_and_falling_and_not_collapsed"
+
+
+class PretrainSettings(dg.Config):
+    recipe: str = Field(default="demo", description="demo, small, paper_block or paper_random.")
+    changes: dict[str, Any] = Field(
+        default={}, description='Fields of the recipe to change, such as {"epochs": 3, "model.encoder.dim": 96}.'
+    )
+    device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N.")
+
+
+@dg.asset(
+    deps=[corpus],
+    group_name="pretrain",
+    description="The CroPA ECG-JEPA student, trained on the corpus in a process of its own. Stopped or killed, "
+    "the next run goes on from its last checkpoint.",
+    code_version=versions.ENCODER,
+    kinds={"torch"},
+    pool="gpu",
+    check_specs=[
+        dg.AssetCheckSpec(
+            WENT_WELL,
+            asset="encoder",
+            blocking=True,
+            description="The loss is finite and fell; embeddings of held-out ECGs still differ from each other.",
+        )
+    ],
+)
+def encoder(
+    context: dg.AssetExecutionContext,
+    data_home: DataHome,
+    pipes: dg.PipesSubprocessClient,
+    config: PretrainSettings,
+) -> dg.MaterializeResult:
+    from pipelines import checks, gallery
+    from pipelines.pretrain.product import materialize_encoder
+    from pipelines.pretrain.recipes import recipe_named
+
+    home = data_home.open()
+    with show.mistakes_explained():
+        product = materialize_encoder(
+            home.workspace(),
+            recipe_named(config.recipe, config.changes),
+            lambda command: pipes.run(command=command, context=context),
+            device=config.device,
+            track=home.tracking_uri,
+            artifact_root=home.artifact_root,
+        )
+    summary = product.facts
+    return show.materialized(
+        product,
+        {
+            "recipe": summary["recipe"]["name"],
+            "steps": summary["steps"],
+            "ECGs": summary["records"],
+            "loss": summary["last"]["loss"],
+            "embedding std": summary["last"]["embedding_std"],
+            "effective rank": summary["last"]["effective_rank"],
+            **show.pictures(curves=gallery.training_curves(product)),
+        },
+        [show.checked(WENT_WELL, checks.training_went_well(summary))],
+    )

@@ -1,0 +1,109 @@
+"""Two assets a source, partitioned by its shards: the verified raw files, and the harmonized ECGs."""
+
+import dagster as dg
+from pydantic import Field
+
+from assets import show
+from assets.resources import DataHome
+from pipelines import versions
+from pipelines.sources import SOURCES
+from pipelines.sources.base import Source
+
+COUNTS_ADD_UP = "every_record_accounted_for"
+SHARD_IS_WHOLE = "leads_in_order_and_no_sample_missing"
+
+
+class DownloadConfig(dg.Config):
+    connections: int = Field(default=16, ge=1, le=64, description="Parallel connections to one host.")
+
+
+class HarmonizeConfig(dg.Config):
+    flat_leads: int = Field(default=0, ge=0, le=8, description="How many of the eight leads may be constant.")
+    amplitude: float = Field(
+        default=32.767, gt=0, le=32.767, description="Largest absolute value that is kept, in millivolt."
+    )
+
+
+def source_assets(source: Source) -> list[dg.AssetsDefinition]:
+    """`<source>/raw` and `<source>/ecgs`."""
+    partitions = dg.StaticPartitionsDefinition(list(source.partitions))
+    tags = {"ecg/role": str(source.role)}
+    about = f"{source.title} {source.version}, for {source.role} ({source.licence}). {source.homepage}"
+
+    @dg.asset(
+        key=[source.name, "raw"],
+        partitions_def=partitions,
+        group_name="download",
+        description=f"Files as published, verified against the source's own list of checksums. {about}",
+        code_version=versions.RAW,
+        kinds={"file"},
+        tags=tags,
+        pool="download",
+        retry_policy=dg.RetryPolicy(max_retries=3, delay=10, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.FULL),
+    )
+    def raw(context: dg.AssetExecutionContext, data_home: DataHome, config: DownloadConfig) -> dg.MaterializeResult:
+        from pipelines import download
+
+        home = data_home.open()
+        with show.mistakes_explained():
+            product = download.materialize_raw(
+                home.workspace(),
+                source,
+                context.partition_key,
+                mirror=download.Mirror.parse(home.mirror),
+                raw_root=home.raw_root,
+                connections=config.connections,
+            )
+        return show.materialized(product, {"files": product.facts["files"], "bytes": product.facts["bytes"]})
+
+    @dg.asset(
+        key=[source.name, "ecgs"],
+        deps=[raw],
+        partitions_def=partitions,
+        group_name="harmonize",
+        description="Eight leads, ten seconds, 250 Hz, 16-bit microvolt in Zarr; a table of records and one of drops. "
+        f"{about}",
+        code_version=versions.ECGS,
+        kinds={"zarr", "parquet"},
+        tags=tags,
+        check_specs=[
+            dg.AssetCheckSpec(name, asset=[source.name, "ecgs"], blocking=True, description=text)
+            for name, text in (
+                (COUNTS_ADD_UP, "Records that entered = records kept + records dropped with a reason."),
+                (
+                    SHARD_IS_WHOLE,
+                    "The array holds the eight leads in order and a row for each record, none of them empty.",
+                ),
+            )
+        ],
+    )
+    def ecgs(context: dg.AssetExecutionContext, data_home: DataHome, config: HarmonizeConfig) -> dg.MaterializeResult:
+        from pipelines import checks, gallery, harmonize
+        from pipelines.quality import QualityLimits
+
+        with show.mistakes_explained():
+            product = harmonize.materialize_ecgs(
+                data_home.open().workspace(),
+                source,
+                context.partition_key,
+                limits=QualityLimits(flat_leads=config.flat_leads, amplitude=config.amplitude),
+            )
+        facts = product.facts
+        return show.materialized(
+            product,
+            {
+                "dagster/row_count": facts["kept"],
+                "entered": facts["entered"],
+                "dropped": show.counts(facts["dropped"], "reason", "records", "Nothing was dropped."),
+                **show.pictures(ECGs=gallery.sampled_ecgs(product), quality=gallery.quality_histograms(product)),
+            },
+            [
+                show.checked(COUNTS_ADD_UP, checks.counts_add_up(product)),
+                show.checked(SHARD_IS_WHOLE, checks.shard_is_whole(product)),
+            ],
+        )
+
+    return [raw, ecgs]
+
+
+all_source_assets = [asset for source in SOURCES.values() for asset in source_assets(source)]

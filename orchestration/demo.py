@@ -1,0 +1,197 @@
+"""`make demo`: the whole road once, on the instance that `make ui` opens, with each stage reported.
+
+    python -m orchestration.demo [--mirror FOLDER|URL] [--recipe demo]
+
+Every stage is an asset and runs as the UI would run it, partition by partition. Without a mirror, simulated ECGs in
+the sources' native layouts stand in for the hosts.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import click
+import dagster as dg
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from orchestration.definitions import defs
+from orchestration.jobs import TRAIN, harvest_job_name
+from pipelines.download import Mirror, list_source
+from pipelines.home import Home
+from pipelines.sources import SOURCES
+from pipelines.sources.simulated import ensure_mirror
+
+console = Console(highlight=False, soft_wrap=True)
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+class StageFailed(Exception):
+    """A step or a blocking check failed; the message is what the user needs to read."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One asset that ran: its name, its metadata as plain values, and what its checks warn of."""
+
+    name: str
+    metadata: Mapping[str, Any]
+    warnings: tuple[str, ...]
+
+    @property
+    def told(self) -> str:
+        return "cached" if self.metadata["cached"] else "done"
+
+
+def run(
+    job: str, instance: dg.DagsterInstance, *, partition: str | None = None, config: Mapping[str, Any] | None = None
+) -> list[Outcome]:
+    """Run a job in this process on the persistent instance; StageFailed says which step failed, and why."""
+    result = defs.resolve_job_def(job).execute_in_process(
+        instance=instance, partition_key=partition, run_config={**QUIET, **(config or {})}, raise_on_error=False
+    )
+    for event in result.all_events:
+        if event.is_step_failure:
+            raise StageFailed(f"{event.step_key}: {_reason(event.step_failure_data)}")
+    failed = [check for check in result.get_asset_check_evaluations() if not check.passed]
+    for check in failed:
+        if check.blocking and check.severity == dg.AssetCheckSeverity.ERROR:
+            name = check.asset_key.to_user_string()
+            raise StageFailed(f"{name}: check {check.check_name} failed: {check.description}")
+    if not result.success:
+        raise StageFailed(f"{job}: run {result.run_id} did not succeed; look at it with `make ui`")
+    made = [event.materialization for event in result.get_asset_materialization_events()]
+    return [
+        Outcome(
+            name=one.asset_key.to_user_string(),
+            metadata={name: value.value for name, value in one.metadata.items()},
+            warnings=tuple(check.description or "" for check in failed if check.asset_key == one.asset_key),
+        )
+        for one in made
+    ]
+
+
+def harvest(home: Home, instance: dg.DagsterInstance) -> None:
+    """Download and harmonize every partition that the mirror has, source by source."""
+    mirror = Mirror.parse(home.mirror)
+    for source in SOURCES.values():
+        try:
+            partitions = source.available(list_source(source, mirror, raw_root=home.raw_root))
+        except ValueError as absent:
+            console.print(f"  {source.name:24} not there: {escape(str(absent))}")
+            continue
+        outcomes: list[Outcome] = []
+        with console.status(source.name) as status:
+            for number, partition in enumerate(partitions, 1):
+                status.update(f"{source.name}: partition {partition} ({number} of {len(partitions)})")
+                outcomes += run(harvest_job_name(source.name), instance, partition=partition)
+        for kind in ("raw", "ecgs"):
+            part = [one for one in outcomes if one.name.endswith(f"/{kind}")]
+            cached = sum(one.told == "cached" for one in part)
+            told = "cached" if cached == len(part) else f"{len(part) - cached} done, {cached} cached"
+            console.print(f"  {f'{source.name}/{kind}':24} {told:20} {_counted(part)}")
+
+
+def _counted(outcomes: Sequence[Outcome]) -> str:
+    """`3 partitions, 900 entered, 890 kept` of what the metadata of some partitions says."""
+    words = [f"{len(outcomes)} partition{'s' if len(outcomes) != 1 else ''}"]
+    for name, word in (("files", "files"), ("entered", "entered"), ("dagster/row_count", "kept")):
+        if outcomes and name in outcomes[0].metadata:
+            words.append(f"{sum(one.metadata[name] for one in outcomes):,} {word}")
+    return ", ".join(words)
+
+
+def train(instance: dg.DagsterInstance, recipe: str) -> dict[str, Outcome]:
+    """Corpus, pretraining, probes, release and gate; by name."""
+    settings = {"ops": {"encoder": {"config": {"recipe": recipe}}}}
+    with console.status("corpus, pretraining, probes, release"):
+        outcomes = run(TRAIN, instance, config=settings)
+    for one in outcomes:
+        console.print(f"  {one.name:24} {one.told:20} {_told_of(one)}")
+        for warning in one.warnings:
+            console.print(f"  {'':24} [yellow]warning[/]: {escape(warning)}")
+    return {one.name: one for one in outcomes}
+
+
+def _told_of(outcome: Outcome) -> str:
+    """The one figure of an asset that says most."""
+    metadata = outcome.metadata
+    for name, form in (
+        ("verdict", "{}"),
+        ("version", "version {}"),
+        ("not scored", "not scored: {}"),
+        ("test macro AUC, pretrained", "test macro AUC {:.3f}"),
+        ("loss", "loss {:.4f}"),
+        ("dagster/row_count", "{:,} ECGs"),
+    ):
+        if name in metadata:
+            return escape(form.format(metadata[name]))
+    return ""
+
+
+def verdict(home: Home, outcomes: Mapping[str, Outcome]) -> None:
+    """The last lines: the version, its scores with the random encoder's beside them, and what to do next."""
+    released, champion = outcomes["released_encoder"].metadata, outcomes["champion"].metadata
+    table = Table(title="Linear probes on the frozen encoder, macro AUC on the test split", title_justify="left")
+    for column in ("task", "pretrained", "95 % interval", "random encoder", "95 % interval "):
+        table.add_column(column)
+    for name, one in outcomes.items():
+        if not name.startswith("probe/"):
+            continue
+        found, cells = one.metadata, [name.removeprefix("probe/")]
+        if "not scored" in found:
+            table.add_row(*cells, "not scored", escape(str(found["not scored"])))
+            continue
+        for encoder in ("pretrained", "random"):
+            cells += [f"{found[f'test macro AUC, {encoder}']:.3f}", found[f"test interval, {encoder}"]]
+        table.add_row(*cells)
+    console.print()
+    console.print(table)
+    alias = "champion" if champion["champion"] == released["version"] else "challenger"
+    console.print(f"Released: [bold]ecg-encoder version {released['version']}[/] ({alias})")
+    console.print("\nLook at it:   make ui")
+    console.print(
+        f'Pull it:      MLFLOW_TRACKING_URI={home.tracking_uri} {sys.executable} -c "import mlflow; '
+        f"print(mlflow.pyfunc.load_model('models:/ecg-encoder@{alias}'))\""
+    )
+
+
+def _reason(failure: Any) -> str:
+    """What a failed step has to say: a Failure's description, else the innermost error's message."""
+    if failure.user_failure_data is not None and failure.user_failure_data.description:
+        return failure.user_failure_data.description
+    error = failure.error
+    while error.cause is not None:
+        error = error.cause
+    return error.message.strip()
+
+
+@click.command(help="Run the whole road once, with every stage reported; a finished stage is not done again.")
+@click.option("--mirror", metavar="FOLDER|URL", help="Real data in the hosts' layout; without it, simulated ECGs.")
+@click.option("--recipe", default="demo", show_default=True, help="How to pretrain.")
+def main(mirror: str | None, recipe: str) -> None:
+    home = Home.default()
+    began = time.monotonic()
+    try:
+        if mirror is None:
+            with console.status("writing a mirror of simulated ECGs"):
+                ensure_mirror(home.simulated_mirror)
+        home.set_mirror(mirror or str(home.simulated_mirror))
+        console.print(f"Data home {home.root}, ECGs from {home.mirror}\n")
+        instance = dg.DagsterInstance.get()
+        harvest(home, instance)
+        outcomes = train(instance, recipe)
+    except (StageFailed, ValueError) as error:
+        console.print(f"\n[bold red]failed[/]: {escape(str(error))}")
+        sys.exit(1)
+    verdict(home, outcomes)
+    console.print(f"Took {time.monotonic() - began:.0f} s.")
+
+
+if __name__ == "__main__":
+    main()

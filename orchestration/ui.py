@@ -1,0 +1,112 @@
+"""`make ui`: the Dagster UI and daemon and the MLflow UI, on loopback, under one parent. Ctrl-C stops them all.
+
+    python -m orchestration.ui [--dagster-port 3000] [--mlflow-port 5000]
+
+The servers ignore a terminal's signals once they are started in the background, so each gets a session of its own and
+a restored SIGINT handler, and is stopped with SIGINT.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+import httpx
+
+from pipelines.home import Home
+
+START_SECONDS = 90
+STOP_SECONDS = 20
+
+
+def dagster_command(port: int) -> list[str]:
+    dagster = str(Path(sys.executable).with_name("dagster"))
+    return [dagster, "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port), "--log-level", "warning"]
+
+
+def mlflow_command(home: Home, port: int) -> list[str]:
+    store = ["--backend-store-uri", home.tracking_uri, "--default-artifact-root", home.artifact_root.as_uri()]
+    return [sys.executable, "-m", "mlflow", "server", *store, "--host", "127.0.0.1", "--port", str(port)]
+
+
+def start(command: list[str], log: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Start a server in a session of its own; what it prints goes to `log`."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as stream:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **environment},
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+
+
+def wait_until_healthy(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    """Return when `url` answers 200; raise RuntimeError naming the log where the server ends or stays silent."""
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if server.poll() is not None:
+            raise RuntimeError(f"{server.args!r} ended with {server.returncode}; see {log}")
+        try:
+            if httpx.get(url, timeout=2).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass  # not listening yet
+        time.sleep(0.3)
+    raise RuntimeError(f"{url} did not answer within {START_SECONDS} s; see {log}")
+
+
+def stop(server: subprocess.Popen[bytes]) -> None:
+    if server.poll() is not None:
+        return
+    server.send_signal(signal.SIGINT)
+    try:
+        server.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+
+@click.command(help="Open the Dagster and MLflow UIs on loopback; Ctrl-C stops both.")
+@click.option("--dagster-port", default=3000, show_default=True, help="Port of the Dagster UI.")
+@click.option("--mlflow-port", default=5000, show_default=True, help="Port of the MLflow UI.")
+def main(dagster_port: int, mlflow_port: int) -> None:
+    home = Home.default()
+    logs = home.root / "logs"
+    home.artifact_root.mkdir(parents=True, exist_ok=True)
+    # One server of MLflow needs no job workers: 2 processes in place of 9.
+    mlflow_environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    plan = [
+        ("Dagster", dagster_command(dagster_port), f"http://127.0.0.1:{dagster_port}", "/server_info", {}),
+        ("MLflow", mlflow_command(home, mlflow_port), f"http://127.0.0.1:{mlflow_port}", "/health", mlflow_environment),
+    ]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    servers: list[subprocess.Popen[bytes]] = []
+    try:
+        for name, command, _, _, environment in plan:
+            servers.append(start(command, logs / f"{name.lower()}.log", environment))
+        for server, (name, _, address, health, _) in zip(servers, plan, strict=True):
+            wait_until_healthy(server, address + health, logs / f"{name.lower()}.log")
+            click.echo(f"{name:8} {address}")
+        click.echo(f"Data home {home.root}; ECGs from {home.mirror or 'the true hosts'}. Ctrl-C stops both.")
+        while all(server.poll() is None for server in servers):
+            time.sleep(1)
+        raise RuntimeError(f"a server ended; see {logs}")
+    except KeyboardInterrupt:
+        click.echo("\nStopping ...")
+    finally:
+        for server in servers:
+            stop(server)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""What must hold of a product, looked at anew: each check reads what was written and trusts no one's count."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipelines.records import DropReason
+from pipelines.stage import Product, Workspace
+from pipelines.store import SAMPLES, Shard, open_shard
+
+# A pooled embedding that differs less than this between ECGs, relative to its size, says the same of all of them.
+LEAST_SPREAD = 1e-3
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Whether something holds, and what was seen, in words."""
+
+    holds: bool
+    seen: str
+
+
+def counts_add_up(product: Product) -> Finding:
+    """Of a harmonized shard: entered = kept + dropped, by the tables; each drop has a reason of the closed list."""
+    shard = open_shard(product.path)
+    entered, kept, drops = product.facts["entered"], shard.records().num_rows, shard.drops()
+    unknown = set(drops.column("reason").to_pylist()) - {reason.value for reason in DropReason}
+    holds = entered == kept + drops.num_rows == kept + sum(product.facts["dropped"].values()) and not unknown
+    seen = f"{entered} entered, {kept} kept, {drops.num_rows} dropped"
+    return Finding(holds, seen + (f"; unknown reasons {sorted(unknown)}" if unknown else ""))
+
+
+def shard_is_whole(product: Product) -> Finding:
+    """Of a harmonized shard: leads in order (opening it says so), rows numbered, no ECG of it empty."""
+    shard = open_shard(product.path)
+    rows = shard.records().column("row").to_numpy()
+    signal_NLT = shard.signals()
+    still_N = (signal_NLT.max(axis=(1, 2)) == signal_NLT.min(axis=(1, 2))) if len(signal_NLT) else np.zeros(0, bool)
+    holds = np.array_equal(rows, np.arange(len(shard))) and signal_NLT.shape[2] == SAMPLES and not still_N.any()
+    return Finding(
+        bool(holds), f"{len(shard)} ECGs of 8 leads and {SAMPLES} samples, {int(still_N.sum())} of them empty"
+    )
+
+
+def corpus_is_apart(workspace: Workspace, corpus: Product) -> Finding:
+    """Of the corpus: no record or patient of an evaluation shard is in it, no ECG twice, no patient in two splits."""
+    index = pq.read_table(corpus.path / "index.parquet")
+    hashes = index.column("content_hash").to_pylist()
+    held = [shard.records() for shard in _evaluation_shards(workspace)]
+    evaluated = {value for records in held for value in records.column("content_hash").to_pylist()}
+    leaks = sum(value in evaluated for value in hashes)
+    twins = len(_patients(index) & {patient for records in held for patient in _patients(records)})
+    repeated = len(hashes) - len(set(hashes))
+    split = {name: _patients(index.filter(pc.field("split") == name)) for name in ("train", "validation")}
+    shared = len(split["train"] & split["validation"])
+    seen = (
+        f"{index.num_rows} ECGs: {leaks} are also in an evaluation shard, {twins} patients are evaluated on, "
+        f"{repeated} ECGs repeat another, {shared} patients are in both splits"
+    )
+    return Finding(not (leaks or twins or repeated or shared), seen)
+
+
+def training_went_well(summary: Mapping[str, Any]) -> Finding:
+    """Of a pretraining's summary: its loss is finite and fell, and its embeddings still tell ECGs apart."""
+    first, last = summary["first"]["loss"], summary["last"]["loss"]
+    std, rank = summary["last"]["embedding_std"], summary["last"]["effective_rank"]
+    holds = all(map(math.isfinite, (first, last, std, rank))) and last < first and std > LEAST_SPREAD
+    return Finding(
+        holds, f"loss {first:.4f} -> {last:.4f}; embeddings: std {std:.4f} over ECGs, effective rank {rank:.1f}"
+    )
+
+
+def _evaluation_shards(workspace: Workspace) -> list[Shard]:
+    pointers = sorted(workspace.root.glob("ecgs/*/*/current"))
+    names = [pointer.parent.relative_to(workspace.root).as_posix() for pointer in pointers]
+    products = [product for product in map(workspace.current, names) if product is not None]
+    return [open_shard(product.path) for product in products if product.facts["role"] == "evaluation"]
+
+
+def _patients(table: pa.Table) -> set[tuple[str, str]]:
+    pairs = zip(table["source"].to_pylist(), table["patient_id"].to_pylist(), strict=True)
+    return {(source, patient) for source, patient in pairs if patient is not None}

@@ -1,0 +1,88 @@
+"""The pretrained encoder's probe beside that of the same network with its initial weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ecg_model.encoder import load_encoder
+from pipelines.checks import Finding
+from pipelines.evaluate.features import ENCODER_FILE, EncoderSource
+from pipelines.evaluate.probe import Comparison, ProbeConfig, compare, materialize_probe
+from pipelines.evaluate.result import load_result
+from pipelines.labels import LabelTask
+from pipelines.stage import Product, Workspace
+
+PRETRAINED, RANDOM = "pretrained", "random"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbePair:
+    """Two probes of one task on the same records. comparison: None where the task has too few to be scored."""
+
+    pretrained: Product
+    random: Product
+    comparison: Comparison | None
+
+    @property
+    def reason(self) -> str | None:
+        """Why the task was not scored."""
+        return self.pretrained.facts["reason"]
+
+    def above_random(self) -> Finding:
+        """Whether pretraining helped, by the test macro AUCs; a task that was not scored is not judged."""
+        if self.comparison is None:
+            return Finding(True, f"not judged: {self.reason}")
+        found = self.comparison.difference
+        mine, random = (product.facts["test_macro_auc"]["value"] for product in (self.pretrained, self.random))
+        return Finding(
+            found.value > 0,
+            f"macro AUC {mine:.3f} against {random:.3f} of the random encoder: {found.value:+.3f} "
+            f"({found.low:+.3f} to {found.high:+.3f}) on {self.comparison.records} records",
+        )
+
+    def figures(self) -> dict[str, Any]:
+        """What people look at first; one line where the task was not scored."""
+        if self.comparison is None:
+            return {"not scored": self.reason}
+        shown: dict[str, Any] = {}
+        for split in ("validation", "test"):
+            for name, product in ((PRETRAINED, self.pretrained), (RANDOM, self.random)):
+                found = product.facts.get(f"{split}_macro_auc")
+                if found is not None:
+                    shown[f"{split} macro AUC, {name}"] = found["value"]
+                    shown[f"{split} interval, {name}"] = f"{found['low']:.3f} to {found['high']:.3f}"
+        return shown
+
+    def by_class(self) -> list[dict[str, Any]]:
+        """A row a class that was scored, and a row a class that was left out, with its reason."""
+        mine, random = (load_result(product.path).scores for product in (self.pretrained, self.random))
+        if mine is None or random is None:
+            return []
+        beside = {score.name: score for score in random.test.classes}
+        rows: list[dict[str, Any]] = [
+            {
+                "class": score.name,
+                "positives": score.positives,
+                "AUC": round(score.auc.value, 4),
+                "interval": f"{score.auc.low:.3f} to {score.auc.high:.3f}",
+                "random AUC": round(beside[score.name].auc.value, 4),
+                "note": "",
+            }
+            for score in mine.test.classes
+        ]
+        left_out = mine.test.omitted.items()
+        empty = {"positives": 0, "AUC": None, "interval": "", "random AUC": None}
+        return rows + [{"class": name, **empty, "note": f"left out: {reason}"} for name, reason in left_out]
+
+
+def probe_pair(workspace: Workspace, task: LabelTask, config: ProbeConfig) -> ProbePair:
+    """Probe the current encoder and its random twin. The twin has the seed that the pretraining started from."""
+    encoder = workspace.require("encoder")
+    pretrained = EncoderSource.of_product(PRETRAINED, encoder)
+    network = load_encoder(encoder.path / ENCODER_FILE).config
+    random = EncoderSource.random(RANDOM, network, encoder.facts["recipe"]["seed"])
+    first, second = (materialize_probe(workspace, task, source, config) for source in (pretrained, random))
+    scored = first.facts["scored"] and second.facts["scored"]
+    comparison = compare(load_result(first.path), load_result(second.path), config) if scored else None
+    return ProbePair(pretrained=first, random=second, comparison=comparison)

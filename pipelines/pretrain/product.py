@@ -1,0 +1,51 @@
+"""The pretrained encoder as a product: built once for a recipe and a corpus, in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pipelines import versions
+from pipelines.pretrain.recipes import Recipe
+from pipelines.stage import Product, Workspace
+
+Launch = Callable[[list[str]], object]
+"""Runs a command to its end; raises where it fails."""
+
+
+def materialize_encoder(
+    workspace: Workspace,
+    recipe: Recipe,
+    launch: Launch,
+    *,
+    device: str = "auto",
+    track: str | None = None,
+    artifact_root: Path | None = None,
+) -> Product:
+    """The product `encoder`: encoder.safetensors and summary.json, and the metrics aside. Facts: the summary.
+
+    `launch` is given a command of `python -m pipelines.pretrain`; where it is killed, the next call goes on from its
+    last checkpoint. track, artifact_root: the MLflow store that the metrics are mirrored to.
+    """
+    corpus = workspace.require("corpus")
+
+    def make(work: Path) -> dict[str, Any]:
+        places = {"workspace": workspace.root, "corpus": corpus.path, "out": work, "device": device}
+        store = {"track": track, "artifact-root": artifact_root}
+        command = [sys.executable, "-m", "pipelines.pretrain"]
+        for name, value in (places | store).items():
+            command += [] if value is None else [f"--{name}", str(value)]
+        launch([*command, "--recipe-json", json.dumps(recipe.to_dict(), sort_keys=True)])
+        return json.loads((work / "summary.json").read_text())
+
+    return workspace.build(
+        "encoder",
+        version=versions.ENCODER,
+        config=recipe.to_dict(),
+        inputs={"corpus": corpus.digest},
+        make=make,
+        resumable=True,
+    )

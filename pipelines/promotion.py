@@ -1,0 +1,107 @@
+"""From an encoder and its probes to a registered version, and from there through the gate."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from pipelines.evaluate.features import ENCODER_FILE, EncoderSource
+from pipelines.evaluate.pair import PRETRAINED, RANDOM
+from pipelines.evaluate.probe import ProbeConfig, materialize_probe
+from pipelines.evaluate.result import SCORES_FILE
+from pipelines.labels import TASKS, protocol_from_dict
+from pipelines.release import (
+    CHAMPION,
+    GateConfig,
+    Release,
+    Scores,
+    Verdict,
+    champion_encoder,
+    comparable,
+    promote,
+    release_encoder,
+)
+from pipelines.stage import Product, Workspace
+from pipelines.tracking import Tracking
+
+GATE_TASK = "ptbxl_superclass"
+
+
+def scores_of(workspace: Workspace, gate_task: str = GATE_TASK) -> Scores:
+    """How the current encoder did on all tasks; the gate compares its validation score on one of them."""
+    if gate_task not in TASKS:
+        raise ValueError(f"gate task {gate_task!r}: use {', '.join(TASKS)}")
+    metrics: dict[str, float] = {}
+    for task in TASKS:
+        for name in (PRETRAINED, RANDOM):
+            probe = workspace.require(f"probe/{task}/{name}")
+            for split in ("validation", "test"):
+                found = probe.facts.get(f"{split}_macro_auc")
+                if found is not None:
+                    metrics[f"{task}/{split}_macro_auc{'_random' if name == RANDOM else ''}"] = found["value"]
+    validation = metrics.get(f"{gate_task}/validation_macro_auc")
+    digest = workspace.require(f"probe/{gate_task}/{PRETRAINED}").facts["data_digest"]
+    return Scores(validation=validation, data_digest=digest if validation is not None else None, metrics=metrics)
+
+
+def release_current(workspace: Workspace, tracking: Tracking, *, gate_task: str = GATE_TASK) -> Release:
+    """Register the current encoder with its scores as the challenger; found again where it is registered already."""
+    encoder = workspace.require("encoder")
+    return release_encoder(
+        encoder.path / ENCODER_FILE,
+        scores_of(workspace, gate_task),
+        corpus_digest=encoder.facts["corpus_digest"],
+        recipe=encoder.facts["recipe"],
+        git_commit=git_commit(),
+        tracking=tracking,
+        artifacts=_beside(encoder),
+    )
+
+
+def contest(
+    workspace: Workspace, release: Release, tracking: Tracking, *, gate_task: str = GATE_TASK, config: GateConfig
+) -> Verdict:
+    """Put a release before the gate, against the champion's score on the same validation data.
+
+    A champion that was scored on other data is probed again, on the challenger's.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        held = champion_encoder(Path(folder), tracking=tracking)
+        scores = None
+        if (
+            held is not None
+            and release.scores.validation is not None
+            and not comparable(release.scores, held[1].scores)
+        ):
+            scores = _probe_again(workspace, held[0], gate_task)
+        return promote(release, tracking=tracking, config=config, champion_scores=scores)
+
+
+def git_commit() -> str:
+    """The commit of the checkout that this code runs from; `unknown` where it is none."""
+    folder = Path(__file__).resolve().parent
+    command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:  # no git on this machine
+        return "unknown"
+    return found.stdout.strip() if found.returncode == 0 else "unknown"
+
+
+def _probe_again(workspace: Workspace, encoder: Path, gate_task: str) -> Scores:
+    """The champion's score by the very probe that the current encoder was scored by."""
+    probe = workspace.require(f"probe/{gate_task}/{PRETRAINED}")
+    about = json.loads((probe.path / SCORES_FILE).read_text())["about"]
+    task = replace(TASKS[gate_task], protocol=protocol_from_dict(about["task"]["protocol"]))
+    config = ProbeConfig(**{**about["probe"], "penalties": tuple(about["probe"]["penalties"])})
+    again = materialize_probe(workspace, task, EncoderSource.of_file(CHAMPION, encoder), config)
+    found = again.facts.get("validation_macro_auc")
+    return Scores() if found is None else Scores(validation=found["value"], data_digest=again.facts["data_digest"])
+
+
+def _beside(encoder: Product) -> list[Path]:
+    """What lies beside the model in its run: how it was trained."""
+    return [path for path in (encoder.path / "summary.json", encoder.aside / "metrics.jsonl") if path.is_file()]
