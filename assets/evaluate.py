@@ -43,6 +43,7 @@ def fold_probe(task: LabelTask) -> dg.AssetsDefinition:
             )
         return _probed(replace(task, protocol=folds), data_home, config)
 
+    assert isinstance(probe, dg.AssetsDefinition)  # pyright cannot tell it from the unpacked arguments
     return probe
 
 
@@ -53,6 +54,7 @@ def partition_probe(task: LabelTask) -> dg.AssetsDefinition:
     def probe(data_home: DataHome, config: ProbeSettings) -> dg.MaterializeResult:
         return _probed(task, data_home, config)
 
+    assert isinstance(probe, dg.AssetsDefinition)  # pyright cannot tell it from the unpacked arguments
     return probe
 
 
