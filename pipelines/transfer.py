@@ -62,7 +62,7 @@ class _Again(Exception):
         self.reached = reached
 
 
-class _Stopped(Exception):
+class Stopped(Exception):
     """Another transfer of the same batch failed, or the person stopped it."""
 
 
@@ -111,9 +111,8 @@ class Transfer:
             if kept is not None:
                 write_atomically(kept, response.content)
                 # Without a date of the host's the copy is never newer than the original.
-                modified = response.headers.get("Last-Modified")
-                seconds = parsedate_to_datetime(modified).timestamp() if modified else 0.0
-                os.utime(kept, (seconds, seconds))
+                modified = _seconds_of(response.headers.get("Last-Modified", "")) or 0.0
+                os.utime(kept, (modified, modified))
             return response.content
 
         return self._first(urls, once, lambda: 0)
@@ -160,7 +159,7 @@ class Transfer:
                     stream.write(chunk)
                     advance(len(chunk))
                     if self._stop.is_set():
-                        raise _Stopped
+                        raise Stopped
 
     def _first(self, urls: Sequence[str], once: Callable[[str], T], reached: Callable[[], int]) -> T:
         """once(url) of the first address that has the file, tried again while failures may pass."""
@@ -177,7 +176,7 @@ class Transfer:
 
         def attempt() -> T:
             if self._stop.is_set():
-                raise _Stopped
+                raise Stopped
             try:
                 return once(url)
             except httpx.TransportError as error:
@@ -231,8 +230,14 @@ def _asked(retry_after: str | None) -> float | None:
         return None
     if retry_after.strip().isdecimal():
         return float(retry_after)
+    date = _seconds_of(retry_after)
+    return None if date is None else date - time.time()
+
+
+def _seconds_of(date: str) -> float | None:
+    """An HTTP date as seconds since the epoch; None where it is none."""
     try:
-        return parsedate_to_datetime(retry_after).timestamp() - time.time()
+        return parsedate_to_datetime(date).timestamp()
     except ValueError:
         return None
 

@@ -184,8 +184,12 @@ def _dataset(file: h5py.File, name: str, archive: Path) -> h5py.Dataset:
         link: Any = file.get(name, getlink=True)
         found = file[name] if isinstance(link, h5py.HardLink) else None
         # An external link, external storage or a virtual dataset would read other files of this machine.
-        inside = isinstance(found, h5py.Dataset) and not found.external and not found.is_virtual
-        if inside and found.dtype.kind in "iuf":
+        if (
+            isinstance(found, h5py.Dataset)
+            and found.dtype.kind in "iuf"
+            and not found.external
+            and not found.is_virtual
+        ):
             return found
     raise ValueError(f"{archive}: no numbers {name!r} in the file itself: take the archive of version 1.0.0")
 

@@ -1,0 +1,138 @@
+"""A web server on loopback that serves a folder as mirrors do, and fails as they do when told to."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from email.utils import formatdate, parsedate_to_datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Self
+from urllib.parse import unquote
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A request: when, its path, and the Range and If-Modified-Since headers it came with."""
+
+    at: float
+    path: str
+    range: str | None
+    since: str | None
+
+
+Fault = Callable[["Handler", bytes], bool]  # answers the request itself and says True, or says False
+
+
+@dataclass
+class FaultServer:
+    """Serves `folder`. faults: for a path, what to do with its next requests, in order."""
+
+    folder: Path
+    ranges: bool = True
+    faults: dict[str, list[Fault]] = field(default_factory=dict)
+    seen: list[Seen] = field(default_factory=list)
+
+    def __enter__(self) -> Self:
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._server.owner = self  # pyright: ignore[reportAttributeAccessIssue]
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def requests(self, path: str) -> list[Seen]:
+        return [seen for seen in self.seen if seen.path == path]
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Tests look at `seen`."""
+
+    def do_GET(self) -> None:
+        owner: FaultServer = self.server.owner  # pyright: ignore[reportAttributeAccessIssue]
+        path = unquote(self.path).lstrip("/")
+        wanted, since = self.headers.get("Range"), self.headers.get("If-Modified-Since")
+        owner.seen.append(Seen(time.monotonic(), path, wanted, since))
+        file = owner.folder / path
+        if not file.is_file():
+            return self.answer(404)
+        data = file.read_bytes()
+        pending = owner.faults.get(path, [])
+        if pending and pending.pop(0)(self, data):
+            return None
+        modified = int(file.stat().st_mtime)
+        if since and parsedate_to_datetime(since).timestamp() >= modified:
+            return self.answer(304)
+        headers = {"Last-Modified": formatdate(modified, usegmt=True)}
+        if wanted and owner.ranges:
+            start = int(wanted.removeprefix("bytes=").rstrip("-"))
+            if start >= len(data):
+                return self.answer(416)
+            return self.answer(
+                206, data[start:], headers | {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"}
+            )
+        return self.answer(200, data, headers)
+
+    def answer(self, status: int, data: bytes = b"", headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in ({"Content-Length": str(len(data))} | (headers or {})).items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(data)
+
+    def start(self) -> int:
+        """Where the body of the answer begins, as the request asks."""
+        owner: FaultServer = self.server.owner  # pyright: ignore[reportAttributeAccessIssue]
+        wanted = self.headers.get("Range")
+        return int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and owner.ranges else 0
+
+
+def status(code: int, **headers: str) -> Fault:
+    def fault(handler: Handler, data: bytes) -> bool:
+        handler.answer(code, b"go away", {name.replace("_", "-"): value for name, value in headers.items()})
+        return True
+
+    return fault
+
+
+def cut(after: int | None = None, seed: int = 0) -> Fault:
+    """Send part of the body, and close the connection."""
+
+    def fault(handler: Handler, data: bytes) -> bool:
+        start = handler.start()
+        body = data[start:]
+        sent = random.Random(seed).randrange(len(body)) if after is None else after
+        handler.send_response(206 if start else 200)
+        handler.send_header("Content-Length", str(len(body)))
+        if start:
+            handler.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+        handler.end_headers()
+        handler.wfile.write(body[:sent])
+        handler.wfile.flush()
+        handler.close_connection = True
+        return True
+
+    return fault
+
+
+def wrong(handler: Handler, data: bytes) -> bool:
+    """All bytes, one of them changed."""
+    body = bytearray(data[handler.start() :])
+    body[len(body) // 2] ^= 1
+    handler.answer(200, bytes(body))
+    return True

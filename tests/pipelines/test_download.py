@@ -1,0 +1,294 @@
+"""Partitions from a folder and from a server: verified, complete or refused with one message, found again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+from fault_server import FaultServer, cut, status, wrong
+
+from pipelines.download import Mirror, Progress, download_partition, list_source, materialize_raw, raw_files
+from pipelines.records import Record
+from pipelines.sources import SOURCES
+from pipelines.stage import Workspace
+from pipelines.transfer import Retries
+
+SHARED = Path(__file__).resolve().parents[2] / ".." / "shared"
+MIRROR = SHARED / "real" / "mirror"
+
+real = pytest.mark.skipif(not MIRROR.is_dir(), reason=f"no real records at {MIRROR}")
+
+QUICK = Retries(attempts=3, first=0.001, longest=0.002)
+CHAPMAN = SOURCES["chapman"]
+ROOT = CHAPMAN.root
+
+
+def small_mirror(folder: Path) -> Path:
+    """A mirror of chapman with two partitions of a few files; what is in them does not matter here."""
+    sums = []
+    for leaf in ("01/010", "01/011", "02/020"):
+        for n in range(3):
+            for suffix in ("hea", "mat"):
+                path = f"WFDBRecords/{leaf}/JS{leaf[:2]}{leaf[-3:]}{n}.{suffix}"
+                data = f"{path}\n".encode() * 300
+                (folder / ROOT / path).parent.mkdir(parents=True, exist_ok=True)
+                (folder / ROOT / path).write_bytes(data)
+                sums.append(f"{hashlib.sha256(data).hexdigest()} {path}")
+    (folder / ROOT / "SHA256SUMS.txt").write_text("\n".join(sums) + "\n")
+    return folder
+
+
+@pytest.fixture
+def mirror(tmp_path) -> Path:
+    return small_mirror(tmp_path / "mirror")
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }
+
+
+def check_whole_or_part(raw: Path, mirror: Path) -> None:
+    """Every file in raw is the mirror's, or the beginning of one under the name of a partial file."""
+    for name, data in tree(raw).items():
+        if name.endswith(".part"):
+            assert (mirror / name.removesuffix(".part")).read_bytes().startswith(data)
+        else:
+            assert (mirror / name).read_bytes() == data
+
+
+@real
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_folder_mirror_is_read_in_place(name, tmp_path):
+    source, mirror = SOURCES[name], Mirror.parse(str(MIRROR))
+    listing = list_source(source, mirror)
+    assert (source.available(listing) == []) == (name == "ptbxl100")
+    for partition in source.available(listing)[:2]:
+        manifest = download_partition(source, partition, mirror=mirror, raw_root=tmp_path / "raw")
+        assert manifest.root == MIRROR.resolve()
+        assert manifest.bytes == sum((MIRROR / file.path).stat().st_size for file in manifest.files)
+        assert any(isinstance(item, Record) for item in source.read(manifest.root, partition, manifest.files))
+    assert not (tmp_path / "raw").exists()
+
+
+@real
+@pytest.mark.parametrize(("name", "partition"), [("cpsc2018", "g2"), ("code15", "1")])
+def test_a_url_mirror_gives_the_same_files(name, partition, tmp_path):
+    source = SOURCES[name]
+    with FaultServer(MIRROR) as server:
+        mirror = Mirror.parse(server.url)
+        assert partition in source.available(list_source(source, mirror))
+        manifest = download_partition(source, partition, mirror=mirror, raw_root=tmp_path, retries=QUICK)
+    for file in manifest.files:
+        assert (tmp_path / file.path).read_bytes() == (MIRROR / file.path).read_bytes()
+    # What was downloaded is itself a mirror folder with that one partition.
+    again = Mirror.parse(str(tmp_path))
+    assert source.available(list_source(source, again)) == [partition]
+    assert download_partition(source, partition, mirror=again, raw_root=tmp_path / "unused").files == manifest.files
+
+
+def test_mirrors_as_people_write_them(tmp_path):
+    assert Mirror.parse(None) == Mirror.parse("") == Mirror(None)
+    assert Mirror.parse("http://localhost:8000/").urls("zenodo.org/a b") == ("http://localhost:8000/zenodo.org/a%20b",)
+    assert Mirror(None).urls("zenodo.org/a b") == ("https://zenodo.org/a%20b",)
+    assert Mirror.parse(str(tmp_path)).folder == tmp_path.resolve()
+    with pytest.raises(ValueError, match="no such folder"):
+        Mirror.parse(str(tmp_path / "none"))
+    with pytest.raises(ValueError, match="names no host"):
+        Mirror.parse("https:///x")
+
+
+def test_a_mirror_with_a_part_of_a_source(mirror):
+    shutil.rmtree(mirror / ROOT / "WFDBRecords" / "01")
+    here = Mirror.parse(str(mirror))
+    listing = list_source(CHAPMAN, here)
+    assert CHAPMAN.available(listing) == ["02"]
+    assert len(listing) == 6
+    assert list_source(SOURCES["ludb"], here) == []
+    assert list_source(SOURCES["code15"], here) == []
+
+
+def test_a_file_that_a_folder_mirror_lacks_is_named(mirror, tmp_path):
+    (mirror / ROOT / "WFDBRecords/01/010/JS010101.mat").unlink()
+    here = Mirror.parse(str(mirror))
+    assert CHAPMAN.available(list_source(CHAPMAN, here)) == ["01", "02"]  # not left out in silence
+    with pytest.raises(ValueError, match=r"WFDBRecords/01/010/JS010101\.mat is listed but not in .*\(1 missing\)"):
+        download_partition(CHAPMAN, "01", mirror=here, raw_root=tmp_path / "raw")
+    assert len(download_partition(CHAPMAN, "02", mirror=here, raw_root=tmp_path / "raw").files) == 6
+
+
+def test_a_changed_file_of_a_folder_mirror_is_named(mirror, tmp_path):
+    (mirror / ROOT / "WFDBRecords/01/010/JS010101.mat").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"JS010101\.mat in the mirror .*fetch it again"):
+        download_partition(CHAPMAN, "01", mirror=Mirror.parse(str(mirror)), raw_root=tmp_path / "raw")
+
+
+def test_a_mirror_without_its_list(mirror, tmp_path):
+    (mirror / ROOT / "SHA256SUMS.txt").unlink()
+    here = Mirror.parse(str(mirror))
+    with pytest.raises(ValueError, match=r"chapman: .* has no list of its files"):
+        list_source(CHAPMAN, here)
+    with pytest.raises(ValueError, match=r"SHA256SUMS\.txt.*fetch the list as well"):
+        download_partition(CHAPMAN, "01", mirror=here, raw_root=tmp_path / "raw")
+    with FaultServer(mirror) as server:
+        assert list_source(CHAPMAN, Mirror.parse(server.url)) == []
+        with pytest.raises(ValueError, match="has no list of its files"):
+            download_partition(CHAPMAN, "01", mirror=Mirror.parse(server.url), raw_root=tmp_path / "raw")
+
+
+def test_an_empty_partition_says_which_there_are(mirror, tmp_path):
+    with pytest.raises(ValueError, match=r"partition 07 of chapman: .* it has 01, 02"):
+        download_partition(CHAPMAN, "07", mirror=Mirror.parse(str(mirror)), raw_root=tmp_path)
+    with pytest.raises(ValueError, match="partition '99' of chapman: use one of 01"):
+        download_partition(CHAPMAN, "99", mirror=Mirror.parse(str(mirror)), raw_root=tmp_path)
+
+
+@pytest.mark.parametrize("line", ["../../../../etc/cron.d/x", "/etc/cron.d/x", "WFDBRecords/01/010/../../x"])
+def test_a_list_that_leads_elsewhere_is_refused(mirror, tmp_path, line):
+    with (mirror / ROOT / "SHA256SUMS.txt").open("a") as stream:
+        stream.write(f"{'0' * 64} {line}\n")
+    before = tree(tmp_path)
+    with FaultServer(mirror) as server, pytest.raises(ValueError, match="listed path"):
+        download_partition(CHAPMAN, "01", mirror=Mirror.parse(server.url), raw_root=tmp_path / "raw")
+    (tmp_path / "raw" / ROOT / "SHA256SUMS.txt").unlink()
+    assert tree(tmp_path) == before
+
+
+def test_a_partition_over_a_bad_line_is_the_undisturbed_one(mirror, tmp_path):
+    paths = [f"{ROOT}/WFDBRecords/01/{leaf}/JS01{leaf}{n}.mat" for leaf in ("010", "011") for n in range(3)]
+    with FaultServer(mirror) as server:
+        here = Mirror.parse(server.url)
+        calm = download_partition(CHAPMAN, "01", mirror=here, raw_root=tmp_path / "calm", retries=QUICK)
+        server.faults = {
+            paths[0]: [cut(seed=1), cut(seed=2)],
+            paths[1]: [wrong],
+            paths[2]: [status(503), status(429)],
+            paths[3]: [cut(after=0), status(500)],
+            f"{ROOT}/SHA256SUMS.txt": [cut(seed=3), status(503)],
+        }
+        rough = download_partition(
+            CHAPMAN, "01", mirror=here, raw_root=tmp_path / "rough", connections=4, retries=QUICK
+        )
+    assert rough.files == calm.files
+    assert tree(tmp_path / "rough") == tree(tmp_path / "calm")
+
+
+def test_a_failed_partition_leaves_whole_files_only_and_goes_on(mirror, tmp_path):
+    path = f"{ROOT}/WFDBRecords/01/010/JS010101.mat"
+    raw = tmp_path / "raw"
+    with FaultServer(mirror) as server:
+        here = Mirror.parse(server.url)
+        server.faults[path] = [cut(after=100)] + [cut(after=0)] * 5
+        with pytest.raises(ConnectionError, match="goes on where it stopped"):
+            download_partition(CHAPMAN, "01", mirror=here, raw_root=raw, connections=1, retries=QUICK)
+        check_whole_or_part(raw, mirror)
+        server.faults.clear()
+        whole = [name for name in tree(raw) if name.endswith((".hea", ".mat"))]
+        server.seen.clear()
+        manifest = download_partition(CHAPMAN, "01", mirror=here, raw_root=raw, connections=1, retries=QUICK)
+        # Nothing that was there comes again, and the partial file goes on.
+        assert not {seen.path for seen in server.seen} & set(whole)
+        assert server.requests(path)[0].range == "bytes=100-"
+    assert len(manifest.files) == 12
+    assert not [name for name in tree(raw) if name.endswith(".part")]
+
+
+def test_a_damaged_file_that_is_there_is_fetched_again(mirror, tmp_path):
+    raw = tmp_path / "raw"
+    with FaultServer(mirror) as server:
+        here = Mirror.parse(server.url)
+        manifest = download_partition(CHAPMAN, "02", mirror=here, raw_root=raw)
+        (raw / manifest.files[0].path).write_bytes(b"x")
+        assert download_partition(CHAPMAN, "02", mirror=here, raw_root=raw) == manifest
+        assert len(server.requests(manifest.files[0].path)) == 2
+        assert len(server.requests(manifest.files[1].path)) == 1
+
+
+def test_a_file_that_a_url_mirror_lacks_is_named_and_nothing_is_half_written(mirror, tmp_path):
+    (mirror / ROOT / "WFDBRecords/02/020/JS020201.mat").unlink()
+    workspace = Workspace(tmp_path / "home")
+    with FaultServer(mirror) as server, pytest.raises(ValueError, match=r"JS020201\.mat is listed but not in"):
+        materialize_raw(workspace, CHAPMAN, "02", mirror=Mirror.parse(server.url), raw_root=tmp_path / "raw")
+    assert workspace.current("raw/chapman/02") is None
+    assert not list((tmp_path / "home").rglob("*.partial"))
+    check_whole_or_part(tmp_path / "raw", mirror)
+
+
+@pytest.mark.parametrize("kind", ["folder", "url"])
+def test_progress_ends_at_all_of_it(kind, mirror, tmp_path):
+    told: list[Progress] = []
+    with FaultServer(mirror) as server:
+        place = str(mirror) if kind == "folder" else server.url
+        manifest = download_partition(
+            CHAPMAN, "01", mirror=Mirror.parse(place), raw_root=tmp_path / "raw", progress=told.append
+        )
+    assert told[-1] == Progress(files=12, of_files=12, bytes=manifest.bytes)
+    assert [p.files for p in told] == sorted(p.files for p in told)
+
+
+def test_two_at_once_on_one_partition(mirror, tmp_path):
+    results = []
+    with FaultServer(mirror) as server:
+
+        def work() -> None:
+            here = Mirror.parse(server.url)
+            results.append(download_partition(CHAPMAN, "01", mirror=here, raw_root=tmp_path / "raw", retries=QUICK))
+
+        threads = [threading.Thread(target=work) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(results) == 3
+        assert results[0] == results[1] == results[2]
+        paths = [seen.path for seen in server.seen if "WFDBRecords" in seen.path]
+        assert len(paths) == len(set(paths)) == 12
+
+
+@pytest.mark.parametrize("kind", ["folder", "url"])
+def test_the_raw_product(kind, mirror, tmp_path):
+    workspace, raw = Workspace(tmp_path / "home"), tmp_path / "raw"
+    with FaultServer(mirror) as server:
+        here = Mirror.parse(str(mirror) if kind == "folder" else server.url)
+        built = materialize_raw(workspace, CHAPMAN, "02", mirror=here, raw_root=raw)
+        assert not built.cached
+        assert built.facts == {"files": 6, "bytes": sum(len(v) for k, v in tree(mirror).items() if "/02/" in k)}
+        root, files = raw_files(built)
+        assert root == (mirror if kind == "folder" else raw).resolve()
+        assert [set(entry) for entry in json.loads((built.path / "files.json").read_text())] == [
+            {"path", "checksum", "bytes"}
+        ] * 6
+        again = materialize_raw(workspace, CHAPMAN, "02", mirror=here, raw_root=raw)
+        assert again.cached
+        assert again.digest == built.digest
+        # A file that is gone: the product says so, and is built again.
+        data = (root / files[0].path).read_bytes()
+        (root / files[0].path).unlink()
+        with pytest.raises(ValueError, match=r"raw/chapman/02: 1 of 6 files .* materialize it again"):
+            raw_files(built)
+        if kind == "folder":
+            (root / files[0].path).write_bytes(data)
+        once_more = materialize_raw(workspace, CHAPMAN, "02", mirror=here, raw_root=raw)
+        assert once_more.cached == (kind == "folder")
+        assert once_more.digest == built.digest
+        assert raw_files(once_more) == (root, files)
+
+
+def test_the_digest_does_not_depend_on_where_the_files_are(mirror, tmp_path):
+    other = tmp_path / "elsewhere"
+    shutil.copytree(mirror, other)
+    with FaultServer(mirror) as server:
+        digests = {
+            materialize_raw(
+                Workspace(tmp_path / str(n)), CHAPMAN, "01", mirror=Mirror.parse(place), raw_root=tmp_path / "raw"
+            ).digest
+            for n, place in enumerate((str(mirror), str(other), server.url))
+        }
+    assert len(digests) == 1
