@@ -144,31 +144,33 @@ class _Strip:
 def _strip(found: Mapping[str, NDArray[np.float64]], caption: str, rate: float) -> _Strip:
     seconds = min(_SHEET_SECONDS, next(iter(found.values())).shape[-1] / rate)
     rows = [[_cell(found, lead, 0.0, seconds, rate)] for lead in _SHEET_LEADS]
-    gain = _gain(rows, rate, highest_stack=70.0)
+    gain = _gain(rows, rate, highest_stack=80.0)
     baselines, height = _stack(rows, rate, gain)
     return _Strip(caption, rows, baselines, gain, _boxes(_LEAD_IN + seconds * SPEED + _BOX), height)
 
 
 def _sheet(lines: Sequence[Sequence[_Strip]], title: str, rate: float, pixels_per_mm: int) -> Figure:
     """Strips in columns; those of one line get equal paper."""
-    above, gap, header = 6, 5, 11 if title else 3
+    above, gap, header = 6, 5, 11
     width = lines[0][0].width
     heights = [max(strip.height for strip in line) for line in lines]
     size = (len(lines[0]) * (width + gap) + gap, header + sum(heights) + len(lines) * (above + gap))
     page = Figure(figsize=size, dpi=pixels_per_mm, facecolor="white")
     axes = _millimetres(page)
     top = size[1] - header
-    if title:
-        _text(axes, (gap, size[1] - 3.5), title, size=4.4, weight="bold", va="top")
+    _text(axes, (gap, size[1] - 3.5), _fit(title, size[0] - 60, 4.4), size=4.4, weight="bold", va="top")
+    scale = f"{SPEED:g} mm/s   {GAIN:g} mm/mV   {rate:g} Hz"
+    _text(axes, (size[0] - gap, size[1] - 4.2), scale, size=3.0, colour=MUTED, va="top", ha="right")
     for line, height in zip(lines, heights, strict=True):
         top -= above
         for column, strip in enumerate(line):
             left = gap + column * (width + gap)
             _paper(axes, (left, top - height, width, height))
-            for row, baseline in zip(strip.rows, strip.baselines, strict=True):
-                _draw_row(axes, row, (left, top - baseline), rate, strip.gain)
-            scale = "" if strip.gain == GAIN else f"   ({strip.gain:g} mm/mV)"
-            _text(axes, (left, top + 1.5), _fit(strip.caption, width - 20, 3.4) + scale, size=3.4, va="bottom")
+            spare = (height - strip.height) // (len(strip.rows) + 1)
+            for i, (row, baseline) in enumerate(zip(strip.rows, strip.baselines, strict=True), start=1):
+                _draw_row(axes, row, (left, top - baseline - i * spare), rate, strip.gain)
+            gain = "" if strip.gain == GAIN else f"   ({strip.gain:g} mm/mV)"
+            _text(axes, (left, top + 1.5), _fit(strip.caption, width - 20, 3.4) + gain, size=3.4, va="bottom")
         top -= height + gap
     return page
 
@@ -295,6 +297,7 @@ def _text(
     *,
     size: float,
     va: str,
+    ha: str = "left",
     colour: str = INK,
     weight: str = "normal",
     halo: bool = False,
@@ -302,6 +305,6 @@ def _text(
     """Text whose size is given in mm. A halo of paper keeps it readable over lines."""
     effects: list[Stroke] = [withStroke(linewidth=0.8 * _POINTS, foreground=_PAPER)] if halo else []
     axes.text(
-        *at, text, fontsize=size * _POINTS, va=va, color=colour, weight=weight, path_effects=effects, zorder=6,
-        parse_math=False,
+        *at, text, fontsize=size * _POINTS, va=va, ha=ha, color=colour, weight=weight, path_effects=effects,
+        zorder=6, parse_math=False,
     )  # fmt: skip
