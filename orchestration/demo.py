@@ -55,14 +55,14 @@ def run(
     result = defs.resolve_job_def(job).execute_in_process(
         instance=instance, partition_key=partition, run_config={**QUIET, **(config or {})}, raise_on_error=False
     )
-    for event in result.all_events:
-        if event.is_step_failure:
-            raise StageFailed(f"{event.step_key}: {_reason(event.step_failure_data)}")
     failed = [check for check in result.get_asset_check_evaluations() if not check.passed]
     for check in failed:
         if check.blocking and check.severity == dg.AssetCheckSeverity.ERROR:
             name = check.asset_key.to_user_string()
             raise StageFailed(f"{name}: check {check.check_name} failed: {check.description}")
+    for event in result.all_events:
+        if event.is_step_failure:
+            raise StageFailed(f"{event.step_key}: {_reason(event.step_failure_data)}")
     if not result.success:
         raise StageFailed(f"{job}: run {result.run_id} did not succeed; look at it with `make ui`")
     made = [event.materialization for event in result.get_asset_materialization_events()]
@@ -138,18 +138,11 @@ def verdict(home: Home, outcomes: Mapping[str, Outcome]) -> None:
     """The last lines: the version, its scores with the random encoder's beside them, and what to do next."""
     released, champion = outcomes["released_encoder"].metadata, outcomes["champion"].metadata
     table = Table(title="Linear probes on the frozen encoder, macro AUC on the test split", title_justify="left")
-    for column in ("task", "pretrained", "95 % interval", "random encoder", "95 % interval "):
+    for column in ("task", "pretrained (95 % interval)", "random encoder (95 % interval)"):
         table.add_column(column)
     for name, one in outcomes.items():
-        if not name.startswith("probe/"):
-            continue
-        found, cells = one.metadata, [name.removeprefix("probe/")]
-        if "not scored" in found:
-            table.add_row(*cells, "not scored", escape(str(found["not scored"])))
-            continue
-        for encoder in ("pretrained", "random"):
-            cells += [f"{found[f'test macro AUC, {encoder}']:.3f}", found[f"test interval, {encoder}"]]
-        table.add_row(*cells)
+        if name.startswith("probe/"):
+            table.add_row(name.removeprefix("probe/"), *_scores(one.metadata))
     console.print()
     console.print(table)
     alias = "champion" if champion["champion"] == released["version"] else "challenger"
@@ -159,6 +152,13 @@ def verdict(home: Home, outcomes: Mapping[str, Outcome]) -> None:
         f'Pull it:      MLFLOW_TRACKING_URI={home.tracking_uri} {sys.executable} -c "import mlflow; '
         f"print(mlflow.pyfunc.load_model('models:/ecg-encoder@{alias}'))\""
     )
+
+
+def _scores(found: Mapping[str, Any]) -> list[str]:
+    if "not scored" in found:
+        return ["not scored", escape(str(found["not scored"]))]
+    names = ("pretrained", "random")
+    return [f"{found[f'test macro AUC, {name}']:.3f} ({found[f'test interval, {name}']})" for name in names]
 
 
 def _reason(failure: Any) -> str:

@@ -1,0 +1,87 @@
+"""The graph as people see it: what there is, what depends on what, and what an import costs."""
+
+import subprocess
+import sys
+
+import dagster as dg
+
+from assets.evaluate import probe_assets
+from orchestration.definitions import defs
+from pipelines.sources import SOURCES
+
+
+def test_the_graph_is_the_road():
+    graph = defs.resolve_asset_graph()
+    ecgs = {f"{source}/ecgs" for source in SOURCES}
+    wanted = {
+        **{f"{source}/raw": set() for source in SOURCES},
+        **{f"{source}/ecgs": {f"{source}/raw"} for source in SOURCES},
+        "corpus": ecgs,
+        "encoder": {"corpus"},
+        "probe/ptbxl_superclass": {"encoder", "ptbxl/ecgs"},
+        "probe/cpsc2018": {"encoder", "cpsc2018/ecgs"},
+        "released_encoder": {"encoder", "probe/ptbxl_superclass", "probe/cpsc2018"},
+        "champion": {"released_encoder"},
+    }
+    found = {
+        node.key.to_user_string(): {parent.to_user_string() for parent in node.parent_keys}
+        for node in graph.asset_nodes
+    }
+    assert found == wanted
+
+
+def test_every_asset_says_what_it_is_and_has_a_code_version():
+    for node in defs.resolve_asset_graph().asset_nodes:
+        assert node.description, node.key
+        assert len(node.description) > 40, node.key
+        assert node.code_version, node.key
+        assert node.group_name in ("download", "harmonize", "corpus", "pretrain", "evaluate", "release"), node.key
+        assert node.kinds, node.key
+
+
+def test_every_setting_has_help():
+    for asset in [*defs.assets]:
+        assert isinstance(asset, dg.AssetsDefinition)
+        config = asset.op.config_schema.config_type
+        for name, setting in getattr(config, "fields", {}).items():
+            assert setting.description, f"{asset.key.to_user_string()}: {name}"
+
+
+def test_partitions_are_the_sources():
+    graph = defs.resolve_asset_graph()
+    for source in SOURCES.values():
+        for kind in ("raw", "ecgs"):
+            partitions = graph.get(dg.AssetKey([source.name, kind])).partitions_def
+            assert isinstance(partitions, dg.StaticPartitionsDefinition)
+            assert tuple(partitions.get_partition_keys()) == source.partitions
+    assert {name: len(source.partitions) for name, source in SOURCES.items()} == {
+        "chapman": 46,
+        "code15": 18,
+        "ptbxl": 22,
+        "ptbxl100": 22,
+        "cpsc2018": 7,
+        "georgia": 11,
+        "ludb": 1,
+    }
+
+
+def test_blocking_checks_stand_where_the_road_must_stop():
+    graph = defs.resolve_asset_graph()
+    blocking = {key.asset_key.to_user_string() for key in graph.asset_check_keys if graph.get_check_spec(key).blocking}
+    assert blocking == {
+        *(f"{s}/ecgs" for s in SOURCES),
+        "corpus",
+        "encoder",
+        "probe/ptbxl_superclass",
+        "probe/cpsc2018",
+    }
+    assert len(probe_assets) == 2
+
+
+def test_importing_the_code_location_loads_no_torch_and_no_mlflow():
+    script = (
+        "import sys; import orchestration.definitions\n"
+        "print([name for name in ('torch', 'mlflow', 'matplotlib', 'sklearn') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,127 @@
+"""The whole road on a tiny simulated mirror, through Dagster: twice, and with mistakes on the way."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from orchestration.definitions import defs
+from orchestration.demo import StageFailed, run
+from orchestration.jobs import TRAIN, harvest_job_name
+from pipelines.download import Mirror, list_source
+from pipelines.home import Home
+from pipelines.sources import SOURCES
+from pipelines.sources.simulated import MirrorSizes, write_mirror
+
+SIZES = MirrorSizes(chapman=(60,), code15=(40,), ptbxl=(60,), cpsc2018=(), georgia=(), ludb=0)
+TINY = {
+    "steps": 8,
+    "batch": 16,
+    "jepa.encoder.dim": 32,
+    "jepa.encoder.depth": 2,
+    "jepa.encoder.heads": 2,
+    "jepa.predictor.dim": 16,
+    "jepa.predictor.heads": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def mirror(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("mirror") / "simulated"
+    write_mirror(folder, seed=3, sizes=SIZES)
+    return folder
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mirror: Path) -> Home:
+    monkeypatch.setenv("ECG_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("ECG_MIRROR", raising=False)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    found = Home.default()
+    found.set_mirror(str(mirror))
+    return found
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as made:
+        yield made
+
+
+def harvest(home: Home, instance: dg.DagsterInstance) -> dict[str, bool]:
+    """Whether each partition of each asset was cached."""
+    told = {}
+    for name, source in SOURCES.items():
+        try:
+            listing = list_source(source, Mirror.parse(home.mirror), raw_root=home.raw_root)
+        except ValueError:
+            continue  # this mirror has not that source
+        for partition in source.available(listing):
+            for outcome in run(harvest_job_name(name), instance, partition=partition):
+                told[f"{outcome.name}/{partition}"] = outcome.metadata["cached"]
+    return told
+
+
+def train(instance: dg.DagsterInstance, changes: dict) -> dict:
+    config = {
+        "ops": {
+            "encoder": {"config": {"recipe": "demo", "changes": changes, "device": "cpu"}},
+            "probe__ptbxl_superclass": {"config": {"resamples": 50}},
+        }
+    }
+    return {outcome.name: outcome for outcome in run(TRAIN, instance, config=config)}
+
+
+def test_the_road_runs_once_and_is_found_the_second_time(home, instance):
+    first = harvest(home, instance)
+    assert {key.split("/")[0] for key in first} == {"chapman", "code15", "ptbxl", "ptbxl100"}
+    assert not any(first.values())
+    made = train(instance, TINY)
+    assert [name for name, outcome in made.items() if outcome.metadata["cached"]] == []
+    assert made["corpus"].metadata["train"] > 40
+    assert made["probe/cpsc2018"].metadata["not scored"]
+    assert "each needs 20" in made["probe/ptbxl_superclass"].metadata["not scored"]
+    assert made["champion"].metadata["champion"] == made["released_encoder"].metadata["version"] == 1
+    again = harvest(home, instance) | {n: o.metadata["cached"] for n, o in train(instance, TINY).items()}
+    assert all(again.values()), again
+    versions = instance.get_latest_materialization_event(dg.AssetKey("corpus"))
+    assert versions is not None
+    product = home.workspace().require("corpus")
+    assert json.loads((product.path / "done.json").read_text())["digest"] == product.digest
+
+
+def test_a_changed_partition_is_seen_downstream_and_the_others_are_not_touched(home, instance, mirror):
+    harvest(home, instance)
+    before = home.workspace().require("ecgs/code15/0")
+    limits = {"ops": {"chapman__ecgs": {"config": {"amplitude": 1.5}}}}
+    partition = next(iter(SOURCES["chapman"].available(list_source(SOURCES["chapman"], Mirror.parse(str(mirror))))))
+    outcomes = {o.name: o for o in run(harvest_job_name("chapman"), instance, partition=partition, config=limits)}
+    assert outcomes["chapman/raw"].metadata["cached"]
+    assert not outcomes["chapman/ecgs"].metadata["cached"]
+    assert home.workspace().require("ecgs/code15/0") == before
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"encoder": {"config": {"recipe": "huge"}}}, "recipe 'huge': use demo, small"),
+        ({"encoder": {"config": {"changes": {"batch": 0}}}}, "batch=0: use at least 1 ECG"),
+        ({"corpus": {"config": {"sources": ["nowhere"]}}}, "no harmonized pretraining shard of nowhere"),
+    ],
+)
+def test_a_mistake_fails_the_step_with_one_message(home, instance, config, message):
+    run(harvest_job_name("chapman"), instance, partition="01")
+    with pytest.raises(StageFailed, match=message):
+        run(TRAIN, instance, config={"ops": config})
+
+
+def test_a_partition_that_the_mirror_has_not_says_so(home, instance):
+    with pytest.raises(StageFailed, match=r"chapman.*46"):
+        run(harvest_job_name("chapman"), instance, partition="46")
+    assert home.workspace().current("raw/chapman/46") is None
+
+
+def test_the_jobs_load():
+    dg.Definitions.validate_loadable(defs)
