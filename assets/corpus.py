@@ -22,7 +22,7 @@ class CorpusSettings(dg.Config):
 
 
 @dg.asset(
-    deps=[asset for asset in all_source_assets if asset.key.path[-1] == "ecgs"],
+    deps=[asset for asset in all_source_assets if asset.key.path[0] == "ecgs"],
     group_name="corpus",
     description="The index over all harmonized pretraining ECGs: exact duplicates removed, evaluation records and "
     "patients kept out, a validation share by patient.",

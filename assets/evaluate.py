@@ -62,7 +62,7 @@ def _about(task: LabelTask) -> dict[str, Any]:
     key = ["probe", task.name]
     return {
         "key": key,
-        "deps": [encoder, *(asset for asset in all_source_assets if asset.key.path == [task.source, "ecgs"])],
+        "deps": [encoder, *(asset for asset in all_source_assets if asset.key.path == ["ecgs", task.source])],
         "group_name": "evaluate",
         "description": f"{task.title}: a linear probe on the frozen encoder, macro AUC with a bootstrap interval by "
         "patient, and the random-initialised encoder's beside it.",

@@ -25,16 +25,15 @@ def mistakes_explained() -> Iterator[None]:
 def materialized(
     product: Product, metadata: Mapping[str, Any] | None = None, checks: Sequence[dg.AssetCheckResult] = ()
 ) -> dg.MaterializeResult:
-    """The result of an asset: what any product shows, and what this one adds."""
+    """The result of an asset: what this one shows first, then what any product does."""
     return dg.MaterializeResult(
         data_version=dg.DataVersion(product.digest),
         metadata={
+            **(metadata or {}),
             "cached": product.cached,
             "seconds": product.seconds,
-            "product": product.name,
             "fingerprint": product.fingerprint,
             "path": dg.MetadataValue.path(str(product.path)),
-            **(metadata or {}),
         },
         check_results=list(checks),
     )

@@ -25,13 +25,13 @@ class HarmonizeConfig(dg.Config):
 
 
 def source_assets(source: Source) -> list[dg.AssetsDefinition]:
-    """`<source>/raw` and `<source>/ecgs`."""
+    """`raw/<source>` and `ecgs/<source>`: the UI shows the last part of a key, and the group says the rest."""
     partitions = dg.StaticPartitionsDefinition(list(source.partitions))
     tags = {"ecg/role": str(source.role)}
     about = f"{source.title} {source.version}, for {source.role} ({source.licence}). {source.homepage}"
 
     @dg.asset(
-        key=[source.name, "raw"],
+        key=["raw", source.name],
         partitions_def=partitions,
         group_name="download",
         description=f"Files as published, verified against the source's own list of checksums. {about}",
@@ -57,7 +57,7 @@ def source_assets(source: Source) -> list[dg.AssetsDefinition]:
         return show.materialized(product, {"files": product.facts["files"], "bytes": product.facts["bytes"]})
 
     @dg.asset(
-        key=[source.name, "ecgs"],
+        key=["ecgs", source.name],
         deps=[raw],
         partitions_def=partitions,
         group_name="harmonize",
@@ -67,7 +67,7 @@ def source_assets(source: Source) -> list[dg.AssetsDefinition]:
         kinds={"zarr", "parquet"},
         tags=tags,
         check_specs=[
-            dg.AssetCheckSpec(name, asset=[source.name, "ecgs"], blocking=True, description=text)
+            dg.AssetCheckSpec(name, asset=["ecgs", source.name], blocking=True, description=text)
             for name, text in (
                 (COUNTS_ADD_UP, "Records that entered = records kept + records dropped with a reason."),
                 (

@@ -91,10 +91,10 @@ def harvest(home: Home, instance: dg.DagsterInstance) -> None:
                 status.update(f"{source.name}: partition {partition} ({number} of {len(partitions)})")
                 outcomes += run(harvest_job_name(source.name), instance, partition=partition)
         for kind in ("raw", "ecgs"):
-            part = [one for one in outcomes if one.name.endswith(f"/{kind}")]
+            part = [one for one in outcomes if one.name.startswith(f"{kind}/")]
             cached = sum(one.told == "cached" for one in part)
             told = "cached" if cached == len(part) else f"{len(part) - cached} done, {cached} cached"
-            console.print(f"  {f'{source.name}/{kind}':24} {told:20} {_counted(part)}")
+            console.print(f"  {f'{kind}/{source.name}':24} {told:20} {_counted(part)}")
 
 
 def _counted(outcomes: Sequence[Outcome]) -> str:

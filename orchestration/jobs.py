@@ -16,7 +16,7 @@ def harvest_job_name(source: str) -> str:
 harvest_jobs = [
     dg.define_asset_job(
         harvest_job_name(name),
-        selection=dg.AssetSelection.assets([name, "raw"], [name, "ecgs"]),
+        selection=dg.AssetSelection.assets(["raw", name], ["ecgs", name]),
         description=f"Download and harmonize partitions of {source.title}.",
     )
     for name, source in SOURCES.items()

@@ -12,14 +12,14 @@ from pipelines.sources import SOURCES
 
 def test_the_graph_is_the_road():
     graph = defs.resolve_asset_graph()
-    ecgs = {f"{source}/ecgs" for source in SOURCES}
+    ecgs = {f"ecgs/{source}" for source in SOURCES}
     wanted = {
-        **{f"{source}/raw": set() for source in SOURCES},
-        **{f"{source}/ecgs": {f"{source}/raw"} for source in SOURCES},
+        **{f"raw/{source}": set() for source in SOURCES},
+        **{f"ecgs/{source}": {f"raw/{source}"} for source in SOURCES},
         "corpus": ecgs,
         "encoder": {"corpus"},
-        "probe/ptbxl_superclass": {"encoder", "ptbxl/ecgs"},
-        "probe/cpsc2018": {"encoder", "cpsc2018/ecgs"},
+        "probe/ptbxl_superclass": {"encoder", "ecgs/ptbxl"},
+        "probe/cpsc2018": {"encoder", "ecgs/cpsc2018"},
         "released_encoder": {"encoder", "probe/ptbxl_superclass", "probe/cpsc2018"},
         "champion": {"released_encoder"},
     }
@@ -51,7 +51,7 @@ def test_partitions_are_the_sources():
     graph = defs.resolve_asset_graph()
     for source in SOURCES.values():
         for kind in ("raw", "ecgs"):
-            partitions = graph.get(dg.AssetKey([source.name, kind])).partitions_def
+            partitions = graph.get(dg.AssetKey([kind, source.name])).partitions_def
             assert isinstance(partitions, dg.StaticPartitionsDefinition)
             assert tuple(partitions.get_partition_keys()) == source.partitions
     assert {name: len(source.partitions) for name, source in SOURCES.items()} == {
@@ -69,7 +69,7 @@ def test_blocking_checks_stand_where_the_road_must_stop():
     graph = defs.resolve_asset_graph()
     blocking = {key.asset_key.to_user_string() for key in graph.asset_check_keys if graph.get_check_spec(key).blocking}
     assert blocking == {
-        *(f"{s}/ecgs" for s in SOURCES),
+        *(f"ecgs/{s}" for s in SOURCES),
         "corpus",
         "encoder",
         "probe/ptbxl_superclass",

@@ -76,7 +76,7 @@ def train(instance: dg.DagsterInstance, changes: dict) -> dict:
 
 def test_the_road_runs_once_and_is_found_the_second_time(home, instance):
     first = harvest(home, instance)
-    assert {key.split("/")[0] for key in first} == {"chapman", "code15", "ptbxl", "ptbxl100"}
+    assert {key.split("/")[1] for key in first} == {"chapman", "code15", "ptbxl", "ptbxl100"}
     assert not any(first.values())
     made = train(instance, TINY)
     assert [name for name, outcome in made.items() if outcome.metadata["cached"]] == []
@@ -95,11 +95,11 @@ def test_the_road_runs_once_and_is_found_the_second_time(home, instance):
 def test_a_changed_partition_is_seen_downstream_and_the_others_are_not_touched(home, instance, mirror):
     harvest(home, instance)
     before = home.workspace().require("ecgs/code15/0")
-    limits = {"ops": {"chapman__ecgs": {"config": {"amplitude": 1.5}}}}
+    limits = {"ops": {"ecgs__chapman": {"config": {"amplitude": 1.5}}}}
     partition = next(iter(SOURCES["chapman"].available(list_source(SOURCES["chapman"], Mirror.parse(str(mirror))))))
     outcomes = {o.name: o for o in run(harvest_job_name("chapman"), instance, partition=partition, config=limits)}
-    assert outcomes["chapman/raw"].metadata["cached"]
-    assert not outcomes["chapman/ecgs"].metadata["cached"]
+    assert outcomes["raw/chapman"].metadata["cached"]
+    assert not outcomes["ecgs/chapman"].metadata["cached"]
     assert home.workspace().require("ecgs/code15/0") == before
 
 
