@@ -67,7 +67,7 @@ def _about(task: LabelTask) -> dict[str, Any]:
         "description": f"{task.title}: a linear probe on the frozen encoder, macro AUC with a bootstrap interval by "
         "patient, and the random-initialised encoder's beside it.",
         "code_version": versions.PROBE,
-        "kinds": {"scikitlearn"},
+        "kinds": {"python"},
         "check_specs": [
             dg.AssetCheckSpec(
                 ABOVE_RANDOM,
