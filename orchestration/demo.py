@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -177,6 +178,8 @@ def _reason(failure: Any) -> str:
 def main(mirror: str | None, recipe: str) -> None:
     home = Home.default()
     began = time.monotonic()
+    # Dagster warns of what its own Pipes client calls.
+    warnings.filterwarnings("ignore", message="Function `PipesMessageReader.expected_writer_count`")
     try:
         if mirror is None:
             with console.status("writing a mirror of simulated ECGs"):

@@ -89,7 +89,9 @@ def main(dagster_port: int, mlflow_port: int) -> None:
         ("Dagster", dagster_command(dagster_port), f"http://127.0.0.1:{dagster_port}", "/server_info", {}),
         ("MLflow", mlflow_command(home, mlflow_port), f"http://127.0.0.1:{mlflow_port}", "/health", mlflow_environment),
     ]
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Both end the servers; a shell that starts this in the background has SIGINT ignored.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)
     servers: list[subprocess.Popen[bytes]] = []
     try:
         for name, command, _, _, environment in plan:

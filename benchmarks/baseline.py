@@ -1,0 +1,45 @@
+"""A pretraining step done as the released code does it, to measure ours against in one run.
+
+Dense scores of all tokens, a mask built in Python at every forward, float32 on a CPU (float16 autocast on a GPU). The
+weights, the objective and the optimizer are ours, so only the way differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ecg_model.blocks import Block
+from ecg_model.encoder import Encoder
+
+
+class DenseEncoder(Encoder):
+    """Our encoder with the released code's attention: its mask is built again for each forward."""
+
+    def forward(self, x_BLT: Tensor, visible_V: Tensor | None = None, leads: Sequence[int] | None = None) -> Tensor:
+        columns = self.config.patches if visible_V is None else len(visible_V)
+        mask = mask_by_loops(x_BLT.shape[1], columns).to(x_BLT.device)
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            block.attend = lambda q, k, v: masked_attention(q, k, v, mask)
+        return super().forward(x_BLT, visible_V, leads)
+
+
+def mask_by_loops(leads: int, columns: int) -> Tensor:
+    """bool (L * P, L * P), token by token."""
+    mask = torch.zeros(leads * columns, leads * columns, dtype=torch.bool)
+    for token in range(leads * columns):
+        lead, column = divmod(token, columns)
+        mask[token, lead * columns : (lead + 1) * columns] = True
+        mask[token, column::columns] = True
+    return mask
+
+
+def masked_attention(q_BHLPE: Tensor, k_BHLPE: Tensor, v_BHLPE: Tensor, mask: Tensor) -> Tensor:
+    """All scores, then the mask, then the softmax."""
+    q, k, v = (x.flatten(2, 3) for x in (q_BHLPE, k_BHLPE, v_BHLPE))
+    scores = (q @ k.transpose(-2, -1)) * q.shape[-1] ** -0.5
+    weights = scores.masked_fill(~mask, float("-inf")).softmax(dim=-1)
+    return (weights @ v).view_as(q_BHLPE)
