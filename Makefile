@@ -32,6 +32,9 @@ demo: install $(DAGSTER_HOME)/dagster.yaml ## The whole road, from raw files to 
 ui: install $(DAGSTER_HOME)/dagster.yaml ## Dagster (port 3000) and MLflow (port 5000) on loopback
 	$(BIN)/python -m orchestration.ui
 
+# Two test processes on two cores: threads of torch and BLAS would only wait for each other.
+test test-all: export OMP_NUM_THREADS := 1
+
 test: install ## The quick suite with coverage
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal --cov --cov-report=term
 

@@ -54,10 +54,7 @@ def harvest(home: Home, instance: dg.DagsterInstance) -> dict[str, bool]:
     """Whether each partition of each asset was cached."""
     told = {}
     for name, source in SOURCES.items():
-        try:
-            listing = list_source(source, Mirror.parse(home.mirror), raw_root=home.raw_root)
-        except ValueError:
-            continue  # this mirror has not that source
+        listing = list_source(source, Mirror.parse(home.mirror), raw_root=home.raw_root)
         for partition in source.available(listing):
             for outcome in run(harvest_job_name(name), instance, partition=partition):
                 told[f"{outcome.name}/{partition}"] = outcome.metadata["cached"]

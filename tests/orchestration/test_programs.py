@@ -1,0 +1,86 @@
+"""`make demo` and `make ui` as programs: what a user's mistake gives, and that the servers start and stop."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from orchestration.ui import start, stop, wait_until_healthy
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def program(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "ECG_HOME": str(home), "DAGSTER_HOME": str(home / "dagster")}
+    (home / "dagster").mkdir(parents=True)
+    (home / "dagster" / "dagster.yaml").write_bytes((ROOT / "dagster.yaml").read_bytes())
+    command = [sys.executable, "-m", "orchestration.demo", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
+
+
+def test_a_mirror_that_is_not_there_is_one_line_and_nothing_is_written(tmp_path):
+    done = program(tmp_path / "home", "--mirror", str(tmp_path / "nowhere"))
+    assert done.returncode == 1
+    assert "no such folder; give a folder, a base URL, or 'hosts'" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+    assert [path.name for path in (tmp_path / "home").iterdir()] == ["dagster"]
+
+
+def test_an_empty_mirror_says_that_nothing_is_there_and_what_to_do(tmp_path):
+    (tmp_path / "mirror").mkdir()
+    done = program(tmp_path / "home", "--mirror", str(tmp_path / "mirror"))
+    assert done.returncode == 1
+    assert done.stdout.count("not in this mirror") == 7
+    assert "harmonize a partition first" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_a_server_that_ends_at_once_is_named_with_its_log(tmp_path):
+    log = tmp_path / "log"
+    server = start([sys.executable, "-c", "print('no port'); raise SystemExit(3)"], log, {})
+    with pytest.raises(RuntimeError, match=r"ended with 3; see .*log"):
+        wait_until_healthy(server, "http://127.0.0.1:9", log)
+    assert log.read_text() == "no port\n"
+
+
+def test_a_server_stops_on_the_signal_and_a_deaf_one_is_killed(tmp_path, monkeypatch):
+    monkeypatch.setattr("orchestration.ui.STOP_SECONDS", 1)
+    willing = start([sys.executable, "-c", "import time; time.sleep(60)"], tmp_path / "a", {})
+    script = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"
+    deaf = start([sys.executable, "-c", script], tmp_path / "b", {})
+    while not (tmp_path / "b").read_text():
+        time.sleep(0.05)
+    stop(willing)
+    stop(deaf)
+    assert willing.returncode != 0
+    assert deaf.returncode == -signal.SIGKILL
+
+
+@pytest.mark.slow
+def test_the_ui_answers_on_loopback_and_ends_with_its_parent(tmp_path):
+    home = tmp_path / "home"
+    (home / "dagster").mkdir(parents=True)
+    (home / "dagster" / "dagster.yaml").write_bytes((ROOT / "dagster.yaml").read_bytes())
+    environment = {**os.environ, "ECG_HOME": str(home), "DAGSTER_HOME": str(home / "dagster")}
+    environment.pop("MLFLOW_TRACKING_URI", None)
+    command = [sys.executable, "-m", "orchestration.ui", "--dagster-port", "13311", "--mlflow-port", "13312"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, cwd=ROOT) as ui:
+        assert ui.stdout is not None
+        told = [ui.stdout.readline() for _ in range(3)]
+        assert "http://127.0.0.1:13311" in told[0]
+        query = {
+            "query": "{ repositoriesOrError { ... on RepositoryConnection { nodes { name location { name } } } } }"
+        }
+        found = httpx.post("http://127.0.0.1:13311/graphql", json=query, timeout=60).json()
+        assert found["data"]["repositoriesOrError"]["nodes"][0]["location"]["name"] == "ecg-foundry"
+        assert httpx.get("http://127.0.0.1:13312/health", timeout=30).text == "OK"
+        ui.send_signal(signal.SIGINT)
+        assert ui.wait(60) == 0
+    for port in (13311, 13312):
+        with pytest.raises(httpx.TransportError):
+            httpx.get(f"http://127.0.0.1:{port}/", timeout=2)

@@ -1,0 +1,112 @@
+"""Checks find what is wrong, not only what is right: each is shown a product that lies."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines import checks
+from pipelines.corpus import CorpusConfig, materialize_corpus
+from pipelines.harmonize import harmonize
+from pipelines.quality import QualityLimits
+from pipelines.records import Drop, DropReason, Record
+from pipelines.stage import Product, Workspace
+from pipelines.store import ShardWriter
+
+LEADS = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
+
+
+def record(name: str, *, seed: int, patient: str | None = None) -> Record:
+    signal_LT = np.random.default_rng(seed).normal(0, 0.3, (8, 2500)).astype(np.float32)
+    return Record(record_id=name, signal_LT=signal_LT, leads=LEADS, rate=250.0, patient_id=patient)
+
+
+def shard(workspace: Workspace, source: str, role: str, records: list[Record | Drop]) -> Product:
+    def make(out: Path) -> dict:
+        return {**harmonize(records, out, source=source, limits=QualityLimits()).facts(), "role": role}
+
+    return workspace.build(f"ecgs/{source}/a", version="1", config={"n": len(records)}, inputs={}, make=make)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path)
+
+
+def test_counts_that_add_up_and_counts_that_do_not(workspace):
+    drop = Drop("gone", DropReason.FLAT_LEAD, "lead V1 is flat")
+    product = shard(workspace, "one", "pretraining", [record("a", seed=1), drop])
+    assert checks.counts_add_up(product) == checks.Finding(True, "2 entered, 1 kept, 1 dropped")
+    for facts in ({"entered": 3}, {"dropped": {}}):
+        assert not checks.counts_add_up(dataclasses.replace(product, facts=product.facts | facts)).holds
+
+
+def test_a_reason_outside_the_closed_list_is_found(workspace):
+    product = shard(workspace, "one", "pretraining", [record("a", seed=1), Drop("b", DropReason.TOO_SHORT, "7 s")])
+    table = pq.read_table(product.path / "drops.parquet")
+    changed = table.set_column(table.schema.get_field_index("reason"), table.schema.field("reason"), [["mood"]])
+    pq.write_table(changed, product.path / "drops.parquet")
+    assert "unknown reasons ['mood']" in checks.counts_add_up(product).seen
+
+
+def test_an_empty_ecg_in_a_shard_is_found(workspace):
+    good = shard(workspace, "one", "pretraining", [record("a", seed=1)])
+    assert checks.shard_is_whole(good).holds
+
+    def make(out: Path) -> dict:
+        writer = ShardWriter(out)
+        row = pq.read_table(good.path / "records.parquet").to_pylist()[0]
+        del row["row"]
+        writer.append(np.zeros((8, 2500), np.int16), row)
+        writer.close()
+        return {}
+
+    bad = workspace.build("ecgs/two/a", version="1", config={}, inputs={}, make=make)
+    assert checks.shard_is_whole(bad) == checks.Finding(False, "1 ECGs of 8 leads and 2500 samples, 1 of them empty")
+
+
+def test_a_corpus_with_evaluation_data_in_it_is_found(workspace):
+    shard(workspace, "train", "pretraining", [record(str(i), seed=i, patient=f"p{i}") for i in range(30)])
+    shard(workspace, "test", "evaluation", [record("e", seed=100, patient="q")])
+    corpus = materialize_corpus(workspace, CorpusConfig(validation_share=0.2))
+    finding = checks.corpus_is_apart(workspace, corpus)
+    assert finding.holds, finding.seen
+    # The evaluation shard grows after the corpus was built: one ECG of the corpus is evaluated on from now.
+    shard(workspace, "test", "evaluation", [record("e", seed=100, patient="q"), record("f", seed=3, patient="r")])
+    leaked = checks.corpus_is_apart(workspace, corpus)
+    assert not leaked.holds
+    assert "1 are also in an evaluation shard" in leaked.seen
+
+
+def test_a_patient_in_two_splits_and_an_ecg_twice_are_found(workspace):
+    shard(workspace, "train", "pretraining", [record(str(i), seed=i, patient=f"p{i}") for i in range(30)])
+    corpus = materialize_corpus(workspace, CorpusConfig(validation_share=0.2))
+    index = pq.read_table(corpus.path / "index.parquet")
+    rows = index.to_pylist()
+    train = next(row for row in rows if row["split"] == "train")
+    twin = {**train, "split": "validation"}
+    pq.write_table(index.from_pylist([*rows, twin], schema=index.schema), corpus.path / "index.parquet")
+    finding = checks.corpus_is_apart(workspace, corpus)
+    assert not finding.holds
+    assert "1 ECGs repeat another, 1 patients are in both splits" in finding.seen
+
+
+def summary(*, first: float = 0.5, last: float = 0.3, std: float = 0.1, rank: float = 5.0) -> dict:
+    return {"first": {"loss": first}, "last": {"loss": last, "embedding_std": std, "effective_rank": rank}}
+
+
+@pytest.mark.parametrize(
+    ("changed", "holds"),
+    [
+        ({}, True),
+        ({"last": 0.6}, False),
+        ({"last": float("nan")}, False),
+        ({"first": float("inf")}, False),
+        ({"std": 1e-5}, False),
+        ({"rank": float("nan")}, False),
+    ],
+)
+def test_a_training_that_collapsed_or_diverged_is_found(changed, holds):
+    assert checks.training_went_well(summary(**changed)).holds is holds

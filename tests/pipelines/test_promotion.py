@@ -1,0 +1,105 @@
+"""From probes to a registered version and through the gate, also where the champion was scored on other data."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from ecg_model.config import EncoderConfig
+from ecg_model.encoder import random_encoder, save_encoder
+from pipelines.download import Mirror, materialize_raw
+from pipelines.evaluate.pair import probe_pair
+from pipelines.evaluate.probe import ProbeConfig
+from pipelines.harmonize import materialize_ecgs
+from pipelines.labels import TASKS
+from pipelines.promotion import contest, git_commit, release_current, scores_of
+from pipelines.quality import QualityLimits
+from pipelines.release import CHAMPION, GateConfig, find_alias
+from pipelines.sources import SOURCES
+from pipelines.sources.simulated import MirrorSizes, write_mirror
+from pipelines.stage import Workspace
+from pipelines.tracking import Tracking
+
+QUICK = ProbeConfig(resamples=20, penalties=(1e-2, 1e-4))
+STARVED = EncoderConfig(dim=32, depth=2, heads=2)
+SEEING = EncoderConfig(dim=32, depth=2, heads=2, input_scale=5.0, patch_init_scale=25.0)
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> list[Workspace]:
+    """Two data homes with PTB-XL of different patients."""
+    made = []
+    for seed in (1, 2):
+        root = tmp_path_factory.mktemp(f"place{seed}")
+        sizes = MirrorSizes(chapman=(), code15=(), ptbxl=(400,), cpsc2018=(), georgia=(), ludb=0)
+        write_mirror(root / "mirror", seed=seed, sizes=sizes)
+        workspace, source = Workspace(root / "home"), SOURCES["ptbxl"]
+        mirror = Mirror.parse(str(root / "mirror"))
+        materialize_raw(workspace, source, "00000", mirror=mirror, raw_root=root / "files")
+        materialize_ecgs(workspace, source, "00000", limits=QualityLimits())
+        made.append(workspace)
+    return made
+
+
+@pytest.fixture
+def tracking(tmp_path: Path) -> Tracking:
+    return Tracking(uri=f"sqlite:///{tmp_path / 'mlflow.db'}", artifact_root=tmp_path / "artifacts")
+
+
+def prepare(workspace: Workspace, config: EncoderConfig) -> None:
+    """An encoder as if it were pretrained, and its probes."""
+
+    def make(work: Path) -> dict:
+        save_encoder(work / "encoder.safetensors", random_encoder(config, 5))
+        return {"recipe": {"seed": 4}, "corpus_digest": "c" * 64}
+
+    workspace.build("encoder", version="test", config={"scale": config.input_scale}, inputs={}, make=make)
+    for task in TASKS.values():
+        probe_pair(workspace, task, QUICK)
+
+
+def test_scores_hold_every_probe_and_what_was_not_scored_is_left_out(places):
+    prepare(places[0], SEEING)
+    scores = scores_of(places[0])
+    assert set(scores.metrics) == {
+        f"ptbxl_superclass/{split}_macro_auc{kind}" for split in ("validation", "test") for kind in ("", "_random")
+    }
+    assert scores.validation == scores.metrics["ptbxl_superclass/validation_macro_auc"]
+    unscored = scores_of(places[0], "cpsc2018")
+    assert (unscored.validation, unscored.data_digest) == (None, None)
+    with pytest.raises(ValueError, match="gate task 'nothing': use ptbxl_superclass, cpsc2018"):
+        scores_of(places[0], "nothing")
+
+
+def test_a_champion_from_other_data_is_probed_again_on_the_challengers(places, tracking):
+    first, second = places
+    prepare(first, SEEING)
+    champion = release_current(first, tracking)
+    assert contest(first, champion, tracking, config=GateConfig()).promote
+    prepare(second, STARVED)
+    challenger = release_current(second, tracking)
+    strict = contest(second, challenger, tracking, config=GateConfig(margin=0.0))
+    again = second.require("probe/ptbxl_superclass/champion").facts["validation_macro_auc"]["value"]
+    assert again != champion.scores.validation, "the champion's score is not that of the data it was released with"
+    assert challenger.scores.validation is not None
+    assert strict.promote == (challenger.scores.validation >= again)
+    assert f"{again:.4f} on the same data" in strict.reason
+    assert contest(second, challenger, tracking, config=GateConfig(margin=0.99)).promote
+    held = find_alias(CHAMPION, tracking=tracking)
+    assert held is not None
+    assert held.version == challenger.version
+
+
+def test_the_same_release_is_found_again(places, tracking):
+    prepare(places[0], SEEING)
+    first, second = (release_current(places[0], tracking) for _ in range(2))
+    assert (first.created, second.created) == (True, False)
+    assert first.version == second.version
+
+
+def test_the_commit_is_named():
+    inside = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent)
+    expected = inside.stdout.strip() if inside.returncode == 0 else "unknown"
+    assert git_commit() == expected
+    assert re.fullmatch(r"[0-9a-f]{40}|unknown", git_commit())
