@@ -4,11 +4,15 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON ?= python3.11
 BIN := .venv/bin
-export ECG_HOME ?= $(CURDIR)/var
-export DAGSTER_HOME ?= $(ECG_HOME)/dagster
+ECG_HOME ?= var
+override ECG_HOME := $(shell realpath -m '$(ECG_HOME)')
+export ECG_HOME
+# The instance of this project alone: a Dagster home of yours stays as it is.
+override DAGSTER_HOME := $(ECG_HOME)/dagster
+export DAGSTER_HOME
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help install demo test test-all lint types ui clean
+.PHONY: help install instance demo ui test test-all lint types bench clean purge
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,14 +26,13 @@ install: .venv/.installed ## The virtual environment, exact versions from constr
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-$(DAGSTER_HOME)/dagster.yaml: dagster.yaml
-	mkdir -p $(@D)
-	cp dagster.yaml $@
+instance:
+	@mkdir -p "$$DAGSTER_HOME" && cp dagster.yaml "$$DAGSTER_HOME/dagster.yaml"
 
-demo: install $(DAGSTER_HOME)/dagster.yaml ## The whole road, from raw files to a model; MIRROR=folder or URL for real data
+demo: install instance ## The whole road, from raw files to a model; MIRROR=folder or URL for real data
 	$(BIN)/python -m orchestration.demo $(if $(MIRROR),--mirror '$(MIRROR)')
 
-ui: install $(DAGSTER_HOME)/dagster.yaml ## Dagster (port 3000) and MLflow (port 5000) on loopback
+ui: install instance ## Dagster (port 3000) and MLflow (port 5000) on loopback
 	$(BIN)/python -m orchestration.ui
 
 # Two test processes on two cores: threads of torch and BLAS would only wait for each other.
@@ -49,5 +52,11 @@ lint: install ## ruff and the layer contract
 types: install ## pyright
 	$(BIN)/pyright
 
-clean: ## Remove the data home and all caches, not the virtual environment
-	rm -rf var build .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage .coverage.*
+bench: install ## Figures at paper size, ours against the released code's way; minutes
+	$(BIN)/python -m benchmarks.train_step
+
+clean: ## Remove caches; data, models and the virtual environment stay
+	rm -rf build .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage .coverage.*
+
+purge: clean ## Remove the data home too: downloads, products, history and registered models
+	rm -rf "$$ECG_HOME"

@@ -69,7 +69,7 @@ def source_assets(source: Source) -> list[dg.AssetsDefinition]:
         check_specs=[
             dg.AssetCheckSpec(name, asset=["ecgs", source.name], blocking=True, description=text)
             for name, text in (
-                (COUNTS_ADD_UP, "Records that entered = records kept + records dropped with a reason."),
+                (COUNTS_ADD_UP, "Records that the source lists = records that entered = kept + dropped with a reason."),
                 (
                     SHARD_IS_WHOLE,
                     "The array holds the eight leads in order and a row for each record, none of them empty.",
@@ -78,16 +78,18 @@ def source_assets(source: Source) -> list[dg.AssetsDefinition]:
         ],
     )
     def ecgs(context: dg.AssetExecutionContext, data_home: DataHome, config: HarmonizeConfig) -> dg.MaterializeResult:
-        from pipelines import checks, gallery, harmonize
+        from pipelines import checks, download, gallery, harmonize
         from pipelines.quality import QualityLimits
 
+        workspace = data_home.open().workspace()
         with show.mistakes_explained():
             product = harmonize.materialize_ecgs(
-                data_home.open().workspace(),
+                workspace,
                 source,
                 context.partition_key,
                 limits=QualityLimits(flat_leads=config.flat_leads, amplitude=config.amplitude),
             )
+            _, files = download.raw_files(workspace.require(f"raw/{source.name}/{context.partition_key}"))
         facts = product.facts
         return show.materialized(
             product,
@@ -98,7 +100,7 @@ def source_assets(source: Source) -> list[dg.AssetsDefinition]:
                 **show.pictures(ECGs=gallery.sampled_ecgs(product), quality=gallery.quality_histograms(product)),
             },
             [
-                show.checked(COUNTS_ADD_UP, checks.counts_add_up(product)),
+                show.checked(COUNTS_ADD_UP, checks.counts_add_up(product, checks.records_listed(files))),
                 show.checked(SHARD_IS_WHOLE, checks.shard_is_whole(product)),
             ],
         )

@@ -103,9 +103,8 @@ def resample(x_LT: NDArray[Any], rate: float, target: float = RATE) -> NDArray[n
     a filter would smear them.
     """
     x_LT = np.asarray(x_LT)
-    for name, value in (("rate", rate), ("target", target)):
-        if not RATE_MIN <= value <= RATE_MAX:
-            raise ValueError(f"{name} {value} Hz is not supported: use {RATE_MIN:g} to {RATE_MAX:g} samples a second")
+    _check_rate("rate", rate)
+    _check_rate("target", target)
     if x_LT.shape[-1] == 0:
         raise ValueError(f"signal of shape {x_LT.shape} has no samples")
     if not np.isfinite(x_LT).all():
@@ -145,13 +144,22 @@ def prepare(x_LT: NDArray[Any], *, leads: Sequence[str], rate: float) -> NDArray
     see `independent_leads` and `resample`; TooShort below ten seconds.
     """
     x_LT = independent_leads(np.asarray(x_LT), leads)
+    _check_rate("rate", rate)
     needed = window_samples(rate)
     if x_LT.shape[-1] < needed:
         raise TooShort(
             f"signal of {x_LT.shape[-1]} samples at {rate:g} Hz lasts {x_LT.shape[-1] / rate:.2f} s: "
             f"give at least {SECONDS} s ({needed} samples)"
         )
-    return resample(x_LT[..., : window_reach(rate)], rate)[..., :SAMPLES]
+    reach_LT = x_LT[..., : window_reach(rate)]
+    if not np.isfinite(reach_LT[..., needed:]).all():  # what is missing behind the window does not spoil it
+        reach_LT = reach_LT[..., :needed]
+    return resample(reach_LT, rate)[..., :SAMPLES]
+
+
+def _check_rate(name: str, value: float) -> None:
+    if not RATE_MIN <= value <= RATE_MAX:
+        raise ValueError(f"{name} {value} Hz is not supported: use {RATE_MIN:g} to {RATE_MAX:g} samples a second")
 
 
 class _Bank:

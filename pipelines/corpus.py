@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from pipelines import versions
 from pipelines.stage import Product, Workspace, digest_of, write_atomically
-from pipelines.store import open_shard, read_rows, write_table
+from pipelines.store import RECORDS_FILE, open_shard, read_rows, write_table
 
 PRODUCT = "corpus"
 
@@ -121,7 +121,20 @@ def materialize_corpus(workspace: Workspace, config: CorpusConfig) -> Product:
         write_atomically(folder / "corpus.json", json.dumps(description, indent=1).encode())
         return {**counts, "digest": digest}
 
-    return workspace.build(PRODUCT, version=versions.CORPUS, config=asdict(config), inputs=inputs, make=make)
+    return workspace.build(
+        PRODUCT,
+        version=versions.CORPUS,
+        config=asdict(config),
+        inputs=inputs,
+        make=make,
+        still_valid=lambda corpus: _shards_are_there(workspace, corpus),
+    )
+
+
+def _shards_are_there(workspace: Workspace, corpus: Product) -> bool:
+    """Whether the shards that a finished corpus points to still lie where it says."""
+    shards = json.loads((corpus.path / "corpus.json").read_text())["shards"].values()
+    return all((workspace.root / shard["path"] / RECORDS_FILE).is_file() for shard in shards)
 
 
 def load_signals(workspace_root: Path | str, corpus_dir: Path | str, split: Split) -> NDArray[np.int16]:

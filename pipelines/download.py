@@ -14,11 +14,12 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from filelock import FileLock
 
 from pipelines import versions
+from pipelines.home import check_url
 from pipelines.sources.base import RemoteFile, Source, addresses
 from pipelines.stage import ASIDE, Product, Workspace, digest_of
 from pipelines.transfer import Retries, Transfer, checksum_of
@@ -39,8 +40,7 @@ class Mirror:
         if not text:
             return cls(None)
         if text.startswith(("http://", "https://")):
-            if not urlsplit(text).hostname:
-                raise ValueError(f"mirror {text!r}: the URL names no host")
+            check_url(text)
             return cls(text.rstrip("/"))
         folder = Path(text).expanduser()
         if not folder.is_dir():
@@ -245,7 +245,13 @@ def _verify(
     if missing:
         raise _lacking(source, mirror, missing)
     tally = _Tally(len(files), progress)
-    found = _each(files, lambda file: _verified(file, folder, mirror, tally), connections)
+    found = _each(files, lambda file: _as_found(file, folder, tally), connections)
+    wrong = [now for listed, now in zip(files, found, strict=True) if now.checksum != listed.checksum]
+    if wrong:
+        raise ValueError(
+            f"{len(wrong)} of {len(files)} files in {mirror} are not what their source lists, first {wrong[0].path} "
+            f"({wrong[0].checksum}): fetch them again, or correct the mirror's list"
+        )
     return Manifest(root=folder, files=tuple(found))
 
 
@@ -307,17 +313,13 @@ def _each(
     return [future.result() for future in futures]
 
 
-def _verified(file: RemoteFile, folder: Path, mirror: Mirror, tally: _Tally) -> RemoteFile:
-    """A file of a folder mirror, with its size."""
+def _as_found(file: RemoteFile, folder: Path, tally: _Tally) -> RemoteFile:
+    """A file of a folder mirror with the size and the checksum that it has there."""
     path = folder / file.path
-    found = checksum_of(path, file.checksum)
-    if found != file.checksum:
-        raise ValueError(
-            f"{file.path} in {mirror}: {found}, its source lists {file.checksum}: delete it and fetch it again"
-        )
     size = path.stat().st_size
+    found = checksum_of(path, file.checksum)
     tally.add(files=1, bytes=size)
-    return replace(file, bytes=size)
+    return replace(file, checksum=found, bytes=size)
 
 
 def _fetched(file: RemoteFile, root: Path, mirror: Mirror, transfer: Transfer, tally: _Tally) -> RemoteFile:

@@ -13,6 +13,7 @@ import hashlib
 import os
 import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from pipelines.stage import Workspace, write_atomically
 
@@ -42,7 +43,9 @@ class Home:
 
     def set_mirror(self, place: str) -> None:
         """Remember a mirror for later commands and the UI; raises ValueError where a folder is not there."""
-        if place != HOSTS and not _is_url(place) and not Path(place).expanduser().is_dir():
+        if _is_url(place):
+            check_url(place)
+        elif place != HOSTS and not Path(place).expanduser().is_dir():
             raise ValueError(f"mirror {place!r}: no such folder; give a folder, a base URL, or '{HOSTS}'")
         write_atomically(self.root / "mirror", (place if place == HOSTS else _absolute(place)).encode())
         self._mirror = None
@@ -76,6 +79,17 @@ class Home:
     @property
     def artifact_root(self) -> Path:
         return self.root / "mlflow" / "artifacts"
+
+
+def check_url(text: str) -> None:
+    """ValueError for a mirror's URL without a host, or with a port that is none."""
+    try:
+        parts = urlsplit(text)
+        fault = None if parts.hostname and (parts.port is None or parts.port > 0) else "it names no host"
+    except ValueError as error:
+        fault = str(error)
+    if fault is not None:
+        raise ValueError(f"mirror {text!r}: {fault}; write it as https://host/path")
 
 
 def _is_url(place: str) -> bool:

@@ -96,9 +96,9 @@ def demo() -> Recipe:
             encoder=EncoderConfig(dim=96, depth=2, heads=2, drop_path=0.0, input_scale=5.0, patch_init_scale=25.0),
             predictor=PredictorConfig(dim=48, depth=1, heads=2),
         ),
-        batch=16,
+        batch=32,
         epochs=None,
-        steps=300,
+        steps=500,
         peak_lr=5e-4,
         ema_start=0.97,
     )

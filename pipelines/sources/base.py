@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from pipelines.records import Drop, Record
 
@@ -112,7 +113,8 @@ def read_table(path: Path, columns: Sequence[str]) -> Iterator[dict[str, str]]:
             f"{path}: the label table is not there: download it with its partition, or complete the mirror"
         )
     with path.open(newline="", encoding="utf-8-sig") as stream:
-        rows = csv.reader(stream, strict=True)
+        reader = csv.reader(stream, strict=True)
+        rows = _readable(reader, path)
         header = next(rows, [])
         missing = [name for name in columns if name not in header]
         if missing:
@@ -123,5 +125,17 @@ def read_table(path: Path, columns: Sequence[str]) -> Iterator[dict[str, str]]:
         where = [header.index(name) for name in columns]
         for row in rows:
             if len(row) != len(header):
-                raise ValueError(f"{path}, line {rows.line_num}: {len(row)} fields, the header has {len(header)}")
+                raise ValueError(f"{path}, line {reader.line_num}: {len(row)} fields, the header has {len(header)}")
             yield {name: row[at] for name, at in zip(columns, where, strict=True)}
+
+
+def _readable(rows: Any, path: Path) -> Iterator[list[str]]:
+    """The rows of a csv reader; ValueError naming file and line where the text is no csv or not UTF-8."""
+    while True:
+        try:
+            row = next(rows, None)
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise ValueError(f"{path}, line {rows.line_num}: not a readable csv ({error}): fetch it again") from error
+        if row is None:
+            return
+        yield row

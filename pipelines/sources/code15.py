@@ -13,6 +13,7 @@ import re
 import shutil
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -60,7 +61,7 @@ def parse_api(text: bytes, path: str) -> list[RemoteFile]:
             RemoteFile(f"{_ROOT}/files/{_plain(file['key'])}", file["checksum"], int(file["size"]))
             for file in json.loads(text)["files"]
         ]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path}: not the answer of Zenodo's API for record {_RECORD} ({error!r}): fetch it again"
         ) from error
@@ -148,7 +149,7 @@ def _extracted(archive: Path) -> Iterator[IO[bytes]]:
                 shutil.copyfileobj(member, stream, 1 << 20)
         except FileNotFoundError as error:
             raise ValueError(f"{archive}: the part is not there: download it, or complete the mirror") from error
-        except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
+        except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
             raise ValueError(
                 f"{archive}: not a readable zip ({error}): delete it and download it again, or put the mirror right"
             ) from error

@@ -25,7 +25,7 @@ def listed_by_sums(root: str) -> Callable[[Fetch], list[RemoteFile]]:
     """
 
     def list_files(fetch: Fetch) -> list[RemoteFile]:
-        return parse_sums(fetch(f"{root}/{SUMS}").decode(), root)
+        return parse_sums(fetch(f"{root}/{SUMS}").decode("utf-8", "replace"), root)
 
     return list_files
 

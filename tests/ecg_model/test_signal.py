@@ -195,3 +195,18 @@ def test_a_sample_that_is_not_finite_is_never_smeared(bad: float, rate: float) -
 def test_an_empty_signal_is_refused() -> None:
     with pytest.raises(ValueError, match="has no samples"):
         resample(np.zeros((8, 0)), 500)
+
+
+@pytest.mark.parametrize("rate", [100.0, 250.0, 500.0])
+def test_a_missing_sample_behind_the_window_does_not_spoil_it(rate: float) -> None:
+    samples = int(rate * 10) + 40
+    x_LT = sines(rate, samples, leads=8)
+    x_LT[3, int(rate * 10) + 2] = np.nan
+    found = prepare(x_LT, leads=LEADS, rate=rate)
+    assert np.array_equal(found, prepare(x_LT[:, : int(rate * 10)], leads=LEADS, rate=rate))
+
+
+@pytest.mark.parametrize("rate", [float("nan"), float("inf"), 1e308, -500.0])
+def test_prepare_refuses_what_is_no_rate(rate: float) -> None:
+    with pytest.raises(ValueError, match=r"rate .* Hz is not supported"):
+        prepare(np.zeros((8, 10)), leads=LEADS, rate=rate)

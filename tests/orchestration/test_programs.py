@@ -16,11 +16,16 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def program(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "ECG_HOME": str(home), "DAGSTER_HOME": str(home / "dagster")}
+    command = [sys.executable, "-m", "orchestration.demo", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=prepared(home), cwd=ROOT)
+
+
+def prepared(home: Path) -> dict[str, str]:
+    """A new home with the instance file in it, and the environment that points there and nowhere else."""
     (home / "dagster").mkdir(parents=True)
     (home / "dagster" / "dagster.yaml").write_bytes((ROOT / "dagster.yaml").read_bytes())
-    command = [sys.executable, "-m", "orchestration.demo", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
+    own = {name: value for name, value in os.environ.items() if name not in ("ECG_MIRROR", "MLFLOW_TRACKING_URI")}
+    return {**own, "ECG_HOME": str(home), "DAGSTER_HOME": str(home / "dagster")}
 
 
 def test_a_mirror_that_is_not_there_is_one_line_and_nothing_is_written(tmp_path):
@@ -63,11 +68,7 @@ def test_a_server_stops_on_the_signal_and_a_deaf_one_is_killed(tmp_path, monkeyp
 
 @pytest.mark.slow
 def test_the_ui_answers_on_loopback_and_ends_with_its_parent(tmp_path):
-    home = tmp_path / "home"
-    (home / "dagster").mkdir(parents=True)
-    (home / "dagster" / "dagster.yaml").write_bytes((ROOT / "dagster.yaml").read_bytes())
-    environment = {**os.environ, "ECG_HOME": str(home), "DAGSTER_HOME": str(home / "dagster")}
-    environment.pop("MLFLOW_TRACKING_URI", None)
+    environment = prepared(tmp_path / "home")
     command = [sys.executable, "-m", "orchestration.ui", "--dagster-port", "13311", "--mlflow-port", "13312"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, cwd=ROOT) as ui:
         assert ui.stdout is not None

@@ -12,6 +12,7 @@ from pipelines.corpus import CorpusConfig, materialize_corpus
 from pipelines.harmonize import harmonize
 from pipelines.quality import QualityLimits
 from pipelines.records import Drop, DropReason, Record
+from pipelines.sources.base import RemoteFile
 from pipelines.stage import Product, Workspace
 from pipelines.store import ShardWriter
 
@@ -41,6 +42,20 @@ def test_counts_that_add_up_and_counts_that_do_not(workspace):
     assert checks.counts_add_up(product) == checks.Finding(True, "2 entered, 1 kept, 1 dropped")
     for facts in ({"entered": 3}, {"dropped": {}}):
         assert not checks.counts_add_up(dataclasses.replace(product, facts=product.facts | facts)).holds
+
+
+def test_a_record_that_the_source_lists_and_nobody_read_is_found(workspace):
+    product = shard(workspace, "one", "pretraining", [record("a", seed=1), record("b", seed=2)])
+    files = [
+        RemoteFile(f"physionet.org/files/x/1/{n}", "sha256:" + "0" * 64) for n in ("a.hea", "a.mat", "b.hea", "b.mat")
+    ]
+    assert checks.records_listed(files) == 2
+    assert checks.counts_add_up(product, checks.records_listed(files)).holds
+    lost = checks.counts_add_up(product, 3)
+    assert not lost.holds
+    assert "the source lists 3" in lost.seen
+    zipped = [RemoteFile("zenodo.org/records/1/files/p.zip", "md5:" + "0" * 32)]
+    assert checks.records_listed(zipped) is None
 
 
 def test_a_reason_outside_the_closed_list_is_found(workspace):

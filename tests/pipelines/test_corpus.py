@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -197,3 +198,23 @@ def test_a_share_that_leaves_a_split_empty_is_refused(share: float) -> None:
 def test_no_sources_at_all_is_refused() -> None:
     with pytest.raises(ValueError, match="name at least one source"):
         CorpusConfig(sources=())
+
+
+def test_a_shard_that_was_made_again_elsewhere_is_found_by_the_next_corpus(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    records = [ecg(at) for at in range(30)]
+    first = shard(workspace, "clinic/a", records)
+    materialize_corpus(workspace, CorpusConfig())
+
+    def again(folder: Path) -> dict[str, object]:
+        shutil.copytree(first.path, folder, dirs_exist_ok=True)
+        (folder / "done.json").unlink()
+        return first.facts
+
+    second = workspace.build("ecgs/clinic/a", version="another", config={}, inputs={}, make=again)
+    assert second.digest == first.digest
+    shutil.rmtree(first.path)
+    found = materialize_corpus(workspace, CorpusConfig())
+    assert len(load_signals(workspace.root, found.path, "train")) + len(
+        load_signals(workspace.root, found.path, "validation")
+    ) == len(records)

@@ -12,6 +12,7 @@ import pytest
 from fault_server import FaultServer, cut, status, wrong
 
 from pipelines.download import Mirror, Progress, download_partition, list_source, materialize_raw, raw_files
+from pipelines.home import Home
 from pipelines.records import Record
 from pipelines.sources import SOURCES
 from pipelines.stage import Workspace
@@ -124,9 +125,10 @@ def test_a_file_that_a_folder_mirror_lacks_is_named(mirror, tmp_path):
     assert len(download_partition(CHAPMAN, "02", mirror=here, raw_root=tmp_path / "raw").files) == 6
 
 
-def test_a_changed_file_of_a_folder_mirror_is_named(mirror, tmp_path):
-    (mirror / ROOT / "WFDBRecords/01/010/JS010101.mat").write_bytes(b"x")
-    with pytest.raises(ValueError, match=r"JS010101\.mat in the mirror .*fetch it again"):
+def test_changed_files_of_a_folder_mirror_are_counted_and_the_first_is_named(mirror, tmp_path):
+    for name in ("JS010101.mat", "JS010102.mat"):
+        (mirror / ROOT / "WFDBRecords/01/010" / name).write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"^2 of 12 files in .*JS010101\.mat .*fetch them again"):
         download_partition(CHAPMAN, "01", mirror=Mirror.parse(str(mirror)), raw_root=tmp_path / "raw")
 
 
@@ -292,3 +294,10 @@ def test_the_digest_does_not_depend_on_where_the_files_are(mirror, tmp_path):
             for n, place in enumerate((str(mirror), str(other), server.url))
         }
     assert len(digests) == 1
+
+
+@pytest.mark.parametrize("text", ["http://", "https:///path", "http://localhost:abc", "http://[bad", "http://host:0"])
+def test_a_url_that_is_none_is_refused_with_the_form_it_should_have(text, tmp_path):
+    for refuse in (Mirror.parse, Home(tmp_path).set_mirror):
+        with pytest.raises(ValueError, match=r"mirror .*write it as https://host/path"):
+            refuse(text)

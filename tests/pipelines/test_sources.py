@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from ecg_model.signal import LEADS_12, canonical_lead
 from pipelines.records import Drop, DropReason, Record
 from pipelines.sources import SOURCES, get
-from pipelines.sources.base import ADDRESSES, RemoteFile, Role, addresses
+from pipelines.sources.base import ADDRESSES, RemoteFile, Role, addresses, read_table
 from pipelines.sources.challenge import codes_of
 from pipelines.sources.patient import age_of, sex_of
 from pipelines.sources.physionet import parse_sums
@@ -345,3 +345,17 @@ def test_all_of_ptbxl_at_100_hz(tmp_path):
     assert len(found) == 19_601
     assert all(isinstance(item, Record) and item.signal_LT.shape == (12, 1000) for item in found)
     assert {item.fold for item in found if isinstance(item, Record)} == set(range(1, 10))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b'id,age\n1,"2"x\n', r"table\.csv, line 2: not a readable csv"),
+        ("id,age\n1,jünger\n".encode("latin-1"), r"table\.csv, line \d: not a readable csv .*fetch it again"),
+        (b"id,age\n1\n", r"line 2: 1 fields, the header has 2"),
+    ],
+)
+def test_a_table_that_is_no_csv_is_refused_with_its_file_and_line(tmp_path, text, words):
+    (tmp_path / "table.csv").write_bytes(text)
+    with pytest.raises(ValueError, match=words):
+        list(read_table(tmp_path / "table.csv", ["id", "age"]))

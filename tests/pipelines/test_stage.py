@@ -169,3 +169,10 @@ def test_write_atomically_replaces_whole_files(tmp_path):
     write_atomically(target, b"two")
     assert target.read_bytes() == b"two"
     assert [p.name for p in target.parent.iterdir()] == ["file"]
+
+
+def test_a_write_that_fails_leaves_neither_file_nor_temporary(tmp_path):
+    (tmp_path / "held").mkdir()
+    with pytest.raises(OSError, match="held"):
+        write_atomically(tmp_path / "held", b"a file cannot replace a folder")
+    assert [p.name for p in tmp_path.iterdir()] == ["held"]
