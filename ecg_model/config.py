@@ -8,9 +8,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
+import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar, get_args, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
 Attention = Literal["cropa", "dense"]
@@ -49,7 +51,7 @@ class EncoderConfig:
             _require(getattr(self, name) >= 1, name, getattr(self, name), "use at least 1")
         _require(0.0 <= self.drop_path < 1.0, "drop_path", self.drop_path, "use a share from 0 to below 1")
         for name in ("input_scale", "patch_init_scale"):
-            _require(getattr(self, name) > 0, name, getattr(self, name), "use a positive factor")
+            _require(0 < getattr(self, name) < math.inf, name, getattr(self, name), "use a positive factor")
         _require(self.attention in get_args(Attention), "attention", self.attention, "use 'cropa' or 'dense'")
 
     @property
@@ -105,7 +107,7 @@ def _check_width(dim: int, depth: int, heads: int, mlp_ratio: float) -> None:
     _require(depth >= 1, "depth", depth, "use at least 1 block")
     _require(heads >= 1 and dim % heads == 0, "dim", dim, f"use a multiple of heads={heads}")
     _require(dim >= 4 and dim % 4 == 0, "dim", dim, "use a multiple of 4: positions are sine and cosine of two axes")
-    _require(mlp_ratio > 0, "mlp_ratio", mlp_ratio, "use a positive factor")
+    _require(1 / dim <= mlp_ratio < math.inf, "mlp_ratio", mlp_ratio, f"use a factor from 1/{dim} of the dim")
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -114,7 +116,10 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
-    """The inverse of `to_dict`. Raises ValueError for a field that the class has not, naming those it has."""
+    """The inverse of `to_dict`, for values from a file. Raises ValueError for a field that the class has not, naming
+    those it has, and for a value of another type."""
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{cls.__name__} made from {values!r}: give an object with its fields")
     hints = get_type_hints(cls)
     unknown = sorted(set(values) - set(hints))
     if unknown:
@@ -123,9 +128,25 @@ def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
     for name, value in values.items():
         if dataclasses.is_dataclass(hints[name]):
             made[name] = from_dict(hints[name], value)  # pyright: ignore[reportArgumentType]
-        else:
+        elif _fits(value, hints[name]):
             made[name] = tuple(value) if isinstance(value, list) else value
+        else:
+            raise ValueError(f"{name}={value!r}: use a value of type {getattr(hints[name], '__name__', hints[name])}")
     return cls(**made)
+
+
+def _fits(value: object, hint: Any) -> bool:
+    """Whether a JSON value is of a field's type. A Literal's choices are left to the class's own check."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, choice) for choice in inner)
+    if origin is tuple:
+        return isinstance(value, (list, tuple)) and len(value) == len(inner) and all(map(_fits, value, inner))
+    if origin is Literal:
+        return isinstance(value, str)
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return type(value) is hint  # a bool is no int
 
 
 def digest(config: Any) -> str:

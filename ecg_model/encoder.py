@@ -6,7 +6,7 @@ Shapes: B records, L leads, T samples, P columns (patches of a lead), N = L * P 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -51,9 +51,11 @@ class Encoder(nn.Module):
         configured leads the rows of x_BLT are; all in order where it is None. Raises ValueError for a shape that fits
         neither.
         """
-        rows = self._rows(x_BLT, leads)
+        self._require_shape(x_BLT, leads)
         x_BLPS = x_BLT.unflatten(-1, (-1, self.config.patch_size)) * self.config.input_scale
-        positions_BLPD = self.positions_LPD[rows, : x_BLPS.shape[2]][None]
+        # Indexed only where leads are named: the index would be copied to the device, and the host would wait for it.
+        positions_LPD = self.positions_LPD if leads is None else self.positions_LPD[list(leads)]
+        positions_BLPD = positions_LPD[None, :, : x_BLPS.shape[2]]
         if visible_V is not None:
             x_BLPS = take_columns(x_BLPS, visible_V)
             positions_BLPD = take_columns(positions_BLPD, visible_V)
@@ -66,7 +68,7 @@ class Encoder(nn.Module):
         """The embedding of each ECG, (B, D): the mean over all its tokens."""
         return self(x_BLT, leads=leads).mean(dim=1)
 
-    def _rows(self, x_BLT: Tensor, leads: Sequence[int] | None) -> list[int]:
+    def _require_shape(self, x_BLT: Tensor, leads: Sequence[int] | None) -> None:
         config = self.config
         rows = list(range(config.leads)) if leads is None else list(leads)
         if x_BLT.ndim != 3 or x_BLT.shape[1] != len(rows):
@@ -78,7 +80,6 @@ class Encoder(nn.Module):
             raise ValueError(
                 f"ECGs of {samples} samples: give a multiple of {config.patch_size}, at most {config.samples}"
             )
-        return rows
 
 
 def take_columns(x_BLPD: Tensor, columns: Tensor) -> Tensor:
@@ -120,20 +121,36 @@ def load_encoder(path: Path | str) -> Encoder:
     """
     try:
         with safe_open(str(path), framework="pt") as stored:
-            about = json.loads((stored.metadata() or {}).get("encoder", "{}"))
+            config = _stored_config(stored.metadata() or {}, path)
             weights = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{path} is not a safetensors file ({error}): give an encoder.safetensors") from error
-    if about.get("format") != FORMAT:
-        raise ValueError(f"{path} has format {about.get('format')!r}, not {FORMAT!r}: give an encoder.safetensors")
-    with torch.random.fork_rng(devices=[]):
-        encoder = Encoder(from_dict(EncoderConfig, about["config"]))
-    load_weights(encoder, weights, str(path))
+    with torch.device("meta"):  # names and shapes alone: no memory is taken on a file's word
+        encoder = Encoder(config)
+    require_fit(encoder, weights, str(path))
+    owned = {name: value.to(torch.float32, copy=True) for name, value in weights.items()}
+    encoder.load_state_dict(owned, assign=True)
+    encoder.positions_LPD = positions_2d(config.leads, config.patches, config.dim)
     return encoder.eval()
 
 
-def load_weights(module: nn.Module, weights: dict[str, Tensor], origin: str) -> None:
-    """Put weights into a module; a ValueError names the first whose name or shape does not fit."""
+def _stored_config(metadata: Mapping[str, str], path: Path | str) -> EncoderConfig:
+    """The configuration in a file's metadata; ValueError where it is another file's."""
+    try:
+        about = json.loads(metadata.get("encoder", "{}"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} has unreadable metadata ({error}): give an encoder.safetensors") from error
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
+        found = about.get("format") if isinstance(about, dict) else None
+        raise ValueError(f"{path} has format {found!r}, not {FORMAT!r}: give an encoder.safetensors")
+    try:
+        return from_dict(EncoderConfig, about.get("config", {}))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def require_fit(module: nn.Module, weights: Mapping[str, Tensor], origin: str) -> None:
+    """ValueError naming the first weight whose name or shape is not the module's."""
     wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     given = {name: tuple(value.shape) for name, value in weights.items()}
     for name in sorted(wanted | given):
@@ -141,4 +158,3 @@ def load_weights(module: nn.Module, weights: dict[str, Tensor], origin: str) -> 
             raise ValueError(
                 f"{origin}: weight {name!r} has shape {given.get(name)}, the configuration asks for {wanted.get(name)}"
             )
-    module.load_state_dict(weights)

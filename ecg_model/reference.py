@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ecg_model.attention import cropa_mask
 from ecg_model.config import EncoderConfig, JEPAConfig, PredictorConfig
-from ecg_model.encoder import load_weights
+from ecg_model.encoder import require_fit
 from ecg_model.jepa import JEPA, split_columns
 
 TOLERANCE = 1e-5
@@ -44,6 +45,18 @@ _IN_BLOCK = {
     "norm2": "norm2",
     "fc1": "mlp.fc1",
     "fc2": "mlp.fc2",
+}
+_SIZES = {
+    "encoder_embed_dim",
+    "encoder_depth",
+    "encoder_num_heads",
+    "predictor_embed_dim",
+    "predictor_depth",
+    "predictor_num_heads",
+    "leads",
+    "patches",
+    "patch_size",
+    "mlp_ratio",
 }
 
 
@@ -72,11 +85,15 @@ def published_name(name: str, *, predictor: bool = False) -> str:
 
 
 def from_published(state: Mapping[str, Tensor], module: nn.Module, *, predictor: bool = False) -> dict[str, Tensor]:
-    """A published state dict -> one with our names and shapes, without the fixed positions.
+    """A published state dict -> one for `module`, with our names and shapes, without the fixed positions.
 
-    Raises ValueError naming a weight that is missing, left over or of another shape.
+    Raises ValueError naming a weight that is missing, left over or of another shape, and for other positions than ours:
+    they are computed here, not loaded.
     """
-    left = {name: value for name, value in state.items() if name != "pos_embed"}
+    left = dict(state)
+    positions = left.pop("pos_embed", None)
+    if positions is not None:
+        _require_positions(positions, module)
     weights: dict[str, Tensor] = {}
     for name, ours in module.state_dict().items():
         published = published_name(name, predictor=predictor)
@@ -86,12 +103,29 @@ def from_published(state: Mapping[str, Tensor], module: nn.Module, *, predictor:
         weights[name] = value.reshape(ours.shape) if name == "mask_token" else value
     if left:
         raise ValueError(f"weight {min(left)!r} is none of the published network's: give its state dict alone")
-    load_weights(module, weights, "published state dict")
+    require_fit(module, weights, "published state dict")
     return weights
 
 
+def _require_positions(positions: Tensor, module: nn.Module) -> None:
+    (ours,) = module.buffers()  # the positions are the only one
+    ours = ours.reshape(-1, ours.shape[-1])
+    flat = positions.reshape(-1, positions.shape[-1])
+    if flat.shape != ours.shape or not torch.allclose(flat, ours, rtol=0.0, atol=TOLERANCE):
+        raise ValueError(
+            f"'pos_embed' of shape {tuple(positions.shape)} is not the fixed sine and cosine of "
+            f"{len(ours)} tokens and {ours.shape[-1]} channels: give weights of the published network"
+        )
+
+
 def jepa_config(sizes: Mapping[str, Any]) -> JEPAConfig:
-    """The `config` of reference.json -> ours. Stochastic depth is off: the published outputs are of eval mode."""
+    """The `config` of reference.json -> ours. Stochastic depth is off: the published outputs are of eval mode.
+
+    Raises ValueError for sizes that are missing, or that the published network cannot have.
+    """
+    missing = sorted(_SIZES - set(sizes))
+    if missing:
+        raise ValueError(f"the sizes have no {missing[0]!r}: give {', '.join(sorted(_SIZES))}")
     if sizes.get("qkv_bias"):
         raise ValueError(f"qkv_bias={sizes['qkv_bias']!r}: the published network has no bias on q, k and v")
     ratio = float(sizes["mlp_ratio"])
@@ -118,15 +152,22 @@ def jepa_config(sizes: Mapping[str, Any]) -> JEPAConfig:
 def load_jepa(state: Mapping[str, Tensor], config: JEPAConfig) -> JEPA:
     """Student, teacher and predictor from `encoder.*`, `target_encoder.*` and `predictor.*`, in eval mode."""
     model = JEPA(config)
-    from_published(_below(state, "encoder."), model.student)
-    from_published(_below(state, "target_encoder."), model.teacher)
-    from_published(_below(state, "predictor."), model.predictor, predictor=True)
+    model.student.load_state_dict(from_published(_below(state, "encoder."), model.student))
+    model.teacher.load_state_dict(from_published(_below(state, "target_encoder."), model.teacher))
+    model.predictor.load_state_dict(from_published(_below(state, "predictor."), model.predictor, predictor=True))
     return model.eval()
 
 
 def verify(folder: Path) -> list[Comparison]:
-    """Compare all that the published code wrote into `folder` with what ours computes, in float32 on the CPU."""
+    """Compare all that the published code wrote into `folder` with what ours computes, in float32 on the CPU.
+
+    What only one of both has counts as wrong. Raises ValueError for weights or sizes that are not the published
+    network's.
+    """
     about = json.loads((folder / "reference.json").read_text())
+    missing = [name for name in ("config", "reduced_leads", "grad_norms") if name not in about]
+    if missing:
+        raise ValueError(f"{folder / 'reference.json'} has no {missing[0]!r}")
     state = load_file(folder / "reference_state.safetensors")
     wanted = load_file(folder / "reference_outputs.safetensors")
     config = jepa_config(about["config"])
@@ -136,11 +177,11 @@ def verify(folder: Path) -> list[Comparison]:
     )
     found["encoder.pos_embed"] = model.student.positions_LPD.flatten(0, 1)
     found["predictor.pos_embed"] = model.predictor.positions_PD
-    wanted |= {name: state[name] for name in ("encoder.pos_embed", "predictor.pos_embed")}
+    positions = {name: state[name] for name in ("encoder.pos_embed", "predictor.pos_embed") if name in state}
+    outputs = {name: value for name, value in wanted.items() if name not in ("signal", "mask")} | positions
     compared = [
-        Comparison(name, _largest_error(found[name], wanted[name]), TOLERANCE)
-        for name in wanted
-        if name not in ("signal", "mask")
+        Comparison(name, _largest_error(found.get(name), outputs.get(name)), TOLERANCE)
+        for name in sorted(found | outputs)
     ]
     model(wanted["signal"], *split_columns(wanted["mask"].bool())).backward()
     return compared + _compare_gradients(model, about["grad_norms"])
@@ -162,21 +203,22 @@ def compute(model: JEPA, x_BLT: Tensor, mask_P: Tensor, reduced_leads: list[int]
 
 
 def _compare_gradients(model: JEPA, norms: Mapping[str, float]) -> list[Comparison]:
-    ours: dict[str, Tensor | None] = {}
-    for name, parameter in model.student.named_parameters():
-        ours[f"encoder.{published_name(name)}"] = parameter.grad
-    for name, parameter in model.predictor.named_parameters():
-        ours[f"predictor.{published_name(name, predictor=True)}"] = parameter.grad
+    parameters = {f"encoder.{published_name(name)}": value for name, value in model.student.named_parameters()}
+    for name, value in model.predictor.named_parameters():
+        parameters[f"predictor.{published_name(name, predictor=True)}"] = value
+    ours = {name: value.grad.norm().item() for name, value in parameters.items() if value.grad is not None}
     compared = []
-    for name, wanted in sorted(norms.items()):
-        gradient = ours.get(name)
-        error = float("nan") if gradient is None else abs(gradient.norm().item() - wanted) / max(abs(wanted), 1e-12)
-        compared.append(Comparison(f"gradient of {name}", error, GRADIENT_TOLERANCE))
+    for name in sorted(parameters.keys() | norms):
+        found, wanted = ours.get(name, float("nan")), norms.get(name, float("nan"))
+        compared.append(
+            Comparison(f"gradient of {name}", abs(found - wanted) / max(abs(wanted), 1e-12), GRADIENT_TOLERANCE)
+        )
     return compared
 
 
-def _largest_error(found: Tensor, wanted: Tensor) -> float:
-    if found.shape != wanted.shape:
+def _largest_error(found: Tensor | None, wanted: Tensor | None) -> float:
+    """NaN where one is missing or their shapes differ."""
+    if found is None or wanted is None or found.shape != wanted.shape:
         return float("nan")
     return (found.double() - wanted.double()).abs().max().item()
 
@@ -193,7 +235,10 @@ def main(arguments: list[str] | None = None) -> int:
     command = commands.add_parser("verify", help="compare our network with the tensors that the published code wrote")
     command.add_argument("folder", type=Path, metavar="DIR", help="folder with reference.json and its safetensors")
     options = parser.parse_args(arguments)
-    compared = verify(options.folder)
+    try:
+        compared = verify(options.folder)
+    except (OSError, ValueError, SafetensorError) as error:
+        parser.error(str(error))
     for row in compared:
         print(f"{'ok' if row.holds else 'WRONG':6}{row.error:10.2e}  (at most {row.tolerance:.0e})  {row.name}")
     wrong = sum(not row.holds for row in compared)

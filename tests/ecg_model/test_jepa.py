@@ -1,5 +1,6 @@
 """Encoder, predictor, masks, objective and files of the network."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -9,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from ecg_model.attention import dense_cropa
+from ecg_model.blocks import Block
 from ecg_model.config import EncoderConfig, JEPAConfig, MaskingConfig, PredictorConfig, digest, from_dict, to_dict
-from ecg_model.encoder import Encoder, load_encoder, random_encoder, save_encoder, take_columns
+from ecg_model.encoder import FORMAT, Encoder, load_encoder, random_encoder, save_encoder, take_columns
 from ecg_model.jepa import JEPA, split_columns
 from ecg_model.masking import masked_columns
 
@@ -38,11 +41,37 @@ def test_parameter_counts_at_paper_size():
 
 def test_reduced_leads_keep_their_positions():
     encoder, x_BLT = random_encoder(TINY.encoder, 0), ecgs()
-    every = encoder.patch(x_BLT.unflatten(-1, (-1, 5)))
-    assert encoder.embed(x_BLT[:, [1, 2]], leads=[1, 2]).shape == (3, 16)
+    order = [6, 1, 2]
+    tokens = encoder(x_BLT[:, [1, 2, 6]], leads=[1, 2, 6]).unflatten(1, (3, 10))
+    reordered = encoder(x_BLT[:, order], leads=order).unflatten(1, (3, 10))
+    torch.testing.assert_close(reordered, tokens[:, [2, 0, 1]])
     alone = encoder.embed(x_BLT[:, [1]], leads=[1])
     assert not torch.allclose(alone, encoder.embed(x_BLT[:, [1]], leads=[4])), "a lead's place is part of its tokens"
-    assert every.shape == (3, 8, 10, 16)
+    torch.testing.assert_close(encoder(x_BLT, leads=range(8)), encoder(x_BLT))
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    leads=st.lists(st.integers(0, 7), min_size=1, max_size=8, unique=True),
+    visible=st.sets(st.integers(0, 9), min_size=1),
+)
+def test_any_leads_and_columns_equal_the_encoder_of_dense_scores(leads, visible):
+    encoder, x_BLT = random_encoder(TINY.encoder, 0), ecgs(2)[:, leads]
+    columns = torch.tensor(sorted(visible))
+    found = encoder(x_BLT, columns, leads)
+    assert found.shape == (2, len(leads) * len(visible), 16)
+    for block in encoder.blocks:
+        assert isinstance(block, Block)
+        block.attend = dense_cropa
+    torch.testing.assert_close(found, encoder(x_BLT, columns, leads))
+
+
+def test_input_and_patch_scales_multiply_what_they_say():
+    plain = random_encoder(TINY.encoder, 0)
+    louder = random_encoder(dataclasses.replace(TINY.encoder, input_scale=5.0), 0)
+    torch.testing.assert_close(louder(ecgs()), plain(5.0 * ecgs()))
+    wider = random_encoder(dataclasses.replace(TINY.encoder, patch_init_scale=7.0), 0)
+    torch.testing.assert_close(wider.patch.weight, 7.0 * plain.patch.weight)
 
 
 def test_records_do_not_see_each_other():
@@ -98,8 +127,11 @@ def test_the_teacher_follows_the_student_and_never_trains():
 def test_stochastic_depth_leaves_out_whole_branches_and_keeps_the_mean():
     config = EncoderConfig(dim=8, depth=2, heads=2, patches=2, patch_size=5, drop_path=0.5)
     encoder = random_encoder(config, 0)
-    block = encoder.blocks[1].train()
-    assert (encoder.blocks[0].drop_path, block.drop_path) == (0.0, 0.5)
+    first, block = encoder.blocks
+    assert isinstance(first, Block)
+    assert isinstance(block, Block)
+    block.train()
+    assert (first.drop_path, block.drop_path) == (0.0, 0.5)
     torch.manual_seed(0)
     branch = block._dropped(torch.ones(4000, 1, 1, 8))
     assert set(branch.flatten().tolist()) == {0.0, 2.0}
@@ -139,6 +171,38 @@ def test_blocks_hide_what_the_paper_hides_and_reach_every_column():
     share = masks.mean(axis=0)
     assert share.min() > 0, "the released code never hides the last column"
     assert abs(share[0] - share[-1]) < 0.03
+
+
+@pytest.mark.parametrize(
+    ("config", "columns"),
+    [(MaskingConfig(kind="random", ratio=(0.01, 0.05)), 10), (MaskingConfig(), 3), (MaskingConfig(), 1)],
+)
+def test_shares_that_hide_nothing_are_refused(config, columns):
+    with pytest.raises(ValueError, match=f"of {columns} columns: change its shares"):
+        masked_columns(config, columns, seed=0, step=0)
+
+
+def test_blocks_longer_than_the_columns_together_still_leave_one():
+    config = MaskingConfig(blocks=12, block_ratio=(0.2, 0.3))
+    assert all(0 < masked_columns(config, 10, seed=2, step=step).sum() < 10 for step in range(200))
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"encoder": {"dim": "768"}}, "dim='768': use a value of type int"),
+        ({"encoder": {"depth": True}}, "depth=True: use a value of type int"),
+        ({"encoder": {"attention": 1}}, "attention=1"),
+        ({"encoder": []}, r"EncoderConfig made from \[\]"),
+        ({"encoder": {"input_scale": float("inf")}}, "input_scale=inf"),
+        ({"predictor": {"mlp_ratio": 0.001}}, "mlp_ratio=0.001"),
+        ({"masking": {"ratio": [0.5]}}, r"ratio=\[0.5\]"),
+        ({"masking": {"ratio": [0.7, 0.6]}}, "the lower first"),
+    ],
+)
+def test_values_of_another_kind_are_refused_by_name(values, named):
+    with pytest.raises(ValueError, match=named):
+        from_dict(JEPAConfig, values)
 
 
 def test_configs_round_trip_and_name_what_is_wrong():
@@ -187,6 +251,22 @@ def test_files_that_are_no_encoder_are_refused(tmp_path):
     save_file(weights, path, metadata={"encoder": json.dumps(about)})
     with pytest.raises(ValueError, match=r"'patch.bias' has shape \(3,\), the configuration asks for \(16,\)"):
         load_encoder(path)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "named"),
+    [
+        ("{", "unreadable metadata"),
+        ("[]", "format None"),
+        (json.dumps({"format": FORMAT, "config": {"dim": "16"}}), "e.safetensors: dim='16'"),
+        (json.dumps({"format": FORMAT, "config": 7}), "made from 7"),
+        (json.dumps({"format": FORMAT, "config": {"dim": 2**22}}), "weight 'a' has shape"),  # and no memory is taken
+    ],
+)
+def test_metadata_of_another_hand_is_refused(tmp_path, metadata, named):
+    save_file({"a": torch.zeros(1)}, tmp_path / "e.safetensors", metadata={"encoder": metadata})
+    with pytest.raises(ValueError, match=named):
+        load_encoder(tmp_path / "e.safetensors")
 
 
 def test_take_columns_of_all_records_or_of_each():

@@ -57,11 +57,36 @@ def test_the_command_says_so_and_a_changed_weight_fails_it(tmp_path, capsys):
     assert "WRONG" in capsys.readouterr().out
 
 
+@needs_golden
+def test_what_only_one_side_has_is_wrong(tmp_path):
+    for name in ("reference.json", "reference_state.safetensors"):
+        (tmp_path / name).write_bytes((GOLDEN / name).read_bytes())
+    outputs = load_file(GOLDEN / "reference_outputs.safetensors")
+    del outputs["loss"]
+    save_file(outputs | {"attention_weights": torch.zeros(1)}, tmp_path / "reference_outputs.safetensors")
+    about = json.loads((GOLDEN / "reference.json").read_text())
+    del about["grad_norms"]["encoder.W_P.bias"]
+    (tmp_path / "reference.json").write_text(json.dumps(about))
+    wrong = [row.name for row in verify(tmp_path) if not row.holds]
+    assert wrong == ["attention_weights", "loss", "gradient of encoder.W_P.bias"]
+
+
+def test_a_folder_that_is_none_is_refused_in_a_line(tmp_path, capsys):
+    for content, named in ((None, "reference.json"), ("{", "Expecting"), ("{}", "no 'config'")):
+        if content is not None:
+            (tmp_path / "reference.json").write_text(content)
+        with pytest.raises(SystemExit) as stopped:
+            main(["verify", str(tmp_path)])
+        assert stopped.value.code == 2
+        assert named in capsys.readouterr().err
+
+
 def test_published_names_round_trip():
     encoder = random_encoder(jepa_config(SIZES).encoder, 3)
     published = {published_name(name): value for name, value in encoder.state_dict().items()}
     assert {"W_P.weight", "encoder_blocks.blocks.0.attn.qkv.weight", "norm.bias"} <= set(published)
-    back = from_published(published | {"pos_embed": torch.zeros(80, 16)}, random_encoder(encoder.config, 4))
+    positions = encoder.positions_LPD.reshape(80, 16)
+    back = from_published(published | {"pos_embed": positions}, random_encoder(encoder.config, 4))
     assert all(torch.equal(back[name], value) for name, value in encoder.state_dict().items())
 
 
@@ -71,6 +96,8 @@ def test_published_names_round_trip():
         ({"W_P.bias": None}, "'W_P.bias' is missing"),
         ({"head.weight": torch.zeros(1)}, "'head.weight' is none of the published network's"),
         ({"norm.bias": torch.zeros(5)}, r"has shape \(5,\)"),
+        ({"pos_embed": torch.zeros(80, 16)}, "'pos_embed' .* is not the fixed sine and cosine of 80 tokens"),
+        ({"pos_embed": torch.zeros(50, 16)}, "'pos_embed' .* is not the fixed sine and cosine of 80 tokens"),
     ],
 )
 def test_other_state_dicts_are_refused(change, message):
@@ -83,3 +110,5 @@ def test_other_state_dicts_are_refused(change, message):
 def test_sizes_that_the_published_network_has_not_are_refused():
     with pytest.raises(ValueError, match="qkv_bias=True"):
         jepa_config(SIZES | {"qkv_bias": True})
+    with pytest.raises(ValueError, match="no 'patches'"):
+        jepa_config({name: value for name, value in SIZES.items() if name != "patches"})
