@@ -163,6 +163,19 @@ def test_a_zip_that_is_cut_or_changed(tmp_path):
             list(read_part(archive, table(tmp_path, [1])))
 
 
+def test_a_zip_whose_compressed_bytes_are_damaged_or_encrypted(tmp_path):
+    archive = part(tmp_path, {"exams_part0.hdf5": hdf5([1], exam(1)[None])}, compression=zipfile.ZIP_DEFLATED)
+    whole = archive.read_bytes()
+    start = whole.index(b"exams_part0.hdf5") + len("exams_part0.hdf5")
+    invalid_block = whole[:start] + b"\xff" * 8 + whole[start + 8 :]  # deflate has no block type 3
+    at = whole.rindex(b"PK\x01\x02") + 8
+    encrypted = whole[:6] + bytes([whole[6] | 1]) + whole[7:at] + bytes([whole[at] | 1]) + whole[at + 1 :]
+    for damaged in (invalid_block, encrypted):
+        archive.write_bytes(damaged)
+        with pytest.raises(ValueError, match="not a readable zip"):
+            list(read_part(archive, table(tmp_path, [1])))
+
+
 def test_a_zip_that_is_not_there(tmp_path):
     with pytest.raises(ValueError, match="the part is not there"):
         list(read_part(tmp_path / "exams_part0.zip", table(tmp_path, [1])))
