@@ -24,7 +24,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 class Recipe:
     """Networks, objective and optimisation. The defaults are the paper's multi-block run (Kim, arXiv 2410.08559).
 
-    name: of the product `encoder/<name>`. Length: `epochs` over the corpus, or `steps` whatever its size; the other is
+    name: what people call it. Length: `epochs` over the corpus, or `steps` whatever its size; the other is
     None. warmup_share: of all steps (the paper: 5 of 100 epochs). edge_lr: where warm-up starts and the cosine ends.
     ema_start, ema_end: the teacher's momentum at the first step and after the last. precision: `bf16` computes the
     networks under autocast, weights and optimizer stay float32. seed: of initial weights, order, masks and stochastic
