@@ -12,7 +12,7 @@ override DAGSTER_HOME := $(ECG_HOME)/dagster
 export DAGSTER_HOME
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help install instance demo ui test test-all lint types bench clean purge
+.PHONY: help install instance demo ui test test-slow lint types bench clean purge
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,13 +36,13 @@ ui: install instance ## Dagster (port 3000) and MLflow (port 5000) on loopback
 	$(BIN)/python -m orchestration.ui
 
 # Two test processes on two cores: threads of torch and BLAS would only wait for each other.
-test test-all: export OMP_NUM_THREADS := 1
+test test-slow: export OMP_NUM_THREADS := 1
 
 test: install ## The quick suite with coverage
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal --cov --cov-report=term
 
-test-all: install ## All tests, the minute-long ones too
-	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term
+test-slow: install ## The minute-long tests
+	$(BIN)/python -m pytest -m slow -n 2
 
 lint: install ## ruff and the layer contract
 	$(BIN)/ruff check .
