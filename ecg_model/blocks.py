@@ -19,11 +19,11 @@ STD = 0.02
 
 
 class Block(nn.Module):
-    """Pre-LayerNorm transformer block with stochastic depth, (B, L, P, D) -> (B, L, P, D)."""
+    """Pre-LayerNorm transformer block."""
 
-    def __init__(self, dim: int, heads: int, mlp_ratio: float, attend: Attend, drop_path: float = 0.0) -> None:
+    def __init__(self, dim: int, heads: int, mlp_ratio: float, attend: Attend) -> None:
         super().__init__()
-        self.heads, self.attend, self.drop_path = heads, attend, drop_path
+        self.heads, self.attend = heads, attend
         self.norm1 = nn.LayerNorm(dim, eps=1e-5)
         self.qkv = nn.Linear(dim, 3 * dim, bias=False)
         self.proj = nn.Linear(dim, dim)
@@ -31,22 +31,21 @@ class Block(nn.Module):
         self.fc1 = nn.Linear(dim, int(dim * mlp_ratio))
         self.fc2 = nn.Linear(int(dim * mlp_ratio), dim)
 
-    def forward(self, x_BLPD: Tensor) -> Tensor:
-        x_BLPD = x_BLPD + self._dropped(self._attention(self.norm1(x_BLPD)))
-        return x_BLPD + self._dropped(self.fc2(F.gelu(self.fc1(self.norm2(x_BLPD)))))
+    def forward(self, x_BLPD: Tensor, kept_2B: Tensor | None = None) -> Tensor:
+        """(B, L, P, D) -> (B, L, P, D). kept_2B: a factor on each branch of each record (`stochastic_depth`)."""
+        attended_BLPD = self._attention(self.norm1(x_BLPD))
+        if kept_2B is not None:
+            attended_BLPD = attended_BLPD * kept_2B[0, :, None, None, None].to(attended_BLPD.dtype)
+        x_BLPD = x_BLPD + attended_BLPD
+        mixed_BLPD = self.fc2(F.gelu(self.fc1(self.norm2(x_BLPD))))
+        if kept_2B is not None:
+            mixed_BLPD = mixed_BLPD * kept_2B[1, :, None, None, None].to(mixed_BLPD.dtype)
+        return x_BLPD + mixed_BLPD
 
     def _attention(self, x_BLPD: Tensor) -> Tensor:
         # (B, L, P, 3, H, E) -> 3 of (B, H, L, P, E)
         q, k, v = self.qkv(x_BLPD).unflatten(-1, (3, self.heads, -1)).permute(3, 0, 4, 1, 2, 5)
         return self.proj(self.attend(q, k, v).permute(0, 2, 3, 1, 4).flatten(-2))
-
-    def _dropped(self, branch_BLPD: Tensor) -> Tensor:
-        """Stochastic depth (Huang et al., arXiv 1603.09382): the branch is left out for some records of a batch."""
-        if not self.training or self.drop_path == 0.0:
-            return branch_BLPD
-        keep = 1.0 - self.drop_path
-        kept_B = branch_BLPD.new_empty(len(branch_BLPD), 1, 1, 1).bernoulli_(keep)
-        return branch_BLPD * (kept_B / keep)
 
 
 def initialise(module: nn.Module, blocks: nn.ModuleList) -> None:

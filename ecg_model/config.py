@@ -28,6 +28,7 @@ def _require(holds: bool, name: str, value: object, remedy: str) -> None:
 class EncoderConfig:
     """The student's and the teacher's network.
 
+    leads: the 8 independent ones, or 12 as most other ECG encoders read: III, aVR, aVL and aVF, computed from I and II.
     attention: `cropa`, or `dense` for the paper's ablation. drop_path: stochastic depth of the last block, rising
     linearly from 0. input_scale: a factor on the millivolts; patch_init_scale: a factor on the patch projection's
     initial weights. With both at 1, as published, the positions drown the signal of small models for many steps.
@@ -78,13 +79,15 @@ class MaskingConfig:
     """Which columns are hidden from the student.
 
     `random`: a share of the columns drawn from `ratio`. `block`: `blocks` runs of neighbours, each a share drawn from
-    `block_ratio` long, at any start; they may overlap.
+    `block_ratio` long, at any start; they may overlap. per_record: each record its own mask, all of a batch with the
+    same number of columns hidden (I-JEPA, arXiv 2301.08243, draws so); False, as published here: one mask a batch.
     """
 
     kind: Masking = "block"
     ratio: tuple[float, float] = (0.6, 0.7)
     blocks: int = 4
     block_ratio: tuple[float, float] = (0.175, 0.225)
+    per_record: bool = False
 
     def __post_init__(self) -> None:
         _require(self.kind in get_args(Masking), "kind", self.kind, "use 'block' or 'random'")

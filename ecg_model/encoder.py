@@ -17,12 +17,16 @@ from torch import Tensor, nn
 from ecg_model import attention
 from ecg_model.blocks import Block, initialise, positions_2d
 from ecg_model.config import EncoderConfig, from_dict, to_dict
+from ecg_model.signal import DERIVED, LEADS
 
 FORMAT = "ecg-foundry encoder 1"
 
 
 class Encoder(nn.Module):
-    """ViT over the grid of leads and patches. Input: millivolt, 250 Hz, the leads of `ecg_model.signal.LEADS`."""
+    """ViT over the grid of leads and patches. Input: millivolt, 250 Hz, the leads of `ecg_model.signal.LEADS`.
+
+    A network of 12 leads takes the same input: III, aVR, aVL and aVF follow from I and II, as its rows 8..11.
+    """
 
     positions_LPD: Tensor
 
@@ -30,11 +34,9 @@ class Encoder(nn.Module):
         super().__init__()
         self.config = config
         attend = attention.cropa if config.attention == "cropa" else attention.dense
-        steps = max(config.depth - 1, 1)
         self.patch = nn.Linear(config.patch_size, config.dim)
         self.blocks = nn.ModuleList(
-            Block(config.dim, config.heads, config.mlp_ratio, attend, config.drop_path * layer / steps)
-            for layer in range(config.depth)
+            Block(config.dim, config.heads, config.mlp_ratio, attend) for _ in range(config.depth)
         )
         self.norm = nn.LayerNorm(config.dim, eps=1e-5)
         positions_LPD = positions_2d(config.leads, config.patches, config.dim)
@@ -43,14 +45,21 @@ class Encoder(nn.Module):
         with torch.no_grad():
             self.patch.weight.mul_(config.patch_init_scale)
 
-    def forward(self, x_BLT: Tensor, visible_V: Tensor | None = None, leads: Sequence[int] | None = None) -> Tensor:
+    def forward(
+        self,
+        x_BLT: Tensor,
+        visible_V: Tensor | None = None,
+        leads: Sequence[int] | None = None,
+        kept_K2B: Tensor | None = None,
+    ) -> Tensor:
         """Tokens (B, N, D) after the final LayerNorm.
 
         x_BLT: float (B, L, T) millivolt; T may be any number of whole patches up to the configured one.
         visible_V: the columns to keep, int64, ascending, (V,) or (B, V); all where it is None. leads: which of the
-        configured leads the rows of x_BLT are; all in order where it is None. Raises ValueError for a shape that fits
-        neither.
+        configured leads the rows of x_BLT are; all in order where it is None. kept_K2B: stochastic depth
+        (`ecg_model.stochastic_depth`), for training. Raises ValueError for a shape that fits neither.
         """
+        x_BLT, leads = self._with_derived_leads(x_BLT, leads)
         self._require_shape(x_BLT, leads)
         x_BLPS = x_BLT.unflatten(-1, (-1, self.config.patch_size)) * self.config.input_scale
         # Indexed only where leads are named: the index would be copied to the device, and the host would wait for it.
@@ -60,13 +69,26 @@ class Encoder(nn.Module):
             x_BLPS = take_columns(x_BLPS, visible_V)
             positions_BLPD = take_columns(positions_BLPD, visible_V)
         x_BLPD = self.patch(x_BLPS)
-        for block in self.blocks:
-            x_BLPD = block(x_BLPD + positions_BLPD)
+        for number, block in enumerate(self.blocks):
+            x_BLPD = block(x_BLPD + positions_BLPD, None if kept_K2B is None else kept_K2B[number])
         return self.norm(x_BLPD).flatten(1, 2)
 
     def embed(self, x_BLT: Tensor, leads: Sequence[int] | None = None) -> Tensor:
         """The embedding of each ECG, (B, D): the mean over all its tokens."""
         return self(x_BLT, leads=leads).mean(dim=1)
+
+    def _with_derived_leads(self, x_BLT: Tensor, leads: Sequence[int] | None) -> tuple[Tensor, Sequence[int] | None]:
+        """Rows III, aVR, aVL and aVF added for a network of 12 leads, where I and II are there and they are not."""
+        if self.config.leads != len(LEADS) + len(DERIVED) or x_BLT.ndim != 3:
+            return x_BLT, leads
+        independent = list(range(len(LEADS)))
+        if leads is None and x_BLT.shape[1] == len(LEADS):
+            return torch.cat([x_BLT, _derived(x_BLT[:, :2])], dim=1), None
+        if leads is not None and {0, 1} <= set(leads) <= set(independent) and x_BLT.shape[1] == len(leads):
+            limb_B2T = x_BLT[:, [list(leads).index(0), list(leads).index(1)]]
+            rows = range(len(LEADS), len(LEADS) + len(DERIVED))
+            return torch.cat([x_BLT, _derived(limb_B2T)], dim=1), [*leads, *rows]
+        return x_BLT, leads
 
     def _require_shape(self, x_BLT: Tensor, leads: Sequence[int] | None) -> None:
         config = self.config
@@ -80,6 +102,12 @@ class Encoder(nn.Module):
             raise ValueError(
                 f"ECGs of {samples} samples: give a multiple of {config.patch_size}, at most {config.samples}"
             )
+
+
+def _derived(limb_B2T: Tensor) -> Tensor:
+    """(B, 2, T), leads I and II -> (B, 4, T), the leads DERIVED."""
+    one, two = limb_B2T.unbind(1)
+    return torch.stack([two - one, -(one + two) / 2, one - two / 2, two - one / 2], dim=1)
 
 
 def take_columns(x_BLPD: Tensor, columns: Tensor) -> Tensor:

@@ -18,8 +18,8 @@ from ecg_model.predictor import Predictor
 
 
 class JEPA(nn.Module):
-    """Student, predictor and teacher. The teacher starts as the student, has no gradient, and is always in eval mode:
-    its stochastic depth is off, unlike in the released code."""
+    """Student, predictor and teacher. The teacher starts as the student and has no gradient; its stochastic depth is
+    off, unlike in the released code."""
 
     def __init__(self, config: JEPAConfig) -> None:
         super().__init__()
@@ -38,19 +38,20 @@ class JEPA(nn.Module):
         with torch.no_grad():
             tokens_BND = self.teacher(x_BLT)
             targets_BND = F.layer_norm(tokens_BND.float(), tokens_BND.shape[-1:], eps=1e-5)
-        return targets_BND.unflatten(1, (x_BLT.shape[1], -1))
+        return targets_BND.unflatten(1, (self.config.encoder.leads, -1))
 
-    def predict(self, x_BLT: Tensor, visible_V: Tensor, masked_M: Tensor) -> Tensor:
+    def predict(self, x_BLT: Tensor, visible_V: Tensor, masked_M: Tensor, kept_K2B: Tensor | None = None) -> Tensor:
         """(B, L, P, D): the predictor's tokens, the visible columns first, then the masked ones."""
-        context_BND = self.student(x_BLT, visible_V)
-        return self.predictor(context_BND.unflatten(1, (x_BLT.shape[1], -1)), visible_V, masked_M)
+        context_BND = self.student(x_BLT, visible_V, kept_K2B=kept_K2B)
+        return self.predictor(context_BND.unflatten(1, (self.config.encoder.leads, -1)), visible_V, masked_M)
 
-    def forward(self, x_BLT: Tensor, visible_V: Tensor, masked_M: Tensor) -> Tensor:
+    def forward(self, x_BLT: Tensor, visible_V: Tensor, masked_M: Tensor, kept_K2B: Tensor | None = None) -> Tensor:
         """The loss: smooth-L1 (beta 1), the mean over the masked tokens and their channels, float32.
 
-        x_BLT: float (B, L, T) millivolt. visible_V, masked_M: int64 column indices, ascending, together all columns.
+        x_BLT: float (B, L, T) millivolt. visible_V, masked_M: int64 column indices, ascending, together all columns:
+        (V,), (M,) for all records alike, or each record's own (B, V), (B, M). kept_K2B: the student's stochastic depth.
         """
-        predicted_BLMD = self.predict(x_BLT, visible_V, masked_M)[:, :, visible_V.shape[-1] :]
+        predicted_BLMD = self.predict(x_BLT, visible_V, masked_M, kept_K2B)[:, :, visible_V.shape[-1] :]
         targets_BLMD = take_columns(self.targets(x_BLT), masked_M)
         return F.smooth_l1_loss(predicted_BLMD.float(), targets_BLMD)
 
@@ -62,6 +63,8 @@ class JEPA(nn.Module):
 
 
 def split_columns(mask_P: Tensor) -> tuple[Tensor, Tensor]:
-    """bool (P,), True where masked -> the visible and the masked columns' indices, int64, ascending."""
-    columns = torch.arange(len(mask_P), device=mask_P.device)
-    return columns[~mask_P], columns[mask_P]
+    """bool (P,) or (B, P), True where masked, equally often in each row -> the visible and the masked columns' indices,
+    int64, ascending, (V,), (M,) or (B, V), (B, M)."""
+    columns = torch.arange(mask_P.shape[-1], device=mask_P.device).expand(mask_P.shape)
+    rows = mask_P.shape[:-1]
+    return columns[~mask_P].reshape(*rows, -1), columns[mask_P].reshape(*rows, -1)

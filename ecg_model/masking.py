@@ -1,4 +1,7 @@
-"""Which columns are hidden: a pure function of the configuration, the seed and the step."""
+"""Which columns are hidden: a pure function of the configuration, the seed and the step.
+
+Shapes: B records, P columns.
+"""
 
 from __future__ import annotations
 
@@ -11,25 +14,61 @@ DRAWS = 100
 """Tries for a mask that hides some columns and not all; the published settings need one."""
 
 
-def masked_columns(config: MaskingConfig, columns: int, *, seed: int, step: int) -> NDArray[np.bool_]:
+def masked_columns(config: MaskingConfig, columns: int, *, seed: int, step: int, records: int = 1) -> NDArray[np.bool_]:
     """bool (columns,): True where a column is hidden, in all leads alike. At least one is hidden and one is left.
 
     random: `int(columns * ratio)` columns, without order. block: `blocks` runs of `int(columns * block_ratio)`
-    neighbours each at a uniform start, the last column within reach; runs may overlap. Raises ValueError where the
-    shares hide none or all of the columns.
+    neighbours each at a uniform start, the last column within reach; runs may overlap. With `per_record` the result is
+    (records, columns): a mask for each, all hiding as many as the first. Raises ValueError where the shares hide none
+    or all of the columns.
     """
     rng = np.random.default_rng(np.random.SeedSequence([seed, step]))
     draw = _random if config.kind == "random" else _block
     for _ in range(DRAWS):
         mask_P = draw(config, columns, rng)
         if mask_P.any() and not mask_P.all():
-            return mask_P
-    raise ValueError(f"masking={config} hides none or all of {columns} columns: change its shares, or use more patches")
+            break
+    else:
+        raise ValueError(
+            f"masking={config} hides none or all of {columns} columns: change its shares, or use more patches"
+        )
+    if not config.per_record:
+        return mask_P
+    count = int(mask_P.sum())
+    if config.kind == "random":
+        return np.stack([mask_P, *(_random_columns(count, columns, rng) for _ in range(records - 1))])
+    return with_equal_counts(
+        np.stack([mask_P, *(_block(config, columns, rng) for _ in range(records - 1))]), count, rng
+    )
+
+
+def with_equal_counts(mask_BP: NDArray[np.bool_], count: int, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """The masks, each hiding `count` columns: runs of hidden columns grow or shrink at their ends, one at random at a
+    time, so that they stay runs."""
+    mask_BP = mask_BP.copy()
+    while len(wrong := np.flatnonzero(mask_BP.sum(axis=1) != count)):
+        mask_WP = mask_BP[wrong]
+        too_many_W1 = mask_WP.sum(axis=1, keepdims=True) > count
+        beside_WP = np.zeros_like(mask_WP)  # a neighbour is in the other state: an end of a run, or next to one
+        beside_WP[:, 1:] |= mask_WP[:, 1:] != mask_WP[:, :-1]
+        beside_WP[:, :-1] |= mask_WP[:, 1:] != mask_WP[:, :-1]
+        candidate_WP = mask_WP == too_many_W1
+        order_WP = rng.random(mask_WP.shape) + beside_WP + 2.0 * candidate_WP
+        chosen_W = order_WP.argmax(axis=1)
+        mask_BP[wrong, chosen_W] ^= True
+    return mask_BP
 
 
 def _random(config: MaskingConfig, columns: int, rng: np.random.Generator) -> NDArray[np.bool_]:
+    order_P = rng.permutation(columns)
     mask_P = np.zeros(columns, dtype=bool)
-    mask_P[rng.permutation(columns)[: int(columns * rng.uniform(*config.ratio))]] = True
+    mask_P[order_P[: int(columns * rng.uniform(*config.ratio))]] = True
+    return mask_P
+
+
+def _random_columns(count: int, columns: int, rng: np.random.Generator) -> NDArray[np.bool_]:
+    mask_P = np.zeros(columns, dtype=bool)
+    mask_P[rng.permutation(columns)[:count]] = True
     return mask_P
 
 

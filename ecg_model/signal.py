@@ -18,6 +18,7 @@ from scipy.signal import kaiser_beta
 
 LEADS_12 = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
 LEADS = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
+DERIVED = ("III", "aVR", "aVL", "aVF")
 RATE = 250
 SECONDS = 10
 SAMPLES = RATE * SECONDS
@@ -85,7 +86,7 @@ def independent_leads(x_LT: NDArray[Any], names: Sequence[str]) -> NDArray[Any]:
 
 
 def derived_leads(limb_2T: NDArray[Any]) -> NDArray[Any]:
-    """(..., 2, T), leads I and II -> (..., 4, T), leads III, aVR, aVL, aVF.
+    """(..., 2, T), leads I and II -> (..., 4, T), the leads DERIVED.
 
     III = II - I (Einthoven); aVR = -(I + II) / 2, aVL = I - II / 2, aVF = II - I / 2 (Goldberger).
     """

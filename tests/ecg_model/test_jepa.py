@@ -10,12 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from ecg_model import signal
 from ecg_model.attention import dense_cropa
 from ecg_model.blocks import Block
 from ecg_model.config import EncoderConfig, JEPAConfig, MaskingConfig, PredictorConfig, digest, from_dict, to_dict
 from ecg_model.encoder import FORMAT, Encoder, load_encoder, random_encoder, save_encoder, take_columns
 from ecg_model.jepa import JEPA, split_columns
-from ecg_model.masking import masked_columns
+from ecg_model.masking import masked_columns, with_equal_counts
+from ecg_model.stochastic_depth import kept_branches
 
 TINY = JEPAConfig(
     encoder=EncoderConfig(dim=16, depth=2, heads=2, patches=10, patch_size=5),
@@ -85,6 +87,9 @@ def test_own_columns_of_each_record_equal_the_common_ones():
     common = model(x_BLT, visible, masked)
     own = model(x_BLT, visible.expand(3, -1), masked.expand(3, -1))
     torch.testing.assert_close(common, own)
+    masks = torch.from_numpy(masked_columns(MaskingConfig(per_record=True), 10, seed=0, step=0, records=3))
+    alone = [model(x_BLT[[row]], *split_columns(masks[row])) for row in range(3)]
+    torch.testing.assert_close(model(x_BLT, *split_columns(masks)), torch.stack(alone).mean())
 
 
 def test_the_student_never_sees_a_masked_column():
@@ -125,18 +130,42 @@ def test_the_teacher_follows_the_student_and_never_trains():
 
 
 def test_stochastic_depth_leaves_out_whole_branches_and_keeps_the_mean():
-    config = EncoderConfig(dim=8, depth=2, heads=2, patches=2, patch_size=5, drop_path=0.5)
-    encoder = random_encoder(config, 0)
-    first, block = encoder.blocks
-    assert isinstance(first, Block)
+    config = EncoderConfig(dim=8, depth=3, heads=2, patches=2, patch_size=5, drop_path=0.5)
+    kept_K2B = kept_branches(config, 4000, seed=3, step=8)
+    assert kept_K2B is not None
+    assert np.array_equal(kept_K2B, kept_branches(config, 4000, seed=3, step=8))  # pyright: ignore[reportArgumentType]
+    assert not np.array_equal(kept_K2B, kept_branches(config, 4000, seed=3, step=9))  # pyright: ignore[reportArgumentType]
+    assert [sorted(set(block.ravel())) for block in kept_K2B] == [[1.0], [0.0, np.float32(1 / 0.75)], [0.0, 2.0]]
+    np.testing.assert_allclose(kept_K2B.mean(axis=2), 1.0, atol=0.1)
+    assert kept_branches(dataclasses.replace(config, drop_path=0.0), 4, seed=3, step=8) is None
+
+
+def test_a_branch_that_is_left_out_does_nothing_and_one_that_stays_is_scaled():
+    block = random_encoder(TINY.encoder, 0).blocks[0]
     assert isinstance(block, Block)
-    block.train()
-    assert (first.drop_path, block.drop_path) == (0.0, 0.5)
-    torch.manual_seed(0)
-    branch = block._dropped(torch.ones(4000, 1, 1, 8))
-    assert set(branch.flatten().tolist()) == {0.0, 2.0}
-    assert abs(branch.mean().item() - 1.0) < 0.1
-    assert (branch == branch[..., :1]).all(), "a record's branch is kept or left out as a whole"
+    x_BLPD = torch.randn(3, 8, 10, 16, generator=torch.Generator().manual_seed(1))
+    found = block(x_BLPD, torch.tensor([[0.0, 2.0, 1.0], [0.0, 0.0, 1.0]]))
+    torch.testing.assert_close(found[0], x_BLPD[0])
+    torch.testing.assert_close(found[1], x_BLPD[1] + 2.0 * block._attention(block.norm1(x_BLPD[1:2]))[0])
+    torch.testing.assert_close(found[2], block(x_BLPD)[2])
+
+
+def test_twelve_leads_follow_from_the_eight():
+    config = dataclasses.replace(TINY.encoder, leads=12)
+    encoder, x_BLT = random_encoder(config, 0), ecgs()
+    limb = signal.derived_leads(x_BLT[:, :2].numpy())
+    all_BLT = torch.cat([x_BLT, torch.from_numpy(limb)], dim=1)
+    torch.testing.assert_close(encoder(x_BLT), encoder(all_BLT))
+    assert encoder(x_BLT).shape == (3, 12 * 10, 16)
+    torch.testing.assert_close(
+        encoder(x_BLT[:, [6, 1, 0]], leads=[6, 1, 0]),
+        encoder(all_BLT[:, [6, 1, 0, 8, 9, 10, 11]], leads=[6, 1, 0, 8, 9, 10, 11]),
+    )
+    assert encoder(x_BLT[:, [1]], leads=[1]).shape == (3, 10, 16), "one limb lead gives no other"
+    model = JEPA(dataclasses.replace(TINY, encoder=config))
+    columns = split_columns(torch.arange(10) >= 6)
+    assert model.predict(x_BLT, *columns).shape == (3, 12, 10, 16)
+    torch.testing.assert_close(model(x_BLT, *columns), model(all_BLT, *columns))
 
 
 def test_loss_learns_on_a_fixed_batch():
@@ -171,6 +200,31 @@ def test_blocks_hide_what_the_paper_hides_and_reach_every_column():
     share = masks.mean(axis=0)
     assert share.min() > 0, "the released code never hides the last column"
     assert abs(share[0] - share[-1]) < 0.03
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 2**31), kind=st.sampled_from(["block", "random"]), records=st.integers(1, 70))
+def test_masks_of_each_record_hide_equally_many(seed, kind, records):
+    config = MaskingConfig(kind=kind, per_record=True)
+    masks = masked_columns(config, 50, seed=seed, step=3, records=records)
+    assert masks.shape == (records, 50)
+    common = masked_columns(dataclasses.replace(config, per_record=False), 50, seed=seed, step=3, records=records)
+    assert np.array_equal(masks[0], common), "the first is the batch's own, so the share hidden is as published"
+    assert (masks.sum(axis=1) == common.sum()).all()
+    if records > 10:
+        assert len(np.unique(masks, axis=0)) > records // 2
+    if kind == "block":
+        assert (np.diff(masks, axis=1).sum(axis=1) <= 2 * config.blocks).all(), "runs stay runs"
+
+
+@settings(deadline=None, max_examples=50)
+@given(mask=st.lists(st.booleans(), min_size=2, max_size=20), share=st.floats(0.05, 0.95))
+def test_counts_are_reached_from_any_mask(mask, share):
+    count = int(len(mask) * share)
+    found = with_equal_counts(np.array([mask, mask]), count, np.random.default_rng(0))
+    assert (found.sum(axis=1) == count).all()
+    if count <= sum(mask):
+        assert (found <= np.array(mask)).all(), "none is added where some are taken away"
 
 
 @pytest.mark.parametrize(
