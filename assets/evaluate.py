@@ -1,6 +1,9 @@
-"""One asset a probe: the pretrained encoder on one task, with the random-initialised one beside it."""
+"""One asset a probe: an encoder on one task, with the random-initialised one beside it.
 
-from dataclasses import replace
+`probe/<task>` is of our encoder, `reference_probe/<task>` of the author's released one.
+"""
+
+from dataclasses import dataclass, replace
 from typing import Any
 
 import dagster as dg
@@ -8,9 +11,11 @@ from pydantic import Field
 
 from assets import show
 from assets.pretrain import encoder
+from assets.reference import reference_encoder
 from assets.resources import DataHome
 from assets.sources import all_source_assets
 from pipelines import versions
+from pipelines.evaluate.subject import OURS, REFERENCE, Subject
 from pipelines.labels import TASKS, FoldProtocol, LabelTask
 
 ABOVE_RANDOM = "probe_above_random_encoder"
@@ -30,10 +35,29 @@ class FoldProbeSettings(ProbeSettings):
     test_folds: list[int] = Field(default=[10], description="Folds that are scored, once.")
 
 
-def fold_probe(task: LabelTask) -> dg.AssetsDefinition:
-    """`probe/<task>` of a task that is split by the source's folds."""
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """The probes of one encoder: `<prefix>/<task>`. must_beat_random: whether what follows stops where one does not."""
 
-    @dg.asset(**_about(task))
+    subject: Subject
+    encoder: dg.AssetsDefinition
+    prefix: str
+    whose: str
+    must_beat_random: bool
+
+
+def probes_of(suite: Suite) -> list[dg.AssetsDefinition]:
+    """An asset a task."""
+    return [
+        _fold_probe(suite, task) if isinstance(task.protocol, FoldProtocol) else _partition_probe(suite, task)
+        for task in TASKS.values()
+    ]
+
+
+def _fold_probe(suite: Suite, task: LabelTask) -> dg.AssetsDefinition:
+    """The probe of a task that is split by the source's folds."""
+
+    @dg.asset(**_about(suite, task))
     def probe(data_home: DataHome, config: FoldProbeSettings) -> dg.MaterializeResult:
         with show.mistakes_explained():
             folds = FoldProtocol(
@@ -41,30 +65,30 @@ def fold_probe(task: LabelTask) -> dg.AssetsDefinition:
                 validation=tuple(config.validation_folds),
                 test=tuple(config.test_folds),
             )
-        return _probed(replace(task, protocol=folds), data_home, config)
+        return _probed(suite, replace(task, protocol=folds), data_home, config)
 
     assert isinstance(probe, dg.AssetsDefinition)  # pyright cannot tell it from the unpacked arguments
     return probe
 
 
-def partition_probe(task: LabelTask) -> dg.AssetsDefinition:
-    """`probe/<task>` of a task that is split by the source's partitions."""
+def _partition_probe(suite: Suite, task: LabelTask) -> dg.AssetsDefinition:
+    """The probe of a task that is split by the source's partitions."""
 
-    @dg.asset(**_about(task))
+    @dg.asset(**_about(suite, task))
     def probe(data_home: DataHome, config: ProbeSettings) -> dg.MaterializeResult:
-        return _probed(task, data_home, config)
+        return _probed(suite, task, data_home, config)
 
     assert isinstance(probe, dg.AssetsDefinition)  # pyright cannot tell it from the unpacked arguments
     return probe
 
 
-def _about(task: LabelTask) -> dict[str, Any]:
-    key = ["probe", task.name]
+def _about(suite: Suite, task: LabelTask) -> dict[str, Any]:
+    key = [suite.prefix, task.name]
     return {
         "key": key,
-        "deps": [encoder, *(asset for asset in all_source_assets if asset.key.path == ["ecgs", task.source])],
+        "deps": [suite.encoder, *(asset for asset in all_source_assets if asset.key.path == ["ecgs", task.source])],
         "group_name": "evaluate",
-        "description": f"{task.title}: a linear probe on the frozen encoder, macro AUC with a bootstrap interval by "
+        "description": f"{task.title}: a linear probe on {suite.whose}, frozen, macro AUC with a bootstrap interval by "
         "patient, and the random-initialised encoder's beside it.",
         "code_version": versions.PROBE,
         "kinds": {"python"},
@@ -72,26 +96,28 @@ def _about(task: LabelTask) -> dict[str, Any]:
             dg.AssetCheckSpec(
                 ABOVE_RANDOM,
                 asset=key,
-                blocking=True,
-                description="The pretrained encoder's test macro AUC is above the random one's. A task with too few "
-                "records is not judged, and says so.",
+                blocking=suite.must_beat_random,
+                description="The encoder's test macro AUC is above the random one's. A task with too few records is "
+                "not judged, and says so.",
             )
         ],
     }
 
 
-def _probed(task: LabelTask, data_home: DataHome, config: ProbeSettings) -> dg.MaterializeResult:
+def _probed(suite: Suite, task: LabelTask, data_home: DataHome, config: ProbeSettings) -> dg.MaterializeResult:
     from pipelines import gallery
-    from pipelines.evaluate.pair import probe_pair
+    from pipelines.evaluate.pair import beside_ours, probe_pair
     from pipelines.evaluate.probe import ProbeConfig
 
+    workspace = data_home.open().workspace()
     with show.mistakes_explained():
         probe = ProbeConfig(penalties=tuple(config.penalties), resamples=config.resamples)
-        pair = probe_pair(data_home.open().workspace(), task, probe)
+        pair = probe_pair(workspace, task, probe, suite.subject)
     return show.materialized(
         pair.pretrained,
         {
             **pair.figures(),
+            **({} if suite.subject == OURS else beside_ours(workspace, task, pair, probe)),
             "by class": show.table(pair.by_class(), pair.reason or "No class was scored."),
             **show.pictures(ROC=gallery.roc(pair)),
         },
@@ -99,6 +125,21 @@ def _probed(task: LabelTask, data_home: DataHome, config: ProbeSettings) -> dg.M
     )
 
 
-probe_assets = [
-    fold_probe(task) if isinstance(task.protocol, FoldProtocol) else partition_probe(task) for task in TASKS.values()
-]
+probe_assets = probes_of(
+    Suite(
+        subject=OURS,
+        encoder=encoder,
+        prefix="probe",
+        whose="the pretrained encoder",
+        must_beat_random=True,
+    )
+)
+reference_probe_assets = probes_of(
+    Suite(
+        subject=REFERENCE,
+        encoder=reference_encoder,
+        prefix="reference_probe",
+        whose="the author's released encoder",
+        must_beat_random=False,  # a yardstick is read, not judged
+    )
+)

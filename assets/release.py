@@ -6,13 +6,15 @@ import dagster as dg
 from pydantic import Field
 
 from assets import show
-from assets.evaluate import probe_assets
+from assets.evaluate import probe_assets, reference_probe_assets
 from assets.pretrain import encoder
+from assets.reference import reference_encoder
 from assets.resources import DataHome
 from pipelines import versions
 from pipelines.home import Home
 
 if TYPE_CHECKING:
+    from pipelines.release import Release
     from pipelines.tracking import Tracking
 
 PASSED = "gate"
@@ -39,6 +41,21 @@ def _store(home: Home) -> "Tracking":
     return Tracking(uri=home.tracking_uri, artifact_root=home.artifact_root)
 
 
+def _released(release: "Release") -> dg.MaterializeResult:
+    tags = release.tags
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(tags["release"]),
+        metadata={
+            "cached": not release.created,
+            "version": release.version,
+            "model": release.model_uri,
+            "run": release.run_id,
+            "validation": tags["validation"],
+            "tags": show.table([{"tag": name, "value": value} for name, value in sorted(tags.items())], "No tags."),
+        },
+    )
+
+
 @dg.asset(
     deps=[encoder, *probe_assets],
     group_name="release",
@@ -55,18 +72,7 @@ def released_encoder(
     home = data_home.open()
     with show.mistakes_explained():
         release = release_current(home.workspace(), _store(home), gate_task=config.gate_task)
-    tags = release.tags
-    return dg.MaterializeResult(
-        data_version=dg.DataVersion(tags["release"]),
-        metadata={
-            "cached": not release.created,
-            "version": release.version,
-            "model": release.model_uri,
-            "run": release.run_id,
-            "validation": tags["validation"],
-            "tags": show.table([{"tag": name, "value": value} for name, value in sorted(tags.items())], "No tags."),
-        },
-    )
+    return _released(release)
 
 
 @dg.asset(
@@ -112,3 +118,22 @@ def champion(context: dg.AssetExecutionContext, data_home: DataHome, config: Gat
             )
         ],
     )
+
+
+@dg.asset(
+    deps=[reference_encoder, *reference_probe_assets],
+    group_name="release",
+    description="A version of the MLflow model `ecg-encoder-reference` with the author's released encoder, its scores "
+    "and the sha256 of the file it came from: a yardstick beside `ecg-encoder`, with no alias and no gate.",
+    code_version=versions.RELEASE,
+    kinds={"mlflow"},
+)
+def released_reference(
+    context: dg.AssetExecutionContext, data_home: DataHome, config: ReleaseSettings
+) -> dg.MaterializeResult:
+    from pipelines.promotion import release_reference
+
+    home = data_home.open()
+    with show.mistakes_explained():
+        release = release_reference(home.workspace(), _store(home), gate_task=config.gate_task)
+    return _released(release)

@@ -24,7 +24,6 @@ from torch import Tensor, nn
 
 from ecg_model.attention import cropa_mask
 from ecg_model.config import EncoderConfig, JEPAConfig, PredictorConfig
-from ecg_model.encoder import require_fit
 from ecg_model.jepa import JEPA, split_columns
 
 TOLERANCE = 1e-5
@@ -87,8 +86,8 @@ def published_name(name: str, *, predictor: bool = False) -> str:
 def from_published(state: Mapping[str, Tensor], module: nn.Module, *, predictor: bool = False) -> dict[str, Tensor]:
     """A published state dict -> one for `module`, with our names and shapes, without the fixed positions.
 
-    Raises ValueError naming a weight that is missing, left over or of another shape, and for other positions than ours:
-    they are computed here, not loaded.
+    Raises ValueError naming a weight that is missing, left over, of another shape or not finite float32, and for other
+    positions than ours: they are computed here, not loaded. `module` may lie on the meta device, but for its positions.
     """
     left = dict(state)
     positions = left.pop("pos_embed", None)
@@ -100,18 +99,33 @@ def from_published(state: Mapping[str, Tensor], module: nn.Module, *, predictor:
         if published not in left:
             raise ValueError(f"weight {published!r} is missing: give a complete published state dict")
         value = left.pop(published)
-        weights[name] = value.reshape(ours.shape) if name == "mask_token" else value
+        if name == "mask_token" and value.numel() == ours.numel():
+            value = value.reshape(ours.shape)
+        _require_like(ours, value, published)
+        weights[name] = value
     if left:
         raise ValueError(f"weight {min(left)!r} is none of the published network's: give its state dict alone")
-    require_fit(module, weights, "published state dict")
     return weights
+
+
+def _require_like(ours: Tensor, value: Tensor, name: str) -> None:
+    """The shape before the values: a few stored numbers can claim to be a tensor of any size."""
+    if value.shape != ours.shape:
+        raise ValueError(f"weight {name!r} has shape {tuple(value.shape)}, the network asks for {tuple(ours.shape)}")
+    if value.dtype != torch.float32 or value.layout != torch.strided or value.is_meta:
+        kind = f"{value.layout}, {value.dtype} on {value.device}"
+        raise ValueError(f"weight {name!r} is {kind}: give dense float32, as published")
+    if not value.isfinite().all():
+        raise ValueError(f"weight {name!r} is not finite: give weights of a training that did not diverge")
 
 
 def _require_positions(positions: Tensor, module: nn.Module) -> None:
     (ours,) = module.buffers()  # the positions are the only one
     ours = ours.reshape(-1, ours.shape[-1])
-    flat = positions.reshape(-1, positions.shape[-1])
-    if flat.shape != ours.shape or not torch.allclose(flat, ours, rtol=0.0, atol=TOLERANCE):
+    fits = positions.shape[-2:] == ours.shape and positions.numel() == ours.numel()
+    if fits:
+        _require_like(ours, positions := positions.reshape(ours.shape), "pos_embed")
+    if not fits or not torch.allclose(positions, ours, rtol=0.0, atol=TOLERANCE):
         raise ValueError(
             f"'pos_embed' of shape {tuple(positions.shape)} is not the fixed sine and cosine of "
             f"{len(ours)} tokens and {ours.shape[-1]} channels: give weights of the published network"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dagster as dg
 
 from assets.corpus import corpus
-from assets.evaluate import probe_assets
+from assets.evaluate import probe_assets, reference_probe_assets
 from assets.pretrain import encoder
-from assets.release import champion, released_encoder
+from assets.reference import reference_encoder
+from assets.release import champion, released_encoder, released_reference
 from assets.resources import DataHome
 from assets.sources import all_source_assets
-from orchestration.jobs import harvest_jobs, train_job
+from orchestration.jobs import harvest_jobs, reference_job, train_job
 
 defs = dg.Definitions(
     assets=[
@@ -20,7 +21,10 @@ defs = dg.Definitions(
         *probe_assets,
         released_encoder,
         champion,
+        reference_encoder,
+        *reference_probe_assets,
+        released_reference,
     ],
-    jobs=[*harvest_jobs, train_job],
+    jobs=[*harvest_jobs, train_job, reference_job],
     resources={"data_home": DataHome(), "pipes": dg.PipesSubprocessClient()},
 )

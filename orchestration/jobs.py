@@ -1,12 +1,17 @@
-"""The jobs that people launch: one a source that brings its ECGs in, and one that trains, evaluates and releases."""
+"""The jobs that people launch: one a source that brings its ECGs in, one that trains, evaluates and releases, and one
+that does the latter two to the author's released encoder."""
 
 from __future__ import annotations
 
 import dagster as dg
 
+from assets.evaluate import reference_probe_assets
+from assets.reference import reference_encoder
+from assets.release import released_reference
 from pipelines.sources import SOURCES
 
 TRAIN = "train_and_release"
+REFERENCE = "import_and_release_reference"
 
 
 def harvest_job_name(source: str) -> str:
@@ -22,8 +27,18 @@ harvest_jobs = [
     for name, source in SOURCES.items()
 ]
 
+_reference = dg.AssetSelection.assets(reference_encoder, *reference_probe_assets, released_reference)
+
 train_job = dg.define_asset_job(
     TRAIN,
-    selection=dg.AssetSelection.groups("corpus", "pretrain", "evaluate", "release"),
+    selection=dg.AssetSelection.groups("corpus", "pretrain", "evaluate", "release") - _reference,
     description="Build the corpus from all harmonized partitions, pretrain, probe, and release through the gate.",
+)
+
+reference_job = dg.define_asset_job(
+    REFERENCE,
+    selection=_reference,
+    description="Import the author's released encoder (the path of its .pth is the setting `file` of "
+    "`reference_encoder`; without it, what `ecg import-reference` imported), probe it as ours, and release it as "
+    "`ecg-encoder-reference`.",
 )

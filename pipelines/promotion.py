@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipelines.evaluate.features import ENCODER_FILE, EncoderSource
-from pipelines.evaluate.pair import PRETRAINED, RANDOM
 from pipelines.evaluate.probe import ProbeConfig, materialize_probe
 from pipelines.evaluate.result import SCORES_FILE
+from pipelines.evaluate.subject import OURS, REFERENCE, Subject
 from pipelines.labels import TASKS, protocol_from_dict
 from pipelines.release import (
     CHAMPION,
@@ -30,34 +30,50 @@ from pipelines.tracking import Tracking
 GATE_TASK = "ptbxl_superclass"
 
 
-def scores_of(workspace: Workspace, gate_task: str = GATE_TASK) -> Scores:
-    """How the current encoder did on all tasks; the gate compares its validation score on one of them."""
+def scores_of(workspace: Workspace, gate_task: str = GATE_TASK, subject: Subject = OURS) -> Scores:
+    """How an encoder of the workspace did on all tasks; the gate compares its validation score on one of them."""
     if gate_task not in TASKS:
         raise ValueError(f"gate task {gate_task!r}: use {', '.join(TASKS)}")
     metrics: dict[str, float] = {}
     for task in TASKS:
-        for name in (PRETRAINED, RANDOM):
+        for name, ending in ((subject.probe, ""), (subject.twin, "_random")):
             probe = workspace.require(f"probe/{task}/{name}")
             for split in ("validation", "test"):
                 found = probe.facts.get(f"{split}_macro_auc")
                 if found is not None:
-                    metrics[f"{task}/{split}_macro_auc{'_random' if name == RANDOM else ''}"] = found["value"]
+                    metrics[f"{task}/{split}_macro_auc{ending}"] = found["value"]
     validation = metrics.get(f"{gate_task}/validation_macro_auc")
-    digest = workspace.require(f"probe/{gate_task}/{PRETRAINED}").facts["data_digest"]
+    digest = workspace.require(f"probe/{gate_task}/{subject.probe}").facts["data_digest"]
     return Scores(validation=validation, data_digest=digest if validation is not None else None, metrics=metrics)
 
 
 def release_current(workspace: Workspace, tracking: Tracking, *, gate_task: str = GATE_TASK) -> Release:
     """Register the current encoder with its scores as the challenger; found again where it is registered already."""
-    encoder = workspace.require("encoder")
+    encoder = workspace.require(OURS.product)
     return release_encoder(
         encoder.path / ENCODER_FILE,
         scores_of(workspace, gate_task),
-        corpus_digest=encoder.facts["corpus_digest"],
+        provenance={"corpus_digest": encoder.facts["corpus_digest"]},
         recipe=encoder.facts["recipe"],
         git_commit=git_commit(),
         tracking=tracking,
         artifacts=_beside(encoder),
+    )
+
+
+def release_reference(workspace: Workspace, tracking: Tracking, *, gate_task: str = GATE_TASK) -> Release:
+    """Register the imported encoder with its scores as a model of its own, without an alias: no gate judges it."""
+    reference = workspace.require(REFERENCE.product)
+    source = {name: reference.facts[name] for name in ("file", "sha256", "published", "epoch")}
+    return release_encoder(
+        reference.path / ENCODER_FILE,
+        scores_of(workspace, gate_task, REFERENCE),
+        provenance={f"source_{name}": str(value) for name, value in source.items() if value is not None},
+        recipe={"name": REFERENCE.product, "source": source},
+        git_commit=git_commit(),
+        tracking=tracking,
+        registered_name=REFERENCE.model,
+        alias=None,
     )
 
 
@@ -93,7 +109,7 @@ def git_commit() -> str:
 
 def _probe_again(workspace: Workspace, encoder: Path, gate_task: str) -> Scores:
     """The champion's score by the very probe that the current encoder was scored by."""
-    probe = workspace.require(f"probe/{gate_task}/{PRETRAINED}")
+    probe = workspace.require(f"probe/{gate_task}/{OURS.probe}")
     about = json.loads((probe.path / SCORES_FILE).read_text())["about"]
     task = replace(TASKS[gate_task], protocol=protocol_from_dict(about["task"]["protocol"]))
     config = ProbeConfig(**{**about["probe"], "penalties": tuple(about["probe"]["penalties"])})

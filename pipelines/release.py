@@ -4,6 +4,7 @@
     champion     what users pull: models:/ecg-encoder@champion
     previous     the champion before it
 
+A model that no gate judges, such as the author's released encoder, has versions without aliases.
 A version carries what made it and how it scored as tags, so the gate needs the registry alone. It is addressed by its
 encoder's and its scores' digests: releasing the same again finds the version that is there.
 """
@@ -23,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.evaluate.subject import OURS
 from pipelines.stage import digest_of
 from pipelines.tracking import Tracking, flat
 
@@ -43,7 +45,7 @@ from ecg_model.serving.embed import STANDARD
 
 log = logging.getLogger(__name__)
 
-REGISTERED_NAME = "ecg-encoder"
+REGISTERED_NAME = OURS.model
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
 WEIGHTS = "encoder.safetensors"
 REQUIREMENTS = ("mlflow", "torch", "numpy", "scipy", "safetensors")
@@ -153,17 +155,20 @@ def release_encoder(
     encoder: Path,
     scores: Scores,
     *,
-    corpus_digest: str,
+    provenance: Mapping[str, str],
     recipe: Mapping[str, Any],
     git_commit: str,
     tracking: Tracking,
     registered_name: str = REGISTERED_NAME,
+    alias: str | None = CHALLENGER,
     artifacts: Sequence[Path] = (),
 ) -> Release:
-    """Log the encoder with its scores and register it as a new version, the challenger; or find it where it is there.
+    """Log the encoder with its scores and register it as a new version; or find it where it is there.
 
-    encoder: a file of `save_encoder`. recipe: the settings it was trained with, JSON values. artifacts: files to lie
-    beside it in the run (a report, pictures, metrics). The run and the version are complete before the alias moves.
+    encoder: a file of `save_encoder`. provenance: tags that say what it was made from. recipe: the settings it was
+    trained with, JSON values. alias: what a version is called that no gate has judged; None for a model without one.
+    artifacts: files to lie beside it in the run (a report, pictures, metrics). The run and the version are complete
+    before the alias moves.
     """
     if encoder.name != WEIGHTS:
         raise ValueError(f"encoder {encoder}: the released file is called {WEIGHTS}; give the file of `save_encoder`")
@@ -174,9 +179,9 @@ def release_encoder(
     found = _find(client, registered_name, wanted)
     if found is None:
         tags = {
+            **provenance,
             "release": wanted,
             "encoder_digest": encoder_digest,
-            "corpus_digest": corpus_digest,
             "recipe_digest": digest_of(dict(recipe)),
             "git_commit": git_commit,
             "validation": "not scored" if scores.validation is None else f"{scores.validation:.4f}",
@@ -188,8 +193,8 @@ def release_encoder(
     else:
         log.info("%s version %s holds this encoder and these scores already", registered_name, found.version)
         created = False
-    if "verdict" not in found.tags:
-        client.set_registered_model_alias(registered_name, CHALLENGER, found.version)
+    if alias is not None and "verdict" not in found.tags:
+        client.set_registered_model_alias(registered_name, alias, found.version)
     return _release(found, created=created)
 
 

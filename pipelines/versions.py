@@ -4,9 +4,10 @@ Raise a number where the same inputs and settings give other bytes; nothing else
 """
 
 RAW = "1"
-ECGS = "1"
-CORPUS = "1"
+ECGS = "2"
+CORPUS = "2"
 ENCODER = "1"
+REFERENCE = "1"
 FEATURES = "1"
 PROBE = "1"
 RELEASE = "1"

@@ -236,6 +236,51 @@ def mirror(place: str | None) -> None:
     click.echo(f"ECGs come from {_place(home)}; products are in {home.workspace().root}")
 
 
+@main.command("import-reference")
+@click.argument("file", type=_FILE)
+@click.option(
+    "--release", is_flag=True, help="Then probe it as ours is probed, and release it as `ecg-encoder-reference`."
+)
+def import_reference(file: Path, release: bool) -> None:
+    """Import the author's released encoder: FILE is the .pth as it came from the author's drive.
+
+    It is read as weights alone: nothing that a FILE names is run, and any other FILE is refused. Once imported it is
+    an encoder like ours: `--release`, or the job import_and_release_reference in `make ui`, probes and releases it.
+
+    \b
+    ecg import-reference multiblock_epoch100.pth
+    ecg import-reference multiblock_epoch100.pth --release
+    """
+    from pipelines.home import Home
+    from pipelines.imported import materialize_reference
+
+    home = Home.default()
+    imported = materialize_reference(home.workspace(), file)
+    facts = imported.facts
+    click.echo(
+        f"reference encoder: {facts['published'] or 'a file that we do not know'}, sha256 {facts['sha256']}, "
+        f"epoch {facts['epoch']}, {facts['weights']:,} weights\nin {imported.path}"
+    )
+    if not release:
+        return
+    from pipelines.cli.importing import release_with_scores
+
+    with _progress() as progress:
+        task = progress.add_task("probing", total=None)
+        released, rows = release_with_scores(
+            home, lambda title, done, total: progress.update(task, description=title, completed=done, total=total)
+        )
+    from rich.table import Table
+
+    table = Table("task", "reference", "pretrained", "random", "reference minus pretrained", box=None)
+    for row in rows:
+        table.add_row(*row)
+    console = _console()
+    console.print("\nMacro AUC on the test split of linear probes (95 % interval)")
+    console.print(table)
+    console.print(f"\n{'Released' if released.created else 'Released before'}: {released.model_uri}")
+
+
 def _place(home: Home) -> str:
     return "the true hosts" if home.mirror is None else f"the mirror {home.mirror}"
 

@@ -1,4 +1,4 @@
-"""The pretrained encoder's probe beside that of the same network with its initial weights."""
+"""An encoder's probe beside that of the same network with its initial weights, and beside ours."""
 
 from __future__ import annotations
 
@@ -7,19 +7,22 @@ from typing import Any
 
 from ecg_model.encoder import load_encoder
 from pipelines.checks import Finding
-from pipelines.evaluate.features import ENCODER_FILE, EncoderSource
+from pipelines.evaluate.features import ENCODER_FILE, EncoderSource, Progress
 from pipelines.evaluate.probe import Comparison, ProbeConfig, compare, materialize_probe
 from pipelines.evaluate.result import load_result
+from pipelines.evaluate.subject import OURS, Subject
 from pipelines.labels import LabelTask
 from pipelines.stage import Product, Workspace
-
-PRETRAINED, RANDOM = "pretrained", "random"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProbePair:
-    """Two probes of one task on the same records. comparison: None where the task has too few to be scored."""
+    """Two probes of one task on the same records: the subject's and its random twin's.
 
+    comparison: None where the task has too few to be scored.
+    """
+
+    subject: Subject
     pretrained: Product
     random: Product
     comparison: Comparison | None
@@ -47,11 +50,8 @@ class ProbePair:
             return {"not scored": self.reason}
         shown: dict[str, Any] = {}
         for split in ("validation", "test"):
-            for name, product in ((PRETRAINED, self.pretrained), (RANDOM, self.random)):
-                found = product.facts.get(f"{split}_macro_auc")
-                if found is not None:
-                    shown[f"{split} macro AUC, {name}"] = found["value"]
-                    shown[f"{split} interval, {name}"] = f"{found['low']:.3f} to {found['high']:.3f}"
+            for name, product in ((self.subject.probe, self.pretrained), ("random", self.random)):
+                shown |= _macro_auc(product, split, name)
         return shown
 
     def by_class(self) -> list[dict[str, Any]]:
@@ -76,13 +76,50 @@ class ProbePair:
         return rows + [{"class": name, **empty, "note": f"left out: {reason}"} for name, reason in left_out]
 
 
-def probe_pair(workspace: Workspace, task: LabelTask, config: ProbeConfig) -> ProbePair:
-    """Probe the current encoder and its random twin. The twin has the seed that the pretraining started from."""
-    encoder = workspace.require("encoder")
-    pretrained = EncoderSource.of_product(PRETRAINED, encoder)
+def probe_pair(
+    workspace: Workspace,
+    task: LabelTask,
+    config: ProbeConfig,
+    subject: Subject = OURS,
+    progress: Progress | None = None,
+) -> ProbePair:
+    """Probe an encoder of the workspace and its random twin.
+
+    The twin has the seed that the pretraining started from; 0 where that is not known, as of a released file.
+    """
+    encoder = workspace.require(subject.product)
+    pretrained = EncoderSource.of_product(subject.probe, encoder)
     network = load_encoder(encoder.path / ENCODER_FILE).config
-    random = EncoderSource.random(RANDOM, network, encoder.facts["recipe"]["seed"])
-    first, second = (materialize_probe(workspace, task, source, config) for source in (pretrained, random))
+    random = EncoderSource.random(subject.twin, network, encoder.facts.get("recipe", {}).get("seed", 0))
+    first, second = (
+        materialize_probe(workspace, task, source, config, progress=progress) for source in (pretrained, random)
+    )
     scored = first.facts["scored"] and second.facts["scored"]
     comparison = compare(load_result(first.path), load_result(second.path), config) if scored else None
-    return ProbePair(pretrained=first, random=second, comparison=comparison)
+    return ProbePair(subject=subject, pretrained=first, random=second, comparison=comparison)
+
+
+def beside_ours(workspace: Workspace, task: LabelTask, pair: ProbePair, config: ProbeConfig) -> dict[str, Any]:
+    """Our encoder's test figures on the same task, and how far the pair's encoder is ahead; nothing is computed for it.
+
+    One line where ours was not probed on the same ECGs by the same protocol, and nothing where the pair has no score.
+    """
+    if pair.comparison is None:
+        return {}
+    ours = workspace.current(f"probe/{task.name}/{OURS.probe}")
+    if ours is None or ours.facts["data_digest"] != pair.pretrained.facts["data_digest"]:
+        return {f"beside {OURS.probe}": "not probed on the same ECGs and protocol: probe ours, then this again"}
+    found = compare(load_result(pair.pretrained.path), load_result(ours.path), config).difference
+    difference = f"{found.value:+.3f} ({found.low:+.3f} to {found.high:+.3f})"
+    return {**_macro_auc(ours, "test", OURS.probe), f"{pair.subject.probe} minus {OURS.probe}": difference}
+
+
+def _macro_auc(product: Product, split: str, name: str) -> dict[str, Any]:
+    """A probe's macro AUC and its interval as figures; none where the split was not scored."""
+    found = product.facts.get(f"{split}_macro_auc")
+    if found is None:
+        return {}
+    return {
+        f"{split} macro AUC, {name}": found["value"],
+        f"{split} interval, {name}": f"{found['low']:.3f} to {found['high']:.3f}",
+    }

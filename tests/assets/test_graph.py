@@ -7,6 +7,7 @@ import dagster as dg
 
 from assets.evaluate import probe_assets
 from orchestration.definitions import defs
+from orchestration.jobs import REFERENCE, TRAIN
 from pipelines.sources import SOURCES
 
 
@@ -22,12 +23,41 @@ def test_the_graph_is_the_road():
         "probe/cpsc2018": {"encoder", "ecgs/cpsc2018"},
         "released_encoder": {"encoder", "probe/ptbxl_superclass", "probe/cpsc2018"},
         "champion": {"released_encoder"},
+        "reference_encoder": set(),
+        "reference_probe/ptbxl_superclass": {"reference_encoder", "ecgs/ptbxl"},
+        "reference_probe/cpsc2018": {"reference_encoder", "ecgs/cpsc2018"},
+        "released_reference": {
+            "reference_encoder",
+            "reference_probe/ptbxl_superclass",
+            "reference_probe/cpsc2018",
+        },
     }
     found = {
         node.key.to_user_string(): {parent.to_user_string() for parent in node.parent_keys}
         for node in graph.asset_nodes
     }
     assert found == wanted
+
+
+def test_the_reference_has_a_job_of_its_own_and_is_in_no_other():
+    assets = {
+        job.name: {key.to_user_string() for key in job.asset_layer.selected_asset_keys}
+        for job in (defs.resolve_job_def(name) for name in (TRAIN, REFERENCE))
+    }
+    assert assets[REFERENCE] == {
+        "reference_encoder",
+        "reference_probe/ptbxl_superclass",
+        "reference_probe/cpsc2018",
+        "released_reference",
+    }
+    assert assets[TRAIN] == {
+        "corpus",
+        "encoder",
+        "probe/ptbxl_superclass",
+        "probe/cpsc2018",
+        "released_encoder",
+        "champion",
+    }
 
 
 def test_every_asset_says_what_it_is_and_has_a_code_version():

@@ -6,14 +6,21 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+import torch
 
+from ecg_model.config import EncoderConfig
+from ecg_model.encoder import random_encoder
+from ecg_model.reference import published_name
 from orchestration.definitions import defs
 from orchestration.demo import StageFailed, run
-from orchestration.jobs import TRAIN, harvest_job_name
+from orchestration.jobs import REFERENCE, TRAIN, harvest_job_name
 from pipelines.download import Mirror, list_source
 from pipelines.home import Home
+from pipelines.imported import materialize_reference
+from pipelines.release import CHAMPION, find_alias
 from pipelines.sources import SOURCES
 from pipelines.sources.simulated import MirrorSizes, write_mirror
+from pipelines.tracking import Tracking
 
 SIZES = MirrorSizes(chapman=(60,), code15=(40,), ptbxl=(60,), cpsc2018=(), georgia=(), ludb=0)
 TINY = {
@@ -118,6 +125,34 @@ def test_a_partition_that_the_mirror_has_not_says_so(home, instance):
     with pytest.raises(StageFailed, match=r"chapman.*46"):
         run(harvest_job_name("chapman"), instance, partition="46")
     assert home.workspace().current("raw/chapman/46") is None
+
+
+def test_the_reference_without_a_file_says_what_to_do_and_a_wrong_one_is_refused(home, instance, tmp_path):
+    with pytest.raises(StageFailed, match="run `ecg import-reference FILE`, or set `file` to its path"):
+        run(REFERENCE, instance)
+    wrong = tmp_path / "wrong.pth"
+    wrong.write_text("no weights")
+    with pytest.raises(StageFailed, match=r"wrong\.pth is not a file of weights: give the author's \.pth"):
+        run(REFERENCE, instance, config={"ops": {"reference_encoder": {"config": {"file": str(wrong)}}}})
+    assert home.workspace().current("reference") is None
+
+
+def test_what_the_command_imported_is_probed_and_released_by_the_job(home, instance, tmp_path):
+    """Of the demo's sizes: the job takes what is imported, whatever made it."""
+    partition = "00000"
+    run(harvest_job_name("ptbxl"), instance, partition=partition)
+    network = EncoderConfig(dim=32, depth=1, heads=2)
+    state = {published_name(name): value for name, value in random_encoder(network, 1).state_dict().items()}
+    torch.save({"encoder": state, "epoch": 3}, tmp_path / "released.pth")
+    imported = materialize_reference(home.workspace(), tmp_path / "released.pth", network)
+    made = {outcome.name: outcome.metadata for outcome in run(REFERENCE, instance)}
+    assert made["reference_encoder"]["sha256"] == imported.facts["sha256"]
+    assert "each needs 20" in made["reference_probe/ptbxl_superclass"]["not scored"]
+    assert made["released_reference"]["model"] == "models:/ecg-encoder-reference/1"
+    again = {outcome.name: outcome.metadata["cached"] for outcome in run(REFERENCE, instance)}
+    assert all(again.values()), again
+    store = Tracking(uri=home.tracking_uri, artifact_root=home.artifact_root)
+    assert find_alias(CHAMPION, tracking=store) is None, "our model is not touched"
 
 
 def test_the_jobs_load():

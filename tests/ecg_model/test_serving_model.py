@@ -40,7 +40,7 @@ def encoder_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def store(tmp_path_factory: pytest.TempPathFactory, encoder_file: Path) -> Tracking:
     root = tmp_path_factory.mktemp("mlflow")
     tracking = Tracking(uri=f"sqlite:///{root / 'mlflow.db'}", artifact_root=root / "artifacts")
-    released = release_encoder(encoder_file, Scores(), corpus_digest="c", recipe={}, git_commit="g", tracking=tracking)
+    released = release_encoder(encoder_file, Scores(), provenance={}, recipe={}, git_commit="g", tracking=tracking)
     assert promote(released, tracking=tracking).promote
     return tracking
 

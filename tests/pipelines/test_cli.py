@@ -302,7 +302,7 @@ def test_embed_pulls_the_champion_and_goes_on_after_a_bad_file(mirror: Path, hom
     weights = tmp_path / "encoder.safetensors"
     save_encoder(weights, direct.encoder)
     tracking = Tracking(uri=home.tracking_uri, artifact_root=home.artifact_root)
-    release = release_encoder(weights, Scores(), corpus_digest="c", recipe={}, git_commit="g", tracking=tracking)
+    release = release_encoder(weights, Scores(), provenance={}, recipe={}, git_commit="g", tracking=tracking)
     promote(release, tracking=tracking)
     bad = tmp_path / "JS99999.hea"
     bad.write_text("JS99999 12 500\n")

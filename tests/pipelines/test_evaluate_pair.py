@@ -1,5 +1,6 @@
 """The pretrained encoder beside its random twin: what is equal is not better, what is better says by how much."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,8 +8,9 @@ import pytest
 from ecg_model.config import EncoderConfig
 from ecg_model.encoder import random_encoder, save_encoder
 from pipelines.download import Mirror, materialize_raw
-from pipelines.evaluate.pair import probe_pair
+from pipelines.evaluate.pair import beside_ours, probe_pair
 from pipelines.evaluate.probe import ProbeConfig
+from pipelines.evaluate.subject import REFERENCE
 from pipelines.gallery import roc
 from pipelines.harmonize import materialize_ecgs
 from pipelines.labels import TASKS
@@ -70,6 +72,27 @@ def test_figures_rows_and_picture_are_of_the_test_split(workspace):
     assert len(picture) < 100_000
 
 
+def test_the_reference_stands_beside_ours_on_the_same_data_alone(workspace):
+    put_encoder(workspace, SEEING, seed=5, stated_seed=4)
+
+    def make(work: Path) -> dict:
+        save_encoder(work / "encoder.safetensors", random_encoder(STARVED, 8))
+        return {}
+
+    workspace.build("reference", version="test", config={}, inputs={}, make=make)
+    theirs = probe_pair(workspace, TASK, replace(QUICK, resamples=50), REFERENCE)
+    (told,) = beside_ours(workspace, TASK, theirs, replace(QUICK, resamples=50)).values()
+    assert "not probed on the same ECGs and protocol" in told
+    ours = probe_pair(workspace, TASK, QUICK)
+    theirs = probe_pair(workspace, TASK, QUICK, REFERENCE)
+    shown = beside_ours(workspace, TASK, theirs, QUICK)
+    assert shown["test macro AUC, pretrained"] == ours.figures()["test macro AUC, pretrained"]
+    difference = theirs.figures()["test macro AUC, reference"] - shown["test macro AUC, pretrained"]
+    assert shown["reference minus pretrained"].startswith(f"{difference:+.3f} (")
+    assert theirs.pretrained.name == "probe/ptbxl_superclass/reference"
+    assert workspace.require("probe/ptbxl_superclass/random") == replace(ours.random, cached=True)
+
+
 def test_a_task_with_too_few_records_is_not_judged_and_says_why(workspace):
     put_encoder(workspace, STARVED, seed=4, stated_seed=4)
     pair = probe_pair(workspace, TASK, ProbeConfig(resamples=10, min_patients=1000))
@@ -78,3 +101,4 @@ def test_a_task_with_too_few_records_is_not_judged_and_says_why(workspace):
     assert "each needs 1000" in pair.figures()["not scored"]
     assert pair.by_class() == []
     assert roc(pair) is None
+    assert beside_ours(workspace, TASK, pair, QUICK) == {}

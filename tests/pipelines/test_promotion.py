@@ -4,22 +4,32 @@ import re
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from ecg_model.config import EncoderConfig
 from ecg_model.encoder import random_encoder, save_encoder
+from ecg_model.reference import published_name
+from ecg_model.serving.embed import embed
 from pipelines.download import Mirror, materialize_raw
 from pipelines.evaluate.pair import probe_pair
 from pipelines.evaluate.probe import ProbeConfig
+from pipelines.evaluate.subject import REFERENCE
 from pipelines.harmonize import materialize_ecgs
+from pipelines.imported import materialize_reference
 from pipelines.labels import TASKS
-from pipelines.promotion import contest, git_commit, release_current, scores_of
+from pipelines.promotion import contest, git_commit, release_current, release_reference, scores_of
 from pipelines.quality import QualityLimits
-from pipelines.release import CHAMPION, GateConfig, find_alias
+from pipelines.release import CHAMPION, GateConfig, example_ecg, find_alias
 from pipelines.sources import SOURCES
 from pipelines.sources.simulated import MirrorSizes, write_mirror
 from pipelines.stage import Workspace
 from pipelines.tracking import Tracking
+
+# isort: split
+# `pipelines.tracking` silences MLflow before it is imported.
+import mlflow.pyfunc
 
 QUICK = ProbeConfig(resamples=20, penalties=(1e-2, 1e-4))
 STARVED = EncoderConfig(dim=32, depth=2, heads=2)
@@ -96,6 +106,39 @@ def test_the_same_release_is_found_again(places, tracking):
     first, second = (release_current(places[0], tracking) for _ in range(2))
     assert (first.created, second.created) == (True, False)
     assert first.version == second.version
+
+
+def test_the_reference_is_released_under_its_own_name_and_pulled_from_there(places, tracking, tmp_path, monkeypatch):
+    workspace = places[0]
+    prepare(workspace, SEEING)
+    ours = scores_of(workspace)
+    contest(workspace, release_current(workspace, tracking), tracking, config=GateConfig())
+    theirs = random_encoder(SEEING, 6)
+    state = {published_name(name): value for name, value in theirs.state_dict().items()}
+    torch.save({"encoder": state, "epoch": 99}, tmp_path / "multiblock.pth")
+    imported = materialize_reference(workspace, tmp_path / "multiblock.pth", SEEING)
+    pairs = {name: probe_pair(workspace, task, QUICK, REFERENCE) for name, task in TASKS.items()}
+    released = release_reference(workspace, tracking)
+    assert released.model_uri == "models:/ecg-encoder-reference/1"
+    assert not release_reference(workspace, tracking).created
+
+    tags = released.tags
+    assert tags["source_sha256"] == imported.facts["sha256"]
+    assert (tags["source_file"], tags["source_epoch"], "source_published" in tags) == ("multiblock.pth", "99", False)
+    pair = pairs["ptbxl_superclass"]
+    assert released.scores.validation == pair.pretrained.facts["validation_macro_auc"]["value"]
+    assert released.scores.data_digest == ours.data_digest, "scored on the same data as ours"
+    assert scores_of(workspace) == ours, "ours keeps its own probes and its own random twin"
+    assert tracking.client().get_registered_model("ecg-encoder-reference").aliases == {}
+    held = find_alias(CHAMPION, tracking=tracking)
+    assert held is not None
+    assert held.name == "ecg-encoder"
+
+    with monkeypatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", tracking.uri)
+        model = mlflow.pyfunc.load_model("models:/ecg-encoder-reference/1")
+    embedding = model.predict(example_ecg(), params={"sampling_rate": 100.0})
+    np.testing.assert_allclose(embedding, embed(theirs, example_ecg(), sampling_rate=100.0), atol=1e-6)
 
 
 def test_the_commit_is_named():

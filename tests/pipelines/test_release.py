@@ -155,7 +155,7 @@ def put(store: Tracking, name: str, encoder: Path, scores: Scores, **more: list[
     return release_encoder(
         encoder,
         scores,
-        corpus_digest="c0ffee",
+        provenance={"corpus_digest": "c0ffee"},
         recipe=RECIPE,
         git_commit="abc123",
         tracking=store,
@@ -333,7 +333,7 @@ from pipelines.release import Scores, promote, release_encoder
 from pipelines.tracking import Tracking
 root = Path(sys.argv[2])
 tracking = Tracking(uri=f"sqlite:///{root / 'mlflow.db'}", artifact_root=root / "artifacts")
-made = release_encoder(Path(sys.argv[1]), Scores(), corpus_digest="c", recipe={}, git_commit="g", tracking=tracking)
+made = release_encoder(Path(sys.argv[1]), Scores(), provenance={}, recipe={}, git_commit="g", tracking=tracking)
 print(promote(made, tracking=tracking).promote)
 """
 

@@ -1,0 +1,54 @@
+"""The author's released encoder, imported."""
+
+from pathlib import Path
+
+import dagster as dg
+from pydantic import Field
+
+from assets import show
+from assets.resources import DataHome
+from pipelines import versions
+from pipelines.evaluate.subject import REFERENCE
+
+
+class ReferenceSettings(dg.Config):
+    file: str = Field(
+        default="",
+        description="Path of the author's .pth on the machine that runs this. Empty: the encoder that was imported "
+        "last, here or with `ecg import-reference FILE`.",
+    )
+
+
+@dg.asset(
+    group_name="pretrain",
+    description="The encoder that the author of ECG-JEPA released, read from the .pth as weights alone, checked and "
+    "written in our format. No other asset needs it: it is a yardstick for `encoder`.",
+    code_version=versions.REFERENCE,
+    kinds={"torch"},
+)
+def reference_encoder(
+    context: dg.AssetExecutionContext, data_home: DataHome, config: ReferenceSettings
+) -> dg.MaterializeResult:
+    from pipelines.imported import materialize_reference
+
+    workspace = data_home.open().workspace()
+    with show.mistakes_explained():
+        if config.file:
+            product = materialize_reference(workspace, Path(config.file))
+        else:
+            product = workspace.current(REFERENCE.product)
+            if product is None:
+                raise ValueError(
+                    "no released encoder was imported: run `ecg import-reference FILE`, or set `file` to its path"
+                )
+    facts = product.facts
+    return show.materialized(
+        product,
+        {
+            "file": facts["file"],
+            "sha256": facts["sha256"],
+            "known as": facts["published"] or "none of the files that we know",
+            "epoch": facts["epoch"],
+            "weights": facts["weights"],
+        },
+    )

@@ -1,0 +1,26 @@
+"""The encoders that are probed and released, and the names that each goes by. Costs nothing to import."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """An encoder and its names.
+
+    product: in the workspace. probe: of its probes, `probe/<task>/<probe>`, and in tables. twin: of the probes of the
+    same network with its initial weights. model: registered in MLflow.
+    """
+
+    product: str
+    probe: str
+    twin: str
+    model: str
+
+
+OURS = Subject(product="encoder", probe="pretrained", twin="random", model="ecg-encoder")
+"""The one that is pretrained here."""
+
+REFERENCE = Subject(product="reference", probe="reference", twin="reference-random", model="ecg-encoder-reference")
+"""The author's released one: a yardstick, which no gate judges."""
