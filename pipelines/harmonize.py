@@ -30,6 +30,7 @@ from pipelines import versions
 from pipelines.download import raw_files
 from pipelines.quality import Figures, QualityLimits, figures, missing_share, verdict
 from pipelines.records import Drop, DropReason, Record, RecordError
+from pipelines.signature import signatures
 from pipelines.sources.base import Source
 from pipelines.stage import Product, Workspace
 from pipelines.store import ShardWriter
@@ -172,13 +173,16 @@ def _harmonized(batch: _Batch, *, source: str, limits: QualityLimits) -> list[_K
         raw_NLT = np.stack([window_LT for _, _, window_LT in members])
         x_NLT = prepare(raw_NLT, leads=leads, rate=rate)
         found = figures(raw_NLT[..., : window_samples(rate)], x_NLT, leads=leads, rate=rate, limits=limits)
+        kept: list[tuple[int, Record, int]] = []
         for row, (at, record, _) in enumerate(members):
             judged = verdict(found, row, limits)
             if judged is not None:
                 results[at] = Drop(record.record_id, *judged)
                 continue
-            signal_LT = np.rint(x_NLT[row] * 1000).astype("<i2")
-            results[at] = _Kept(signal_LT, _row(record, source, signal_LT, found, row))
+            kept.append((at, record, row))
+        signal_NLT = np.rint(x_NLT[[row for _, _, row in kept]] * 1000).astype("<i2")
+        for (at, record, row), signal_LT, signature_B in zip(kept, signal_NLT, signatures(signal_NLT), strict=True):
+            results[at] = _Kept(signal_LT, _row(record, source, signal_LT, signature_B, found, row))
     assert all(result is not None for result in results)
     return [result for result in results if result is not None]
 
@@ -224,7 +228,14 @@ def _check_leads(names: tuple[str, ...]) -> None:
         raise RecordError(DropReason.UNREADABLE_HEADER, str(error)) from error
 
 
-def _row(record: Record, source: str, signal_LT: NDArray[np.int16], found: Figures, row: int) -> dict[str, Any]:
+def _row(
+    record: Record,
+    source: str,
+    signal_LT: NDArray[np.int16],
+    signature_B: NDArray[np.uint8],
+    found: Figures,
+    row: int,
+) -> dict[str, Any]:
     quality = {f"quality_{field.name}": _or_none(float(getattr(found, field.name)[row])) for field in fields(Figures)}
     return {
         "source": source,
@@ -238,6 +249,7 @@ def _row(record: Record, source: str, signal_LT: NDArray[np.int16], found: Figur
         "fold": record.fold,
         "notes": list(record.notes),
         "content_hash": hashlib.sha256(signal_LT.tobytes()).hexdigest(),
+        "signature": signature_B.tobytes(),
         "quality_missing_share": missing_share(record.signal_LT),
         **quality,
     }

@@ -26,8 +26,9 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
 from pipelines.records import Drop
+from pipelines.signature import BYTES as SIGNATURE_BYTES
 
-SCHEMA = 1
+SCHEMA = 2
 LEADS = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
 RATE = 250
 SAMPLES = 2500
@@ -68,6 +69,7 @@ RECORDS = pa.schema(
         pa.field("fold", pa.int8()),
         pa.field("notes", pa.list_(pa.string()), nullable=False),
         pa.field("content_hash", pa.string(), nullable=False),
+        pa.field("signature", pa.binary(SIGNATURE_BYTES), nullable=False),
         *(pa.field(f"quality_{name}", pa.float32()) for name in QUALITY),
     ],
     metadata={"schema": str(SCHEMA)},

@@ -47,7 +47,7 @@ def harmonized(workspace: Workspace, partition: str, n: int = 60, source: str = 
         for i in range(n):
             row = {"source": source, "record_id": f"{partition}-{i}", "patient_id": None, "age": None, "sex": None}
             row |= {"rate": 500.0, "samples": 5000, "labels": labels[i], "fold": i % 10 + 1, "notes": []}
-            row |= {"content_hash": f"{i}"} | {f"quality_{name}": 0.0 for name in QUALITY}
+            row |= {"content_hash": f"{i}", "signature": bytes(128)} | {f"quality_{name}": 0.0 for name in QUALITY}
             writer.append(signal_NLT[i], row)
         writer.close()
         return {}

@@ -270,6 +270,7 @@ def records_table(rates: list[float | None]) -> pa.Table:
             "labels": [],
             "notes": [],
             "content_hash": "",
+            "signature": bytes(128),
             "quality_heart_rate": rate,
             "quality_minimum": -0.5 - i / 100,
             "quality_maximum": 1.0,

@@ -34,6 +34,7 @@ def row(at: int) -> dict[str, object]:
         "labels": ["426783006"] if at % 2 else [],
         "notes": [],
         "content_hash": f"{at:064x}",
+        "signature": bytes(128),
         "age": 41.0 if at % 3 else None,
     }
 
@@ -122,7 +123,7 @@ def test_a_store_of_another_version_is_refused(tmp_path: Path) -> None:
     group = json.loads(described.read_text())
     group["attributes"]["schema"] = 99
     described.write_text(json.dumps(group))
-    with pytest.raises(ValueError, match="has schema 99, this version reads 1: harmonize it again"):
+    with pytest.raises(ValueError, match="has schema 99, this version reads 2: harmonize it again"):
         open_shard(folder)
 
 
