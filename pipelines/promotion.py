@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from pipelines.evaluate.features import ENCODER_FILE, EncoderSource
 from pipelines.evaluate.probe import ProbeConfig, materialize_probe
@@ -22,6 +26,7 @@ from pipelines.release import (
     champion_encoder,
     comparable,
     promote,
+    registered_encoder,
     release_encoder,
 )
 from pipelines.stage import Product, Workspace
@@ -31,11 +36,16 @@ GATE_TASK = "ptbxl_superclass"
 
 
 def scores_of(workspace: Workspace, gate_task: str = GATE_TASK, subject: Subject = OURS) -> Scores:
-    """How an encoder of the workspace did on all tasks; the gate compares its validation score on one of them."""
+    """How an encoder of the workspace did on all tasks; the gate compares its validation score on one of them.
+
+    Raises ValueError for a gate task that is none, and where a probe is missing or is of another encoder.
+    """
     if gate_task not in TASKS:
         raise ValueError(f"gate task {gate_task!r}: use {', '.join(TASKS)}")
+    encoder = EncoderSource.of_product(subject.probe, workspace.require(subject.product))
     metrics: dict[str, float] = {}
     for task in TASKS:
+        _require_probe_of(encoder, workspace.require(f"probe/{task}/{subject.probe}"))
         for name, ending in ((subject.probe, ""), (subject.twin, "_random")):
             probe = workspace.require(f"probe/{task}/{name}")
             for split in ("validation", "test"):
@@ -64,11 +74,12 @@ def release_current(workspace: Workspace, tracking: Tracking, *, gate_task: str 
 def release_reference(workspace: Workspace, tracking: Tracking, *, gate_task: str = GATE_TASK) -> Release:
     """Register the imported encoder with its scores as a model of its own, without an alias: no gate judges it."""
     reference = workspace.require(REFERENCE.product)
-    source = {name: reference.facts[name] for name in ("file", "sha256", "published", "epoch")}
+    known = {name: reference.facts[name] for name in ("file", "sha256", "published", "epoch")}
+    source = {name: value for name, value in known.items() if value is not None}
     return release_encoder(
         reference.path / ENCODER_FILE,
         scores_of(workspace, gate_task, REFERENCE),
-        provenance={f"source_{name}": str(value) for name, value in source.items() if value is not None},
+        provenance={f"source_{name}": str(value) for name, value in source.items()},
         recipe={"name": REFERENCE.product, "source": source},
         git_commit=git_commit(),
         tracking=tracking,
@@ -96,6 +107,18 @@ def contest(
         return promote(release, tracking=tracking, config=config, champion_scores=scores)
 
 
+@contextmanager
+def warm_start(model: str, tracking: Tracking) -> Iterator[tuple[dict[str, object], Path | None]]:
+    """A registered encoder to pretrain from: the change of the recipe that names it by its sha256, and its file, which
+    is there inside the block. model: as `registered_encoder` takes it; empty for none."""
+    if not model:
+        yield {}, None
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        file = registered_encoder(model, Path(folder), tracking=tracking)
+        yield {"warm_start": hashlib.sha256(file.read_bytes()).hexdigest()}, file
+
+
 def git_commit() -> str:
     """The commit of the checkout that this code runs from; `unknown` where it is none."""
     folder = Path(__file__).resolve().parent
@@ -110,12 +133,22 @@ def git_commit() -> str:
 def _probe_again(workspace: Workspace, encoder: Path, gate_task: str) -> Scores:
     """The champion's score by the very probe that the current encoder was scored by."""
     probe = workspace.require(f"probe/{gate_task}/{OURS.probe}")
-    about = json.loads((probe.path / SCORES_FILE).read_text())["about"]
+    about = _about(probe)
     task = replace(TASKS[gate_task], protocol=protocol_from_dict(about["task"]["protocol"]))
     config = ProbeConfig(**{**about["probe"], "penalties": tuple(about["probe"]["penalties"])})
     again = materialize_probe(workspace, task, EncoderSource.of_file(CHAMPION, encoder), config)
     found = again.facts.get("validation_macro_auc")
     return Scores() if found is None else Scores(validation=found["value"], data_digest=again.facts["data_digest"])
+
+
+def _require_probe_of(encoder: EncoderSource, probe: Product) -> None:
+    if _about(probe)["encoder"]["digest"] != encoder.digest:
+        raise ValueError(f"{probe.name} is of an earlier encoder: probe the current one first")
+
+
+def _about(probe: Product) -> dict[str, Any]:
+    """What a probe was taken of, and how."""
+    return json.loads((probe.path / SCORES_FILE).read_text())["about"]
 
 
 def _beside(encoder: Product) -> list[Path]:

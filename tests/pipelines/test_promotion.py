@@ -12,11 +12,13 @@ from ecg_model.config import EncoderConfig
 from ecg_model.encoder import random_encoder, save_encoder
 from ecg_model.reference import published_name
 from ecg_model.serving.embed import embed
+from pipelines.cli.importing import release_with_scores
 from pipelines.download import Mirror, materialize_raw
 from pipelines.evaluate.pair import probe_pair
 from pipelines.evaluate.probe import ProbeConfig
 from pipelines.evaluate.subject import REFERENCE
 from pipelines.harmonize import materialize_ecgs
+from pipelines.home import HOSTS, Home
 from pipelines.imported import materialize_reference
 from pipelines.labels import TASKS
 from pipelines.promotion import contest, git_commit, release_current, release_reference, scores_of
@@ -44,7 +46,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> list[Workspace]:
         root = tmp_path_factory.mktemp(f"place{seed}")
         sizes = MirrorSizes(chapman=(), code15=(), ptbxl=(400,), cpsc2018=(), georgia=(), ludb=0)
         write_mirror(root / "mirror", seed=seed, sizes=sizes)
-        workspace, source = Workspace(root / "home"), SOURCES["ptbxl"]
+        workspace, source = Home(root / "home", HOSTS).workspace(), SOURCES["ptbxl"]
         mirror = Mirror.parse(str(root / "mirror"))
         materialize_raw(workspace, source, "00000", mirror=mirror, raw_root=root / "files")
         materialize_ecgs(workspace, source, "00000", limits=QualityLimits())
@@ -57,14 +59,19 @@ def tracking(tmp_path: Path) -> Tracking:
     return Tracking(uri=f"sqlite:///{tmp_path / 'mlflow.db'}", artifact_root=tmp_path / "artifacts")
 
 
-def prepare(workspace: Workspace, config: EncoderConfig) -> None:
-    """An encoder as if it were pretrained, and its probes."""
+def put_encoder(workspace: Workspace, config: EncoderConfig) -> None:
+    """An encoder as if it were pretrained."""
 
     def make(work: Path) -> dict:
         save_encoder(work / "encoder.safetensors", random_encoder(config, 5))
         return {"recipe": {"seed": 4}, "corpus_digest": "c" * 64}
 
     workspace.build("encoder", version="test", config={"scale": config.input_scale}, inputs={}, make=make)
+
+
+def prepare(workspace: Workspace, config: EncoderConfig) -> None:
+    """An encoder and its probes."""
+    put_encoder(workspace, config)
     for task in TASKS.values():
         probe_pair(workspace, task, QUICK)
 
@@ -139,6 +146,36 @@ def test_the_reference_is_released_under_its_own_name_and_pulled_from_there(plac
         model = mlflow.pyfunc.load_model("models:/ecg-encoder-reference/1")
     embedding = model.predict(example_ecg(), params={"sampling_rate": 100.0})
     np.testing.assert_allclose(embedding, embed(theirs, example_ecg(), sampling_rate=100.0), atol=1e-6)
+
+
+def test_scores_of_an_earlier_encoder_are_not_released_as_this_one_s(places, tracking):
+    prepare(places[1], SEEING)
+    put_encoder(places[1], STARVED)
+    with pytest.raises(ValueError, match="probe/ptbxl_superclass/pretrained is of an earlier encoder"):
+        release_current(places[1], tracking)
+
+
+def test_the_reference_s_scores_are_shown_beside_ours(places, tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    workspace = places[0]
+    home = Home(workspace.root.parent, HOSTS)
+    put_encoder(workspace, SEEING)
+    ours = probe_pair(workspace, TASKS["ptbxl_superclass"], ProbeConfig())
+    state = {published_name(name): value for name, value in random_encoder(STARVED, 6).state_dict().items()}
+    torch.save({"encoder": state, "epoch": 1}, tmp_path / "released.pth")
+    materialize_reference(workspace, tmp_path / "released.pth", STARVED)
+    reports = []
+    release, rows = release_with_scores(home, lambda *report: reports.append(report))
+    assert release.name == "ecg-encoder-reference"
+    table = {row[0]: row[1:] for row in rows}
+    assert table["cpsc2018"][0].startswith("not scored: ")
+    reference, pretrained, random, difference = table["ptbxl_superclass"]
+    figures = ours.figures()
+    assert pretrained == f"{figures['test macro AUC, pretrained']:.3f} ({figures['test interval, pretrained']})"
+    assert reference.startswith(f"{release.scores.metrics['ptbxl_superclass/test_macro_auc']:.3f} (")
+    assert random.startswith(f"{release.scores.metrics['ptbxl_superclass/test_macro_auc_random']:.3f} (")
+    assert abs(float(difference.split()[0]) - (float(reference.split()[0]) - float(pretrained.split()[0]))) < 2e-3
+    assert {report[0] for report in reports} == {TASKS["ptbxl_superclass"].title}
 
 
 def test_the_commit_is_named():

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,6 +33,7 @@ from pipelines.release import (
     find_alias,
     gate,
     promote,
+    registered_encoder,
     release_encoder,
 )
 from pipelines.tracking import Tracking
@@ -151,7 +153,7 @@ def nothing_is_left_outside_the_store(
     assert list(here.iterdir()) == []
 
 
-def put(store: Tracking, name: str, encoder: Path, scores: Scores, **more: list[Path]) -> Release:
+def put(store: Tracking, name: str, encoder: Path, scores: Scores, **more: Any) -> Release:
     return release_encoder(
         encoder,
         scores,
@@ -190,6 +192,15 @@ def test_a_release_carries_what_made_it_and_how_it_scored(
     assert run.data.params == {"name": "tiny", "encoder.dim": "32", "steps": "3"}
     assert run.data.metrics == {"validation": 0.8125, "test/macro_auc": 0.80, "random/macro_auc": 0.7}
     assert [artifact.path for artifact in client.list_artifacts(released.run_id)] == ["report.md"]
+
+
+def test_a_model_that_no_gate_judges_has_versions_and_no_alias(
+    store: Tracking, encoders: list[Path], name: str
+) -> None:
+    first = put(store, name, encoders[0], scored(0.8), alias=None)
+    second = put(store, name, encoders[1], scored(0.7), alias=None)
+    assert (first.version, second.version) == (1, 2)
+    assert aliases(store, name) == {}
 
 
 def test_the_same_encoder_and_scores_are_released_once(store: Tracking, encoders: list[Path], name: str) -> None:
@@ -279,6 +290,15 @@ def test_on_other_data_the_champion_is_probed_again(
     assert not promote(challenger, tracking=store).promote
 
     fetched = champion_encoder(tmp_path / "champion", name=name, tracking=store)
+    assert fetched is not None
+    for model in (f"models:/{name}@champion", f"models:/{name}/{fetched[1].version}"):
+        again = registered_encoder(model, tmp_path / "again", tracking=store)
+        assert again.read_bytes() == fetched[0].read_bytes()
+    for model in (f"models:/{name}@nobody", f"models:/{name}/99", "models:/none@champion"):
+        with pytest.raises(ValueError, match="is not registered at"):
+            registered_encoder(model, tmp_path / "again", tracking=store)
+    with pytest.raises(ValueError, match="names no registered encoder: use models:/ecg-encoder@champion"):
+        registered_encoder("champion", tmp_path / "again", tracking=store)
     assert fetched is not None
     path, champion = fetched
     assert not comparable(challenger.scores, champion.scores)
