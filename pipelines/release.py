@@ -15,6 +15,7 @@ import hashlib
 import json
 import logging
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -53,6 +54,7 @@ REQUIREMENTS = ("mlflow", "torch", "numpy", "scipy", "safetensors")
 _PACKAGE = Path(next(iter(ecg_model.__path__)))
 _MODEL_CODE = _PACKAGE / "serving" / "encoder_model.py"
 _EXAMPLE_RATE = 100.0
+_MODEL = re.compile(r"models:/(?P<name>[^/@]+)(@(?P<alias>[^/@]+)|/(?P<version>\d+))")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,12 +253,41 @@ def champion_encoder(folder: Path, *, name: str = REGISTERED_NAME, tracking: Tra
     champion = find_alias(CHAMPION, name=name, tracking=tracking)
     if champion is None:
         return None
+    return _fetch_encoder(name, champion.version, folder, tracking), champion
+
+
+def registered_encoder(model: str, folder: Path, *, tracking: Tracking) -> Path:
+    """Fetch the encoder file of a registered version into `folder`, to start a training from it.
+
+    model: `models:/<name>@<alias>` or `models:/<name>/<version>`. Raises ValueError where it is neither, or not there.
+    """
+    named = _MODEL.fullmatch(model)
+    if named is None:
+        raise ValueError(
+            f"{model!r} names no registered encoder: use models:/{REGISTERED_NAME}@{CHAMPION} or "
+            f"models:/{REGISTERED_NAME}/1"
+        )
+    name, alias, version = named["name"], named["alias"], named["version"]
+    client = tracking.client()
+    try:
+        if alias is not None:
+            found = client.get_model_version_by_alias(name, alias)
+        else:
+            found = client.get_model_version(name, version)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
+        raise ValueError(f"{model} is not registered at {tracking.uri}: release an encoder first") from error
+    return _fetch_encoder(name, int(found.version), folder, tracking)
+
+
+def _fetch_encoder(name: str, version: int, folder: Path, tracking: Tracking) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    stored = tracking.client().get_model_version_download_uri(name, str(champion.version))
+    stored = tracking.client().get_model_version_download_uri(name, str(version))
     fetched = mlflow.artifacts.download_artifacts(
         artifact_uri=f"{stored}/artifacts/{WEIGHTS}", dst_path=str(folder), tracking_uri=tracking.uri
     )
-    return Path(fetched), champion
+    return Path(fetched)
 
 
 def example_ecg() -> np.ndarray:
