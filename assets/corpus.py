@@ -38,7 +38,7 @@ class CorpusSettings(dg.Config):
     ],
 )
 def corpus(context: dg.AssetExecutionContext, data_home: DataHome, config: CorpusSettings) -> dg.MaterializeResult:
-    from pipelines import checks
+    from pipelines import checks, gallery
     from pipelines.corpus import CorpusConfig, materialize_corpus
 
     workspace = data_home.open().workspace()
@@ -56,6 +56,7 @@ def corpus(context: dg.AssetExecutionContext, data_home: DataHome, config: Corpu
             "validation": facts["validation"],
             "patients": facts["patients"],
             "by source": show.counts(facts["by_source"], "source", "ECGs", "No ECG is left."),
+            **show.pictures(sources=gallery.compared_sources(workspace, product)),
             "left out": show.counts(facts["excluded"], "reason", "ECGs", "Nothing was left out."),
         },
         [show.checked(APART, checks.corpus_is_apart(workspace, product))],

@@ -6,15 +6,19 @@ import json
 
 import numpy as np
 import pyarrow.parquet as pq
+from scipy.signal import welch
 
 from pipelines.evaluate.pair import ProbePair
 from pipelines.evaluate.result import ROC_FILE, load_result
+from pipelines.pictures.comparison import SourceFigures, source_comparison
 from pipelines.pictures.curves import Curve, histograms, loss_curve, roc_curves
 from pipelines.pictures.ecg_paper import ecg_sheet
-from pipelines.stage import Product
-from pipelines.store import open_shard
+from pipelines.stage import Product, Workspace
+from pipelines.store import RATE, open_shard, read_rows
 
 SAMPLED = 6
+SPECTRA = 512  # ECGs of a source, about
+MILLIVOLT = 1e-3  # of the store's microvolt
 
 
 def sampled_ecgs(product: Product) -> bytes | None:
@@ -35,6 +39,34 @@ def quality_histograms(product: Product) -> bytes | None:
     """What a shard's records are like; None where it is empty."""
     records = open_shard(product.path).records()
     return histograms(records, product.name) if records.num_rows else None
+
+
+def compared_sources(workspace: Workspace, corpus: Product) -> bytes:
+    """A corpus' sources beside each other: amplitude and wander of all their ECGs, the spectrum of some."""
+    shards = json.loads((corpus.path / "corpus.json").read_text())["shards"]
+    index = pq.read_table(corpus.path / "index.parquet", columns=["shard", "row", "source"])
+    shard_N, source_N = (np.asarray(index[name].to_pylist()) for name in ("shard", "source"))
+    row_N = index["row"].to_numpy()
+    figures: dict[str, SourceFigures] = {}
+    for source in dict.fromkeys(source_N.tolist()):
+        amplitudes, wanders, signals = [], [], []
+        its_shards = dict.fromkeys(shard_N[source_N == source].tolist())
+        for name in its_shards:
+            shard, rows = open_shard(workspace.root / shards[name]["path"]), row_N[shard_N == name]
+            records = shard.records().take(rows)
+            peaks = [records[f"quality_{end}"].to_numpy() for end in ("minimum", "maximum")]
+            amplitudes.append(np.abs(peaks).max(axis=0))
+            wanders.append(records["quality_wander"].to_numpy())
+            some = rows[np.linspace(0, len(rows) - 1, min(len(rows), SPECTRA // len(its_shards) + 1)).astype(int)]
+            signals.append(read_rows([(shard.folder, np.unique(some))]))
+        frequency_F, power_NLF = welch(np.concatenate(signals) * MILLIVOLT, RATE, nperseg=2 * RATE)
+        figures[source] = SourceFigures(
+            amplitude_N=np.concatenate(amplitudes),
+            wander_N=np.concatenate(wanders),
+            frequency_F=frequency_F,
+            spectrum_F=np.median(power_NLF.mean(axis=1), axis=0),
+        )
+    return source_comparison(figures, f"{len(figures)} sources, {len(index):,} ECGs")
 
 
 def training_curves(encoder: Product) -> bytes:

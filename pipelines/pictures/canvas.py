@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
@@ -17,6 +18,18 @@ MUTED = "#5f6368"
 # Okabe and Ito's colours (https://jfly.uni-koeln.de/color), told apart with any colour vision; the yellow is left out,
 # since it is too light for a line on white.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", INK)
+
+
+def name_axes(axes: Axes, title: str, x: str = "", y: str = "") -> None:
+    """Title and labels in their places, and the plain frame that all plots share."""
+    axes.set_title(title, loc="left", fontsize=9.5, color=INK)
+    axes.set_xlabel(x, fontsize=8.5, color=MUTED)
+    axes.set_ylabel(y, fontsize=8.5, color=MUTED)
+    axes.tick_params(labelsize=8, colors=MUTED, length=2.5)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("#b0b0b0")
+    axes.grid(True, color="#ececec", linewidth=0.7)
+    axes.set_axisbelow(True)
 
 
 def png(figure: Figure, *, pixels_per_inch: float, colours: int = 32) -> bytes:
