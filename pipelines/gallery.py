@@ -42,7 +42,14 @@ def quality_histograms(product: Product) -> bytes | None:
 
 
 def compared_sources(workspace: Workspace, corpus: Product) -> bytes:
-    """A corpus' sources beside each other: amplitude and wander of all their ECGs, the spectrum of some."""
+    """A corpus' sources beside each other."""
+    figures = source_figures(workspace, corpus)
+    ecgs = sum(len(one.amplitude_N) for one in figures.values())
+    return source_comparison(figures, f"{len(figures)} source{'s' if len(figures) > 1 else ''}, {ecgs:,} ECGs")
+
+
+def source_figures(workspace: Workspace, corpus: Product) -> dict[str, SourceFigures]:
+    """By source: amplitude and wander of all its ECGs in a corpus, the spectrum of some, evenly spaced."""
     shards = json.loads((corpus.path / "corpus.json").read_text())["shards"]
     index = pq.read_table(corpus.path / "index.parquet", columns=["shard", "row", "source"])
     shard_N, source_N = (np.asarray(index[name].to_pylist()) for name in ("shard", "source"))
@@ -66,7 +73,7 @@ def compared_sources(workspace: Workspace, corpus: Product) -> bytes:
             frequency_F=frequency_F,
             spectrum_F=np.median(power_NLF.mean(axis=1), axis=0),
         )
-    return source_comparison(figures, f"{len(figures)} sources, {len(index):,} ECGs")
+    return figures
 
 
 def training_curves(encoder: Product) -> bytes:
