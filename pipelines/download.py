@@ -7,25 +7,26 @@ has a file; one that lacks some of its files fails and names them, since a shard
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from filelock import FileLock
-
 from pipelines import versions
+from pipelines.fetching import Tally, bring, each
 from pipelines.home import check_url
+from pipelines.kept import kept
+from pipelines.pace import OnProgress
 from pipelines.sources.base import RemoteFile, Source, addresses
-from pipelines.stage import ASIDE, Product, Workspace, digest_of
+from pipelines.stage import ASIDE, DONE, Product, Workspace, digest_of, write_atomically
 from pipelines.transfer import Retries, Transfer, checksum_of
 
 FILES = "files.json"
 ROOT = "root"
+DAMAGED = "damaged.json"  # what `mark_damaged` wrote: paths
+LET_GO = "let_go"  # there where the files were let go
 
 
 @dataclass(frozen=True)
@@ -63,19 +64,6 @@ class Mirror:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Progress:
-    """files: how many of of_files are here and verified; bytes: what has come or been found so far."""
-
-    files: int
-    of_files: int
-    bytes: int
-
-
-# Called from the threads at work, by one at a time.
-OnProgress = Callable[[Progress], None]
-
-
-@dataclass(frozen=True, kw_only=True)
 class Manifest:
     """Verified files, each with its size, below one folder."""
 
@@ -90,7 +78,7 @@ class Manifest:
 def list_source(source: Source, mirror: Mirror, *, raw_root: Path | None = None) -> list[RemoteFile]:
     """The files of the partitions that the mirror holds, with what they share; none where it has no such source.
 
-    raw_root: where lists that come over the network are kept.
+    raw_root: where lists that come over the network are kept, to be used where the host cannot be reached.
     """
     try:
         listing = _listing(source, mirror, raw_root, None)
@@ -135,9 +123,7 @@ def download_partition(
     mirror lacks a listed file or has another one, ConnectionError where a host cannot be reached.
     """
     files = partition_files(source, partition, mirror=mirror, raw_root=raw_root, retries=retries)
-    if mirror.folder is not None:
-        return _verify(source, files, mirror, mirror.folder, connections, progress)
-    return _bring(source, files, mirror, raw_root.resolve(), connections, progress, retries)
+    return _download(source, files, mirror, raw_root, connections, progress, retries)
 
 
 def materialize_raw(
@@ -149,46 +135,137 @@ def materialize_raw(
     raw_root: Path,
     connections: int = 16,
     progress: OnProgress | None = None,
+    bring_back: bool = False,
 ) -> Product:
     """The product `raw/<source>/<partition>`: files.json (path, checksum, bytes), and aside/root, their folder.
 
-    It is built again where one of the files is gone or has another size.
+    It is built again where one of the files is gone, has another size or was found damaged. Files that were let go stay
+    so while what was harmonized from them is current, unless bring_back. A finished product needs no network.
     """
-    files = partition_files(source, partition, mirror=mirror, raw_root=raw_root)
+    name = f"raw/{source.name}/{partition}"
+
+    def still_valid(product: Product) -> bool:
+        if bring_back or not is_let_go(product):
+            return not damaged(product) and not _gone(*recorded(product))
+        return _is_harmonized(workspace, product)
+
+    files = _files_of_finished(workspace, source, partition, mirror, raw_root)
+    if files is None:
+        files = partition_files(source, partition, mirror=mirror, raw_root=raw_root)
 
     def make(directory: Path) -> dict[str, Any]:
-        manifest = download_partition(
-            source, partition, mirror=mirror, raw_root=raw_root, connections=connections, progress=progress
-        )
+        manifest = _download(source, files, mirror, raw_root, connections, progress, None)
         (directory / FILES).write_text(json.dumps([asdict(file) for file in manifest.files], indent=1))
         (directory / ASIDE).mkdir()
         (directory / ASIDE / ROOT).write_text(str(manifest.root))
         return {"files": len(manifest.files), "bytes": manifest.bytes}
 
     return workspace.build(
-        f"raw/{source.name}/{partition}",
+        name,
         version=versions.RAW,
         config={"source": source.name, "version": source.version, "partition": partition},
-        inputs={"files": digest_of([[file.path, file.checksum] for file in files])},
+        inputs={"files": _digest_of(files)},
         make=make,
-        still_valid=lambda product: not _gone(*_recorded(product)),
+        still_valid=still_valid,
     )
 
 
 def raw_files(product: Product) -> tuple[Path, list[RemoteFile]]:
     """The folder of a raw product and its files; ValueError where they are no longer what was verified."""
-    root, files = _recorded(product)
-    if gone := _gone(root, files):
+    root, files = recorded(product)
+    if is_let_go(product):
+        _, source, partition = product.name.split("/")
+        raise ValueError(
+            f"{product.name}: its {len(files)} files were let go after harmonization: bring them back with "
+            f"`ecg download {source} {partition}`"
+        )
+    if gone := damaged(product) or [file.path for file in _gone(root, files)]:
         raise ValueError(
             f"{product.name}: {len(gone)} of {len(files)} files under {root} are gone or changed, "
-            f"first {gone[0].path}: materialize it again"
+            f"first {gone[0]}: materialize it again"
         )
     return root, files
 
 
-def _recorded(product: Product) -> tuple[Path, list[RemoteFile]]:
+def recorded(product: Product) -> tuple[Path, list[RemoteFile]]:
+    """The folder of a raw product and its files as they were verified, whatever has become of them."""
     root = Path((product.aside / ROOT).read_text())
     return root, [RemoteFile(**file) for file in json.loads((product.path / FILES).read_text())]
+
+
+def damaged(product: Product) -> list[str]:
+    """The paths of a raw product's files that were found missing or damaged since."""
+    mark = product.aside / DAMAGED
+    return json.loads(mark.read_text()) if mark.is_file() else []
+
+
+def mark_damaged(product: Product, paths: Sequence[str]) -> None:
+    """Remember which files of a raw product are not what was verified: the next materialization fetches those again."""
+    if paths:
+        write_atomically(product.aside / DAMAGED, json.dumps(list(paths), indent=1).encode())
+    else:
+        (product.aside / DAMAGED).unlink(missing_ok=True)
+
+
+def is_let_go(product: Product) -> bool:
+    """Whether the files of a raw product were let go after harmonization."""
+    return (product.aside / LET_GO).is_file()
+
+
+def let_go(workspace: Workspace, source: Source, partition: str, *, raw_root: Path) -> int:
+    """Delete the raw files of a partition that was harmonized, but those that partitions share; the bytes freed.
+
+    Nothing is deleted, and 0 returned, where the files are not our own (a folder mirror), or where what was harmonized
+    is not made of them. The raw product stays, and counts as finished while what was harmonized from it is current.
+    """
+    product = workspace.require(f"raw/{source.name}/{partition}")
+    root, files = recorded(product)
+    if root != raw_root.resolve() or not _is_harmonized(workspace, product):
+        return 0
+    # The mark first: killed below, the files that are left are not taken for all of them.
+    write_atomically(product.aside / LET_GO, b"")
+    freed = 0
+    for file in files:
+        path = root / file.path
+        if source.partition_of(file.path) == partition and path.is_file():
+            freed += path.stat().st_size
+            path.unlink()
+    return freed
+
+
+def _is_harmonized(workspace: Workspace, raw: Product) -> bool:
+    """Whether the current harmonized product was made of this raw one, by the step as it is now."""
+    ecgs = workspace.current(f"ecgs/{raw.name.partition('/')[2]}")
+    if ecgs is None:
+        return False
+    done = json.loads((ecgs.path / DONE).read_text())
+    return done["version"] == versions.ECGS and done["inputs"].get(raw.name) == raw.digest
+
+
+def _files_of_finished(
+    workspace: Workspace, source: Source, partition: str, mirror: Mirror, raw_root: Path
+) -> list[RemoteFile] | None:
+    """The partition's files by the kept list, where the current raw product was made of exactly these; else None."""
+    current = workspace.current(f"raw/{source.name}/{partition}")
+    if current is None or mirror.folder is not None:
+        return None
+
+    def read(path: str) -> bytes:
+        data = kept(raw_root / path)
+        if data is None:
+            raise FileNotFoundError(path)
+        return data
+
+    try:
+        files = source.files_of(source.list_files(read), partition)
+    except (FileNotFoundError, ValueError):
+        return None  # the host is asked, and what is wrong with its list is said then
+    made_of = json.loads((current.path / DONE).read_text())["inputs"]
+    return files if made_of == {"files": _digest_of(files)} else None
+
+
+def _digest_of(files: Sequence[RemoteFile]) -> str:
+    return digest_of([[file.path, file.checksum] for file in files])
 
 
 def _gone(root: Path, files: Sequence[RemoteFile]) -> list[RemoteFile]:
@@ -232,7 +309,38 @@ def _held(source: Source, listing: Sequence[RemoteFile], folder: Path) -> list[R
     return [file for file in listing if partitions[file.path] in held or (held and source.shared(file.path))]
 
 
-def _verify(
+def _download(
+    source: Source,
+    files: Sequence[RemoteFile],
+    mirror: Mirror,
+    raw_root: Path,
+    connections: int,
+    progress: OnProgress | None,
+    retries: Retries | None,
+) -> Manifest:
+    """The manifest of a partition's files, found in a folder mirror or fetched below raw_root."""
+    if mirror.folder is not None:
+        return _find(source, files, mirror, mirror.folder, connections, progress)
+    root = raw_root.resolve()
+    folder = root / source.root
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        # Partitions share files, and hosts count connections: one process at a time fetches from a source.
+        brought = bring(
+            files,
+            root,
+            lock=folder / ".lock",
+            urls=mirror.urls,
+            connections=connections,
+            progress=progress,
+            retries=retries,
+        )
+    except FileNotFoundError as error:
+        raise _lacking(source, mirror, [str(error)]) from error
+    return Manifest(root=root, files=tuple(brought))
+
+
+def _find(
     source: Source,
     files: Sequence[RemoteFile],
     mirror: Mirror,
@@ -244,8 +352,8 @@ def _verify(
     missing = [file.path for file in files if not (folder / file.path).is_file()]
     if missing:
         raise _lacking(source, mirror, missing)
-    tally = _Tally(len(files), progress)
-    found = _each(files, lambda file: _as_found(file, folder, tally), connections)
+    tally = Tally(files, progress)
+    found = each(files, lambda file: _as_found(file, folder, tally), connections)
     wrong = [now for listed, now in zip(files, found, strict=True) if now.checksum != listed.checksum]
     if wrong:
         raise ValueError(
@@ -255,85 +363,13 @@ def _verify(
     return Manifest(root=folder, files=tuple(found))
 
 
-def _bring(
-    source: Source,
-    files: Sequence[RemoteFile],
-    mirror: Mirror,
-    root: Path,
-    connections: int,
-    progress: OnProgress | None,
-    retries: Retries | None,
-) -> Manifest:
-    """The manifest of files fetched below root."""
-    tally = _Tally(len(files), progress)
-    folder = root / source.root
-    folder.mkdir(parents=True, exist_ok=True)
-    # Partitions share files, and hosts count connections: one process at a time fetches from a source.
-    with FileLock(folder / ".lock"), Transfer(connections=connections, retries=retries) as transfer:
-        try:
-            brought = _each(
-                files, lambda file: _fetched(file, root, mirror, transfer, tally), connections, transfer.stop
-            )
-        except FileNotFoundError as error:
-            raise _lacking(source, mirror, [str(error)]) from error
-    return Manifest(root=root, files=tuple(brought))
-
-
-class _Tally:
-    """Counts what several threads bring, and reports it."""
-
-    def __init__(self, of_files: int, progress: OnProgress | None) -> None:
-        self._now = Progress(files=0, of_files=of_files, bytes=0)
-        self._progress = progress
-        self._lock = threading.Lock()
-
-    def add(self, *, files: int = 0, bytes: int = 0) -> None:
-        with self._lock:
-            self._now = replace(self._now, files=self._now.files + files, bytes=self._now.bytes + bytes)
-            if self._progress is not None:
-                self._progress(self._now)
-
-
-def _each(
-    files: Sequence[RemoteFile],
-    work: Callable[[RemoteFile], RemoteFile],
-    threads: int,
-    stop: Callable[[], None] = lambda: None,
-) -> list[RemoteFile]:
-    """work(file) of each, in threads; the first failure is raised and the others are stopped. Results in order."""
-    with ThreadPoolExecutor(threads, thread_name_prefix="download") as pool:
-        futures = [pool.submit(work, file) for file in files]
-        try:
-            for future in as_completed(futures):
-                future.result()
-        except BaseException:
-            stop()
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
-    return [future.result() for future in futures]
-
-
-def _as_found(file: RemoteFile, folder: Path, tally: _Tally) -> RemoteFile:
+def _as_found(file: RemoteFile, folder: Path, tally: Tally) -> RemoteFile:
     """A file of a folder mirror with the size and the checksum that it has there."""
     path = folder / file.path
     size = path.stat().st_size
     found = checksum_of(path, file.checksum)
     tally.add(files=1, bytes=size)
     return replace(file, checksum=found, bytes=size)
-
-
-def _fetched(file: RemoteFile, root: Path, mirror: Mirror, transfer: Transfer, tally: _Tally) -> RemoteFile:
-    """A file below root, which it is fetched to where it is not there yet, with its size."""
-    path = root / file.path
-    if path.is_file() and checksum_of(path, file.checksum) == file.checksum:
-        tally.add(bytes=path.stat().st_size)
-    else:
-        try:
-            transfer.fetch(mirror.urls(file.path), path, file.checksum, lambda gained: tally.add(bytes=gained))
-        except FileNotFoundError as error:
-            raise FileNotFoundError(file.path) from error
-    tally.add(files=1)
-    return replace(file, bytes=path.stat().st_size)
 
 
 def _no_list(source: Source, mirror: Mirror, error: FileNotFoundError) -> ValueError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import random
 import threading
@@ -13,19 +14,23 @@ from email.utils import formatdate, parsedate_to_datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
+from urllib.parse import urlsplit
 
 import httpx
 from tenacity import RetryCallState, Retrying, retry_if_exception_type
 from tenacity.nap import sleep_using_event
 
-from pipelines.stage import write_atomically
+from pipelines.kept import keep, kept
 
 NOT_THERE = frozenset({401, 403, 404, 410})  # a bucket says 403 of what it does not hold
 TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 LONGEST_ASKED = 600.0  # seconds; a host that asks for more patience gets this much at a time
 
 T = TypeVar("T")
+# Told the bytes that came, or, below zero, that were lost again.
 Advance = Callable[[int], None]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,23 +38,27 @@ class Retries:
     """When to try again. attempts: failures in a row that brought no new byte; then it is given up.
 
     The n-th wait is first * 2**(n - 1) seconds, at most longest, less a random half of it so that many connections do
-    not come back together; where the host says Retry-After, that is the wait.
+    not come back together; where the host says Retry-After, that is the wait, and a random part of `first` more.
+    silence: seconds without a byte that end a connection, as a failure.
     """
 
     attempts: int = 6
     first: float = 1.0
     longest: float = 60.0
+    silence: float = 60.0
 
     def __post_init__(self) -> None:
         if self.attempts < 1:
             raise ValueError(f"attempts={self.attempts}: at least 1 is needed")
         if not 0 <= self.first <= self.longest:
             raise ValueError(f"first={self.first}, longest={self.longest}: 0 <= first <= longest is needed")
+        if not self.silence > 0:
+            raise ValueError(f"silence={self.silence}: more than 0 seconds are needed")
 
     def wait(self, failures: int, asked: float | None) -> float:
         """Seconds to wait after this many failures in a row; asked: what the host said, if it did."""
         if asked is not None:
-            return min(max(asked, 0.0), LONGEST_ASKED)
+            return min(max(asked, 0.0), LONGEST_ASKED) + random.uniform(0.0, self.first)
         return min(self.longest, self.first * 2.0 ** (failures - 1)) * random.uniform(0.5, 1.0)
 
 
@@ -60,6 +69,10 @@ class _Again(Exception):
         super().__init__(reason)
         self.asked = asked
         self.reached = reached
+
+
+class NoRanges(Exception):
+    """The host sends whole files alone."""
 
 
 class Stopped(Exception):
@@ -74,9 +87,11 @@ class Transfer:
             raise ValueError(f"connections={connections}: at least 1 is needed")
         self._retries = retries or Retries()
         self._stop = threading.Event()
+        self._gave: set[str] = set()  # hosts that had a file
+        self._refused: set[str] = set()  # hosts that had none so far
         self._client = httpx.Client(
             limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
-            timeout=httpx.Timeout(60.0, connect=30.0, pool=None),
+            timeout=httpx.Timeout(self._retries.silence, connect=min(30.0, self._retries.silence), pool=None),
             follow_redirects=True,
             # A body in transit encoding could not be resumed by its offset.
             headers={"Accept-Encoding": "identity", "User-Agent": "ecg-foundry"},
@@ -94,81 +109,122 @@ class Transfer:
         """Make every transfer under way end soon; partial files stay for the next time."""
         self._stop.set()
 
-    def get(self, urls: Sequence[str], kept: Path | None = None) -> bytes:
-        """A small file, from the first address that has it; FileNotFoundError where none has, ConnectionError at last.
+    def get(self, urls: Sequence[str], copy: Path | None = None) -> bytes:
+        """A small file, from the first address that has it and does not send it empty.
 
-        kept: where a copy stays; with it the host is asked only whether there is a newer one.
+        copy: where one is kept; with it the host is asked only whether there is a newer one, and where the host cannot
+        be reached it is the answer. Raises FileNotFoundError where no address has the file, ConnectionError at last.
         """
+        known = None if copy is None else kept(copy)
 
         def once(url: str) -> bytes:
             headers = {}
-            if kept is not None and kept.is_file():
-                headers["If-Modified-Since"] = formatdate(kept.stat().st_mtime, usegmt=True)
+            if copy is not None and known is not None:
+                headers["If-Modified-Since"] = formatdate(copy.stat().st_mtime, usegmt=True)
             response = self._client.get(url, headers=headers)
-            if kept is not None and response.status_code == httpx.codes.NOT_MODIFIED:
-                return kept.read_bytes()
+            if known is not None and response.status_code == httpx.codes.NOT_MODIFIED:
+                return known
             _check(response)
-            if kept is not None:
-                write_atomically(kept, response.content)
+            if not response.content.strip():
+                raise FileNotFoundError(f"{url}: it is empty there")
+            if copy is not None:
                 # Without a date of the host's the copy is never newer than the original.
-                modified = _seconds_of(response.headers.get("Last-Modified", "")) or 0.0
-                os.utime(kept, (modified, modified))
+                keep(copy, response.content, _seconds_of(response.headers.get("Last-Modified", "")) or 0.0)
             return response.content
 
-        return self._first(urls, once, lambda: 0)
+        try:
+            return self._first(urls, once, lambda: 0)
+        except ConnectionError as error:
+            if known is None:
+                raise
+            log.warning("%s; going on with the copy of before", error)
+            return known
 
-    def fetch(self, urls: Sequence[str], path: Path, checksum: str, advance: Advance) -> None:
+    def fetch(self, urls: Sequence[str], path: Path, checksum: str, advance: Advance, size: int | None = None) -> None:
         """Bring a file to `path`, resuming `<path>.part`; whole and with this checksum, or not at all.
 
-        advance is told bytes gained, or lost again. Raises FileNotFoundError where no address has it, ConnectionError
-        where retries were in vain, ValueError where what came twice has another checksum.
+        size: its bytes, where they are known. Raises FileNotFoundError where no address has it, ConnectionError where
+        retries were in vain, ValueError where what came twice has another checksum.
         """
         part = path.with_name(f"{path.name}.part")
         path.parent.mkdir(parents=True, exist_ok=True)
-        advance(_size(part))
         found = ""
         for _ in range(2):  # once as it was left, once from nothing
-            self._first(urls, lambda url: self._append(url, part, advance), lambda: _size(part))
+            if size is None or size_of(part) < size:
+                self._first(urls, lambda url: self._append(url, part, advance, size), lambda: size_of(part))
             found = checksum_of(part, checksum)
             if found == checksum:
                 with part.open("rb") as stream:
                     os.fsync(stream.fileno())
                 part.replace(path)
                 return
-            advance(-_size(part))
+            advance(-size_of(part))
             part.unlink()
         raise ValueError(f"{urls[0]}: {found} came, {checksum} is listed: the host has another file than its list says")
 
-    def _append(self, url: str, part: Path, advance: Advance) -> None:
-        """One request for what is missing of `part`."""
-        have = _size(part)
+    def fetch_span(self, urls: Sequence[str], part: Path, span: tuple[int, int], advance: Advance) -> None:
+        """Bring the bytes from span[0] to before span[1] of a file to `part`, resuming it.
+
+        Raises NoRanges where a host sends whole files alone; FileNotFoundError and ConnectionError as `fetch` does.
+        """
+        part.parent.mkdir(parents=True, exist_ok=True)
+        if size_of(part) < span[1] - span[0]:
+            self._first(urls, lambda url: self._append_span(url, part, span, advance), lambda: size_of(part))
+
+    def _append(self, url: str, part: Path, advance: Advance, size: int | None) -> None:
+        """One request for what is missing of a file."""
+        have = size_of(part)
         with self._client.stream("GET", url, headers={"Range": f"bytes={have}-"} if have else {}) as response:
             if have and response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
                 return  # there is no more: the checksum tells whether it is too much
             _check(response)
-            begin = f"bytes {have}-"
-            resumed = response.status_code == httpx.codes.PARTIAL_CONTENT and response.headers.get(
-                "Content-Range", ""
-            ).startswith(begin)
-            if response.status_code == httpx.codes.PARTIAL_CONTENT and not resumed:
-                raise ConnectionError(f"{url}: asked for {begin}, got {response.headers.get('Content-Range')}")
+            resumed = have > 0 and _is_range(response, have)
             if not resumed:
                 advance(-have)
-            with part.open("ab" if resumed else "wb") as stream:
-                for chunk in response.iter_bytes():
-                    stream.write(chunk)
-                    advance(len(chunk))
-                    if self._stop.is_set():
-                        raise Stopped
+            self._write(response, part, "ab" if resumed else "wb", advance)
+        _check_length(size_of(part), size)
+
+    def _append_span(self, url: str, part: Path, span: tuple[int, int], advance: Advance) -> None:
+        """One request for what is missing of a span."""
+        first, end = span
+        start = first + size_of(part)
+        with self._client.stream("GET", url, headers={"Range": f"bytes={start}-{end - 1}"}) as response:
+            _check(response)
+            if not _is_range(response, start):
+                raise NoRanges(url)
+            self._write(response, part, "ab", advance)
+        _check_length(size_of(part), end - first)
+
+    def _write(self, response: httpx.Response, part: Path, mode: str, advance: Advance) -> None:
+        with part.open(mode) as stream:
+            for chunk in response.iter_bytes():
+                stream.write(chunk)
+                advance(len(chunk))
+                if self._stop.is_set():
+                    raise Stopped
 
     def _first(self, urls: Sequence[str], once: Callable[[str], T], reached: Callable[[], int]) -> T:
-        """once(url) of the first address that has the file, tried again while failures may pass."""
-        for url in urls:
+        """once(url) of the first address that has the file and can be reached, each tried again while it may pass.
+
+        A host that never gave anything is asked last: not every project is in PhysioNet's bucket.
+        """
+        unreachable: ConnectionError | None = None
+        for url in sorted(urls, key=self._is_barren):
             try:
-                return self._patiently(url, once, reached)
+                found = self._patiently(url, once, reached)
             except FileNotFoundError:
-                continue
-        raise FileNotFoundError(f"not at {' nor at '.join(urls)}")
+                self._refused.add(urlsplit(url).netloc)
+            except ConnectionError as error:
+                self._refused.add(urlsplit(url).netloc)
+                unreachable = error
+            else:
+                self._gave.add(urlsplit(url).netloc)
+                return found
+        raise unreachable or FileNotFoundError(f"not at {' nor at '.join(urls)}")
+
+    def _is_barren(self, url: str) -> bool:
+        host = urlsplit(url).netloc
+        return host in self._refused and host not in self._gave
 
     def _patiently(self, url: str, once: Callable[[str], T], reached: Callable[[], int]) -> T:
         failures = 0
@@ -214,6 +270,11 @@ def checksum_of(path: Path, like: str) -> str:
     return f"{algorithm}:{digest.hexdigest()}"
 
 
+def size_of(path: Path) -> int:
+    """Bytes of a file, 0 where there is none."""
+    return path.stat().st_size if path.is_file() else 0
+
+
 def _check(response: httpx.Response) -> None:
     status = response.status_code
     if status in NOT_THERE:
@@ -222,6 +283,22 @@ def _check(response: httpx.Response) -> None:
         raise _Again(f"HTTP {status} {response.reason_phrase}", asked=_asked(response.headers.get("Retry-After")))
     if not response.is_success:
         raise ConnectionError(f"{response.url}: HTTP {status} {response.reason_phrase}")
+
+
+def _is_range(response: httpx.Response, start: int) -> bool:
+    """Whether an answer with a body is the range from `start` that was asked for; False: it is the whole file."""
+    if response.status_code != httpx.codes.PARTIAL_CONTENT:
+        return False
+    said = response.headers.get("Content-Range", "")
+    if not said.startswith(f"bytes {start}-"):
+        raise ConnectionError(f"{response.url}: asked for bytes {start}-, got {said or 'no Content-Range'}")
+    return True
+
+
+def _check_length(found: int, expected: int | None) -> None:
+    """Not every host says how long its body is: one that ends early looks whole."""
+    if expected is not None and found < expected:
+        raise _Again(f"the body ended {expected - found} bytes early", reached=found)
 
 
 def _asked(retry_after: str | None) -> float | None:
@@ -247,7 +324,3 @@ def _failure(state: RetryCallState) -> _Again:
     error = state.outcome.exception()
     assert isinstance(error, _Again)
     return error
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0

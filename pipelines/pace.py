@@ -1,0 +1,121 @@
+"""How a download goes, in words: what is here, how fast it comes, how long it takes still."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+WINDOW = 30.0  # seconds that a rate is taken over: a stall shows, a hiccup does not
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """files: how many of of_files are here and verified; bytes: what is here of of_bytes (None: not all are known).
+
+    fetched: the bytes of them that came over the network in this call.
+    """
+
+    files: int
+    of_files: int
+    bytes: int
+    of_bytes: int | None
+    fetched: int
+
+
+# Called from the threads at work, by one at a time.
+OnProgress = Callable[[Progress], None]
+
+
+class Pace:
+    """The rate of the last half minute. clock: seconds that only grow."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._seen: deque[tuple[float, Progress]] = deque()
+
+    def see(self, progress: Progress) -> None:
+        now = self._clock()
+        # A second is fine enough; thousands of small files would fill the window.
+        if len(self._seen) < 2 or now - self._seen[-2][0] >= 1.0:
+            self._seen.append((now, progress))
+        else:
+            self._seen[-1] = (now, progress)
+        while len(self._seen) > 2 and now - self._seen[1][0] >= WINDOW:
+            self._seen.popleft()
+
+    def rate(self) -> float:
+        """Bytes a second over the network."""
+        return self._per_second(lambda progress: progress.fetched)
+
+    def seconds_left(self) -> float | None:
+        """By bytes where all sizes are known, else by files; None where nothing has come yet."""
+        if not self._seen:
+            return None
+        now = self._seen[-1][1]
+        left, rate = now.of_files - now.files, self._per_second(lambda progress: progress.files)
+        if now.of_bytes is not None:
+            left, rate = now.of_bytes - now.bytes, self.rate()
+        return left / rate if rate else None
+
+    def line(self) -> str:
+        """`120 of 4,000 files, 14.1 MB, 2.3 MB/s, 3 min left`."""
+        if not self._seen:
+            return "nothing yet"
+        now, left = self._seen[-1][1], self.seconds_left()
+        size = in_bytes(now.bytes) + ("" if now.of_bytes is None else f" of {in_bytes(now.of_bytes)}")
+        words = [f"{now.files:,} of {now.of_files:,} files", size, f"{in_bytes(self.rate())}/s"]
+        return ", ".join(words if left is None else [*words, f"{in_time(left)} left"])
+
+    def _per_second(self, what: Callable[[Progress], int]) -> float:
+        if len(self._seen) < 2:
+            return 0.0
+        (began, first), (ended, last) = self._seen[0], self._seen[-1]
+        return (what(last) - what(first)) / (ended - began) if ended > began else 0.0
+
+
+def told_now_and_then(
+    tell: Callable[[str], None],
+    *,
+    seconds: float = 30.0,
+    share: float = 0.1,
+    clock: Callable[[], float] = time.monotonic,
+) -> OnProgress:
+    """A progress that tells a line each time so many seconds have gone by or such a share of the work was done.
+
+    A share is told two seconds after the last line at the earliest, so a quick download says little, and one that is
+    done at once says nothing.
+    """
+    pace = Pace(clock)
+    told, at = clock(), 0.0
+
+    def on_progress(progress: Progress) -> None:
+        nonlocal told, at
+        pace.see(progress)
+        now = clock()
+        done = progress.files / progress.of_files
+        if progress.of_bytes:
+            done = progress.bytes / progress.of_bytes
+        if now - told >= seconds or (done - at >= share and now - told >= 2.0):
+            told, at = now, done
+            tell(pace.line())
+
+    return on_progress
+
+
+def in_bytes(count: float) -> str:
+    """`14.1 MB`, in powers of ten."""
+    for unit in ("B", "kB", "MB"):
+        if count < 999.5:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:,.1f} GB"
+
+
+def in_time(seconds: float) -> str:
+    """`40 s`, `3 min`, `2 h 5 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
