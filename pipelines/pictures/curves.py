@@ -17,7 +17,7 @@ from pipelines.pictures.canvas import INK, MUTED, PALETTE, png
 
 _DPI = 110
 _COLOURS = 128  # several hues, each with its shades at the edges of lines
-_TRAINING, _VALIDATION = PALETTE[0], PALETTE[1]
+_TRAINING, _VALIDATION, _BEST = PALETTE[0], PALETTE[1], PALETTE[2]
 
 Curve = tuple[NDArray[Any], NDArray[Any]]
 """False and true positive rates, both rising from 0 to 1."""
@@ -27,16 +27,22 @@ def loss_curve(metrics: Sequence[Mapping[str, float]], title: str = "Pretraining
     """A training's metrics lines as PNG: the loss, and small panels for what shows a collapse before the loss does.
 
     metrics: lines with `step` and any of `loss`, `validation_loss`, `learning_rate`, `embedding_std`, `target_std`,
-    `effective_rank`; a line without one of them leaves its curve alone. Raises ValueError where no line has a loss.
+    `effective_rank`, `probe_auc`; a line without one of them leaves its curve alone. The probe's curve, where there is
+    one, is below the loss, with the best step marked in both. Raises ValueError where no line has a loss.
     """
     if not any("loss" in line for line in metrics):
         raise ValueError("metrics hold no line with a loss: train at least one step")
     page = Figure(figsize=(9.5, 4.6), dpi=_DPI, layout="constrained", facecolor="white")
     page.suptitle(title, x=0.012, ha="left", fontsize=13, weight="bold", color=INK)
     left, right = page.subfigures(1, 2, squeeze=False, width_ratios=(1.6, 1))[0]
-    loss = left.subplots()
+    probed = [line for line in metrics if "probe_auc" in line]
+    if probed:
+        loss, probe = left.subplots(2, 1, sharex=True, height_ratios=(1.6, 1))
+        _probe(probe, loss, probed)
+    else:
+        loss = left.subplots()
     _plot(loss, metrics, {"loss": "training", "validation_loss": "validation"})
-    _name(loss, "Smooth-L1 loss", "step")
+    _name(loss, "Smooth-L1 loss", "" if probed else "step")
     panels = right.subplots(3, 1, sharex=True)
     _plot(panels[0], metrics, {"embedding_std": "student", "target_std": "teacher"})
     _name(panels[0], "Spread over records (std)")
@@ -152,6 +158,16 @@ def _plot(axes: Axes, metrics: Sequence[Mapping[str, float]], names: Mapping[str
         axes.plot(x, y, color=colour, linewidth=1.4, marker=marker, markersize=2.5, label=names[key])
     if legend:
         axes.legend(frameon=False, fontsize=8)
+
+
+def _probe(axes: Axes, loss: Axes, probed: Sequence[Mapping[str, float]]) -> None:
+    """The online probe's curve; its best step, of equals the first, is marked here and in the loss."""
+    _plot(axes, probed, {"probe_auc": "probe"}, legend=False)
+    best = max(probed, key=lambda line: line["probe_auc"])
+    axes.plot(best["step"], best["probe_auc"], "o", color=_BEST, markersize=5, zorder=3)
+    for panel in (axes, loss):
+        panel.axvline(best["step"], color=_BEST, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
+    _name(axes, f"Online probe, mean AUC: best {best['probe_auc']:.3f} at step {best['step']:.0f}", "step")
 
 
 def _name(axes: Axes, title: str, x: str = "", y: str = "") -> None:

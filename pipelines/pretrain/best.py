@@ -26,7 +26,7 @@ BEST_FILE = "best.safetensors"
 BEST_FACTS = "best.json"
 SCORE = "probe_auc"
 
-_NEXT = ".best.next.safetensors"
+_NEXT = "best.next.safetensors"
 
 Facts = dict[str, float]
 
@@ -44,7 +44,8 @@ def kept_best(out: Path, *, step: int) -> Facts:
     digest = best.pop("sha256", "")
     if digest and _sha256(pending) == digest:
         pending.replace(weights)
-    pending.unlink(missing_ok=True)
+    for left_over in (pending, *out.glob(".best.*.tmp")):
+        left_over.unlink(missing_ok=True)
     if digest and _sha256(weights) == digest:
         return best
     if digest:

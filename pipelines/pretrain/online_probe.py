@@ -1,8 +1,9 @@
 """How well do embeddings tell diagnoses apart? Asked every few epochs, because the loss does not rank checkpoints.
 
 A ridge regression to each label, on embeddings of some of the corpus' training ECGs, is scored by its AUC on ECGs of
-the corpus' validation patients. Labels are each source's own codes, so a source is a problem of its own. The probes
-that count, with intervals and on records that no pretraining has seen, are those of `pipelines.evaluate`.
+the corpus' validation patients. Labels are each source's own codes, so a source is a problem of its own. Scored on some
+dozens of ECGs, as in the demo, it tells trained from random, but not one late checkpoint from another. The probes that
+count, with intervals and on records that no pretraining has seen, are those of `pipelines.evaluate`.
 
 Shapes: N records to fit on, M records to score, L leads, T samples, D channels, K principal axes, C labels.
 """
@@ -89,7 +90,8 @@ class OnlineProbe:
             signal_NLT,
             [replace(p, fit=np.searchsorted(used, p.fit), scored=np.searchsorted(used, p.scored)) for p in problems],
         )
-        log.info("online probe: %d labels, %d ECGs", len(probe.names), len(signal_NLT))
+        fitted, scored = (sum(map(len, rows)) for rows in zip(*((p.fit, p.scored) for p in problems), strict=True))
+        log.info("online probe: %d labels, fitted on %d ECGs, scored on %d", len(probe.names), fitted, scored)
         return probe
 
     @property

@@ -230,6 +230,34 @@ def test_each_figure_of_a_training_is_drawn(key: str) -> None:
     assert not np.array_equal(pixels(full), pixels(loss_curve(without)))
 
 
+def marked_column(scores: dict[int, float]) -> int:
+    """Where the picture of a training with these probes, by step, has its vertical line: the middle green column."""
+    probed = [{**line, "probe_auc": scores[int(line["step"])]} for line in metrics() if int(line["step"]) in scores]
+    others = [line for line in metrics() if int(line["step"]) not in scores]
+    png = loss_curve([*others, *probed])
+    assert len(png) < MAX_BYTES
+    image = pixels(png).astype(int)
+    assert image.shape == (506, 1045, 3)
+    green = np.abs(image - (0, 0x9E, 0x73)).sum(axis=-1) < 60
+    columns = np.flatnonzero(green.sum(axis=0) > 100)
+    assert len(columns)
+    assert columns.max() - columns.min() <= 3
+    rows = np.flatnonzero(green[:, columns].any(axis=1))
+    assert rows.min() < 100 < 400 < rows.max()  # through the loss and the probe
+    return int(np.median(columns))
+
+
+def test_the_best_probe_is_marked_and_of_equals_the_first() -> None:
+    early, late = marked_column({10: 0.6, 20: 0.9, 50: 0.8}), marked_column({10: 0.6, 20: 0.8, 50: 0.9})
+    assert late - early > 200  # half of the loss' width
+    assert abs(marked_column({10: 0.6, 20: 0.9, 50: 0.9}) - early) <= 2
+
+
+def test_without_a_probe_the_loss_has_the_room() -> None:
+    green = np.abs(pixels(loss_curve(metrics())).astype(int) - (0, 0x9E, 0x73)).sum(axis=-1) < 60
+    assert not green.any()
+
+
 def test_a_training_without_a_loss_is_refused() -> None:
     with pytest.raises(ValueError, match="loss"):
         loss_curve([{"step": 1.0, "embedding_std": 0.1}])

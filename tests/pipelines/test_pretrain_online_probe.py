@@ -119,8 +119,13 @@ def numbers(probe: OnlineProbe, rows: np.ndarray) -> list[int]:
     return probe.signal_NLT[torch.from_numpy(rows), 0, 0].tolist()
 
 
-def test_labels_are_used_where_both_parts_have_enough_of_them(home: tuple[Workspace, Product]) -> None:
-    probe = load(home)
+def test_labels_are_used_where_both_parts_have_enough_of_them(
+    home: tuple[Workspace, Product], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        probe = load(home)
+    fitted, scored = (sum(len(getattr(p, part)) for p in probe.problems) for part in ("fit", "scored"))
+    assert f"online probe: 3 labels, fitted on {fitted} ECGs, scored on {scored}" in caplog.text
     assert probe.names == ("chapman/hidden", "chapman/visible", "code15/visible")
     for problem in probe.problems:
         for has_NC, least in ((problem.fit_NC, 10), (problem.scored_MC, 3)):
