@@ -236,6 +236,82 @@ def mirror(place: str | None) -> None:
     click.echo(f"ECGs come from {_place(home)}; products are in {home.workspace().root}")
 
 
+@main.command()
+@click.argument("source")
+@click.argument("partitions", metavar="[PARTITION]...", nargs=-1)
+@click.option(
+    "--connections", default=16, show_default=True, type=click.IntRange(1, 64), help="Parallel connections to one host."
+)
+def download(source: str, partitions: tuple[str, ...], connections: int) -> None:
+    """Download a SOURCE, or some of its PARTITIONs, verified; what is here already is not fetched again.
+
+    It is what `raw/SOURCE` does in the UI, which finds it done. Raw files that were let go are brought back.
+
+    \b
+    ecg download ludb
+    ecg download chapman 01 02 --connections 8
+    """
+    from pipelines.cli.downloading import download as download_partition
+    from pipelines.cli.downloading import wanted
+    from pipelines.home import Home
+    from pipelines.pace import in_bytes
+
+    home = Home.default()
+    found, chosen = wanted(home, source, partitions)
+    for partition in chosen:
+        product = download_partition(home, found, partition, connections=connections)
+        facts, state = product.facts, "here already" if product.cached else "downloaded"
+        click.echo(f"{source} {partition}: {facts['files']:,} files, {in_bytes(facts['bytes'])}, {state}")
+
+
+@main.command()
+@click.argument("source", required=False)
+@click.option("--repair", is_flag=True, help="Fetch what is missing or damaged, and nothing else.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of lines.")
+def verify(source: str | None, repair: bool, as_json: bool) -> None:
+    """Hash all downloaded files again, or those of one SOURCE, and name what is missing or damaged.
+
+    Exit code 1 where something is. The UI then fetches those files when raw/SOURCE is materialized, as --repair does
+    at once. Files of a folder mirror are yours: they are named, and left as they are.
+
+    \b
+    ecg verify
+    ecg verify chapman --repair
+    ecg verify --json | jq '.[] | select(.sound | not)'
+    """
+    from pipelines.cli.verifying import faults_in_words
+    from pipelines.cli.verifying import verify as verify_files
+    from pipelines.home import Home
+    from pipelines.pace import in_bytes
+
+    home = Home.default()
+    with _progress() as progress:
+        task = progress.add_task("hashing", total=None)
+        found = verify_files(
+            home.workspace(), source, lambda done, total: progress.update(task, completed=done, total=total)
+        )
+    if as_json:
+        click.echo(json.dumps([one.to_dict() for one in found], indent=1))
+    else:
+        for one in found:
+            state = "sound" if one.sound else f"{len(one.missing)} missing, {len(one.damaged)} damaged"
+            told = f"{one.files:,} files, {in_bytes(one.bytes)}, {state}"
+            click.echo(f"{one.source.name} {one.partition}: {'let go after harmonization' if one.let_go else told}")
+            for kind in ("missing", "damaged"):
+                for path in getattr(one, kind):
+                    click.echo(f"  {kind} {path}")
+    faulty = [one for one in found if not one.sound]
+    if not faulty:
+        return
+    if not repair:
+        raise click.ClickException(f"{faults_in_words(found)}: materialize them again, or `ecg verify --repair`")
+    from pipelines.cli.downloading import download as download_partition
+
+    for one in faulty:
+        download_partition(home, one.source, one.partition)
+    click.echo(f"{faults_in_words(found)}; they were fetched again", err=True)
+
+
 @main.command("import-reference")
 @click.argument("file", type=_FILE)
 @click.option(

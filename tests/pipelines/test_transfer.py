@@ -154,7 +154,9 @@ def test_waits_grow_and_are_never_together():
         assert least <= min(waits) < max(waits) <= least + 1.0
 
 
-@pytest.mark.parametrize("wrong_value", [{"attempts": 0}, {"first": -1.0}, {"first": 2.0, "longest": 1.0}, {"silence": 0.0}])
+@pytest.mark.parametrize(
+    "wrong_value", [{"attempts": 0}, {"first": -1.0}, {"first": 2.0, "longest": 1.0}, {"silence": 0.0}]
+)
 def test_retries_that_make_no_sense(wrong_value):
     with pytest.raises(ValueError, match="needed"):
         Retries(**wrong_value)

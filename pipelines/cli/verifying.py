@@ -1,0 +1,125 @@
+"""Downloaded files hashed again, against what their sources list."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines.download import is_let_go, mark_damaged, recorded
+from pipelines.fetching import each
+from pipelines.sources import SOURCES
+from pipelines.sources.base import RemoteFile, Source
+from pipelines.stage import Product, Workspace
+from pipelines.transfer import checksum_of, size_of
+
+# Hashing frees the interpreter, and a disk answers several readers faster than one.
+THREADS = 2 * (os.cpu_count() or 1)
+
+OnFile = Callable[[int, int], None]
+"""Called with the files that were looked at, and how many there are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verified:
+    """A downloaded partition. missing, damaged: paths; let_go: its files went after harmonization, as was asked."""
+
+    source: Source
+    partition: str
+    files: int
+    bytes: int
+    missing: tuple[str, ...]
+    damaged: tuple[str, ...]
+    let_go: bool
+
+    @property
+    def sound(self) -> bool:
+        return not self.missing and not self.damaged
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            "source": self.source.name,
+            "partition": self.partition,
+            "files": self.files,
+            "bytes": self.bytes,
+            "missing": list(self.missing),
+            "damaged": list(self.damaged),
+            "let_go": self.let_go,
+            "sound": self.sound,
+        }
+
+
+def verify(
+    workspace: Workspace, source: str | None = None, on_file: OnFile = lambda done, total: None
+) -> list[Verified]:
+    """Every downloaded partition, or those of one source, with what is missing or damaged of it.
+
+    That is remembered with the partition: materialized again, it fetches those files and no others. ValueError for a
+    source that there is not, or that nothing was downloaded of.
+    """
+    if source is not None and source not in SOURCES:
+        raise ValueError(f"source {source!r}: use one of {', '.join(SOURCES)}")
+    sources = [SOURCES[source]] if source else list(SOURCES.values())
+    found = [
+        (one, partition, product)
+        for one in sources
+        for partition in one.partitions
+        if (product := workspace.current(f"raw/{one.name}/{partition}")) is not None
+    ]
+    if source and not found:
+        raise ValueError(f"nothing of {source} is downloaded in {workspace.root}: materialize raw/{source} first")
+    # A file that partitions share is looked at once.
+    files = {(root, file): None for _, _, product in found for root, file in _files(product)}
+    done = iter(range(1, len(files) + 1))
+
+    def look(item: tuple[Path, RemoteFile]) -> str | None:
+        fault = _fault(*item)
+        on_file(next(done), len(files))
+        return fault
+
+    faults = dict(zip(files, each(list(files), look, THREADS), strict=True))
+    return [_verified(one, partition, product, faults) for one, partition, product in found]
+
+
+def _files(product: Product) -> list[tuple[Path, RemoteFile]]:
+    if is_let_go(product):
+        return []
+    root, files = recorded(product)
+    return [(root, file) for file in files]
+
+
+def _fault(root: Path, file: RemoteFile) -> str | None:
+    path = root / file.path
+    if not path.is_file():
+        return "missing"
+    same = size_of(path) == file.bytes and checksum_of(path, file.checksum) == file.checksum
+    return None if same else "damaged"
+
+
+def _verified(
+    source: Source, partition: str, product: Product, faults: dict[tuple[Path, RemoteFile], str | None]
+) -> Verified:
+    files = _files(product)
+    by_fault: dict[str | None, list[str]] = {}
+    for root, file in files:
+        by_fault.setdefault(faults[root, file], []).append(file.path)
+    missing, damaged = by_fault.get("missing", []), by_fault.get("damaged", [])
+    mark_damaged(product, missing + damaged)
+    return Verified(
+        source=source,
+        partition=partition,
+        files=len(files),
+        bytes=sum(file.bytes or 0 for _, file in files),
+        missing=tuple(missing),
+        damaged=tuple(damaged),
+        let_go=is_let_go(product),
+    )
+
+
+def faults_in_words(verified: Sequence[Verified]) -> str:
+    """`3 of 1,204 files are missing or damaged`."""
+    faulty = sum(len(one.missing) + len(one.damaged) for one in verified)
+    return f"{faulty:,} of {sum(one.files for one in verified):,} files are missing or damaged"
