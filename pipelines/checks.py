@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,11 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from pipelines.records import DropReason
+from pipelines.signature import BYTES, first_copies
 from pipelines.sources.base import RemoteFile
 from pipelines.stage import Product, Workspace
-from pipelines.store import SAMPLES, Shard, open_shard
+from pipelines.store import SAMPLES, Shard, open_shard, signatures_of
 
 # A pooled embedding that differs less than this between ECGs, relative to its size, says the same of all of them.
 LEAST_SPREAD = 1e-3
@@ -65,15 +68,12 @@ def shard_is_whole(product: Product) -> Finding:
 def corpus_is_apart(workspace: Workspace, corpus: Product) -> Finding:
     """Of the corpus: no record or patient of an evaluation shard is in it, no ECG twice, no patient in two splits.
 
-    Patients are known within a source alone: between sources the ECG's content decides.
+    Patients are known within a source alone: between sources the ECG decides, by its bytes or its signature.
     """
     index = pq.read_table(corpus.path / "index.parquet")
-    hashes = index.column("content_hash").to_pylist()
     held = [shard.records() for shard in _evaluation_shards(workspace)]
-    evaluated = {value for records in held for value in records.column("content_hash").to_pylist()}
-    leaks = sum(value in evaluated for value in hashes)
+    leaks, repeated = _copies(index, _signatures(workspace, corpus, index), held)
     twins = len(_patients(index) & {patient for records in held for patient in _patients(records)})
-    repeated = len(hashes) - len(set(hashes))
     split = {name: _patients(index.filter(pc.field("split") == name)) for name in ("train", "validation")}
     shared = len(split["train"] & split["validation"])
     seen = (
@@ -91,6 +91,34 @@ def training_went_well(summary: Mapping[str, Any]) -> Finding:
     return Finding(
         holds, f"loss {first:.4f} -> {last:.4f}; embeddings: std {std:.4f} over ECGs, effective rank {rank:.1f}"
     )
+
+
+def _copies(index: pa.Table, signatures_NB: NDArray[np.uint8], held: Sequence[pa.Table]) -> tuple[int, int]:
+    """How many rows of the index are also in the tables held, and how many repeat an earlier row of the index."""
+    known: set[str] = {value for records in held for value in records.column("content_hash").to_pylist()}
+    held_signatures = [signatures_of(records) for records in held]
+    evaluated = sum(map(len, held_signatures))
+    copies = first_copies(np.concatenate([*held_signatures, signatures_NB]))[evaluated:]
+    seen: set[str | int] = set()
+    leaks = repeated = 0
+    for value, copy in zip(index.column("content_hash").to_pylist(), copies.tolist(), strict=True):
+        if value in known or copy < evaluated:
+            leaks += 1
+        elif value in seen or copy in seen:
+            repeated += 1
+        seen |= {value, copy}
+    return leaks, repeated
+
+
+def _signatures(workspace: Workspace, corpus: Product, index: pa.Table) -> NDArray[np.uint8]:
+    """The signatures of the index's rows, from the tables of the shards that it names."""
+    shards = json.loads((corpus.path / "corpus.json").read_text())["shards"]
+    names, rows = np.asarray(index.column("shard").to_pylist()), index.column("row").to_numpy()
+    found_NB = np.empty((index.num_rows, BYTES), np.uint8)
+    for name in set(names.tolist()):
+        inside = names == name
+        found_NB[inside] = signatures_of(open_shard(workspace.root / shards[name]["path"]).records())[rows[inside]]
+    return found_NB
 
 
 def _evaluation_shards(workspace: Workspace) -> list[Shard]:

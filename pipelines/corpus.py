@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -21,12 +21,14 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipelines import versions
+from pipelines.signature import BYTES, first_copies
 from pipelines.stage import Product, Workspace, digest_of, write_atomically
-from pipelines.store import RECORDS_FILE, open_shard, read_rows, write_table
+from pipelines.store import RECORDS_FILE, open_shard, read_rows, signatures_of, write_table
 
 PRODUCT = "corpus"
 
 Split = Literal["train", "validation"]
+_Person = tuple[str, str, str]
 
 INDEX = pa.schema(
     [
@@ -51,7 +53,9 @@ class Exclusion(StrEnum):
     """Why a harmonized record is not in the corpus. The list is closed."""
 
     DUPLICATE = "duplicate"
+    NEAR_DUPLICATE = "near duplicate"
     EVALUATION_RECORD = "evaluation record"
+    EVALUATION_COPY = "copy of an evaluation record"
     EVALUATION_PATIENT = "evaluation patient"
 
 
@@ -82,7 +86,7 @@ class _Row:
     content_hash: str
 
     @property
-    def person(self) -> tuple[str, str, str]:
+    def person(self) -> _Person:
         """Who it is of: the source's patient, or the record alone where no patient is known."""
         if self.patient_id is None:
             return (self.source, "record", self.record_id)
@@ -104,9 +108,10 @@ def materialize_corpus(workspace: Workspace, config: CorpusConfig) -> Product:
     inputs = {product.name: product.digest for product in (*pretraining.values(), *evaluation.values())}
 
     def make(folder: Path) -> dict[str, Any]:
-        rows = [row for shard, product in pretraining.items() for row in _rows(shard, product)]
-        held_out = [row for shard, product in evaluation.items() for row in _rows(shard, product)]
-        kept, excluded = select(rows, held_out)
+        held_out, held_signatures_NB = _rows(evaluation)
+        rows, signatures_NB = _rows(pretraining)
+        copies = first_copies(np.concatenate([held_signatures_NB, signatures_NB])).tolist()
+        kept, excluded = select(rows, held_out, copies)
         splits = split(kept, config)
         counts = _counts(rows, kept, excluded, splits)
         write_table(folder / "index.parquet", _index(kept, splits))
@@ -159,27 +164,39 @@ def load_signals(workspace_root: Path | str, corpus_dir: Path | str, split: Spli
     return read_rows(requests)
 
 
-def select(rows: Sequence[_Row], held_out: Sequence[_Row]) -> tuple[list[_Row], list[dict[str, str]]]:
+def select(
+    rows: Sequence[_Row], held_out: Sequence[_Row], copy_of: Sequence[int]
+) -> tuple[list[_Row], list[dict[str, str]]]:
     """What stays, and what is excluded as rows of EXCLUSIONS. Evaluation wins over pretraining; of equals, the first.
 
-    Records are equal where the harmonized bytes are.
+    copy_of: for each of held_out and then of rows, the number of the first that is the same recording, as
+    `pipelines.signature.first_copies` gives it. Records are equal where the harmonized bytes are, and nearly so where
+    the first copy is one. A patient with an ECG that is evaluated on is an evaluated patient, in whatever source.
     """
+    copies = copy_of[len(held_out) :]
     held_hashes = {row.content_hash: row for row in held_out}
     held_patients = {row.person for row in held_out}
+    patients, groups = _evaluated(rows, copies, held_patients, set(copy_of[: len(held_out)]))
     first: dict[str, _Row] = {}
+    first_near: dict[int, _Row] = {}
     kept: list[_Row] = []
     excluded: list[dict[str, str]] = []
-    for row in rows:
+    for row, copy in zip(rows, copies, strict=True):
         if row.content_hash in held_hashes:
-            reason, other = Exclusion.EVALUATION_RECORD, held_hashes[row.content_hash]
-            detail = f"the same signal as {other.record_id} of {other.shard}"
+            reason, detail = Exclusion.EVALUATION_RECORD, _same("", held_hashes[row.content_hash])
         elif row.person in held_patients:
             reason, detail = Exclusion.EVALUATION_PATIENT, f"{row.person[1]} {row.person[2]} is evaluated on"
+        elif copy < len(held_out):
+            reason, detail = Exclusion.EVALUATION_COPY, _same("nearly ", held_out[copy])
+        elif row.person in patients or copy in groups:
+            reason = Exclusion.EVALUATION_PATIENT
+            detail = f"{row.person[1]} {row.person[2]} has an ECG of a patient who is evaluated on"
         elif row.content_hash in first:
-            reason, other = Exclusion.DUPLICATE, first[row.content_hash]
-            detail = f"the same signal as {other.record_id} of {other.shard}"
+            reason, detail = Exclusion.DUPLICATE, _same("", first[row.content_hash])
+        elif copy in first_near:
+            reason, detail = Exclusion.NEAR_DUPLICATE, _same("nearly ", first_near[copy])
         else:
-            first[row.content_hash] = row
+            first[row.content_hash] = first_near[copy] = row
             kept.append(row)
             continue
         excluded.append(
@@ -192,6 +209,24 @@ def select(rows: Sequence[_Row], held_out: Sequence[_Row]) -> tuple[list[_Row], 
             }
         )
     return kept, excluded
+
+
+def _same(how: str, other: _Row) -> str:
+    return f"{how}the same signal as {other.record_id} of {other.shard}"
+
+
+def _evaluated(
+    rows: Sequence[_Row], copies: Sequence[int], patients: Collection[_Person], groups: Collection[int]
+) -> tuple[set[_Person], set[int]]:
+    """The persons and the groups of copies that evaluation reaches: from one to the other until there are no more."""
+    persons, reached = set(patients), set(groups)
+    while True:
+        found = [(row.person, copy) for row, copy in zip(rows, copies, strict=True)]
+        found = [(person, copy) for person, copy in found if (person in persons) != (copy in reached)]
+        if not found:
+            return persons, reached
+        persons.update(person for person, _ in found)
+        reached.update(copy for _, copy in found)
 
 
 def split(rows: Sequence[_Row], config: CorpusConfig) -> list[Split]:
@@ -214,7 +249,7 @@ def split(rows: Sequence[_Row], config: CorpusConfig) -> list[Split]:
     return ["validation" if row.person in validating else "train" for row in rows]
 
 
-def _draw(seed: int, person: tuple[str, str, str]) -> float:
+def _draw(seed: int, person: _Person) -> float:
     """A uniform number in [0, 1) that belongs to (seed, person)."""
     text = json.dumps([seed, *person])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) / 2**64
@@ -236,10 +271,16 @@ def _shards(workspace: Workspace, config: CorpusConfig) -> tuple[dict[str, Produ
     return pretraining, evaluation
 
 
-def _rows(shard: str, product: Product) -> list[_Row]:
-    table = open_shard(product.path).records().select(_COLUMNS)
-    columns = (table[name].to_pylist() for name in _COLUMNS)
-    return [_Row(shard, *values) for values in zip(*columns, strict=True)]
+def _rows(shards: Mapping[str, Product]) -> tuple[list[_Row], NDArray[np.uint8]]:
+    """All records of the shards, and their signatures (N, 128)."""
+    rows: list[_Row] = []
+    signatures: list[NDArray[np.uint8]] = [np.empty((0, BYTES), np.uint8)]
+    for shard, product in shards.items():
+        table = open_shard(product.path).records()
+        columns = (table[name].to_pylist() for name in _COLUMNS)
+        rows += [_Row(shard, *values) for values in zip(*columns, strict=True)]
+        signatures.append(signatures_of(table))
+    return rows, np.concatenate(signatures)
 
 
 def _index(rows: Sequence[_Row], splits: Sequence[Split]) -> pa.Table:

@@ -190,6 +190,12 @@ def open_shard(folder: Path | str) -> Shard:
     return Shard(folder, signal)
 
 
+def signatures_of(records: pa.Table) -> NDArray[np.uint8]:
+    """(N, 128): the signatures in a table of RECORDS."""
+    joined = b"".join(records.column("signature").to_pylist())
+    return np.frombuffer(joined, np.uint8).reshape(-1, SIGNATURE_BYTES)
+
+
 def read_rows(requests: Sequence[tuple[Path, NDArray[np.integer[Any]]]]) -> NDArray[np.int16]:
     """int16 (N, 8, 2500): the given rows (ascending) of several shards, one after another, in one array.
 

@@ -95,6 +95,17 @@ def test_a_corpus_with_evaluation_data_in_it_is_found(workspace):
     assert "1 are also in an evaluation shard" in leaked.seen
 
 
+def test_a_corpus_with_a_copy_of_an_evaluation_record_is_found(workspace):
+    shard(workspace, "train", "pretraining", [record(str(i), seed=i) for i in range(30)])
+    corpus = materialize_corpus(workspace, CorpusConfig(validation_share=0.2))
+    louder = record("f", seed=3)
+    louder = dataclasses.replace(louder, signal_LT=1.3 * louder.signal_LT)
+    shard(workspace, "test", "evaluation", [louder])
+    leaked = checks.corpus_is_apart(workspace, corpus)
+    assert not leaked.holds
+    assert "1 are also in an evaluation shard" in leaked.seen
+
+
 def test_a_patient_in_two_splits_and_an_ecg_twice_are_found(workspace):
     shard(workspace, "train", "pretraining", [record(str(i), seed=i, patient=f"p{i}") for i in range(30)])
     corpus = materialize_corpus(workspace, CorpusConfig(validation_share=0.2))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.signal import resample_poly
 
 from ecg_model.signal import LEADS
 from pipelines import corpus
@@ -95,6 +97,82 @@ def test_what_is_evaluated_on_stays_out(tmp_path: Path) -> None:
         "clinic/a r6": "evaluation patient",
     }
     assert "ptbxl/00" not in json.loads((product.path / "corpus.json").read_text())["shards"]
+
+
+def copy_of(base: Record, name: str, *, gain: float = 1.0, patient: str | None = None) -> Record:
+    """The same recording at 100 Hz, scaled, rounded to 5 uV."""
+    x_LT = resample_poly(base.signal_LT, 2, 5, axis=-1) * gain
+    return replace(
+        base, record_id=name, rate=100, patient_id=patient, signal_LT=(np.rint(x_LT * 200) / 200).astype(np.float32)
+    )
+
+
+def smooth(at: int, *, patient: str | None = None) -> Record:
+    """A record that 100 Hz can hold."""
+    base = ecg(at, patient=patient)
+    return replace(base, signal_LT=resample_poly(base.signal_LT[:, :500], 5, 1, axis=-1).astype(np.float32))
+
+
+def test_copies_at_another_rate_gain_and_rounding_are_taken_once(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    shard(workspace, "chapman/01", [smooth(1), smooth(2), copy_of(smooth(1), "c1", gain=1.7)])
+    shard(workspace, "code15/0", [copy_of(smooth(2), "c2", gain=0.4), smooth(3)])
+    product = materialize_corpus(workspace, CorpusConfig())
+    assert [row["record_id"] for row in index(product)] == ["r1", "r2", "r3"]
+    assert exclusions(product) == {"chapman/01 c1": "near duplicate", "code15/0 c2": "near duplicate"}
+    details = pq.read_table(product.path / "exclusions.parquet")["detail"].to_pylist()
+    assert details == [f"nearly the same signal as r{n} of chapman/01" for n in (1, 2)]
+
+
+def test_a_copy_of_an_evaluation_record_stays_out_whoever_came_first(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    shard(workspace, "chapman/01", [smooth(1), smooth(2), smooth(3), copy_of(smooth(1), "c1")])
+    shard(workspace, "ptbxl/00", [copy_of(smooth(1), "e1", gain=0.9)], role="evaluation")
+    product = materialize_corpus(workspace, CorpusConfig())
+    assert [row["record_id"] for row in index(product)] == ["r2", "r3"]
+    assert exclusions(product) == dict.fromkeys(("chapman/01 r1", "chapman/01 c1"), "copy of an evaluation record")
+    assert product.facts["considered"] == 4 == 2 + sum(product.facts["excluded"].values())
+
+
+def test_a_patient_is_evaluated_on_in_every_source_that_shares_an_ecg(tmp_path: Path) -> None:
+    """x of the clinic has r1, which is evaluated on; its r2 came to the registry too, as an ECG of its patient y."""
+    workspace = Workspace(tmp_path)
+    shard(workspace, "clinic/a", [smooth(1, patient="x"), smooth(2, patient="x"), smooth(3, patient="z")])
+    shard(workspace, "registry/a", [copy_of(smooth(2), "c2", patient="y"), smooth(4, patient="y"), smooth(5)])
+    shard(workspace, "ptbxl/00", [copy_of(smooth(1), "e1")], role="evaluation")
+    product = materialize_corpus(workspace, CorpusConfig())
+    assert [row["record_id"] for row in index(product)] == ["r3", "r5"]
+    assert exclusions(product) == {
+        "clinic/a r1": "copy of an evaluation record",
+        "clinic/a r2": "evaluation patient",
+        "registry/a c2": "evaluation patient",
+        "registry/a r4": "evaluation patient",
+    }
+
+
+@given(data=st.data(), n=st.integers(1, 30), held=st.integers(0, 10))
+@settings(deadline=None, max_examples=100)
+def test_nothing_that_is_kept_touches_evaluation_and_all_else_is_excluded(
+    data: st.DataObject, n: int, held: int
+) -> None:
+    """Any groups of copies, any patients: what is kept is of different groups, and of nobody in a held-out one."""
+    groups = data.draw(st.lists(st.integers(0, 12), min_size=n + held, max_size=n + held))
+    patients = data.draw(st.lists(st.sampled_from([None, "a", "b", "c"]), min_size=n + held, max_size=n + held))
+    everyone = [corpus._Row("s/1", at, "s", f"r{at}", patients[at], str(at)) for at in range(n + held)]
+    first = [groups.index(group) for group in groups]
+    kept, excluded = corpus.select(everyone[held:], everyone[:held], first)
+    assert {row.record_id for row in kept} | {row["record_id"] for row in excluded} == {
+        f"r{at}" for at in range(held, n + held)
+    }
+    assert len(kept) + len(excluded) == n
+    kept_groups = [groups[row.row] for row in kept]
+    assert len(set(kept_groups)) == len(kept_groups)
+    assert not set(kept_groups) & set(groups[:held])
+    assert not {row.person for row in kept} & {row.person for row in everyone[:held]}
+    reached = {row.person for row in everyone if groups[row.row] in groups[:held]}
+    assert not {row.person for row in kept} & reached
+    if held == 0:
+        assert set(kept_groups) == set(groups)
 
 
 def test_counts_add_up(tmp_path: Path) -> None:
