@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -310,6 +310,39 @@ def verify(source: str | None, repair: bool, as_json: bool) -> None:
     for one in faulty:
         download_partition(home, one.source, one.partition)
     click.echo(f"{faults_in_words(found)}; they were fetched again", err=True)
+
+
+@main.command()
+@click.argument("selection")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(("numpy", "wfdb")),
+    default="numpy",
+    show_default=True,
+    help="signals.npy with records.csv, or WFDB records with RECORDS.",
+)
+def export(selection: str, out: Path, form: Literal["numpy", "wfdb"]) -> None:
+    """Write harmonized ECGs into the new folder OUT, to the microvolt.
+
+    SELECTION is ecgs/SOURCE, ecgs/SOURCE/PARTITION, corpus/train or corpus/validation.
+
+    \b
+    ecg export ecgs/ludb ludb --format wfdb
+    ecg export corpus/train train
+    """
+    from pipelines.cli.exporting import export as export_rows
+    from pipelines.cli.exporting import select
+    from pipelines.home import Home
+
+    selected = select(Home.default().workspace(), selection)
+    with _progress() as progress:
+        task = progress.add_task("exporting", total=None)
+        count = export_rows(
+            selected, out, form, on_records=lambda done, total: progress.update(task, completed=done, total=total)
+        )
+    click.echo(f"{count:,} ECGs in {out}")
 
 
 @main.command("import-reference")
