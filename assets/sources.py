@@ -18,10 +18,26 @@ class DownloadConfig(dg.Config):
 
 
 class HarmonizeConfig(dg.Config):
+    """The fields of pipelines.quality.QualityLimits, where each default is explained."""
+
     flat_leads: int = Field(default=0, ge=0, le=8, description="How many of the eight leads may be constant.")
+    flat_millivolt: float = Field(
+        default=0.0005, ge=0, lt=1, description="A lead whose range is at most this, in millivolt, is constant."
+    )
     amplitude: float = Field(
         default=32.767, gt=0, le=32.767, description="Largest absolute value that is kept, in millivolt."
     )
+    saturation_share: float | None = Field(
+        default=None, ge=0, description="Largest share of samples that may stand still at a lead's extreme."
+    )
+    einthoven: float | None = Field(
+        default=None, ge=0, description="Largest rms of III, aVR, aVL, aVF against their formulas, in millivolt."
+    )
+    wander: float | None = Field(default=None, ge=0, description="Largest rms of 0.05-0.5 Hz, in millivolt.")
+    mains: float | None = Field(default=None, ge=0, description="Largest rms of 50 or 60 Hz, in millivolt.")
+    noise: float | None = Field(default=None, ge=0, description="Largest rms of 70-110 Hz, in millivolt.")
+    heart_rate_least: float | None = Field(default=None, ge=0, description="Slowest rate kept, beats a minute.")
+    heart_rate_most: float | None = Field(default=None, ge=0, description="Fastest rate kept, beats a minute.")
 
 
 def source_assets(source: Source) -> list[dg.AssetsDefinition]:
@@ -87,7 +103,7 @@ def source_assets(source: Source) -> list[dg.AssetsDefinition]:
                 workspace,
                 source,
                 context.partition_key,
-                limits=QualityLimits(flat_leads=config.flat_leads, amplitude=config.amplitude),
+                limits=QualityLimits(**config.model_dump()),
             )
             _, files = download.raw_files(workspace.require(f"raw/{source.name}/{context.partition_key}"))
         facts = product.facts

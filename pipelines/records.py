@@ -27,6 +27,12 @@ class DropReason(StrEnum):
     MISSING_SAMPLES = "missing samples"
     FLAT_LEAD = "flat lead"
     OUT_OF_RANGE = "amplitude out of range"
+    SATURATED = "saturated"
+    LIMB_LEADS_DISAGREE = "limb leads disagree"
+    BASELINE_WANDER = "baseline wander"
+    MAINS = "mains interference"
+    NOISE = "high-frequency noise"
+    HEART_RATE = "implausible heart rate"
     NOT_LISTED = "not in the source's table"
     DUPLICATE_ID = "record id twice"
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.signal import butter, find_peaks, periodogram, sosfiltfilt
 
 from ecg_model.signal import LEADS, LEADS_12, derived_leads, prepare
 from pipelines.quality import Figures, QualityLimits, einthoven_residual, figures, heart_rate, missing_share, verdict
@@ -110,6 +112,102 @@ def test_einthovens_residual_is_that_of_the_worst_derived_lead() -> None:
     assert np.isnan(einthoven_residual(x_LT[:, :2], ("I", "II"))[0])
 
 
+def noisy(rate: float) -> tuple[np.ndarray, np.ndarray]:
+    """Twelve leads at `rate` of wander, mains, noise and beats, and the same as the model sees it."""
+    rng = np.random.default_rng(0)
+    time = np.arange(round(10 * rate)) / rate
+    x_LT = rng.normal(0, 0.05, (12, len(time)))
+    for x_T in x_LT:
+        x_T += rng.uniform(0.1, 1) * np.sin(2 * np.pi * rng.uniform(0.1, 0.4) * time)
+        x_T += rng.uniform(0, 0.2) * np.sin(2 * np.pi * 50 * time)
+        x_T += np.exp(-0.5 * (((time - 0.3) % 0.83 - 0.4) / 0.012) ** 2)
+    raw_NLT = x_LT[None].astype(np.float32)
+    return raw_NLT, prepare(raw_NLT, leads=LEADS_12, rate=rate)
+
+
+@pytest.mark.parametrize("rate", [250, 500])
+def test_figures_agree_with_scipys_and_with_plain_loops(rate: float) -> None:
+    raw_NLT, x_NLT = noisy(rate)
+    raw_NLT = np.clip(raw_NLT, -0.8, 0.9)
+    found = figures(raw_NLT, x_NLT, leads=LEADS_12, rate=rate, limits=QualityLimits())
+    frequencies, density_LF = periodogram(x_NLT[0].astype(np.float64), fs=250, window="hann", detrend="constant")
+    power_F = density_LF.mean(axis=0) * (frequencies[1] - frequencies[0])
+
+    def band(low: float, high: float) -> np.ndarray:
+        return power_F[(frequencies >= low - 1e-9) & (frequencies <= high + 1e-9)]
+
+    assert found.wander[0] == pytest.approx(np.sqrt(band(0.05, 0.5).sum()), rel=1e-3)
+    assert found.noise[0] == pytest.approx(np.sqrt(band(70, 110).sum()), rel=1e-3)
+    beside = np.median(np.r_[band(47, 49), band(51, 53)])
+    assert found.mains[0] == pytest.approx(np.sqrt(band(49.5, 50.5).sum() - 11 * beside), rel=1e-3)
+
+    i, ii, iii, avr, avl, avf = raw_NLT[0, :6].astype(np.float64)
+    formulas = (iii - (ii - i), avr + (i + ii) / 2, avl - (i - ii / 2), avf - (ii - i / 2))
+    assert found.einthoven[0] == pytest.approx(max(np.sqrt(np.mean(r**2)) for r in formulas), rel=1e-5)
+
+    still = [
+        sum(a == b and b in (min(lead), max(lead)) for a, b in pairwise(lead)) / (len(lead) - 1)
+        for lead in raw_NLT[0].tolist()
+    ]
+    assert found.saturation_share[0] == pytest.approx(max(still), abs=1e-6)
+    assert found.saturation_share[0] > 0
+    assert (found.minimum[0], found.maximum[0]) == (x_NLT.min(), x_NLT.max())
+
+    sos = butter(2, (8, 20), "bandpass", fs=250, output="sos")
+    energy = (sosfiltfilt(sos, x_NLT[0].astype(np.float64)) ** 2).sum(axis=0)
+    peaks, _ = find_peaks(energy, height=energy.max() / 3, distance=75)
+    assert found.heart_rate[0] == pytest.approx(60 * 250 / np.median(np.diff(peaks)), rel=0.02)
+
+
+@pytest.mark.parametrize("lead", ["III", "aVR", "aVL", "aVF"])
+def test_each_of_the_four_formulas_is_looked_at(lead: str) -> None:
+    x_LT = np.random.default_rng(0).normal(0, 0.3, (1, 12, 2500))
+    x_LT[:, 2:6] = derived_leads(x_LT[:, :2])
+    x_LT[:, LEADS_12.index(lead)] *= -1
+    expected = 2 * np.sqrt(np.mean(x_LT[0, LEADS_12.index(lead)] ** 2))
+    assert einthoven_residual(x_LT, LEADS_12)[0] == pytest.approx(expected)
+
+
+LIMITS = {
+    "saturation_share": (0.001, DropReason.SATURATED),
+    "einthoven": (0.05, DropReason.LIMB_LEADS_DISAGREE),
+    "wander": (0.1, DropReason.BASELINE_WANDER),
+    "mains": (0.01, DropReason.MAINS),
+    "noise": (0.01, DropReason.NOISE),
+    "heart_rate_least": (90.0, DropReason.HEART_RATE),
+    "heart_rate_most": (60.0, DropReason.HEART_RATE),
+}
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_each_limit_drops_what_is_beyond_it_and_none_does_by_default(name: str) -> None:
+    raw_NLT, x_NLT = noisy(500)
+    raw_NLT = np.clip(raw_NLT, -0.8, 0.9)
+    limit, reason = LIMITS[name]
+    found = figures(raw_NLT, x_NLT, leads=LEADS_12, rate=500, limits=QualityLimits())
+    assert verdict(found, 0, QualityLimits()) is None
+    dropped = verdict(found, 0, QualityLimits(**{name: limit}))
+    assert dropped is not None
+    assert dropped[0] is reason
+    assert f"{limit:g}" in dropped[1]
+    looser = limit / 3 if name == "heart_rate_least" else 1000 * limit
+    assert verdict(found, 0, QualityLimits(**{name: looser})) is None
+
+
+@pytest.mark.parametrize("name", ["einthoven", "mains", "noise", "heart_rate_least", "heart_rate_most"])
+def test_what_is_unknown_drops_nothing(name: str) -> None:
+    x_NLT = np.zeros((1, 8, 2500), np.float32)
+    x_NLT[..., ::2] = 0.001
+    found = figures(x_NLT, x_NLT, leads=LEADS, rate=100, limits=QualityLimits())
+    assert np.isnan([found.einthoven, found.mains, found.noise, found.heart_rate]).all()
+    assert verdict(found, 0, QualityLimits(**{name: 1e-6})) is None
+
+
+def test_rates_in_the_wrong_order_are_refused() -> None:
+    with pytest.raises(ValueError, match="heart_rate_least 200: use less than heart_rate_most 100"):
+        QualityLimits(heart_rate_least=200, heart_rate_most=100)
+
+
 @pytest.mark.parametrize("rate", [32, 45, 60, 90, 150, 200])
 def test_the_heart_rate_of_regular_beats_is_theirs(rate: float) -> None:
     beats = np.arange(0.3, 10, 60 / rate)
@@ -151,7 +249,17 @@ def test_missing_samples_are_those_that_are_not_finite() -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("flat_leads", 9), ("flat_leads", -1), ("flat_millivolt", -0.1), ("amplitude", 33), ("amplitude", 0)],
+    [
+        ("flat_leads", 9),
+        ("flat_leads", -1),
+        ("flat_millivolt", -0.1),
+        ("amplitude", 33),
+        ("amplitude", 0),
+        ("saturation_share", -0.1),
+        ("wander", float("nan")),
+        ("noise", float("inf")),
+        ("heart_rate_most", -1),
+    ],
 )
 def test_limits_that_make_no_sense_are_refused_by_name(field: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"{field} {value}: use"):

@@ -1,0 +1,14 @@
+"""The launchpad offers every limit that harmonization knows, with the same default."""
+
+from dataclasses import asdict
+
+from assets.sources import HarmonizeConfig
+from pipelines.quality import QualityLimits
+
+
+def test_the_forms_fields_are_the_limits() -> None:
+    assert HarmonizeConfig().model_dump() == asdict(QualityLimits())
+
+
+def test_each_field_says_what_it_is() -> None:
+    assert all(field.description for field in HarmonizeConfig.model_fields.values())
