@@ -16,10 +16,12 @@ from typing import TypeVar
 from filelock import FileLock
 
 from pipelines.pace import OnProgress, Progress, in_bytes
-from pipelines.pieces import PIECE, InPieces, Pieces
+from pipelines.pieces import InPieces, Pieces
 from pipelines.sources.base import RemoteFile
 from pipelines.transfer import Retries, Transfer, checksum_of, size_of
 
+# Of a file of twice that or more, whose size is listed, pieces of 32 MiB come over all connections.
+PIECE = 32 << 20
 # No room left, on the disk, in the quota or below the limit for one file.
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -112,7 +114,7 @@ def _jobs(
         tally.add(bytes=size_of(path.with_name(f"{path.name}.part")))
         jobs: list[Callable[[], None]] = [whole]
     else:
-        pieces = Pieces(path=path, size=file.bytes)
+        pieces = Pieces(path=path, size=file.bytes, piece=PIECE)
         in_pieces = InPieces(transfer, urls, pieces, file.checksum, advance)
         tally.add(bytes=pieces.bytes_here())
         jobs = in_pieces.jobs(finished)
@@ -139,7 +141,7 @@ def _check_room(missing: Sequence[RemoteFile], root: Path) -> None:
 
 def _to_come(path: Path, size: int) -> int:
     """Bytes still to be written for a file: all, less what of it is here, and a piece more where they are joined."""
-    return max(size - Pieces(path=path, size=size).bytes_here(), 0) + (PIECE if size >= 2 * PIECE else 0)
+    return max(size - Pieces(path=path, size=size, piece=PIECE).bytes_here(), 0) + (PIECE if size >= 2 * PIECE else 0)
 
 
 @contextmanager

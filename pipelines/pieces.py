@@ -19,8 +19,6 @@ from pathlib import Path
 
 from pipelines.transfer import Advance, NoRanges, Transfer, size_of
 
-PIECE = 32 << 20
-
 
 @dataclass(frozen=True, kw_only=True)
 class Pieces:
@@ -28,7 +26,7 @@ class Pieces:
 
     path: Path
     size: int
-    piece: int = PIECE
+    piece: int
 
     @property
     def whole(self) -> Path:
@@ -43,24 +41,29 @@ class Pieces:
         return number * self.piece, min((number + 1) * self.piece, self.size)
 
     def missing(self) -> list[int]:
-        """The pieces that are not joined yet; a partial file that is not whole is cut down to whole pieces first."""
+        """The pieces that are not joined yet, after whatever an earlier try left is put in order.
+
+        A partial file that is not whole is cut down to whole pieces, and pieces that it has already are removed.
+        """
         here = size_of(self.whole)
-        if here >= self.size:
-            return []
-        joined = here // self.piece
-        if here > joined * self.piece:
+        joined = -(-self.size // self.piece) if here >= self.size else here // self.piece
+        if joined * self.piece < here < self.size:
             os.truncate(self.whole, joined * self.piece)
+        for number, part in self._parts():
+            if number < joined:
+                part.unlink()
         return list(range(joined, -(-self.size // self.piece)))
 
     def bytes_here(self) -> int:
         return size_of(self.whole) + sum(size_of(part) for _, part in self._parts())
 
     def join(self) -> None:
-        """Append the pieces to the partial file in order, removing each: beyond the file, the disk holds one piece."""
+        """Append the pieces to the partial file in order, removing each: beyond the file, the disk holds one piece.
+
+        Killed in between, it leaves what `missing` puts in order.
+        """
         with self.whole.open("ab") as stream:
-            for number, part in self._parts():
-                # A process that was killed here may have appended this piece already, or some of it.
-                stream.truncate(self.span(number)[0])
+            for _, part in self._parts():
                 with part.open("rb") as source:
                     shutil.copyfileobj(source, stream, 1 << 20)
                 stream.flush()

@@ -30,10 +30,14 @@ Fault = Callable[["Handler", bytes], bool]  # answers the request itself and say
 
 @dataclass
 class FaultServer:
-    """Serves `folder`. faults: for a path, what to do with its next requests, in order."""
+    """Serves `folder`. faults: for a path, what to do with its next requests, in order.
+
+    rate: bytes a second on each connection; None: as fast as it goes.
+    """
 
     folder: Path
     ranges: bool = True
+    rate: float | None = None
     faults: dict[str, list[Fault]] = field(default_factory=dict)
     seen: list[Seen] = field(default_factory=list)
 
@@ -89,12 +93,10 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(304)
         headers = {"Last-Modified": formatdate(modified, usegmt=True)}
         if wanted and owner.ranges:
-            start = int(wanted.removeprefix("bytes=").rstrip("-"))
+            start, end = self.span(data)
             if start >= len(data):
                 return self.answer(416)
-            return self.answer(
-                206, data[start:], headers | {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"}
-            )
+            return self.answer(206, data[start:end], headers | self.content_range(data))
         return self.answer(200, data, headers)
 
     def answer(self, status: int, data: bytes = b"", headers: dict[str, str] | None = None) -> None:
@@ -102,13 +104,39 @@ class Handler(BaseHTTPRequestHandler):
         for name, value in ({"Content-Length": str(len(data))} | (headers or {})).items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(data)
+        owner: FaultServer = self.server.owner  # pyright: ignore[reportAttributeAccessIssue]
+        if owner.rate is None:
+            self.wfile.write(data)
+            return
+        began, step = time.monotonic(), max(1, int(owner.rate / 50))
+        for sent in range(0, len(data), step):
+            time.sleep(max(0.0, began + sent / owner.rate - time.monotonic()))
+            self.wfile.write(data[sent : sent + step])
 
-    def start(self) -> int:
-        """Where the body of the answer begins, as the request asks."""
+    def span(self, data: bytes) -> tuple[int, int]:
+        """Where the body of the answer begins, and one past its end, as the request asks."""
         owner: FaultServer = self.server.owner  # pyright: ignore[reportAttributeAccessIssue]
         wanted = self.headers.get("Range")
-        return int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and owner.ranges else 0
+        if not wanted or not owner.ranges:
+            return 0, len(data)
+        start, _, last = wanted.removeprefix("bytes=").partition("-")
+        return int(start), min(int(last) + 1, len(data)) if last else len(data)
+
+    def content_range(self, data: bytes) -> dict[str, str]:
+        start, end = self.span(data)
+        return {"Content-Range": f"bytes {start}-{end - 1}/{len(data)}"}
+
+    def begin(self, data: bytes, *, length: bool = True) -> bytes:
+        """Send the head of a right answer, with or without the body's length; the body that would follow."""
+        start, end = self.span(data)
+        self.send_response(206 if start or end < len(data) else 200)
+        if length:
+            self.send_header("Content-Length", str(end - start))
+        if start or end < len(data):
+            self.send_header("Content-Range", self.content_range(data)["Content-Range"])
+        self.end_headers()
+        self.close_connection = True
+        return data[start:end]
 
 
 def status(code: int, **headers: str) -> Fault:
@@ -123,25 +151,39 @@ def cut(after: int | None = None, seed: int = 0) -> Fault:
     """Send part of the body, and close the connection."""
 
     def fault(handler: Handler, data: bytes) -> bool:
-        start = handler.start()
-        body = data[start:]
-        sent = random.Random(seed).randrange(len(body)) if after is None else after
-        handler.send_response(206 if start else 200)
-        handler.send_header("Content-Length", str(len(body)))
-        if start:
-            handler.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
-        handler.end_headers()
-        handler.wfile.write(body[:sent])
+        body = handler.begin(data)
+        handler.wfile.write(body[: random.Random(seed).randrange(len(body)) if after is None else after])
         handler.wfile.flush()
-        handler.close_connection = True
+        return True
+
+    return fault
+
+
+def truncated(after: int) -> Fault:
+    """A body that ends early and looks whole, since nothing says how long it should be."""
+
+    def fault(handler: Handler, data: bytes) -> bool:
+        handler.wfile.write(handler.begin(data, length=False)[:after])
+        return True
+
+    return fault
+
+
+def stalled(after: int, seconds: float) -> Fault:
+    """Send part of the body, and then nothing for a while."""
+
+    def fault(handler: Handler, data: bytes) -> bool:
+        handler.wfile.write(handler.begin(data)[:after])
+        handler.wfile.flush()
+        time.sleep(seconds)
         return True
 
     return fault
 
 
 def wrong(handler: Handler, data: bytes) -> bool:
-    """All bytes, one of them changed."""
-    body = bytearray(data[handler.start() :])
+    """The bytes that were asked for, one of them changed."""
+    body = bytearray(handler.begin(data))
     body[len(body) // 2] ^= 1
-    handler.answer(200, bytes(body))
+    handler.wfile.write(body)
     return True

@@ -11,7 +11,7 @@ from email.utils import formatdate
 from pathlib import Path
 
 import pytest
-from fault_server import FaultServer, Handler, cut, status, wrong
+from fault_server import FaultServer, Handler, cut, stalled, status, truncated, wrong
 
 from pipelines.transfer import LONGEST_ASKED, Retries, Stopped, Transfer, checksum_of
 
@@ -34,11 +34,13 @@ def target(tmp_path) -> Path:
     return tmp_path / "raw" / "here" / "a.bin"
 
 
-def fetch(server: FaultServer, target: Path, *, checksum: str = SHA, retries: Retries = QUICK) -> int:
+def fetch(
+    server: FaultServer, target: Path, *, checksum: str = SHA, retries: Retries = QUICK, size: int | None = None
+) -> int:
     """Fetch a.bin; the bytes that were reported as gained."""
     gained: list[int] = []
     with Transfer(connections=2, retries=retries) as transfer:
-        transfer.fetch([f"{server.url}/a.bin"], target, checksum, gained.append)
+        transfer.fetch([f"{server.url}/a.bin"], target, checksum, gained.append, size)
     return sum(gained)
 
 
@@ -111,6 +113,33 @@ def test_a_partial_file_that_is_whole_or_too_long(server, target, extra):
     assert target.read_bytes() == BODY
 
 
+def test_a_body_that_ends_early_unannounced_goes_on_where_the_size_is_known(server, target):
+    server.faults["a.bin"] = [truncated(100_000), truncated(50_000)]
+    assert fetch(server, target, size=len(BODY)) == len(BODY)
+    assert target.read_bytes() == BODY
+    assert [seen.range for seen in server.requests("a.bin")] == [None, "bytes=100000-", "bytes=150000-"]
+
+
+def test_a_body_that_ends_early_unannounced_starts_again_where_it_is_not(server, target):
+    server.faults["a.bin"] = [truncated(100_000)]
+    assert fetch(server, target) == len(BODY)
+    assert target.read_bytes() == BODY
+
+
+def test_a_host_that_falls_silent_is_left_and_asked_again(server, target):
+    server.faults["a.bin"] = [stalled(120_000, seconds=2.0)]
+    assert fetch(server, target, retries=replace(QUICK, silence=0.2)) == len(BODY)
+    assert target.read_bytes() == BODY
+    assert server.requests("a.bin")[1].range == "bytes=120000-"
+
+
+def test_a_slow_host_is_waited_for(server, target):
+    server.rate = 600_000.0  # half a second in all, longer than the silence that is borne
+    assert fetch(server, target, retries=replace(QUICK, silence=0.2)) == len(BODY)
+    assert target.read_bytes() == BODY
+    assert len(server.seen) == 1
+
+
 def test_wrong_bytes_once_are_fetched_again(server, target):
     server.faults["a.bin"] = [wrong]
     assert fetch(server, target) == len(BODY)
@@ -174,6 +203,44 @@ def test_the_next_address_is_asked_where_the_first_has_nothing(server, target, c
             transfer.get([f"{server.url}/no.bin", f"{server.url}/neither.bin"])
 
 
+def test_a_host_that_has_nothing_is_asked_last_from_then_on(server, target, tmp_path):
+    (server.folder / "b.bin").write_bytes(BODY)
+    with FaultServer(tmp_path / "empty") as bucket, Transfer(retries=QUICK) as transfer:
+        for name in ("a.bin", "b.bin"):
+            urls = [f"{bucket.url}/{name}", f"{server.url}/{name}"]
+            transfer.fetch(urls, target.with_name(name), SHA, lambda _: None)
+        assert [seen.path for seen in bucket.seen] == ["a.bin"]
+
+
+def test_a_host_that_lacks_one_file_keeps_its_place(server, tmp_path):
+    (tmp_path / "second").mkdir()
+    for name in ("a.bin", "b.bin"):
+        (tmp_path / "second" / name).write_bytes(BODY)
+    with FaultServer(tmp_path / "second") as second, Transfer(retries=QUICK) as transfer:
+        for name in ("a.bin", "b.bin", "a.bin"):
+            transfer.get([f"{server.url}/{name}", f"{second.url}/{name}"])
+        assert [seen.path for seen in server.seen] == ["a.bin", "b.bin", "a.bin"]
+        assert [seen.path for seen in second.seen] == ["b.bin"]
+
+
+def test_the_next_address_is_asked_where_the_first_cannot_be_reached(server, target, tmp_path):
+    with FaultServer(tmp_path) as gone:
+        nobody = gone.url
+    with Transfer(retries=QUICK) as transfer:
+        transfer.fetch([f"{nobody}/a.bin", f"{server.url}/a.bin"], target, SHA, lambda _: None)
+        assert target.read_bytes() == BODY
+        with pytest.raises(ConnectionError, match="ConnectError"):
+            transfer.get([f"{server.url}/no.bin", f"{nobody}/no.bin"])
+
+
+def test_an_empty_list_is_none(server):
+    (server.folder / "empty.txt").write_bytes(b"\n")
+    with Transfer(retries=QUICK) as transfer:
+        assert transfer.get([f"{server.url}/empty.txt", f"{server.url}/a.bin"]) == BODY
+        with pytest.raises(FileNotFoundError, match=r"not at .*/empty\.txt"):
+            transfer.get([f"{server.url}/empty.txt"])
+
+
 def test_what_will_not_pass_is_not_tried_again(server, target):
     server.faults["a.bin"] = [status(400)] * 5
     with pytest.raises(ConnectionError, match="HTTP 400"):
@@ -225,3 +292,17 @@ def test_a_kept_list_is_asked_for_only_where_it_is_newer(server, tmp_path):
         served.write_bytes(b"a new list")
         assert transfer.get([f"{server.url}/a.bin"], kept) == b"a new list"
         assert kept.read_bytes() == b"a new list"
+
+
+def test_a_kept_list_serves_where_the_host_cannot_be_reached_and_is_what_came(server, tmp_path):
+    kept = tmp_path / "kept" / "a.bin"
+    with Transfer(retries=QUICK) as transfer:
+        transfer.get([f"{server.url}/a.bin"], kept)
+        with FaultServer(tmp_path) as gone:
+            nobody = gone.url
+        assert transfer.get([f"{nobody}/a.bin"], kept) == BODY
+        # A copy that is no longer what came is not used, and is replaced.
+        kept.write_bytes(BODY[:-1])
+        with pytest.raises(ConnectionError):
+            transfer.get([f"{nobody}/a.bin"], kept)
+        assert transfer.get([f"{server.url}/a.bin"], kept) == BODY == kept.read_bytes()
