@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import threading
 from pathlib import Path
@@ -303,3 +304,40 @@ def test_a_url_that_is_none_is_refused_with_the_form_it_should_have(text, tmp_pa
     for refuse in (Mirror.parse, Home(tmp_path).set_mirror):
         with pytest.raises(ValueError, match=r"mirror .*write it as https://host/path"):
             refuse(text)
+
+
+def test_one_materialization_reads_the_list_once_and_a_finished_one_needs_no_network(mirror, tmp_path):
+    workspace, raw = Workspace(tmp_path / "home"), tmp_path / "raw"
+    with FaultServer(mirror) as server:
+        here = Mirror.parse(server.url)
+        built = materialize_raw(workspace, CHAPMAN, "02", mirror=here, raw_root=raw)
+        assert len(server.requests(f"{ROOT}/SHA256SUMS.txt")) == 1
+        server.seen.clear()
+        assert materialize_raw(workspace, CHAPMAN, "02", mirror=here, raw_root=raw).cached
+        assert server.seen == []
+    again = materialize_raw(workspace, CHAPMAN, "02", mirror=here, raw_root=raw)
+    assert again.cached
+    assert again.digest == built.digest
+    # A kept list that was changed here is not believed: the host is asked, and what is here stays what it is.
+    with (raw / ROOT / "SHA256SUMS.txt").open("a") as stream:
+        stream.write(f"{'0' * 64} WFDBRecords/02/020/JS1.hea\n")
+    with FaultServer(mirror) as server:
+        here = Mirror.parse(server.url)
+        assert materialize_raw(workspace, CHAPMAN, "02", mirror=here, raw_root=raw).cached
+        assert [seen.path for seen in server.seen] == [f"{ROOT}/SHA256SUMS.txt"]
+
+
+def test_a_list_that_grew_is_seen_where_it_is_asked_for(mirror, tmp_path):
+    workspace, raw = Workspace(tmp_path / "home"), tmp_path / "raw"
+    with FaultServer(mirror) as server:
+        here = Mirror.parse(server.url)
+        first = materialize_raw(workspace, CHAPMAN, "02", mirror=here, raw_root=raw)
+        path = mirror / ROOT / "WFDBRecords/02/020/JS999.hea"
+        path.write_bytes(b"new")
+        sums = mirror / ROOT / "SHA256SUMS.txt"
+        sums.write_text(sums.read_text() + f"{hashlib.sha256(b'new').hexdigest()} WFDBRecords/02/020/JS999.hea\n")
+        os.utime(sums, (4e9, 4e9))
+        assert len(list_source(CHAPMAN, here, raw_root=raw)) == 19
+        second = materialize_raw(workspace, CHAPMAN, "02", mirror=here, raw_root=raw)
+    assert not second.cached
+    assert second.facts["files"] == first.facts["files"] + 1
