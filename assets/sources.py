@@ -15,11 +15,19 @@ SHARD_IS_WHOLE = "leads_in_order_and_no_sample_missing"
 
 class DownloadConfig(dg.Config):
     connections: int = Field(default=16, ge=1, le=64, description="Parallel connections to one host.")
+    bring_back: bool = Field(
+        default=False, description="Fetch raw files again that were let go after harmonization (keep_raw off)."
+    )
 
 
 class HarmonizeConfig(dg.Config):
-    """The fields of pipelines.quality.QualityLimits, where each default is explained."""
+    """keep_raw, and the fields of pipelines.quality.QualityLimits, where each default is explained."""
 
+    keep_raw: bool = Field(
+        default=True,
+        description="Keep the downloaded files of the partition. Off: they are deleted once it is harmonized and "
+        "checked, and not fetched again while that is current. Files of a folder mirror always stay.",
+    )
     flat_leads: int = Field(default=0, ge=0, le=8, description="How many of the eight leads may be constant.")
     flat_millivolt: float = Field(
         default=0.0005, ge=0, lt=1, description="A lead whose range is at most this, in millivolt, is constant."
@@ -58,7 +66,7 @@ def source_assets(source: Source) -> list[dg.AssetsDefinition]:
         retry_policy=dg.RetryPolicy(max_retries=3, delay=10, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.FULL),
     )
     def raw(context: dg.AssetExecutionContext, data_home: DataHome, config: DownloadConfig) -> dg.MaterializeResult:
-        from pipelines import download
+        from pipelines import download, pace
 
         home = data_home.open()
         with show.mistakes_explained():
@@ -69,6 +77,8 @@ def source_assets(source: Source) -> list[dg.AssetsDefinition]:
                 mirror=download.Mirror.parse(home.mirror),
                 raw_root=home.raw_root,
                 connections=config.connections,
+                progress=pace.told_now_and_then(context.log.info),
+                bring_back=config.bring_back,
             )
         return show.materialized(product, {"files": product.facts["files"], "bytes": product.facts["bytes"]})
 
@@ -94,18 +104,26 @@ def source_assets(source: Source) -> list[dg.AssetsDefinition]:
         ],
     )
     def ecgs(context: dg.AssetExecutionContext, data_home: DataHome, config: HarmonizeConfig) -> dg.MaterializeResult:
-        from pipelines import checks, download, gallery, harmonize
+        from pipelines import checks, download, gallery, harmonize, pace
         from pipelines.quality import QualityLimits
 
-        workspace = data_home.open().workspace()
+        home = data_home.open()
+        workspace = home.workspace()
         with show.mistakes_explained():
             product = harmonize.materialize_ecgs(
                 workspace,
                 source,
                 context.partition_key,
-                limits=QualityLimits(**config.model_dump()),
+                limits=QualityLimits(**config.model_dump(exclude={"keep_raw"})),
             )
-            _, files = download.raw_files(workspace.require(f"raw/{source.name}/{context.partition_key}"))
+            _, files = download.recorded(workspace.require(f"raw/{source.name}/{context.partition_key}"))
+        found = {
+            COUNTS_ADD_UP: checks.counts_add_up(product, checks.records_listed(files)),
+            SHARD_IS_WHOLE: checks.shard_is_whole(product),
+        }
+        if not config.keep_raw and all(finding.holds for finding in found.values()):
+            freed = download.let_go(workspace, source, context.partition_key, raw_root=home.raw_root)
+            context.log.info(f"raw files let go: {pace.in_bytes(freed)}")
         facts = product.facts
         return show.materialized(
             product,
@@ -115,10 +133,7 @@ def source_assets(source: Source) -> list[dg.AssetsDefinition]:
                 "dropped": show.counts(facts["dropped"], "reason", "records", "Nothing was dropped."),
                 **show.pictures(ECGs=gallery.sampled_ecgs(product), quality=gallery.quality_histograms(product)),
             },
-            [
-                show.checked(COUNTS_ADD_UP, checks.counts_add_up(product, checks.records_listed(files))),
-                show.checked(SHARD_IS_WHOLE, checks.shard_is_whole(product)),
-            ],
+            [show.checked(name, finding) for name, finding in found.items()],
         )
 
     return [raw, ecgs]
