@@ -63,8 +63,8 @@ def first_copies(signatures_NB: NDArray[np.uint8]) -> NDArray[np.int64]:
     """(N, 128) -> (N,): the first record of each record's group; its own number where it is alone or the first.
 
     Records are in one group where a chain of pairs leads from one to the other that differ in at most SAME_BITS.
-    Candidates are those that agree in a band. Time grows with the pairs that the bands bring together (of ECGs one in 30,000,
-    16 million for 180,000 records), and with the square of the near, not exact, copies that one ECG has.
+    Candidates are those that agree in a band. Time grows with their number (of pairs of ECGs one in 1,000: 17 million
+    of 180,000 records), and with the square of the near, not exact, copies that one ECG has.
     """
     _, first, inverse = np.unique(
         np.ascontiguousarray(signatures_NB).view(f"V{BYTES}").ravel(), return_index=True, return_inverse=True
