@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipelines import versions
+from pipelines.records import absent_leads
 from pipelines.signature import BYTES, first_copies
 from pipelines.stage import Product, Workspace, digest_of, write_atomically
 from pipelines.store import RECORDS_FILE, open_shard, read_rows, signatures_of, write_table
@@ -46,7 +47,7 @@ EXCLUSIONS = pa.schema(
     [pa.field(name, pa.string(), nullable=False) for name in ("shard", "source", "record_id", "reason", "detail")]
 )
 
-_COLUMNS = ("row", "source", "record_id", "patient_id", "content_hash")
+_COLUMNS = ("row", "source", "record_id", "patient_id", "content_hash", "notes")
 
 
 class Exclusion(StrEnum):
@@ -57,6 +58,7 @@ class Exclusion(StrEnum):
     EVALUATION_RECORD = "evaluation record"
     EVALUATION_COPY = "copy of an evaluation record"
     EVALUATION_PATIENT = "evaluation patient"
+    LEADS_ABSENT = "leads not recorded"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +86,7 @@ class _Row:
     record_id: str
     patient_id: str | None
     content_hash: str
+    notes: tuple[str, ...] = ()
 
     @property
     def person(self) -> _Person:
@@ -172,6 +175,7 @@ def select(
     copy_of: for each of held_out and then of rows, the number of the first that is the same recording, as
     `pipelines.signature.first_copies` gives it. Records are equal where the harmonized bytes are, and nearly so where
     the first copy is one. A patient with an ECG that is evaluated on is an evaluated patient, in whatever source.
+    Only ECGs with all eight leads stay.
     """
     copies = copy_of[len(held_out) :]
     held_hashes = {row.content_hash: row for row in held_out}
@@ -191,6 +195,9 @@ def select(
         elif row.person in patients or copy in groups:
             reason = Exclusion.EVALUATION_PATIENT
             detail = f"{row.person[1]} {row.person[2]} has an ECG of a patient who is evaluated on"
+        elif absent := absent_leads(row.notes):
+            # The network has no mask for a lead: it would learn the zeros as an ECG.
+            reason, detail = Exclusion.LEADS_ABSENT, ", ".join(absent)
         elif row.content_hash in first:
             reason, detail = Exclusion.DUPLICATE, _same("", first[row.content_hash])
         elif copy in first_near:

@@ -16,11 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecg_model.signal import (
+    LEADS,
     RATE_MAX,
     RATE_MIN,
     SECONDS,
     LeadMissing,
     LeadRepeated,
+    canonical_lead,
     lead_rows,
     prepare,
     window_reach,
@@ -29,13 +31,14 @@ from ecg_model.signal import (
 from pipelines import versions
 from pipelines.download import raw_files
 from pipelines.quality import Figures, QualityLimits, figures, missing_share, verdict
-from pipelines.records import Drop, DropReason, Record, RecordError
+from pipelines.records import Drop, DropReason, Record, RecordError, absent_note
 from pipelines.signature import signatures
-from pipelines.sources.base import Source
+from pipelines.sources.base import Readable
 from pipelines.stage import Product, Workspace
 from pipelines.store import ShardWriter
 
 BATCH = 64
+SHORTEST = 5.0
 
 Progress = Callable[[int], None]
 _Batch = list[Record | Drop]
@@ -54,8 +57,29 @@ class Counts:
         return {**asdict(self), "hours": round(self.kept * SECONDS / 3600, 4)}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Incomplete:
+    """What becomes of records that lack time or leads. The defaults drop them: what is there was all recorded.
+
+    repeat_from: seconds. A record that lasts at least this long, and less than the window, is repeated until it fills
+    the window; 10 repeats none.
+    mark_leads: whether a record that lacks some, but not all, of the eight leads is kept, with zeros in their place.
+    Both are said in the record's notes.
+    """
+
+    repeat_from: float = SECONDS
+    mark_leads: bool = False
+
+    def __post_init__(self) -> None:
+        if not SHORTEST <= self.repeat_from <= SECONDS:
+            raise ValueError(f"repeat_from {self.repeat_from}: use seconds, from {SHORTEST:g} to {SECONDS} (none)")
+
+
+COMPLETE = Incomplete()
+
+
 @dataclass(frozen=True)
-class _Kept:
+class Kept:
     """A harmonized record: int16 (8, 2500) microvolt and its row of the table."""
 
     signal_LT: NDArray[np.int16]
@@ -68,6 +92,7 @@ def harmonize(
     *,
     source: str,
     limits: QualityLimits,
+    incomplete: Incomplete = COMPLETE,
     progress: Progress | None = None,
 ) -> Counts:
     """Write what the reader yields into the directory `out` as pipelines.store lays it out.
@@ -82,7 +107,7 @@ def harmonize(
     rates: Counter[str] = Counter()
     writer = ShardWriter(out)
     for batch in _batches(_once(records)):
-        for result in _harmonized(batch, source=source, limits=limits):
+        for result in _harmonized(batch, source=source, limits=limits, incomplete=incomplete):
             if isinstance(result, Drop):
                 dropped[result.reason] += 1
                 writer.drop(result, source)
@@ -107,12 +132,21 @@ def harmonize(
     )
 
 
+def judge(
+    records: Iterable[Record | Drop], *, source: str, limits: QualityLimits, incomplete: Incomplete = COMPLETE
+) -> Iterator[Kept | Drop]:
+    """What `harmonize` would write of each item, in order, without writing it."""
+    for batch in _batches(_once(records)):
+        yield from _harmonized(batch, source=source, limits=limits, incomplete=incomplete)
+
+
 def materialize_ecgs(
     workspace: Workspace,
-    source: Source,
+    source: Readable,
     partition: str,
     *,
     limits: QualityLimits,
+    incomplete: Incomplete = COMPLETE,
     progress: Progress | None = None,
 ) -> Product:
     """Harmonize one downloaded partition: the product `ecgs/<source>/<partition>` from `raw/<source>/<partition>`.
@@ -126,11 +160,22 @@ def materialize_ecgs(
     def make(out: Path) -> dict[str, Any]:
         root, files = raw_files(raw)
         counts = harmonize(
-            source.read(root, partition, files), out, source=source.name, limits=limits, progress=progress
+            source.read(root, partition, files),
+            out,
+            source=source.name,
+            limits=limits,
+            incomplete=incomplete,
+            progress=progress,
         )
         return {**counts.facts(), "role": source.role.value}
 
-    config = {"source": name, "version": source.version, "role": source.role.value, "limits": asdict(limits)}
+    config = {
+        "source": name,
+        "version": source.version,
+        "role": source.role.value,
+        "limits": asdict(limits),
+        "incomplete": asdict(incomplete),
+    }
     return workspace.build(
         f"ecgs/{name}", version=versions.ECGS, config=config, inputs={raw.name: raw.digest}, make=make
     )
@@ -155,24 +200,26 @@ def _batches(items: Iterator[Record | Drop]) -> Iterator[_Batch]:
         yield batch
 
 
-def _harmonized(batch: _Batch, *, source: str, limits: QualityLimits) -> list[_Kept | Drop]:
+def _harmonized(batch: _Batch, *, source: str, limits: QualityLimits, incomplete: Incomplete) -> list[Kept | Drop]:
     """One result an item, in order. Records of one form (leads, rate, samples) go through the filters together."""
-    results: list[_Kept | Drop | None] = [None] * len(batch)
+    results: list[Kept | Drop | None] = [None] * len(batch)
     forms: dict[tuple[tuple[str, ...], float, int], list[tuple[int, Record, NDArray[np.float32]]]] = {}
     for at, item in enumerate(batch):
         if isinstance(item, Drop):
             results[at] = item
             continue
         try:
-            window_LT = _window(item)
+            window_LT = _window(item, incomplete)
         except RecordError as error:
             results[at] = error.drop(item.record_id)
             continue
         forms.setdefault((item.leads, item.rate, window_LT.shape[-1]), []).append((at, item, window_LT))
     for (leads, rate, _), members in forms.items():
         raw_NLT = np.stack([window_LT for _, _, window_LT in members])
-        x_NLT = prepare(raw_NLT, leads=leads, rate=rate)
-        found = figures(raw_NLT[..., : window_samples(rate)], x_NLT, leads=leads, rate=rate, limits=limits)
+        absent = _absent(leads)
+        x_NLT = prepare(_zeros_below(raw_NLT, len(absent)), leads=(*leads, *absent), rate=rate)
+        given_NLT = x_NLT[:, [lead not in absent for lead in LEADS]] if absent else x_NLT
+        found = figures(raw_NLT[..., : window_samples(rate)], given_NLT, leads=leads, rate=rate, limits=limits)
         kept: list[tuple[int, Record, int]] = []
         for row, (at, record, _) in enumerate(members):
             judged = verdict(found, row, limits)
@@ -182,29 +229,31 @@ def _harmonized(batch: _Batch, *, source: str, limits: QualityLimits) -> list[_K
             kept.append((at, record, row))
         signal_NLT = np.rint(x_NLT[[row for _, _, row in kept]] * 1000).astype("<i2")
         for (at, record, row), signal_LT, signature_B in zip(kept, signal_NLT, signatures(signal_NLT), strict=True):
-            results[at] = _Kept(signal_LT, _row(record, source, signal_LT, signature_B, found, row))
+            results[at] = Kept(signal_LT, _row(record, source, signal_LT, signature_B, found, row))
     assert all(result is not None for result in results)
     return [result for result in results if result is not None]
 
 
-def _window(record: Record) -> NDArray[np.float32]:
+def _window(record: Record, incomplete: Incomplete) -> NDArray[np.float32]:
     """The part of a record that `prepare` looks at, contiguous; RecordError where it cannot be used."""
     x_LT = record.signal_LT
     if x_LT.ndim != 2 or x_LT.shape[0] != len(record.leads):
         raise RecordError(
             DropReason.UNREADABLE_SIGNAL, f"signal of shape {x_LT.shape} does not fit {len(record.leads)} lead names"
         )
-    _check_leads(record.leads)
+    _check_leads(record.leads, incomplete.mark_leads)
     if not RATE_MIN <= record.rate <= RATE_MAX:
         raise RecordError(
             DropReason.UNREADABLE_HEADER, f"rate {record.rate} Hz: {RATE_MIN:g} to {RATE_MAX:g} can be resampled"
         )
     needed = window_samples(record.rate)
-    if x_LT.shape[1] < needed:
+    if x_LT.shape[1] < min(needed, math.ceil(incomplete.repeat_from * record.rate - 1e-6)):
         raise RecordError(
             DropReason.TOO_SHORT,
             f"{x_LT.shape[1]} samples at {record.rate:g} Hz: the window of {SECONDS} s needs {needed}",
         )
+    if x_LT.shape[1] < needed:
+        x_LT = np.tile(x_LT, -(-needed // x_LT.shape[1]))[:, :needed]
     share = missing_share(x_LT[:, :needed])
     if share > 0:
         raise RecordError(
@@ -216,10 +265,23 @@ def _window(record: Record) -> NDArray[np.float32]:
     return np.ascontiguousarray(reach_LT, np.float32)
 
 
+def _zeros_below(x_NLT: NDArray[np.float32], rows: int) -> NDArray[np.float32]:
+    return np.pad(x_NLT, ((0, 0), (0, rows), (0, 0))) if rows else x_NLT
+
+
 @lru_cache(maxsize=256)
-def _check_leads(names: tuple[str, ...]) -> None:
+def _absent(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of the eight leads that are not among `names`, which are names of leads."""
+    canonical = {canonical_lead(name) for name in names}
+    return tuple(lead for lead in LEADS if lead not in canonical)
+
+
+@lru_cache(maxsize=256)
+def _check_leads(names: tuple[str, ...], some: bool) -> None:
+    """some: one of the eight leads is enough."""
     try:
-        lead_rows(names)
+        absent = _absent(names)
+        lead_rows(names, [lead for lead in LEADS if lead not in absent] if some and len(absent) < len(LEADS) else LEADS)
     except LeadMissing as error:
         raise RecordError(DropReason.LEAD_MISSING, str(error)) from error
     except LeadRepeated as error:
@@ -247,12 +309,21 @@ def _row(
         "samples": record.signal_LT.shape[1],
         "labels": list(record.labels),
         "fold": record.fold,
-        "notes": list(record.notes),
+        "notes": [*record.notes, *_completed(record)],
         "content_hash": hashlib.sha256(signal_LT.tobytes()).hexdigest(),
         "signature": signature_B.tobytes(),
         "quality_missing_share": missing_share(record.signal_LT),
         **quality,
     }
+
+
+def _completed(record: Record) -> Iterator[str]:
+    """How a record that is kept was brought to eight leads and ten seconds, in words."""
+    samples = record.signal_LT.shape[1]
+    if samples < window_samples(record.rate):
+        yield f"repeated to fill the window: {samples / record.rate:.2f} s were recorded"
+    if absent := _absent(record.leads):
+        yield absent_note(absent)
 
 
 def _or_none(value: float) -> float | None:

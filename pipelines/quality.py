@@ -114,11 +114,16 @@ class Figures:
 def figures(
     raw_NLT: NDArray[Any], x_NLT: NDArray[Any], *, leads: Sequence[str], rate: float, limits: QualityLimits
 ) -> Figures:
-    """The figures of a batch: raw_NLT is the window as the source gives it, x_NLT the same harmonized (N, 8, 2500)."""
+    """The figures of a batch: raw_NLT is the window as the source gives it, x_NLT the same harmonized (N, 8, 2500).
+
+    Where the source lacks some of the eight leads, x_NLT holds those it has, in the order of LEADS.
+    """
     wander, mains, noise = _bands(x_NLT)
     unknown = np.full(len(x_NLT), np.nan, np.float32)
     low_NL, high_NL = raw_NLT.min(axis=-1), raw_NLT.max(axis=-1)
-    flat_NL = (high_NL - low_NL)[:, lead_rows(leads)] <= limits.flat_millivolt
+    names = [canonical_lead(name) for name in leads]
+    given = [lead for lead in LEADS if lead in names]
+    flat_NL = (high_NL - low_NL)[:, lead_rows(leads, given)] <= limits.flat_millivolt
     return Figures(
         flat_leads=flat_NL.sum(axis=1).astype(np.float32),
         saturation_share=saturation_share(raw_NLT, low_NL, high_NL),
@@ -175,7 +180,7 @@ def einthoven_residual(x_NLT: NDArray[Any], leads: Sequence[str]) -> NDArray[np.
     """(N, L, T) -> (N,): how far the derived limb leads given are from their formulas, rms in millivolt."""
     names = [canonical_lead(name) for name in leads]
     given = [lead for lead in DERIVED if lead in names]
-    if not given:
+    if not given or not {"I", "II"} <= set(names):
         return np.full(len(x_NLT), np.nan, np.float32)
     expected_NLT = derived_leads(x_NLT[:, lead_rows(leads, ("I", "II"))])
     residual_NLT = x_NLT[:, lead_rows(leads, given)] - expected_NLT[:, [DERIVED.index(lead) for lead in given]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
@@ -35,6 +36,7 @@ class DropReason(StrEnum):
     HEART_RATE = "implausible heart rate"
     NOT_LISTED = "not in the source's table"
     DUPLICATE_ID = "record id twice"
+    UNKNOWN_FORMAT = "unknown format"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +59,19 @@ class Record:
     labels: tuple[str, ...] = ()
     fold: int | None = None
     notes: tuple[str, ...] = ()
+
+
+_ABSENT = "leads not recorded: "
+
+
+def absent_note(leads: Sequence[str]) -> str:
+    """The note of a harmonized record that holds zeros where `leads` would be, since they were not recorded."""
+    return _ABSENT + ", ".join(leads)
+
+
+def absent_leads(notes: Iterable[str]) -> tuple[str, ...]:
+    """The leads that a harmonized record's notes say were not recorded; none where it is complete."""
+    return next((tuple(note.removeprefix(_ABSENT).split(", ")) for note in notes if note.startswith(_ABSENT)), ())
 
 
 @dataclass(frozen=True)

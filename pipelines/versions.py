@@ -5,7 +5,7 @@ Raise a number where the same inputs and settings give other bytes; nothing else
 
 RAW = "1"
 ECGS = "2"
-CORPUS = "2"
+CORPUS = "3"
 ENCODER = "1"
 REFERENCE = "1"
 FEATURES = "1"

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pipelines.records import Drop, Record
 
@@ -65,6 +65,19 @@ def addresses(path: str) -> tuple[str, ...]:
 
 # Fetches the bytes of a small listing file by its `wget -r` path; raises FileNotFoundError where it is not.
 Fetch = Callable[[str], bytes]
+
+
+class Readable(Protocol):
+    """What harmonization asks of where records come from: a public data set, or what was dropped."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+    @property
+    def role(self) -> Role: ...
+    @property
+    def read(self) -> Callable[[Path, str, Sequence[RemoteFile]], Iterator[Record | Drop]]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
