@@ -20,8 +20,8 @@ from pipelines.pieces import InPieces, Pieces
 from pipelines.sources.base import RemoteFile
 from pipelines.transfer import Retries, Transfer, checksum_of, size_of
 
-# Of a file of twice that or more, whose size is listed, pieces of 32 MiB come over all connections.
-PIECE = 32 << 20
+# A file of twice that or more, whose size is listed, comes in pieces over all connections.
+PIECE = 8 << 20
 # No room left, on the disk, in the quota or below the limit for one file.
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 

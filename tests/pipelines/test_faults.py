@@ -25,7 +25,7 @@ from pipelines.sources.simulated import MirrorSizes, write_mirror
 from pipelines.stage import Workspace
 from pipelines.transfer import Retries
 
-PIECE = 50_000  # so that the small archive here comes in pieces, as a part of CODE-15% of 2.6 GB does
+PIECE = 50_000  # so that the small archive here comes in pieces, as a part of CODE-15% does
 QUICK = Retries(attempts=3, first=0.001, longest=0.002)
 
 DOWNLOAD = f"""
