@@ -16,9 +16,19 @@ WENT_WELL = "loss_finite_and_falling_and_not_collapsed"
 class PretrainSettings(dg.Config):
     recipe: str = Field(default="demo", description="demo, small, paper_block or paper_random.")
     changes: dict[str, Any] = Field(
-        default={}, description='Fields of the recipe to change, such as {"epochs": 3, "model.encoder.dim": 96}.'
+        default={}, description='Fields of the recipe to change, such as {"epochs": 3, "jepa.encoder.dim": 96}.'
+    )
+    warm_start: str = Field(
+        default="",
+        description="A registered encoder to start from, such as models:/ecg-encoder@champion. Empty: random weights.",
     )
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N.")
+    processes: int = Field(
+        default=1, description="Processes that share each batch, on this machine; on GPUs one for each."
+    )
+    accumulate: int = Field(
+        default=1, description="Parts that a batch is computed in, one after another, to take less memory."
+    )
 
 
 @dg.asset(
@@ -47,14 +57,18 @@ def encoder(
     from pipelines import checks, gallery
     from pipelines.pretrain.product import materialize_encoder
     from pipelines.pretrain.recipes import recipe_named
+    from pipelines.promotion import warm_start
 
     home = data_home.open()
-    with show.mistakes_explained():
+    with show.mistakes_explained(), warm_start(config.warm_start, data_home.tracking()) as (changes, start):
         product = materialize_encoder(
             home.workspace(),
-            recipe_named(config.recipe, config.changes),
+            recipe_named(config.recipe, {**config.changes, **changes}),
             lambda command: pipes.run(command=command, context=context),
             device=config.device,
+            processes=config.processes,
+            accumulate=config.accumulate,
+            warm_start=start,
             track=home.tracking_uri,
             artifact_root=home.artifact_root,
         )

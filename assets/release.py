@@ -11,11 +11,9 @@ from assets.pretrain import encoder
 from assets.reference import reference_encoder
 from assets.resources import DataHome
 from pipelines import versions
-from pipelines.home import Home
 
 if TYPE_CHECKING:
     from pipelines.release import Release
-    from pipelines.tracking import Tracking
 
 PASSED = "gate"
 
@@ -33,12 +31,6 @@ class GateSettings(ReleaseSettings):
         lt=1,
         description="How far below the champion's validation score a challenger's may lie and still pass.",
     )
-
-
-def _store(home: Home) -> "Tracking":
-    from pipelines.tracking import Tracking
-
-    return Tracking(uri=home.tracking_uri, artifact_root=home.artifact_root)
 
 
 def _released(release: "Release") -> dg.MaterializeResult:
@@ -71,7 +63,7 @@ def released_encoder(
 
     home = data_home.open()
     with show.mistakes_explained():
-        release = release_current(home.workspace(), _store(home), gate_task=config.gate_task)
+        release = release_current(home.workspace(), data_home.tracking(), gate_task=config.gate_task)
     return _released(release)
 
 
@@ -91,7 +83,7 @@ def champion(context: dg.AssetExecutionContext, data_home: DataHome, config: Gat
     from pipelines.release import CHAMPION, GateConfig, find_alias
 
     home = data_home.open()
-    tracking = _store(home)
+    tracking = data_home.tracking()
     with show.mistakes_explained():
         gate = GateConfig(margin=config.margin)
         release = release_current(home.workspace(), tracking, gate_task=config.gate_task)
@@ -135,5 +127,5 @@ def released_reference(
 
     home = data_home.open()
     with show.mistakes_explained():
-        release = release_reference(home.workspace(), _store(home), gate_task=config.gate_task)
+        release = release_reference(home.workspace(), data_home.tracking(), gate_task=config.gate_task)
     return _released(release)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import dagster as dg
 from pydantic import Field
 
 from pipelines.home import Home
+
+if TYPE_CHECKING:
+    from pipelines.tracking import Tracking
 
 
 class DataHome(dg.ConfigurableResource):
@@ -22,3 +27,10 @@ class DataHome(dg.ConfigurableResource):
         default = Home.default()
         root = self.root or default.root
         return Home(root, self.mirror) if self.mirror else (Home(root) if self.root else default)
+
+    def tracking(self) -> Tracking:
+        """The MLflow store of the data home."""
+        from pipelines.tracking import Tracking
+
+        home = self.open()
+        return Tracking(uri=home.tracking_uri, artifact_root=home.artifact_root)

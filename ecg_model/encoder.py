@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ecg_model import attention
 from ecg_model.blocks import Block, initialise, positions_2d
 from ecg_model.config import EncoderConfig, from_dict, to_dict
-from ecg_model.signal import DERIVED, LEADS
+from ecg_model.leads import DERIVED, LEADS
 
 FORMAT = "ecg-foundry encoder 1"
 

@@ -16,9 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import kaiser_beta
 
-LEADS_12 = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
-LEADS = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
-DERIVED = ("III", "aVR", "aVL", "aVF")
+from ecg_model.leads import LEADS, LEADS_12
+
 RATE = 250
 SECONDS = 10
 SAMPLES = RATE * SECONDS

@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 DONE = "done.json"
 ASIDE = "aside"
+_TEMPORARY = ".tmp"
 _PRODUCT = re.compile(r"[a-z0-9][a-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)*")
 
 
@@ -75,7 +76,7 @@ def digest_of_tree(root: Path) -> str:
 def write_atomically(path: Path, data: bytes) -> None:
     """Write to a temporary name beside `path`, flush to the disk, then rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}{_TEMPORARY}")
     try:
         with temporary.open("wb") as stream:
             stream.write(data)
@@ -142,6 +143,8 @@ class Workspace:
             if not resumable:
                 shutil.rmtree(work, ignore_errors=True)
             work.mkdir(exist_ok=True)
+            for left in work.rglob(f".*{_TEMPORARY}"):  # of a killed `write_atomically`: no part of the product
+                left.unlink()
             began = time.monotonic()
             try:
                 facts = make(work)

@@ -153,13 +153,17 @@ class Shard:
         """int16 (N, 8, 2500), microvolt: all records, read in parallel."""
         return read_rows([(self.folder, np.arange(len(self)))])
 
-    def spans(self) -> list[tuple[int, int]]:
-        """The rows of each file of the array, (first, one past the last): the unit to read in parallel."""
-        return [(first, min(first + SHARD, len(self))) for first in range(0, len(self), SHARD)]
+    def spans(self, unit: int = SHARD) -> list[tuple[int, int]]:
+        """The rows of each unit of the array, (first, one past the last), to be read in parallel: a file, or a chunk."""
+        return [(first, min(first + unit, len(self))) for first in range(0, len(self), unit)]
 
     def read(self, first: int, end: int) -> NDArray[np.int16]:
-        """int16 (end - first, 8, 2500), microvolt: the rows from `first` to before `end`."""
-        return np.asarray(self._signal[first:end])
+        """int16 (end - first, 8, 2500), microvolt: the rows from `first` to before `end`, which lie in one file."""
+        found = np.asarray(self._signal[first:end])
+        if not (self.folder / SIGNALS / "signal" / "c" / str(first // SHARD) / "0" / "0").is_file():
+            # Zarr reads a file that is not there as zeros.
+            raise ValueError(f"{self.folder}: the signals of rows {first} to {end} have gone: harmonize it again")
+        return found
 
     def records(self) -> pa.Table:
         return pq.read_table(self.folder / RECORDS_FILE, schema=RECORDS)
@@ -196,11 +200,11 @@ def signatures_of(records: pa.Table) -> NDArray[np.uint8]:
     return np.frombuffer(joined, np.uint8).reshape(-1, SIGNATURE_BYTES)
 
 
-def read_rows(requests: Sequence[tuple[Path, NDArray[np.integer[Any]]]]) -> NDArray[np.int16]:
+def read_rows(requests: Sequence[tuple[Path, NDArray[np.integer[Any]]]], unit: int = SHARD) -> NDArray[np.int16]:
     """int16 (N, 8, 2500): the given rows (ascending) of several shards, one after another, in one array.
 
-    Files of the arrays are read whole, in parallel, and only their wanted rows are kept: beyond the result, memory is
-    one file a thread.
+    Units of the arrays are read whole, in parallel, and only their wanted rows are kept: beyond the result, memory is
+    one unit a thread. unit: SHARD, a file, where most rows are wanted; CHUNK where few of a file are.
     """
     total = sum(len(rows) for _, rows in requests)
     out_NLT = np.empty((total, len(LEADS), SAMPLES), np.int16)
@@ -210,7 +214,7 @@ def read_rows(requests: Sequence[tuple[Path, NDArray[np.integer[Any]]]]) -> NDAr
         shard = open_shard(folder)
         if len(rows) and not (np.all(np.diff(rows) > 0) and rows[0] >= 0 and rows[-1] < len(shard)):
             raise ValueError(f"{folder}: rows must be ascending and below {len(shard)}; build the corpus again")
-        for first, end in shard.spans():
+        for first, end in shard.spans(unit):
             wanted = rows[np.searchsorted(rows, first) : np.searchsorted(rows, end)]
             if len(wanted):
                 tasks.append((shard, (first, end), wanted, offset))

@@ -6,7 +6,7 @@ Raise a number where the same inputs and settings give other bytes; nothing else
 RAW = "1"
 ECGS = "2"
 CORPUS = "3"
-ENCODER = "1"
+ENCODER = "2"
 REFERENCE = "1"
 FEATURES = "1"
 PROBE = "1"

@@ -1,9 +1,11 @@
 """Pretraining as a program.
 
     python -m pipelines.pretrain --workspace DIR --corpus DIR --recipe demo --out DIR
+    python -m torch.distributed.run --standalone --nproc-per-node 2 -m pipelines.pretrain ...
 
 Needs torch, numpy, zarr and pyarrow. It goes on from the newest checkpoint in --out; the same command that was killed
-is the command that goes on. Under Dagster Pipes it reports to the asset that started it.
+is the command that goes on. Several processes share each batch out and compute what one computes. Under Dagster Pipes
+it reports to the asset that started it.
 """
 
 from __future__ import annotations
@@ -24,8 +26,12 @@ from typing import Any
 import torch
 
 from pipelines.pretrain.data import load_corpus
+from pipelines.pretrain.distributed import World, joined, local_rank, torchrun_started_this
+from pipelines.pretrain.journal import METRICS_FILE, NonFinite, OnLog
+from pipelines.pretrain.online_probe import OnlineProbe
 from pipelines.pretrain.recipes import RECIPES, Recipe, recipe_named
-from pipelines.pretrain.train import ENCODER_FILE, METRICS_FILE, Figures, NonFinite, RunConfig, Stopped, train
+from pipelines.pretrain.state import Figures
+from pipelines.pretrain.train import ENCODER_FILE, RunConfig, Stopped, train
 
 log = logging.getLogger("pipelines.pretrain")
 
@@ -36,28 +42,45 @@ LINE_SECONDS = 10.0
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0: done. 1: refused or diverged, with the reason. 128 + signal: stopped, with a checkpoint."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr, force=True)
+    speaks = not torchrun_started_this() or int(os.environ["RANK"]) == 0
+    level = logging.INFO if speaks else logging.ERROR + 1  # the others would say the same
+    logging.basicConfig(format="%(message)s", level=level, stream=sys.stderr, force=True)
     stop = _stop_on_signals()
     with ExitStack() as stack:
-        report = stack.enter_context(_dagster_pipes()) if PIPES in os.environ else None
+        report = stack.enter_context(_dagster_pipes()) if speaks and PIPES in os.environ else None
         try:
             recipe = _recipe(options)
             run = RunConfig(
                 out=options.out,
                 device=_device(options.device),
                 compile=options.compile,
+                accumulate=options.accumulate,
+                warm_start=options.warm_start,
                 **options.checkpoint_every,
             )
-            corpus = load_corpus(options.workspace, options.corpus, run.device)
+            world = stack.enter_context(joined(run.device))
+            if run.device.type == "cpu" and world.local_size > 1:
+                torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // world.local_size))
+            corpus = load_corpus(options.workspace, options.corpus, run.device, memory_budget=_budget(options, world))
+            records = len(corpus.train)
             log.info(
                 "%s: %d steps of %d ECGs out of %d, on %s with %s",
-                *(recipe.name, recipe.total_steps(len(corpus.train_NLT)), recipe.batch, len(corpus.train_NLT)),
-                *(run.device.type, recipe.precision),
+                *(recipe.name, recipe.total_steps(records), recipe.batch, records),
+                *(run.device.type if world.size == 1 else f"{world.size} x {run.device.type}", recipe.precision),
             )
-            if options.track:
+            probe = None
+            if speaks and recipe.probe_epochs is not None:
+                probe = OnlineProbe.load(options.workspace, options.corpus, run.device)
+            if speaks and options.track:
                 stack.enter_context(_mirror(options, recipe, corpus.digest))
             with _progress_line() as on_log:
-                summary = train(recipe, corpus, run, on_log=on_log, asked_to_stop=lambda: bool(stop))
+                summary = train(
+                    *(recipe, corpus, run),
+                    world=world,
+                    probe=probe,
+                    on_log=on_log,
+                    asked_to_stop=lambda: bool(stop),
+                )
         except (ValueError, NonFinite) as error:
             log.error("pretraining: %s", error)
             if report is not None:
@@ -66,10 +89,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except Stopped as stopped:
             log.warning("%s", stopped)
             return 128 + stop[0]
-        log.info("%s", _final_words(summary))
+        if speaks:
+            log.info("%s", _final_words(summary))
         if report is not None:
             report(summary)
-    print(options.out / ENCODER_FILE)
+    if speaks:
+        print(options.out / ENCODER_FILE)
     return 0
 
 
@@ -106,6 +131,23 @@ def _parser() -> argparse.ArgumentParser:
         default=_interval("10m"),
         metavar="N|Nm",
         help="steps (500) or minutes (10m) between checkpoints (default: 10m)",
+    )
+    parser.add_argument(
+        "--accumulate",
+        type=int,
+        default=1,
+        metavar="N",
+        help="compute each batch in N parts, one after another, to take less memory (default: 1)",
+    )
+    parser.add_argument(
+        "--memory-budget",
+        type=float,
+        metavar="GB",
+        help="memory for the ECGs on this machine; a corpus that takes more is read as it is needed (default: what is "
+        "free, with a margin)",
+    )
+    parser.add_argument(
+        "--warm-start", type=Path, metavar="FILE", help="the encoder whose sha256 is the recipe's warm_start"
     )
     parser.add_argument(
         "--compile", action="store_true", help="torch.compile: minutes at the start, for runs that take hours"
@@ -159,10 +201,23 @@ def _device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if re.fullmatch(r"cpu|cuda(:\d+)?", name) is None:
         raise ValueError(f"--device {name!r}: use auto, cpu, cuda or cuda:N")
+    if name == "cuda" and torchrun_started_this():
+        name = f"cuda:{local_rank()}"
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"--device {name!r}: torch sees {torch.cuda.device_count()} GPUs here; use another, or cpu")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     return device
+
+
+def _budget(options: argparse.Namespace, world: World) -> int | None:
+    """Bytes for the ECGs in this process."""
+    if options.memory_budget is None:
+        return None
+    if not options.memory_budget > 0:
+        raise ValueError(f"--memory-budget {options.memory_budget}: give a positive number of GB")
+    return int(options.memory_budget * 1e9) // world.local_size
 
 
 def _stop_on_signals() -> list[int]:
@@ -179,7 +234,7 @@ def _stop_on_signals() -> list[int]:
 
 
 @contextmanager
-def _progress_line() -> Iterator[Callable[[Figures, int], None]]:
+def _progress_line() -> Iterator[OnLog]:
     """A line on stderr: rewritten in place on a terminal, else a new one every LINE_SECONDS and at both ends."""
     terminal, began, last = sys.stderr.isatty(), time.monotonic(), float("-inf")
     first_step = 0
@@ -199,24 +254,28 @@ def _progress_line() -> Iterator[Callable[[Figures, int], None]]:
             log.info("%s", text)
 
     yield show
-    if terminal:
+    if terminal and first_step:
         print(file=sys.stderr)
 
 
 def _line(line: Figures, total: int, left: float) -> str:
+    probe = f"  probe {line['probe_auc']:.3f}" if "probe_auc" in line else ""
     return (
         f"step {int(line['step'])}/{total}  loss {line['loss']:.4f}  validation {line['validation_loss']:.4f}  "
-        f"std {line['embedding_std']:.3f}  rank {line['effective_rank']:.1f}  "
+        f"std {line['embedding_std']:.3f}  rank {line['effective_rank']:.1f}{probe}  "
         f"{line['samples_per_second']:.0f} ECG/s  {int(left) // 60}:{int(left) % 60:02d} left"
     )
 
 
 def _final_words(summary: dict[str, Any]) -> str:
     first, final = summary["first"], summary["last"]
+    best = summary["best"]
+    probed = "" if best is None else f"; probe at its best {best['probe_auc']:.3f} after step {best['step']}"
     return (
         f"done: {summary['steps']} steps; validation loss {first['validation_loss']:.4f} -> "
         f"{final['validation_loss']:.4f}, std over records {first['embedding_std']:.3f} -> "
-        f"{final['embedding_std']:.3f}, effective rank {first['effective_rank']:.1f} -> {final['effective_rank']:.1f}"
+        f"{final['embedding_std']:.3f}, effective rank {first['effective_rank']:.1f} -> "
+        f"{final['effective_rank']:.1f}{probed}"
     )
 
 

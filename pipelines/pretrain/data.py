@@ -1,17 +1,22 @@
-"""The corpus in memory, and which of its ECGs each step sees: a pure function of the seed, the step and its size.
+"""The corpus' ECGs on their way into the network: held in memory, or read as they are needed.
 
-The order is one endless sequence, epoch after epoch, each a permutation of its own; step s takes its records
-s * batch .. (s + 1) * batch. So every record is seen once an epoch, batches are always full, and a run can go on from
-any step without having gone through those before.
+Both ways give the same batches in the same order (`order`); which one it is, is a question of memory alone.
+
+Shapes: N records, B records of a batch, L leads, T samples.
 """
 
 from __future__ import annotations
 
-import functools
 import json
+import logging
+import os
+import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, Self
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -20,62 +25,230 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipelines.corpus import load_signals
+from pipelines.pretrain.order import Order, Window
+from pipelines.store import CHUNK, LEADS, SAMPLES, read_rows
+
+log = logging.getLogger(__name__)
 
 MILLIVOLT = 1e-3  # of the store's microvolt
+BYTES = 2 * len(LEADS) * SAMPLES  # of an ECG
+MEMORY_SHARE = 0.5  # of what is free
 
-_ORDER = 1  # separates this use of (seed, number) from others, such as the masks'
+
+class Feed(ABC):
+    """The batches of a run, one after another; a context manager. waited_seconds: how long `next` took in all, which
+    the host did not spend on steps."""
+
+    waited_seconds = 0.0
+
+    def next(self) -> Tensor:
+        """float32 (B, L, T), millivolt, on the device: this process's share of the next step's batch."""
+        began = time.perf_counter()
+        x_BLT = self._next()
+        self.waited_seconds += time.perf_counter() - began
+        return x_BLT
+
+    @abstractmethod
+    def _next(self) -> Tensor: ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:  # noqa: B027  (most feeds have nothing to end)
+        """End what reads ahead."""
+
+
+class Signals(Protocol):
+    """The ECGs of a split, wherever they are."""
+
+    def __len__(self) -> int: ...
+
+    def feed(self, order: Order, *, device: torch.device, first_step: int, rank: int, world: int) -> Feed: ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """Signals as int16 (N, 8, 2500) in microvolt; names: `source/record` of each training ECG; digest: of the index."""
+    """train: the ECGs to train on; validation_NLT: int16 (N, 8, 2500), microvolt; names: `source/record` of each
+    training ECG; chunk_N: the chunk of the store that each lies in; digest: of the index."""
 
-    train_NLT: Tensor
+    train: Signals
     validation_NLT: Tensor
     names: Sequence[str]
+    chunk_N: NDArray[np.int64]
     digest: str
 
     def __post_init__(self) -> None:
-        if len(self.names) != len(self.train_NLT):
-            raise ValueError(f"names has {len(self.names)} entries for {len(self.train_NLT)} ECGs: give one for each")
+        for name in ("names", "chunk_N"):
+            if len(getattr(self, name)) != len(self.train):
+                raise ValueError(
+                    f"{name} has {len(getattr(self, name))} entries for {len(self.train)} ECGs: give one for each"
+                )
+
+    def feed(self, order: Order, *, device: torch.device, first_step: int, rank: int = 0, world: int = 1) -> Feed:
+        """The batches from `first_step` on; of each, every `world`-th record from `rank` on."""
+        return self.train.feed(order, device=device, first_step=first_step, rank=rank, world=world)
 
 
-def load_corpus(workspace_root: Path, corpus_dir: Path, device: torch.device) -> Corpus:
-    """Read a corpus product; its signals go to the GPU where they fit into half of its free memory.
+def load_corpus(
+    workspace_root: Path, corpus_dir: Path, device: torch.device, *, memory_budget: int | None = None
+) -> Corpus:
+    """Open a corpus product. Its training ECGs go to the GPU where they fit into half of its free memory, else into
+    memory where they fit into the budget (bytes; None: half of what is free), else they are read as they are needed.
 
     Raises ValueError where the directory holds no corpus, and for a corpus without ECGs in one of the splits.
     """
     description = corpus_dir / "corpus.json"
     if not description.is_file():
         raise ValueError(f"{corpus_dir} holds no corpus ({description.name}): build the corpus first")
+    about = json.loads(description.read_text())
     index = pq.read_table(
-        corpus_dir / "index.parquet", columns=["source", "record_id"], filters=[("split", "==", "train")]
+        corpus_dir / "index.parquet",
+        columns=["shard", "row", "source", "record_id"],
+        filters=[("split", "==", "train")],
     )
-    names = [f"{source}/{record}" for source, record in zip(*(c.to_pylist() for c in index.columns), strict=True)]
-    train_NLT = torch.from_numpy(load_signals(workspace_root, corpus_dir, "train"))
-    if device.type == "cuda" and train_NLT.nbytes < torch.cuda.mem_get_info(device)[0] / 2:
-        train_NLT = train_NLT.to(device)
+    names = [
+        f"{source}/{record}"
+        for source, record in zip(index["source"].to_pylist(), index["record_id"].to_pylist(), strict=True)
+    ]
+    folders, shard_N = np.unique(np.asarray(index["shard"].to_pylist(), dtype=str), return_inverse=True)
+    stored = Streamed(
+        folders=[workspace_root / about["shards"][str(name)]["path"] for name in folders],
+        shard_N=shard_N,
+        row_N=index["row"].to_numpy(),
+    )
+    budget = int(MEMORY_SHARE * free_memory()) if memory_budget is None else memory_budget
+    train: Signals = stored
+    if len(stored) * BYTES <= budget:
+        train_NLT = torch.from_numpy(load_signals(workspace_root, corpus_dir, "train"))
+        if device.type == "cuda" and train_NLT.nbytes < MEMORY_SHARE * torch.cuda.mem_get_info(device)[0]:
+            train_NLT = train_NLT.to(device)
+        train = Resident(train_NLT)
+    else:
+        log.info(
+            "%.1f GB of ECGs are read as they are needed: the budget for them is %.1f GB",
+            *(len(stored) * BYTES / 1e9, budget / 1e9),
+        )
     return Corpus(
-        train_NLT=train_NLT,
+        train=train,
         validation_NLT=torch.from_numpy(load_signals(workspace_root, corpus_dir, "validation")),
         names=names,
-        digest=json.loads(description.read_text())["digest"],
+        chunk_N=stored.chunk_N,
+        digest=about["digest"],
     )
 
 
-@functools.lru_cache(maxsize=2)  # a batch touches one epoch or two
-def epoch_order(seed: int, epoch: int, records: int) -> NDArray[np.int64]:
-    """int64 (records,): the permutation of an epoch. Shared, so read-only."""
-    order_N = np.random.default_rng(np.random.SeedSequence([seed, _ORDER, epoch])).permutation(records)
-    order_N.setflags(write=False)
-    return order_N
+class Resident:
+    """All ECGs in one int16 tensor (N, L, T), microvolt, in memory or on the GPU."""
+
+    def __init__(self, signal_NLT: Tensor) -> None:
+        self.signal_NLT = signal_NLT
+
+    def __len__(self) -> int:
+        return len(self.signal_NLT)
+
+    def feed(self, order: Order, *, device: torch.device, first_step: int, rank: int, world: int) -> Feed:
+        return _ResidentFeed(self.signal_NLT, order, device, first_step, slice(rank, None, world))
 
 
-def batch_rows(step: int, *, seed: int, batch: int, records: int) -> NDArray[np.int64]:
-    """int64 (batch,): the rows that a step trains on."""
-    position_B = np.arange(step * batch, (step + 1) * batch)
-    epoch_B, place_B = np.divmod(position_B, records)
-    return np.concatenate([epoch_order(seed, int(e), records)[place_B[epoch_B == e]] for e in np.unique(epoch_B)])
+class _ResidentFeed(Feed):
+    """A gather takes a millisecond of a step: no thread is worth its while."""
+
+    def __init__(self, signal_NLT: Tensor, order: Order, device: torch.device, step: int, share: slice) -> None:
+        self._signal_NLT, self._order, self._device = signal_NLT, order, device
+        self._step, self._share = step, share
+
+    def _next(self) -> Tensor:
+        rows_B = self._order.rows(self._step)[self._share]
+        self._step += 1
+        return to_millivolt(self._signal_NLT, rows_B, self._device)
+
+
+class Streamed:
+    """ECGs that stay in the store: row_N of the shard folders[shard_N]."""
+
+    def __init__(self, *, folders: Sequence[Path], shard_N: NDArray[np.integer], row_N: NDArray[np.integer]) -> None:
+        self._folders, self._shard_N, self._row_N = folders, shard_N, row_N
+        _, self.chunk_N = np.unique(np.stack([shard_N, row_N // CHUNK]), axis=1, return_inverse=True)
+
+    def __len__(self) -> int:
+        return len(self._row_N)
+
+    def read(self, rows: NDArray[np.int64]) -> NDArray[np.int16]:
+        """int16 (N, L, T), microvolt: the ECGs of these rows, ascending."""
+        shard_N = self._shard_N[rows]
+        requests = [(self._folders[int(n)], self._row_N[rows[shard_N == n]]) for n in np.unique(shard_N)]
+        return read_rows(requests, unit=CHUNK)
+
+    def feed(self, order: Order, *, device: torch.device, first_step: int, rank: int, world: int) -> Feed:
+        return _StreamedFeed(self, order, device, first_step, rank, world)
+
+
+class _StreamedFeed(Feed):
+    """Two windows of the order at most are in memory: the one in use, and the next, which a thread reads meanwhile."""
+
+    def __init__(
+        self, stored: Streamed, order: Order, device: torch.device, first_step: int, rank: int, world: int
+    ) -> None:
+        self._stored, self._order, self._device = stored, order, device
+        self._step, self._rank, self._world = first_step, rank, world
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="ecgs")
+        self._held: tuple[Window, NDArray[np.int64], Tensor] | None = None
+        self._coming: Future[tuple[Window, NDArray[np.int64], Tensor]] | None = None
+
+    def _next(self) -> Tensor:
+        batch = self._order.batch
+        position_B = np.arange(self._step * batch, (self._step + 1) * batch)[self._rank :: self._world]
+        parts = []
+        while len(position_B):
+            window, mine, signal_NLT = self._window(int(position_B[0]))
+            here = position_B[position_B < window.end]
+            rows = torch.from_numpy(np.searchsorted(mine, window.rows[here - window.start]))
+            parts.append(signal_NLT.index_select(0, rows))
+            position_B = position_B[len(here) :]
+        self._step += 1
+        return to_device(torch.cat(parts), self._device).float().mul_(MILLIVOLT)
+
+    def _window(self, position: int) -> tuple[Window, NDArray[np.int64], Tensor]:
+        """The window of a position: the one held, or the one that is coming; then the one after it is sent for."""
+        while self._held is None or position >= self._held[0].end:
+            coming = self._coming or self._pool.submit(self._read, position)
+            self._held = None  # before the next one is there: two are never three
+            self._held = coming.result()
+            self._coming = self._pool.submit(self._read, self._held[0].end)
+        return self._held
+
+    def _read(self, position: int) -> tuple[Window, NDArray[np.int64], Tensor]:
+        """The window of a position, its rows that fall to this process in ascending order, and their ECGs."""
+        window = self._order.window(position)
+        places = np.arange(window.start, window.end) % self._order.batch
+        mine = np.sort(window.rows[places % self._world == self._rank])
+        return window, mine, torch.from_numpy(self._stored.read(mine))
+
+    def close(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+
+def free_memory() -> int:
+    """Bytes that this process may still take: what the machine has free, or what its control group leaves."""
+    found = []
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():
+        values = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        found.append(int(values["MemAvailable"].split()[0]) * 1024)
+    else:
+        found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
+    for limit, used in (
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ):
+        paths = [Path("/sys/fs/cgroup") / name for name in (limit, used)]
+        if all(path.is_file() for path in paths):
+            most, taken = (path.read_text().strip() for path in paths)
+            found += [int(most) - int(taken)] if most != "max" else []
+    return max(0, min(found))
 
 
 def to_millivolt(signal_NLT: Tensor, rows_B: NDArray[np.int64], device: torch.device) -> Tensor:

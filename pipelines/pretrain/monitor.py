@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ecg_model.jepa import JEPA, split_columns
 from ecg_model.masking import masked_columns
@@ -41,11 +41,11 @@ class Monitor:
         """
         columns, masking = model.config.encoder.patches, model.config.masking
         loss, embeddings, total_LPD, square_LPD = 0.0, [], 0.0, 0.0
-        with _eval_mode(model), autocast:
+        with eval_mode(model), autocast:
             for number, first in enumerate(range(0, len(self._rows), BATCH)):
                 x_BLT = to_millivolt(self._signal_NLT, self._rows[first : first + BATCH], self._device)
-                mask_P = torch.from_numpy(masked_columns(masking, columns, seed=MASK_SEED, step=number))
-                visible_V, masked_M = split_columns(mask_P.to(self._device))
+                mask = masked_columns(masking, columns, seed=MASK_SEED, step=number, records=len(x_BLT))
+                visible_V, masked_M = split_columns(torch.from_numpy(mask).to(self._device))
                 loss = loss + model(x_BLT, visible_V, masked_M) * len(x_BLT)
                 embeddings.append(model.student.embed(x_BLT).float())
                 targets_BLPD = model.targets(x_BLT).double()
@@ -78,10 +78,11 @@ def effective_rank(x_ND: Tensor) -> float:
 
 
 @contextmanager
-def _eval_mode(model: JEPA) -> Iterator[None]:
-    training = model.training
-    model.eval()
+def eval_mode(module: nn.Module) -> Iterator[None]:
+    """The module in eval mode inside the block, afterwards in the mode it was in."""
+    training = module.training
+    module.eval()
     try:
         yield
     finally:
-        model.train(training)
+        module.train(training)

@@ -26,6 +26,7 @@ from torch import Tensor
 from ecg_model.encoder import Encoder
 from pipelines.labels import patients
 from pipelines.pretrain.data import to_millivolt
+from pipelines.pretrain.monitor import eval_mode
 from pipelines.store import open_shard, read_rows
 
 log = logging.getLogger(__name__)
@@ -118,16 +119,11 @@ class OnlineProbe:
     def _embeddings(self, encoder: Encoder, autocast: torch.autocast) -> Tensor:
         """float64 (N, D) on the CPU: so little algebra follows that its bits had better not depend on the device."""
         rows_N, device = np.arange(len(self.signal_NLT)), self.signal_NLT.device
-        training = encoder.training
-        encoder.eval()
-        try:
-            with autocast:
-                batches = [
-                    encoder.embed(to_millivolt(self.signal_NLT, rows_N[first : first + BATCH], device)).float()
-                    for first in range(0, len(rows_N), BATCH)
-                ]
-        finally:
-            encoder.train(training)
+        with eval_mode(encoder), autocast:
+            batches = [
+                encoder.embed(to_millivolt(self.signal_NLT, rows_N[first : first + BATCH], device)).float()
+                for first in range(0, len(rows_N), BATCH)
+            ]
         return torch.cat(batches).cpu().double()
 
 

@@ -6,6 +6,7 @@ Light to import: no torch. Where a run writes and how often it reports is not in
 from __future__ import annotations
 
 import json
+import math
 import re
 import types
 from collections.abc import Callable, Mapping
@@ -16,8 +17,10 @@ from ecg_model import config
 from ecg_model.config import EncoderConfig, JEPAConfig, MaskingConfig, PredictorConfig
 
 Precision = Literal["bf16", "fp32"]
+Select = Literal["last", "best"]
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +32,11 @@ class Recipe:
     ema_start, ema_end: the teacher's momentum at the first step and after the last. precision: `bf16` computes the
     networks under autocast, weights and optimizer stay float32. seed: of initial weights, order, masks and stochastic
     depth.
+
+    Off in the paper's run: clip_norm, the most that the norm of all gradients may be (arXiv 1211.5063);
+    warm_start, the sha256 of an encoder's file that student and teacher begin as. probe_epochs: epochs between two
+    online probes, None for none. select: whether the student after the last step or the one that probed best becomes
+    the encoder; the other is kept beside it.
     """
 
     name: str
@@ -44,6 +52,10 @@ class Recipe:
     ema_end: float = 1.0
     precision: Precision = "bf16"
     seed: int = 0
+    clip_norm: float | None = None
+    warm_start: str | None = None
+    probe_epochs: float | None = 5.0
+    select: Select = "last"
 
     def __post_init__(self) -> None:
         def require(holds: bool, name: str, remedy: str) -> None:
@@ -64,6 +76,18 @@ class Recipe:
         require(self.ema_start <= self.ema_end <= 1, "ema_end", f"use a share from ema_start={self.ema_start} to 1")
         require(self.precision in get_args(Precision), "precision", "use 'bf16' or 'fp32'")
         require(0 <= self.seed < 2**32, "seed", "use a number from 0 to 2^32 - 1")
+        require(self.clip_norm is None or 0 < self.clip_norm < math.inf, "clip_norm", "use a positive norm, or none")
+        require(
+            self.warm_start is None or _SHA256.fullmatch(self.warm_start) is not None,
+            "warm_start",
+            "use the sha256 of an encoder's file in 64 hexadecimal digits, or none",
+        )
+        require(
+            self.probe_epochs is None or 0 < self.probe_epochs < math.inf,
+            "probe_epochs",
+            "use a positive number of epochs, or none",
+        )
+        require(self.select in get_args(Select), "select", "use 'last' or 'best'")
 
     @property
     def digest(self) -> str:
@@ -82,6 +106,14 @@ class Recipe:
             return self.steps
         assert self.epochs is not None
         return max(1, int(self.epochs * records / self.batch))
+
+    def probe_due(self, step: int, records: int) -> bool:
+        """Whether the online probe looks at the student after this step (0 for the first): every `probe_epochs`, and
+        after the last."""
+        if self.probe_epochs is None:
+            return False
+        every = self.probe_epochs * records / self.batch
+        return step + 1 == self.total_steps(records) or (step + 1) // every > step // every
 
 
 def demo() -> Recipe:
@@ -181,6 +213,10 @@ def _parse(hint: Any, path: str, text: str) -> Any:
         if text.lower() in ("none", "null"):
             return None
         hint = next(kind for kind in get_args(hint) if kind is not types.NoneType)
+    if hint is bool:
+        if text.lower() not in ("true", "false"):
+            raise ValueError(f"{path}={text!r}: use true or false")
+        return text.lower() == "true"
     try:
         if hint in (int, float):
             return hint(text)

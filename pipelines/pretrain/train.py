@@ -1,57 +1,52 @@
 """The training loop: forward, backward, update, moving average; and what it leaves in its folder.
 
-    encoder.safetensors            the student
+    encoder.safetensors            the student: the last one, or the best by probe where the recipe selects it
+    best.safetensors, best.json    the student at its best probe, where there is a probe
     summary.json                   recipe, digests, steps, first and last figures: the same for the same run
     aside/metrics.jsonl            one line a logging step
     aside/timing.json              seconds, device, versions: of no consequence for the product
     aside/checkpoints/             see `checkpoint`
 
-The host waits for the device at logging steps and checkpoints alone.
+The host waits for the device at logging steps, probes and checkpoints alone.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import logging
-import math
-import resource
-import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from ecg_model.encoder import save_encoder
+from ecg_model.config import to_dict
+from ecg_model.encoder import encoder_bytes, load_encoder
 from ecg_model.jepa import JEPA, split_columns
 from ecg_model.masking import masked_columns
+from ecg_model.stochastic_depth import kept_branches
 from pipelines.pretrain import schedule
-from pipelines.pretrain.checkpoint import Checkpoint, CheckpointFolder
-from pipelines.pretrain.data import Corpus, batch_rows, to_device, to_millivolt
-from pipelines.pretrain.monitor import Monitor
+from pipelines.pretrain.best import BEST_FILE, keep_best, kept_best
+from pipelines.pretrain.checkpoint import CheckpointFolder
+from pipelines.pretrain.data import Corpus, to_device
+from pipelines.pretrain.distributed import World
+from pipelines.pretrain.journal import Journal, OnLog, Probe, peak_memory_mb
+from pipelines.pretrain.order import Order
 from pipelines.pretrain.recipes import Recipe, differences
+from pipelines.pretrain.state import Figures, Progress, captured, resumed
 from pipelines.stage import write_atomically
-
-log = logging.getLogger(__name__)
 
 ENCODER_FILE = "encoder.safetensors"
 SUMMARY_FILE = "summary.json"
-METRICS_FILE = "aside/metrics.jsonl"
 TIMING_FILE = "aside/timing.json"
 CHECKPOINTS = "aside/checkpoints"
 
-# Logging steps a run, and the most steps between two.
-LOGS = 25
-LOG_AT_LEAST_EVERY = 200
-
-Figures = dict[str, float]
-
-
-class NonFinite(RuntimeError):
-    """A loss or a figure is infinite or not a number: the run has diverged, or an ECG of the batch is at fault."""
+ALONE = World()
 
 
 class Stopped(Exception):
@@ -60,10 +55,13 @@ class Stopped(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """Where and how a run works. None of it changes the weights, but for `device` and `compile` in their last bits.
+    """Where and how a run works. None of it changes the weights; `device`, `compile`, `accumulate` and the number of
+    processes change their last bits.
 
     checkpoint_steps, checkpoint_minutes: write one when either has passed; None for neither. One is also written at
-    the end and when asked to stop. compile: torch.compile, which needs minutes before it saves any.
+    the end and when asked to stop. compile: torch.compile, which needs minutes before it saves any. accumulate: parts
+    that a batch is computed in, one after another, so that it fits into memory. warm_start: the encoder's file whose
+    sha256 the recipe names.
     """
 
     out: Path
@@ -71,23 +69,16 @@ class RunConfig:
     checkpoint_steps: int | None = None
     checkpoint_minutes: float | None = 10.0
     compile: bool = False
+    accumulate: int = 1
+    warm_start: Path | None = None
 
     def __post_init__(self) -> None:
         for name in ("checkpoint_steps", "checkpoint_minutes"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"{name}={value!r}: use a positive number, or None for never")
-
-
-@dataclass(kw_only=True)
-class _Progress:
-    """What a run knows beside its weights. losses: of the steps since the last log, on the device."""
-
-    step: int = 0
-    seconds: float = 0.0
-    losses: list[Tensor] = field(default_factory=list)
-    first: Figures = field(default_factory=dict)
-    last: Figures = field(default_factory=dict)
+        if self.accumulate < 1:
+            raise ValueError(f"accumulate={self.accumulate!r}: use at least 1 part")
 
 
 def train(
@@ -95,90 +86,98 @@ def train(
     corpus: Corpus,
     run: RunConfig,
     *,
-    on_log: Callable[[Figures, int], None] = lambda line, total: None,
+    world: World = ALONE,
+    probe: Probe | None = None,
+    on_log: OnLog = lambda line, total: None,
     asked_to_stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
     """Pretrain, from the newest checkpoint in `run.out` where there is one; returns the summary.
 
-    on_log gets each line of the metrics and the number of all steps. asked_to_stop is asked after every step: if so, a
-    checkpoint is written and Stopped raised. Raises ValueError where the checkpoint is of another recipe or corpus,
-    DamagedCheckpoints where none can be trusted, NonFinite with the step and its records.
+    asked_to_stop is asked after every step: if so, a checkpoint is written and Stopped raised. With several processes
+    each calls this with its own place in the `world`; rank 0 writes, and needs the probe. Raises ValueError where the
+    checkpoint is of another recipe or corpus, where the batch cannot be shared out evenly, and where the encoder to
+    start from does not fit; DamagedCheckpoints where none can be trusted; NonFinite with the step and its records.
     """
-    device, records = run.device, len(corpus.train_NLT)
+    _require_even_shares(recipe, run, world)
+    device, records = run.device, len(corpus.train)
     total = recipe.total_steps(records)
-    warmup, log_every = round(recipe.warmup_share * total), max(1, min(total // LOGS, LOG_AT_LEAST_EVERY))
+    warmup = round(recipe.warmup_share * total)
     torch.manual_seed(recipe.seed)
-    model = JEPA(recipe.jepa).to(device).train()
-    forward = torch.compile(model, dynamic=True) if run.compile else model  # a mask's size differs from step to step
+    model = JEPA(recipe.jepa)
+    if recipe.warm_start is not None:
+        _start_from(model, recipe.warm_start, run.warm_start)
+    model.to(device).train()
     optimizer = adamw(model, recipe.weight_decay)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16")
-    monitor = Monitor(corpus.validation_NLT, device)
+    order = Order(seed=recipe.seed, batch=recipe.batch, chunk_N=corpus.chunk_N)
 
     checkpoints = CheckpointFolder(run.out / CHECKPOINTS)
-    progress = _resume(checkpoints.newest(), recipe, corpus, model, optimizer)
-    metrics = _MetricsFile(run.out / METRICS_FILE, progress.step)
+    with world.first_rank_0():  # it renames a checkpoint that is damaged
+        progress = resumed(checkpoints.newest(), recipe, corpus.digest, model, optimizer)
+    best = kept_best(run.out, step=progress.step) if world.writes else {}
+    replica = DistributedDataParallel(model, broadcast_buffers=False) if world.size > 1 else None
+    # A mask's size differs from step to step.
+    forward = torch.compile(replica or model, dynamic=True) if run.compile else replica or model
     seconds_before, began = progress.seconds, time.monotonic()
-    saved, timed, timed_step = began, began, progress.step
+    saved = began
 
-    while progress.step < total:
-        step = progress.step
-        due_to_log = step == 0 or (step + 1) % log_every == 0 or step + 1 == total
-        rows_B = batch_rows(step, seed=recipe.seed, batch=recipe.batch, records=records)
-        mask_P = masked_columns(recipe.jepa.masking, recipe.jepa.encoder.patches, seed=recipe.seed, step=step)
-        visible_V, masked_M = (to_device(part, device) for part in split_columns(torch.from_numpy(mask_P)))
-        x_BLT = to_millivolt(corpus.train_NLT, rows_B, device)
+    with corpus.feed(order, device=device, first_step=progress.step, rank=world.rank, world=world.size) as feed:
+        journal = Journal(
+            recipe, corpus, order, feed, world, out=run.out, device=device, begin=progress.step, on_log=on_log
+        )
+        while progress.step < total:
+            step = progress.step
+            probe_due = probe is not None and recipe.probe_due(step, records)
+            log_due = probe_due or journal.due(step)
+            draw = _drawn(recipe, step, world, device)
+            x_BLT = feed.next()
 
-        # 1. forward
-        with autocast:
-            loss = forward(x_BLT, visible_V, masked_M)
-        # 2. backward
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = gradient_norm(model) if due_to_log else None
-        # 3. update
-        lr = schedule.learning_rate(step, total=total, warmup=warmup, peak=recipe.peak_lr, edge=recipe.edge_lr)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
-        optimizer.step()
-        # 4. the teacher follows
-        momentum = schedule.momentum(step, total=total, start=recipe.ema_start, end=recipe.ema_end)
-        model.ema_update_(momentum)
+            # 1. forward, 2. backward
+            optimizer.zero_grad(set_to_none=True)
+            loss = torch.zeros((), device=device)
+            for part in range(run.accumulate):
+                last = part + 1 == run.accumulate
+                with nullcontext() if last or replica is None else replica.no_sync():
+                    with autocast:
+                        part_loss = forward(*draw.part(x_BLT, part, run.accumulate)) / run.accumulate
+                    part_loss.backward()
+                loss += part_loss.detach()
+            norm = gradient_norm(model) if log_due or recipe.clip_norm is not None else None
+            if norm is not None and recipe.clip_norm is not None:
+                nn.utils.clip_grads_with_norm_(model.parameters(), recipe.clip_norm, norm)
+            # 3. update
+            lr = schedule.learning_rate(step, total=total, warmup=warmup, peak=recipe.peak_lr, edge=recipe.edge_lr)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            optimizer.step()
+            # 4. the teacher follows
+            momentum = schedule.momentum(step, total=total, start=recipe.ema_start, end=recipe.ema_end)
+            model.ema_update_(momentum)
 
-        progress.step += 1
-        progress.losses.append(loss.detach())
-        if norm is not None:
-            losses = _finite_losses(progress, recipe, corpus)  # the host waits for the device here
-            speed = (progress.step - timed_step) * recipe.batch / (time.monotonic() - timed)
-            figures = {
-                "loss": losses.mean().item(),
-                **monitor.figures(model, autocast),
-                "learning_rate": lr,
-                "momentum": momentum,
-                "mask_share": float(mask_P.mean()),
-                "gradient_norm": norm.item(),
-                "epoch": progress.step * recipe.batch / records,
-            }
-            _require_finite(figures, step, recipe, corpus)
-            progress.losses.clear()
-            progress.first, progress.last = progress.first or figures, figures
-            resources = {"samples_per_second": speed, "peak_memory_mb": peak_memory_mb(device), "time": time.time()}
-            line = {"step": progress.step, **figures, **resources}
-            metrics.append(line)
-            on_log(line, total)
-            timed, timed_step = time.monotonic(), progress.step
+            progress.step += 1
+            progress.losses.append(loss)
+            if log_due:
+                assert norm is not None
+                told = {"learning_rate": lr, "momentum": momentum, "mask_share": draw.mask_share}
+                probed = journal.write(progress, model, autocast, norm, told, probe if probe_due else None)
+                if probed:
+                    best = keep_best(run.out, model.student, {"step": progress.step, **probed}, best)
 
-        stop = asked_to_stop() and progress.step < total
-        if stop or progress.step == total or _checkpoint_due(run, progress.step, time.monotonic() - saved):
-            _finite_losses(progress, recipe, corpus)
-            progress.seconds = seconds_before + time.monotonic() - began
-            checkpoints.save(_captured(progress, recipe, corpus, model, optimizer))
-            saved = timed = time.monotonic()
-            timed_step = progress.step
-        if stop:
-            raise Stopped(f"stopped at step {progress.step} of {total}: the same command goes on from there")
+            stop = world.agree(asked_to_stop()) and progress.step < total
+            if stop or progress.step == total or world.agree(_checkpoint_due(run, progress.step, saved)):
+                with journal.paused():
+                    progress.losses = list(journal.finite_losses(progress).to(device))
+                    progress.seconds = seconds_before + time.monotonic() - began
+                    if world.writes:
+                        checkpoints.save(captured(progress, recipe, corpus.digest, model, optimizer))
+                saved = time.monotonic()
+            if stop:
+                raise Stopped(f"stopped at step {progress.step} of {total}: the same command goes on from there")
 
-    summary = _summary(recipe, corpus, model, progress)
-    _write(run, model, summary, progress)
+    summary = _summary(recipe, corpus, model, progress, best)
+    if world.writes:
+        _write(run, recipe, model, summary, progress)
+    world.wait()
     return summary
 
 
@@ -197,107 +196,71 @@ def gradient_norm(model: nn.Module) -> Tensor:
     return nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
 
 
-def peak_memory_mb(device: torch.device) -> float:
-    """The most memory that the GPU's tensors, or on a CPU the process, ever took; MiB."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+@dataclass(frozen=True, kw_only=True)
+class _Draw:
+    """What a step leaves to chance, drawn from (seed, step) for the whole batch: this process's share of it.
 
-
-def _checkpoint_due(run: RunConfig, step: int, seconds_since: float) -> bool:
-    by_steps = run.checkpoint_steps is not None and step % run.checkpoint_steps == 0
-    return by_steps or (run.checkpoint_minutes is not None and seconds_since >= 60 * run.checkpoint_minutes)
-
-
-def _finite_losses(progress: _Progress, recipe: Recipe, corpus: Corpus) -> Tensor:
-    """The losses since the last log, on the CPU; NonFinite for the first that is not."""
-    losses = torch.stack(progress.losses).float().cpu() if progress.losses else torch.zeros(0)
-    bad = torch.nonzero(~torch.isfinite(losses))
-    if len(bad):
-        index = int(bad[0])
-        step = progress.step - len(losses) + index
-        _require_finite({"loss": losses[index].item()}, step, recipe, corpus)
-    return losses
-
-
-def _require_finite(figures: Figures, step: int, recipe: Recipe, corpus: Corpus) -> None:
-    """NonFinite names the figure, the step (1 for the first update) and the records of its batch."""
-    for name, value in figures.items():
-        if not math.isfinite(value):
-            rows_B = batch_rows(step, seed=recipe.seed, batch=recipe.batch, records=len(corpus.train_NLT))
-            raise NonFinite(
-                f"{name} is {value} at step {step + 1}: look at the ECGs of its batch, or lower "
-                f"peak_lr={recipe.peak_lr}. The batch: {', '.join(corpus.names[int(row)] for row in rows_B)}"
-            )
-
-
-def _captured(
-    progress: _Progress, recipe: Recipe, corpus: Corpus, model: JEPA, optimizer: torch.optim.Optimizer
-) -> Checkpoint:
-    """All that the next step depends on, and what the metrics and the summary need of the past."""
-    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
-    tensors["losses"] = torch.stack(progress.losses) if progress.losses else torch.zeros(0)
-    tensors["rng.cpu"] = torch.get_rng_state()
-    if next(model.parameters()).is_cuda:
-        tensors["rng.cuda"] = torch.cuda.get_rng_state()
-    facts = {
-        "recipe": recipe.to_dict(),
-        "corpus": corpus.digest,
-        "seconds": progress.seconds,
-        "first": progress.first,
-        "last": progress.last,
-    }
-    return Checkpoint(
-        step=progress.step, facts=facts, tensors={name: value.detach().cpu() for name, value in tensors.items()}
-    )
-
-
-def _resume(
-    checkpoint: Checkpoint | None, recipe: Recipe, corpus: Corpus, model: JEPA, optimizer: torch.optim.Optimizer
-) -> _Progress:
-    """Put a checkpoint back into model, optimizer and generators; from the beginning where there is none.
-
-    Raises ValueError naming the fields where it is of another recipe, and where it is of another corpus.
+    columns: the visible and the masked ones, of all records (V,), (M,) or of each (B, V), (B, M).
     """
-    if checkpoint is None:
-        return _Progress()
-    facts, tensors = checkpoint.facts, checkpoint.tensors
-    changed = differences(facts["recipe"], recipe.to_dict())
-    if facts["corpus"] != corpus.digest:
-        changed.append(f"corpus: {facts['corpus']} -> {corpus.digest}")
-    if changed:
-        raise ValueError(
-            f"the run at step {checkpoint.step} was started with other settings ({'; '.join(changed)}): "
-            "go on with the former ones, or start anew in another output folder"
-        )
-    model.load_state_dict(_below("model.", tensors))
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in _below("optimizer.", tensors).items():
-        index, key = name.split(".")
-        state.setdefault(int(index), {})[key] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    torch.set_rng_state(tensors["rng.cpu"])
-    device = next(model.parameters()).device
-    if device.type == "cuda" and "rng.cuda" in tensors:
-        torch.cuda.set_rng_state(tensors["rng.cuda"])
-    log.info("going on from step %d", checkpoint.step)
-    return _Progress(
-        step=checkpoint.step,
-        seconds=facts["seconds"],
-        losses=list(tensors["losses"].to(device)),
-        first=facts["first"],
-        last=facts["last"],
+
+    columns: tuple[Tensor, Tensor]
+    kept_K2B: Tensor | None
+    mask_share: float
+
+    def part(self, x_BLT: Tensor, number: int, parts: int) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """The arguments of the model's forward for every `parts`-th record."""
+        some = slice(number, None, parts)
+        visible, masked = (index if index.ndim == 1 else index[some] for index in self.columns)
+        return x_BLT[some], visible, masked, None if self.kept_K2B is None else self.kept_K2B[:, :, some]
+
+
+def _drawn(recipe: Recipe, step: int, world: World, device: torch.device) -> _Draw:
+    jepa, seed, batch = recipe.jepa, recipe.seed, recipe.batch
+    mask = masked_columns(jepa.masking, jepa.encoder.patches, seed=seed, step=step, records=batch)
+    columns = split_columns(torch.from_numpy(mask if mask.ndim == 1 else mask[world.share]))
+    kept_K2B = kept_branches(jepa.encoder, batch, seed=seed, step=step)
+    return _Draw(
+        columns=(to_device(columns[0], device), to_device(columns[1], device)),
+        kept_K2B=None if kept_K2B is None else to_device(torch.from_numpy(kept_K2B[:, :, world.share]), device),
+        mask_share=float(mask.mean()),
     )
 
 
-def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+def _require_even_shares(recipe: Recipe, run: RunConfig, world: World) -> None:
+    parts = world.size * run.accumulate
+    if recipe.batch % parts:
+        raise ValueError(
+            f"batch={recipe.batch} cannot be shared out evenly among {world.size} processes in {run.accumulate} parts: "
+            f"use a multiple of {parts}"
+        )
 
 
-def _summary(recipe: Recipe, corpus: Corpus, model: JEPA, progress: _Progress) -> dict[str, Any]:
+def _start_from(model: JEPA, sha256: str, path: Path | None) -> None:
+    """Student and teacher begin as the encoder in that file."""
+    if path is None:
+        raise ValueError(f"warm_start={sha256!r}: give the encoder's file with that sha256 too")
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    if found != sha256:
+        raise ValueError(f"warm_start={sha256!r}: {path} has sha256 {found}; give the file that the recipe names")
+    encoder = load_encoder(path)
+    changed = [
+        change
+        for change in differences(to_dict(encoder.config), to_dict(model.config.encoder))
+        if not change.startswith(("drop_path:", "patch_init_scale:"))  # of training and of random weights alone
+    ]
+    if changed:
+        raise ValueError(f"warm_start: {path} is another network ({'; '.join(changed)}): give jepa.encoder its sizes")
+    model.student.load_state_dict(encoder.state_dict())
+    model.teacher.load_state_dict(encoder.state_dict())
+
+
+def _checkpoint_due(run: RunConfig, step: int, saved: float) -> bool:
+    by_steps = run.checkpoint_steps is not None and step % run.checkpoint_steps == 0
+    minutes = (time.monotonic() - saved) / 60
+    return by_steps or (run.checkpoint_minutes is not None and minutes >= run.checkpoint_minutes)
+
+
+def _summary(recipe: Recipe, corpus: Corpus, model: JEPA, progress: Progress, best: Figures) -> dict[str, Any]:
     def count(module: nn.Module) -> int:
         return sum(p.numel() for p in module.parameters())
 
@@ -305,17 +268,18 @@ def _summary(recipe: Recipe, corpus: Corpus, model: JEPA, progress: _Progress) -
         "recipe": recipe.to_dict(),
         "recipe_digest": recipe.digest,
         "corpus_digest": corpus.digest,
-        "records": len(corpus.train_NLT),
+        "records": len(corpus.train),
         "validation_records": len(corpus.validation_NLT),
         "parameters": {"encoder": count(model.student), "predictor": count(model.predictor)},
         "steps": progress.step,
         "samples": progress.step * recipe.batch,
         "first": progress.first,
         "last": progress.last,
+        "best": best or None,
     }
 
 
-def _write(run: RunConfig, model: JEPA, summary: dict[str, Any], progress: _Progress) -> None:
+def _write(run: RunConfig, recipe: Recipe, model: JEPA, summary: dict[str, Any], progress: Progress) -> None:
     timing = {
         "seconds": round(progress.seconds, 3),
         "samples_per_second": round(summary["samples"] / progress.seconds, 2),
@@ -326,21 +290,6 @@ def _write(run: RunConfig, model: JEPA, summary: dict[str, Any], progress: _Prog
     }
     write_atomically(run.out / TIMING_FILE, json.dumps(timing, indent=1).encode())
     write_atomically(run.out / SUMMARY_FILE, json.dumps(summary, indent=1, allow_nan=False).encode())
-    save_encoder(run.out / ENCODER_FILE, model.student)
-
-
-class _MetricsFile:
-    """JSON lines, appended to. What a killed run wrote after its last checkpoint is cut off: it is done again."""
-
-    def __init__(self, path: Path, last_step: int) -> None:
-        self._path = path
-        whole = (
-            [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
-            if path.is_file()
-            else []
-        )
-        write_atomically(path, b"".join(line for line in whole if json.loads(line)["step"] <= last_step))
-
-    def append(self, line: Figures) -> None:
-        with self._path.open("a") as stream:
-            stream.write(json.dumps(line, allow_nan=False) + "\n")
+    chosen = recipe.select == "best" and summary["best"] is not None
+    encoder = (run.out / BEST_FILE).read_bytes() if chosen else encoder_bytes(model.student)
+    write_atomically(run.out / ENCODER_FILE, encoder)

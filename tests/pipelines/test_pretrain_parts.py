@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -13,15 +14,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecg_model.encoder import load_encoder, random_encoder
+from ecg_model.encoder import Encoder, load_encoder, random_encoder, save_encoder
 from ecg_model.jepa import JEPA
 from pipelines.pretrain import monitor as monitoring
 from pipelines.pretrain import schedule
 from pipelines.pretrain.checkpoint import Checkpoint, CheckpointFolder, DamagedCheckpoints
-from pipelines.pretrain.data import Corpus, batch_rows, epoch_order, to_millivolt
+from pipelines.pretrain.data import Corpus, Resident, to_millivolt
+from pipelines.pretrain.journal import NonFinite
 from pipelines.pretrain.monitor import Monitor, effective_rank
+from pipelines.pretrain.order import Order
 from pipelines.pretrain.recipes import RECIPES, Recipe, differences, recipe_named
-from pipelines.pretrain.train import NonFinite, RunConfig, adamw, gradient_norm, train
+from pipelines.pretrain.train import RunConfig, adamw, gradient_norm, train
 
 CPU = torch.device("cpu")
 TINY = recipe_named(
@@ -45,7 +48,8 @@ def corpus(train: int = 10, validation: int = 5) -> Corpus:
     generator = torch.Generator().manual_seed(0)
     signal_NLT = torch.randint(-900, 900, (train + validation, 8, 2500), generator=generator, dtype=torch.int16)
     return Corpus(
-        train_NLT=signal_NLT[:train],
+        train=Resident(signal_NLT[:train]),
+        chunk_N=np.zeros(train, np.int64),
         validation_NLT=signal_NLT[train:],
         names=[f"chapman/JS{row:05d}" for row in range(train)],
         digest="0" * 64,
@@ -102,6 +106,11 @@ def test_changes_are_parsed_by_the_fields_type_and_checked_together() -> None:
         ({"precision": "fp8"}, "precision='fp8'"),
         ({"name": "../up"}, "name='../up'"),
         ({"seed": -1}, "seed=-1"),
+        ({"clip_norm": 0}, "clip_norm=0.0"),
+        ({"warm_start": "models:/ecg-encoder@champion"}, "use the sha256 of an encoder's file"),
+        ({"probe_epochs": -1}, "probe_epochs=-1.0"),
+        ({"select": "first"}, "select='first'"),
+        ({"jepa.masking.per_record": "maybe"}, "jepa.masking.per_record='maybe': use true or false"),
         ({"jepa.encoder": 3}, "jepa.encoder: name a field inside it"),
         ({"batch.size": 3}, "batch.size: name a field without parts"),
         ({"jepa.encoder.width": 3}, "EncoderConfig has no field 'width'"),
@@ -154,30 +163,11 @@ def test_schedules_stay_within_their_ends(total: int, share: float) -> None:
     assert momenta == sorted(momenta)
 
 
-# --- order and batches
-
-
-@given(seed=st.integers(0, 2**32 - 1), records=st.integers(1, 40), batch=st.integers(1, 60))
-@settings(deadline=None, max_examples=60)
-def test_every_record_is_seen_once_an_epoch(seed: int, records: int, batch: int) -> None:
-    steps = math.ceil(3 * records / batch)
-    rows = np.concatenate([batch_rows(step, seed=seed, batch=batch, records=records) for step in range(steps)])
-    assert len(rows) == steps * batch
-    for epoch in range(3):
-        assert sorted(rows[epoch * records : (epoch + 1) * records]) == list(range(records))
-
-
-def test_the_order_is_of_seed_and_epoch_alone() -> None:
-    expected = batch_rows(7, seed=5, batch=8, records=100)
-    epoch_order.cache_clear()
-    batch_rows(2, seed=6, batch=8, records=100)
-    np.testing.assert_array_equal(batch_rows(7, seed=5, batch=8, records=100), expected)
-    assert not np.array_equal(epoch_order(5, 0, 100), epoch_order(5, 1, 100))
-    assert not np.array_equal(epoch_order(5, 0, 100), epoch_order(6, 0, 100))
+# --- batches
 
 
 def test_batches_are_millivolt() -> None:
-    signal_NLT = corpus().train_NLT
+    signal_NLT = corpus().validation_NLT
     rows_B = np.array([3, 1, 3])
     x_BLT = to_millivolt(signal_NLT, rows_B, CPU)
     assert x_BLT.dtype == torch.float32
@@ -303,33 +293,19 @@ def _changes(recipe: Recipe) -> dict[str, object]:
 def test_a_loss_that_is_not_finite_stops_the_run_with_step_and_records(tmp_path: Path) -> None:
     bad = corpus(12)
     recipe = dataclasses.replace(TINY, steps=80, batch=4)  # a log every third step
-    poisoned = dataclasses.replace(bad, train_NLT=_Poisoned(bad.train_NLT, row=7))  # pyright: ignore[reportArgumentType]
-    step = next(s for s in range(9) if 7 in batch_rows(s, seed=recipe.seed, batch=4, records=12))
+    assert isinstance(bad.train, Resident)
+    bad.train.signal_NLT = bad.train.signal_NLT.float()
+    bad.train.signal_NLT[7, 0, 0] = float("nan")
+    order = Order(seed=recipe.seed, batch=4, chunk_N=bad.chunk_N)
+    step = next(s for s in range(9) if 7 in order.rows(s))
     with pytest.raises(NonFinite) as raised:
-        train(recipe, poisoned, RunConfig(out=tmp_path, device=CPU))
+        train(recipe, bad, RunConfig(out=tmp_path, device=CPU))
     message = str(raised.value)
     assert f"loss is nan at step {step + 1}:" in message
-    batch = batch_rows(step, seed=recipe.seed, batch=4, records=12)
-    assert all(bad.names[row] in message for row in batch)
+    assert all(bad.names[row] in message for row in order.rows(step))
     assert "chapman/JS00007" in message
     assert message.count("chapman/") == 4
     assert not (tmp_path / "encoder.safetensors").exists()
-
-
-class _Poisoned:
-    """Signals of which one row is not a number."""
-
-    device = CPU
-
-    def __init__(self, signal_NLT: torch.Tensor, row: int) -> None:
-        self._signal_NLT = signal_NLT.float()
-        self._signal_NLT[row, 0, 0] = float("nan")
-
-    def __len__(self) -> int:
-        return len(self._signal_NLT)
-
-    def index_select(self, dim: int, rows: torch.Tensor) -> torch.Tensor:
-        return self._signal_NLT.index_select(dim, rows)
 
 
 def test_weights_that_diverge_at_the_last_step_are_not_delivered(tmp_path: Path) -> None:
@@ -401,3 +377,107 @@ def test_a_damaged_checkpoint_never_costs_the_good_one_before_it(
     for _ in range(2):
         with pytest.raises(DamagedCheckpoints, match="all 2 checkpoints"):
             folder.newest()
+
+
+# --- options
+
+
+def test_clipping_bounds_the_gradients_and_is_off_by_default(tmp_path: Path) -> None:
+    clipped = dataclasses.replace(TINY, clip_norm=1e-6)
+    lines: list[dict[str, float]] = []
+    train(clipped, corpus(), RunConfig(out=tmp_path / "a", device=CPU), on_log=lambda line, _: lines.append(line))
+    free = train(TINY, corpus(), RunConfig(out=tmp_path / "b", device=CPU))
+    assert lines[0]["gradient_norm"] == free["first"]["gradient_norm"], "the figure is of before"
+    assert lines[0]["gradient_norm"] > 100 * 1e-6
+    state = CheckpointFolder(tmp_path / "a/aside/checkpoints").newest()
+    assert state is not None
+    last = math.sqrt(sum(v.square().sum().item() for n, v in state.tensors.items() if n.endswith(".exp_avg")))
+    assert 0 < last <= 1e-6 * (1 + 1e-4), "Adam's mean of gradients that are each that long at most"
+
+
+def test_a_warm_start_begins_as_the_encoder_it_names(tmp_path: Path) -> None:
+    """One step at a learning rate of zero leaves its weights."""
+    path = tmp_path / "former.safetensors"
+    save_encoder(path, random_encoder(TINY.jepa.encoder, 99))
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    recipe = dataclasses.replace(TINY, steps=1, edge_lr=0.0, warmup_share=0.9, warm_start=sha256)
+    train(recipe, corpus(), RunConfig(out=tmp_path / "out", device=CPU, warm_start=path))
+    found, former = load_encoder(tmp_path / "out/encoder.safetensors"), load_encoder(path)
+    assert all(torch.equal(found.state_dict()[name], value) for name, value in former.state_dict().items())
+    state = CheckpointFolder(tmp_path / "out/aside/checkpoints").newest()
+    assert state is not None
+    assert torch.equal(state.tensors["model.teacher.patch.weight"], former.patch.weight)
+
+    with pytest.raises(ValueError, match="give the encoder's file with that sha256 too"):
+        train(recipe, corpus(), RunConfig(out=tmp_path / "no", device=CPU))
+    other = dataclasses.replace(recipe, warm_start="0" * 64)
+    with pytest.raises(ValueError, match=f"has sha256 {sha256}; give the file that the recipe names"):
+        train(other, corpus(), RunConfig(out=tmp_path / "no", device=CPU, warm_start=path))
+    wider = recipe_named("demo", {**_changes(recipe), "jepa.encoder.dim": 32})
+    with pytest.raises(ValueError, match=r"is another network \(dim: 16 -> 32\): give jepa.encoder its sizes"):
+        train(wider, corpus(), RunConfig(out=tmp_path / "no", device=CPU, warm_start=path))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"jepa.encoder.leads": 12},
+        {"jepa.encoder.attention": "dense"},
+        {"jepa.masking.per_record": "True"},
+        {"jepa.masking.per_record": "True", "jepa.masking.kind": "random", "jepa.encoder.drop_path": 0.2},
+    ],
+)
+def test_each_option_trains_to_an_encoder_of_its_own(changes: dict[str, object], tmp_path: Path) -> None:
+    recipe = recipe_named("demo", {**_changes(TINY), "steps": 30, "peak_lr": 3e-3, **changes})
+    plain = dataclasses.replace(TINY, steps=30, peak_lr=3e-3)
+    summaries = [train(one, corpus(), RunConfig(out=tmp_path / one.digest, device=CPU)) for one in (recipe, plain)]
+    assert summaries[0]["last"]["validation_loss"] < summaries[0]["first"]["validation_loss"]
+    assert summaries[0]["last"] != summaries[1]["last"]
+    x_BLT = torch.randn(2, 8, 2500, generator=torch.Generator().manual_seed(3))
+    found = [load_encoder(tmp_path / one.digest / "encoder.safetensors").embed(x_BLT) for one in (recipe, plain)]
+    assert found[0].shape == found[1].shape
+    assert not torch.allclose(*found)
+
+
+def test_parts_of_a_batch_add_up_to_it(tmp_path: Path) -> None:
+    recipe = recipe_named("demo", {**_changes(TINY), "jepa.encoder.drop_path": 0.5, "jepa.masking.per_record": "True"})
+    whole = train(recipe, corpus(), RunConfig(out=tmp_path / "a", device=CPU))
+    parts = train(recipe, corpus(), RunConfig(out=tmp_path / "b", device=CPU, accumulate=2))
+    for name, value in whole["last"].items():
+        assert parts["last"][name] == pytest.approx(value, rel=1e-4), name
+
+
+class _Score:
+    """Says what it is told to, one figure a call."""
+
+    def __init__(self, *figures: float) -> None:
+        self.left, self.seen = list(figures), []
+
+    def score(self, encoder: Encoder, autocast: torch.autocast) -> dict[str, float]:
+        self.seen.append(encoder.patch.weight.detach().clone())
+        return {"probe_auc": self.left.pop(0)}
+
+
+@pytest.mark.parametrize("select", ["last", "best"])
+def test_the_best_encoder_by_probe_is_kept_beside_the_last(select: str, tmp_path: Path) -> None:
+    """20 steps of 4 of 10 records are 8 epochs: probes at steps 5, 10, 15 and 20."""
+    recipe = recipe_named("demo", {**_changes(TINY), "steps": 20, "probe_epochs": 2, "select": select})
+    probe, lines = _Score(0.6, 0.8, 0.8, 0.7), []
+    run = RunConfig(out=tmp_path, device=CPU)
+    summary = train(recipe, corpus(), run, probe=probe, on_log=lambda line, _: lines.append(line))
+    assert {line["step"]: line["probe_auc"] for line in lines if "probe_auc" in line} == {
+        5: 0.6,
+        10: 0.8,
+        15: 0.8,
+        20: 0.7,
+    }
+    assert summary["best"] == {"step": 10, "probe_auc": 0.8}
+    best, chosen = (load_encoder(tmp_path / name).patch.weight for name in ("best.safetensors", "encoder.safetensors"))
+    assert torch.equal(best, probe.seen[1])
+    assert torch.equal(chosen, probe.seen[1 if select == "best" else 3])
+
+
+def test_probes_fall_after_every_so_many_epochs_and_after_the_last_step() -> None:
+    recipe = recipe_named("demo", {"batch": 4, "steps": 23, "probe_epochs": 1.5})
+    assert [step + 1 for step in range(23) if recipe.probe_due(step, 10)] == [4, 8, 12, 15, 19, 23]
+    assert not any(dataclasses.replace(recipe, probe_epochs=None).probe_due(step, 10) for step in range(23))

@@ -163,6 +163,31 @@ def test_a_killed_build_leaves_nothing_finished_and_the_next_one_works(tmp_path)
     assert not list(tmp_path.rglob("half"))
 
 
+def test_what_a_killed_write_left_is_no_part_of_a_resumed_product(tmp_path):
+    """Killed between writing the temporary file and renaming it."""
+    script = (
+        "import os, sys; from pathlib import Path; from pipelines.stage import Workspace, write_atomically\n"
+        "def make(work):\n"
+        "    if sys.argv[2] == 'die': Path.replace = lambda *_: os._exit(9)\n"
+        "    write_atomically(work / 'result', b'whole'); return {}\n"
+        "done = Workspace(sys.argv[1]).build("
+        "'long', version='1', config={}, inputs={}, make=make, resumable=True)\n"
+        "print(done.digest)"
+    )
+    digests = []
+    for folder, acts in (("disturbed", ("die", "live")), ("calm", ("live",))):
+        for act in acts:
+            command = [sys.executable, "-c", script, str(tmp_path / folder), act]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if act == "die":
+                assert done.returncode == 9
+                assert len(list((tmp_path / folder).rglob("*.tmp"))) == 1
+        assert done.returncode == 0, done.stderr
+        digests.append(done.stdout)
+    assert digests[0] == digests[1]
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
 def test_write_atomically_replaces_whole_files(tmp_path):
     target = tmp_path / "deep" / "file"
     write_atomically(target, b"one")

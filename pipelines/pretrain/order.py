@@ -1,0 +1,69 @@
+"""Which ECGs each step sees: a pure function of the seed, the step and how the ECGs lie in the store.
+
+The order is one endless sequence, epoch after epoch; step s takes its records s * batch .. (s + 1) * batch. So every
+record is seen once an epoch, batches are always full, and a run can go on from any step.
+
+An epoch puts the store's chunks (64 ECGs that are read together) in random order, takes them by windows of WINDOW
+chunks, and puts all ECGs of a window in random order. So whoever reads from the disk reads each chunk once an epoch and
+holds two windows, and who holds the whole corpus in memory trains on the same batches. A corpus of one window gets a
+plain permutation.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+WINDOW = 128  # chunks; about 8,192 ECGs, 330 MB
+
+_ORDER = 1  # separates this use of (seed, number) from others, such as the masks'
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """A stretch of the sequence: position `start` and the rows from there on, int64."""
+
+    start: int
+    rows: NDArray[np.int64]
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.rows)
+
+
+class Order:
+    """chunk_N: the chunk that each record lies in, numbered from 0, any integer type (records,)."""
+
+    def __init__(self, *, seed: int, batch: int, chunk_N: NDArray[np.integer]) -> None:
+        if len(chunk_N) == 0:
+            raise ValueError("chunk_N is empty: an order needs at least one record")
+        self.batch, self.records = batch, len(chunk_N)
+        self._seed, self._chunk_N = seed, chunk_N
+        self._epoch = functools.lru_cache(maxsize=2)(self._drawn)  # a batch touches one epoch or two
+
+    def rows(self, step: int) -> NDArray[np.int64]:
+        """int64 (batch,): the records that a step trains on."""
+        position_B = np.arange(step * self.batch, (step + 1) * self.batch)
+        epoch_B, place_B = np.divmod(position_B, self.records)
+        return np.concatenate([self._epoch(int(e))[0][place_B[epoch_B == e]] for e in np.unique(epoch_B)])
+
+    def window(self, position: int) -> Window:
+        """The window that a place in the sequence lies in."""
+        epoch, place = divmod(position, self.records)
+        order_N, starts_W = self._epoch(epoch)
+        number = int(np.searchsorted(starts_W, place, side="right")) - 1
+        start, end = starts_W[number], starts_W[number + 1]
+        return Window(start=epoch * self.records + int(start), rows=order_N[start:end])
+
+    def _drawn(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """An epoch's order, and where its windows start, with its end behind them."""
+        rng = np.random.default_rng(np.random.SeedSequence([self._seed, _ORDER, epoch]))
+        place_C = rng.permutation(int(self._chunk_N.max()) + 1)
+        any_N = rng.permutation(self.records)
+        window_N = place_C[self._chunk_N[any_N]] // WINDOW
+        order_N = any_N[np.argsort(window_N, kind="stable")]
+        sizes_W = np.bincount(window_N)
+        return order_N, np.r_[0, np.cumsum(sizes_W[sizes_W > 0])]

@@ -1,0 +1,89 @@
+"""Several processes under torchrun compute what one computes."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from pretraining import ROOT, Program, environment, small_home
+
+from ecg_model.encoder import load_encoder
+from pipelines.pretrain.distributed import World
+
+FIFTY = {"steps": 50, "precision": "fp32", "jepa.masking.per_record": "True"}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return small_home(tmp_path_factory.mktemp("home"))
+
+
+def torchrun(program: Program, *options: str, **changes: object) -> list[str]:
+    python, *rest = program.command(*options, **changes)
+    return [python, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *rest]
+
+
+def run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_two_processes_have_the_loss_curve_of_one(home: tuple[Path, Path], tmp_path: Path) -> None:
+    """Per-record masks and stochastic depth are on, so each record must get its own whichever process it falls to."""
+    one, two, parts = (Program(home, tmp_path / name) for name in ("one", "two", "parts"))
+    assert one.run(**FIFTY).returncode == 0
+    done = run(torchrun(two, **FIFTY))
+    assert parts.run("--accumulate=4", **FIFTY).returncode == 0
+    assert done.stdout.strip() == str(two.out / "encoder.safetensors"), "one process speaks"
+    assert done.stderr.count("2 x cpu") == 1
+    for other in (two, parts):
+        assert [line["step"] for line in other.metrics()] == [line["step"] for line in one.metrics()]
+        for ours, theirs in zip(one.metrics(), other.metrics(), strict=True):
+            for name in ("loss", "validation_loss", "gradient_norm"):
+                assert theirs[name] == pytest.approx(ours[name], abs=1e-4), (name, ours["step"])
+        found, expected = (load_encoder(program.out / "encoder.safetensors") for program in (other, one))
+        for name, value in expected.state_dict().items():
+            torch.testing.assert_close(found.state_dict()[name], value, atol=1e-4, rtol=0)
+
+
+def test_two_processes_that_are_stopped_go_on(home: tuple[Path, Path], tmp_path: Path) -> None:
+    """From where they were, with the same curve; and one process can go on where two stopped."""
+    whole, program = Program(home, tmp_path / "whole"), Program(home, tmp_path / "stopped")
+    run(torchrun(whole, **FIFTY))
+    command = torchrun(program, "--checkpoint-every", "3", **FIFTY)
+    with subprocess.Popen(command, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True) as process:
+        program.wait_for(process, 11)
+        process.send_signal(signal.SIGTERM)
+        said = process.communicate(timeout=120)[1]
+    assert process.returncode != 0
+    stopped_at = int(re.findall(r"stopped at step (\d+)", said)[0])
+    assert 11 <= stopped_at < 50
+    again = run(program.command(**FIFTY))
+    assert f"going on from step {stopped_at}" in again.stderr
+    for ours, theirs in zip(whole.metrics(), program.metrics(), strict=True):
+        assert theirs["loss"] == pytest.approx(ours["loss"], abs=1e-4)
+
+
+def test_a_batch_that_cannot_be_shared_out_is_refused(home: tuple[Path, Path], tmp_path: Path) -> None:
+    program = Program(home, tmp_path)
+    done = subprocess.run(torchrun(program, batch=5), cwd=ROOT, env=environment(), capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "batch=5 cannot be shared out evenly among 2 processes in 1 parts: use a multiple of 2" in done.stderr
+    code, said = program.here("--accumulate=3")
+    assert code == 1
+    assert "batch=4 cannot be shared out evenly among 1 processes in 3 parts" in said
+
+
+def test_alone_nothing_is_exchanged() -> None:
+    world = World()
+    assert world.agree(True)
+    assert not world.agree(False)
+    x = torch.arange(3.0)
+    assert world.mean(x) is x
+    assert list(range(8))[world.share] == list(range(8))
+    assert list(range(8))[World(rank=1, size=4).share] == [1, 5]
