@@ -154,7 +154,7 @@ class Shard:
         return read_rows([(self.folder, np.arange(len(self)))])
 
     def spans(self, unit: int = SHARD) -> list[tuple[int, int]]:
-        """The rows of each unit of the array, (first, one past the last), to be read in parallel: a file, or a chunk."""
+        """The rows of each unit of the array, a file or a chunk, to be read in parallel: (first, one past the last)."""
         return [(first, min(first + unit, len(self))) for first in range(0, len(self), unit)]
 
     def read(self, first: int, end: int) -> NDArray[np.int16]:
