@@ -6,8 +6,8 @@ from assets.sources import HarmonizeConfig
 from pipelines.quality import QualityLimits
 
 
-def test_the_forms_fields_are_the_limits() -> None:
-    assert HarmonizeConfig().model_dump() == asdict(QualityLimits())
+def test_the_form_has_every_limit() -> None:
+    assert asdict(QualityLimits()).items() <= HarmonizeConfig().model_dump().items()
 
 
 def test_each_field_says_what_it_is() -> None:

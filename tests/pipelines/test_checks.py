@@ -74,12 +74,13 @@ def test_an_empty_ecg_in_a_shard_is_found(workspace):
         writer = ShardWriter(out)
         row = pq.read_table(good.path / "records.parquet").to_pylist()[0]
         del row["row"]
-        writer.append(np.zeros((8, 2500), np.int16), row)
+        for signal_LT in (np.ones((8, 2500), np.int16).cumsum(axis=1), np.zeros((8, 2500))):
+            writer.append(signal_LT.astype(np.int16), row)
         writer.close()
         return {}
 
     bad = workspace.build("ecgs/two/a", version="1", config={}, inputs={}, make=make)
-    assert checks.shard_is_whole(bad) == checks.Finding(False, "1 ECGs of 8 leads and 2500 samples, 1 of them empty")
+    assert checks.shard_is_whole(bad) == checks.Finding(False, "2 ECGs of 8 leads and 2500 samples, 1 of them empty")
 
 
 def test_a_corpus_with_evaluation_data_in_it_is_found(workspace):
