@@ -21,7 +21,7 @@ from pipelines.kept import kept
 from pipelines.pace import OnProgress
 from pipelines.sources.base import RemoteFile, Source, addresses
 from pipelines.stage import ASIDE, DONE, Product, Workspace, digest_of, write_atomically
-from pipelines.transfer import Retries, Transfer, checksum_of
+from pipelines.transfer import Retries, Transfer, checksum_of, size_of
 
 FILES = "files.json"
 ROOT = "root"
@@ -199,12 +199,15 @@ def damaged(product: Product) -> list[str]:
     return json.loads(mark.read_text()) if mark.is_file() else []
 
 
-def mark_damaged(product: Product, paths: Sequence[str]) -> None:
+def mark_damaged(workspace: Workspace, product: Product, paths: Sequence[str]) -> None:
     """Remember which files of a raw product are not what was verified: the next materialization fetches those again."""
-    if paths:
-        write_atomically(product.aside / DAMAGED, json.dumps(list(paths), indent=1).encode())
-    else:
-        (product.aside / DAMAGED).unlink(missing_ok=True)
+    with workspace.locked(product.name):
+        if not (product.path / DONE).is_file():
+            return  # it was removed since
+        if paths:
+            write_atomically(product.aside / DAMAGED, json.dumps(list(paths), indent=1).encode())
+        else:
+            (product.aside / DAMAGED).unlink(missing_ok=True)
 
 
 def is_let_go(product: Product) -> bool:
@@ -218,19 +221,20 @@ def let_go(workspace: Workspace, source: Source, partition: str, *, raw_root: Pa
     Nothing is deleted, and 0 returned, where the files are not our own (a folder mirror), or where what was harmonized
     is not made of them. The raw product stays, and counts as finished while what was harmonized from it is current.
     """
-    product = workspace.require(f"raw/{source.name}/{partition}")
-    root, files = recorded(product)
-    if root != raw_root.resolve() or not _is_harmonized(workspace, product):
-        return 0
-    # The mark first: killed below, the files that are left are not taken for all of them.
-    write_atomically(product.aside / LET_GO, b"")
-    freed = 0
-    for file in files:
-        path = root / file.path
-        if source.partition_of(file.path) == partition and path.is_file():
-            freed += path.stat().st_size
-            path.unlink()
-    return freed
+    name = f"{source.name}/{partition}"
+    # Nobody reads them for a harmonization with other limits, or brings them back, meanwhile.
+    with workspace.locked(f"ecgs/{name}"), workspace.locked(f"raw/{name}"):
+        product = workspace.require(f"raw/{name}")
+        root, files = recorded(product)
+        if root != raw_root.resolve() or not _is_harmonized(workspace, product):
+            return 0
+        # The mark first: killed below, the files that are left are not taken for all of them.
+        write_atomically(product.aside / LET_GO, b"")
+        own = [root / file.path for file in files if source.partition_of(file.path) == partition]
+        freed = sum(size_of(path) for path in own)
+        for path in own:
+            path.unlink(missing_ok=True)
+        return freed
 
 
 def _is_harmonized(workspace: Workspace, raw: Product) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from pipelines.pace import OnProgress, Progress, in_bytes
 from pipelines.pieces import InPieces, Pieces
@@ -24,6 +25,8 @@ from pipelines.transfer import Retries, Transfer, checksum_of, size_of
 PIECE = 8 << 20
 # No room left, on the disk, in the quota or below the limit for one file.
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -45,7 +48,7 @@ def bring(
     FileNotFoundError with the path of a file that no address has, ConnectionError, ValueError where a host has another
     file than is listed, or where the disk has no room for what is to come, and OSError where it is full on the way.
     """
-    with FileLock(lock), Transfer(connections=connections, retries=retries) as transfer, _full_disk_explained(root):
+    with _alone(lock), Transfer(connections=connections, retries=retries) as transfer, _full_disk_explained(root):
         tally = Tally(files, progress)
         here = each(files, lambda file: _is_here(file, root, tally), connections)
         missing = [file for file, is_here in zip(files, here, strict=True) if not is_here]
@@ -142,6 +145,21 @@ def _check_room(missing: Sequence[RemoteFile], root: Path) -> None:
 def _to_come(path: Path, size: int) -> int:
     """Bytes still to be written for a file: all, less what of it is here, and a piece more where they are joined."""
     return max(size - Pieces(path=path, size=size, piece=PIECE).bytes_here(), 0) + (PIECE if size >= 2 * PIECE else 0)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold a lock; say so once where another process holds it."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("%s: another process fetches from this source; waiting", path.parent)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager

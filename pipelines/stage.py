@@ -21,7 +21,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -113,6 +113,12 @@ class Workspace:
             raise ValueError(f"product {product!r} is not built in {self.root}: materialize it first")
         return found
 
+    def locked(self, product: str) -> AbstractContextManager[None]:
+        """Hold a product as a build of it does: nobody builds it meanwhile."""
+        folder = self.folder(product)
+        folder.mkdir(parents=True, exist_ok=True)
+        return _locked(folder / ".lock", product)
+
     def build(
         self,
         product: str,
@@ -132,8 +138,7 @@ class Workspace:
         """
         fingerprint = digest_of({"version": version, "config": dict(config), "inputs": dict(inputs)})[:24]
         folder = self.folder(product)
-        folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder / ".lock", product):
+        with self.locked(product):
             found = self._finished(product, fingerprint)
             if found is not None and (still_valid is None or still_valid(found)):
                 self._point(product, fingerprint)

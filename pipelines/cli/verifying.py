@@ -81,7 +81,7 @@ def verify(
         return fault
 
     faults = dict(zip(files, each(list(files), look, THREADS), strict=True))
-    return [_verified(one, partition, product, faults) for one, partition, product in found]
+    return [_verified(workspace, one, partition, product, faults) for one, partition, product in found]
 
 
 def _files(product: Product) -> list[tuple[Path, RemoteFile]]:
@@ -100,14 +100,18 @@ def _fault(root: Path, file: RemoteFile) -> str | None:
 
 
 def _verified(
-    source: Source, partition: str, product: Product, faults: dict[tuple[Path, RemoteFile], str | None]
+    workspace: Workspace,
+    source: Source,
+    partition: str,
+    product: Product,
+    faults: dict[tuple[Path, RemoteFile], str | None],
 ) -> Verified:
     files = _files(product)
     by_fault: dict[str | None, list[str]] = {}
     for root, file in files:
         by_fault.setdefault(faults[root, file], []).append(file.path)
     missing, damaged = by_fault.get("missing", []), by_fault.get("damaged", [])
-    mark_damaged(product, missing + damaged)
+    mark_damaged(workspace, product, missing + damaged)
     return Verified(
         source=source,
         partition=partition,
