@@ -341,3 +341,29 @@ def test_a_list_that_grew_is_seen_where_it_is_asked_for(mirror, tmp_path):
         second = materialize_raw(workspace, CHAPMAN, "02", mirror=here, raw_root=raw)
     assert not second.cached
     assert second.facts["files"] == first.facts["files"] + 1
+
+
+@pytest.mark.parametrize("bucket_has", ["all", "nothing", "an empty list", "the list alone"])
+def test_the_bucket_is_asked_first_and_the_web_server_where_it_has_nothing(bucket_has, mirror, tmp_path, monkeypatch):
+    """The true hosts, in their order, here on loopback."""
+    web, bucket = tmp_path / "web", tmp_path / "bucket"
+    shutil.copytree(mirror / "physionet.org", web)
+    if bucket_has == "all":
+        shutil.copytree(mirror / "physionet.org" / "files", bucket)
+    elif bucket_has != "nothing":
+        sums = bucket / ROOT.removeprefix("physionet.org/files/") / "SHA256SUMS.txt"
+        sums.parent.mkdir(parents=True)
+        sums.write_bytes(b"" if bucket_has == "an empty list" else (mirror / ROOT / "SHA256SUMS.txt").read_bytes())
+    with FaultServer(web) as second, FaultServer(bucket) as first:
+        addresses = (("physionet.org/files/", (f"{first.url}/", f"{second.url}/files/")),)
+        monkeypatch.setattr("pipelines.sources.base.ADDRESSES", addresses)
+        manifest = download_partition(
+            CHAPMAN, "01", mirror=Mirror(None), raw_root=tmp_path / "raw", connections=2, retries=QUICK
+        )
+        assert first.seen[0].path.endswith("SHA256SUMS.txt")
+        asked = [seen.path for seen in first.seen if "WFDBRecords" in seen.path]
+    for file in manifest.files:
+        assert (tmp_path / "raw" / file.path).read_bytes() == (mirror / file.path).read_bytes()
+    assert bool(second.seen) == (bucket_has != "all")
+    # A bucket without the project is found out once for each connection, not for each file.
+    assert len(asked) == 12 if bucket_has == "all" else len(asked) <= 2
