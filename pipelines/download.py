@@ -146,7 +146,7 @@ def materialize_raw(
 
     def still_valid(product: Product) -> bool:
         if bring_back or not is_let_go(product):
-            return not damaged(product) and not _gone(*recorded(product))
+            return not damaged(product) and not gone_files(*recorded(product))
         return _is_harmonized(workspace, product)
 
     files = _files_of_finished(workspace, source, partition, mirror, raw_root)
@@ -179,7 +179,7 @@ def raw_files(product: Product) -> tuple[Path, list[RemoteFile]]:
             f"{product.name}: its {len(files)} files were let go after harmonization: bring them back with "
             f"`ecg download {source} {partition}`"
         )
-    if gone := damaged(product) or [file.path for file in _gone(root, files)]:
+    if gone := damaged(product) or [file.path for file in gone_files(root, files)]:
         raise ValueError(
             f"{product.name}: {len(gone)} of {len(files)} files under {root} are gone or changed, "
             f"first {gone[0]}: materialize it again"
@@ -272,7 +272,8 @@ def _digest_of(files: Sequence[RemoteFile]) -> str:
     return digest_of([[file.path, file.checksum] for file in files])
 
 
-def _gone(root: Path, files: Sequence[RemoteFile]) -> list[RemoteFile]:
+def gone_files(root: Path, files: Sequence[RemoteFile]) -> list[RemoteFile]:
+    """Those that are no longer below root, or have another size."""
     return [file for file in files if _size(root / file.path) != file.bytes]
 
 

@@ -3,6 +3,7 @@
 <home>/mirror              the place last chosen: a folder, a base URL, or nothing for the true hosts
 <home>/<space>/            the products of that place (`pipelines.stage`); two places never share a product
 <home>/<space>/files/      what was downloaded, under its `wget -r` path; a folder mirror is read where it lies
+<home>/incoming/           own ECGs, a sub-folder a drop; ECG_INCOMING may name another place
 <home>/mirrors/simulated/  the simulated mirror that `make demo` writes
 <home>/mlflow/             runs, artifacts and registered models, shared by all spaces
 """
@@ -66,6 +67,11 @@ class Home:
     @property
     def raw_root(self) -> Path:
         return self.root / self.space / "files"
+
+    @property
+    def incoming(self) -> Path:
+        """Where own ECGs are dropped, a sub-folder a drop: ECG_INCOMING, or <home>/incoming."""
+        return Path(os.environ.get("ECG_INCOMING") or self.root / "incoming").expanduser().resolve()
 
     @property
     def simulated_mirror(self) -> Path:

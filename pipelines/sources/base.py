@@ -33,6 +33,11 @@ class Role(StrEnum):
     EVALUATION = "evaluation"
 
 
+def is_plain(path: str) -> bool:
+    """Whether a path is relative, without empty, hidden, `.` or `..` components, backslashes and odd characters."""
+    return _PATH.fullmatch(path) is not None
+
+
 @dataclass(frozen=True, order=True)
 class RemoteFile:
     """A listed file. path: its `wget -r` path; checksum: `sha256:<hex>` or `md5:<hex>`; bytes: its size, if known.
@@ -46,8 +51,7 @@ class RemoteFile:
     bytes: int | None = None
 
     def __post_init__(self) -> None:
-        # fullmatch leaves no empty, hidden, `.` or `..` component, no backslash, no colon and no control character.
-        if not _PATH.fullmatch(self.path):
+        if not is_plain(self.path):
             raise ValueError(
                 f"listed path {self.path!r}: not a plain relative path; take the list from the source's true address"
             )

@@ -1,0 +1,125 @@
+"""NumPy arrays and csv files: numbers of a file that somebody else wrote, without pickle and without trust in sizes."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from pipelines.records import DropReason, RecordError
+
+MOST_BYTES = 256 << 20  # of one record in a file of its own
+_MISSING = ["", "nan", "NaN", "NA", "null"]
+
+
+@dataclass(frozen=True)
+class _Head:
+    """What an .npy says of itself. offset: where its numbers begin."""
+
+    shape: tuple[int, ...]
+    fortran: bool
+    dtype: np.dtype[Any]
+    offset: int
+
+    @property
+    def bytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def open_npy(path: Path) -> NDArray[Any]:
+    """The array in an .npy file, mapped, not read; RecordError where it is none of numbers, or the file has not all."""
+    with path.open("rb") as stream:
+        head = _head(stream, path.name)
+    _check_size(head, path.stat().st_size, path.name)
+    order = "F" if head.fortran else "C"
+    return np.memmap(path, head.dtype, "r", head.offset, head.shape, order)
+
+
+def npz_members(path: Path) -> list[str]:
+    """The names of the arrays in an .npz, in its order; RecordError where it is none."""
+    with _archive(path) as archive:
+        names = [name.removesuffix(".npy") for name in archive.namelist()]
+    if not names or len(set(names)) != len(names):
+        raise _unreadable(path.name, f"{len(names)} arrays: each needs a name of its own")
+    return names
+
+
+def read_npz(path: Path, member: str) -> NDArray[Any]:
+    """One array of an .npz; RecordError as `open_npy`, and for one above MOST_BYTES."""
+    where = f"{path.name}, array {member!r}"
+    with _archive(path) as archive:
+        size = archive.getinfo(f"{member}.npy").file_size
+        if size > MOST_BYTES:
+            raise _unreadable(where, f"{size:,} bytes: at most {MOST_BYTES >> 20} MiB are read of one record")
+        with archive.open(f"{member}.npy") as stream:
+            head = _head(stream, where)
+            _check_size(head, size, where)
+            data = stream.read(head.bytes)
+    if len(data) != head.bytes:
+        raise _unreadable(where, f"{len(data)} of {head.bytes} bytes: it is cut short")
+    return np.frombuffer(data, head.dtype).reshape(head.shape, order="F" if head.fortran else "C")
+
+
+def read_csv(path: Path) -> tuple[tuple[str, ...], NDArray[np.float64]]:
+    """The columns' names of a csv and its numbers (columns, rows), NaN where a field is empty; RecordError."""
+    size = path.stat().st_size
+    if size > MOST_BYTES:
+        raise _unreadable(path.name, f"{size:,} bytes: at most {MOST_BYTES >> 20} MiB are read of one record")
+    try:
+        with pa_csv.open_csv(path) as stream:
+            names = stream.schema.names
+        options = pa_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.float64()), null_values=_MISSING)
+        table = pa_csv.read_csv(path, convert_options=options)
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise _unreadable(
+            path.name, f"not a csv of numbers ({str(error)[:120]}): a column a lead, ',' between and '.' as decimal"
+        ) from error
+    return tuple(name.strip() for name in names), np.stack([column.to_numpy() for column in table.columns])
+
+
+def _head(stream: IO[bytes], where: str) -> _Head:
+    try:
+        version = npy.read_magic(stream)
+        if version not in ((1, 0), (2, 0)):
+            raise ValueError(f"version {version}")
+        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, fortran, dtype = read(stream)
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError, OverflowError) as error:
+        raise _unreadable(where, f"not a NumPy array ({str(error)[:120]}): save it with numpy.save") from error
+    if dtype.hasobject:
+        raise _unreadable(where, "an array of Python objects, which is a pickle: save an array of numbers")
+    if dtype.kind not in "iuf":
+        raise _unreadable(where, f"an array of {dtype}: numbers, whole or not, are needed")
+    return _Head(shape, fortran, dtype, stream.tell())
+
+
+def _check_size(head: _Head, size: int, where: str) -> None:
+    """Against a header that promises more, or less, than there is."""
+    if min(head.shape, default=0) < 1 or size != head.offset + head.bytes:
+        raise _unreadable(
+            where, f"shape {head.shape} of {head.dtype} needs {head.bytes:,} bytes, it has {size - head.offset:,}"
+        )
+
+
+@contextmanager
+def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, KeyError) as error:
+        raise _unreadable(path.name, f"not a readable .npz ({str(error)[:120]}): save it with numpy.savez") from error
+
+
+def _unreadable(where: str, what: str) -> RecordError:
+    return RecordError(DropReason.UNREADABLE_SIGNAL, f"{where}: {what}")

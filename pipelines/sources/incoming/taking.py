@@ -1,0 +1,122 @@
+"""A complete drop to verified files of our own: whatever becomes of the drop, what was read stays what it was."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pipelines import versions
+from pipelines.download import FILES, ROOT, damaged, gone_files, recorded
+from pipelines.fetching import each
+from pipelines.home import Home
+from pipelines.sources.base import RemoteFile
+from pipelines.sources.incoming.drops import MARKER, NAME, check_name, list_drop
+from pipelines.stage import ASIDE, Product, digest_of
+
+_BLOCK = 1 << 20
+_THREADS = 8
+
+
+def materialize_drop(home: Home, name: str) -> Product:
+    """The product `raw/incoming/<name>`: files.json (path, sha256, bytes), and aside/root, the folder of our copy.
+
+    The drop is hashed at each call, so that a change is seen, and copied once for what it holds; another content is
+    another copy. A drop that was taken and is no longer there is as it was taken. Raises ValueError where it is not
+    there or not marked, holds nothing or what is refused, or changes while it is copied, and in the home's simulated
+    space, since recorded and simulated ECGs never meet in a corpus.
+    """
+    check_name(name)
+    if home.mirror == str(home.simulated_mirror):
+        raise ValueError(
+            "own ECGs do not join simulated ones: say with `ecg mirror hosts` (or a mirror of yours) that the others "
+            "are to be recorded ones, too"
+        )
+    workspace, product = home.workspace(), f"raw/{NAME}/{name}"
+    folder = home.incoming / name
+    before = workspace.current(product)
+    files = recorded(before)[1] if before is not None and not folder.exists() else hashed(folder)
+    digest = digest_of([[file.path, file.checksum] for file in files])
+    root = home.raw_root.resolve() / NAME / name / digest[:16]
+
+    def make(directory: Path) -> dict[str, Any]:
+        each(files, lambda file: _copy(folder, root, file), _THREADS)
+        (directory / FILES).write_text(json.dumps([asdict(file) for file in files], indent=1))
+        (directory / ASIDE).mkdir()
+        (directory / ASIDE / ROOT).write_text(str(root))
+        return {"files": len(files), "bytes": sum(file.bytes or 0 for file in files)}
+
+    return workspace.build(
+        product,
+        version=versions.RAW,
+        config={"source": NAME, "partition": name},
+        inputs={"files": digest},
+        make=make,
+        still_valid=_is_whole,
+    )
+
+
+def hashed(folder: Path) -> list[RemoteFile]:
+    """The files of a complete drop with their sha256; ValueError names what keeps it from being taken."""
+    listing = list_drop(folder)
+    if not listing.marked:
+        raise ValueError(f"{folder}: {MARKER} is not there: write it when all files of the drop are")
+    if listing.refused:
+        first = listing.refused[0]
+        raise ValueError(
+            f"{folder}: {len(listing.refused)} entries are refused, first {first.path}: {first.why}; "
+            "`ecg check-drop` names all of them"
+        )
+    if not listing.files:
+        raise ValueError(f"{folder}: no files but {MARKER}: put ECGs there, or remove the drop")
+
+    def look(path: str) -> RemoteFile:
+        total, size = hashlib.sha256(), 0
+        with _opened(folder / path) as stream:
+            while block := stream.read(_BLOCK):
+                total.update(block)
+                size += len(block)
+        return RemoteFile(path, f"sha256:{total.hexdigest()}", size)
+
+    return each([file.path for file in listing.files], look, _THREADS)
+
+
+def _copy(folder: Path, root: Path, file: RemoteFile) -> None:
+    """One file of a drop to its place below root, atomically; what is there already and is right stays."""
+    target = root / file.path
+    if target.is_file() and _sha256(target) == file.checksum:
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.part")
+    with _opened(folder / file.path) as stream, partial.open("wb") as copy:
+        shutil.copyfileobj(stream, copy, _BLOCK)
+        copy.flush()
+        os.fsync(copy.fileno())
+    if _sha256(partial) != file.checksum:
+        partial.unlink()
+        raise ValueError(f"{folder / file.path}: changed while it was copied: write {MARKER} last, then take it again")
+    partial.replace(target)
+
+
+def _opened(path: Path) -> Any:
+    """A file opened for reading, not through a link; ValueError where that is not permitted."""
+    try:
+        return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb")
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOENT):
+            raise ValueError(f"{path}: cannot be read ({error.strerror}): make it a readable file") from error
+        raise
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}"
+
+
+def _is_whole(product: Product) -> bool:
+    return not damaged(product) and not gone_files(*recorded(product))
