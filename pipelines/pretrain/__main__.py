@@ -247,7 +247,7 @@ def _progress_line() -> Iterator[OnLog]:
             return
         last = now
         rate = (now - began) / max(step - first_step, 1)
-        text = _line(line, total, left=(total - step) * rate)
+        text = _line(line, total, left=(total - step) * rate if step > first_step else None)
         if terminal:
             print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
         else:
@@ -258,12 +258,13 @@ def _progress_line() -> Iterator[OnLog]:
         print(file=sys.stderr)
 
 
-def _line(line: Figures, total: int, left: float) -> str:
+def _line(line: Figures, total: int, left: float | None) -> str:
+    time_left = "" if left is None else f"  {int(left) // 60}:{int(left) % 60:02d} left"
     probe = f"  probe {line['probe_auc']:.3f}" if "probe_auc" in line else ""
     return (
         f"step {int(line['step'])}/{total}  loss {line['loss']:.4f}  validation {line['validation_loss']:.4f}  "
         f"std {line['embedding_std']:.3f}  rank {line['effective_rank']:.1f}{probe}  "
-        f"{line['samples_per_second']:.0f} ECG/s  {int(left) // 60}:{int(left) % 60:02d} left"
+        f"{line['samples_per_second']:.0f} ECG/s{time_left}"
     )
 
 

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from pretraining import ROOT, Program, environment, small_home
+from pretraining import ROOT, TINY, Program, environment, small_home
 
 from ecg_model.encoder import load_encoder
 from pipelines.pretrain.distributed import World
+from pipelines.pretrain.product import materialize_encoder
+from pipelines.pretrain.recipes import recipe_named
+from pipelines.stage import Workspace
 
 FIFTY = {"steps": 50, "precision": "fp32", "jepa.masking.per_record": "True"}
 
@@ -87,3 +90,22 @@ def test_alone_nothing_is_exchanged() -> None:
     assert world.mean(x) is x
     assert list(range(8))[world.share] == list(range(8))
     assert list(range(8))[World(rank=1, size=4).share] == [1, 5]
+
+
+def test_the_product_is_built_by_as_many_processes_as_asked(home: tuple[Path, Path]) -> None:
+    workspace = Workspace(home[0])
+    recipe = recipe_named("demo", {**TINY, "steps": 4})
+    commands: list[list[str]] = []
+
+    def launch(command: list[str]) -> None:
+        commands.append(command)
+        run(command)
+
+    with pytest.raises(ValueError, match="processes=0: use at least 1"):
+        materialize_encoder(workspace, recipe, launch, device="cpu", processes=0)
+    built = materialize_encoder(workspace, recipe, launch, device="cpu", processes=2, accumulate=2)
+    assert "torch.distributed.run" in commands[0]
+    assert built.facts["steps"] == 4
+    assert load_encoder(built.path / "encoder.safetensors").config.dim == 16
+    again = materialize_encoder(workspace, recipe, launch, device="cpu", processes=1)
+    assert again.cached, "how many processes there are is no part of what is built"
