@@ -1,4 +1,8 @@
-"""Two assets a source, partitioned by its shards: the verified raw files, and the harmonized ECGs."""
+"""Two assets a source, partitioned by its shards: the verified raw files, and the harmonized ECGs. Own ECGs likewise,
+partitioned by the drops that there are."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import dagster as dg
 from pydantic import Field
@@ -8,6 +12,11 @@ from assets.resources import DataHome
 from pipelines import versions
 from pipelines.sources import SOURCES
 from pipelines.sources.base import Source
+from pipelines.sources.incoming import INCOMING
+
+if TYPE_CHECKING:
+    from pipelines.checks import Finding
+    from pipelines.stage import Product
 
 COUNTS_ADD_UP = "every_record_accounted_for"
 SHARD_IS_WHOLE = "leads_in_order_and_no_sample_missing"
@@ -20,14 +29,9 @@ class DownloadConfig(dg.Config):
     )
 
 
-class HarmonizeConfig(dg.Config):
-    """keep_raw, and the fields of pipelines.quality.QualityLimits, where each default is explained."""
+class LimitsConfig(dg.Config):
+    """The fields of pipelines.quality.QualityLimits, where each default is explained."""
 
-    keep_raw: bool = Field(
-        default=True,
-        description="Keep the downloaded files of the partition. Off: they are deleted once it is harmonized and "
-        "checked, and not fetched again while that is current. Files of a folder mirror always stay.",
-    )
     flat_leads: int = Field(default=0, ge=0, le=8, description="How many of the eight leads may be constant.")
     flat_millivolt: float = Field(
         default=0.0005, ge=0, lt=1, description="A lead whose range is at most this, in millivolt, is constant."
@@ -46,6 +50,31 @@ class HarmonizeConfig(dg.Config):
     noise: float | None = Field(default=None, ge=0, description="Largest rms of 70-110 Hz, in millivolt.")
     heart_rate_least: float | None = Field(default=None, ge=0, description="Slowest rate kept, beats a minute.")
     heart_rate_most: float | None = Field(default=None, ge=0, description="Fastest rate kept, beats a minute.")
+
+
+class HarmonizeConfig(LimitsConfig):
+    keep_raw: bool = Field(
+        default=True,
+        description="Keep the downloaded files of the partition. Off: they are deleted once it is harmonized and "
+        "checked, and not fetched again while that is current. Files of a folder mirror always stay.",
+    )
+
+
+class HarmonizeOwnConfig(LimitsConfig):
+    """The limits, and the fields of pipelines.harmonize.Incomplete."""
+
+    repeat_from: float = Field(
+        default=10.0,
+        ge=5,
+        le=10,
+        description="Records that last this many seconds, and less than ten, are repeated until they fill ten; 10: "
+        "they are dropped.",
+    )
+    mark_leads: bool = Field(
+        default=True,
+        description="Keep records that lack some of the eight leads, with zeros and a note in their place. The corpus "
+        "leaves them out. Off: they are dropped.",
+    )
 
 
 def source_assets(source: Source) -> list[dg.AssetsDefinition]:
@@ -92,19 +121,10 @@ def source_assets(source: Source) -> list[dg.AssetsDefinition]:
         code_version=versions.ECGS,
         kinds={"zarr", "parquet"},
         tags=tags,
-        check_specs=[
-            dg.AssetCheckSpec(name, asset=["ecgs", source.name], blocking=True, description=text)
-            for name, text in (
-                (COUNTS_ADD_UP, "Records that the source lists = records that entered = kept + dropped with a reason."),
-                (
-                    SHARD_IS_WHOLE,
-                    "The array holds the eight leads in order and a row for each record, none of them empty.",
-                ),
-            )
-        ],
+        check_specs=_checks_of(source.name),
     )
     def ecgs(context: dg.AssetExecutionContext, data_home: DataHome, config: HarmonizeConfig) -> dg.MaterializeResult:
-        from pipelines import checks, download, gallery, harmonize, pace
+        from pipelines import checks, download, harmonize, pace
         from pipelines.quality import QualityLimits
 
         home = data_home.open()
@@ -124,19 +144,94 @@ def source_assets(source: Source) -> list[dg.AssetsDefinition]:
         if not config.keep_raw and all(finding.holds for finding in found.values()):
             freed = download.let_go(workspace, source, context.partition_key, raw_root=home.raw_root)
             context.log.info(f"raw files let go: {pace.in_bytes(freed)}")
-        facts = product.facts
-        return show.materialized(
-            product,
-            {
-                "dagster/row_count": facts["kept"],
-                "entered": facts["entered"],
-                "dropped": show.counts(facts["dropped"], "reason", "records", "Nothing was dropped."),
-                **show.pictures(ECGs=gallery.sampled_ecgs(product), quality=gallery.quality_histograms(product)),
-            },
-            [show.checked(name, finding) for name, finding in found.items()],
-        )
+        return _harmonized(product, found)
 
     return [raw, ecgs]
 
 
-all_source_assets = [asset for source in SOURCES.values() for asset in source_assets(source)]
+def _checks_of(source: str) -> list[dg.AssetCheckSpec]:
+    return [
+        dg.AssetCheckSpec(name, asset=["ecgs", source], blocking=True, description=text)
+        for name, text in (
+            (COUNTS_ADD_UP, "Records that the source lists = records that entered = kept + dropped with a reason."),
+            (SHARD_IS_WHOLE, "The array holds the eight leads in order and a row for each record, none of them empty."),
+        )
+    ]
+
+
+def _harmonized(product: "Product", found: Mapping[str, "Finding"]) -> dg.MaterializeResult:
+    """A harmonized partition as Dagster shows it; found: by the checks' names."""
+    from pipelines import gallery
+
+    facts = product.facts
+    return show.materialized(
+        product,
+        {
+            "dagster/row_count": facts["kept"],
+            "entered": facts["entered"],
+            "dropped": show.counts(facts["dropped"], "reason", "records", "Nothing was dropped."),
+            **show.pictures(ECGs=gallery.sampled_ecgs(product), quality=gallery.quality_histograms(product)),
+        },
+        [show.checked(name, finding) for name, finding in found.items()],
+    )
+
+
+incoming_drops = dg.DynamicPartitionsDefinition(name="incoming_drops")
+
+
+@dg.asset(
+    key=["raw", INCOMING.name],
+    partitions_def=incoming_drops,
+    group_name="download",
+    description="A drop of own ECGs, copied and hashed once its marker is there; docs/own-data.md says how to write "
+    "one, and `ecg check-drop` what would be read. A partition is a sub-folder of $ECG_INCOMING or $ECG_HOME/incoming.",
+    code_version=versions.RAW,
+    kinds={"file"},
+    tags={"ecg/role": str(INCOMING.role)},
+    pool="download",
+    retry_policy=dg.RetryPolicy(max_retries=3, delay=10, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.FULL),
+)
+def raw_incoming(context: dg.AssetExecutionContext, data_home: DataHome) -> dg.MaterializeResult:
+    from pipelines.sources.incoming.taking import materialize_drop
+
+    with show.mistakes_explained():
+        product = materialize_drop(data_home.open(), context.partition_key)
+    return show.materialized(product, {"files": product.facts["files"], "bytes": product.facts["bytes"]})
+
+
+@dg.asset(
+    key=["ecgs", INCOMING.name],
+    deps=[raw_incoming],
+    partitions_def=incoming_drops,
+    group_name="harmonize",
+    description="Own ECGs: eight leads, ten seconds, 250 Hz, 16-bit microvolt in Zarr; a table of records and one of "
+    "drops. Leads that were not recorded are zeros, and named in the record's notes.",
+    code_version=versions.ECGS,
+    kinds={"zarr", "parquet"},
+    tags={"ecg/role": str(INCOMING.role)},
+    check_specs=_checks_of(INCOMING.name),
+)
+def ecgs_incoming(
+    context: dg.AssetExecutionContext, data_home: DataHome, config: HarmonizeOwnConfig
+) -> dg.MaterializeResult:
+    from pipelines import checks, harmonize
+    from pipelines.quality import QualityLimits
+
+    with show.mistakes_explained():
+        product = harmonize.materialize_ecgs(
+            data_home.open().workspace(),
+            INCOMING,
+            context.partition_key,
+            limits=QualityLimits(**config.model_dump(exclude={"repeat_from", "mark_leads"})),
+            incomplete=harmonize.Incomplete(repeat_from=config.repeat_from, mark_leads=config.mark_leads),
+        )
+    # How many records a drop's files hold is not known from their names.
+    found = {COUNTS_ADD_UP: checks.counts_add_up(product), SHARD_IS_WHOLE: checks.shard_is_whole(product)}
+    return _harmonized(product, found)
+
+
+all_source_assets = [
+    *(asset for source in SOURCES.values() for asset in source_assets(source)),
+    raw_incoming,
+    ecgs_incoming,
+]

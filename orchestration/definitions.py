@@ -11,7 +11,7 @@ from assets.reference import reference_encoder
 from assets.release import champion, released_encoder, released_reference
 from assets.resources import DataHome
 from assets.sources import all_source_assets
-from orchestration.jobs import harvest_jobs, reference_job, train_job
+from orchestration.jobs import harvest_jobs, incoming_job, reference_job, train_job
 
 defs = dg.Definitions(
     assets=[
@@ -25,6 +25,6 @@ defs = dg.Definitions(
         *reference_probe_assets,
         released_reference,
     ],
-    jobs=[*harvest_jobs, train_job, reference_job],
+    jobs=[*harvest_jobs, incoming_job, train_job, reference_job],
     resources={"data_home": DataHome(), "pipes": dg.PipesSubprocessClient()},
 )

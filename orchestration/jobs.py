@@ -8,7 +8,9 @@ import dagster as dg
 from assets.evaluate import reference_probe_assets
 from assets.reference import reference_encoder
 from assets.release import released_reference
+from assets.sources import ecgs_incoming, raw_incoming
 from pipelines.sources import SOURCES
+from pipelines.sources.incoming import INCOMING
 
 TRAIN = "train_and_release"
 REFERENCE = "import_and_release_reference"
@@ -26,6 +28,12 @@ harvest_jobs = [
     )
     for name, source in SOURCES.items()
 ]
+
+incoming_job = dg.define_asset_job(
+    harvest_job_name(INCOMING.name),
+    selection=dg.AssetSelection.assets(raw_incoming, ecgs_incoming),
+    description="Take and harmonize drops of own ECGs.",
+)
 
 _reference = dg.AssetSelection.assets(reference_encoder, *reference_probe_assets, released_reference)
 

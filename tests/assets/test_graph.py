@@ -6,6 +6,7 @@ import sys
 import dagster as dg
 
 from assets.evaluate import probe_assets
+from assets.sources import incoming_drops
 from orchestration.definitions import defs
 from orchestration.jobs import REFERENCE, TRAIN
 from pipelines.sources import SOURCES
@@ -13,10 +14,10 @@ from pipelines.sources import SOURCES
 
 def test_the_graph_is_the_road():
     graph = defs.resolve_asset_graph()
-    ecgs = {f"ecgs/{source}" for source in SOURCES}
+    ecgs = {f"ecgs/{source}" for source in (*SOURCES, "incoming")}
     wanted = {
-        **{f"raw/{source}": set() for source in SOURCES},
-        **{f"ecgs/{source}": {f"raw/{source}"} for source in SOURCES},
+        **{f"raw/{source}": set() for source in (*SOURCES, "incoming")},
+        **{f"ecgs/{source}": {f"raw/{source}"} for source in (*SOURCES, "incoming")},
         "corpus": ecgs,
         "encoder": {"corpus"},
         "probe/ptbxl_superclass": {"encoder", "ecgs/ptbxl"},
@@ -84,6 +85,8 @@ def test_partitions_are_the_sources():
             partitions = graph.get(dg.AssetKey([kind, source.name])).partitions_def
             assert isinstance(partitions, dg.StaticPartitionsDefinition)
             assert tuple(partitions.get_partition_keys()) == source.partitions
+    for kind in ("raw", "ecgs"):
+        assert graph.get(dg.AssetKey([kind, "incoming"])).partitions_def == incoming_drops
     assert {name: len(source.partitions) for name, source in SOURCES.items()} == {
         "chapman": 46,
         "code15": 18,
@@ -99,7 +102,7 @@ def test_blocking_checks_stand_where_the_road_must_stop():
     graph = defs.resolve_asset_graph()
     blocking = {key.asset_key.to_user_string() for key in graph.asset_check_keys if graph.get_check_spec(key).blocking}
     assert blocking == {
-        *(f"ecgs/{s}" for s in SOURCES),
+        *(f"ecgs/{s}" for s in (*SOURCES, "incoming")),
         "corpus",
         "encoder",
         "probe/ptbxl_superclass",
