@@ -345,6 +345,41 @@ def export(selection: str, out: Path, form: Literal["numpy", "wfdb"]) -> None:
     click.echo(f"{count:,} ECGs in {out}")
 
 
+@main.command("check-drop")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table, with every record dropped.")
+def check_drop(folder: Path, as_json: bool) -> None:
+    """Say what would be read from DIR, a drop of own ECGs, and what would be dropped, and why.
+
+    Nothing is written. Exit code 1 where no record would be kept, or where something in DIR is refused. How a drop is
+    written is said in docs/own-data.md.
+
+    \b
+    ecg check-drop incoming/ward-7
+    ecg check-drop incoming/ward-7 --json | jq '.dropped[] | .reason'
+    """
+    from pipelines.cli.dropping import check_drop as check
+
+    with _progress() as progress:
+        task = progress.add_task("reading", total=None)
+        report = check(folder, lambda done: progress.update(task, completed=done))
+    if as_json:
+        click.echo(json.dumps(report.to_dict(), indent=1))
+    else:
+        from rich.table import Table
+
+        table = Table(
+            "kind", "where", "records", "kept", "Hz", "leads", "seconds", "units", "mV peak to peak", box=None
+        )
+        for row in report.rows():
+            table.add_row(*row)
+        _console().print(table)
+        click.echo("\n" + "\n".join(report.lines()))
+        click.echo(f"{report.kept:,} of {report.records:,} records would be kept")
+    if not report.sound:
+        sys.exit(1)
+
+
 @main.command("import-reference")
 @click.argument("file", type=_FILE)
 @click.option(
