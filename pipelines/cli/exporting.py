@@ -89,9 +89,14 @@ def export(selected: list[Rows], out: Path, form: Format, *, on_records: OnRecor
 
 
 def _of_source(workspace: Workspace, source: str, *partition: str) -> list[Rows]:
-    if source not in SOURCES or len(partition) > 1:
-        raise ValueError(f"selection 'ecgs/{'/'.join((source, *partition))}': {_FORM}; sources: {', '.join(SOURCES)}")
-    keys = partition or SOURCES[source].partitions
+    if len(partition) > 1:
+        raise ValueError(f"selection 'ecgs/{'/'.join((source, *partition))}': {_FORM}")
+    here = workspace.folder(f"ecgs/{source}")
+    order = SOURCES[source].partitions if source in SOURCES else ()
+    keys = partition or sorted(
+        (pointer.parent.name for pointer in here.glob("*/current")),
+        key=lambda key: (order.index(key) if key in order else len(order), key),
+    )
     shards = {f"{source}/{key}": workspace.current(f"ecgs/{source}/{key}") for key in keys}
     return [
         Rows(shard, product.path, np.arange(len(open_shard(product.path))))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -156,6 +157,14 @@ def test_a_split_of_the_corpus_is_the_corpus_rows(tmp_path: Path, workspace: Wor
     assert len(ids["train"]) + len(ids["validation"]) == len({*ids["train"], *ids["validation"]}) == 19
 
 
+def test_partitions_come_in_the_sources_order_and_own_ecgs_in_that_of_their_names(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    for at, name in enumerate(("code15/10", "code15/2", "incoming/ward-b", "incoming/ward-a")):
+        shard(workspace, name, [record(at)])
+    assert [one.shard for one in select(workspace, "ecgs/code15")] == ["code15/2", "code15/10"]
+    assert [one.shard for one in select(workspace, "ecgs/incoming")] == ["incoming/ward-a", "incoming/ward-b"]
+
+
 def test_a_shard_of_several_files_is_exported_in_order(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path / "home")
     short = [record(at) for at in range(40)]
@@ -174,12 +183,22 @@ def test_a_shard_of_several_files_is_exported_in_order(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "selection",
-    ["", "ecgs", "ecgs/nope", "ecgs/chapman/01/x", "corpus", "corpus/test", "ecgs/georgia", "ecgs/chapman/../ludb"],
+    [
+        "",
+        "ecgs",
+        "ecgs/nope",
+        "ecgs/chapman/01/x",
+        "corpus",
+        "corpus/test",
+        "ecgs/georgia",
+        "ecgs/chapman/../ludb",
+        "ecgs/..",
+    ],
 )
 def test_a_selection_that_means_nothing_is_refused(tmp_path: Path, selection: str) -> None:
     refused = ecg("export", selection, tmp_path / "out")
     assert refused.exit_code == 1
-    assert "selection" in refused.stderr
+    assert re.match("Error: (selection|product) '", refused.stderr)
     assert list(tmp_path.iterdir()) == []
 
 
