@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -95,7 +96,7 @@ def _head(stream: IO[bytes], where: str) -> _Head:
             raise ValueError(f"version {version}")
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, fortran, dtype = read(stream)
-    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError, OverflowError) as error:
+    except (ValueError, TypeError, SyntaxError, tokenize.TokenError, RecursionError, MemoryError) as error:
         raise _unreadable(where, f"not a NumPy array ({str(error)[:120]}): save it with numpy.save") from error
     if dtype.hasobject:
         raise _unreadable(where, "an array of Python objects, which is a pickle: save an array of numbers")
