@@ -115,7 +115,7 @@ def ecg(*arguments: str | Path) -> Result:
 # What is read, and what becomes of it
 
 
-@pytest.mark.parametrize("rate", [100, 257.5, 360, 500, 2000])
+@pytest.mark.parametrize("rate", [100, 257.5, 500, 2000])
 @pytest.mark.parametrize("form", ["npy", "npz", "h5", "csv"])
 def test_every_format_at_any_rate_is_stored_as_the_model_would_see_the_same_array(
     drop: Path, tmp_path: Path, form: str, rate: float
@@ -293,7 +293,7 @@ def test_short_records_are_dropped_or_repeated_by_configuration(drop: Path, tmp_
         Incomplete(repeat_from=4)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.sets(st.sampled_from(LEADS_12), min_size=1), st.randoms(use_true_random=False))
 def test_absent_leads_are_zeros_that_are_named_and_the_others_are_what_they_are(chosen: set[str], random: Any) -> None:
     leads = sorted(chosen)
@@ -560,7 +560,7 @@ def test_a_fault_of_what_the_whole_drop_leans_on_is_an_error(drop: Path) -> None
 
 # Numpy warns where a damaged header could be one of Python 2.
 @pytest.mark.filterwarnings("ignore:Reading `.npy` or `.npz` file required")
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_changed_bytes_raise_nothing_but_drops(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     folder = tmp_path_factory.getbasetemp() / "mutated"

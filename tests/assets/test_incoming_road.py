@@ -1,0 +1,113 @@
+"""Own ECGs through Dagster: a drop is added as a partition, taken, harmonized, and seen by the corpus."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import numpy as np
+import pytest
+
+from assets.corpus import corpus
+from assets.resources import DataHome
+from assets.sources import ecgs_incoming, incoming_drops, raw_incoming
+from ecg_model.signal import LEADS_12
+from orchestration.demo import StageFailed, run
+from orchestration.jobs import harvest_job_name
+from pipelines.corpus import CorpusConfig, materialize_corpus
+from pipelines.home import HOSTS, Home
+from pipelines.sources.incoming.drops import MARKER, complete_drops
+
+JOB = harvest_job_name("incoming")
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    monkeypatch.setenv("ECG_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("ECG_INCOMING", str(tmp_path / "bucket"))
+    monkeypatch.delenv("ECG_MIRROR", raising=False)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    found = Home.default()
+    found.set_mirror(HOSTS)
+    return found
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as made:
+        yield made
+
+
+def write_drop(home: Home, name: str, *, count: int = 6, seed: int = 0, leads: int = 12) -> Path:
+    folder = home.incoming / name
+    folder.mkdir(parents=True, exist_ok=True)
+    np.save(folder / "ecgs.npy", np.random.default_rng(seed).normal(0, 0.3, (count, leads, 5000)).astype("f4"))
+    ids = [f"{name}-{at}" for at in range(count)]
+    fields = {"rate": 500, "leads": LEADS_12[:leads], "units": "mV", "ids": ids, "patient_ids": ids}
+    (folder / "ecgs.json").write_text(json.dumps(fields))
+    (folder / MARKER).touch()
+    return folder
+
+
+def materialize(instance: dg.DagsterInstance, partition: str) -> dg.ExecuteInProcessResult:
+    return dg.materialize(
+        [raw_incoming, ecgs_incoming],
+        instance=instance,
+        partition_key=partition,
+        resources={"data_home": DataHome()},
+    )
+
+
+def test_a_drop_goes_down_the_road_and_the_corpus_sees_it(home, instance):
+    write_drop(home, "monday")
+    write_drop(home, "partial", seed=1, count=3, leads=3)
+    for drop in complete_drops(home.incoming):
+        instance.add_dynamic_partitions(incoming_drops.name, [drop.name])
+        result = materialize(instance, drop.name)
+        assert result.success
+        assert all(check.passed for check in result.get_asset_check_evaluations())
+    rows = result.asset_materializations_for_node("ecgs__incoming")[0].metadata
+    assert (rows["dagster/row_count"].value, rows["entered"].value) == (3, 3)
+    built = dg.materialize([corpus], instance=instance, resources={"data_home": DataHome()})
+    told = built.asset_materializations_for_node("corpus")[0].metadata
+    assert told["train"].value + told["validation"].value == 6
+    exclusions = home.workspace().require("corpus").facts["excluded"]
+    assert exclusions["leads not recorded"] == 3
+    before = home.workspace().require("corpus")
+    assert materialize_corpus(home.workspace(), CorpusConfig()) == before
+    write_drop(home, "monday", seed=2)
+    materialize(instance, "monday")
+    assert materialize_corpus(home.workspace(), CorpusConfig()).digest != before.digest
+
+
+def test_the_job_takes_a_changed_drop_again_and_an_unchanged_one_not(home, instance):
+    write_drop(home, "monday")
+    instance.add_dynamic_partitions(incoming_drops.name, ["monday"])
+    first = {one.name: one.metadata for one in run(JOB, instance, partition="monday")}
+    assert set(first) == {"raw/incoming", "ecgs/incoming"}
+    assert not any(one["cached"] for one in first.values())
+    assert all(one.metadata["cached"] for one in run(JOB, instance, partition="monday"))
+    write_drop(home, "monday", count=7)
+    again = {one.name: one.metadata for one in run(JOB, instance, partition="monday")}
+    assert not any(one["cached"] for one in again.values())
+    assert again["ecgs/incoming"]["dagster/row_count"] == 7
+
+
+def test_short_and_partial_records_are_a_setting(home, instance):
+    folder = write_drop(home, "short", leads=8)
+    np.save(folder / "ecgs.npy", np.random.default_rng(0).normal(0, 0.3, (6, 8, 3000)).astype("f4"))
+    instance.add_dynamic_partitions(incoming_drops.name, ["short"])
+    assert run(JOB, instance, partition="short")[1].metadata["dagster/row_count"] == 0
+    config = {"ops": {"ecgs__incoming": {"config": {"repeat_from": 6.0}}}}
+    assert run(JOB, instance, partition="short", config=config)[1].metadata["dagster/row_count"] == 6
+    config["ops"]["ecgs__incoming"]["config"]["mark_leads"] = False
+    assert run(JOB, instance, partition="short", config=config)[1].metadata["dagster/row_count"] == 0
+
+
+def test_a_drop_that_is_not_complete_fails_with_one_message(home, instance):
+    (write_drop(home, "early") / MARKER).unlink()
+    instance.add_dynamic_partitions(incoming_drops.name, ["early", "gone"])
+    with pytest.raises(StageFailed, match="_COMPLETE is not there: write it when all files of the drop are"):
+        run(JOB, instance, partition="early")
+    with pytest.raises(StageFailed, match="no such folder"):
+        run(JOB, instance, partition="gone")
