@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -47,26 +47,39 @@ def open_npy(path: Path) -> NDArray[Any]:
     return np.memmap(path, head.dtype, "r", head.offset, head.shape, order)
 
 
-def npz_members(path: Path) -> list[str]:
-    """The names of the arrays in an .npz, in its order; RecordError where it is none."""
-    with _archive(path) as archive:
-        names = [name.removesuffix(".npy") for name in archive.namelist()]
-    if not names or len(set(names)) != len(names):
-        raise _unreadable(path.name, f"{len(names)} arrays: each needs a name of its own")
-    return names
+class Npz:
+    """An .npz, opened for reading; RecordError where it is none, or where its arrays lack names of their own."""
+
+    def __init__(self, path: Path) -> None:
+        self._where = path.name
+        with _damage_explained(self._where):
+            self._archive = zipfile.ZipFile(path)
+        self.names = [name.removesuffix(".npy") for name in self._archive.namelist()]
+        if not self.names or len(set(self.names)) != len(self.names):
+            self._archive.close()
+            raise _unreadable(self._where, f"{len(self.names)} arrays: each needs a name of its own")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._archive.close()
+
+    def read(self, name: str) -> NDArray[Any]:
+        """One array; RecordError as `open_npy`, and for one above MOST_BYTES."""
+        where = f"{self._where}, array {name!r}"
+        with _damage_explained(where):
+            return _member(self._archive, f"{name}.npy", where)
 
 
-def read_npz(path: Path, member: str) -> NDArray[Any]:
-    """One array of an .npz; RecordError as `open_npy`, and for one above MOST_BYTES."""
-    where = f"{path.name}, array {member!r}"
-    with _archive(path) as archive:
-        size = archive.getinfo(f"{member}.npy").file_size
-        if size > MOST_BYTES:
-            raise _unreadable(where, f"{size:,} bytes: at most {MOST_BYTES >> 20} MiB are read of one record")
-        with archive.open(f"{member}.npy") as stream:
-            head = _head(stream, where)
-            _check_size(head, size, where)
-            data = stream.read(head.bytes)
+def _member(archive: zipfile.ZipFile, member: str, where: str) -> NDArray[Any]:
+    size = archive.getinfo(member).file_size
+    if size > MOST_BYTES:
+        raise _unreadable(where, f"{size:,} bytes: at most {MOST_BYTES >> 20} MiB are read of one record")
+    with archive.open(member) as stream:
+        head = _head(stream, where)
+        _check_size(head, size, where)
+        data = stream.read(head.bytes)
     if len(data) != head.bytes:
         raise _unreadable(where, f"{len(data)} of {head.bytes} bytes: it is cut short")
     return np.frombuffer(data, head.dtype).reshape(head.shape, order="F" if head.fortran else "C")
@@ -114,12 +127,11 @@ def _check_size(head: _Head, size: int, where: str) -> None:
 
 
 @contextmanager
-def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
+def _damage_explained(where: str) -> Iterator[None]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            yield archive
+        yield
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, KeyError) as error:
-        raise _unreadable(path.name, f"not a readable .npz ({str(error)[:120]}): save it with numpy.savez") from error
+        raise _unreadable(where, f"not a readable .npz ({str(error)[:120]}): save it with numpy.savez") from error
 
 
 def _unreadable(where: str, what: str) -> RecordError:

@@ -149,11 +149,9 @@ def people_of(said: Mapping[str, Any], where: str, count: int, ids: Sequence[str
     if said.get("ids") is None:
         if ids is None:
             raise _wrong(where, "ids", f"give one for each of its {count} records")
-        named = tuple(ids)
-    else:
-        named = tuple(_id(value, "ids", where) for value in lists["ids"])
+        lists["ids"] = list(ids)
     return People(
-        ids=named,
+        ids=tuple(_id(value, "ids", where) for value in lists["ids"]),
         patient_ids=tuple(
             None if _is_unknown(value) else _id(value, "patient_ids", where) for value in lists["patient_ids"]
         ),

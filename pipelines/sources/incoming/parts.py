@@ -175,24 +175,23 @@ class _Drop:
 
     def _npz(self, path: PurePosixPath) -> Iterator[Reading]:
         form, said = self._described(path)
-        members = arrays.npz_members(self.root / path)
-        order = said.get("ids")
-        people = people_of(said, path.name, len(members), members)
-        if order is not None and sorted(people.ids) != sorted(members):
-            raise RecordError(
-                DropReason.UNREADABLE_HEADER, f"{path.name}: ids name other records than its arrays: leave ids out"
-            )
         turned = form.axes.index("time") < form.axes.index("lead")
-        for at, member in enumerate(people.ids):
-            try:
-                x = arrays.read_npz(self.root / path, member)
-                if x.ndim != 2:
-                    raise _wrong_shape(f"{path.name}, array {member!r}", x.shape)
-            except RecordError as error:
-                yield Reading(error.drop(member))
-                continue
-            x_LT = x.T if turned else x
-            yield _reading(people, at, x_LT[:, : form.most_samples], form, x_LT.shape[1])
+        with arrays.Npz(self.root / path) as archive:
+            people = people_of(said, path.name, len(archive.names), archive.names)
+            if sorted(people.ids) != sorted(archive.names):
+                raise RecordError(
+                    DropReason.UNREADABLE_HEADER, f"{path.name}: ids name other records than its arrays: leave ids out"
+                )
+            for at, name in enumerate(people.ids):
+                try:
+                    x = archive.read(name)
+                    if x.ndim != 2:
+                        raise _wrong_shape(f"{path.name}, array {name!r}", x.shape)
+                except RecordError as error:
+                    yield Reading(error.drop(name))
+                    continue
+                x_LT = x.T if turned else x
+                yield _reading(people, at, x_LT[:, : form.most_samples], form, x_LT.shape[1])
 
     def _hdf5(self, path: PurePosixPath) -> Iterator[Reading]:
         said = self._said(path, needed=False)

@@ -1,0 +1,28 @@
+"""The examples of docs/own-data.md, as a hospital would copy them."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipelines.cli.dropping import check_drop
+from pipelines.sources.incoming.description import FIELDS
+from pipelines.sources.incoming.hdf5 import NAMES
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "own-data.md").read_text()
+EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz", "h5", "csv", "wfdb"])
+def test_each_example_writes_a_valid_drop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    (example,) = [text for text in EXAMPLES if f".{kind}" in text or (kind == "wfdb" and kind in text)]
+    monkeypatch.chdir(tmp_path)
+    Path("drop").mkdir()
+    exec(example, {"ecgs": np.random.default_rng(0).normal(0, 0.3, (3, 12, 5000))})
+    report = check_drop(tmp_path / "drop")
+    assert (report.records, report.kept, report.drops) == (3, 3, ())
+
+
+def test_the_page_names_every_field() -> None:
+    assert all(f"`{name}`" in PAGE for name in (*FIELDS, *NAMES))
