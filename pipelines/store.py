@@ -181,14 +181,19 @@ def open_shard(folder: Path | str) -> Shard:
     folder = Path(folder)
     if not (folder / SIGNALS / "zarr.json").is_file():
         raise ValueError(f"{folder} holds no harmonized shard ({SIGNALS}): harmonize the partition first")
-    group = zarr.open_group(folder / SIGNALS, mode="r")
+    try:
+        group = zarr.open_group(folder / SIGNALS, mode="r")
+        signal = group["signal"]
+        rows = pq.read_metadata(folder / RECORDS_FILE).num_rows
+    except (FileNotFoundError, KeyError) as error:  # a part is missing, or was removed just now
+        raise ValueError(
+            f"{folder} holds no whole harmonized shard ({error}): harmonize the partition again"
+        ) from error
     schema = group.attrs.get("schema")
     if schema != SCHEMA:
         raise ValueError(f"{folder / SIGNALS} has schema {schema}, this version reads {SCHEMA}: harmonize it again")
-    signal = group["signal"]
     if not isinstance(signal, zarr.Array) or signal.attrs["leads"] != list(LEADS) or signal.dtype != np.int16:
         raise ValueError(f"{folder / SIGNALS}/signal is not int16 with leads {', '.join(LEADS)}: harmonize it again")
-    rows = pq.read_metadata(folder / RECORDS_FILE).num_rows
     if rows != signal.shape[0]:
         raise ValueError(f"{folder}: {signal.shape[0]} signals but {rows} rows in {RECORDS_FILE}: harmonize it again")
     return Shard(folder, signal)

@@ -7,13 +7,14 @@ Shapes: N records, B records of a batch, L leads, T samples.
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import deque
+from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
@@ -32,33 +33,45 @@ log = logging.getLogger(__name__)
 
 MILLIVOLT = 1e-3  # of the store's microvolt
 BYTES = 2 * len(LEADS) * SAMPLES  # of an ECG
+AHEAD = 2  # batches
 MEMORY_SHARE = 0.5  # of what is free
 
 
-class Feed(ABC):
-    """The batches of a run, one after another; a context manager. waited_seconds: how long `next` took in all, which
-    the host did not spend on steps."""
+class Feed:
+    """The batches of a run, one after another; a context manager.
 
-    waited_seconds = 0.0
+    A thread prepares them AHEAD of the steps. waited_seconds: how long `next` took in all, time without a step.
+    """
+
+    def __init__(self, batches: Generator[Tensor], device: torch.device) -> None:
+        """batches: int16 (B, L, T), microvolt, for each step from the first on, without end."""
+        self.waited_seconds = 0.0
+        self._batches, self._device = batches, device
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
+        self._coming = deque(self._pool.submit(self._prepare) for _ in range(AHEAD))
 
     def next(self) -> Tensor:
         """float32 (B, L, T), millivolt, on the device: this process's share of the next step's batch."""
         began = time.perf_counter()
-        x_BLT = self._next()
+        x_BLT = self._coming.popleft().result()
+        self._coming.append(self._pool.submit(self._prepare))
+        if self._device.type != "cpu":  # half the bytes travel, and the GPU converts
+            x_BLT = _millivolt(x_BLT.to(self._device, non_blocking=True))
         self.waited_seconds += time.perf_counter() - began
         return x_BLT
 
-    @abstractmethod
-    def _next(self) -> Tensor: ...
+    def _prepare(self) -> Tensor:
+        x_BLT = next(self._batches)
+        if self._device.type == "cpu":
+            return _millivolt(x_BLT)
+        return x_BLT if x_BLT.is_cuda else x_BLT.pin_memory()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:  # noqa: B027  (most feeds have nothing to end)
-        """End what reads ahead."""
+        self._pool.shutdown(cancel_futures=True)
+        self._batches.close()
 
 
 class Signals(Protocol):
@@ -66,7 +79,9 @@ class Signals(Protocol):
 
     def __len__(self) -> int: ...
 
-    def feed(self, order: Order, *, device: torch.device, first_step: int, rank: int, world: int) -> Feed: ...
+    def batches(self, order: Order, *, first_step: int, rank: int, world: int) -> Generator[Tensor]:
+        """int16 (B, L, T), microvolt, of each step from the first on: every `world`-th record of its batch."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +104,7 @@ class Corpus:
 
     def feed(self, order: Order, *, device: torch.device, first_step: int, rank: int = 0, world: int = 1) -> Feed:
         """The batches from `first_step` on; of each, every `world`-th record from `rank` on."""
-        return self.train.feed(order, device=device, first_step=first_step, rank=rank, world=world)
+        return Feed(self.train.batches(order, first_step=first_step, rank=rank, world=world), device)
 
 
 def load_corpus(
@@ -149,21 +164,10 @@ class Resident:
     def __len__(self) -> int:
         return len(self.signal_NLT)
 
-    def feed(self, order: Order, *, device: torch.device, first_step: int, rank: int, world: int) -> Feed:
-        return _ResidentFeed(self.signal_NLT, order, device, first_step, slice(rank, None, world))
-
-
-class _ResidentFeed(Feed):
-    """A gather takes a millisecond of a step: no thread is worth its while."""
-
-    def __init__(self, signal_NLT: Tensor, order: Order, device: torch.device, step: int, share: slice) -> None:
-        self._signal_NLT, self._order, self._device = signal_NLT, order, device
-        self._step, self._share = step, share
-
-    def _next(self) -> Tensor:
-        rows_B = self._order.rows(self._step)[self._share]
-        self._step += 1
-        return to_millivolt(self._signal_NLT, rows_B, self._device)
+    def batches(self, order: Order, *, first_step: int, rank: int, world: int) -> Generator[Tensor]:
+        for step in itertools.count(first_step):
+            rows = to_device(torch.from_numpy(order.rows(step)[rank::world]), self.signal_NLT.device)
+            yield self.signal_NLT.index_select(0, rows)
 
 
 class Streamed:
@@ -182,53 +186,44 @@ class Streamed:
         requests = [(self._folders[int(n)], self._row_N[rows[shard_N == n]]) for n in np.unique(shard_N)]
         return read_rows(requests, unit=CHUNK)
 
-    def feed(self, order: Order, *, device: torch.device, first_step: int, rank: int, world: int) -> Feed:
-        return _StreamedFeed(self, order, device, first_step, rank, world)
+    def batches(self, order: Order, *, first_step: int, rank: int, world: int) -> Generator[Tensor]:
+        """Two windows of the order at most are in memory: the one in use, and the next, which a thread reads
+        meanwhile."""
+
+        def read(position: int) -> _Held:
+            window = order.window(position)
+            places = np.arange(window.start, window.end) % order.batch
+            mine = np.sort(window.rows[places % world == rank])
+            return _Held(window, mine, torch.from_numpy(self.read(mine)))
+
+        with ThreadPoolExecutor(1, thread_name_prefix="windows") as pool:
+            coming, held = pool.submit(read, first_step * order.batch), None
+            for step in itertools.count(first_step):
+                position_B = np.arange(step * order.batch, (step + 1) * order.batch)[rank::world]
+                parts = []
+                while len(position_B):
+                    if held is None or position_B[0] >= held.window.end:
+                        held = None  # before the next is sent for: two are never three
+                        held = coming.result()
+                        coming = pool.submit(read, held.window.end)
+                    here = position_B[position_B < held.window.end]
+                    parts.append(held.take(here))
+                    position_B = position_B[len(here) :]
+                yield torch.cat(parts)
 
 
-class _StreamedFeed(Feed):
-    """Two windows of the order at most are in memory: the one in use, and the next, which a thread reads meanwhile."""
+@dataclass(frozen=True)
+class _Held:
+    """A window in memory: the rows of it that fall to this process, ascending, and their ECGs."""
 
-    def __init__(
-        self, stored: Streamed, order: Order, device: torch.device, first_step: int, rank: int, world: int
-    ) -> None:
-        self._stored, self._order, self._device = stored, order, device
-        self._step, self._rank, self._world = first_step, rank, world
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="ecgs")
-        self._held: tuple[Window, NDArray[np.int64], Tensor] | None = None
-        self._coming: Future[tuple[Window, NDArray[np.int64], Tensor]] | None = None
+    window: Window
+    rows_N: NDArray[np.int64]
+    signal_NLT: Tensor
 
-    def _next(self) -> Tensor:
-        batch = self._order.batch
-        position_B = np.arange(self._step * batch, (self._step + 1) * batch)[self._rank :: self._world]
-        parts = []
-        while len(position_B):
-            window, mine, signal_NLT = self._window(int(position_B[0]))
-            here = position_B[position_B < window.end]
-            rows = torch.from_numpy(np.searchsorted(mine, window.rows[here - window.start]))
-            parts.append(signal_NLT.index_select(0, rows))
-            position_B = position_B[len(here) :]
-        self._step += 1
-        return to_device(torch.cat(parts), self._device).float().mul_(MILLIVOLT)
-
-    def _window(self, position: int) -> tuple[Window, NDArray[np.int64], Tensor]:
-        """The window of a position: the one held, or the one that is coming; then the one after it is sent for."""
-        while self._held is None or position >= self._held[0].end:
-            coming = self._coming or self._pool.submit(self._read, position)
-            self._held = None  # before the next one is there: two are never three
-            self._held = coming.result()
-            self._coming = self._pool.submit(self._read, self._held[0].end)
-        return self._held
-
-    def _read(self, position: int) -> tuple[Window, NDArray[np.int64], Tensor]:
-        """The window of a position, its rows that fall to this process in ascending order, and their ECGs."""
-        window = self._order.window(position)
-        places = np.arange(window.start, window.end) % self._order.batch
-        mine = np.sort(window.rows[places % self._world == self._rank])
-        return window, mine, torch.from_numpy(self._stored.read(mine))
-
-    def close(self) -> None:
-        self._pool.shutdown(cancel_futures=True)
+    def take(self, position_B: NDArray[np.int64]) -> Tensor:
+        """int16 (B, L, T): the ECGs at these places of the sequence."""
+        wanted_B = self.window.rows[position_B - self.window.start]
+        return self.signal_NLT.index_select(0, torch.from_numpy(np.searchsorted(self.rows_N, wanted_B)))
 
 
 def free_memory() -> int:
@@ -254,7 +249,11 @@ def free_memory() -> int:
 def to_millivolt(signal_NLT: Tensor, rows_B: NDArray[np.int64], device: torch.device) -> Tensor:
     """float32 (B, L, T) in millivolt on the device, without waiting for it."""
     x_BLT = signal_NLT.index_select(0, to_device(torch.from_numpy(rows_B), signal_NLT.device))
-    return to_device(x_BLT, device).float().mul_(MILLIVOLT)
+    return _millivolt(to_device(x_BLT, device))
+
+
+def _millivolt(x_BLT: Tensor) -> Tensor:
+    return x_BLT.float().mul_(MILLIVOLT)
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:

@@ -86,7 +86,8 @@ def test_both_readers_give_the_same_batches(home: tuple[Path, Path], first_step:
             assert torch.equal(read.next(), expected)
             rows = order.rows(step)[rank::world]
             assert torch.equal(expected, resident.train.signal_NLT[rows].float() * data.MILLIVOLT)
-    assert held.waited_seconds > 0 < read.waited_seconds
+    assert held.waited_seconds > 0
+    assert read.waited_seconds > 0
 
 
 @pytest.mark.usefixtures("small_windows")
@@ -115,7 +116,7 @@ def test_a_shard_that_goes_under_way_stops_the_run(home: tuple[Path, Path], tmp_
     with corpus.feed(order, device=CPU, first_step=0) as feed:
         feed.next()
         (there / "ecgs/chapman/01").rename(tmp_path / "elsewhere")
-        with pytest.raises(ValueError, match=r"holds no harmonized shard|have gone"):  # noqa: PT012
+        with pytest.raises(ValueError, match=r"holds no (whole )?harmonized shard|have gone"):  # noqa: PT012
             while True:
                 feed.next()
 

@@ -1,0 +1,76 @@
+"""How long a training step waits for its ECGs: a corpus held in memory, and one read as it is needed.
+
+    python -m benchmarks.feeding --json FILE
+
+A consumer takes batches of 64 and then rests for a step's time, as the host does while a GPU computes; then both ways
+run flat out. waited_share: of that time, spent waiting. Files are in the page cache, since they were just written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.corpus import fill
+from pipelines.corpus import CorpusConfig, materialize_corpus
+from pipelines.pretrain.data import BYTES, Corpus, load_corpus
+from pipelines.pretrain.order import Order
+from pipelines.stage import Workspace
+
+CPU = torch.device("cpu")
+BATCH = 64
+
+
+def waited(corpus: Corpus, steps: int, rest: float) -> dict[str, float]:
+    """Share of the time that `steps` steps of `rest` seconds waited, the first read apart; and batches a second."""
+    order = Order(seed=0, batch=BATCH, chunk_N=corpus.chunk_N)
+    with corpus.feed(order, device=CPU, first_step=0) as feed:
+        feed.next()  # the first window: a run waits for it once
+        first, began = feed.waited_seconds, time.perf_counter()
+        for _ in range(steps):
+            feed.next()
+            time.sleep(rest)
+        seconds = time.perf_counter() - began
+        return {
+            "waited_share": round((feed.waited_seconds - first) / seconds, 4),
+            "ecgs_per_second": round(steps * BATCH / seconds),
+            "first_batch_seconds": round(first, 2),
+        }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.feeding", description="How long steps wait for data.")
+    parser.add_argument("--count", type=int, default=30_000, help="simulated ECGs (default: 30000)")
+    parser.add_argument("--step-ms", type=float, default=60.0, help="a step's time, ms (default: 60, a GPU's)")
+    parser.add_argument("--folder", type=Path, help="where to write them for the while (default: the system's)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        root = Path(folder)
+        fill(Workspace(root), options.count)
+        product = materialize_corpus(Workspace(root), CorpusConfig())
+        figures: dict[str, Any] = {
+            "machine": platform.processor() or platform.machine(),
+            "ecgs": options.count,
+            "step_ms": options.step_ms,
+        }
+        for name, budget in (("resident", options.count * BYTES), ("streamed", 0)):
+            corpus = load_corpus(root, product.path, CPU, memory_budget=budget)
+            epoch = len(corpus.train) // BATCH
+            figures[name] = waited(corpus, epoch, options.step_ms / 1000)
+            figures[f"{name}_flat_out"] = waited(corpus, epoch, 0.0)
+    text = json.dumps(figures, indent=1)
+    print(text)
+    if options.json is not None:
+        options.json.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
