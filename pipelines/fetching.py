@@ -48,7 +48,7 @@ def bring(
     FileNotFoundError with the path of a file that no address has, ConnectionError, ValueError where a host has another
     file than is listed, or where the disk has no room for what is to come, and OSError where it is full on the way.
     """
-    with _alone(lock), Transfer(connections=connections, retries=retries) as transfer, _full_disk_explained(root):
+    with _alone(lock), Transfer(connections=connections, retries=retries) as transfer, full_disk_explained(root):
         tally = Tally(files, progress)
         here = each(files, lambda file: _is_here(file, root, tally), connections)
         missing = [file for file, is_here in zip(files, here, strict=True) if not is_here]
@@ -163,7 +163,8 @@ def _alone(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _full_disk_explained(root: Path) -> Iterator[None]:
+def full_disk_explained(root: Path) -> Iterator[None]:
+    """An OSError that says what to do where the disk below root is full."""
     try:
         yield
     except OSError as error:

@@ -32,7 +32,7 @@ from pipelines.sources.incoming import INCOMING
 from pipelines.sources.incoming.description import MOST_SECONDS
 from pipelines.sources.incoming.drops import MARKER, check_name, complete_drops, list_drop, misnamed_drops
 from pipelines.sources.incoming.parts import parts
-from pipelines.sources.incoming.taking import materialize_drop
+from pipelines.sources.incoming.taking import _copy, hashed, materialize_drop
 from pipelines.store import Shard, open_shard
 from pipelines.wfdb_files import read_wfdb
 
@@ -494,6 +494,19 @@ def test_hdf5_links_do_not_lead_out_of_the_file(drop: Path, tmp_path: Path) -> N
         assert "no dataset 'signals'" in found[f"{name}.h5"]
 
 
+def test_a_damaged_place_in_an_hdf5_file_costs_the_record_that_it_is_of(drop: Path) -> None:
+    with h5py.File(drop / "a.h5", "w") as file:
+        signals = file.create_dataset("signals", data=ecgs(5), chunks=(1, 12, 5000), fletcher32=True)
+        file["ids"] = list(range(5))
+        file.attrs.update({"rate": 500, "units": "mV", "leads": LEADS_12})
+        place = signals.id.get_chunk_info(3).byte_offset
+    damaged = bytearray((drop / "a.h5").read_bytes())
+    damaged[place + 1000] ^= 1
+    (drop / "a.h5").write_bytes(damaged)
+    found = {item.record_id: getattr(item, "reason", None) for item in read(drop)}
+    assert found == {"0": None, "1": None, "2": None, "3": DropReason.UNREADABLE_SIGNAL, "4": None}
+
+
 @pytest.mark.parametrize("name", ["../other", "a/../../b", "", "/", "a//b", 5])
 def test_names_in_a_description_are_names(drop: Path, name: Any) -> None:
     with h5py.File(drop / "a.h5", "w") as file:
@@ -648,6 +661,28 @@ def test_a_drop_is_copied_once_and_a_change_is_another_product(home: Home, drop:
     (recorded(two)[0] / "deep.npy").unlink()
     with pytest.raises(ValueError, match="cannot be read"):
         materialize_drop(home, "ward-7")
+
+
+def test_what_a_killed_copy_left_is_put_right(home: Home, drop: Path) -> None:
+    write_npy(drop / "a.npy", ecgs(1), **said())
+    complete(drop)
+    root, files = recorded(taken := materialize_drop(home, "ward-7"))
+    shutil.rmtree(taken.path)
+    (root / ".a.npy.part").write_bytes(b"half")
+    (root / "a.npy").write_bytes(bytes((root / "a.npy").stat().st_size))
+    assert materialize_drop(home, "ward-7").digest == taken.digest
+    assert (root / "a.npy").read_bytes() == (drop / "a.npy").read_bytes()
+    assert sorted(path.name for path in root.iterdir()) == [file.path for file in files]
+
+
+def test_a_file_that_changes_while_it_is_copied_is_not_taken(home: Home, drop: Path) -> None:
+    write_npy(drop / "a.npy", ecgs(1), **said())
+    complete(drop)
+    before = {file.path: file for file in hashed(drop)}["a.npy"]
+    write_npy(drop / "a.npy", ecgs(1, seed=1), **said())
+    with pytest.raises(ValueError, match=r"a\.npy: changed while it was copied"):
+        _copy(drop, home.root / "copy", before)
+    assert not list((home.root / "copy").rglob("*.npy*"))
 
 
 def test_what_is_not_whole_is_not_taken(home: Home, drop: Path, tmp_path: Path) -> None:

@@ -219,15 +219,23 @@ class _Drop:
             read = min(samples, form.most_samples)
             width = signals.nbytes // count // samples * read
             rows = max(1, min(_BLOCK, _BLOCK_BYTES // max(1, width)))
-            for start in range(0, count, rows):
-                wanted = {"record": slice(start, start + rows), "lead": slice(None), "time": slice(read)}
+
+            def span(start: int, end: int) -> Iterator[Reading]:
+                wanted = {"record": slice(start, end), "lead": slice(None), "time": slice(read)}
                 try:
                     found = hdf5.rows(signals, tuple(wanted[axis] for axis in form.axes), path.name)
                 except RecordError as error:
-                    yield from (Reading(error.drop(lost)) for lost in people.ids[start : start + rows])
-                    continue
+                    if end - start == 1:
+                        yield Reading(error.drop(people.ids[start]))
+                    else:  # one by one: the others of the block may be sound
+                        for at in range(start, end):
+                            yield from span(at, at + 1)
+                    return
                 for at, x_LT in enumerate(np.transpose(found, place), start):
                     yield _reading(people, at, x_LT, form, samples)
+
+            for start in range(0, count, rows):
+                yield from span(start, min(start + rows, count))
 
     def _csv(self, path: PurePosixPath) -> Iterator[Reading]:
         said = self._said(path, needed=False)

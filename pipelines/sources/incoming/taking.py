@@ -7,14 +7,16 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from pipelines import versions
 from pipelines.download import FILES, ROOT, damaged, gone_files, recorded
-from pipelines.fetching import each
+from pipelines.fetching import each, full_disk_explained
 from pipelines.home import Home
+from pipelines.pace import in_bytes
 from pipelines.sources.base import RemoteFile
 from pipelines.sources.incoming.drops import MARKER, NAME, check_name, list_drop
 from pipelines.stage import ASIDE, Product, digest_of
@@ -45,7 +47,10 @@ def materialize_drop(home: Home, name: str) -> Product:
     root = home.raw_root.resolve() / NAME / name / digest[:16]
 
     def make(directory: Path) -> dict[str, Any]:
-        each(files, lambda file: _copy(folder, root, file), _THREADS)
+        root.mkdir(parents=True, exist_ok=True)
+        _check_room(files, root)
+        with full_disk_explained(root):
+            each(files, lambda file: _copy(folder, root, file), _THREADS)
         (directory / FILES).write_text(json.dumps([asdict(file) for file in files], indent=1))
         (directory / ASIDE).mkdir()
         (directory / ASIDE / ROOT).write_text(str(root))
@@ -84,6 +89,16 @@ def hashed(folder: Path) -> list[RemoteFile]:
         return RemoteFile(path, f"sha256:{total.hexdigest()}", size)
 
     return each([file.path for file in listing.files], look, _THREADS)
+
+
+def _check_room(files: Sequence[RemoteFile], root: Path) -> None:
+    """ValueError where the files that are not below root yet do not fit there."""
+    needed, free = sum(file.bytes or 0 for file in gone_files(root, files)), shutil.disk_usage(root).free
+    if needed > free:
+        raise ValueError(
+            f"{in_bytes(needed)} are to be copied and {in_bytes(free)} are free in {root}: make room, or take a larger "
+            "disk as ECG_HOME"
+        )
 
 
 def _copy(folder: Path, root: Path, file: RemoteFile) -> None:
