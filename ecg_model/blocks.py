@@ -43,8 +43,8 @@ class Block(nn.Module):
         return x_BLPD + mixed_BLPD
 
     def _attention(self, x_BLPD: Tensor) -> Tensor:
-        # (B, L, P, 3, H, E) -> 3 of (B, H, L, P, E)
-        q, k, v = self.qkv(x_BLPD).unflatten(-1, (3, self.heads, -1)).permute(3, 0, 4, 1, 2, 5)
+        # (B, L, P, 3, H, E) -> 3 of (B, H, L, P, E); copied once here, or each matrix product would copy its own.
+        q, k, v = self.qkv(x_BLPD).unflatten(-1, (3, self.heads, -1)).permute(3, 0, 4, 1, 2, 5).contiguous()
         return self.proj(self.attend(q, k, v).permute(0, 2, 3, 1, 4).flatten(-2))
 
 
