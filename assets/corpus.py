@@ -19,6 +19,11 @@ class CorpusSettings(dg.Config):
     sources: list[str] = Field(
         default=[], description="Pretrain on these sources alone; empty: on all for pretraining."
     )
+    unlabelled_folds: list[int] = Field(
+        default=[],
+        description="Of the evaluation sources, pretrain on these folds too, without their labels, such as "
+        "[1, 2, 3, 4, 5, 6, 7]; the other folds are held out.",
+    )
 
 
 @dg.asset(
@@ -44,7 +49,10 @@ def corpus(context: dg.AssetExecutionContext, data_home: DataHome, config: Corpu
     workspace = data_home.open().workspace()
     with show.mistakes_explained():
         settings = CorpusConfig(
-            validation_share=config.validation_share, seed=config.seed, sources=tuple(config.sources) or None
+            validation_share=config.validation_share,
+            seed=config.seed,
+            sources=tuple(config.sources) or None,
+            unlabelled_folds=tuple(config.unlabelled_folds),
         )
         product = materialize_corpus(workspace, settings)
     facts = product.facts

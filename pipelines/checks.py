@@ -71,7 +71,8 @@ def corpus_is_apart(workspace: Workspace, corpus: Product) -> Finding:
     Patients are known within a source alone: between sources the ECG decides, by its bytes or its signature.
     """
     index = pq.read_table(corpus.path / "index.parquet")
-    held = [shard.records() for shard in _evaluation_shards(workspace)]
+    trained_on = json.loads((corpus.path / "corpus.json").read_text())["config"]["unlabelled_folds"]
+    held = [_other_folds(shard.records(), trained_on) for shard in _evaluation_shards(workspace)]
     leaks, repeated = _copies(index, _signatures(workspace, corpus, index), held)
     twins = len(_patients(index) & {patient for records in held for patient in _patients(records)})
     split = {name: _patients(index.filter(pc.field("split") == name)) for name in ("train", "validation")}
@@ -126,6 +127,10 @@ def _evaluation_shards(workspace: Workspace) -> list[Shard]:
     names = [pointer.parent.relative_to(workspace.root).as_posix() for pointer in pointers]
     products = [product for product in map(workspace.current, names) if product is not None]
     return [open_shard(product.path) for product in products if product.facts["role"] == "evaluation"]
+
+
+def _other_folds(records: pa.Table, folds: Sequence[int]) -> pa.Table:
+    return records.filter(pa.array([fold not in folds for fold in records.column("fold").to_pylist()], pa.bool_()))
 
 
 def _patients(table: pa.Table) -> set[tuple[str, str]]:

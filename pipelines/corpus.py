@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -47,7 +47,7 @@ EXCLUSIONS = pa.schema(
     [pa.field(name, pa.string(), nullable=False) for name in ("shard", "source", "record_id", "reason", "detail")]
 )
 
-_COLUMNS = ("row", "source", "record_id", "patient_id", "content_hash", "notes")
+_COLUMNS = ("row", "source", "record_id", "patient_id", "content_hash", "notes", "fold")
 
 
 class Exclusion(StrEnum):
@@ -63,11 +63,16 @@ class Exclusion(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusConfig:
-    """validation_share: of the patients. seed: of their draw. sources: these alone; None: all for pretraining."""
+    """validation_share: of the patients. seed: of their draw. sources: these alone; None: all for pretraining.
+
+    unlabelled_folds: of the evaluation sources, ECGs of these folds are pretrained on too, without their labels; the
+    other folds are held out as ever. PTB-XL's folds are split by patient.
+    """
 
     validation_share: float = 0.05
     seed: int = 0
     sources: tuple[str, ...] | None = None
+    unlabelled_folds: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 < self.validation_share < 1:
@@ -87,6 +92,7 @@ class _Row:
     patient_id: str | None
     content_hash: str
     notes: tuple[str, ...] = ()
+    fold: int | None = None
 
     @property
     def person(self) -> _Person:
@@ -99,11 +105,12 @@ class _Row:
 def materialize_corpus(workspace: Workspace, config: CorpusConfig) -> Product:
     """Index all current `ecgs/<source>/<partition>` of the data home; the product `corpus`.
 
-    Pretraining shards are indexed; evaluation shards only keep their records and patients out. Raises ValueError where
-    there is no pretraining shard, or fewer than two patients are left.
+    Pretraining shards are indexed; evaluation shards keep their records and patients out, but for the unlabelled
+    folds. Raises ValueError where there is no shard to pretrain on, or fewer than two patients are left.
     """
     pretraining, evaluation = _shards(workspace, config)
-    if not pretraining:
+    wanted_too = {shard: product for shard, product in evaluation.items() if _chosen(shard, config)}
+    if not pretraining and not (config.unlabelled_folds and wanted_too):
         wanted = "any source" if config.sources is None else ", ".join(config.sources)
         raise ValueError(
             f"no harmonized pretraining shard of {wanted} in {workspace.root}: harmonize a partition first"
@@ -111,8 +118,11 @@ def materialize_corpus(workspace: Workspace, config: CorpusConfig) -> Product:
     inputs = {product.name: product.digest for product in (*pretraining.values(), *evaluation.values())}
 
     def make(folder: Path) -> dict[str, Any]:
-        held_out, held_signatures_NB = _rows(evaluation)
+        held_out, held_signatures_NB = _rows(evaluation, lambda row: row.fold not in config.unlabelled_folds)
         rows, signatures_NB = _rows(pretraining)
+        if config.unlabelled_folds:
+            unlabelled, their_signatures_NB = _rows(wanted_too, lambda row: row.fold in config.unlabelled_folds)
+            rows, signatures_NB = rows + unlabelled, np.concatenate([signatures_NB, their_signatures_NB])
         copies = first_copies(np.concatenate([held_signatures_NB, signatures_NB])).tolist()
         kept, excluded = select(rows, held_out, copies)
         splits = split(kept, config)
@@ -121,7 +131,7 @@ def materialize_corpus(workspace: Workspace, config: CorpusConfig) -> Product:
         write_table(folder / "exclusions.parquet", pa.Table.from_pylist(excluded, schema=EXCLUSIONS))
         shards = {
             shard: {"path": product.path.relative_to(workspace.root).as_posix(), "digest": product.digest}
-            for shard, product in pretraining.items()
+            for shard, product in (pretraining | (wanted_too if config.unlabelled_folds else {})).items()
         }
         index_digest = hashlib.sha256((folder / "index.parquet").read_bytes()).hexdigest()
         digest = digest_of({"index": index_digest, "shards": {name: shard["digest"] for name, shard in shards.items()}})
@@ -273,20 +283,28 @@ def _shards(workspace: Workspace, config: CorpusConfig) -> tuple[dict[str, Produ
             continue
         if product.facts["role"] == "evaluation":
             evaluation[shard] = product
-        elif config.sources is None or shard.split("/")[0] in config.sources:
+        elif _chosen(shard, config):
             pretraining[shard] = product
     return pretraining, evaluation
 
 
-def _rows(shards: Mapping[str, Product]) -> tuple[list[_Row], NDArray[np.uint8]]:
-    """All records of the shards, and their signatures (N, 128)."""
+def _chosen(shard: str, config: CorpusConfig) -> bool:
+    return config.sources is None or shard.split("/")[0] in config.sources
+
+
+def _rows(
+    shards: Mapping[str, Product], wanted: Callable[[_Row], bool] = lambda row: True
+) -> tuple[list[_Row], NDArray[np.uint8]]:
+    """The wanted records of the shards, and their signatures (N, 128)."""
     rows: list[_Row] = []
     signatures: list[NDArray[np.uint8]] = [np.empty((0, BYTES), np.uint8)]
     for shard, product in shards.items():
         table = open_shard(product.path).records()
         columns = (table[name].to_pylist() for name in _COLUMNS)
-        rows += [_Row(shard, *values) for values in zip(*columns, strict=True)]
-        signatures.append(signatures_of(table))
+        found = [_Row(shard, *values) for values in zip(*columns, strict=True)]
+        takes = np.array([wanted(row) for row in found], dtype=bool)
+        rows += [row for row, take in zip(found, takes, strict=True) if take]
+        signatures.append(signatures_of(table)[takes])
     return rows, np.concatenate(signatures)
 
 

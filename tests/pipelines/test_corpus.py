@@ -17,6 +17,7 @@ from scipy.signal import resample_poly
 
 from ecg_model.signal import LEADS
 from pipelines import corpus
+from pipelines.checks import corpus_is_apart
 from pipelines.corpus import CorpusConfig, load_signals, materialize_corpus
 from pipelines.harmonize import harmonize
 from pipelines.quality import QualityLimits
@@ -296,3 +297,27 @@ def test_a_shard_that_was_made_again_elsewhere_is_found_by_the_next_corpus(tmp_p
     assert len(load_signals(workspace.root, found.path, "train")) + len(
         load_signals(workspace.root, found.path, "validation")
     ) == len(records)
+
+
+def test_unlabelled_folds_of_evaluation_sources_are_trained_on_and_the_others_held_out(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    folds = [replace(ecg(at, patient=f"p{at // 2}"), fold=1 + at // 4) for at in range(12)]
+    other_rate = [copy_of(smooth(at), f"c{at}", patient=f"q{at}") for at in (50, 51)]
+    shard(workspace, "ptbxl100/00", [*folds, replace(smooth(50), fold=3)], role="evaluation")
+    shard(workspace, "ptbxl/00", [replace(record, fold=3) for record in other_rate], role="evaluation")
+    shard(workspace, "chapman/01", [ecg(100), ecg(101), ecg(102, content=9), smooth(51)])
+    ours = CorpusConfig(sources=("ptbxl100",), unlabelled_folds=(1, 2))
+    product = materialize_corpus(workspace, ours)
+    assert [row["record_id"] for row in index(product)] == [f"r{at}" for at in range(8)]
+    assert product.facts["by_source"] == {"ptbxl100": 8}
+    assert corpus_is_apart(workspace, product).holds
+    signals = [load_signals(tmp_path, product.path, split) for split in ("train", "validation")]
+    assert sum(map(len, signals)) == 8
+
+    all_sources = materialize_corpus(workspace, CorpusConfig(unlabelled_folds=(1, 2)))
+    assert all_sources.facts["by_source"] == {"chapman": 2, "ptbxl100": 8}
+    assert sorted(exclusions(all_sources).values()) == ["copy of an evaluation record", "evaluation record"]
+    assert corpus_is_apart(workspace, all_sources).holds
+    assert materialize_corpus(workspace, CorpusConfig()).facts["by_source"] == {"chapman": 2}
+    with pytest.raises(ValueError, match="no harmonized pretraining shard of ptbxl100"):
+        materialize_corpus(workspace, CorpusConfig(sources=("ptbxl100",)))
