@@ -29,7 +29,7 @@ from pipelines.quality import QualityLimits
 from pipelines.records import Drop, DropReason, Record, absent_leads
 from pipelines.sources.challenge import challenge_record
 from pipelines.sources.incoming import INCOMING
-from pipelines.sources.incoming.description import MOST_SECONDS
+from pipelines.sources.incoming.description import FIELDS, MOST_SECONDS
 from pipelines.sources.incoming.drops import MARKER, check_name, complete_drops, list_drop, misnamed_drops
 from pipelines.sources.incoming.parts import parts
 from pipelines.sources.incoming.taking import _copy, hashed, materialize_drop
@@ -235,8 +235,9 @@ def test_formats_lie_together_and_every_file_is_told_of(drop: Path) -> None:
     np.savez(drop / "deep" / "er" / "b.npz", b=ecgs(1)[0])
     describe(drop / "deep" / "er" / "b.npz", leads=list(LEADS_12))
     describe(drop / "drop", rate=500, units="mV")
-    for name in ("report.xml", "orphan.json", "lonely.hea", "UPPER.HEA", "notes.txt", ".DS_Store"):
+    for name in ("report.xml", "orphan.json", "lonely.hea", "lonely.json", "lonely.atr", "UPPER.HEA", "notes.txt"):
         (drop / name).write_text("{}")
+    (drop / ".DS_Store").touch()
     found = {item.record_id: getattr(item, "reason", None) for item in read(drop)}
     assert found == {
         "a0": None,
@@ -245,6 +246,7 @@ def test_formats_lie_together_and_every_file_is_told_of(drop: Path) -> None:
         "report.xml": DropReason.UNKNOWN_FORMAT,
         "UPPER.HEA": DropReason.UNKNOWN_FORMAT,
         "orphan.json": DropReason.FILE_MISSING,
+        "lonely.json": DropReason.FILE_MISSING,
         "lonely": DropReason.UNREADABLE_HEADER,
     }
 
@@ -607,6 +609,41 @@ def test_changed_bytes_raise_nothing_but_drops(tmp_path_factory: pytest.TempPath
     found = read(changed)
     assert {"a0", "a1", "x", "y", "c0", "c1", "d"} & {item.record_id for item in found}
     shutil.rmtree(changed)
+
+
+_VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.sampled_from(["mV", "raw", "record", "lead", "time", "I", "V1", "signals", "../a", "\x00", ""])
+    | st.text(max_size=5),
+    lambda inside: st.lists(inside, max_size=4) | st.dictionaries(st.sampled_from(["signals", "ids", "x"]), inside),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    fields=st.dictionaries(st.sampled_from(sorted(FIELDS)), _VALUES, max_size=3),
+    form=st.sampled_from(["npy", "npz", "h5"]),
+)
+def test_whatever_a_description_says_is_read_or_dropped(
+    tmp_path_factory: pytest.TempPathFactory, fields: dict[str, Any], form: str
+) -> None:
+    folder = tmp_path_factory.mktemp("described")
+    x_NLT = ecgs(2, 3, rate=100)
+    if form == "npy":
+        np.save(folder / "a.npy", x_NLT)
+    elif form == "npz":
+        np.savez(folder / "a.npz", x=x_NLT[0], y=x_NLT[1])
+    else:
+        with h5py.File(folder / "a.h5", "w") as file:
+            file["signals"] = x_NLT
+    describe(folder / "a", **{**said(LEADS_12[:3], rate=100, ids=["x", "y"]), **fields})
+    found = read(folder)
+    assert [item.record_id for item in found] == [f"a.{form}"] or len(found) == 2
+    shutil.rmtree(folder)
 
 
 # Drops as a whole

@@ -108,12 +108,12 @@ class _Drop:
             return "HDF5", str(path), self._guarded(path, self._hdf5)
         if suffix == ".csv":
             return "csv", _all_of(path), self._guarded(path, self._csv)
-        if suffix in PAPERS or str(header) in self.paths or str(path) == SHARED:
-            return None
         if suffix == ".json":
-            if any(str(path.with_suffix(one)) in self.paths for one in DATA):
+            if str(path) == SHARED or any(str(path.with_suffix(one)) in self.paths for one in DATA):
                 return None
             return "description", str(path), self._guarded(path, _no_data)
+        if suffix in PAPERS or str(header) in self.paths:  # beside a header: its annotations
+            return None
         return "unknown", _all_of(path), self._guarded(path, _unknown)
 
     def _guarded(
@@ -276,7 +276,10 @@ def _gains(raw: WfdbRecord) -> str:
 
 
 def _no_data(path: PurePosixPath) -> Iterator[Reading]:
-    raise RecordError(DropReason.FILE_MISSING, f"no file of ECGs beside {path.name}: drop both, or remove it")
+    raise RecordError(
+        DropReason.FILE_MISSING,
+        f"nothing that {path.name} describes lies beside it (WFDB headers say all themselves): drop both, or remove it",
+    )
 
 
 def _unknown(path: PurePosixPath) -> Iterator[Reading]:
