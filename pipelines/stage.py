@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 DONE = "done.json"
 ASIDE = "aside"
-_TEMPORARY = ".tmp"
+_TEMPORARY, _PARTIAL = ".tmp", ".partial"
 _PRODUCT = re.compile(r"[a-z0-9][a-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)*")
 
 
@@ -144,9 +144,10 @@ class Workspace:
                 self._point(product, fingerprint)
                 log.info("%s: cached (%s)", product, fingerprint)
                 return found
-            work = folder / f"{fingerprint}.partial"
-            if not resumable:
-                shutil.rmtree(work, ignore_errors=True)
+            work = folder / f"{fingerprint}{_PARTIAL}"
+            if not resumable:  # and what other killed builds left: under this lock none of them is alive
+                for left in folder.glob(f"*{_PARTIAL}"):
+                    shutil.rmtree(left)
             work.mkdir(exist_ok=True)
             for left in work.rglob(f".*{_TEMPORARY}"):  # of a killed `write_atomically`: no part of the product
                 left.unlink()

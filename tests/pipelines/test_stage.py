@@ -158,7 +158,8 @@ def test_a_killed_build_leaves_nothing_finished_and_the_next_one_works(tmp_path)
     process.wait(10)
     process.stdout.close()
     assert Workspace(tmp_path).current("stage/one") is None
-    product = build(Workspace(tmp_path))
+    assert len(list(tmp_path.rglob("half"))) == 1
+    product = build(Workspace(tmp_path), config={"another": "fingerprint"})
     assert not product.cached
     assert not list(tmp_path.rglob("half"))
 
