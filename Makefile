@@ -52,8 +52,11 @@ lint: install ## ruff and the layer contract
 types: install ## pyright
 	$(BIN)/pyright
 
-bench: install ## Figures at paper size, ours against the released code's way; minutes
-	$(BIN)/python -m benchmarks.train_step
+bench: install ## Figures at paper size, ours against the released code's way; half an hour
+	@mkdir -p "$$ECG_HOME/benchmarks"
+	for name in train_step attention feeding corpus download; do \
+	    $(BIN)/python -m benchmarks.$$name --json "$$ECG_HOME/benchmarks/$$name.json"; \
+	done
 
 clean: ## Remove caches; data, models and the virtual environment stay
 	rm -rf build .pytest_cache .ruff_cache .hypothesis .import_linter_cache .coverage .coverage.*

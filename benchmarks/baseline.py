@@ -12,7 +12,19 @@ import torch
 from torch import Tensor
 
 from ecg_model.blocks import Block
+from ecg_model.config import JEPAConfig
 from ecg_model.encoder import Encoder
+from ecg_model.jepa import JEPA
+
+
+def as_released(config: JEPAConfig) -> JEPA:
+    """Our networks, with the released code's encoders."""
+    model = JEPA(config)
+    student, teacher = DenseEncoder(config.encoder), DenseEncoder(config.encoder)
+    student.load_state_dict(model.student.state_dict())
+    teacher.load_state_dict(model.teacher.state_dict())
+    model.student, model.teacher = student, teacher.requires_grad_(False).eval()
+    return model
 
 
 class DenseEncoder(Encoder):

@@ -1,121 +1,269 @@
-"""Training and embedding at paper size, ours against the released code's way, alternating, medians of ratios.
+"""Training and embedding at paper size, ours against the released code's way.
 
     python -m benchmarks.train_step --device cpu --batch 16 --json FILE
 
-train_ratio and embed_ratio are the baseline's time over ours. Prints the FLOPs of a sample too, and how long 174,140
-ECGs x 100 epochs would take.
+Each way has a process of its own, so that its memory is its own, and they work in turn. Figures are medians over the
+rounds; ratios, those of the pair in each round.
+
+train_ratio, embed_ratio    the baseline's time over ours
+*_utilisation               our FLOP/s over those that a large bfloat16 matrix product reaches between the rounds
+*_ratio_at_matrix_rate      the ratio if our FLOPs ran at that rate and nothing else took time
+memory_share                our peak over the baseline's, with weights, moving average and AdamW's moments (state_mib)
+activations_share           the same without these
+checkpoint_share            a checkpoint's time over the default interval between two
+best_*                      on a GPU: each way at its best batch, doubled as long as that trains faster
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import platform
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from benchmarks.baseline import DenseEncoder
+from benchmarks.baseline import as_released
 from ecg_model.config import EncoderConfig, JEPAConfig, PredictorConfig
 from ecg_model.jepa import JEPA, split_columns
 from ecg_model.masking import masked_columns
-from pipelines.pretrain.train import adamw
+from ecg_model.stochastic_depth import kept_branches
+from pipelines.pretrain.checkpoint import CheckpointFolder
+from pipelines.pretrain.flops import encoder_flops, flops_per_sample, matrix_rate, step_flops
+from pipelines.pretrain.recipes import Recipe
+from pipelines.pretrain.state import Progress, captured
+from pipelines.pretrain.train import RunConfig, adamw
 
 CORPUS, EPOCHS = 174_140, 100
 MOMENTUM = 0.996
+PAPER = JEPAConfig()
+SMALL = JEPAConfig(encoder=EncoderConfig(dim=96, depth=2, heads=4), predictor=PredictorConfig(dim=48, depth=1, heads=4))
 
 
-def training(model: JEPA, batch: int, device: torch.device, precision: torch.dtype) -> Callable[[int], None]:
-    """A function of the step that does one whole training step and waits for it."""
-    optimizer = adamw(model.train(), 0.05)
-    x_BLT = ecgs(batch, model.config.encoder, device)
-    scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
+class Contender:
+    """One way of training, on its device: ours in bfloat16; the released one in float32, on a GPU in float16."""
 
-    def step(number: int) -> None:
-        mask_P = torch.from_numpy(
-            masked_columns(model.config.masking, model.config.encoder.patches, seed=0, step=number)
-        )
-        columns = [part.to(device) for part in split_columns(mask_P)]
-        with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-            loss = model(x_BLT, *columns)
-        optimizer.zero_grad(set_to_none=True)
-        scaler.scale(loss).backward()
-        scaler.step(optimizer)
-        scaler.update()
-        model.ema_update_(MOMENTUM)
-        settle(device)
+    def __init__(self, way: str, config: JEPAConfig, device: torch.device, compiled: bool) -> None:
+        self.config, self.device = config, device
+        self._imported = peak_bytes(device)
+        torch.manual_seed(0)
+        self.model = (JEPA(config) if way == "ours" else as_released(config)).to(device).train()
+        self.optimizer = adamw(self.model, 0.05)
+        released = torch.float16 if device.type == "cuda" else torch.float32
+        self.precision = torch.bfloat16 if way == "ours" else released
+        self._scaler = torch.amp.GradScaler(device.type, enabled=self.precision == torch.float16)
+        # As in the training loop: a mask's size differs from step to step.
+        self._forward = torch.compile(self.model, dynamic=True) if compiled else self.model
+        self._embed = torch.compile(self.model.student.embed) if compiled else self.model.student.embed
 
-    return step
+    def train(self, batch: int, step: int) -> float:
+        """Seconds of a whole training step."""
+        x_BLT = self._ecgs(batch)
+        began = self._now()
+        columns = [part.to(self.device) for part in split_columns(torch.from_numpy(mask_of(self.config, step)))]
+        kept = kept_branches(self.config.encoder, batch, seed=0, step=step)
+        kept_K2B = None if kept is None else torch.from_numpy(kept).to(self.device)
+        self.optimizer.zero_grad(set_to_none=True)
+        with self._autocast():
+            loss = self._forward(x_BLT, *columns, kept_K2B)
+        self._scaler.scale(loss).backward()
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
+        self.model.ema_update_(MOMENTUM)
+        return self._now() - began
+
+    def embed(self, batch: int) -> float:
+        """Seconds of embedding a batch."""
+        x_BLT = self._ecgs(batch)
+        self.model.eval()
+        began = self._now()
+        with torch.inference_mode(), self._autocast():
+            self._embed(x_BLT)
+        return self._now() - began
+
+    def matrix_rate(self) -> float:
+        """FLOP/s of a large product in bfloat16, measured anew."""
+        matrix_rate.cache_clear()
+        return matrix_rate(self.device, torch.bfloat16)
+
+    def memory(self) -> tuple[int, int]:
+        """Bytes: the peak so far over what importing took, and of it the weights and the optimizer's state."""
+        moments = [value for state in self.optimizer.state.values() for value in state.values()]
+        held = sum(tensor.nbytes for tensor in [*self.model.state_dict().values(), *moments])
+        return peak_bytes(self.device) - self._imported, held
+
+    def checkpoint(self, parent: Path | None) -> float:
+        """Seconds of writing one."""
+        with tempfile.TemporaryDirectory(dir=parent) as folder:
+            began = self._now()
+            state = captured(Progress(step=1), Recipe(name="bench", jepa=self.config), "", self.model, self.optimizer)
+            CheckpointFolder(Path(folder)).save(state)
+            return self._now() - began
+
+    def best_batch(self, first: int, rounds: int) -> tuple[int, float]:
+        """The batch, of `first` times a power of two, that trains most ECGs a second, and how many."""
+        best, batch = (first, 0.0), first
+        while True:
+            try:
+                seconds = [self.train(batch, 1) for _ in range(rounds + 1)][1:]
+            except torch.cuda.OutOfMemoryError:
+                return best
+            speed = batch / statistics.median(seconds)
+            if speed <= best[1]:
+                return best
+            best, batch = (batch, speed), 2 * batch
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
+
+    def _ecgs(self, batch: int) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(0)
+        encoder = self.config.encoder
+        return 0.2 * torch.randn(batch, encoder.leads, encoder.samples, generator=generator).to(self.device)
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
 
 
-def embedding(model: JEPA, batch: int, device: torch.device, precision: torch.dtype) -> Callable[[int], None]:
-    """A function that embeds one batch and waits for it."""
-    encoder, x_BLT = model.student.eval(), ecgs(batch, model.config.encoder, device)
+class OwnProcess:
+    """A Contender in a process of its own."""
 
-    def step(_: int) -> None:
-        encoder.eval()
-        with torch.inference_mode(), torch.autocast(device.type, precision, enabled=precision != torch.float32):
-            encoder.embed(x_BLT)
-        settle(device)
+    def __init__(self, *what: Any) -> None:
+        self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_begin, initargs=what)
 
-    return step
+    def __call__(self, method: str, *arguments: Any) -> Any:
+        return self._pool.submit(_answer, method, arguments).result()
 
 
-def alternate(
-    ours: Callable[[int], None], baseline: Callable[[int], None], rounds: int
-) -> tuple[list[float], list[float]]:
-    """Seconds of each, in turn, after one uncounted round of both."""
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for number in range(rounds + 1):
-        for function, found in zip((ours, baseline), seconds, strict=True):
-            began = time.perf_counter()
-            function(number)
-            if number:
-                found.append(time.perf_counter() - began)
-    return seconds
+_contender: Contender | None = None
 
 
-def flops_per_sample(config: JEPAConfig) -> float:
-    """Of a training step, a multiply and an add counted as two: matrices and attention of student (forward and
-    backward, at the mean share of visible columns), teacher (forward) and predictor (forward and backward)."""
-    encoder, predictor = config.encoder, config.predictor
-    visible = 1.0 - mean_mask_share(config)
-    tokens = encoder.leads * encoder.patches
-
-    def block(dim: int, mlp_ratio: float, tokens: float, keys: float) -> float:
-        return tokens * (2 * dim * dim * (4 + 2 * mlp_ratio) + 4 * keys * dim)
-
-    seen = visible * tokens
-    student = encoder.depth * block(encoder.dim, encoder.mlp_ratio, seen, visible * encoder.patches + encoder.leads)
-    teacher = encoder.depth * block(encoder.dim, encoder.mlp_ratio, tokens, encoder.patches + encoder.leads)
-    filled = predictor.depth * block(predictor.dim, predictor.mlp_ratio, tokens, encoder.patches)
-    return 3 * (student + filled) + teacher
+def _begin(*what: Any) -> None:
+    global _contender  # what stays in the process from one call to the next
+    _contender = Contender(*what)
 
 
-def mean_mask_share(config: JEPAConfig) -> float:
-    masks = [masked_columns(config.masking, config.encoder.patches, seed=0, step=step).mean() for step in range(500)]
-    return float(statistics.fmean(masks))
+def _answer(method: str, arguments: tuple[Any, ...]) -> Any:
+    return getattr(_contender, method)(*arguments)
 
 
-def ecgs(batch: int, config: EncoderConfig, device: torch.device) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return 0.2 * torch.randn(batch, config.leads, config.samples, generator=generator).to(device)
-
-
-def settle(device: torch.device) -> None:
+def peak_bytes(device: torch.device) -> int:
+    """The most memory that the GPU's tensors, or on a CPU (Linux) the process, ever took."""
     if device.type == "cuda":
-        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device)
+    # Not ru_maxrss: a new process inherits its parent's.
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
 
 
-def as_released(config: JEPAConfig) -> JEPA:
-    """The same networks with the released code's encoders."""
-    model = JEPA(config)
-    model.student, model.teacher = DenseEncoder(config.encoder), DenseEncoder(config.encoder)
-    model.teacher.requires_grad_(False)
-    return model
+def mask_of(config: JEPAConfig, step: int) -> Any:
+    return masked_columns(config.masking, config.encoder.patches, seed=0, step=step)
+
+
+def compared(
+    name: str,
+    work: Callable[[OwnProcess, int], float],
+    flops: Callable[[int], float],
+    both: tuple[OwnProcess, OwnProcess],
+    *,
+    batch: int,
+    rounds: int,
+    warmup: int,
+) -> dict[str, float]:
+    """Ours and the baseline in turn, the first `warmup` rounds uncounted. flops: of an ECG at a step."""
+    ours, baseline = both
+    counted = [
+        (work(ours, number), work(baseline, number), ours("matrix_rate"), batch * flops(number))
+        for number in range(warmup + rounds)
+    ][warmup:]
+    mine = [a for a, _, _, _ in counted]
+    return {
+        f"{name}_ratio": round(statistics.median(b / a for a, b, _, _ in counted), 2),
+        f"{name}_ratio_at_matrix_rate": round(statistics.median(b * rate / f for _, b, rate, f in counted), 2),
+        f"{name}_utilisation": round(statistics.median(f / a / rate for a, _, rate, f in counted), 3),
+        f"{name}_gflops_per_second": round(statistics.median(f / a for a, _, _, f in counted) / 1e9, 1),
+        f"{name}_ms_per_ecg": round(1000 * statistics.median(mine) / batch, 2),
+        f"{name}_baseline_ms_per_ecg": round(1000 * statistics.median(b for _, b, _, _ in counted) / batch, 2),
+        "matrix_gflops_per_second": round(statistics.median(rate for _, _, rate, _ in counted) / 1e9, 1),
+    }
+
+
+def memory(ours: OwnProcess, baseline: OwnProcess) -> dict[str, float]:
+    (mine, held), (other, held_too) = ours("memory"), baseline("memory")
+    return {
+        "peak_mib": mine >> 20,
+        "baseline_peak_mib": other >> 20,
+        "state_mib": held >> 20,
+        "memory_share": round(mine / other, 3),
+        "activations_share": round((mine - held) / (other - held_too), 3),
+    }
+
+
+def best_batches(ours: OwnProcess, baseline: OwnProcess, config: JEPAConfig, *, first: int, rounds: int) -> Any:
+    """Each way at the batch that suits it best."""
+    (batch, speed), (other_batch, other_speed) = (each("best_batch", first, rounds) for each in (ours, baseline))
+    visible = config.encoder.patches - int(mask_of(config, 1).sum())
+    achieved = speed * step_flops(config, visible)
+    return {
+        "best_batch": batch,
+        "best_baseline_batch": other_batch,
+        "best_ecgs_per_second": round(speed, 1),
+        "best_baseline_ecgs_per_second": round(other_speed, 1),
+        "best_ratio": round(speed / other_speed, 2),
+        "best_utilisation": round(achieved / ours("matrix_rate"), 3),
+    }
+
+
+def measured(config: JEPAConfig, device: torch.device, options: argparse.Namespace) -> dict[str, Any]:
+    batch, rounds = options.batch, options.rounds
+    ours, baseline = (
+        OwnProcess(way, config, device, options.compile and way == "ours") for way in ("ours", "baseline")
+    )
+    warmup = 3 if options.compile else 1  # the first steps compile, and compile again once a mask's size has changed
+
+    def visible(step: int) -> int:
+        return config.encoder.patches - int(mask_of(config, step).sum())
+
+    figures = compared(
+        "train",
+        lambda way, number: way("train", batch, number),
+        lambda number: step_flops(config, visible(number)),
+        (ours, baseline),
+        batch=batch,
+        rounds=rounds,
+        warmup=warmup,
+    )
+    seconds = flops_per_sample(config) * CORPUS * EPOCHS / (figures["train_gflops_per_second"] * 1e9)
+    figures["hours_for_the_paper"] = round(seconds / 3600, 1)
+    figures |= memory(ours, baseline)
+    checkpoint = ours("checkpoint", options.folder)
+    minutes = RunConfig(out=Path(), device=device).checkpoint_minutes
+    assert minutes is not None
+    figures |= {
+        "checkpoint_seconds": round(checkpoint, 2),
+        "checkpoint_share": round(checkpoint / (60 * minutes), 5),
+    }
+    if device.type == "cuda":
+        figures |= best_batches(ours, baseline, config, first=64, rounds=rounds)
+    encoder = config.encoder
+    return figures | compared(
+        "embed",
+        lambda way, _: way("embed", batch),
+        lambda _: encoder_flops(encoder, encoder.leads, encoder.patches),
+        (ours, baseline),
+        batch=batch,
+        rounds=rounds,
+        warmup=warmup,
+    )
 
 
 def main() -> None:
@@ -123,43 +271,25 @@ def main() -> None:
         prog="python -m benchmarks.train_step", description="Ours against the released way."
     )
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
-    parser.add_argument("--batch", type=int, default=16, help="ECGs a step (default: 16)")
+    parser.add_argument("--batch", type=int, help="ECGs a step (default: 16, on a GPU 64)")
     parser.add_argument("--rounds", type=int, default=3, help="counted rounds of both (default: 3)")
+    parser.add_argument("--compile", action="store_true", help="ours under torch.compile, which takes minutes first")
     parser.add_argument("--small", action="store_true", help="a small network, to try the benchmark itself")
+    parser.add_argument("--folder", type=Path, help="where to write a checkpoint for the while (default: the system's)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
     options = parser.parse_args()
     device = torch.device(options.device)
-    config = JEPAConfig()
-    if options.small:
-        config = JEPAConfig(
-            encoder=EncoderConfig(dim=96, depth=2, heads=4), predictor=PredictorConfig(dim=48, depth=1, heads=4)
-        )
-    theirs = torch.float16 if device.type == "cuda" else torch.float32
-    torch.manual_seed(0)
-    ours, baseline = JEPA(config).to(device), as_released(config).to(device)
-    figures: dict[str, object] = {
+    options.batch = options.batch or (64 if device.type == "cuda" else 16)
+    config = SMALL if options.small else PAPER
+    figures: dict[str, Any] = {
         "machine": platform.processor() or platform.machine(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads",
         "torch": torch.__version__,
+        "compile": options.compile,
         "batch": options.batch,
         "gflops_per_sample": round(flops_per_sample(config) / 1e9, 1),
+        **measured(config, device, options),
     }
-    for name, make in (("train", training), ("embed", embedding)):
-        mine, other = alternate(
-            make(ours, options.batch, device, torch.bfloat16),
-            make(baseline, options.batch, device, theirs),
-            options.rounds,
-        )
-        ratio = statistics.median(b / a for a, b in zip(mine, other, strict=True))
-        seconds = statistics.median(mine)
-        figures |= {
-            f"{name}_ratio": round(ratio, 2),
-            f"{name}_ms_per_ecg": round(1000 * seconds / options.batch, 2),
-            f"{name}_baseline_ms_per_ecg": round(1000 * statistics.median(other) / options.batch, 2),
-        }
-        if name == "train":
-            figures["hours_for_the_paper"] = round(seconds / options.batch * CORPUS * EPOCHS / 3600, 1)
-            figures["achieved_gflops_per_second"] = round(flops_per_sample(config) * options.batch / seconds / 1e9, 1)
     for name, value in figures.items():
         print(f"{name:28} {value}")
     if options.json is not None:
