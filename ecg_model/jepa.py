@@ -51,8 +51,9 @@ class JEPA(nn.Module):
         x_BLT: float (B, L, T) millivolt. visible_V, masked_M: int64 column indices, ascending, together all columns:
         (V,), (M,) for all records alike, or each record's own (B, V), (B, M). kept_K2B: the student's stochastic depth.
         """
-        predicted_BLMD = self.predict(x_BLT, visible_V, masked_M, kept_K2B)[:, :, visible_V.shape[-1] :]
+        # The teacher first: its memory is free again before the student's is held for the backward pass.
         targets_BLMD = take_columns(self.targets(x_BLT), masked_M)
+        predicted_BLMD = self.predict(x_BLT, visible_V, masked_M, kept_K2B)[:, :, visible_V.shape[-1] :]
         return F.smooth_l1_loss(predicted_BLMD.float(), targets_BLMD)
 
     @torch.no_grad()
