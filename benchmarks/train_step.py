@@ -50,8 +50,8 @@ SMALL = JEPAConfig(encoder=EncoderConfig(dim=96, depth=2, heads=4), predictor=Pr
 class Contender:
     """One way of training, on its device: ours in bfloat16; the released one in float32, on a GPU in float16."""
 
-    def __init__(self, way: str, config: JEPAConfig, device: torch.device, compiled: bool) -> None:
-        self.config, self.device = config, device
+    def __init__(self, way: str, config: JEPAConfig, device: torch.device, compiled: bool, parts: int) -> None:
+        self.config, self.device, self._parts = config, device, parts
         self._imported = peak_bytes(device)
         torch.manual_seed(0)
         self.model = (JEPA(config) if way == "ours" else as_released(config)).to(device).train()
@@ -71,9 +71,11 @@ class Contender:
         kept = kept_branches(self.config.encoder, batch, seed=0, step=step)
         kept_K2B = None if kept is None else torch.from_numpy(kept).to(self.device)
         self.optimizer.zero_grad(set_to_none=True)
-        with self._autocast():
-            loss = self._forward(x_BLT, *columns, kept_K2B)
-        self._scaler.scale(loss).backward()
+        for part in range(self._parts):
+            some = slice(part, None, self._parts)
+            with self._autocast():
+                loss = self._forward(x_BLT[some], *columns, None if kept_K2B is None else kept_K2B[:, :, some])
+            self._scaler.scale(loss / self._parts).backward()
         self._scaler.step(self.optimizer)
         self._scaler.update()
         self.model.ema_update_(MOMENTUM)
@@ -225,9 +227,8 @@ def best_batches(ours: OwnProcess, baseline: OwnProcess, config: JEPAConfig, *, 
 
 def measured(config: JEPAConfig, device: torch.device, options: argparse.Namespace) -> dict[str, Any]:
     batch, rounds = options.batch, options.rounds
-    ours, baseline = (
-        OwnProcess(way, config, device, options.compile and way == "ours") for way in ("ours", "baseline")
-    )
+    ours = OwnProcess("ours", config, device, options.compile, options.accumulate)
+    baseline = OwnProcess("baseline", config, device, False, 1)
     warmup = 3 if options.compile else 1  # the first steps compile, and compile again once a mask's size has changed
 
     def visible(step: int) -> int:
@@ -274,6 +275,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, help="ECGs a step (default: 16, on a GPU 64)")
     parser.add_argument("--rounds", type=int, default=3, help="counted rounds of both (default: 3)")
     parser.add_argument("--compile", action="store_true", help="ours under torch.compile, which takes minutes first")
+    parser.add_argument(
+        "--accumulate", type=int, default=1, help="parts of ours that a batch is computed in (default: 1)"
+    )
     parser.add_argument("--small", action="store_true", help="a small network, to try the benchmark itself")
     parser.add_argument("--folder", type=Path, help="where to write a checkpoint for the while (default: the system's)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
@@ -286,6 +290,7 @@ def main() -> None:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads",
         "torch": torch.__version__,
         "compile": options.compile,
+        "accumulate": options.accumulate,
         "batch": options.batch,
         "gflops_per_sample": round(flops_per_sample(config) / 1e9, 1),
         **measured(config, device, options),
