@@ -1,5 +1,7 @@
 """AUC, average precision and their bootstrap by patient, vectorised over classes and resamples. Pure NumPy.
 
+What a probability or a decision is worth, rather than an order, is in `calibration`.
+
 Shapes: N records, C classes, R resamples. A class is scorable where it has positives and negatives; callers leave the
 others out and name them (`why_not_scorable`), so no function here returns a NaN in place of a score.
 """
@@ -122,6 +124,35 @@ def resampled_auc(y_NC: np.ndarray, score_NC: np.ndarray, times_RN: np.ndarray) 
     return np.ma.MaskedArray(value_RC, mask=~defined_RC)
 
 
+def resampled_average_precision(y_NC: np.ndarray, score_NC: np.ndarray, times_RN: np.ndarray) -> np.ma.MaskedArray:
+    """Average precision of each class in each resample, (R, C), masked where a resample holds no positive of a class.
+
+    The scores are sorted once a class. Only scores that a positive has add to the sum, so a resample is summed up
+    between these and no finer.
+    """
+    _check(y_NC, score_NC)
+    times_NR = np.ascontiguousarray(times_RN.T, dtype=np.float64)
+    value_RC = np.zeros((times_RN.shape[0], y_NC.shape[1]))
+    defined_RC = np.zeros(value_RC.shape, dtype=bool)
+    for c in range(y_NC.shape[1]):
+        order = np.argsort(-score_NC[:, c], kind="stable")
+        positive_N, score_N = y_NC[order, c].astype(bool), score_NC[order, c]
+        # The G distinct scores of positives from high to low: where the records that tie with each end, and where its
+        # positives begin among the positives.
+        score_P = score_N[positive_N]
+        first_G = np.concatenate([[0], np.flatnonzero(np.diff(score_P)) + 1])
+        end_G = np.searchsorted(-score_N, -score_P[first_G], side="right")
+        start_G = np.concatenate([[0], end_G[:-1]])
+        called_GR = np.cumsum(np.add.reduceat(times_NR[order[: end_G[-1]]], start_G, axis=0), axis=0)
+        gained_GR = np.add.reduceat(times_NR[order[positive_N]], first_G, axis=0)
+        found_GR = np.cumsum(gained_GR, axis=0)
+        precision_GR = np.divide(found_GR, called_GR, out=np.zeros_like(found_GR), where=called_GR > 0)
+        defined_RC[:, c] = found_GR[-1] > 0
+        summed_R = np.einsum("gr,gr->r", gained_GR, precision_GR)
+        np.divide(summed_R, found_GR[-1], out=value_RC[:, c], where=defined_RC[:, c])
+    return np.ma.MaskedArray(value_RC, mask=~defined_RC)
+
+
 def interval(value: float, resampled_R: np.ndarray, confidence: float) -> Interval:
     """The percentile interval of the resampled values around the estimate; masked resamples do not take part."""
     low, high = _percentiles(resampled_R, confidence)
@@ -135,7 +166,32 @@ def paired_difference(
     value = float(auc(y_NC, first_NC).mean() - auc(y_NC, second_NC).mean())
     first_R = resampled_auc(y_NC, first_NC, times_RN).mean(axis=1)
     second_R = resampled_auc(y_NC, second_NC, times_RN).mean(axis=1)
-    difference_R = np.ma.compressed(first_R - second_R)
+    return _difference(value, first_R - second_R, confidence)
+
+
+def paired_differences(
+    y_NC: np.ndarray, first_NC: np.ndarray, second_NC: np.ndarray, times_RN: np.ndarray, confidence: float
+) -> tuple[PairedDifference, ...]:
+    """The same, class by class; their p-values are not adjusted for being many (`holm` does that)."""
+    value_C = auc(y_NC, first_NC) - auc(y_NC, second_NC)
+    difference_RC = resampled_auc(y_NC, first_NC, times_RN) - resampled_auc(y_NC, second_NC, times_RN)
+    return tuple(_difference(float(value), difference_RC[:, c], confidence) for c, value in enumerate(value_C))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p-values adjusted for being many, in the order given (Holm 1979): the smallest of K times K, the next times
+    K - 1 and so on, none below the one before it and none above 1. Raises ValueError for a p-value outside 0 to 1."""
+    p_K = np.asarray(p_values, dtype=np.float64)
+    if not ((p_K >= 0) & (p_K <= 1)).all():
+        raise ValueError(f"p-values {list(p_values)}: give numbers from 0 to 1")
+    order = np.argsort(p_K, kind="stable")
+    adjusted_K = np.empty_like(p_K)
+    adjusted_K[order] = np.minimum(np.maximum.accumulate(p_K[order] * np.arange(len(p_K), 0, -1)), 1.0)
+    return adjusted_K.tolist()
+
+
+def _difference(value: float, resampled_R: np.ndarray, confidence: float) -> PairedDifference:
+    difference_R = np.ma.compressed(resampled_R)
     low, high = _percentiles(difference_R, confidence)
     # Plus one in numerator and denominator: a bootstrap of R resamples cannot show a p below 1 / (R + 1).
     tail = min(np.count_nonzero(difference_R <= 0), np.count_nonzero(difference_R >= 0))

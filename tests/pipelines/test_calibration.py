@@ -1,0 +1,180 @@
+"""F1, Brier score, reliability, resampled average precision and Holm's adjustment, beside scikit-learn and by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import average_precision_score, brier_score_loss, f1_score
+
+from pipelines.evaluate.calibration import (
+    best_threshold,
+    brier,
+    f1,
+    reliability,
+    resampled_brier,
+    resampled_f1,
+)
+from pipelines.evaluate.statistics import (
+    auc,
+    average_precision,
+    holm,
+    paired_difference,
+    paired_differences,
+    resample_patients,
+    resampled_auc,
+    resampled_average_precision,
+)
+
+
+@st.composite
+def probabilities(draw):
+    """Targets with both kinds in every class, and probabilities with many ties."""
+    n, c = draw(st.integers(2, 50)), draw(st.integers(1, 4))
+    y_NC = draw(hnp.arrays(bool, (n, c)))
+    levels = draw(st.integers(1, 8))
+    p_NC = draw(hnp.arrays(np.float64, (n, c), elements=st.integers(0, levels).map(lambda v: v / levels)))
+    assume((y_NC.any(axis=0) & ~y_NC.all(axis=0)).all())
+    return y_NC, p_NC
+
+
+def repeated(times_RN):
+    return [np.repeat(np.arange(times_RN.shape[1]), times_N) for times_N in times_RN]
+
+
+def resampled(y_NC, seed, resamples=4):
+    return resample_patients([str(i) for i in range(len(y_NC))], resamples=resamples, seed=seed)
+
+
+@settings(deadline=None, max_examples=80)
+@given(probabilities(), st.integers(0, 2**31))
+def test_a_resampled_average_precision_is_scikit_learns_of_the_repeated_records(data, seed):
+    y_NC, p_NC = data
+    times_RN = resampled(y_NC, seed)
+    value_RC = resampled_average_precision(y_NC, p_NC, times_RN)
+    for r, rows in enumerate(repeated(times_RN)):
+        for c in range(y_NC.shape[1]):
+            if y_NC[rows, c].any():
+                wanted = average_precision_score(y_NC[rows, c], p_NC[rows, c])
+                assert value_RC[r, c] == pytest.approx(wanted, abs=1e-12)
+            else:
+                assert value_RC[r, c] is np.ma.masked
+    once_RN = np.ones((1, len(y_NC)), int)
+    same_RC = resampled_average_precision(y_NC, p_NC, once_RN)
+    assert same_RC[0].data == pytest.approx(average_precision(y_NC, p_NC), abs=1e-12)
+
+
+@settings(deadline=None, max_examples=60)
+@given(probabilities(), st.integers(0, 2**31))
+def test_f1_and_brier_are_scikit_learns_also_of_repeated_records(data, seed):
+    y_NC, p_NC = data
+    threshold_C = np.array([best_threshold(y, p) for y, p in zip(y_NC.T, p_NC.T, strict=True)])
+    wanted = [f1_score(y, p >= t) for y, p, t in zip(y_NC.T, p_NC.T, threshold_C, strict=True)]
+    assert f1(y_NC, p_NC, threshold_C) == pytest.approx(wanted, abs=1e-12)
+    assert brier(y_NC, p_NC) == pytest.approx([brier_score_loss(y, p) for y, p in zip(y_NC.T, p_NC.T, strict=True)])
+    times_RN = resampled(y_NC, seed)
+    f1_RC, brier_RC = resampled_f1(y_NC, p_NC, threshold_C, times_RN), resampled_brier(y_NC, p_NC, times_RN)
+    for r, rows in enumerate(repeated(times_RN)):
+        for c in range(y_NC.shape[1]):
+            y, p = y_NC[rows, c], p_NC[rows, c]
+            assert brier_RC[r, c] == pytest.approx(np.mean((y - p) ** 2), abs=1e-12)
+            if y.any():
+                assert f1_RC[r, c] == pytest.approx(f1_score(y, p >= threshold_C[c]), abs=1e-12)
+            else:
+                assert f1_RC[r, c] is np.ma.masked
+
+
+@settings(deadline=None, max_examples=60)
+@given(probabilities())
+def test_no_threshold_has_a_higher_f1_and_of_equals_the_highest_is_taken(data):
+    y_N, p_N = data[0][:, 0], data[1][:, 0]
+    chosen = best_threshold(y_N, p_N)
+    every = {t: f1_score(y_N, p_N >= t) for t in np.unique(p_N)}
+    best = max(every.values())
+    assert chosen == max(t for t, value in every.items() if value > best - 1e-12)
+
+
+def test_a_threshold_is_not_chosen_on_nothing():
+    with pytest.raises(ValueError, match="no positives to choose a threshold on"):
+        best_threshold(np.zeros(4, bool), np.linspace(0, 1, 4))
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(20, 200), st.integers(0, 1000), st.integers(2, 12))
+def test_reliability_is_scikit_learns_curve_with_counts(records, seed, bins):
+    rng = np.random.default_rng(seed)
+    p_N = rng.random(records)
+    y_N = rng.random(records) < p_N
+    assume(y_N.any() and not y_N.all())
+    found = reliability(y_N, p_N, resampled(y_N[:, None], seed, 50), bins=bins)
+    observed, predicted = calibration_curve(y_N, p_N, n_bins=bins)
+    assert [b.observed for b in found] == pytest.approx(observed)
+    assert [b.predicted for b in found] == pytest.approx(predicted)
+    assert sum(b.records for b in found) == records
+    for one in found:
+        assert one.low <= one.predicted <= one.high
+        assert one.interval is None or one.interval.low <= one.interval.high
+
+
+def test_certainty_lies_in_the_last_bin_and_a_bin_that_no_resample_holds_has_no_interval():
+    y_N, p_N = np.array([True, False, True]), np.array([1.0, 0.0, 0.45])
+    found = reliability(y_N, p_N, np.array([[2, 1, 0], [1, 2, 0]]), bins=10)
+    assert [(b.low, b.records, b.observed) for b in found] == [(0.0, 1, 0.0), (0.4, 1, 1.0), (0.9, 1, 1.0)]
+    assert [b.interval is None for b in found] == [False, True, False]
+    with pytest.raises(ValueError, match="not logits"):
+        reliability(y_N, p_N + 1, np.ones((1, 3), int))
+
+
+def test_the_curve_of_a_probe_that_knows_its_doubt_holds_the_diagonal():
+    rng = np.random.default_rng(2)
+    p_N = rng.random(4000)
+    found = reliability(rng.random(4000) < p_N, p_N, resampled(p_N[:, None], 0, 400), confidence=0.99)
+    assert all(b.interval is not None and b.interval.low < b.predicted < b.interval.high for b in found)
+
+
+def by_hand(p_values):
+    """Holm's adjustment as its paper words it: step down until the first that is not rejected, for every level."""
+    adjusted = []
+    for p in p_values:
+        worst = 0.0
+        for other in p_values:
+            if other <= p:
+                worst = max(worst, other * sum(q >= other for q in p_values))
+        adjusted.append(min(1.0, worst))
+    return adjusted
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+    assert holm([0.2]) == [0.2]
+    assert holm([]) == []
+    with pytest.raises(ValueError, match="from 0 to 1"):
+        holm([0.1, float("nan")])
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(st.floats(0, 1), max_size=12, unique=True))
+def test_holm_equals_the_slow_definition_and_keeps_the_order(p_values):
+    found = holm(p_values)
+    assert found == pytest.approx(by_hand(p_values))
+    assert all(a >= p for a, p in zip(found, p_values, strict=True))
+    order = np.argsort(p_values)
+    assert (np.diff(np.array(found)[order]) >= 0).all()
+
+
+def test_differences_by_class_are_those_of_each_class_alone():
+    rng = np.random.default_rng(5)
+    y_NC = rng.random((200, 3)) < (0, 0.3, 0.5)
+    y_NC[:2, 0] = True
+    first, second = y_NC + rng.normal(size=(2, 200, 3))
+    times_RN = resampled(y_NC, 1, 300)
+    for c, found in enumerate(paired_differences(y_NC, first, second, times_RN, 0.9)):
+        column = [c]
+        alone = paired_difference(y_NC[:, column], first[:, column], second[:, column], times_RN, 0.9)
+        assert found == alone
+    assert resampled_auc(y_NC, first, times_RN).mask.sum() > 0, "a rare class is missing from some resamples"
+    assert found.value == pytest.approx((auc(y_NC, first) - auc(y_NC, second))[2])
