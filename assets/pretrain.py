@@ -29,6 +29,9 @@ class PretrainSettings(dg.Config):
     accumulate: int = Field(
         default=1, description="Parts that a batch is computed in, one after another, to take less memory."
     )
+    recompute: bool = Field(
+        default=False, description="Compute blocks again in the backward pass: far less memory, a quarter more work."
+    )
 
 
 @dg.asset(
@@ -68,6 +71,7 @@ def encoder(
             device=config.device,
             processes=config.processes,
             accumulate=config.accumulate,
+            recompute=config.recompute,
             warm_start=start,
             track=home.tracking_uri,
             artifact_root=home.artifact_root,

@@ -31,6 +31,7 @@ from typing import Any
 import torch
 
 from benchmarks.baseline import as_released
+from ecg_model.blocks import set_recompute
 from ecg_model.config import EncoderConfig, JEPAConfig, PredictorConfig
 from ecg_model.jepa import JEPA, split_columns
 from ecg_model.masking import masked_columns
@@ -50,11 +51,14 @@ SMALL = JEPAConfig(encoder=EncoderConfig(dim=96, depth=2, heads=4), predictor=Pr
 class Contender:
     """One way of training, on its device: ours in bfloat16; the released one in float32, on a GPU in float16."""
 
-    def __init__(self, way: str, config: JEPAConfig, device: torch.device, compiled: bool, parts: int) -> None:
+    def __init__(
+        self, way: str, config: JEPAConfig, device: torch.device, compiled: bool, parts: int, recompute: bool
+    ) -> None:
         self.config, self.device, self._parts = config, device, parts
         self._imported = peak_bytes(device)
         torch.manual_seed(0)
         self.model = (JEPA(config) if way == "ours" else as_released(config)).to(device).train()
+        set_recompute(self.model, recompute)
         self.optimizer = adamw(self.model, 0.05)
         released = torch.float16 if device.type == "cuda" else torch.float32
         self.precision = torch.bfloat16 if way == "ours" else released
@@ -227,8 +231,8 @@ def best_batches(ours: OwnProcess, baseline: OwnProcess, config: JEPAConfig, *, 
 
 def measured(config: JEPAConfig, device: torch.device, options: argparse.Namespace) -> dict[str, Any]:
     batch, rounds = options.batch, options.rounds
-    ours = OwnProcess("ours", config, device, options.compile, options.accumulate)
-    baseline = OwnProcess("baseline", config, device, False, 1)
+    ours = OwnProcess("ours", config, device, options.compile, options.accumulate, options.recompute)
+    baseline = OwnProcess("baseline", config, device, False, 1, False)
     warmup = 3 if options.compile else 1  # the first steps compile, and compile again once a mask's size has changed
 
     def visible(step: int) -> int:
@@ -278,6 +282,9 @@ def main() -> None:
     parser.add_argument(
         "--accumulate", type=int, default=1, help="parts of ours that a batch is computed in (default: 1)"
     )
+    parser.add_argument(
+        "--recompute", action="store_true", help="ours computes blocks again in the backward pass, to take less memory"
+    )
     parser.add_argument("--small", action="store_true", help="a small network, to try the benchmark itself")
     parser.add_argument("--folder", type=Path, help="where to write a checkpoint for the while (default: the system's)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
@@ -291,6 +298,7 @@ def main() -> None:
         "torch": torch.__version__,
         "compile": options.compile,
         "accumulate": options.accumulate,
+        "recompute": options.recompute,
         "batch": options.batch,
         "gflops_per_sample": round(flops_per_sample(config) / 1e9, 1),
         **measured(config, device, options),

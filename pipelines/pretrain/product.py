@@ -24,6 +24,7 @@ def materialize_encoder(
     device: str = "auto",
     processes: int = 1,
     accumulate: int = 1,
+    recompute: bool = False,
     warm_start: Path | None = None,
     track: str | None = None,
     artifact_root: Path | None = None,
@@ -32,8 +33,8 @@ def materialize_encoder(
 
     `launch` is given a command of `python -m pipelines.pretrain`; where it is killed, the next call goes on from its
     last checkpoint. processes: that share each batch, on one machine. accumulate: parts that each of them computes its
-    share in. warm_start: the encoder's file whose sha256 the recipe names. track, artifact_root: the MLflow store that
-    the metrics are mirrored to.
+    share in. recompute: as `train.RunConfig` has it. warm_start: the encoder's file whose sha256 the recipe names.
+    track, artifact_root: the MLflow store that the metrics are mirrored to.
     """
     if processes < 1:
         raise ValueError(f"processes={processes}: use at least 1")
@@ -43,7 +44,7 @@ def materialize_encoder(
         places = {"workspace": workspace.root, "corpus": corpus.path, "out": work, "warm-start": warm_start}
         way = {"device": device, "accumulate": accumulate}
         store = {"track": track, "artifact-root": artifact_root}
-        command = [sys.executable, "-m", "pipelines.pretrain"]
+        command = [sys.executable, "-m", "pipelines.pretrain", *(["--recompute"] if recompute else [])]
         if processes > 1:
             torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
             command[1:2] = ["-m", *torchrun, "-m"]

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ecg_model.blocks import set_recompute
 from ecg_model.config import to_dict
 from ecg_model.encoder import encoder_bytes, load_encoder
 from ecg_model.jepa import JEPA, split_columns
@@ -60,8 +61,9 @@ class RunConfig:
 
     checkpoint_steps, checkpoint_minutes: write one when either has passed; None for neither. One is also written at
     the end and when asked to stop. compile: torch.compile, which needs minutes before it saves any. accumulate: parts
-    that a batch is computed in, one after another, so that it fits into memory. warm_start: the encoder's file whose
-    sha256 the recipe names.
+    that a batch is computed in, one after another, so that it fits into memory. recompute: blocks keep their input
+    alone for the backward pass, so that a larger batch fits, at a quarter more work. warm_start: the encoder's file
+    whose sha256 the recipe names.
     """
 
     out: Path
@@ -70,6 +72,7 @@ class RunConfig:
     checkpoint_minutes: float | None = 10.0
     compile: bool = False
     accumulate: int = 1
+    recompute: bool = False
     warm_start: Path | None = None
 
     def __post_init__(self) -> None:
@@ -107,6 +110,7 @@ def train(
     if recipe.warm_start is not None:
         _start_from(model, recipe.warm_start, run.warm_start)
     model.to(device).train()
+    set_recompute(model, run.recompute)
     optimizer = adamw(model, recipe.weight_decay)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16")
     order = Order(seed=recipe.seed, batch=recipe.batch, chunk_N=corpus.chunk_N)

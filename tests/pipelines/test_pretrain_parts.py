@@ -14,8 +14,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ecg_model.blocks import set_recompute
 from ecg_model.encoder import Encoder, load_encoder, random_encoder, save_encoder
-from ecg_model.jepa import JEPA
+from ecg_model.jepa import JEPA, split_columns
 from pipelines.pretrain import monitor as monitoring
 from pipelines.pretrain import schedule
 from pipelines.pretrain.checkpoint import Checkpoint, CheckpointFolder, DamagedCheckpoints
@@ -445,6 +446,32 @@ def test_parts_of_a_batch_add_up_to_it(tmp_path: Path) -> None:
     parts = train(recipe, corpus(), RunConfig(out=tmp_path / "b", device=CPU, accumulate=2))
     for name, value in whole["last"].items():
         assert parts["last"][name] == pytest.approx(value, rel=1e-4), name
+
+
+def test_blocks_computed_again_train_to_the_same_bits_in_less_memory(tmp_path: Path) -> None:
+    recipe = recipe_named("demo", {**_changes(TINY), "jepa.encoder.drop_path": 0.5})
+    for name, recompute in (("kept", False), ("again", True)):
+        train(recipe, corpus(), RunConfig(out=tmp_path / name, device=CPU, recompute=recompute))
+    kept, again = ((tmp_path / name / "encoder.safetensors").read_bytes() for name in ("kept", "again"))
+    assert kept == again
+
+    def saved(recompute: bool) -> int:
+        """Bytes that the graph of a loss holds."""
+        total = 0
+
+        def pack(x: torch.Tensor) -> torch.Tensor:
+            nonlocal total
+            total += x.nbytes
+            return x
+
+        model = JEPA(TINY.jepa)
+        set_recompute(model, recompute)
+        columns = split_columns(torch.arange(50) >= 23)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+            model(torch.randn(4, 8, 2500), *columns)
+        return total
+
+    assert saved(True) < saved(False) / 3
 
 
 class _Score:
