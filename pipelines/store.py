@@ -14,7 +14,7 @@ Chunks of 64 records make a contiguous load fast, shards of 1,024 keep the files
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -205,35 +205,58 @@ def signatures_of(records: pa.Table) -> NDArray[np.uint8]:
     return np.frombuffer(joined, np.uint8).reshape(-1, SIGNATURE_BYTES)
 
 
-def read_rows(requests: Sequence[tuple[Path, NDArray[np.integer[Any]]]], unit: int = SHARD) -> NDArray[np.int16]:
-    """int16 (N, 8, 2500): the given rows (ascending) of several shards, one after another, in one array.
+class Reading:
+    """Rows on their way into one array: parts of it, each read by itself."""
 
-    Units of the arrays are read whole, in parallel, and only their wanted rows are kept: beyond the result, memory is
-    one unit a thread. unit: SHARD, a file, where most rows are wanted; CHUNK where few of a file are.
+    def __init__(self, signal_NLT: NDArray[np.int16], parts: Sequence[Future[None]]) -> None:
+        self._signal_NLT, self._parts = signal_NLT, parts
+
+    def result(self) -> NDArray[np.int16]:
+        """int16 (N, 8, 2500), once all parts are read. Raises what a part raised, and then reads no further;
+        CancelledError where the readers were shut down first."""
+        try:
+            for part in self._parts:
+                part.result()
+        finally:
+            for part in self._parts:
+                part.cancel()
+        return self._signal_NLT
+
+
+def start_reading(
+    requests: Sequence[tuple[Shard, NDArray[np.integer[Any]]]], readers: Executor, unit: int = SHARD
+) -> Reading:
+    """Begin to read the given rows (ascending) of several shards, one after another, into one array.
+
+    Units of the arrays are read whole and only their wanted rows are kept: beyond the result, memory is one unit a
+    reader. unit: SHARD, a file, where most rows are wanted; CHUNK where few of a file are.
     """
     total = sum(len(rows) for _, rows in requests)
     out_NLT = np.empty((total, len(LEADS), SAMPLES), np.int16)
     tasks: list[tuple[Shard, tuple[int, int], NDArray[Any], int]] = []
     offset = 0
-    for folder, rows in requests:
-        shard = open_shard(folder)
+    for shard, rows in requests:
         if len(rows) and not (np.all(np.diff(rows) > 0) and rows[0] >= 0 and rows[-1] < len(shard)):
-            raise ValueError(f"{folder}: rows must be ascending and below {len(shard)}; build the corpus again")
+            raise ValueError(f"{shard.folder}: rows must be ascending and below {len(shard)}; build the corpus again")
         for first, end in shard.spans(unit):
             wanted = rows[np.searchsorted(rows, first) : np.searchsorted(rows, end)]
             if len(wanted):
                 tasks.append((shard, (first, end), wanted, offset))
             offset += len(wanted)
 
-    def read(task: tuple[Shard, tuple[int, int], NDArray[Any], int]) -> None:
-        shard, (first, end), wanted, offset = task
+    def read(shard: Shard, span: tuple[int, int], wanted: NDArray[Any], offset: int) -> None:
         target_NLT = out_NLT[offset : offset + len(wanted)]
         # The rows are checked above; with mode "raise" numpy would gather into a copy first.
-        np.take(shard.read(first, end), wanted - first, axis=0, out=target_NLT, mode="clip")
+        np.take(shard.read(*span), wanted - span[0], axis=0, out=target_NLT, mode="clip")
 
-    with ThreadPoolExecutor(THREADS) as pool:
-        list(pool.map(read, tasks))
-    return out_NLT
+    return Reading(out_NLT, [readers.submit(read, *task) for task in tasks])
+
+
+def read_rows(requests: Sequence[tuple[Path, NDArray[np.integer[Any]]]], unit: int = SHARD) -> NDArray[np.int16]:
+    """int16 (N, 8, 2500): `start_reading` of the shards in these folders, and its result."""
+    opened = [(open_shard(folder), rows) for folder, rows in requests]
+    with ThreadPoolExecutor(THREADS) as readers:
+        return start_reading(opened, readers, unit).result()
 
 
 def write_table(path: Path, table: pa.Table) -> None:

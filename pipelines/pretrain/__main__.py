@@ -26,7 +26,7 @@ from typing import Any
 import torch
 
 from pipelines.pretrain.data import load_corpus
-from pipelines.pretrain.distributed import World, joined, local_rank, torchrun_started_this
+from pipelines.pretrain.distributed import joined, local_rank, torchrun_started_this
 from pipelines.pretrain.journal import METRICS_FILE, NonFinite, OnLog
 from pipelines.pretrain.online_probe import OnlineProbe
 from pipelines.pretrain.recipes import RECIPES, Recipe, recipe_named
@@ -55,13 +55,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 device=_device(options.device),
                 compile=options.compile,
                 accumulate=options.accumulate,
+                recompute=options.recompute,
                 warm_start=options.warm_start,
                 **options.checkpoint_every,
             )
             world = stack.enter_context(joined(run.device))
             if run.device.type == "cpu" and world.local_size > 1:
                 torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // world.local_size))
-            corpus = load_corpus(options.workspace, options.corpus, run.device, memory_budget=_budget(options, world))
+            corpus = load_corpus(
+                *(options.workspace, options.corpus, run.device),
+                memory_budget=_budget(options),
+                processes=world.local_size,
+            )
             records = len(corpus.train)
             log.info(
                 "%s: %d steps of %d ECGs out of %d, on %s with %s",
@@ -140,6 +145,11 @@ def _parser() -> argparse.ArgumentParser:
         help="compute each batch in N parts, one after another, to take less memory (default: 1)",
     )
     parser.add_argument(
+        "--recompute",
+        action="store_true",
+        help="compute blocks again in the backward pass: far less memory, a quarter more work",
+    )
+    parser.add_argument(
         "--memory-budget",
         type=float,
         metavar="GB",
@@ -211,13 +221,13 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _budget(options: argparse.Namespace, world: World) -> int | None:
-    """Bytes for the ECGs in this process."""
+def _budget(options: argparse.Namespace) -> int | None:
+    """Bytes for the ECGs on this machine."""
     if options.memory_budget is None:
         return None
     if not options.memory_budget > 0:
         raise ValueError(f"--memory-budget {options.memory_budget}: give a positive number of GB")
-    return int(options.memory_budget * 1e9) // world.local_size
+    return int(options.memory_budget * 1e9)
 
 
 def _stop_on_signals() -> list[int]:

@@ -10,11 +10,10 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-import os
 import time
 from collections import deque
-from collections.abc import Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
@@ -26,8 +25,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipelines.corpus import load_signals
+from pipelines.pretrain.memory import free_memory
 from pipelines.pretrain.order import Order, Window
-from pipelines.store import CHUNK, LEADS, SAMPLES, read_rows
+from pipelines.store import CHUNK, LEADS, SAMPLES, SHARD, THREADS, Reading, open_shard, read_rows, start_reading
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +35,7 @@ MILLIVOLT = 1e-3  # of the store's microvolt
 BYTES = 2 * len(LEADS) * SAMPLES  # of an ECG
 AHEAD = 2  # batches
 MEMORY_SHARE = 0.5  # of what is free
+PIECE = 16 * SHARD  # ECGs, 660 MB
 
 
 class Feed:
@@ -43,10 +44,13 @@ class Feed:
     A thread prepares them AHEAD of the steps. waited_seconds: how long `next` took in all, time without a step.
     """
 
-    def __init__(self, batches: Generator[Tensor], device: torch.device) -> None:
-        """batches: int16 (B, L, T), microvolt, for each step from the first on, without end."""
+    def __init__(
+        self, signals: Signals, order: Order, *, device: torch.device, first_step: int, rank: int, world: int
+    ) -> None:
         self.waited_seconds = 0.0
-        self._batches, self._device = batches, device
+        self._device = device
+        self._readers = ThreadPoolExecutor(THREADS, thread_name_prefix="readers")
+        self._batches = signals.batches(order, first_step=first_step, rank=rank, world=world, readers=self._readers)
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
         self._coming = deque(self._pool.submit(self._prepare) for _ in range(AHEAD))
 
@@ -70,8 +74,10 @@ class Feed:
         return self
 
     def __exit__(self, *_: object) -> None:
+        # What is not being read yet never is, so that a batch that waits for it ends too.
+        self._readers.shutdown(wait=False, cancel_futures=True)
         self._pool.shutdown(cancel_futures=True)
-        self._batches.close()
+        self._readers.shutdown()
 
 
 class Signals(Protocol):
@@ -79,8 +85,9 @@ class Signals(Protocol):
 
     def __len__(self) -> int: ...
 
-    def batches(self, order: Order, *, first_step: int, rank: int, world: int) -> Generator[Tensor]:
-        """int16 (B, L, T), microvolt, of each step from the first on: every `world`-th record of its batch."""
+    def batches(self, order: Order, *, first_step: int, rank: int, world: int, readers: Executor) -> Iterator[Tensor]:
+        """int16 (B, L, T), microvolt, of each step from the first on, without end: every `world`-th record of its
+        batch. readers: do what reading there is."""
         ...
 
 
@@ -104,15 +111,22 @@ class Corpus:
 
     def feed(self, order: Order, *, device: torch.device, first_step: int, rank: int = 0, world: int = 1) -> Feed:
         """The batches from `first_step` on; of each, every `world`-th record from `rank` on."""
-        return Feed(self.train.batches(order, first_step=first_step, rank=rank, world=world), device)
+        return Feed(self.train, order, device=device, first_step=first_step, rank=rank, world=world)
 
 
 def load_corpus(
-    workspace_root: Path, corpus_dir: Path, device: torch.device, *, memory_budget: int | None = None
+    workspace_root: Path,
+    corpus_dir: Path,
+    device: torch.device,
+    *,
+    memory_budget: int | None = None,
+    processes: int = 1,
 ) -> Corpus:
     """Open a corpus product. Its training ECGs go to the GPU where they fit into half of its free memory, else into
-    memory where they fit into the budget (bytes; None: half of what is free), else they are read as they are needed.
+    memory where they fit into half of what is free, else they are read as they are needed.
 
+    memory_budget: bytes for them, wherever they are, in place of half of the free memory. processes: of this machine
+    that load the corpus at the same time, and share its memory.
     Raises ValueError where the directory holds no corpus, and for a corpus without ECGs in one of the splits.
     """
     description = corpus_dir / "corpus.json"
@@ -134,25 +148,38 @@ def load_corpus(
         shard_N=shard_N,
         row_N=index["row"].to_numpy(),
     )
-    budget = int(MEMORY_SHARE * free_memory()) if memory_budget is None else memory_budget
-    train: Signals = stored
-    if len(stored) * BYTES <= budget:
-        train_NLT = torch.from_numpy(load_signals(workspace_root, corpus_dir, "train"))
-        if device.type == "cuda" and train_NLT.nbytes < MEMORY_SHARE * torch.cuda.mem_get_info(device)[0]:
-            train_NLT = train_NLT.to(device)
-        train = Resident(train_NLT)
-    else:
-        log.info(
-            "%.1f GB of ECGs are read as they are needed: the budget for them is %.1f GB",
-            *(len(stored) * BYTES / 1e9, budget / 1e9),
-        )
     return Corpus(
-        train=train,
+        train=_placed(stored, device, memory_budget, processes),
         validation_NLT=torch.from_numpy(load_signals(workspace_root, corpus_dir, "validation")),
         names=names,
         chunk_N=stored.chunk_N,
         digest=about["digest"],
     )
+
+
+def _placed(stored: Streamed, device: torch.device, memory_budget: int | None, processes: int) -> Signals:
+    need = len(stored) * BYTES
+    budget = (int(MEMORY_SHARE * free_memory()) if memory_budget is None else memory_budget) // processes
+    if device.type == "cuda":
+        there = int(MEMORY_SHARE * torch.cuda.mem_get_info(device)[0])
+        if need <= (there if memory_budget is None else min(there, budget)):
+            return Resident(copied(stored, device))
+    if need <= budget:
+        return Resident(torch.from_numpy(stored.read(np.arange(len(stored)))))
+    log.info(
+        "%.1f GB of ECGs are read as they are needed: the budget for them is %.1f GB",
+        *(need / 1e9, budget / 1e9),
+    )
+    return stored
+
+
+def copied(stored: Streamed, device: torch.device) -> Tensor:
+    """int16 (N, L, T), microvolt: all ECGs, on the device; of ordinary memory that takes PIECE of them."""
+    signal_NLT = torch.empty((len(stored), len(LEADS), SAMPLES), dtype=torch.int16, device=device)
+    for first in range(0, len(stored), PIECE):
+        rows = np.arange(first, min(first + PIECE, len(stored)))
+        signal_NLT[first : first + PIECE] = torch.from_numpy(stored.read(rows))
+    return signal_NLT
 
 
 class Resident:
@@ -164,7 +191,7 @@ class Resident:
     def __len__(self) -> int:
         return len(self.signal_NLT)
 
-    def batches(self, order: Order, *, first_step: int, rank: int, world: int) -> Generator[Tensor]:
+    def batches(self, order: Order, *, first_step: int, rank: int, world: int, readers: Executor) -> Iterator[Tensor]:
         for step in itertools.count(first_step):
             rows = to_device(torch.from_numpy(order.rows(step)[rank::world]), self.signal_NLT.device)
             yield self.signal_NLT.index_select(0, rows)
@@ -181,69 +208,53 @@ class Streamed:
         return len(self._row_N)
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.int16]:
-        """int16 (N, L, T), microvolt: the ECGs of these rows, ascending."""
-        shard_N = self._shard_N[rows]
-        requests = [(self._folders[int(n)], self._row_N[rows[shard_N == n]]) for n in np.unique(shard_N)]
-        return read_rows(requests, unit=CHUNK)
+        """int16 (N, L, T), microvolt: the ECGs of these rows, ascending; made for rows that lie together."""
+        return read_rows([(self._folders[shard], some) for shard, some in self._by_shard(rows)])
 
-    def batches(self, order: Order, *, first_step: int, rank: int, world: int) -> Generator[Tensor]:
-        """Two windows of the order at most are in memory: the one in use, and the next, which a thread reads
-        meanwhile."""
+    def batches(self, order: Order, *, first_step: int, rank: int, world: int, readers: Executor) -> Iterator[Tensor]:
+        """Two windows of the order at most are in memory: the one in use, and the next, which is read meanwhile."""
+        shards = [open_shard(folder) for folder in self._folders]
 
-        def read(position: int) -> _Held:
+        def start(position: int) -> _Held:
             window = order.window(position)
             places = np.arange(window.start, window.end) % order.batch
             mine = np.sort(window.rows[places % world == rank])
-            return _Held(window, mine, torch.from_numpy(self.read(mine)))
+            requests = [(shards[shard], rows) for shard, rows in self._by_shard(mine)]
+            return _Held(window, mine, start_reading(requests, readers, unit=CHUNK))
 
-        with ThreadPoolExecutor(1, thread_name_prefix="windows") as pool:
-            coming, held = pool.submit(read, first_step * order.batch), None
-            for step in itertools.count(first_step):
-                position_B = np.arange(step * order.batch, (step + 1) * order.batch)[rank::world]
-                parts = []
-                while len(position_B):
-                    if held is None or position_B[0] >= held.window.end:
-                        held = None  # before the next is sent for: two are never three
-                        held = coming.result()
-                        coming = pool.submit(read, held.window.end)
-                    here = position_B[position_B < held.window.end]
-                    parts.append(held.take(here))
-                    position_B = position_B[len(here) :]
-                yield torch.cat(parts)
+        held, coming = None, start(first_step * order.batch)
+        for step in itertools.count(first_step):
+            position_B = np.arange(step * order.batch, (step + 1) * order.batch)[rank::world]
+            parts = []
+            while len(position_B):
+                if held is None or position_B[0] >= held.window.end:
+                    held = coming  # the one before is let go first: two are never three
+                    coming = start(held.window.end)
+                here = position_B[position_B < held.window.end]
+                parts.append(held.take(here))
+                position_B = position_B[len(here) :]
+            yield torch.cat(parts)
+
+    def _by_shard(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.integer]]]:
+        """The shards that these rows lie in, and which of the shard's own they are."""
+        shard_N = self._shard_N[rows]
+        for shard in np.unique(shard_N).tolist():
+            yield shard, self._row_N[rows[shard_N == shard]]
 
 
 @dataclass(frozen=True)
 class _Held:
-    """A window in memory: the rows of it that fall to this process, ascending, and their ECGs."""
+    """A window: the rows of it that fall to this process, ascending, and their ECGs, in memory or on their way."""
 
     window: Window
     rows_N: NDArray[np.int64]
-    signal_NLT: Tensor
+    reading: Reading
 
     def take(self, position_B: NDArray[np.int64]) -> Tensor:
         """int16 (B, L, T): the ECGs at these places of the sequence."""
         wanted_B = self.window.rows[position_B - self.window.start]
-        return self.signal_NLT.index_select(0, torch.from_numpy(np.searchsorted(self.rows_N, wanted_B)))
-
-
-def free_memory() -> int:
-    """Bytes that this process may still take: what the machine has free, or what its control group leaves."""
-    found = []
-    meminfo = Path("/proc/meminfo")
-    if meminfo.is_file():
-        values = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
-        found.append(int(values["MemAvailable"].split()[0]) * 1024)
-    else:
-        found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
-    for limit, used in (
-        ("memory.max", "memory.current"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-    ):
-        paths = [Path("/sys/fs/cgroup") / name for name in (limit, used)]
-        if all(path.is_file() for path in paths):
-            most, taken = (path.read_text().strip() for path in paths)
-            found += [int(most) - int(taken)] if most != "max" else []
-    return max(0, min(found))
+        signal_NLT = torch.from_numpy(self.reading.result())
+        return signal_NLT.index_select(0, torch.from_numpy(np.searchsorted(self.rows_N, wanted_B)))
 
 
 def to_millivolt(signal_NLT: Tensor, rows_B: NDArray[np.int64], device: torch.device) -> Tensor:
