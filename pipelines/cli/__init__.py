@@ -425,6 +425,61 @@ def import_reference(file: Path, release: bool) -> None:
     console.print(f"\n{'Released' if released.created else 'Released before'}: {released.model_uri}")
 
 
+@main.command()
+@click.argument("first")
+@click.argument("second")
+@click.option("--task", "tasks", multiple=True, help="Compare on this task alone; may be given several times.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table, with every label.")
+@click.option(
+    "--html", type=click.Path(dir_okay=False, writable=True, path_type=Path), help="Write a page of it into this file."
+)
+def compare(first: str, second: str, tasks: tuple[str, ...], as_json: bool, html: Path | None) -> None:
+    """Compare two encoders on the same ECGs and splits: paired bootstrap by patient, p adjusted by Holm's method.
+
+    FIRST and SECOND are an encoder.safetensors, a registered models:/NAME/VERSION or models:/NAME@ALIAS, `pretrained`
+    (the data home's own), `reference` (the imported one), or `random` (the other with its initial weights).
+
+    \b
+    ecg compare pretrained random
+    ecg compare models:/ecg-encoder/3 models:/ecg-encoder@champion --html compared.html
+    ecg compare encoder.safetensors reference --task ptbxl_superclass --json
+    """
+    from pipelines.cli.comparing import compare as compare_named
+    from pipelines.cli.comparing import notes, rows
+    from pipelines.home import Home
+
+    with _progress() as progress:
+        task = progress.add_task("embedding", total=None)
+        found = compare_named(
+            Home.default(),
+            first,
+            second,
+            tasks,
+            lambda title, done, total: progress.update(task, description=title, completed=done, total=total),
+        )
+    if html is not None:
+        from pipelines.evaluate.page import comparison_page
+        from pipelines.stage import write_atomically
+
+        write_atomically(html, comparison_page(found).encode())
+        click.echo(f"written to {html}", err=True)
+    if as_json:
+        click.echo(json.dumps(found.to_dict(), indent=1))
+        return
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("task", "ECGs of patients", escape(first), escape(second), "first minus second", "p", box=None)
+    for row in rows(found):
+        table.add_row(*row)
+    console = _console()
+    console.print("Macro AUC on the test split of linear probes (95 % interval); p by Holm's method over the tasks")
+    console.print(table)
+    for note in notes(found):
+        console.print(note, markup=False)
+    console.print(f"\n{found.in_words()}", markup=False)
+
+
 def _place(home: Home) -> str:
     return "the true hosts" if home.mirror is None else f"the mirror {home.mirror}"
 

@@ -1,0 +1,54 @@
+"""`ecg compare`: two encoders, their scores and what lies between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pipelines.evaluate.compare import EncoderComparison, Report, TaskComparison, compare_encoders
+from pipelines.evaluate.named import named_encoders
+from pipelines.evaluate.statistics import Interval
+from pipelines.home import Home
+from pipelines.labels import TASKS
+from pipelines.tracking import Tracking
+
+
+def compare(home: Home, first: str, second: str, tasks: Sequence[str], progress: Report) -> EncoderComparison:
+    """Compare two encoders on tasks by name, on all of them where none is named; ValueError for a task that is none."""
+    unknown = [name for name in tasks if name not in TASKS]
+    if unknown:
+        raise ValueError(f"task {unknown[0]!r}: use {', '.join(TASKS)}")
+    chosen = [TASKS[name] for name in tasks] or list(TASKS.values())
+    tracking = Tracking(uri=home.tracking_uri, artifact_root=home.artifact_root)
+    workspace = home.workspace()
+    with named_encoders(first, second, workspace, tracking) as encoders:
+        return compare_encoders(workspace, encoders, chosen, progress)
+
+
+def rows(found: EncoderComparison) -> list[tuple[str, ...]]:
+    """A row a task: its name, patients, the two scores, their difference with its interval, and p."""
+    return [
+        (
+            one.task,
+            f"{one.records:,} of {one.patients:,}",
+            in_words(one.first),
+            in_words(one.second),
+            f"{one.difference.value:+.3f} ({one.difference.low:+.3f} to {one.difference.high:+.3f})",
+            f"{one.p_adjusted:.3f}",
+        )
+        for one in found.tasks
+    ]
+
+
+def notes(found: EncoderComparison) -> list[str]:
+    """What a reader of the table has to know: what is not in it, and which labels say little."""
+    told = [f"{title}: not scored, {reason}" for title, reason in found.not_scored.items()]
+    return told + [_few(one) for one in found.tasks if one.few]
+
+
+def in_words(found: Interval) -> str:
+    return f"{found.value:.3f} ({found.low:.3f} to {found.high:.3f})"
+
+
+def _few(one: TaskComparison) -> str:
+    counts = ", ".join(f"{label.name} {label.positives}" for label in one.labels if label.name in one.few)
+    return f"{one.task}: few positives in the test split, so that these say little: {counts}"

@@ -1,0 +1,115 @@
+"""All that a probe's test predictions say beside AUC: average precision, F1, Brier score, reliability. Pure.
+
+Nothing is chosen on test: the thresholds of F1 are validation's. Probabilities of a multi-class task are taken class by
+class, each against the rest. Macro figures are means over the labels that were scored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipelines.evaluate import calibration, statistics
+from pipelines.evaluate.calibration import ReliabilityBin
+from pipelines.evaluate.probe import ProbeConfig
+from pipelines.evaluate.result import ClassScore, ProbeResult
+from pipelines.evaluate.statistics import Interval
+from pipelines.labels import Split
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelAssessment:
+    """threshold, f1: None where validation holds no positive to choose a threshold on. undefined: resamples without a
+    positive or without a negative of the label; they take no part in its intervals."""
+
+    name: str
+    positives: int
+    negatives: int
+    auc: Interval
+    average_precision: Interval
+    threshold: float | None
+    f1: Interval | None
+    brier: Interval
+    reliability: tuple[ReliabilityBin, ...]
+    undefined: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assessment:
+    """Macro figures of a probe on the test split, and each label's. f1: None where no label has a threshold."""
+
+    auc: Interval
+    average_precision: Interval
+    f1: Interval | None
+    brier: Interval
+    validation_auc: Interval | None
+    labels: tuple[LabelAssessment, ...]
+    resamples: int
+    confidence: float
+
+
+def assess(result: ProbeResult, config: ProbeConfig) -> Assessment:
+    """Assess a result that was scored; config: of its bootstrap. AUCs and their intervals are the result's own."""
+    assert result.scores is not None
+    assert result.predictions is not None
+    test = result.predictions.of(Split.TEST)
+    scored = result.scores.test.classes
+    column = [test.classes.index(score.name) for score in scored]
+    y_NC, score_NC = test.y_NC[:, column], test.score_NC[:, column]
+    times_RN = statistics.resample_patients(test.patient, resamples=config.resamples, seed=config.seed)
+    precision_RC = statistics.resampled_average_precision(y_NC, score_NC, times_RN)
+    brier_RC = calibration.resampled_brier(y_NC, score_NC, times_RN)
+    threshold_C = _thresholds(result, column)
+    chosen_C = np.flatnonzero(np.isfinite(threshold_C))
+    f1_RC = calibration.resampled_f1(y_NC[:, chosen_C], score_NC[:, chosen_C], threshold_C[chosen_C], times_RN)
+    f1_C = calibration.f1(y_NC[:, chosen_C], score_NC[:, chosen_C], threshold_C[chosen_C])
+    f1_of = {
+        int(c): statistics.interval(f1_C[i], f1_RC[:, i], config.confidence) for i, c in enumerate(chosen_C.tolist())
+    }
+    brier_C = calibration.brier(y_NC, score_NC)
+    undefined_C = _undefined(y_NC, times_RN)
+
+    def label(c: int, score: ClassScore) -> LabelAssessment:
+        return LabelAssessment(
+            name=score.name,
+            positives=score.positives,
+            negatives=score.negatives,
+            auc=score.auc,
+            average_precision=statistics.interval(score.average_precision, precision_RC[:, c], config.confidence),
+            threshold=float(threshold_C[c]) if c in f1_of else None,
+            f1=f1_of.get(c),
+            brier=statistics.interval(brier_C[c], brier_RC[:, c], config.confidence),
+            reliability=calibration.reliability(y_NC[:, c], score_NC[:, c], times_RN, confidence=config.confidence),
+            undefined=int(undefined_C[c]),
+        )
+
+    return Assessment(
+        auc=result.scores.test.macro_auc,
+        average_precision=statistics.interval(
+            result.scores.test.macro_average_precision, precision_RC.mean(axis=1), config.confidence
+        ),
+        f1=statistics.interval(f1_C.mean(), f1_RC.mean(axis=1), config.confidence) if f1_of else None,
+        brier=statistics.interval(brier_C.mean(), brier_RC.mean(axis=1), config.confidence),
+        validation_auc=None if result.scores.validation is None else result.scores.validation.macro_auc,
+        labels=tuple(label(c, score) for c, score in enumerate(scored)),
+        resamples=config.resamples,
+        confidence=config.confidence,
+    )
+
+
+def _thresholds(result: ProbeResult, column: list[int]) -> np.ndarray:
+    """The threshold of the best F1 on validation of each column, (C,); NaN where validation holds no positive."""
+    assert result.predictions is not None
+    held = result.predictions.of(Split.VALIDATION)
+    return np.array(
+        [
+            calibration.best_threshold(held.y_NC[:, c], held.score_NC[:, c]) if held.y_NC[:, c].any() else np.nan
+            for c in column
+        ]
+    )
+
+
+def _undefined(y_NC: np.ndarray, times_RN: np.ndarray) -> np.ndarray:
+    times_RN = times_RN.astype(np.float64)
+    return ((times_RN @ y_NC == 0) | (times_RN @ ~y_NC == 0)).sum(axis=0)

@@ -1,0 +1,198 @@
+"""Two encoders on the same ECGs, splits and protocol: paired differences, adjusted for being many.
+
+Holm's adjustment goes over the tasks for their macro AUCs, and within a task over its labels.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from pipelines.evaluate import statistics
+from pipelines.evaluate.features import EncoderSource, shards_of
+from pipelines.evaluate.probe import ProbeConfig, compare, materialize_probe
+from pipelines.evaluate.result import SCORES_FILE, ProbeResult, load_result
+from pipelines.evaluate.statistics import Interval, PairedDifference
+from pipelines.evaluate.subject import OURS
+from pipelines.labels import LabelTask, Split, protocol_from_dict
+from pipelines.stage import Workspace
+
+FEW_POSITIVES = 10
+"""A label with fewer in the test split is named beside its figures: they say little."""
+
+Report = Callable[[str, int, int], None]
+"""Called with what is embedded for, the ECGs of a shard that are embedded, and the ECGs of that shard."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelComparison:
+    """AUCs of two encoders on one label. p_adjusted: Holm's, over the labels of the task."""
+
+    name: str
+    positives: int
+    negatives: int
+    first: Interval
+    second: Interval
+    difference: PairedDifference
+    p_adjusted: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskComparison:
+    """Macro AUCs of two encoders on a task's test split. p_adjusted: Holm's, over the tasks compared."""
+
+    task: str
+    title: str
+    records: int
+    patients: int
+    first: Interval
+    second: Interval
+    difference: PairedDifference
+    p_adjusted: float
+    labels: tuple[LabelComparison, ...]
+    omitted: dict[str, str]
+
+    @property
+    def few(self) -> tuple[str, ...]:
+        """The labels with too few positives to say much."""
+        return tuple(label.name for label in self.labels if label.positives < FEW_POSITIVES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderComparison:
+    """first, second: as they were named, with the digests of what they compute. not_scored: tasks, each with why."""
+
+    first: str
+    second: str
+    first_digest: str
+    second_digest: str
+    resamples: int
+    confidence: float
+    tasks: tuple[TaskComparison, ...]
+    not_scored: dict[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self)
+
+    def in_words(self) -> str:
+        """The verdict in one line."""
+        if not self.tasks:
+            return "no task could be scored"
+        better = [one.title for one in self.tasks if one.p_adjusted < 1 - self.confidence and one.difference.value > 0]
+        worse = [one.title for one in self.tasks if one.p_adjusted < 1 - self.confidence and one.difference.value < 0]
+        words = [f"{self.first} is better on {', '.join(better)}"] if better else []
+        words += [f"{self.second} is better on {', '.join(worse)}"] if worse else []
+        if not words:
+            return f"no difference between {self.first} and {self.second} is shown on any of {len(self.tasks)} tasks"
+        rest = len(self.tasks) - len(better) - len(worse)
+        return "; ".join([*words, *([f"no difference is shown on {rest} of {len(self.tasks)} tasks"] if rest else [])])
+
+
+def compare_results(
+    pairs: Sequence[tuple[str, ProbeResult, ProbeResult]], config: ProbeConfig
+) -> tuple[TaskComparison, ...]:
+    """Pairs of results with their tasks' titles, both scored; config: of the bootstrap. Raises as `probe.compare`."""
+    macros = [compare(first, second, config) for _, first, second in pairs]
+    adjusted = statistics.holm([macro.difference.p_value for macro in macros])
+    return tuple(
+        TaskComparison(
+            task=macro.task,
+            title=title,
+            records=macro.records,
+            patients=first.scores.test.patients,
+            first=first.scores.test.macro_auc,
+            second=second.scores.test.macro_auc,
+            difference=macro.difference,
+            p_adjusted=p_adjusted,
+            labels=_labels(first, second, config),
+            omitted=first.scores.test.omitted,
+        )
+        for (title, first, second), macro, p_adjusted in zip(pairs, macros, adjusted, strict=True)
+        if first.scores is not None and second.scores is not None  # `compare` has refused the others
+    )
+
+
+def compare_encoders(
+    workspace: Workspace,
+    encoders: tuple[tuple[str, EncoderSource], tuple[str, EncoderSource]],
+    tasks: Sequence[LabelTask],
+    progress: Report | None = None,
+) -> EncoderComparison:
+    """Probe two encoders, each with what it is called, on tasks and compare them; features and probes that are there
+    are found.
+
+    A task is probed as ours was probed last, else by its own protocol. Raises ValueError where no task's source is
+    harmonized here.
+    """
+    here = [task for task in tasks if shards_of(workspace, task.source)]
+    if not here:
+        wanted = ", ".join(dict.fromkeys(task.source for task in tasks))
+        raise ValueError(f"no ECGs of {wanted} in {workspace.root}: harmonize them first")
+    pairs, not_scored, bootstrap = [], {}, ProbeConfig()
+    for task in here:
+        asked, config = as_ours_was_probed(workspace, task)
+        report = None if progress is None else _titled(progress, task.title)
+        first, second = (
+            load_result(materialize_probe(workspace, asked, source, config, progress=report).path)
+            for _, source in encoders
+        )
+        if first.scores is None or second.scores is None:
+            not_scored[task.title] = first.reason or second.reason or ""
+        else:
+            pairs.append((task.title, first, second))
+    (first_name, first_source), (second_name, second_source) = encoders
+    return EncoderComparison(
+        first=first_name,
+        second=second_name,
+        first_digest=first_source.digest,
+        second_digest=second_source.digest,
+        resamples=bootstrap.resamples,
+        confidence=bootstrap.confidence,
+        tasks=compare_results(pairs, bootstrap),
+        not_scored=not_scored,
+    )
+
+
+def as_ours_was_probed(workspace: Workspace, task: LabelTask) -> tuple[LabelTask, ProbeConfig]:
+    """The task and the probe's settings of our encoder's last probe; a task's own and the defaults where none is."""
+    probe = workspace.current(f"probe/{task.name}/{OURS.probe}")
+    if probe is None:
+        return task, ProbeConfig()
+    about = json.loads((probe.path / SCORES_FILE).read_text())["about"]
+    config = ProbeConfig(**{**about["probe"], "penalties": tuple(about["probe"]["penalties"])})
+    return replace(task, protocol=protocol_from_dict(about["task"]["protocol"])), config
+
+
+def _titled(progress: Report, title: str) -> Callable[[int, int], None]:
+    return lambda done, total: progress(title, done, total)
+
+
+def _labels(first: ProbeResult, second: ProbeResult, config: ProbeConfig) -> tuple[LabelComparison, ...]:
+    assert first.scores is not None
+    assert second.scores is not None
+    assert first.predictions is not None
+    assert second.predictions is not None
+    a, b = first.predictions.of(Split.TEST), second.predictions.of(Split.TEST)
+    scored = first.scores.test.classes
+    beside = {score.name: score for score in second.scores.test.classes}
+    column = [a.classes.index(score.name) for score in scored]
+    times_RN = statistics.resample_patients(a.patient, resamples=config.resamples, seed=config.seed)
+    differences = statistics.paired_differences(
+        a.y_NC[:, column], a.score_NC[:, column], b.score_NC[:, column], times_RN, config.confidence
+    )
+    adjusted = statistics.holm([difference.p_value for difference in differences])
+    return tuple(
+        LabelComparison(
+            name=score.name,
+            positives=score.positives,
+            negatives=score.negatives,
+            first=score.auc,
+            second=beside[score.name].auc,
+            difference=difference,
+            p_adjusted=p_adjusted,
+        )
+        for score, difference, p_adjusted in zip(scored, differences, adjusted, strict=True)
+    )

@@ -1,0 +1,145 @@
+"""Small plots as inline SVG, whose colours are the page's: light, dark and printed alike.
+
+Every function returns markup that is safe to put into a page: all text is escaped, all else is numbers and names of
+CSS classes: `c0` to `c5` for hues, `axis` for frames, `faint` for what stands behind. Text is in units of the plot,
+which is drawn about as wide as its view box says.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+from numpy.typing import NDArray
+
+HUES = 6
+_SIDE = 120.0  # of a square plot, in its own units
+_LEFT, _BOTTOM, _TOP = 24.0, 20.0, 6.0
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A value and its interval, in the hue of an encoder."""
+
+    low: float
+    value: float
+    high: float
+    hue: int
+
+
+def intervals(marks: Sequence[Mark], low: float, high: float, ticks: Sequence[float], text: str) -> str:
+    """One row of a forest plot: marks above each other over an axis from `low` to `high`. It takes any width: lines and
+    dots keep their thickness. text: what it says, for those who cannot see it."""
+    height = 8.0 * len(marks) + 4
+
+    def at(value: float) -> str:
+        return _number(100 * (min(max(value, low), high) - low) / (high - low))
+
+    lines = [f'<path class="faint" d="M{at(tick)} 0V{_number(height)}"/>' for tick in ticks]
+    for i, mark in enumerate(marks):
+        y = _number(6 + 8.0 * i)
+        lines.append(f'<path class="c{mark.hue}" d="M{at(mark.low)} {y}H{at(mark.high)}"/>')
+        lines.append(f'<path class="dot c{mark.hue}" d="M{at(mark.value)} {y}h0"/>')
+    return (
+        f'<svg class="intervals" viewBox="0 0 100 {_number(height)}" preserveAspectRatio="none" role="img" '
+        f'style="height:{_number(height)}px" aria-label="{escape(text)}">{"".join(lines)}</svg>'
+    )
+
+
+def roc(curves: Sequence[tuple[int, NDArray[np.float64], NDArray[np.float64]]], text: str) -> str:
+    """ROC curves, each a hue with false and true positive rates; those after the first are dashed."""
+    drawn = [
+        f'<polyline class="c{hue}{" dashed" if i else ""}" points="{_points(false, true)}"/>'
+        for i, (hue, false, true) in reversed(list(enumerate(curves)))
+    ]
+    return _square([_diagonal(), *drawn], "false positive rate", "true positive rate", text)
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Of a reliability curve: what was said, how often it came true, the interval of that, and of how many records."""
+
+    predicted: float
+    observed: float
+    low: float
+    high: float
+    records: int
+
+
+def reliability(bins: Sequence[Bin], hue: int, text: str) -> str:
+    """A reliability curve; the area of a dot is the number of its records."""
+    most = max(one.records for one in bins)
+    drawn = [_diagonal()]
+    drawn += [f'<path class="c{hue}" d="M{_x(one.predicted)} {_y(one.low)}V{_y(one.high)}"/>' for one in bins]
+    drawn.append(
+        f'<polyline class="c{hue}" points="{" ".join(f"{_x(one.predicted)},{_y(one.observed)}" for one in bins)}"/>'
+    )
+    drawn += [
+        f'<circle class="fill c{hue}" cx="{_x(one.predicted)}" cy="{_y(one.observed)}" '
+        f'r="{_number(1.2 + 3.8 * math.sqrt(one.records / most))}"/>'
+        for one in bins
+    ]
+    return _square(drawn, "probability said", "share that came true", text)
+
+
+def scatter(point_N2: NDArray[np.float64], hue_N: NDArray[np.int64], text: str) -> str:
+    """Points of a map, each in a hue; -1 is faint, and drawn behind the others. Both axes have one scale."""
+    width, r = 300.0, 1.8
+    low_2, span_2 = point_N2.min(axis=0), np.ptp(point_N2, axis=0)
+    scale = (width - 4 * r) / max(span_2[0], span_2[1] / 0.8, 1e-12)
+    height = max(scale * span_2[1] + 4 * r, width / 3)
+    x_N = width / 2 + scale * (point_N2[:, 0] - low_2[0] - span_2[0] / 2)
+    y_N = height / 2 - scale * (point_N2[:, 1] - low_2[1] - span_2[1] / 2)
+    groups = []
+    for hue in sorted(set(hue_N.tolist())):
+        places = zip(x_N[hue_N == hue].tolist(), y_N[hue_N == hue].tolist(), strict=True)
+        circles = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{r}"/>' for x, y in places)
+        groups.append(f'<g class="fill {"faint" if hue < 0 else f"c{hue}"}">{circles}</g>')
+    return (
+        f'<svg class="map" viewBox="0 0 {width:g} {_number(height)}" role="img" aria-label="{escape(text)}">'
+        f"{''.join(groups)}</svg>"
+    )
+
+
+def _square(drawn: Sequence[str], x: str, y: str, text: str) -> str:
+    """A plot of the unit square with its frame and the names of its axes."""
+    width, height = _LEFT + _SIDE + 6, _TOP + _SIDE + _BOTTOM
+    middle = _number(_LEFT + _SIDE / 2)
+    frame = f'<path class="axis" d="M{_x(0)} {_y(1)}V{_y(0)}H{_x(1)}"/>'
+    numbers = (
+        f'<text x="{_x(0)}" y="{_number(height - 11)}" text-anchor="middle">0</text>'
+        f'<text x="{_x(1)}" y="{_number(height - 11)}" text-anchor="middle">1</text>'
+        f'<text x="{_number(_LEFT - 4)}" y="{_y(1)}" dy="6" text-anchor="end">1</text>'
+    )
+    turned = f"translate(9 {_number(_TOP + _SIDE / 2)}) rotate(-90)"
+    names = (
+        f'<text x="{middle}" y="{_number(height - 2)}" text-anchor="middle">{escape(x)}</text>'
+        f'<text transform="{turned}" text-anchor="middle">{escape(y)}</text>'
+    )
+    return (
+        f'<svg class="square" viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(text)}">'
+        f"{frame}{numbers}{names}{''.join(drawn)}</svg>"
+    )
+
+
+def _diagonal() -> str:
+    return f'<path class="faint" d="M{_x(0)} {_y(0)}L{_x(1)} {_y(1)}"/>'
+
+
+def _points(x_N: NDArray[np.float64], y_N: NDArray[np.float64]) -> str:
+    return " ".join(f"{_x(x)},{_y(y)}" for x, y in zip(x_N.tolist(), y_N.tolist(), strict=True))
+
+
+def _x(value: float) -> str:
+    return _number(_LEFT + _SIDE * value)
+
+
+def _y(value: float) -> str:
+    return _number(_TOP + _SIDE * (1 - value))
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}".rstrip("0").rstrip(".")
