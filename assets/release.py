@@ -9,6 +9,7 @@ from assets import show
 from assets.evaluate import probe_assets, reference_probe_assets
 from assets.pretrain import encoder
 from assets.reference import reference_encoder
+from assets.report import evaluation_report
 from assets.resources import DataHome
 from pipelines import versions
 
@@ -49,7 +50,7 @@ def _released(release: "Release") -> dg.MaterializeResult:
 
 
 @dg.asset(
-    deps=[encoder, *probe_assets],
+    deps=[encoder, *probe_assets, evaluation_report],
     group_name="release",
     description="A version of the MLflow model `ecg-encoder` with the encoder, its scores and what made it: raw ECGs "
     "in, embeddings out. It is the challenger until the gate has judged it.",

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dagster as dg
 
+from assets.compare import encoder_comparison
 from assets.corpus import corpus
 from assets.evaluate import probe_assets, reference_probe_assets
 from assets.pretrain import encoder
 from assets.reference import reference_encoder
 from assets.release import champion, released_encoder, released_reference
+from assets.report import evaluation_report
 from assets.resources import DataHome
 from assets.sources import all_source_assets
-from orchestration.jobs import harvest_jobs, incoming_job, reference_job, train_job
+from orchestration.jobs import compare_job, harvest_jobs, incoming_job, reference_job, train_job
 
 defs = dg.Definitions(
     assets=[
@@ -19,12 +21,14 @@ defs = dg.Definitions(
         corpus,
         encoder,
         *probe_assets,
+        evaluation_report,
         released_encoder,
         champion,
         reference_encoder,
         *reference_probe_assets,
         released_reference,
+        encoder_comparison,
     ],
-    jobs=[*harvest_jobs, incoming_job, train_job, reference_job],
+    jobs=[*harvest_jobs, incoming_job, train_job, reference_job, compare_job],
     resources={"data_home": DataHome(), "pipes": dg.PipesSubprocessClient()},
 )

@@ -107,7 +107,7 @@ def _counted(outcomes: Sequence[Outcome]) -> str:
 
 
 def train(instance: dg.DagsterInstance, recipe: str) -> dict[str, Outcome]:
-    """Corpus, pretraining, probes, release and gate; by name."""
+    """Corpus, pretraining, probes, report, release and gate; by name."""
     settings = {"ops": {"encoder": {"config": {"recipe": recipe}}}}
     with console.status("corpus, pretraining, probes, release"):
         outcomes = run(TRAIN, instance, config=settings)
@@ -147,7 +147,8 @@ def verdict(home: Home, outcomes: Mapping[str, Outcome]) -> None:
     console.print(table)
     alias = "champion" if champion["champion"] == released["version"] else "challenger"
     console.print(f"Released: [bold]ecg-encoder version {released['version']}[/] ({alias})")
-    console.print("\nLook at it:   make ui")
+    console.print(f"\nRead it:      {outcomes['evaluation_report'].metadata['page']}")
+    console.print("Look at it:   make ui")
     console.print(
         f'Pull it:      MLFLOW_TRACKING_URI={home.tracking_uri} {sys.executable} -c "import mlflow; '
         f"print(mlflow.pyfunc.load_model('models:/ecg-encoder@{alias}'))\""

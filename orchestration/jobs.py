@@ -1,10 +1,11 @@
 """The jobs that people launch: one a source that brings its ECGs in, one that trains, evaluates and releases, and one
-that does the latter two to the author's released encoder."""
+that does the latter two to the author's released encoder, and one that compares two encoders."""
 
 from __future__ import annotations
 
 import dagster as dg
 
+from assets.compare import encoder_comparison
 from assets.evaluate import reference_probe_assets
 from assets.reference import reference_encoder
 from assets.release import released_reference
@@ -14,6 +15,7 @@ from pipelines.sources.incoming import INCOMING
 
 TRAIN = "train_and_release"
 REFERENCE = "import_and_release_reference"
+COMPARE = "compare_encoders"
 
 
 def harvest_job_name(source: str) -> str:
@@ -36,11 +38,13 @@ incoming_job = dg.define_asset_job(
 )
 
 _reference = dg.AssetSelection.assets(reference_encoder, *reference_probe_assets, released_reference)
+_comparison = dg.AssetSelection.assets(encoder_comparison)
 
 train_job = dg.define_asset_job(
     TRAIN,
-    selection=dg.AssetSelection.groups("corpus", "pretrain", "evaluate", "release") - _reference,
-    description="Build the corpus from all harmonized partitions, pretrain, probe, and release through the gate.",
+    selection=dg.AssetSelection.groups("corpus", "pretrain", "evaluate", "release") - _reference - _comparison,
+    description="Build the corpus from all harmonized partitions, pretrain, probe, report, and release through the "
+    "gate.",
 )
 
 reference_job = dg.define_asset_job(
@@ -49,4 +53,11 @@ reference_job = dg.define_asset_job(
     description="Import the author's released encoder (the path of its .pth is the setting `file` of "
     "`reference_encoder`; without it, what `ecg import-reference` imported), probe it as ours, and release it as "
     "`ecg-encoder-reference`.",
+)
+
+compare_job = dg.define_asset_job(
+    COMPARE,
+    selection=_comparison,
+    description="Compare two encoders, the settings `first` and `second` of `encoder_comparison`, on the same ECGs and "
+    "splits.",
 )

@@ -9,10 +9,12 @@ import pyarrow.parquet as pq
 from scipy.signal import welch
 
 from pipelines.evaluate.pair import ProbePair
+from pipelines.evaluate.report import JSON_FILE
 from pipelines.evaluate.result import ROC_FILE, load_result
 from pipelines.pictures.comparison import SourceFigures, source_comparison
 from pipelines.pictures.curves import Curve, histograms, loss_curve, roc_curves
 from pipelines.pictures.ecg_paper import ecg_sheet
+from pipelines.pictures.scores import Score, score_chart
 from pipelines.stage import Product, Workspace
 from pipelines.store import RATE, open_shard, read_rows
 
@@ -90,6 +92,17 @@ def roc(pair: ProbePair) -> bytes | None:
     random_curves, random_aucs = _roc(pair.random)
     title = f"{pair.pretrained.name.split('/')[1]}: ROC on the test split"
     return roc_curves(curves, aucs, random_curves=random_curves, random_aucs=random_aucs, title=title)
+
+
+def scores(report: Product) -> bytes | None:
+    """A report's macro AUCs with their intervals; None where no task was scored."""
+    stored = json.loads((report.path / JSON_FILE).read_text())
+    found = [
+        Score(task["name"], probed["title"], **probed["assessment"]["auc"])
+        for task in stored["tasks"]
+        for probed in task["probes"]
+    ]
+    return score_chart(found, stored["verdict"]["headline"]) if found else None
 
 
 def _roc(probe: Product) -> tuple[dict[str, Curve], dict[str, float]]:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pipelines.evaluate import report
 from pipelines.evaluate.features import ENCODER_FILE, EncoderSource
 from pipelines.evaluate.probe import ProbeConfig, materialize_probe
 from pipelines.evaluate.result import SCORES_FILE
@@ -67,7 +68,7 @@ def release_current(workspace: Workspace, tracking: Tracking, *, gate_task: str 
         recipe=encoder.facts["recipe"],
         git_commit=git_commit(),
         tracking=tracking,
-        artifacts=_beside(encoder),
+        artifacts=_beside(workspace, encoder),
     )
 
 
@@ -151,6 +152,10 @@ def _about(probe: Product) -> dict[str, Any]:
     return json.loads((probe.path / SCORES_FILE).read_text())["about"]
 
 
-def _beside(encoder: Product) -> list[Path]:
-    """What lies beside the model in its run: how it was trained."""
-    return [path for path in (encoder.path / "summary.json", encoder.aside / "metrics.jsonl") if path.is_file()]
+def _beside(workspace: Workspace, encoder: Product) -> list[Path]:
+    """What lies beside the model in its run: how it was trained, and the report on it."""
+    files = [encoder.path / "summary.json", encoder.aside / "metrics.jsonl"]
+    found = workspace.current(report.PRODUCT)
+    if found is not None and found.facts["encoder_digest"] == EncoderSource.of_product(OURS.probe, encoder).digest:
+        files += [found.path / report.HTML_FILE, found.path / report.JSON_FILE]
+    return [path for path in files if path.is_file()]

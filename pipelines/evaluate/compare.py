@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from pipelines import versions
 from pipelines.evaluate import statistics
 from pipelines.evaluate.features import EncoderSource, shards_of
 from pipelines.evaluate.probe import ProbeConfig, compare, materialize_probe
@@ -17,7 +19,10 @@ from pipelines.evaluate.result import SCORES_FILE, ProbeResult, load_result
 from pipelines.evaluate.statistics import Interval, PairedDifference
 from pipelines.evaluate.subject import OURS
 from pipelines.labels import LabelTask, Split, protocol_from_dict
-from pipelines.stage import Workspace
+from pipelines.stage import Product, Workspace, digest_of, write_atomically
+
+PRODUCT = "comparison"
+HTML_FILE, JSON_FILE = "comparison.html", "comparison.json"
 
 FEW_POSITIVES = 10
 """A label with fewer in the test split is named beside its figures: they say little."""
@@ -80,13 +85,13 @@ class EncoderComparison:
     def in_words(self) -> str:
         """The verdict in one line."""
         if not self.tasks:
-            return "no task could be scored"
+            return "No task could be scored"
         better = [one.title for one in self.tasks if one.p_adjusted < 1 - self.confidence and one.difference.value > 0]
         worse = [one.title for one in self.tasks if one.p_adjusted < 1 - self.confidence and one.difference.value < 0]
         words = [f"{self.first} is better on {', '.join(better)}"] if better else []
         words += [f"{self.second} is better on {', '.join(worse)}"] if worse else []
         if not words:
-            return f"no difference between {self.first} and {self.second} is shown on any of {len(self.tasks)} tasks"
+            return f"No difference between {self.first} and {self.second} is shown on any of {len(self.tasks)} tasks"
         rest = len(self.tasks) - len(better) - len(worse)
         return "; ".join([*words, *([f"no difference is shown on {rest} of {len(self.tasks)} tasks"] if rest else [])])
 
@@ -153,6 +158,21 @@ def compare_encoders(
         confidence=bootstrap.confidence,
         tasks=compare_results(pairs, bootstrap),
         not_scored=not_scored,
+    )
+
+
+def materialize_comparison(workspace: Workspace, found: EncoderComparison) -> Product:
+    """The product `comparison`: comparison.html for people, comparison.json with the same numbers."""
+
+    def make(folder: Path) -> dict[str, Any]:
+        from pipelines.evaluate.page import comparison_page  # Jinja2 is not needed to find one that is there
+
+        write_atomically(folder / JSON_FILE, json.dumps(found.to_dict(), indent=1, allow_nan=False).encode())
+        write_atomically(folder / HTML_FILE, comparison_page(found).encode())
+        return {"headline": found.in_words()}
+
+    return workspace.build(
+        PRODUCT, version=versions.REPORT, config={}, inputs={"comparison": digest_of(found.to_dict())}, make=make
     )
 
 

@@ -8,7 +8,7 @@ import dagster as dg
 from assets.evaluate import probe_assets
 from assets.sources import incoming_drops
 from orchestration.definitions import defs
-from orchestration.jobs import REFERENCE, TRAIN
+from orchestration.jobs import COMPARE, REFERENCE, TRAIN
 from pipelines.sources import SOURCES
 
 
@@ -22,8 +22,10 @@ def test_the_graph_is_the_road():
         "encoder": {"corpus"},
         "probe/ptbxl_superclass": {"encoder", "ecgs/ptbxl"},
         "probe/cpsc2018": {"encoder", "ecgs/cpsc2018"},
-        "released_encoder": {"encoder", "probe/ptbxl_superclass", "probe/cpsc2018"},
+        "evaluation_report": {"corpus", "encoder", "probe/ptbxl_superclass", "probe/cpsc2018"},
+        "released_encoder": {"encoder", "probe/ptbxl_superclass", "probe/cpsc2018", "evaluation_report"},
         "champion": {"released_encoder"},
+        "encoder_comparison": {"champion"},
         "reference_encoder": set(),
         "reference_probe/ptbxl_superclass": {"reference_encoder", "ecgs/ptbxl"},
         "reference_probe/cpsc2018": {"reference_encoder", "ecgs/cpsc2018"},
@@ -43,8 +45,9 @@ def test_the_graph_is_the_road():
 def test_the_reference_has_a_job_of_its_own_and_is_in_no_other():
     assets = {
         job.name: {key.to_user_string() for key in job.asset_layer.selected_asset_keys}
-        for job in (defs.resolve_job_def(name) for name in (TRAIN, REFERENCE))
+        for job in (defs.resolve_job_def(name) for name in (TRAIN, REFERENCE, COMPARE))
     }
+    assert assets[COMPARE] == {"encoder_comparison"}
     assert assets[REFERENCE] == {
         "reference_encoder",
         "reference_probe/ptbxl_superclass",
@@ -56,6 +59,7 @@ def test_the_reference_has_a_job_of_its_own_and_is_in_no_other():
         "encoder",
         "probe/ptbxl_superclass",
         "probe/cpsc2018",
+        "evaluation_report",
         "released_encoder",
         "champion",
     }

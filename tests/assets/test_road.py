@@ -13,7 +13,7 @@ from ecg_model.encoder import random_encoder
 from ecg_model.reference import published_name
 from orchestration.definitions import defs
 from orchestration.demo import StageFailed, run
-from orchestration.jobs import REFERENCE, TRAIN, harvest_job_name
+from orchestration.jobs import COMPARE, REFERENCE, TRAIN, harvest_job_name
 from pipelines.download import Mirror, list_source
 from pipelines.home import Home
 from pipelines.imported import materialize_reference
@@ -87,7 +87,16 @@ def test_the_road_runs_once_and_is_found_the_second_time(home, instance):
     assert made["corpus"].metadata["train"] > 40
     assert made["probe/cpsc2018"].metadata["not scored"]
     assert "each needs 20" in made["probe/ptbxl_superclass"].metadata["not scored"]
+    assert made["evaluation_report"].metadata["verdict"] == "No task could be scored"
+    page = Path(made["evaluation_report"].metadata["page"]).read_text()
+    assert "The ECGs are simulated" not in page, "this mirror is a folder like any other"
     assert made["champion"].metadata["champion"] == made["released_encoder"].metadata["version"] == 1
+    store = Tracking(uri=home.tracking_uri, artifact_root=home.artifact_root).client()
+    run_of = store.get_model_version("ecg-encoder", "1").run_id
+    assert run_of is not None
+    assert {"report.html", "report.json"} <= {file.path for file in store.list_artifacts(run_of)}
+    (compared,) = run(COMPARE, instance)
+    assert compared.metadata["verdict"] == "No task could be scored"
     again = harvest(home, instance) | {n: o.metadata["cached"] for n, o in train(instance, TINY).items()}
     assert all(again.values()), again
     versions = instance.get_latest_materialization_event(dg.AssetKey("corpus"))

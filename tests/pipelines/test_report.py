@@ -1,0 +1,424 @@
+"""The report on an encoder and the comparison of two, through the real road on a small simulated mirror."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.decomposition import PCA
+from sklearn.metrics import average_precision_score, brier_score_loss, f1_score
+
+from ecg_model.config import EncoderConfig
+from ecg_model.encoder import random_encoder, save_encoder
+from pipelines import gallery
+from pipelines.cli import main
+from pipelines.corpus import CorpusConfig, materialize_corpus
+from pipelines.download import Mirror, list_source, materialize_raw
+from pipelines.evaluate import report as reports
+from pipelines.evaluate.compare import compare_encoders
+from pipelines.evaluate.features import EncoderSource
+from pipelines.evaluate.named import named_encoders
+from pipelines.evaluate.pair import probe_pair
+from pipelines.evaluate.probe import ProbeConfig, compare, materialize_probe
+from pipelines.evaluate.published import published_on
+from pipelines.evaluate.result import Predictions, load_result
+from pipelines.evaluate.statistics import holm
+from pipelines.evaluate.views import principal_plane, surest
+from pipelines.harmonize import materialize_ecgs
+from pipelines.home import Home
+from pipelines.labels import TASKS, Split
+from pipelines.pictures import svg
+from pipelines.quality import QualityLimits
+from pipelines.sources import SOURCES
+from pipelines.sources.simulated import MirrorSizes, write_mirror
+from pipelines.stage import Product, Workspace
+from pipelines.tracking import Tracking
+
+NETWORK = EncoderConfig(dim=32, depth=2, heads=2, input_scale=5.0, patch_init_scale=7.0)
+QUICK = ProbeConfig(resamples=200, penalties=(1e-2, 1e-4))
+HOSTILE = '<script>alert("1")</script>&\'x'
+# A label's name and a task's title are data: these must come through as text.
+TASK = replace(
+    TASKS["ptbxl_superclass"],
+    title="Superclasses <b>&",
+    classes=(replace(TASKS["ptbxl_superclass"].classes[0], name=HOSTILE), *TASKS["ptbxl_superclass"].classes[1:]),
+)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    root = tmp_path_factory.mktemp("report")
+    sizes = MirrorSizes(chapman=(20,), code15=(), ptbxl=(400,), cpsc2018=(6,) * 7, georgia=(), ludb=0)
+    write_mirror(root / "mirror", seed=1, sizes=sizes)
+    home, mirror = Home(root / "home", "hosts"), Mirror.parse(str(root / "mirror"))
+    workspace = home.workspace()
+    for name in ("chapman", "ptbxl", "cpsc2018"):
+        source = SOURCES[name]
+        for partition in source.available(list_source(source, mirror, raw_root=root / "files")):
+            materialize_raw(workspace, source, partition, mirror=mirror, raw_root=root / "files")
+            materialize_ecgs(workspace, source, partition, limits=QualityLimits())
+    corpus = materialize_corpus(workspace, CorpusConfig())
+    put_encoder(workspace, 5, corpus.facts["digest"])
+    probe_pair(workspace, TASK, QUICK)
+    probe_pair(workspace, TASKS["cpsc2018"], QUICK)
+    return home
+
+
+@pytest.fixture
+def workspace(home: Home) -> Workspace:
+    return home.workspace()
+
+
+@pytest.fixture
+def report(workspace: Workspace) -> Product:
+    return reports.materialize_report(workspace, simulated=True)
+
+
+def put_encoder(workspace: Workspace, seed: int, corpus_digest: str) -> Product:
+    def make(work: Path) -> dict:
+        save_encoder(work / "encoder.safetensors", random_encoder(NETWORK, seed))
+        return {"recipe": {"name": "demo", "seed": 4}, "corpus_digest": corpus_digest, "steps": 8}
+
+    return workspace.build("encoder", version="test", config={"seed": seed}, inputs={}, make=make)
+
+
+def stored(product: Product) -> dict:
+    return json.loads((product.path / reports.JSON_FILE).read_text())
+
+
+class Page(HTMLParser):
+    """What a browser would make of a page: its elements, its texts, and its tables' cells by row and name."""
+
+    VOID = ("meta", "img", "br")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: set[str] = set()
+        self.attributes: list[tuple[str, str]] = []
+        self.section = ""
+        self.rows: list[tuple[str, dict[str, str]]] = []
+        self.words = ""
+        self.cell: str | None = None
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+        found = dict(attrs)
+        if tag == "section":
+            self.section = found.get("id") or ""
+        if tag == "tr":
+            self.rows.append((self.section, {}))
+        if tag in ("th", "td") and self.rows:
+            self.cell = found.get("data-name") or ("" if tag == "th" else None)
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        self.handle_endtag(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+        if tag in ("th", "td"):
+            self.cell = None
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] != "style":
+            self.words += data
+        if self.cell is not None:
+            cells = self.rows[-1][1]
+            cells[self.cell] = f"{cells.get(self.cell, '')} {data.strip()}".strip()
+
+
+def self_contained(text: str) -> Page:
+    page = Page(text)
+    assert page.open == []
+    assert page.tags.isdisjoint({"script", "link", "iframe", "object", "base", "form", "use", "foreignobject"})
+    for name, value in page.attributes:
+        assert not name.startswith("on"), name
+        if name in ("src", "href", "srcset", "xlink:href", "action", "data", "poster"):
+            assert value.startswith(("data:image/png;base64,", "#")), value
+    for style in re.findall(r"<style>(.*?)</style>", text, re.DOTALL):
+        assert "url(" not in style
+        assert "@import" not in style
+    assert "http:" not in text
+    assert "https:" not in text
+    return page
+
+
+def shown(found: dict) -> str:
+    return f"{found['value']:.3f} {found['low']:.3f} to {found['high']:.3f}"
+
+
+# the report
+
+
+def test_the_page_holds_all_it_shows_and_takes_names_from_data_as_text(report):
+    text = (report.path / reports.HTML_FILE).read_text()
+    page = self_contained(text)
+    assert HOSTILE not in text
+    assert HOSTILE in page.words
+    assert "Superclasses <b>&" in page.words
+    assert "The ECGs are simulated" in page.words
+    assert "prefers-color-scheme: dark" in text
+    assert report.facts["headline"] in page.words
+    targets = {value for name, value in page.attributes if name == "id"}
+    assert {value[1:] for name, value in page.attributes if name == "href"} <= targets
+
+
+def test_the_pages_numbers_are_the_jsons(report):
+    page = Page((report.path / reports.HTML_FILE).read_text())
+    task, unscored = stored(report)["tasks"]
+    rows = [cells for section, cells in page.rows if section == task["name"]]
+    for probed in task["probes"]:
+        (cells,) = [row for row in rows if row[""] == probed["title"]]
+        figures = probed["assessment"]
+        assert cells["AUC"] == shown(figures["auc"])
+        assert cells["average precision"] == shown(figures["average_precision"])
+        assert cells["F1"] == shown(figures["f1"])
+        assert cells["Brier score"] == shown(figures["brier"])
+        assert cells["AUC on validation"] == shown(figures["validation_auc"])
+    ours = task["probes"][0]["assessment"]
+    against = {label["name"]: label for label in task["differences"]["random"]["labels"]}
+    for label in ours["labels"]:
+        (cells,) = [row for row in rows if row[""] == label["name"] and "positives" in row]
+        assert cells["positives"] == str(label["positives"])
+        assert cells["AUC"] == shown(label["auc"])
+        one = against[label["name"]]
+        assert cells["ahead of random"].startswith(f"{one['difference']['value']:+.3f} {one['difference']['low']:+.3f}")
+        bins = [row for row in rows if row[""] == label["name"] and "came true" in row]
+        assert [int(row["ECGs"]) for row in bins] == [b["records"] for b in label["reliability"]]
+    (first,) = [cells for section, cells in page.rows if section == "summary" and cells[""] == task["title"]]
+    assert first["this encoder"] == shown(ours["auc"])
+    assert first["published: ECG-JEPA"].startswith("0.912")
+    assert task["few"] == [label["name"] for label in ours["labels"] if label["positives"] < 10]
+    assert task["few"], "the simulated test fold is small enough for one"
+    assert all(name in page.words for name in task["few"])
+    assert unscored["probes"] == []
+    assert f"not scored: {unscored['reason']}" in page.words
+
+
+def test_the_jsons_numbers_are_scikit_learns(report, workspace):
+    task = stored(report)["tasks"][0]
+    for probed in task["probes"]:
+        result = load_result(workspace.require(f"probe/{task['name']}/{probed['name']}").path)
+        assert result.predictions is not None
+        test, held = result.predictions.of(Split.TEST), result.predictions.of(Split.VALIDATION)
+        figures = probed["assessment"]
+        for label in figures["labels"]:
+            c = test.classes.index(label["name"])
+            y, p = test.y_NC[:, c], test.score_NC[:, c]
+            assert label["average_precision"]["value"] == pytest.approx(average_precision_score(y, p), abs=1e-12)
+            assert label["brier"]["value"] == pytest.approx(brier_score_loss(y, p), abs=1e-12)
+            best = max(f1_score(held.y_NC[:, c], held.score_NC[:, c] >= t) for t in held.score_NC[:, c])
+            assert f1_score(held.y_NC[:, c], held.score_NC[:, c] >= label["threshold"]) == pytest.approx(best)
+            assert label["f1"]["value"] == pytest.approx(f1_score(y, p >= label["threshold"]), abs=1e-12)
+            for name in ("auc", "average_precision", "f1", "brier"):
+                assert label[name]["low"] <= label[name]["value"] + 1e-12
+                assert label[name]["value"] <= label[name]["high"] + 1e-12
+        mean = np.mean([label["average_precision"]["value"] for label in figures["labels"]])
+        assert figures["average_precision"]["value"] == pytest.approx(mean)
+
+
+def test_what_the_encoder_saw_is_said(report, workspace):
+    found = stored(report)
+    assert found["pretraining"]["ecgs"] == workspace.require("corpus").facts["by_source"]
+    assert [task["in_domain"] for task in found["tasks"]] == [False, False]
+    assert found["tasks"][0]["protocol"] == "fitted on folds 1, 2, 3, 4, 5, 6, 7, 8; chosen on 9; tested once on 10"
+    assert "chosen on 10% of their patients; tested once on g7" in found["tasks"][1]["protocol"]
+    picture = gallery.scores(report)
+    assert picture is not None
+    assert picture.startswith(b"\x89PNG")
+
+
+def test_it_is_found_again_and_made_anew_for_a_new_probe(report, workspace):
+    again = reports.materialize_report(workspace, simulated=True)
+    assert again == replace(report, cached=True)
+    floor = EncoderSource.random("handcrafted", replace(NETWORK, depth=1), 9)
+    materialize_probe(workspace, TASK, floor, QUICK)
+    with_floor = reports.materialize_report(workspace, simulated=True)
+    task = stored(with_floor)["tasks"][0]
+    assert [probed["name"] for probed in task["probes"]] == ["pretrained", "random", "handcrafted"]
+    assert "against handcrafted features" in with_floor.facts["headline"]
+    materialize_probe(workspace, TASK, floor, replace(QUICK, min_positives=2))
+    other_protocol = stored(reports.materialize_report(workspace, simulated=True))["tasks"][0]
+    assert other_protocol["left_out"] == ["handcrafted features"]
+    assert [probed["name"] for probed in other_protocol["probes"]] == ["pretrained", "random"]
+
+
+def test_probes_of_an_earlier_encoder_are_not_reported(workspace):
+    corpus = workspace.require("corpus").facts["digest"]
+    put_encoder(workspace, 6, corpus)
+    try:
+        with pytest.raises(ValueError, match="no probe of the current encoder"):
+            reports.materialize_report(workspace, simulated=True)
+    finally:
+        put_encoder(workspace, 5, corpus)
+
+
+@pytest.mark.parametrize(
+    ("value", "p", "headline"),
+    [
+        (0.03, 0.01, "Pretraining helped on 1 of 1 task"),
+        (-0.03, 0.01, "Pretraining hurt on 1 of 1 task"),
+        (0.03, 0.2, "Pretraining is not shown to help on any of 1 task"),
+    ],
+)
+def test_the_verdict_is_what_is_shown_not_what_is_hoped(workspace, value, p, headline):
+    encoder = workspace.require("encoder")
+    probes = {TASK.name: {name: workspace.require(f"probe/{TASK.name}/{name}") for name in ("pretrained", "random")}}
+    (task,) = reports.summarise(probes, encoder, "0" * 64, None, simulated=False).tasks
+    one = task.differences["random"]
+    changed = replace(one, p_adjusted=p, difference=replace(one.difference, value=value))
+    found = reports.judge([replace(task, differences={"random": changed})])
+    assert found.headline == headline
+    below = replace(changed, p_adjusted=0.001, difference=replace(one.difference, value=-0.1))
+    both = reports.judge([replace(task, differences={"random": changed, "handcrafted": below})])
+    assert both.headline == f"{headline}; against handcrafted features below it on 1 of 1 task"
+    assert "below handcrafted features (-0.100" in both.sentences[0]
+
+
+def test_published_figures_are_found_by_the_question():
+    found = published_on("ptbxl100", "multi-label", 71)
+    assert found is not None
+    assert (found.ecg_jepa, found.best) == ("0.934", "0.940")
+    assert published_on("ptbxl", "multi-label", 7) is None
+
+
+# what is seen
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 10**6), st.integers(1, 30), st.integers(1, 5))
+def test_the_surest_are_right_or_wrong_as_said_and_each_ecg_comes_once(seed, records, classes):
+    rng = np.random.default_rng(seed)
+    y_NC, p_NC = rng.random((records, classes)) < 0.4, rng.random((records, classes))
+    test = Predictions(
+        classes=tuple(map(str, range(classes))),
+        record_id=tuple(map(str, range(records))),
+        patient=tuple(map(str, range(records))),
+        split_N=np.full(records, "test"),
+        y_NC=y_NC,
+        score_NC=p_NC,
+    )
+    right, wrong = surest(test, list(range(classes)))
+    assert all(y_NC[r, c] and p_NC[r, c] >= 0.5 for r, c in right)
+    assert all(abs(p_NC[r, c] - y_NC[r, c]) > 0.5 for r, c in wrong)
+    for chosen in (right, wrong):
+        assert len({r for r, _ in chosen}) == len(chosen) <= 4
+    assert bool(wrong) == bool((np.abs(p_NC - y_NC) > 0.5).any())
+    if wrong:
+        worst = np.abs(p_NC - y_NC).max()
+        assert abs(p_NC[wrong[0]] - y_NC[wrong[0]]) == worst
+
+
+def test_the_map_is_the_principal_plane():
+    rng = np.random.default_rng(1)
+    feature_ND = rng.normal(size=(200, 6)) * (5, 3, 1, 0.5, 0.2, 0.1) @ rng.normal(size=(6, 6)) + 7
+    point_N2, explained = principal_plane(feature_ND.astype(np.float32))
+    pca = PCA(2).fit(feature_ND)
+    wanted_N2 = pca.transform(feature_ND)
+    assert np.abs(point_N2) == pytest.approx(np.abs(wanted_N2), abs=1e-3)
+    assert explained == pytest.approx(pca.explained_variance_ratio_.sum(), abs=1e-5)
+    assert principal_plane(np.ones((3, 4), np.float32))[1] == 0.0
+
+
+def elements(markup: str, tag: str) -> Iterator[ElementTree.Element]:
+    return ElementTree.fromstring(markup).iter(tag)
+
+
+def test_plots_put_values_where_they_belong_and_escape_their_words():
+    marks = [svg.Mark(0.6, 0.75, 0.9, 0), svg.Mark(0.2, 0.5, 1.0, 1)]
+    row = svg.intervals(marks, 0.5, 1.0, [0.5, 1.0], HOSTILE)
+    lines = [element.get("d") for element in elements(row, "path") if element.get("class") in ("c0", "c1")]
+    assert lines == ["M20 6H80", "M0 14H100"], "beyond the scale is drawn at its edge"
+    assert ElementTree.fromstring(row).get("aria-label") == HOSTILE
+    corner = svg.roc([(0, np.array([0.0, 0.0, 1.0]), np.array([0.0, 1.0, 1.0]))], "ROC")
+    (line,) = elements(corner, "polyline")
+    assert line.get("points") == "24,126 24,6 144,6"
+    bins = [svg.Bin(0.1, 0.0, 0.0, 0.2, 400), svg.Bin(0.9, 1.0, 0.5, 1.0, 100)]
+    dots = [float(dot.get("r", "")) - 1.2 for dot in elements(svg.reliability(bins, 0, ""), "circle")]
+    assert dots == pytest.approx([3.8, 1.9])
+    places = svg.scatter(np.array([[0.0, 0.0], [4.0, 1.0], [2.0, 3.0]]), np.array([0, -1, 1]), "map")
+    dots = {(float(dot.get("cx", "")), float(dot.get("cy", ""))) for dot in elements(places, "circle")}
+    assert len(dots) == 3
+    assert all(0 <= x <= 300 for x, _ in dots)
+    svg.scatter(np.zeros((2, 2)), np.zeros(2, int), "all in one place")
+
+
+# the comparison
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Tracking:
+    return Tracking(uri=f"sqlite:///{tmp_path / 'mlflow.db'}", artifact_root=tmp_path / "artifacts")
+
+
+def test_a_comparison_is_the_paired_bootstrap_of_the_probes_that_are_there(workspace, store):
+    before = set(workspace.root.glob("features/*/*/*/*"))
+    with named_encoders("pretrained", "random", workspace, store) as encoders:
+        found = compare_encoders(workspace, encoders, [TASK, TASKS["cpsc2018"]])
+    assert set(workspace.root.glob("features/*/*/*/*")) == before, "nothing is embedded again"
+    (task,) = found.tasks
+    first, second = (load_result(workspace.require(f"probe/{TASK.name}/{n}").path) for n in ("pretrained", "random"))
+    assert task.difference == compare(first, second, ProbeConfig()).difference
+    assert task.p_adjusted == task.difference.p_value
+    assert [label.p_adjusted for label in task.labels] == holm([label.difference.p_value for label in task.labels])
+    mean = np.mean([label.difference.value for label in task.labels])
+    assert task.difference.value == pytest.approx(mean)
+    assert list(found.not_scored) == [TASKS["cpsc2018"].title]
+    assert "each needs 20" in found.not_scored[TASKS["cpsc2018"].title]
+
+
+def test_files_are_named_by_their_digest_and_one_encoder_is_not_compared_with_itself(workspace, store, tmp_path):
+    file = tmp_path / "encoder.safetensors"
+    save_encoder(file, random_encoder(NETWORK, 11))
+    with named_encoders(str(file), "pretrained", workspace, store) as ((_, one), (_, ours)):
+        assert one.name == f"encoder-{one.digest[:12]}"
+        assert ours.name == "pretrained"
+    with named_encoders("random", str(file), workspace, store) as ((_, twin), _):
+        assert twin.digest == EncoderSource.random("x", NETWORK, 0).digest
+    same = workspace.require("encoder").path / "encoder.safetensors"
+    for names, why in (
+        (("pretrained", str(same)), "one and the same encoder"),
+        (("random", "random"), "name one encoder that it is the untrained twin of"),
+        (("pretrained", "nowhere"), "'nowhere' is no encoder: give pretrained, reference, random"),
+        (("reference", "random"), "product 'reference' is not built"),
+    ):
+        with pytest.raises(ValueError, match=why), named_encoders(*names, workspace, store):
+            pass
+
+
+def test_the_command_prints_what_it_found_as_table_json_and_page(home, tmp_path, monkeypatch):
+    monkeypatch.setenv("ECG_HOME", str(home.root))
+    monkeypatch.setenv("ECG_MIRROR", "hosts")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    page = tmp_path / "compared.html"
+    only = ("--task", "ptbxl_superclass")
+    told = CliRunner().invoke(main, ["compare", "pretrained", "random", *only, "--json", "--html", str(page)])
+    assert told.exit_code == 0, told.output
+    found = json.loads(told.stdout)
+    (task,) = found["tasks"]
+    parsed = self_contained(page.read_text())
+    (cells,) = [cells for _, cells in parsed.rows if cells.get("") == task["title"]]
+    assert cells["pretrained"] == shown(task["first"])
+    assert cells["random"] == shown(task["second"])
+    table = CliRunner().invoke(main, ["compare", "pretrained", "random", *only])
+    assert f"{task['difference']['value']:+.3f} ({task['difference']['low']:+.3f}" in table.stdout
+    assert "few positives in the test split" in table.stdout
+    wrong = CliRunner().invoke(main, ["compare", "pretrained", "random", "--task", "ptbxl_supercalss"])
+    assert wrong.exit_code == 1
+    assert "task 'ptbxl_supercalss': use ptbxl_superclass" in wrong.stderr
