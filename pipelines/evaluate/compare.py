@@ -11,10 +11,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pipelines import versions
 from pipelines.evaluate import statistics
 from pipelines.evaluate.features import EncoderSource, shards_of
-from pipelines.evaluate.probe import ProbeConfig, compare, materialize_probe
+from pipelines.evaluate.probe import ProbeConfig, materialize_probe
 from pipelines.evaluate.result import SCORES_FILE, ProbeResult, load_result
 from pipelines.evaluate.statistics import Interval, PairedDifference
 from pipelines.evaluate.subject import OURS
@@ -99,25 +101,13 @@ class EncoderComparison:
 def compare_results(
     pairs: Sequence[tuple[str, ProbeResult, ProbeResult]], config: ProbeConfig
 ) -> tuple[TaskComparison, ...]:
-    """Pairs of results with their tasks' titles, both scored; config: of the bootstrap. Raises as `probe.compare`."""
-    macros = [compare(first, second, config) for _, first, second in pairs]
-    adjusted = statistics.holm([macro.difference.p_value for macro in macros])
-    return tuple(
-        TaskComparison(
-            task=macro.task,
-            title=title,
-            records=macro.records,
-            patients=first.scores.test.patients,
-            first=first.scores.test.macro_auc,
-            second=second.scores.test.macro_auc,
-            difference=macro.difference,
-            p_adjusted=p_adjusted,
-            labels=_labels(first, second, config),
-            omitted=first.scores.test.omitted,
-        )
-        for (title, first, second), macro, p_adjusted in zip(pairs, macros, adjusted, strict=True)
-        if first.scores is not None and second.scores is not None  # `compare` has refused the others
-    )
+    """Pairs of results with their tasks' titles, both scored; config: of the bootstrap.
+
+    Raises ValueError where two are not about the same test records.
+    """
+    found = [_compared(title, first, second, config) for title, first, second in pairs]
+    adjusted = statistics.holm([one.difference.p_value for one in found])
+    return tuple(replace(one, p_adjusted=p_adjusted) for one, p_adjusted in zip(found, adjusted, strict=True))
 
 
 def compare_encoders(
@@ -190,21 +180,25 @@ def _titled(progress: Report, title: str) -> Callable[[int, int], None]:
     return lambda done, total: progress(title, done, total)
 
 
-def _labels(first: ProbeResult, second: ProbeResult, config: ProbeConfig) -> tuple[LabelComparison, ...]:
+def _compared(title: str, first: ProbeResult, second: ProbeResult, config: ProbeConfig) -> TaskComparison:
+    """One task, whose p is not adjusted yet."""
     assert first.scores is not None
     assert second.scores is not None
     assert first.predictions is not None
     assert second.predictions is not None
     a, b = first.predictions.of(Split.TEST), second.predictions.of(Split.TEST)
+    same = (first.task, a.classes, a.record_id, a.patient) == (second.task, b.classes, b.record_id, b.patient)
+    if not same or not np.array_equal(a.y_NC, b.y_NC):
+        raise ValueError(f"two probes of {title} are on different test records: probe both encoders again")
     scored = first.scores.test.classes
     beside = {score.name: score for score in second.scores.test.classes}
     column = [a.classes.index(score.name) for score in scored]
     times_RN = statistics.resample_patients(a.patient, resamples=config.resamples, seed=config.seed)
-    differences = statistics.paired_differences(
+    macro, by_label = statistics.paired_differences(
         a.y_NC[:, column], a.score_NC[:, column], b.score_NC[:, column], times_RN, config.confidence
     )
-    adjusted = statistics.holm([difference.p_value for difference in differences])
-    return tuple(
+    adjusted = statistics.holm([difference.p_value for difference in by_label])
+    labels = tuple(
         LabelComparison(
             name=score.name,
             positives=score.positives,
@@ -214,5 +208,17 @@ def _labels(first: ProbeResult, second: ProbeResult, config: ProbeConfig) -> tup
             difference=difference,
             p_adjusted=p_adjusted,
         )
-        for score, difference, p_adjusted in zip(scored, differences, adjusted, strict=True)
+        for score, difference, p_adjusted in zip(scored, by_label, adjusted, strict=True)
+    )
+    return TaskComparison(
+        task=first.task,
+        title=title,
+        records=len(a.record_id),
+        patients=first.scores.test.patients,
+        first=first.scores.test.macro_auc,
+        second=second.scores.test.macro_auc,
+        difference=macro,
+        p_adjusted=macro.p_value,
+        labels=labels,
+        omitted=first.scores.test.omitted,
     )

@@ -275,6 +275,11 @@ def _probes(workspace: Workspace, encoder: EncoderSource) -> dict[str, dict[str,
     }
     if not ours:
         raise ValueError("no probe of the current encoder: materialize probe/<task> first")
+    for task, named in ours.items():
+        about = _about(named[OURS.probe])
+        here = {product.name: product.digest for product in shards_of(workspace, about["task"]["source"]).values()}
+        if about["ecgs"] != here:
+            raise ValueError(f"probe/{task} is of other ECGs than are here now: materialize it again")
     return ours
 
 

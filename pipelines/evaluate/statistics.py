@@ -171,11 +171,12 @@ def paired_difference(
 
 def paired_differences(
     y_NC: np.ndarray, first_NC: np.ndarray, second_NC: np.ndarray, times_RN: np.ndarray, confidence: float
-) -> tuple[PairedDifference, ...]:
-    """The same, class by class; their p-values are not adjusted for being many (`holm` does that)."""
+) -> tuple[PairedDifference, tuple[PairedDifference, ...]]:
+    """`paired_difference`, and the same of each class; p-values are not adjusted for being many (`holm` does that)."""
     value_C = auc(y_NC, first_NC) - auc(y_NC, second_NC)
     difference_RC = resampled_auc(y_NC, first_NC, times_RN) - resampled_auc(y_NC, second_NC, times_RN)
-    return tuple(_difference(float(value), difference_RC[:, c], confidence) for c, value in enumerate(value_C))
+    by_class = (_difference(float(value), difference_RC[:, c], confidence) for c, value in enumerate(value_C))
+    return _difference(float(value_C.mean()), difference_RC.mean(axis=1), confidence), tuple(by_class)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -172,7 +172,11 @@ def test_differences_by_class_are_those_of_each_class_alone():
     y_NC[:2, 0] = True
     first, second = y_NC + rng.normal(size=(2, 200, 3))
     times_RN = resampled(y_NC, 1, 300)
-    for c, found in enumerate(paired_differences(y_NC, first, second, times_RN, 0.9)):
+    macro, by_class = paired_differences(y_NC, first, second, times_RN, 0.9)
+    whole = paired_difference(y_NC, first, second, times_RN, 0.9)
+    assert (macro.value, macro.low, macro.high) == pytest.approx((whole.value, whole.low, whole.high), abs=1e-12)
+    assert macro.p_value == whole.p_value
+    for c, found in enumerate(by_class):
         column = [c]
         alone = paired_difference(y_NC[:, column], first[:, column], second[:, column], times_RN, 0.9)
         assert found == alone

@@ -25,7 +25,7 @@ from pipelines.cli import main
 from pipelines.corpus import CorpusConfig, materialize_corpus
 from pipelines.download import Mirror, list_source, materialize_raw
 from pipelines.evaluate import report as reports
-from pipelines.evaluate.compare import compare_encoders
+from pipelines.evaluate.compare import compare_encoders, compare_results
 from pipelines.evaluate.features import EncoderSource
 from pipelines.evaluate.named import named_encoders
 from pipelines.evaluate.pair import probe_pair
@@ -269,6 +269,15 @@ def test_probes_of_an_earlier_encoder_are_not_reported(workspace):
         put_encoder(workspace, 5, corpus)
 
 
+def test_probes_of_ecgs_that_have_changed_since_are_not_reported(workspace):
+    materialize_ecgs(workspace, SOURCES["ptbxl"], "00000", limits=QualityLimits(amplitude=2.0))
+    try:
+        with pytest.raises(ValueError, match="probe/ptbxl_superclass is of other ECGs than are here now"):
+            reports.materialize_report(workspace, simulated=True)
+    finally:
+        materialize_ecgs(workspace, SOURCES["ptbxl"], "00000", limits=QualityLimits())
+
+
 @pytest.mark.parametrize(
     ("value", "p", "headline"),
     [
@@ -374,7 +383,12 @@ def test_a_comparison_is_the_paired_bootstrap_of_the_probes_that_are_there(works
     assert set(workspace.root.glob("features/*/*/*/*")) == before, "nothing is embedded again"
     (task,) = found.tasks
     first, second = (load_result(workspace.require(f"probe/{TASK.name}/{n}").path) for n in ("pretrained", "random"))
-    assert task.difference == compare(first, second, ProbeConfig()).difference
+    wanted = compare(first, second, ProbeConfig()).difference
+    assert task.difference.value == pytest.approx(wanted.value, abs=1e-12)
+    assert (task.difference.low, task.difference.high) == pytest.approx((wanted.low, wanted.high), abs=1e-12)
+    assert task.difference.p_value == wanted.p_value
+    with pytest.raises(ValueError, match="on different test records"):
+        compare_results([("it", first, replace(second, task="another"))], ProbeConfig())
     assert task.p_adjusted == task.difference.p_value
     assert [label.p_adjusted for label in task.labels] == holm([label.difference.p_value for label in task.labels])
     mean = np.mean([label.difference.value for label in task.labels])
