@@ -98,7 +98,11 @@ def _view(
     ours, *others = task.probes
     labels = ours.assessment.labels
     beside = {probed.name: {label.name: label for label in probed.assessment.labels} for probed in task.probes}
-    low, ticks = _scale([label.auc.low for named in beside.values() for label in named.values()])
+    # A label with hardly a positive has an interval from end to end, which would squeeze all others.
+    low, ticks = _scale(
+        [label.auc.low for named in beside.values() for label in named.values() if label.name not in task.few]
+        or [label.auc.low for label in labels]
+    )
     random = task.differences.get(OURS.twin)
     against = {} if random is None else {label.name: label for label in random.labels}
     rows = []

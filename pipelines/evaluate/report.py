@@ -211,8 +211,8 @@ def judge(tasks: Sequence[TaskReport]) -> Verdict:
     if floored:
         above, below = _counts(floored, FLOOR)
         level = len(floored) - above - below
-        parts = [f"{word} on {n}" for word, n in (("above it", above), ("below it", below), ("level", level)) if n]
-        headline += f"; against handcrafted features {', '.join(parts)} of {_of_tasks(len(floored))}"
+        parts = [f"{word} on {n}" for word, n in (("above", above), ("below", below), ("level", level)) if n]
+        headline += f"; beside handcrafted features {', '.join(parts)} of {_of_tasks(len(floored))}"
     return Verdict(headline=headline, sentences=sentences)
 
 

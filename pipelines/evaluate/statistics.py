@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import rankdata
 
+_BLOCK = 1000  # resamples that are held at once
+
 
 class InsufficientData(ValueError):
     """There is too little to score: not a fault of the program or of a file, but the end of this one number."""
@@ -170,11 +172,26 @@ def paired_difference(
 
 
 def paired_differences(
-    y_NC: np.ndarray, first_NC: np.ndarray, second_NC: np.ndarray, times_RN: np.ndarray, confidence: float
+    y_NC: np.ndarray,
+    first_NC: np.ndarray,
+    second_NC: np.ndarray,
+    patient_N: Sequence[str],
+    *,
+    resamples: int,
+    seed: int,
+    confidence: float,
 ) -> tuple[PairedDifference, tuple[PairedDifference, ...]]:
-    """`paired_difference`, and the same of each class; p-values are not adjusted for being many (`holm` does that)."""
+    """`paired_difference`, and the same of each class; p-values are not adjusted for being many (`holm` does that).
+
+    Resamples are drawn a thousand at a time, from `seed` and the numbers after it, so that memory does not grow with
+    their number.
+    """
     value_C = auc(y_NC, first_NC) - auc(y_NC, second_NC)
-    difference_RC = resampled_auc(y_NC, first_NC, times_RN) - resampled_auc(y_NC, second_NC, times_RN)
+    blocks = []
+    for block, begin in enumerate(range(0, resamples, _BLOCK)):
+        times_RN = resample_patients(patient_N, resamples=min(_BLOCK, resamples - begin), seed=seed + block)
+        blocks.append(resampled_auc(y_NC, first_NC, times_RN) - resampled_auc(y_NC, second_NC, times_RN))
+    difference_RC = np.ma.concatenate(blocks)
     by_class = (_difference(float(value), difference_RC[:, c], confidence) for c, value in enumerate(value_C))
     return _difference(float(value_C.mean()), difference_RC.mean(axis=1), confidence), tuple(by_class)
 

@@ -19,7 +19,6 @@ from pipelines.evaluate.calibration import (
     resampled_f1,
 )
 from pipelines.evaluate.statistics import (
-    auc,
     average_precision,
     holm,
     paired_difference,
@@ -171,14 +170,25 @@ def test_differences_by_class_are_those_of_each_class_alone():
     y_NC = rng.random((200, 3)) < (0, 0.3, 0.5)
     y_NC[:2, 0] = True
     first, second = y_NC + rng.normal(size=(2, 200, 3))
+    names = [str(i) for i in range(200)]
+    macro, by_class = paired_differences(y_NC, first, second, names, resamples=300, seed=1, confidence=0.9)
     times_RN = resampled(y_NC, 1, 300)
-    macro, by_class = paired_differences(y_NC, first, second, times_RN, 0.9)
     whole = paired_difference(y_NC, first, second, times_RN, 0.9)
     assert (macro.value, macro.low, macro.high) == pytest.approx((whole.value, whole.low, whole.high), abs=1e-12)
     assert macro.p_value == whole.p_value
     for c, found in enumerate(by_class):
-        column = [c]
-        alone = paired_difference(y_NC[:, column], first[:, column], second[:, column], times_RN, 0.9)
-        assert found == alone
+        assert found == paired_difference(y_NC[:, [c]], first[:, [c]], second[:, [c]], times_RN, 0.9)
     assert resampled_auc(y_NC, first, times_RN).mask.sum() > 0, "a rare class is missing from some resamples"
-    assert found.value == pytest.approx((auc(y_NC, first) - auc(y_NC, second))[2])
+
+
+def test_many_resamples_are_drawn_in_blocks_that_differ():
+    rng = np.random.default_rng(6)
+    y_NC = rng.random((60, 1)) < 0.4
+    first, second = y_NC + rng.normal(size=(2, 60, 1))
+    names = [str(i) for i in range(60)]
+    # Of two equal blocks the quantiles would be those of one; of two that differ they are of all their resamples.
+    drawn = [resampled(y_NC, seed, 1000) for seed in (3, 4)]
+    whole = paired_difference(y_NC, first, second, np.concatenate(drawn), 0.95)
+    macro, _ = paired_differences(y_NC, first, second, names, resamples=2000, seed=3, confidence=0.95)
+    assert (macro.low, macro.high, macro.p_value) == pytest.approx((whole.low, whole.high, whole.p_value), abs=1e-12)
+    assert not np.array_equal(*drawn)

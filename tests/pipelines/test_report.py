@@ -31,8 +31,15 @@ from pipelines.evaluate.named import named_encoders
 from pipelines.evaluate.pair import probe_pair
 from pipelines.evaluate.probe import ProbeConfig, compare, materialize_probe
 from pipelines.evaluate.published import published_on
-from pipelines.evaluate.result import Predictions, load_result
-from pipelines.evaluate.statistics import holm
+from pipelines.evaluate.result import (
+    ClassScore,
+    Predictions,
+    ProbeResult,
+    ProbeScores,
+    SplitScores,
+    load_result,
+)
+from pipelines.evaluate.statistics import Interval, holm
 from pipelines.evaluate.views import principal_plane, surest
 from pipelines.harmonize import materialize_ecgs
 from pipelines.home import Home
@@ -252,7 +259,7 @@ def test_it_is_found_again_and_made_anew_for_a_new_probe(report, workspace):
     with_floor = reports.materialize_report(workspace, simulated=True)
     task = stored(with_floor)["tasks"][0]
     assert [probed["name"] for probed in task["probes"]] == ["pretrained", "random", "handcrafted"]
-    assert "against handcrafted features" in with_floor.facts["headline"]
+    assert "beside handcrafted features" in with_floor.facts["headline"]
     materialize_probe(workspace, TASK, floor, replace(QUICK, min_positives=2))
     other_protocol = stored(reports.materialize_report(workspace, simulated=True))["tasks"][0]
     assert other_protocol["left_out"] == ["handcrafted features"]
@@ -296,8 +303,48 @@ def test_the_verdict_is_what_is_shown_not_what_is_hoped(workspace, value, p, hea
     assert found.headline == headline
     below = replace(changed, p_adjusted=0.001, difference=replace(one.difference, value=-0.1))
     both = reports.judge([replace(task, differences={"random": changed, "handcrafted": below})])
-    assert both.headline == f"{headline}; against handcrafted features below it on 1 of 1 task"
+    assert both.headline == f"{headline}; beside handcrafted features below on 1 of 1 task"
     assert "below handcrafted features (-0.100" in both.sentences[0]
+
+
+def test_of_many_labels_one_that_differs_can_be_told():
+    """Of 40 labels, one is ranked by one encoder alone: a thousand resamples could not show a p below 0.05 for it."""
+    rng = np.random.default_rng(0)
+    y_NC = rng.random((400, 40)) < 0.3
+    noise_NC = rng.random(y_NC.shape)
+    better_NC = noise_NC.copy()
+    better_NC[:, 7] = 0.5 * y_NC[:, 7] + 0.5 * noise_NC[:, 7]
+
+    def result(score_NC: np.ndarray) -> ProbeResult:
+        names = tuple(f"l{c}" for c in range(40))
+        patients = tuple(map(str, range(400)))
+        value = Interval(value=0.5, low=0.4, high=0.6)
+        classes = tuple(
+            ClassScore(name=name, positives=1, negatives=1, auc=value, average_precision=0.3) for name in names
+        )
+        scores = SplitScores(
+            records=400, patients=400, macro_auc=value, macro_average_precision=0.3, classes=classes, omitted={}
+        )
+        return ProbeResult(
+            task="many",
+            classes=names,
+            counts={},
+            scores=ProbeScores(penalty=None, trials=(), validation=None, test=scores),
+            predictions=Predictions(
+                classes=names,
+                record_id=patients,
+                patient=patients,
+                split_N=np.full(400, "test"),
+                y_NC=y_NC,
+                score_NC=score_NC,
+            ),
+        )
+
+    (found,) = compare_results([("Many", result(better_NC), result(noise_NC))], ProbeConfig())
+    assert found.resamples == 4000
+    told = [label.name for label in found.labels if label.p_adjusted < 0.05]
+    assert told == ["l7"]
+    assert {label.p_adjusted for label in found.labels if label.name != "l7"} == {1.0}, "equal scores do not differ"
 
 
 def test_published_figures_are_found_by_the_question():
