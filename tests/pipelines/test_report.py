@@ -341,7 +341,7 @@ def test_of_many_labels_one_that_differs_can_be_told():
         )
 
     (found,) = compare_results([("Many", result(better_NC), result(noise_NC))], ProbeConfig())
-    assert found.resamples == 4000
+    assert found.resamples == 2400
     told = [label.name for label in found.labels if label.p_adjusted < 0.05]
     assert told == ["l7"]
     assert {label.p_adjusted for label in found.labels if label.name != "l7"} == {1.0}, "equal scores do not differ"
