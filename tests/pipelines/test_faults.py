@@ -304,7 +304,7 @@ def test_a_file_that_may_not_grow_is_named(tmp_path: Path, server: FaultServer, 
     with program(limited, server.url, "chapman", "01", tmp_path / "home", tmp_path / "raw") as process:
         _, said = process.communicate()
     assert process.returncode == 1
-    assert f"no room left in {tmp_path / 'raw'} (File too large)" in said.splitlines()[-1]
+    assert f"no room left in {tmp_path / 'raw'} (File too large)" in said  # a limited coverage has its say too
     check_nothing_is_half_written(tmp_path / "raw", mirror)
     place = Place(tmp_path)
     assert place.download(server.url, "chapman", "01") == Place(tmp_path / "calm").download(server.url, "chapman", "01")
