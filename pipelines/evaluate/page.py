@@ -19,7 +19,7 @@ from markupsafe import Markup
 
 from pipelines.evaluate.assessment import LabelAssessment
 from pipelines.evaluate.compare import FEW_POSITIVES, EncoderComparison, LabelComparison, TaskComparison
-from pipelines.evaluate.report import TITLES, EvaluationReport, TaskReport, in_words
+from pipelines.evaluate.report import ALPHA, TITLES, EvaluationReport, TaskReport, in_words
 from pipelines.evaluate.result import ROC_FILE
 from pipelines.evaluate.statistics import Interval
 from pipelines.evaluate.subject import OURS
@@ -199,7 +199,7 @@ def _ahead(found: TaskComparison | LabelComparison | None) -> Markup:
     if found is None:
         return Markup("–")
     one, p = found.difference, found.p_adjusted
-    shown = "" if p >= 0.05 else ("up" if one.value > 0 else "down")
+    shown = "" if p >= ALPHA else ("up" if one.value > 0 else "down")
     return Markup('<span><b class="{}">{}</b><span class="ci">{} to {}, p {}</span></span>').format(
         shown, f"{one.value:+.3f}", f"{one.low:+.3f}", f"{one.high:+.3f}", "<0.001" if p < 0.001 else f"{p:.3f}"
     )
