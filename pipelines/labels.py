@@ -1,7 +1,7 @@
 """What a probe predicts: a table of records with raw source codes -> the task's classes and its splits. Pure.
 
 A task is data: which raw codes mean which class, and which records train, validate and test. A new task is a new entry
-of `TASKS`; a task on other folds, or on another rate of the same source, is `dataclasses.replace(task, ...)`.
+of `SUITE_TASKS`; a task on other folds, or on another rate of the same source, is `dataclasses.replace(task, ...)`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,14 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+
+from pipelines.statements import (
+    CHALLENGE_2020,
+    CHAPMAN_RHYTHMS,
+    CPSC2018,
+    PTBXL_STATEMENTS,
+    PTBXL_SUPERCLASS_TITLES,
+)
 
 
 class Split(StrEnum):
@@ -111,7 +119,42 @@ class PartitionProtocol:
         return split_N
 
 
-Protocol = FoldProtocol | PartitionProtocol
+@dataclass(frozen=True, kw_only=True)
+class PatientProtocol:
+    """Splits by patient (by record where no patient is known), for sources without a split of their own.
+
+    A patient is drawn by a hash of the seed and the id, so partitions that come later move nobody.
+    """
+
+    validation_share: float = 0.1
+    test_share: float = 0.2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        fits = self.validation_share >= 0 and self.test_share > 0 and self.validation_share + self.test_share < 1
+        if not fits:
+            raise ValueError(
+                f"validation_share={self.validation_share}, test_share={self.test_share}: use shares that leave "
+                "records to train on and to test on"
+            )
+
+    @property
+    def has_validation(self) -> bool:
+        return self.validation_share > 0
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"by": "patient", **asdict(self)}
+
+    def split(self, records: pa.Table) -> np.ndarray:
+        """The split of each record, (N,) of `Split` values. Needs `patient_id` and `record_id`."""
+        drawn_N = np.array([_unit(f"{self.seed}:{patient}") for patient in patients(records)])
+        split_N = np.full(len(drawn_N), Split.TRAIN, dtype="<U10")
+        split_N[drawn_N < self.test_share + self.validation_share] = Split.VALIDATION
+        split_N[drawn_N < self.test_share] = Split.TEST
+        return split_N
+
+
+Protocol = FoldProtocol | PartitionProtocol | PatientProtocol
 
 
 def protocol_from_dict(values: Mapping[str, Any]) -> Protocol:
@@ -119,7 +162,8 @@ def protocol_from_dict(values: Mapping[str, Any]) -> Protocol:
     fields: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in values.items() if name != "by"
     }
-    return {"fold": FoldProtocol, "partition": PartitionProtocol}[values["by"]](**fields)
+    kinds = {"fold": FoldProtocol, "partition": PartitionProtocol, "patient": PatientProtocol}
+    return kinds[values["by"]](**fields)
 
 
 PAPER_FOLDS = FoldProtocol(train=(1, 2, 3, 4, 5, 6, 7, 8, 9), validation=(), test=(10,))
@@ -187,63 +231,74 @@ def patients(records: pa.Table) -> list[str]:
     return [f"record {record}" if patient is None else f"patient {patient}" for patient, record in pairs]
 
 
-# The 44 diagnostic statements of PTB-XL 1.0.3 by superclass: columns `diagnostic` and `diagnostic_class` of its
-# scp_statements.csv.
-PTBXL_SUPERCLASSES = (
-    LabelClass(name="NORM", title="normal ECG", codes=("NORM",)),
-    LabelClass(
-        name="MI",
-        title="myocardial infarction",
-        codes=(
-            *("IMI", "ASMI", "ILMI", "AMI", "ALMI", "LMI", "IPLMI", "IPMI", "PMI"),
-            *("INJAS", "INJAL", "INJIN", "INJLA", "INJIL"),
-        ),
-    ),
-    LabelClass(
-        name="STTC",
-        title="ST/T change",
-        codes=(
-            *("NDT", "NST_", "DIG", "LNGQT", "ANEUR", "EL"),
-            *("ISC_", "ISCAL", "ISCIN", "ISCIL", "ISCAS", "ISCLA", "ISCAN"),
-        ),
-    ),
-    LabelClass(
-        name="CD",
-        title="conduction disturbance",
-        codes=("LAFB", "LPFB", "IRBBB", "CRBBB", "ILBBB", "CLBBB", "IVCD", "WPW", "1AVB", "2AVB", "3AVB"),
-    ),
-    LabelClass(name="HYP", title="hypertrophy", codes=("LVH", "RVH", "LAO/LAE", "RAO/RAE", "SEHYP")),
-)
+def _ptbxl_codes(kind: Literal["all", "diagnostic", "form", "rhythm"]) -> tuple[LabelClass, ...]:
+    """A class for each statement of a kind."""
+    wanted = {
+        "all": PTBXL_STATEMENTS,
+        "diagnostic": [s for s in PTBXL_STATEMENTS if s.diagnostic is not None],
+        "form": [s for s in PTBXL_STATEMENTS if s.form],
+        "rhythm": [s for s in PTBXL_STATEMENTS if s.rhythm],
+    }[kind]
+    return tuple(LabelClass(name=s.code, title=s.title, codes=(s.code,)) for s in wanted)
 
-# The nine SNOMED CT codes of the CPSC2018 headers, named as the Challenge's Dx_map.csv does.
-CPSC2018_CLASSES = (
-    LabelClass(name="NSR", title="sinus rhythm", codes=("426783006",)),
-    LabelClass(name="AF", title="atrial fibrillation", codes=("164889003",)),
-    LabelClass(name="IAVB", title="first-degree AV block", codes=("270492004",)),
-    LabelClass(name="LBBB", title="left bundle branch block", codes=("164909002",)),
-    LabelClass(name="RBBB", title="right bundle branch block", codes=("59118001",)),
-    LabelClass(name="PAC", title="premature atrial contraction", codes=("284470004",)),
-    LabelClass(name="VEB", title="ventricular ectopic beats", codes=("164884008",)),
-    LabelClass(name="STD", title="ST depression", codes=("429622005",)),
-    LabelClass(name="STE", title="ST elevation", codes=("164931005",)),
-)
 
-TASKS: dict[str, LabelTask] = {
-    task.name: task
-    for task in (
-        LabelTask(
-            name="ptbxl_superclass",
-            title="PTB-XL diagnostic superclasses",
-            source="ptbxl",
-            classes=PTBXL_SUPERCLASSES,
-            protocol=FoldProtocol(),
-        ),
-        LabelTask(
-            name="cpsc2018",
-            title="CPSC2018 rhythm and morphology classes",
-            source="cpsc2018",
-            classes=CPSC2018_CLASSES,
-            protocol=PartitionProtocol(train=("g1", "g2", "g3", "g4", "g5", "g6"), test=("g7",)),
-        ),
-    )
-}
+def _ptbxl_groups(level: Literal[0, 1], titles: Mapping[str, str]) -> tuple[LabelClass, ...]:
+    """A class for each superclass (level 0) or subclass (level 1) of the diagnostic statements."""
+    codes: dict[str, list[str]] = {name: [] for name in titles}
+    for statement in PTBXL_STATEMENTS:
+        if statement.diagnostic is not None:
+            codes.setdefault(statement.diagnostic[level], []).append(statement.code)
+    return tuple(LabelClass(name=name, title=titles.get(name, name), codes=tuple(c)) for name, c in codes.items())
+
+
+def _classes(named: tuple[tuple[str, str, tuple[str, ...]], ...]) -> tuple[LabelClass, ...]:
+    return tuple(LabelClass(name=name, title=title, codes=codes) for name, title, codes in named)
+
+
+PTBXL_SUPERCLASSES = _ptbxl_groups(0, PTBXL_SUPERCLASS_TITLES)
+CPSC2018_CLASSES = _classes(CPSC2018)
+
+
+def _ptbxl(name: str, title: str, classes: tuple[LabelClass, ...]) -> LabelTask:
+    task = f"ptbxl_{name}"
+    return LabelTask(name=task, title=f"PTB-XL {title}", source="ptbxl", classes=classes, protocol=FoldProtocol())
+
+
+def _by_name(*tasks: LabelTask) -> dict[str, LabelTask]:
+    return {task.name: task for task in tasks}
+
+
+TASKS = _by_name(
+    _ptbxl("superclass", "diagnostic superclasses", PTBXL_SUPERCLASSES),
+    LabelTask(
+        name="cpsc2018",
+        title="CPSC2018 rhythm and morphology classes",
+        source="cpsc2018",
+        classes=CPSC2018_CLASSES,
+        protocol=PartitionProtocol(train=("g1", "g2", "g3", "g4", "g5", "g6"), test=("g7",)),
+    ),
+)
+"""The tasks that every encoder is probed on before it is released."""
+
+SUITE_TASKS = TASKS | _by_name(
+    _ptbxl("all", "statements", _ptbxl_codes("all")),
+    _ptbxl("diagnostic", "diagnostic statements", _ptbxl_codes("diagnostic")),
+    _ptbxl("subclass", "diagnostic subclasses", _ptbxl_groups(1, {})),
+    _ptbxl("form", "form statements", _ptbxl_codes("form")),
+    _ptbxl("rhythm", "rhythm statements", _ptbxl_codes("rhythm")),
+    LabelTask(
+        name="georgia",
+        title="Georgia, the classes that the Challenge 2020 scored",
+        source="georgia",
+        classes=_classes(CHALLENGE_2020),
+        protocol=PatientProtocol(),
+    ),
+    LabelTask(
+        name="chapman_rhythm",
+        title="Chapman and Ningbo rhythm groups (in-domain: encoders are pretrained on these ECGs, without labels)",
+        source="chapman",
+        classes=_classes(CHAPMAN_RHYTHMS),
+        protocol=PatientProtocol(),
+    ),
+)
+"""All tasks of the suite."""

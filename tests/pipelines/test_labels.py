@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -14,14 +15,18 @@ from hypothesis import strategies as st
 from pipelines.labels import (
     PAPER_FOLDS,
     PTBXL_SUPERCLASSES,
+    SUITE_TASKS,
     TASKS,
     FoldProtocol,
     LabelClass,
     LabelTask,
     PartitionProtocol,
+    PatientProtocol,
     Split,
     patients,
+    protocol_from_dict,
 )
+from pipelines.statements import PTBXL_STATEMENTS
 
 SHARED = Path(__file__).resolve().parents[2] / ".." / "shared"
 SUPERCLASS = TASKS["ptbxl_superclass"]
@@ -47,19 +52,53 @@ def real_ptbxl() -> pa.Table:
     return records(codes, patient_id=[row["patient_id"] for row in rows], fold=[int(row["strat_fold"]) for row in rows])
 
 
-def test_the_44_diagnostic_codes_are_those_of_scp_statements():
+def test_the_statements_of_ptbxl_are_those_of_scp_statements():
     path = SHARED / "real" / "scp_statements.csv"
     if not path.is_file():
         pytest.skip("../shared/real/scp_statements.csv is absent")
     with path.open(newline="") as stream:
         rows = list(csv.DictReader(stream))
-    published = defaultdict(set)
-    for row in rows:
-        if row["diagnostic"] == "1.0":
-            published[row["diagnostic_class"]].add(row[""])
-    ours = {c.name: set(c.codes) for c in PTBXL_SUPERCLASSES}
-    assert ours == published
-    assert sum(len(c.codes) for c in PTBXL_SUPERCLASSES) == 44
+    published = {
+        row[""]: (
+            row["description"].strip(),
+            (row["diagnostic_class"], row["diagnostic_subclass"]) if row["diagnostic"] == "1.0" else None,
+            row["form"] == "1.0",
+            row["rhythm"] == "1.0",
+        )
+        for row in rows
+    }
+    assert {s.code: (s.title, s.diagnostic, s.form, s.rhythm) for s in PTBXL_STATEMENTS} == published
+    superclasses = defaultdict(set)
+    for code, (_, diagnostic, _, _) in published.items():
+        if diagnostic is not None:
+            superclasses[diagnostic[0]].add(code)
+    assert {c.name: set(c.codes) for c in PTBXL_SUPERCLASSES} == superclasses
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "codes"),
+    [
+        ("all", 71, 71),
+        ("diagnostic", 44, 44),
+        ("subclass", 23, 44),
+        ("superclass", 5, 44),
+        ("form", 19, 19),
+        ("rhythm", 12, 12),
+    ],
+)
+def test_ptbxl_has_six_sets_of_labels_of_the_published_sizes(name, classes, codes):
+    task = SUITE_TASKS[f"ptbxl_{name}"]
+    assert len(task.classes) == classes
+    assert len({code for c in task.classes for code in c.codes}) == sum(len(c.codes) for c in task.classes) == codes
+
+
+def test_the_challenge_scored_27_codes_as_24_classes():
+    classes = SUITE_TASKS["georgia"].classes
+    assert len(classes) == 24
+    assert len({code for c in classes for code in c.codes}) == 27
+    y_NC, names = SUITE_TASKS["georgia"].targets(records([["59118001"], ["713427006", "63593006"], ["1"]]))
+    found = [[n for n, y in zip(names, row, strict=True) if y] for row in y_NC]
+    assert found == [["RBBB"], ["RBBB", "PAC"], []]
 
 
 def test_real_ptbxl_rows_fall_into_the_published_splits():
@@ -129,6 +168,23 @@ def test_partition_splits_keep_patients_whole_and_stay_when_partitions_join(peop
     assert np.array_equal(protocol.split(table.take(pa.array(early, pa.int64()))), split_N[early])
 
 
+def test_a_split_by_patient_keeps_patients_whole_and_has_the_shares_that_were_asked():
+    protocol = PatientProtocol(validation_share=0.15, test_share=0.25, seed=3)
+    table = records([[]] * 6000, patient_id=[str(i // 2) for i in range(6000)])
+    split_N = protocol.split(table)
+    assert (split_N[::2] == split_N[1::2]).all()
+    assert abs((split_N == Split.VALIDATION).mean() - 0.15) < 0.03
+    assert abs((split_N == Split.TEST).mean() - 0.25) < 0.03
+    assert np.array_equal(protocol.split(table.slice(100, 50)), split_N[100:150])
+    assert (replace(protocol, seed=4).split(table) != split_N).any()
+    assert PatientProtocol().split(table.slice(0, 0)).shape == (0,)
+
+
+@pytest.mark.parametrize("task", SUITE_TASKS.values(), ids=lambda task: task.name)
+def test_a_protocol_survives_json(task):
+    assert protocol_from_dict(json.loads(json.dumps(task.protocol.to_dict()))) == task.protocol
+
+
 def test_the_validation_share_is_about_what_was_asked():
     protocol = PartitionProtocol(train=("g1",), test=("g7",), validation_share=0.25)
     split_N = protocol.split(records([[]] * 4000, partition=["g1"] * 4000))
@@ -147,6 +203,7 @@ def test_an_unknown_patient_is_the_record_itself():
         (lambda: FoldProtocol(train=(1, 2), validation=(2,)), "once"),
         (lambda: PartitionProtocol(train=("g1",), test=("g1",)), "once"),
         (lambda: PartitionProtocol(train=("g1",), test=("g7",), validation_share=1.0), "validation_share=1.0"),
+        (lambda: PatientProtocol(validation_share=0.5, test_share=0.5), "test_share=0.5"),
         (lambda: replace(SUPERCLASS, kind="binary"), "kind='binary'"),
         (
             lambda: LabelTask(
