@@ -56,15 +56,16 @@ class Home:
         """A folder name for the place: its last component and six digits of its hash; `hosts` for the hosts."""
         if self.mirror is None:
             return HOSTS
-        if self.simulated:
+        if self.mirror == str(self.simulated_mirror):
             return "simulated"
         last = re.sub(r"[^a-z0-9]+", "-", self.mirror.rstrip("/").rsplit("/", 1)[-1].lower()).strip("-")
         return f"{last or 'mirror'}-{hashlib.sha256(self.mirror.encode()).hexdigest()[:6]}"
 
     @property
     def simulated(self) -> bool:
-        """Whether the ECGs are those that `make demo` draws."""
-        return self.mirror == str(self.simulated_mirror)
+        """Whether the ECGs are drawn, not recorded: by `make demo`, or by `ecg simulate` into a folder."""
+        mirror = self.mirror or ""
+        return mirror == str(self.simulated_mirror) or (mirror != "" and (Path(mirror) / "SIMULATED.json").is_file())
 
     def workspace(self) -> Workspace:
         return Workspace(self.root / self.space)

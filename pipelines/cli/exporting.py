@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,15 +77,13 @@ def export(selected: list[Rows], out: Path, form: Format, *, on_records: OnRecor
     free = shutil.disk_usage(out.parent).free
     if total * _BYTES > free:
         raise ValueError(f"{out}: {in_bytes(total * _BYTES)} are needed, {in_bytes(free)} are free: make room")
-    partial = out.with_name(f"{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    try:
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as own:
+        partial = Path(own) / "export"
+        partial.mkdir()
         _WRITERS[form](selected, partial, total, on_records)
+        if out.exists():
+            raise ValueError(f"{out} was made meanwhile: give a new folder")
         partial.rename(out)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
     return total
 
 

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import redirect_stderr
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
@@ -32,7 +33,7 @@ TINY = {
     "jepa.encoder.dim": 16,
     "jepa.encoder.depth": 2,
     "jepa.encoder.heads": 2,
-    "jepa.encoder.drop_path": 0.5,  # draws from the generator, so a resume that loses its state is seen
+    "jepa.encoder.drop_path": 0.5,
     "jepa.predictor.dim": 8,
     "jepa.predictor.depth": 1,
     "jepa.predictor.heads": 2,
@@ -51,12 +52,13 @@ def waves(at: int) -> Record:
     return Record(record_id=f"r{at}", signal_LT=x_LT.astype(np.float32), leads=LEADS, rate=250)
 
 
-def small_home(root: Path) -> tuple[Path, Path]:
-    """A workspace with 30 ECGs, and its corpus."""
+def small_home(root: Path, ecgs: int = 30, labels: Sequence[str] = ()) -> tuple[Path, Path]:
+    """A workspace with some ECGs, every second one with these labels, and its corpus."""
     workspace = Workspace(root)
 
     def make(out: Path) -> dict[str, object]:
-        counts = harmonize([waves(at) for at in range(30)], out, source="chapman", limits=QualityLimits())
+        records = [replace(waves(at), labels=tuple(labels) if at % 2 else ()) for at in range(ecgs)]
+        counts = harmonize(records, out, source="chapman", limits=QualityLimits())
         return {**counts.facts(), "role": "pretraining"}
 
     workspace.build("ecgs/chapman/01", version="1", config={}, inputs={}, make=make)

@@ -319,5 +319,7 @@ def test_unlabelled_folds_of_evaluation_sources_are_trained_on_and_the_others_he
     assert sorted(exclusions(all_sources).values()) == ["copy of an evaluation record", "evaluation record"]
     assert corpus_is_apart(workspace, all_sources).holds
     assert materialize_corpus(workspace, CorpusConfig()).facts["by_source"] == {"chapman": 2}
+    with pytest.raises(ValueError, match=r"unlabelled_folds \(1, 10\): use folds of 1 to 8; 9 and 10 are scored on"):
+        CorpusConfig(unlabelled_folds=(1, 10))
     with pytest.raises(ValueError, match="no harmonized pretraining shard of ptbxl100"):
         materialize_corpus(workspace, CorpusConfig(sources=("ptbxl100",)))

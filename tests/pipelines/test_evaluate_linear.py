@@ -27,7 +27,7 @@ def test_it_is_scikit_learns_logistic_regression(penalty):
     z_ND = StandardScaler().fit_transform(x_ND.astype(np.float64))
     for c in range(y_NC.shape[1]):
         oracle = LogisticRegression(C=1 / (len(x_ND) * penalty), tol=1e-10, max_iter=5000).fit(z_ND, y_NC[:, c])
-        assert model.probabilities(x_ND)[:, c] == pytest.approx(oracle.predict_proba(z_ND)[:, 1], abs=2e-3)
+        assert model.probabilities(x_ND)[:, c] == pytest.approx(oracle.predict_proba(z_ND)[:, 1], abs=1e-4)
 
 
 def test_it_is_scikit_learns_softmax_regression():
@@ -36,7 +36,7 @@ def test_it_is_scikit_learns_softmax_regression():
     [model] = fit_path(x_ND, np.eye(4, dtype=bool)[kind_N], [0.02], multi_class=True)
     z_ND = StandardScaler().fit_transform(x_ND.astype(np.float64))
     oracle = LogisticRegression(C=1 / (len(x_ND) * 0.02), tol=1e-10, max_iter=5000).fit(z_ND, kind_N)
-    assert model.probabilities(x_ND) == pytest.approx(oracle.predict_proba(z_ND), abs=2e-3)
+    assert model.probabilities(x_ND) == pytest.approx(oracle.predict_proba(z_ND), abs=1e-4)
     assert model.probabilities(x_ND).sum(axis=1) == pytest.approx(1)
 
 
@@ -44,7 +44,7 @@ def test_a_warm_start_ends_where_a_cold_one_does():
     x_ND, logit_NC = example()
     *_, warm = fit_path(x_ND, logit_NC > 0, [1.0, 0.1, 0.01], multi_class=False)
     [cold] = fit_path(x_ND, logit_NC > 0, [0.01], multi_class=False)
-    assert warm.probabilities(x_ND) == pytest.approx(cold.probabilities(x_ND), abs=2e-3)
+    assert warm.probabilities(x_ND) == pytest.approx(cold.probabilities(x_ND), abs=1e-4)
 
 
 def test_the_same_input_gives_the_same_bits():
@@ -60,7 +60,7 @@ def test_scale_and_offset_of_a_feature_change_nothing():
     [plain] = fit_path(x_ND, logit_NC > 0, [0.1], multi_class=False)
     moved_ND = x_ND.astype(np.float64) * np.logspace(-1, 4, x_ND.shape[1]) + 3
     [moved] = fit_path(moved_ND, logit_NC > 0, [0.1], multi_class=False)
-    assert moved.probabilities(moved_ND) == pytest.approx(plain.probabilities(x_ND), abs=2e-3)
+    assert moved.probabilities(moved_ND) == pytest.approx(plain.probabilities(x_ND), abs=1e-4)
 
 
 def test_constant_and_repeated_features_more_features_than_records_and_separable_classes():

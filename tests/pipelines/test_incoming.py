@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,10 @@ from pipelines.download import recorded
 from pipelines.harmonize import Incomplete, harmonize, materialize_ecgs
 from pipelines.home import HOSTS, Home
 from pipelines.quality import QualityLimits
-from pipelines.records import Drop, DropReason, Record, absent_leads
+from pipelines.records import Drop, DropReason, Record, RecordError, absent_leads
 from pipelines.sources.challenge import challenge_record
 from pipelines.sources.incoming import INCOMING
+from pipelines.sources.incoming.arrays import Npz, read_csv
 from pipelines.sources.incoming.description import FIELDS, MOST_SECONDS
 from pipelines.sources.incoming.drops import MARKER, check_name, complete_drops, list_drop, misnamed_drops
 from pipelines.sources.incoming.parts import parts
@@ -830,3 +832,34 @@ def test_check_drop_fails_where_nothing_is_kept_or_something_is_refused(drop: Pa
     result = ecg("check-drop", tmp_path / "nowhere")
     assert result.exit_code == 1
     assert "no such folder" in result.output
+
+
+def test_a_blank_line_of_a_csv_is_a_gap_and_never_joined_over(tmp_path: Path) -> None:
+    one = tmp_path / "one.csv"
+    one.write_text("II\n0.1\n\n0.3\n")
+    np.testing.assert_array_equal(read_csv(one)[1], [[0.1, np.nan, 0.3]])
+    two = tmp_path / "two.csv"
+    two.write_text("I,II\n0.1,0.2\n\n0.3,0.4\n")
+    try:
+        found = read_csv(two)[1]
+    except RecordError:
+        return  # refused is as good: nothing is joined
+    assert np.isnan(found[:, 1]).all()
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_an_npz_that_is_damaged_anywhere_is_a_record_error(save: Callable[..., None], tmp_path: Path) -> None:
+    whole = tmp_path / "whole.npz"
+    save(whole, ecg=np.random.default_rng(0).integers(-900, 900, (8, 300), dtype=np.int16))
+    data, damaged = whole.read_bytes(), tmp_path / "damaged.npz"
+    rng = np.random.default_rng(1)
+    places = [*range(60), *range(len(data) - 160, len(data)), *rng.integers(0, len(data), 100).tolist()]
+    refused = 0
+    for place in places:
+        damaged.write_bytes(data[:place] + bytes([data[place] ^ (1 + int(rng.integers(255)))]) + data[place + 1 :])
+        try:
+            with Npz(damaged) as archive:
+                archive.read("ecg")
+        except RecordError:
+            refused += 1
+    assert refused > 40

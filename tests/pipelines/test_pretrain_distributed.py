@@ -54,6 +54,7 @@ def test_two_processes_have_the_loss_curve_of_one(home: tuple[Path, Path], tmp_p
             torch.testing.assert_close(found.state_dict()[name], value, atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 def test_two_processes_that_are_stopped_go_on(home: tuple[Path, Path], tmp_path: Path) -> None:
     """From where they were, with the same curve; and one process can go on where two stopped."""
     whole, program = Program(home, tmp_path / "whole"), Program(home, tmp_path / "stopped")
@@ -109,3 +110,33 @@ def test_the_product_is_built_by_as_many_processes_as_asked(home: tuple[Path, Pa
     assert load_encoder(built.path / "encoder.safetensors").config.dim == 16
     again = materialize_encoder(workspace, recipe, launch, device="cpu", processes=1)
     assert again.cached, "how many processes there are is no part of what is built"
+
+
+@pytest.mark.slow
+def test_probes_between_the_logging_steps_keep_the_processes_together(tmp_path: Path) -> None:
+    """Rank 0 alone has the probe; all must exchange their losses at its steps."""
+    home = small_home(tmp_path / "home", ecgs=60, labels=["426783006"])
+    changes = {"steps": 60, "probe_epochs": 1.5, "precision": "fp32"}
+    one, two = (Program(home, tmp_path / name) for name in ("one", "two"))
+    assert one.run(**changes).returncode == 0
+    run(torchrun(two, **changes))
+    probed = [[line["step"] for line in each.metrics() if "probe_auc" in line] for each in (one, two)]
+    assert len(probed[0]) > 2
+    assert probed[0] == probed[1]
+    assert any(step % 2 for step in probed[0]), "some lie between logging steps"
+    assert (two.out / "best.safetensors").is_file()
+
+
+def test_a_second_run_in_the_same_folder_is_refused(home: tuple[Path, Path], tmp_path: Path) -> None:
+    program = Program(home, tmp_path)
+    command = program.command(steps=100_000)
+    with subprocess.Popen(command, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True) as process:
+        program.wait_for(process, 1)
+        code, said = program.here(steps=100_000)
+        process.kill()
+        process.communicate()
+    assert code == 1
+    assert "another run writes there; stop it first, or use another folder" in said
+    code, said = program.here(steps=2)
+    assert code == 0, "the lock of a killed run is gone"
+    assert "has metrics and no checkpoint: beginning at step 0" in said

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import lzma
 import math
+import struct
 import tokenize
 import zipfile
 import zlib
@@ -94,7 +96,9 @@ def read_csv(path: Path) -> tuple[tuple[str, ...], NDArray[np.float64]]:
         with pa_csv.open_csv(path) as stream:
             names = stream.schema.names
         options = pa_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.float64()), null_values=_MISSING)
-        table = pa_csv.read_csv(path, convert_options=options)
+        # A blank line is a gap of the recording: left out, what is around it would be joined.
+        gaps = pa_csv.ParseOptions(ignore_empty_lines=False)
+        table = pa_csv.read_csv(path, convert_options=options, parse_options=gaps)
     except (pa.ArrowException, UnicodeDecodeError) as error:
         raise _unreadable(
             path.name, f"not a csv of numbers ({str(error)[:120]}): a column a lead, ',' between and '.' as decimal"
@@ -126,11 +130,20 @@ def _check_size(head: _Head, size: int, where: str) -> None:
         )
 
 
+# What zipfile and its decompressors raise for archives that are damaged or made up.
+_DAMAGES = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, OSError, ValueError),
+    *(NotImplementedError, RuntimeError, EOFError, KeyError),
+)
+
+
 @contextmanager
 def _damage_explained(where: str) -> Iterator[None]:
     try:
         yield
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, KeyError) as error:
+    except RecordError:
+        raise
+    except _DAMAGES as error:
         raise _unreadable(where, f"not a readable .npz ({str(error)[:120]}): save it with numpy.savez") from error
 
 

@@ -34,7 +34,7 @@ def materialize_drop(home: Home, name: str) -> Product:
     space, since recorded and simulated ECGs never meet in a corpus.
     """
     check_name(name)
-    if home.mirror == str(home.simulated_mirror):
+    if home.simulated:
         raise ValueError(
             "own ECGs do not join simulated ones: say with `ecg mirror hosts` (or a mirror of yours) that the others "
             "are to be recorded ones, too"
