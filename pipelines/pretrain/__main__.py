@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from pipelines.pretrain.data import load_corpus
 from pipelines.pretrain.distributed import joined, local_rank, torchrun_started_this
@@ -43,8 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0: done. 1: refused or diverged, with the reason. 128 + signal: stopped, with a checkpoint."""
     options = _parser().parse_args(arguments)
     speaks = not torchrun_started_this() or int(os.environ["RANK"]) == 0
-    level = logging.INFO if speaks else logging.ERROR + 1  # the others would say the same
-    logging.basicConfig(format="%(message)s", level=level, stream=sys.stderr, force=True)
+    level, form = (
+        (logging.INFO, "%(message)s") if speaks else (logging.ERROR, f"rank {os.environ['RANK']}: %(message)s")
+    )
+    logging.basicConfig(format=form, level=level, stream=sys.stderr, force=True)
     stop = _stop_on_signals()
     with ExitStack() as stack:
         report = stack.enter_context(_dagster_pipes()) if speaks and PIPES in os.environ else None
@@ -78,6 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 probe = OnlineProbe.load(options.workspace, options.corpus, run.device)
             if speaks and options.track:
                 stack.enter_context(_mirror(options, recipe, corpus.digest))
+            if speaks:
+                stack.enter_context(_alone_in(options.out))
             with _progress_line() as on_log:
                 summary = train(
                     *(recipe, corpus, run),
@@ -93,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 1
         except Stopped as stopped:
             log.warning("%s", stopped)
-            return 128 + stop[0]
+            return 128 + (stop[0] if stop else signal.SIGTERM)  # where another process was told to
         if speaks:
             log.info("%s", _final_words(summary))
         if report is not None:
@@ -219,6 +224,19 @@ def _device(name: str) -> torch.device:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     return device
+
+
+@contextmanager
+def _alone_in(out: Path) -> Iterator[None]:
+    """ValueError where another run writes into this folder: after torchrun was killed its processes live on."""
+    (out / "aside").mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out / "aside" / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise ValueError(f"--out {out}: another run writes there; stop it first, or use another folder") from error
+    with lock:
+        yield
 
 
 def _budget(options: argparse.Namespace) -> int | None:

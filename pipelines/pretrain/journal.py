@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import resource
 import sys
@@ -25,6 +26,8 @@ from pipelines.pretrain.order import Order
 from pipelines.pretrain.recipes import Recipe
 from pipelines.pretrain.state import Figures, Progress
 from pipelines.stage import write_atomically
+
+log = logging.getLogger(__name__)
 
 METRICS_FILE = "aside/metrics.jsonl"
 
@@ -69,6 +72,8 @@ class Journal:
         self._monitor = Monitor(corpus.validation_NLT, device)
         precision = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
         self._attainable = world.size * matrix_rate(device, precision)
+        if world.writes and begin == 0 and (out / METRICS_FILE).is_file():
+            log.warning("%s has metrics and no checkpoint: beginning at step 0, the metrics are dropped", out)
         self._file = _MetricsFile(out / METRICS_FILE, begin) if world.writes else None
         self._timed = (begin, time.monotonic(), feed.waited_seconds)
 

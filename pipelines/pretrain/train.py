@@ -118,8 +118,9 @@ def train(
     checkpoints = CheckpointFolder(run.out / CHECKPOINTS)
     with world.first_rank_0():  # it renames a checkpoint that is damaged
         progress = resumed(checkpoints.newest(), recipe, corpus.digest, model, optimizer)
+    probes = world.agree(probe is not None)  # all processes must log at the same steps
     best = kept_best(run.out, step=progress.step) if world.writes else {}
-    replica = DistributedDataParallel(model, broadcast_buffers=False) if world.size > 1 else None
+    replica = DistributedDataParallel(model, gradient_as_bucket_view=True) if world.size > 1 else None
     # A mask's size differs from step to step.
     forward = torch.compile(replica or model, dynamic=True) if run.compile else replica or model
     seconds_before, began = progress.seconds, time.monotonic()
@@ -131,7 +132,7 @@ def train(
         )
         while progress.step < total:
             step = progress.step
-            probe_due = probe is not None and recipe.probe_due(step, records)
+            probe_due = probes and recipe.probe_due(step, records)
             log_due = probe_due or journal.due(step)
             draw = _drawn(recipe, step, world, device)
             x_BLT = feed.next()
