@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -23,6 +24,7 @@ from pipelines.sources.base import RemoteFile, Source, addresses
 from pipelines.stage import ASIDE, DONE, Product, Workspace, digest_of, write_atomically
 from pipelines.transfer import Retries, Transfer, checksum_of, size_of
 
+HASHERS = 4  # threads; hashing leaves the interpreter alone
 FILES = "files.json"
 ROOT = "root"
 DAMAGED = "damaged.json"  # what `mark_damaged` wrote: paths
@@ -183,6 +185,24 @@ def raw_files(product: Product) -> tuple[Path, list[RemoteFile]]:
         raise ValueError(
             f"{product.name}: {len(gone)} of {len(files)} files under {root} are gone or changed, "
             f"first {gone[0]}: materialize it again"
+        )
+    return root, files
+
+
+def sound_files(workspace: Workspace, product: Product) -> tuple[Path, list[RemoteFile]]:
+    """`raw_files`, hashed again just before they are read: what has rotted on the disk must not be harmonized.
+
+    Raises ValueError naming the first that is not what was verified; the next materialization fetches those again.
+    """
+    root, files = raw_files(product)
+    with ThreadPoolExecutor(HASHERS) as pool:
+        same = pool.map(lambda file: checksum_of(root / file.path, file.checksum) == file.checksum, files)
+        bad = [file.path for file, whole in zip(files, same, strict=True) if not whole]
+    if bad:
+        mark_damaged(workspace, product, bad)
+        raise ValueError(
+            f"{product.name}: {len(bad)} of {len(files)} files under {root} are not what was verified, "
+            f"first {bad[0]}: materialize it again"
         )
     return root, files
 

@@ -29,7 +29,7 @@ from ecg_model.signal import (
     window_samples,
 )
 from pipelines import versions
-from pipelines.download import raw_files
+from pipelines.download import sound_files
 from pipelines.quality import Figures, QualityLimits, figures, missing_share, verdict
 from pipelines.records import Drop, DropReason, Record, RecordError, absent_note
 from pipelines.signature import signatures
@@ -158,7 +158,7 @@ def materialize_ecgs(
     raw = workspace.require(f"raw/{name}")
 
     def make(out: Path) -> dict[str, Any]:
-        root, files = raw_files(raw)
+        root, files = sound_files(workspace, raw)
         counts = harmonize(
             source.read(root, partition, files),
             out,

@@ -215,3 +215,20 @@ def test_a_folder_mirror_is_never_let_go(home: Home, mirror: Path, monkeypatch: 
     harmonize(own, "chapman", "01")
     assert let_go(own.workspace(), CHAPMAN, "01", raw_root=own.raw_root) == 0
     assert len(raw_files(own.workspace().require("raw/chapman/01"))[1]) == 12
+
+
+def test_what_rots_unseen_is_never_harmonized_and_what_is_repaired_is(home: Home) -> None:
+    """A changed byte that nobody has verified since stops the harmonization; fetched again, the record is there."""
+    ecg("download", "chapman")
+    workspace, source = home.workspace(), SOURCES["chapman"]
+    root, files = raw_files(workspace.require("raw/chapman/01"))
+    signal = next(root / file.path for file in files if file.path.endswith(".mat"))
+    data = bytearray(signal.read_bytes())
+    data[200] ^= 1
+    signal.write_bytes(data)
+    with pytest.raises(ValueError, match=r"1 of 12 files .* are not what was verified, first .*materialize it again"):
+        materialize_ecgs(workspace, source, "01", limits=QualityLimits())
+    assert not materialize(home, "chapman", "01")
+    kept = materialize_ecgs(workspace, source, "01", limits=QualityLimits())
+    assert not kept.cached
+    assert kept.facts["dropped"].get("checksum wrong", 0) == 0
