@@ -18,7 +18,7 @@ from urllib.parse import quote
 from pipelines import versions
 from pipelines.fetching import Tally, bring, each
 from pipelines.home import check_url
-from pipelines.kept import kept
+from pipelines.kept import forget, kept
 from pipelines.pace import OnProgress
 from pipelines.sources.base import RemoteFile, Source, addresses
 from pipelines.stage import ASIDE, DONE, Product, Workspace, digest_of, write_atomically
@@ -313,8 +313,19 @@ def _listing(source: Source, mirror: Mirror, raw_root: Path | None, retries: Ret
             return (folder / path).read_bytes()
 
         return source.list_files(read)
+    copies: list[Path] = []
     with Transfer(connections=1, retries=retries) as transfer:
-        return source.list_files(lambda path: transfer.get(mirror.urls(path), raw_root / path if raw_root else None))
+
+        def fetch(path: str) -> bytes:
+            copies.extend([raw_root / path] if raw_root else [])
+            return transfer.get(mirror.urls(path), copies[-1] if raw_root else None)
+
+        try:
+            return source.list_files(fetch)
+        except ValueError:  # not a list: a proxy's page, say, with the date of today
+            for copy in copies:
+                forget(copy)
+            raise
 
 
 def _held(source: Source, listing: Sequence[RemoteFile], folder: Path) -> list[RemoteFile]:

@@ -29,5 +29,11 @@ def kept(path: Path) -> bytes | None:
     return data if hashlib.sha256(data).hexdigest() == _beside(path).read_text() else None
 
 
+def forget(path: Path) -> None:
+    """Let go of a list that turned out to be none: the next time it comes anew, whatever its date."""
+    _beside(path).unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
+
+
 def _beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.sha256")

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import threading
+from email.utils import formatdate
 from pathlib import Path
 
 import pytest
@@ -161,7 +162,7 @@ def test_a_list_that_leads_elsewhere_is_refused(mirror, tmp_path, line):
     before = tree(tmp_path)
     with FaultServer(mirror) as server, pytest.raises(ValueError, match="listed path"):
         download_partition(CHAPMAN, "01", mirror=Mirror.parse(server.url), raw_root=tmp_path / "raw")
-    (tmp_path / "raw" / ROOT / "SHA256SUMS.txt").unlink()
+    assert not (tmp_path / "raw" / ROOT / "SHA256SUMS.txt").exists()
     assert tree(tmp_path) == before
 
 
@@ -367,3 +368,21 @@ def test_the_bucket_is_asked_first_and_the_web_server_where_it_has_nothing(bucke
     assert bool(second.seen) == (bucket_has != "all")
     # A bucket without the project is found out once for each connection, not for each file.
     assert len(asked) == 12 if bucket_has == "all" else len(asked) <= 2
+
+
+def test_a_page_that_came_for_a_list_is_not_kept(mirror, tmp_path):
+    """A proxy's page of today, in place of a list of years ago: the host would say that nothing is newer."""
+
+    def page(handler, data):
+        today = {"Last-Modified": formatdate(usegmt=True)}
+        handler.answer(200, b"<html>please log in</html>\n", today)
+        return True
+
+    sums, raw = f"{ROOT}/SHA256SUMS.txt", tmp_path / "raw"
+    os.utime(mirror / sums, (1e9, 1e9))
+    with FaultServer(mirror, faults={sums: [page]}) as server:
+        here = Mirror.parse(server.url)
+        with pytest.raises(ValueError, match="html"):
+            list_source(CHAPMAN, here, raw_root=raw)
+        assert not (raw / sums).exists()
+        assert len(list_source(CHAPMAN, here, raw_root=raw)) == 18
