@@ -1,14 +1,14 @@
-"""A frozen encoder's linear probe: fitted on the training split, chosen on validation, tested once.
+"""A probe: a head, linear unless said otherwise, fitted on the training split, chosen on validation, tested once.
 
 `run_probe` is a function of arrays; `materialize_probe` puts it on the harmonized shards of a workspace. A task that
 has too few records is not an error: its result says `scores` None and the reason.
-Shapes: N records, D features, C classes.
+Shapes: N records, C classes; the rest is the head's (`heads`).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,26 +16,32 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
+from ecg_model.encoder import Encoder
 from pipelines import versions
-from pipelines.evaluate import linear, statistics
+from pipelines.evaluate import statistics
 from pipelines.evaluate.features import (
+    Condition,
     EncoderSource,
     FeatureConfig,
+    FeatureSource,
     Progress,
+    Tokens,
     materialize_features,
+    materialize_tokens,
     read_features,
+    read_signals,
     shards_of,
 )
+from pipelines.evaluate.heads import Head, Logistic, PaperLoop, Problem, Rows, scorable
 from pipelines.evaluate.result import (
     ClassScore,
     Predictions,
     ProbeResult,
     ProbeScores,
     SplitScores,
-    Trial,
     write_result,
 )
-from pipelines.evaluate.statistics import InsufficientData, PairedDifference
+from pipelines.evaluate.statistics import InsufficientData, Interval, PairedDifference
 from pipelines.labels import LabelTask, Split, patients
 from pipelines.stage import Product, Workspace, digest_of
 from pipelines.store import RECORDS, open_shard
@@ -85,16 +91,25 @@ class Comparison:
 
 
 def run_probe(
-    task: LabelTask, feature_ND: np.ndarray, records: pa.Table, config: ProbeConfig | None = None
+    task: LabelTask,
+    x: Rows,
+    records: pa.Table,
+    config: ProbeConfig | None = None,
+    *,
+    head: Head | None = None,
+    encoder: Callable[[], Encoder] | None = None,
 ) -> ProbeResult:
-    """Fit, choose and score a probe. records: the columns of records.parquet and `partition`, row i for feature row i.
+    """Fit, choose and score a probe. records: the columns of records.parquet and `partition`, row i for row i of x.
 
-    Raises ValueError for a protocol that cannot choose, for a patient in two splits and for tables that do not fit.
+    x: what the head takes. head: the linear one that `config` describes where it is None. encoder: see
+    `heads.Problem`. Raises ValueError for a protocol that cannot choose, for a patient in two splits and for tables
+    that do not fit.
     """
     config = config or ProbeConfig()
-    _check_choice(task, config)
-    if len(feature_ND) != records.num_rows:
-        raise ValueError(f"{len(feature_ND)} rows of features for {records.num_rows} records: compute them again")
+    head = head or linear_head(config)
+    _check_choice(task, head)
+    if len(x) != records.num_rows:
+        raise ValueError(f"{len(x)} rows of features for {records.num_rows} records: compute them again")
     y_NC, names = task.targets(records)
     split_N = task.protocol.split(records)
     patient_N = np.asarray(patients(records), dtype=str)
@@ -107,26 +122,41 @@ def run_probe(
     try:
         _check_size(patient_N, split_N, task, config)
         taught_C = _taught_classes(y_NC[split_N == Split.TRAIN])
-        model, trials, penalty = _fit(feature_ND, y_NC[:, taught_C], split_N, task, config)
-        held_out_N = np.isin(split_N, (Split.VALIDATION, Split.TEST))
+        problem = Problem(
+            x=x,
+            y_NC=y_NC[:, taught_C],
+            train=np.flatnonzero(split_N == Split.TRAIN),
+            validation=np.flatnonzero(split_N == Split.VALIDATION),
+            multi_class=task.kind == "multi-class",
+            seed=config.seed,
+            min_positives=config.min_positives,
+            encoder=encoder,
+        )
+        fit = head.fit(problem)
+        held_out = np.flatnonzero(np.isin(split_N, (Split.VALIDATION, Split.TEST)))
         record_id = np.asarray(records.column("record_id").to_pylist(), dtype=object)
         predictions = Predictions(
             classes=tuple(np.asarray(names)[taught_C].tolist()),
-            record_id=tuple(record_id[held_out_N].tolist()),
-            patient=tuple(patient_N[held_out_N].tolist()),
-            split_N=split_N[held_out_N],
-            y_NC=y_NC[held_out_N][:, taught_C],
-            score_NC=model.probabilities(feature_ND[held_out_N]),
+            record_id=tuple(record_id[held_out].tolist()),
+            patient=tuple(patient_N[held_out].tolist()),
+            split_N=split_N[held_out],
+            y_NC=problem.y_NC[held_out],
+            score_NC=fit.model.probabilities(x, held_out),
         )
         scores = ProbeScores(
-            penalty=penalty,
-            trials=trials,
-            validation=_score(predictions, Split.VALIDATION, names, config) if task.protocol.has_validation else None,
-            test=_score(predictions, Split.TEST, names, config),
+            penalty=fit.penalty,
+            trials=fit.trials,
+            validation=_score(predictions, Split.VALIDATION, task, config) if task.protocol.has_validation else None,
+            test=_score(predictions, Split.TEST, task, config),
         )
     except InsufficientData as too_few:
         return replace(unscored, reason=str(too_few))
     return replace(unscored, scores=scores, predictions=predictions)
+
+
+def linear_head(config: ProbeConfig) -> Head:
+    """The plain probe's head."""
+    return PaperLoop() if config.solver == "adamw" else Logistic(penalties=config.penalties)
 
 
 def compare(first: ProbeResult, second: ProbeResult, config: ProbeConfig | None = None) -> Comparison:
@@ -160,30 +190,68 @@ def compare(first: ProbeResult, second: ProbeResult, config: ProbeConfig | None 
 def materialize_probe(
     workspace: Workspace,
     task: LabelTask,
-    encoder: EncoderSource,
+    source: FeatureSource,
     config: ProbeConfig | None = None,
     features: FeatureConfig | None = None,
     progress: Progress | None = None,
+    *,
+    head: Head | None = None,
+    condition: Condition | None = None,
 ) -> Product:
-    """The product `probe/<task>/<encoder>`: the probe over all harmonized shards of the task's source.
+    """The product `probe/<task>/<source of features>`: the probe over all harmonized shards of the task's source.
 
-    Features that are not there yet are computed first. Facts: `scored`, `reason`, the macro AUCs with intervals, and
-    `data_digest`, of the ECGs, labels and protocol: scores of two encoders compare where it is the same.
+    Features or tokens that are not there yet are computed first. condition: of the ECGs of the test split; the probe
+    is fitted on ECGs as they are. Facts: `scored`, `reason`, the macro AUCs with intervals (and accuracies where
+    classes exclude each other), and `data_digest`, of the ECGs, labels and protocol: scores of two encoders compare
+    where it is the same. Raises ValueError for a head that the source of features has nothing for.
     """
     config = config or ProbeConfig()
     features = features or FeatureConfig()
-    _check_choice(task, config)
+    chosen_head = head or linear_head(config)
+    _check_choice(task, chosen_head)
+    encoder = _require_encoder(source, chosen_head, features, condition)
     shards = shards_of(workspace, task.source)
     ecgs = {product.name: product.digest for product in shards.values()}
-    question = {"task": task.to_dict(), "probe": asdict(config), "precision": features.precision}
+    question = {"task": task.to_dict(), "probe": asdict(config), **features.to_dict()}
+    if head is not None:
+        question["head"] = head.to_dict()
+    if condition is not None:
+        question["condition"] = {"name": condition.name, **condition.settings}
     data_digest = digest_of({"ecgs": ecgs, **question})
-    embedded = materialize_features(workspace, encoder, task.source, features, progress)
+    computed: dict[str, Product] = {}
+    if encoder is None:
+        computed = materialize_features(workspace, source, task.source, features, progress)
+    elif chosen_head.takes == "tokens":
+        computed = materialize_tokens(workspace, encoder, task.source, features, progress)
+    changed: dict[str, Product] = {}
+    tested: dict[str, np.ndarray] = {}
+    if condition is not None:
+        tested = {
+            partition: np.flatnonzero(task.protocol.split(read_records({partition: shard})) == Split.TEST)
+            for partition, shard in shards.items()
+        }
+        changed = materialize_features(
+            workspace, source, task.source, features, progress, condition=condition, rows=tested
+        )
+
+    def inputs() -> Rows:
+        if chosen_head.takes == "signals":
+            return read_signals(shards)
+        if chosen_head.takes == "tokens":
+            return Tokens(computed)
+        feature_ND = read_features(computed)
+        if changed:
+            first = np.cumsum([0, *(open_shard(shard.path).records().num_rows for shard in shards.values())])
+            rows = np.concatenate([tested[part] + at for part, at in zip(shards, first, strict=False)])
+            feature_ND[rows] = read_features(changed)
+        return feature_ND
 
     def make(folder: Path) -> dict[str, Any]:
-        result = run_probe(task, read_features(embedded), read_records(shards), config)
+        load = None if encoder is None else encoder.loaded
+        result = run_probe(task, inputs(), read_records(shards), config, head=chosen_head, encoder=load)
         about = {
             "title": task.title,
-            "encoder": {"name": encoder.name, "digest": encoder.digest},
+            "encoder": {"name": source.name, "digest": source.digest},
             "data_digest": data_digest,
             "ecgs": ecgs,
             **question,
@@ -192,12 +260,29 @@ def materialize_probe(
         return {"data_digest": data_digest, **_facts(result)}
 
     return workspace.build(
-        f"probe/{task.name}/{encoder.name}",
+        f"probe/{task.name}/{source.name}",
         version=versions.PROBE,
-        config={"encoder": encoder.digest, **question},
-        inputs=ecgs | {product.name: product.digest for product in embedded.values()},
+        config={"encoder": source.digest, **question},
+        inputs=ecgs
+        | {product.name: product.digest for product in computed.values()}
+        | {product.name: product.digest for product in changed.values()},
         make=make,
     )
+
+
+def _require_encoder(
+    source: FeatureSource, head: Head, features: FeatureConfig, condition: Condition | None
+) -> EncoderSource | None:
+    """The source as an encoder where the head needs one, None where features do."""
+    if head.takes == "features":
+        return None
+    if not isinstance(source, EncoderSource):
+        raise ValueError(f"{source.name!r} has no {head.takes}: probe an encoder, or use a head on features")
+    if condition is not None:
+        raise ValueError(f"condition {condition.name!r}: use a head on features, not on {head.takes}")
+    if head.takes == "signals" and features.leads is not None:
+        raise ValueError(f"leads={features.leads}: use a head on features or on tokens, not on signals")
+    return source
 
 
 def read_records(shards: Mapping[str, Product]) -> pa.Table:
@@ -211,11 +296,11 @@ def read_records(shards: Mapping[str, Product]) -> pa.Table:
     return pa.concat_tables(tables)
 
 
-def _check_choice(task: LabelTask, config: ProbeConfig) -> None:
-    if config.solver == "logistic" and not task.protocol.has_validation and len(config.penalties) > 1:
+def _check_choice(task: LabelTask, head: Head) -> None:
+    if head.chooses and not task.protocol.has_validation:
         raise ValueError(
-            f"penalties={config.penalties}: task {task.name} has no validation split to choose one on; "
-            "give a single penalty, or solver='adamw'"
+            f"task {task.name} has no validation split to choose on, and {head.to_dict()} chooses: give a single "
+            "penalty, or solver='adamw'"
         )
 
 
@@ -247,47 +332,9 @@ def _taught_classes(y_NC: np.ndarray) -> np.ndarray:
     return np.asarray(taught_C)
 
 
-def _fit(
-    feature_ND: np.ndarray, y_NC: np.ndarray, split_N: np.ndarray, task: LabelTask, config: ProbeConfig
-) -> tuple[linear.LinearModel, tuple[Trial, ...], float | None]:
-    """The chosen probe, what was tried, and the chosen penalty; the stronger of two penalties that score the same."""
-    x_ND, y_train_NC = feature_ND[split_N == Split.TRAIN], y_NC[split_N == Split.TRAIN]
-    multi_class = task.kind == "multi-class"
-    if config.solver == "adamw":
-        return linear.fit_adamw(x_ND, y_train_NC, multi_class=multi_class, seed=config.seed), (), None
-    path = linear.fit_path(x_ND, y_train_NC, config.penalties, multi_class=multi_class)
-    if not task.protocol.has_validation:
-        return next(path), (), config.penalties[0]
-    held_ND, y_held_NC = feature_ND[split_N == Split.VALIDATION], y_NC[split_N == Split.VALIDATION]
-    scorable_C, _ = _scorable(y_held_NC, config, Split.VALIDATION)
-    models: list[linear.LinearModel] = []
-    auc_by_trial: list[float] = []
-    for model in path:
-        score_NC = model.probabilities(held_ND)[:, scorable_C]
-        models.append(model)
-        auc_by_trial.append(float(statistics.auc(y_held_NC[:, scorable_C], score_NC).mean()))
-        if len(models) - int(np.argmax(auc_by_trial)) > 2:
-            break
-    trials = tuple(
-        Trial(penalty=penalty, validation_macro_auc=value)
-        for penalty, value in zip(config.penalties, auc_by_trial, strict=False)
-    )
-    best = int(np.argmax(auc_by_trial))
-    return models[best], trials, trials[best].penalty
-
-
-def _scorable(y_NC: np.ndarray, config: ProbeConfig, split: Split) -> tuple[list[int], dict[int, str]]:
-    """The columns that a split can score, at least one, and why not the others."""
-    why = {c: statistics.why_not_scorable(y_NC[:, c], config.min_positives) for c in range(y_NC.shape[1])}
-    scorable_C = [c for c, reason in why.items() if reason is None]
-    if not scorable_C:
-        raise InsufficientData(f"no class can be scored on the {split} split of {len(y_NC)} records")
-    return scorable_C, {c: reason for c, reason in why.items() if reason is not None}
-
-
-def _score(predictions: Predictions, split: Split, names: tuple[str, ...], config: ProbeConfig) -> SplitScores:
+def _score(predictions: Predictions, split: Split, task: LabelTask, config: ProbeConfig) -> SplitScores:
     part = predictions.of(split)
-    scorable_C, unscorable = _scorable(part.y_NC, config, split)
+    scorable_C, unscorable = scorable(part.y_NC, config.min_positives, split)
     y_NC, score_NC = part.y_NC[:, scorable_C], part.score_NC[:, scorable_C]
     auc_C = statistics.auc(y_NC, score_NC)
     precision_C = statistics.average_precision(y_NC, score_NC)
@@ -303,7 +350,7 @@ def _score(predictions: Predictions, split: Split, names: tuple[str, ...], confi
         )
         for i, c in enumerate(scorable_C)
     )
-    untaught = {name: "no positives, or no negatives, to train on" for name in names if name not in part.classes}
+    untaught = {name: "no positives, or no negatives, to train on" for name in task.names if name not in part.classes}
     return SplitScores(
         records=len(part.record_id),
         patients=len(set(part.patient)),
@@ -311,13 +358,23 @@ def _score(predictions: Predictions, split: Split, names: tuple[str, ...], confi
         macro_average_precision=float(precision_C.mean()),
         classes=classes,
         omitted=untaught | {part.classes[c]: reason for c, reason in unscorable.items()},
+        accuracy=_accuracy(part, times_RN, config.confidence) if task.kind == "multi-class" else None,
     )
+
+
+def _accuracy(part: Predictions, times_RN: np.ndarray, confidence: float) -> Interval:
+    """Share of records whose most probable class is theirs; of a class that was not taught, none is."""
+    right_N = part.y_NC[np.arange(len(part.y_NC)), part.score_NC.argmax(axis=1)]
+    resampled_R = times_RN @ right_N / times_RN.sum(axis=1)
+    return statistics.interval(float(right_N.mean()), resampled_R, confidence)
 
 
 def _facts(result: ProbeResult) -> dict[str, Any]:
     facts: dict[str, Any] = {"scored": result.scores is not None, "reason": result.reason, "counts": result.counts}
     if result.scores is not None:
         facts["test_macro_auc"] = asdict(result.scores.test.macro_auc)
+        if result.scores.test.accuracy is not None:
+            facts["test_accuracy"] = asdict(result.scores.test.accuracy)
         facts["omitted"] = result.scores.test.omitted
         if result.scores.validation is not None:
             facts["validation_macro_auc"] = asdict(result.scores.validation.macro_auc)

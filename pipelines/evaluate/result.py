@@ -40,7 +40,11 @@ class ClassScore:
 
 @dataclass(frozen=True, kw_only=True)
 class SplitScores:
-    """Scores on one split. omitted: the classes that are not in the macro means, each with its reason."""
+    """Scores on one split.
+
+    omitted: the classes that are not in the macro means, each with its reason. accuracy: share of records whose most
+    probable class is theirs, where classes exclude each other; a class that was not taught counts as missed.
+    """
 
     records: int
     patients: int
@@ -48,19 +52,22 @@ class SplitScores:
     macro_average_precision: float
     classes: tuple[ClassScore, ...]
     omitted: dict[str, str]
+    accuracy: Interval | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One choice that was tried, and what it scored on validation."""
+    """One choice that was tried, and what it scored on validation. It was of a penalty, or of when to stop: after
+    `epoch` passes over the training records."""
 
-    penalty: float
     validation_macro_auc: float
+    penalty: float | None = None
+    epoch: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeScores:
-    """validation: None where the protocol has no validation split. penalty: None for the solver without one."""
+    """validation: None where the protocol has no validation split. penalty: None for a head without one."""
 
     penalty: float | None
     trials: tuple[Trial, ...]
@@ -191,4 +198,6 @@ def _scores(stored: Mapping[str, Any]) -> ProbeScores:
 
 def _split_scores(stored: Mapping[str, Any]) -> SplitScores:
     classes = tuple(ClassScore(**{**c, "auc": Interval(**c["auc"])}) for c in stored["classes"])
-    return SplitScores(**{**stored, "macro_auc": Interval(**stored["macro_auc"]), "classes": classes})
+    accuracy = None if stored.get("accuracy") is None else Interval(**stored["accuracy"])
+    macro_auc = Interval(**stored["macro_auc"])
+    return SplitScores(**{**stored, "macro_auc": macro_auc, "classes": classes, "accuracy": accuracy})
