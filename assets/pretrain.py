@@ -7,7 +7,7 @@ from pydantic import Field
 
 from assets import show
 from assets.corpus import corpus
-from assets.resources import DataHome
+from assets.resources import DataHome, Launcher
 from pipelines import versions
 
 WENT_WELL = "loss_finite_and_falling_and_not_collapsed"
@@ -24,7 +24,10 @@ class PretrainSettings(dg.Config):
     )
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N.")
     processes: int = Field(
-        default=1, description="Processes that share each batch, on this machine; on GPUs one for each."
+        default=0,
+        ge=0,
+        description="Processes that share each batch, on this machine; on GPUs one for each. 0: as the resource "
+        "`launcher` has it.",
     )
     accumulate: int = Field(
         default=1, description="Parts that a batch is computed in, one after another, to take less memory."
@@ -54,7 +57,7 @@ class PretrainSettings(dg.Config):
 def encoder(
     context: dg.AssetExecutionContext,
     data_home: DataHome,
-    pipes: dg.PipesSubprocessClient,
+    launcher: Launcher,
     config: PretrainSettings,
 ) -> dg.MaterializeResult:
     from pipelines import checks, gallery
@@ -67,9 +70,9 @@ def encoder(
         product = materialize_encoder(
             home.workspace(),
             recipe_named(config.recipe, {**config.changes, **changes}),
-            lambda command: pipes.run(command=command, context=context),
+            lambda command: launcher.run(context, command),
             device=config.device,
-            processes=config.processes,
+            processes=config.processes or launcher.usual_processes,
             accumulate=config.accumulate,
             recompute=config.recompute,
             warm_start=start,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -11,6 +13,34 @@ from pipelines.home import Home
 
 if TYPE_CHECKING:
     from pipelines.tracking import Tracking
+
+
+class Launcher(dg.ConfigurableResource):
+    """Where a training runs: in a process of this machine, or in several that torchrun starts here.
+
+    A cluster is another class with the same method.
+    """
+
+    processes: int = Field(
+        default=0,
+        ge=0,
+        description="Processes that share each batch where the settings of `encoder` do not say; on GPUs one for each. "
+        "0: ECG_PROCESSES, or 1.",
+    )
+
+    @property
+    def usual_processes(self) -> int:
+        return self.processes or int(os.environ.get("ECG_PROCESSES") or 1)
+
+    def run(self, context: dg.AssetExecutionContext, command: list[str]) -> None:
+        """Run a command to its end, its log and figures in the step's; raises where it fails.
+
+        Where this step is killed, the command is told to stop, as it is where the run is cancelled: an orphan would
+        keep the GPU and its folder from the run that goes on. Linux alone can promise that.
+        """
+        setpriv = shutil.which("setpriv")
+        tied = [setpriv, "--pdeathsig", "TERM"] if setpriv is not None else []
+        dg.PipesSubprocessClient().run(context=context, command=[*tied, *command])
 
 
 class DataHome(dg.ConfigurableResource):

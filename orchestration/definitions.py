@@ -1,4 +1,4 @@
-"""The code location: every asset and its checks, the jobs, and the resources they ask for."""
+"""The code location: assets and their checks, jobs, what starts them by itself, and the resources they ask for."""
 
 from __future__ import annotations
 
@@ -11,24 +11,31 @@ from assets.pretrain import encoder
 from assets.reference import reference_encoder
 from assets.release import champion, released_encoder, released_reference
 from assets.report import evaluation_report
-from assets.resources import DataHome
+from assets.resources import DataHome, Launcher
 from assets.sources import all_source_assets
+from orchestration.automation import automated, automation_sensors
 from orchestration.jobs import compare_job, harvest_jobs, incoming_job, reference_job, train_job
+from orchestration.schedules import weekly_retraining
+from orchestration.sensors import incoming_sensor
 
 defs = dg.Definitions(
-    assets=[
-        *all_source_assets,
-        corpus,
-        encoder,
-        *probe_assets,
-        evaluation_report,
-        released_encoder,
-        champion,
-        reference_encoder,
-        *reference_probe_assets,
-        released_reference,
-        encoder_comparison,
-    ],
+    assets=automated(
+        [
+            *all_source_assets,
+            corpus,
+            encoder,
+            *probe_assets,
+            evaluation_report,
+            released_encoder,
+            champion,
+            reference_encoder,
+            *reference_probe_assets,
+            released_reference,
+            encoder_comparison,
+        ]
+    ),
     jobs=[*harvest_jobs, incoming_job, train_job, reference_job, compare_job],
-    resources={"data_home": DataHome(), "pipes": dg.PipesSubprocessClient()},
+    schedules=[weekly_retraining],
+    sensors=[incoming_sensor, *automation_sensors],
+    resources={"data_home": DataHome(), "launcher": Launcher()},
 )

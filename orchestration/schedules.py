@@ -1,0 +1,51 @@
+"""Retraining by the week, where there is something to learn from."""
+
+from __future__ import annotations
+
+import os
+
+import dagster as dg
+
+from assets.resources import DataHome
+from orchestration.jobs import TRAIN, train_job
+
+UNFINISHED = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+
+@dg.schedule(
+    job=train_job,
+    name="weekly_retraining",
+    cron_schedule="0 20 * * 1",
+    execution_timezone=os.environ.get("ECG_TIMEZONE") or "UTC",
+    default_status=dg.DefaultScheduleStatus.STOPPED,
+    description="Monday 20:00 (zone: ECG_TIMEZONE): corpus, pretraining, evaluation, release and gate, where the "
+    "corpus or the recipe is another than any that the gate has judged; else it says why not. ECG_RETRAIN_RECIPE names "
+    "the recipe (empty: the champion's), ECG_RETRAIN_CHANGES its changes as JSON, ECG_RETRAIN_START is scratch or "
+    "champion.",
+)
+def weekly_retraining(context: dg.ScheduleEvaluationContext, data_home: DataHome) -> dg.RunRequest | dg.SkipReason:
+    """The run key is made of the corpus, the recipe and the start: two ticks of one time request one run. A training
+    that failed is requested again a week later, and goes on from its last checkpoint."""
+    from pipelines.retraining import NotDue, RetrainingConfig, plan
+
+    running = context.instance.get_runs(dg.RunsFilter(job_name=TRAIN, statuses=UNFINISHED), limit=1)
+    if running:
+        return dg.SkipReason(f"run {running[0].run_id[:8]} of {TRAIN} is not finished")
+    found = plan(data_home.open().workspace(), data_home.tracking(), RetrainingConfig.from_environment())
+    if isinstance(found, NotDue):
+        return dg.SkipReason(found.why)
+    context.log.info(found.why)
+    encoder = {"recipe": found.recipe, "changes": dict(found.changes), "warm_start": found.warm_start}
+    # Lists of the corpus' settings that are empty stand for None in the form.
+    corpus = {name: [] if value is None else value for name, value in found.corpus.items()}
+    return dg.RunRequest(
+        run_key=found.key,
+        run_config={"ops": {"encoder": {"config": encoder}, "corpus": {"config": corpus}}},
+        tags={"ecg/why": found.why[:200]},
+    )

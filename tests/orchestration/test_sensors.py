@@ -1,0 +1,315 @@
+"""The sensor that takes drops, and the schedule that trains again: what a tick requests, and what it says where not."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from assets.resources import DataHome
+from assets.sources import incoming_drops
+from orchestration.definitions import defs
+from orchestration.jobs import TRAIN
+from orchestration.schedules import weekly_retraining
+from orchestration.sensors import incoming_sensor
+from pipelines import versions
+from pipelines.home import HOSTS, Home
+from pipelines.pretrain.recipes import recipe_named
+from pipelines.retraining import NotDue, Plan, RetrainingConfig, plan
+from pipelines.sources.incoming.drops import MARKER
+from pipelines.stage import Workspace
+from pipelines.tracking import Tracking, flat
+
+# isort: split
+# `pipelines.tracking` silences MLflow before it is imported.
+from mlflow.entities import Param
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    monkeypatch.setenv("ECG_HOME", str(tmp_path / "home"))
+    for name in ("ECG_MIRROR", "ECG_INCOMING", "MLFLOW_TRACKING_URI", "ECG_RETRAIN_RECIPE", "ECG_RETRAIN_START"):
+        monkeypatch.delenv(name, raising=False)
+    found = Home.default()
+    found.set_mirror(HOSTS)
+    return found
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as made:
+        yield made
+
+
+def write_drop(home: Home, name: str, text: str = "ecg", *, complete: bool = True) -> None:
+    folder = home.incoming / name
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "ecgs.csv").write_text(text)
+    if complete:
+        (folder / MARKER).touch()
+
+
+def tick(instance: dg.DagsterInstance, cursor: str | None = None) -> dg.SensorResult | dg.SkipReason:
+    context = dg.build_sensor_context(
+        instance=instance, cursor=cursor, definitions=defs, resources={"data_home": DataHome()}
+    )
+    found = incoming_sensor(context)
+    assert isinstance(found, dg.SensorResult | dg.SkipReason)
+    return found
+
+
+def requested(instance: dg.DagsterInstance, cursor: str | None = None) -> dg.SensorResult:
+    """A tick that requests something, with its partitions added as the daemon adds them."""
+    found = tick(instance, cursor)
+    assert isinstance(found, dg.SensorResult)
+    for request in found.dynamic_partitions_requests or ():
+        instance.add_dynamic_partitions(request.partitions_def_name, list(request.partition_keys))
+    return found
+
+
+def keys(result: dg.SensorResult) -> dict[str | None, str | None]:
+    return {request.partition_key: request.run_key for request in result.run_requests or ()}
+
+
+def test_without_a_folder_and_without_drops_it_says_so(home, instance):
+    assert "is not there: make it" in str(tick(instance).skip_message)
+    home.incoming.mkdir(parents=True)
+    assert "0 complete drops" in str(tick(instance).skip_message)
+
+
+def test_complete_drops_alone_become_partitions_with_a_run_each(home, instance):
+    write_drop(home, "monday")
+    write_drop(home, "tuesday", complete=False)
+    (home.incoming / "a drop").mkdir()
+    found = requested(instance)
+    assert set(keys(found)) == {"monday"}
+    assert instance.get_dynamic_partitions(incoming_drops.name) == ["monday"]
+    assert "1 complete drops" in str(tick(instance, found.cursor).skip_message)
+    write_drop(home, "tuesday")
+    assert set(keys(requested(instance, found.cursor))) == {"tuesday"}
+
+
+def test_a_changed_drop_has_another_run_key_and_an_unchanged_one_the_same(home, instance):
+    write_drop(home, "monday")
+    first = requested(instance)
+    write_drop(home, "monday", "another ecg")
+    second = requested(instance, first.cursor)
+    assert set(keys(second)) == {"monday"}
+    assert keys(second) != keys(first)
+    assert keys(requested(instance, None)) == keys(second), "a lost cursor asks for runs that Dagster knows"
+    assert instance.get_dynamic_partitions(incoming_drops.name) == ["monday"]
+
+
+def test_a_tick_that_died_after_the_partition_was_added_is_mended_by_the_next(home, instance):
+    write_drop(home, "monday")
+    meant = requested(instance)  # the partition is there; neither a run nor a cursor was written
+    again = requested(instance, None)
+    assert keys(again) == keys(meant)
+    assert instance.get_dynamic_partitions(incoming_drops.name) == ["monday"]
+
+
+def test_many_drops_come_in_parts_and_removed_ones_leave_the_cursor(home, instance, monkeypatch):
+    monkeypatch.setattr("orchestration.sensors.MOST_AT_ONCE", 2)
+    for name in ("a", "b", "c"):
+        write_drop(home, name)
+    first = requested(instance)
+    assert set(keys(first)) == {"a", "b"}
+    (home.incoming / "a" / MARKER).unlink()
+    second = requested(instance, first.cursor)
+    assert set(keys(second)) == {"c"}
+    assert set(json.loads(second.cursor or "")) == {"b", "c"}
+
+
+def test_own_ecgs_do_not_join_simulated_ones(home, instance):
+    write_drop(home, "monday")
+    home.simulated_mirror.mkdir(parents=True)
+    home.set_mirror(str(home.simulated_mirror))
+    assert "ecg mirror hosts" in str(tick(instance).skip_message)
+
+
+# The schedule
+
+
+TINY = recipe_named("demo", {"steps": 8, "peak_lr": 1e-3})
+
+
+def harmonized(workspace: Workspace, digests: dict[str, str]) -> None:
+    """Shards as if they were harmonized, one of its content's digest each."""
+    for shard, content in digests.items():
+
+        def make(folder: Path, content: str = content, role: str = "evaluation" if "ptbxl" in shard else "pretraining"):
+            (folder / "signals").write_text(content)
+            return {"role": role}
+
+        workspace.build(f"ecgs/{shard}", version=versions.ECGS, config={"content": content}, inputs={}, make=make)
+
+
+def corpus_built(workspace: Workspace, digest: str, sources: list[str] | None = None) -> None:
+    """A corpus as if it were built of all shards that are there, but of sources that it leaves out."""
+    names = [path.parent.relative_to(workspace.root).as_posix() for path in workspace.root.glob("ecgs/*/*/current")]
+    taken = [name for name in sorted(names) if not sources or name.split("/")[1] in [*sources, "ptbxl"]]
+
+    def make(folder: Path) -> dict:
+        (folder / "index").write_text(digest)
+        return {"digest": digest}
+
+    config = {"validation_share": 0.2, "seed": int(digest[0]), "sources": sources, "unlabelled_folds": []}
+    inputs = {name: workspace.require(name).digest for name in taken}
+    workspace.build("corpus", version=versions.CORPUS, config=config, inputs=inputs, make=make)
+
+
+def released(tracking: Tracking, corpus: str, recipe, verdict: str | None, *, champion: bool = False) -> int:
+    """A registered version, as `pipelines.release` writes one."""
+    client = tracking.client()
+    if not client.search_registered_models(filter_string="name = 'ecg-encoder'"):
+        client.create_registered_model("ecg-encoder")
+    run = client.create_run(tracking.experiment_id(client))
+    client.log_batch(run.info.run_id, params=[Param(*item) for item in flat(recipe.to_dict()).items()])
+    tags = {"corpus_digest": corpus} | ({} if verdict is None else {"verdict": verdict})
+    version = client.create_model_version("ecg-encoder", source="here", run_id=run.info.run_id, tags=tags)
+    if champion:
+        client.set_registered_model_alias("ecg-encoder", "champion", str(version.version))
+    return int(version.version)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Tracking:
+    """Making an SQLite store takes longer than all that is asked of it."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    return Tracking(uri=f"sqlite:///{folder / 'mlflow.db'}", artifact_root=folder)
+
+
+@pytest.fixture
+def tracking(home: Home, store: Tracking, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tracking]:
+    """The store of the home, without a model."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)
+    yield store
+    for model in store.client().search_registered_models():
+        store.client().delete_registered_model(model.name)
+
+
+ONE, TWO = "1" * 64, "2" * 64
+
+
+def test_without_a_champion_or_ecgs_nothing_is_due(home, tracking):
+    assert plan(home.workspace(), tracking, RetrainingConfig()) == NotDue(
+        "there is no champion yet: train and release a first encoder by hand"
+    )
+    released(tracking, ONE, TINY, "promoted", champion=True)
+    found = plan(home.workspace(), tracking, RetrainingConfig())
+    assert isinstance(found, NotDue)
+    assert "no harmonized ECGs" in found.why
+
+
+def test_a_training_is_due_for_a_new_corpus_or_recipe_alone(home, tracking):
+    workspace = home.workspace()
+    harmonized(workspace, {"chapman/01": "a", "ptbxl/00000": "p"})
+    corpus_built(workspace, ONE)
+    released(tracking, ONE, TINY, "promoted: it was the first", champion=True)
+
+    same = plan(workspace, tracking, RetrainingConfig())
+    assert isinstance(same, NotDue)
+    assert ONE[:12] in same.why
+    assert TINY.digest[:12] in same.why
+
+    other = plan(workspace, tracking, RetrainingConfig(recipe="demo", changes={"steps": 9, "peak_lr": 1e-3}))
+    assert isinstance(other, Plan)
+    assert "steps: 8 -> 9" in other.why
+    assert (other.recipe, other.changes, other.warm_start) == ("demo", {"steps": 9, "peak_lr": 1e-3}, "")
+
+    corpus_built(workspace, TWO)
+    changed = plan(workspace, tracking, RetrainingConfig(start="champion"))
+    assert isinstance(changed, Plan)
+    assert f"corpus {ONE[:12]} -> {TWO[:12]}" in changed.why
+    assert changed.warm_start == "models:/ecg-encoder/1"
+    assert recipe_named(changed.recipe, changed.changes) == TINY, "the champion's own recipe"
+    assert changed.corpus["validation_share"] == 0.2
+    cold = plan(workspace, tracking, RetrainingConfig())
+    assert isinstance(cold, Plan)
+    assert cold.key != changed.key
+
+    lost = released(tracking, TWO, TINY, "kept as challenger: -0.0200")
+    again = plan(workspace, tracking, RetrainingConfig())
+    assert isinstance(again, NotDue), "it was trained, and lost"
+    assert f"version {lost}: kept as challenger" in again.why
+
+
+def test_a_version_that_was_not_judged_is_due_still(home, tracking):
+    workspace = home.workspace()
+    harmonized(workspace, {"chapman/01": "a"})
+    corpus_built(workspace, TWO)
+    released(tracking, ONE, TINY, "promoted", champion=True)
+    released(tracking, TWO, TINY, None)
+    assert isinstance(plan(workspace, tracking, RetrainingConfig()), Plan)
+
+
+@pytest.mark.parametrize(
+    ("sources", "new", "due"),
+    [
+        (None, "code15/0", True),
+        (["chapman"], "code15/0", False),
+        (["chapman"], "chapman/02", True),
+        (["chapman"], "ptbxl/01000", True),
+    ],
+)
+def test_new_ecgs_are_seen_before_the_corpus_is_built_of_them(home, tracking, sources, new, due):
+    workspace = home.workspace()
+    harmonized(workspace, {"chapman/01": "a", "ptbxl/00000": "p"})
+    corpus_built(workspace, ONE, sources)
+    released(tracking, ONE, TINY, "promoted", champion=True)
+    assert isinstance(plan(workspace, tracking, RetrainingConfig()), NotDue)
+    harmonized(workspace, {new: "b"})
+    found = plan(workspace, tracking, RetrainingConfig())
+    assert isinstance(found, Plan) is due
+    if due:
+        assert "harmonized ECGs changed" in found.why
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"ECG_RETRAIN_START": "warm"}, "start='warm': use scratch or champion"),
+        ({"ECG_RETRAIN_CHANGES": "epochs=3"}, "use a JSON object"),
+        ({"ECG_RETRAIN_CHANGES": '{"epochs": 3}'}, "name the recipe that they are of"),
+    ],
+)
+def test_a_wrong_setting_is_named(monkeypatch, settings, message):
+    monkeypatch.delenv("ECG_RETRAIN_RECIPE", raising=False)
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=message):
+        RetrainingConfig.from_environment()
+
+
+def test_the_schedule_requests_a_run_that_the_job_takes_and_says_why_not(home, tracking, tmp_path):
+    workspace = home.workspace()
+    harmonized(workspace, {"chapman/01": "a"})
+    corpus_built(workspace, TWO)
+    released(tracking, ONE, TINY, "promoted", champion=True)
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:  # a schedule asks for no other
+        context = dg.build_schedule_context(instance=instance, resources={"data_home": DataHome()})
+        request, second = weekly_retraining(context), weekly_retraining(context)
+        assert isinstance(request, dg.RunRequest)
+        assert isinstance(second, dg.RunRequest)
+        assert request.run_key == second.run_key, "two ticks of one time are one run"
+        job = defs.resolve_job_def(TRAIN)
+        config = dg.validate_run_config(job, request.run_config)
+        assert config["ops"]["corpus"]["config"]["validation_share"] == 0.2
+        assert config["ops"]["encoder"]["config"]["changes"] == {"steps": 8, "peak_lr": 1e-3}
+        running = instance.create_run_for_job(job, run_config=request.run_config)
+        skipped = weekly_retraining(context)
+        assert isinstance(skipped, dg.SkipReason)
+        assert f"run {running.run_id[:8]} of {TRAIN} is not finished" in str(skipped.skip_message)
+        instance.report_run_canceled(running)
+        assert isinstance(weekly_retraining(context), dg.RunRequest)
+        released(tracking, TWO, TINY, "kept as challenger")
+        skipped = weekly_retraining(context)
+        assert isinstance(skipped, dg.SkipReason)
+        assert TWO[:12] in str(skipped.skip_message)
+
+
+def test_the_schedule_is_off_at_first_and_the_sensor_on():
+    assert weekly_retraining.default_status == dg.DefaultScheduleStatus.STOPPED
+    assert weekly_retraining.execution_timezone
+    assert incoming_sensor.default_status == dg.DefaultSensorStatus.RUNNING
