@@ -34,16 +34,17 @@ def _follows() -> dg.AutomationCondition:
     would never let a check pass, so of them none may have failed.
     """
     condition = dg.AutomationCondition
-    changed: dg.AutomationCondition = (
+    changed = (
         condition.any_deps_match(condition.data_version_changed())
         | condition.code_version_changed()
         | condition.newly_missing()
     )
     missing = condition.any_deps_match(condition.missing()).ignore(_shards)
     failed = condition.any_deps_match(condition.any_checks_match(condition.check_failed(), blocking_only=True))
-    return (
-        changed.since_last_handled() & ~missing & ~failed & ~condition.any_deps_in_progress() & ~condition.in_progress()
-    ).with_label("changed since it was made")
+    once = changed.since_last_handled()  # pyright: ignore[reportAttributeAccessIssue]  # its own self is too narrow
+    return (once & ~missing & ~failed & ~condition.any_deps_in_progress() & ~condition.in_progress()).with_label(
+        "changed since it was made"
+    )
 
 
 FOLLOWS_ECGS = [corpus]

@@ -7,7 +7,8 @@
 The fingerprint is a digest of the step's version, its configuration and its inputs' digests. The product's own digest
 is taken over its bytes, so a step that is done again and gives the same bytes changes nothing downstream.
 A build happens in `<fingerprint>.partial` under a lock and is renamed when it is whole: a killed step leaves nothing
-that looks finished, and of two processes on one product one works and the other waits.
+that looks finished, and of two processes on one product one works and the other waits. Until then making.json in it
+says what it is made of, for those who look whether something is still needed (`pipelines.collect`).
 """
 
 from __future__ import annotations
@@ -31,8 +32,10 @@ from filelock import FileLock, Timeout
 log = logging.getLogger(__name__)
 
 DONE = "done.json"
+MAKING = "making.json"
 ASIDE = "aside"
-_TEMPORARY, _PARTIAL = ".tmp", ".partial"
+PARTIAL = ".partial"
+_TEMPORARY = ".tmp"
 _PRODUCT = re.compile(r"[a-z0-9][a-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)*")
 
 
@@ -144,28 +147,30 @@ class Workspace:
                 self._point(product, fingerprint)
                 log.info("%s: cached (%s)", product, fingerprint)
                 return found
-            work = folder / f"{fingerprint}{_PARTIAL}"
+            made_of = {"version": version, "config": dict(config), "inputs": dict(inputs)}
+            work = folder / f"{fingerprint}{PARTIAL}"
             if not resumable:  # and what other killed builds left: under this lock none of them is alive
-                for left in folder.glob(f"*{_PARTIAL}"):
+                for left in folder.glob(f"*{PARTIAL}"):
                     shutil.rmtree(left)
             work.mkdir(exist_ok=True)
             for left in work.rglob(f".*{_TEMPORARY}"):  # of a killed `write_atomically`: no part of the product
                 left.unlink()
+            making = json.dumps({**made_of, "resumable": resumable}, indent=1, allow_nan=False)
             began = time.monotonic()
             try:
+                write_atomically(work / MAKING, making.encode())
                 facts = make(work)
             except BaseException:
                 if not resumable:
                     shutil.rmtree(work, ignore_errors=True)
                 raise
             seconds = time.monotonic() - began
+            (work / MAKING).unlink()
             done = {
                 "product": product,
                 "fingerprint": fingerprint,
                 "digest": digest_of_tree(work),
-                "version": version,
-                "config": dict(config),
-                "inputs": dict(inputs),
+                **made_of,
                 "facts": facts,
                 "seconds": round(seconds, 3),
             }

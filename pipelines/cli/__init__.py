@@ -480,6 +480,39 @@ def compare(first: str, second: str, tasks: tuple[str, ...], as_json: bool, html
     console.print(f"\n{found.in_words()}", markup=False)
 
 
+@main.command()
+@click.option("--delete", is_flag=True, help="Remove what is listed.")
+@click.option("--unfinished", is_flag=True, help="Trainings that were stopped, and could go on, are listed too.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def gc(delete: bool, unfinished: bool, as_json: bool) -> None:
+    """List the outputs that nobody needs any more, with their bytes; with --delete, remove them.
+
+    Kept are what is current, what a registered model was made of, what a build that runs or waits to go on reads, and
+    what these were made of. What is removed is built again when it is asked for again.
+
+    \b
+    ecg gc
+    ecg gc --delete
+    """
+    from pipelines.cli.collecting import collect
+    from pipelines.home import Home
+    from pipelines.pace import in_bytes
+
+    found = collect(Home.default(), delete=delete, unfinished=unfinished)
+    if as_json:
+        click.echo(json.dumps(found.to_dict(), indent=1))
+        return
+    from rich.table import Table
+
+    table = Table("size", "product", "output", "why", box=None)
+    for one in found.listed:
+        table.add_row(in_bytes(one.bytes), one.product, one.path.name, one.why)
+    if found.listed:
+        _console().print(table)
+    for line in found.lines():
+        click.echo(line)
+
+
 def _place(home: Home) -> str:
     return "the true hosts" if home.mirror is None else f"the mirror {home.mirror}"
 

@@ -14,7 +14,7 @@ from orchestration.jobs import TRAIN
 from orchestration.schedules import weekly_retraining
 from orchestration.sensors import incoming_sensor
 from pipelines import versions
-from pipelines.home import HOSTS, Home
+from pipelines.home import Home
 from pipelines.pretrain.recipes import recipe_named
 from pipelines.retraining import NotDue, Plan, RetrainingConfig, plan
 from pipelines.sources.incoming.drops import MARKER
@@ -24,16 +24,6 @@ from pipelines.tracking import Tracking, flat
 # isort: split
 # `pipelines.tracking` silences MLflow before it is imported.
 from mlflow.entities import Param
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
-    monkeypatch.setenv("ECG_HOME", str(tmp_path / "home"))
-    for name in ("ECG_MIRROR", "ECG_INCOMING", "MLFLOW_TRACKING_URI", "ECG_RETRAIN_RECIPE", "ECG_RETRAIN_START"):
-        monkeypatch.delenv(name, raising=False)
-    found = Home.default()
-    found.set_mirror(HOSTS)
-    return found
 
 
 @pytest.fixture
@@ -171,22 +161,6 @@ def released(tracking: Tracking, corpus: str, recipe, verdict: str | None, *, ch
     if champion:
         client.set_registered_model_alias("ecg-encoder", "champion", str(version.version))
     return int(version.version)
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Tracking:
-    """Making an SQLite store takes longer than all that is asked of it."""
-    folder = tmp_path_factory.mktemp("mlflow")
-    return Tracking(uri=f"sqlite:///{folder / 'mlflow.db'}", artifact_root=folder)
-
-
-@pytest.fixture
-def tracking(home: Home, store: Tracking, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tracking]:
-    """The store of the home, without a model."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)
-    yield store
-    for model in store.client().search_registered_models():
-        store.client().delete_registered_model(model.name)
 
 
 ONE, TWO = "1" * 64, "2" * 64
