@@ -25,6 +25,7 @@ class ComparisonSettings(dg.Config):
     "adjusted by Holm's method, and each label. What `ecg compare` prints.",
     code_version=versions.REPORT,
     kinds={"html"},
+    pool="gpu",
 )
 def encoder_comparison(data_home: DataHome, config: ComparisonSettings) -> dg.MaterializeResult:
     from pipelines.evaluate.compare import HTML_FILE, compare_encoders, materialize_comparison

@@ -92,6 +92,7 @@ def _about(suite: Suite, task: LabelTask) -> dict[str, Any]:
         "patient, and the random-initialised encoder's beside it.",
         "code_version": versions.PROBE,
         "kinds": {"python"},
+        "pool": "gpu",
         "check_specs": [
             dg.AssetCheckSpec(
                 ABOVE_RANDOM,

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from pipelines.checks import Finding
     from pipelines.stage import Product
 
+# A host that is away comes back; many that ask again do not ask at once. A wrong file fails at once (`show`).
+FETCHED_AGAIN = dg.RetryPolicy(max_retries=3, delay=10, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.FULL)
+
 COUNTS_ADD_UP = "every_record_accounted_for"
 SHARD_IS_WHOLE = "leads_in_order_and_no_sample_missing"
 
@@ -92,7 +95,7 @@ def source_assets(source: Source) -> list[dg.AssetsDefinition]:
         kinds={"file"},
         tags=tags,
         pool="download",
-        retry_policy=dg.RetryPolicy(max_retries=3, delay=10, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.FULL),
+        retry_policy=FETCHED_AGAIN,
     )
     def raw(context: dg.AssetExecutionContext, data_home: DataHome, config: DownloadConfig) -> dg.MaterializeResult:
         from pipelines import download, pace
@@ -120,6 +123,7 @@ def source_assets(source: Source) -> list[dg.AssetsDefinition]:
         f"{about}",
         code_version=versions.ECGS,
         kinds={"zarr", "parquet"},
+        pool="harmonize",
         tags=tags,
         check_specs=_checks_of(source.name),
     )
@@ -189,7 +193,7 @@ incoming_drops = dg.DynamicPartitionsDefinition(name="incoming_drops")
     kinds={"file"},
     tags={"ecg/role": str(INCOMING.role)},
     pool="download",
-    retry_policy=dg.RetryPolicy(max_retries=3, delay=10, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.FULL),
+    retry_policy=FETCHED_AGAIN,
 )
 def raw_incoming(context: dg.AssetExecutionContext, data_home: DataHome) -> dg.MaterializeResult:
     from pipelines.sources.incoming.taking import materialize_drop
@@ -208,6 +212,7 @@ def raw_incoming(context: dg.AssetExecutionContext, data_home: DataHome) -> dg.M
     "drops. Leads that were not recorded are zeros, and named in the record's notes.",
     code_version=versions.ECGS,
     kinds={"zarr", "parquet"},
+    pool="harmonize",
     tags={"ecg/role": str(INCOMING.role)},
     check_specs=_checks_of(INCOMING.name),
 )

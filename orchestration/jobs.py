@@ -17,6 +17,9 @@ TRAIN = "train_and_release"
 REFERENCE = "import_and_release_reference"
 COMPARE = "compare_encoders"
 
+# A partition that takes longer hangs: the run monitoring ends its run. A training has the instance's limit alone.
+BRINGS_ECGS_IN = {"dagster/max_runtime": str(2 * 24 * 3600)}
+
 
 def harvest_job_name(source: str) -> str:
     return f"harvest_{source}"
@@ -27,6 +30,7 @@ harvest_jobs = [
         harvest_job_name(name),
         selection=dg.AssetSelection.assets(["raw", name], ["ecgs", name]),
         description=f"Download and harmonize partitions of {source.title}.",
+        tags=BRINGS_ECGS_IN,
     )
     for name, source in SOURCES.items()
 ]
@@ -35,6 +39,7 @@ incoming_job = dg.define_asset_job(
     harvest_job_name(INCOMING.name),
     selection=dg.AssetSelection.assets(raw_incoming, ecgs_incoming),
     description="Take and harmonize drops of own ECGs.",
+    tags=BRINGS_ECGS_IN,
 )
 
 _reference = dg.AssetSelection.assets(reference_encoder, *reference_probe_assets, released_reference)

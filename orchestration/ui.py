@@ -80,6 +80,15 @@ def stop(server: subprocess.Popen[bytes]) -> None:
 @click.option("--dagster-port", default=3000, show_default=True, help="Port of the Dagster UI.")
 @click.option("--mlflow-port", default=5000, show_default=True, help="Port of the MLflow UI.")
 def main(dagster_port: int, mlflow_port: int) -> None:
+    # Not needed by what else is in here, and slow to import.
+    import dagster as dg
+
+    from orchestration.limits import seed
+
+    if "DAGSTER_HOME" not in os.environ:
+        raise click.ClickException("DAGSTER_HOME is not set, and history would be lost: use `make ui`")
+    with dg.DagsterInstance.get() as instance:
+        seed(instance)
     home = Home.default()
     logs = home.root / "logs"
     home.artifact_root.mkdir(parents=True, exist_ok=True)

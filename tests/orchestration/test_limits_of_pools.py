@@ -1,0 +1,61 @@
+"""What runs at once, what is tried again, and what ends a run that hangs."""
+
+from pathlib import Path
+
+import dagster as dg
+import yaml
+
+from orchestration.definitions import defs
+from orchestration.jobs import TRAIN, harvest_job_name
+from orchestration.limits import LIMITS, seed
+from pipelines.sources import SOURCES
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def assets() -> dict[str, dg.AssetsDefinition]:
+    return {one.key.to_user_string(): one for one in defs.assets or () if isinstance(one, dg.AssetsDefinition)}
+
+
+def instance_of(folder: Path) -> dg.DagsterInstance:
+    settings = yaml.safe_load((ROOT / "dagster.yaml").read_text())
+    return dg.DagsterInstance.local_temp(str(folder), overrides=settings)
+
+
+def test_each_pool_has_a_limit_and_each_network_and_host_its_pool():
+    pools = {name: asset.op.pool for name, asset in assets().items()}
+    assert {pool for pool in pools.values() if pool} == LIMITS.keys()
+    for source in (*SOURCES, "incoming"):
+        assert (pools[f"raw/{source}"], pools[f"ecgs/{source}"]) == ("download", "harmonize")
+    assert {name for name, pool in pools.items() if pool == "gpu"} >= {"encoder", "probe/ptbxl_superclass"}
+    assert LIMITS["gpu"] == 1
+
+
+def test_downloads_are_tried_again_and_nothing_else_is():
+    policies = {name: asset.op.retry_policy for name, asset in assets().items()}
+    assert {name for name, policy in policies.items() if policy} == {f"raw/{s}" for s in (*SOURCES, "incoming")}
+    policy = policies["raw/chapman"]
+    assert policy is not None
+    assert (policy.backoff, policy.jitter) == (dg.Backoff.EXPONENTIAL, dg.Jitter.FULL)
+
+
+def test_limits_are_set_once_and_what_somebody_set_stays(tmp_path):
+    with instance_of(tmp_path) as instance:
+        instance.event_log_storage.set_concurrency_slots("download", 9)
+        seed(instance)
+        seed(instance)
+        found = {pool.name: pool.limit for pool in instance.event_log_storage.get_pool_limits()}
+        assert found == {**LIMITS, "download": 9}
+
+
+def test_the_instance_ends_what_hangs_and_starts_again_what_was_killed(tmp_path):
+    with instance_of(tmp_path) as instance:
+        assert instance.run_monitoring_enabled
+        assert instance.run_retries_enabled
+        assert not instance.run_retries_retry_on_asset_or_op_failure
+        assert instance.run_retries_max_retries == 2
+        longest = instance.run_monitoring_max_runtime_seconds
+    limit = "dagster/max_runtime"
+    for source in (*SOURCES, "incoming"):
+        assert 0 < int(defs.resolve_job_def(harvest_job_name(source)).tags[limit]) < longest
+    assert limit not in defs.resolve_job_def(TRAIN).tags
