@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
+from ecg_model.leads import LEADS_12
 from pipelines.records import Drop, Record
 from pipelines.sources.base import RemoteFile, Role, Source
 from pipelines.sources.patient import age_of, sex_of
 from pipelines.sources.physionet import listed_by_sums, partition_by, project_root, read_records
+from pipelines.wfdb_annotations import Mark, parse_marks
 from pipelines.wfdb_files import WfdbRecord
 
 _ROOT = project_root("ludb", "1.0.1")
 _ALL = "all"
 _IN_DATA = partition_by(_ROOT, r"(data)/\d+\.(?:hea|dat|i|ii|iii|av[rlf]|v[1-6])")
+
+_PEAKS = ("p", "N", "t")
 
 NOT_PHYSICAL = "amplitudes are not physical: each lead's gain is a normalisation"
 
@@ -44,6 +49,56 @@ def ludb_record(raw: WfdbRecord) -> Record:
         labels=tuple(dict.fromkeys(diagnoses)),
         notes=(*raw.header.notes, *notes, NOT_PHYSICAL),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class MarkedWave:
+    """A wave of one lead, in samples of the recording; onset and offset None where not marked. symbol: `p`, `N` (QRS) or
+    `t`."""
+
+    lead: str
+    symbol: str
+    onset: int | None
+    peak: int
+    offset: int | None
+
+    @property
+    def marks(self) -> tuple[int | None, int, int | None]:
+        return self.onset, self.peak, self.offset
+
+
+def waves_of_marks(marks: Sequence[Mark], lead: str) -> list[MarkedWave]:
+    """The waves of one lead: a peak with the `(` just before it and the `)` just after it.
+
+    Some QRS have their `(` a sample or two behind the peak, which then begins the wave (`N ( )`); some have none.
+    """
+    waves = []
+    for at, mark in enumerate(marks):
+        if mark.symbol not in _PEAKS:
+            continue
+        before = marks[at - 1] if at else None
+        after = marks[at + 1 : at + 3]
+        onset = before.sample if before is not None and before.symbol == "(" else None
+        if onset is None and [one.symbol for one in after] == ["(", ")"]:
+            onset, after = mark.sample, after[1:]
+        offset = after[0].sample if after and after[0].symbol == ")" else None
+        waves.append(MarkedWave(lead, mark.symbol, onset, mark.sample, offset))
+    return waves
+
+
+def read_waves(root: Path, files: Sequence[RemoteFile]) -> dict[str, list[MarkedWave]]:
+    """The hand-drawn waves of each record, in all twelve leads, by record id.
+
+    Raises ValueError naming the file where annotations cannot be read.
+    """
+    leads = {lead.lower(): lead for lead in LEADS_12}
+    found: dict[str, list[MarkedWave]] = {}
+    for path in sorted(PurePosixPath(file.path) for file in files):
+        lead = leads.get(path.suffix.removeprefix("."))
+        if lead is not None:
+            marks = parse_marks((root / path).read_bytes(), str(path))
+            found.setdefault(path.stem, []).extend(waves_of_marks(marks, lead))
+    return found
 
 
 def _read(root: Path, partition: str, files: Sequence[RemoteFile]) -> Iterator[Record | Drop]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.signal import resample_poly
@@ -78,10 +79,18 @@ MDC_ECG_RHY_SINUS_BRADY,,
 """
 
 
-def write_ptbxl(tree: Tree, sizes: Sequence[int], seed: int, tick: Callable[[], None]) -> None:
-    """Both rates of each record; a person's records are in one of the ten folds and show the same heart."""
-    defects = spread(_DEFECTS, sum(sizes))
-    rows = []
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """A simulated record. rng: for what its row of the table still has to be drawn."""
+
+    ecg_id: int
+    person: int
+    ecg: SimulatedECG
+    rng: np.random.Generator
+
+
+def draw_ptbxl(sizes: Sequence[int], seed: int) -> Iterator[Drawn]:
+    """The ECGs of a mirror of these sizes, in the order of the table, without its defects."""
     person = -1
     for index, ecg_id in enumerate(
         folder * 1000 + place + 1 for folder, size in enumerate(sizes) for place in range(size)
@@ -91,9 +100,23 @@ def write_ptbxl(tree: Tree, sizes: Sequence[int], seed: int, tick: Callable[[], 
             person += 1
         diagnoses = draw_diagnoses(np.random.default_rng((seed, _PEOPLE, person)))
         ecg = simulate((seed, _SEED, index), diagnosis=diagnoses, person=(seed, _PEOPLE, person))
+        yield Drawn(ecg_id=ecg_id, person=person, ecg=ecg, rng=rng)
+
+
+def partition_of(ecg_id: int) -> str:
+    """The folder of a record, and its partition's name."""
+    return f"{ecg_id // 1000 * 1000:05d}"
+
+
+def write_ptbxl(tree: Tree, sizes: Sequence[int], seed: int, tick: Callable[[], None]) -> None:
+    """Both rates of each record; a person's records are in one of the ten folds and show the same heart."""
+    defects = spread(_DEFECTS, sum(sizes))
+    rows = []
+    for index, drawn in enumerate(draw_ptbxl(sizes, seed)):
+        ecg_id, person, ecg, rng = drawn.ecg_id, drawn.person, drawn.ecg, drawn.rng
         defect = defects.get(index)
         low_LT = resample_poly(ecg.signal_LT, 1, 5, axis=1, padtype="line")
-        folder = f"{ecg_id // 1000 * 1000:05d}"
+        folder = partition_of(ecg_id)
         low, high = f"records100/{folder}/{ecg_id:05d}_lr", f"records500/{folder}/{ecg_id:05d}_hr"
         for path, source, rate, signal_LT in ((low, "ptbxl100", 100, low_LT), (high, "ptbxl", 500, ecg.signal_LT)):
             _write_record(tree, path, rate, damaged(digital(signal_LT), defect))
