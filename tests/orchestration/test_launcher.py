@@ -1,0 +1,70 @@
+"""Where a training runs: its failure is the step's, and it ends with the step, however that ended."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from assets.resources import Launcher
+
+PROGRAM = """
+import pathlib, signal, sys, time
+def told(*_):
+    pathlib.Path(sys.argv[1], "stopped").touch()
+    sys.exit()
+signal.signal(signal.SIGTERM, told)
+pathlib.Path(sys.argv[1], "started").touch()
+time.sleep(60)
+"""
+
+
+def launched(command: list[str], launcher: Launcher, *, raise_on_error: bool = True) -> dg.ExecuteInProcessResult:
+    @dg.asset
+    def training(context: dg.AssetExecutionContext, launcher: Launcher) -> dg.MaterializeResult:
+        launcher.run(context, command)
+        return dg.MaterializeResult()
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        return dg.materialize(
+            [training], instance=instance, resources={"launcher": launcher}, raise_on_error=raise_on_error
+        )
+
+
+def wait_for(path: Path) -> None:
+    for _ in range(600):
+        if path.exists():
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{path.name} never came")
+
+
+def test_a_command_that_fails_fails_the_step():
+    assert launched([sys.executable, "-c", "pass"], Launcher()).success
+    found = launched([sys.executable, "-c", "raise SystemExit(3)"], Launcher(), raise_on_error=False)
+    assert not found.success
+    assert "failed with code 3" in str(found.all_events)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone tells a process that its parent died")
+def test_where_the_step_is_killed_the_training_is_told_to_stop(tmp_path):
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
+    step = multiprocessing.get_context("fork").Process(target=launched, args=(command, Launcher()))
+    step.start()
+    wait_for(tmp_path / "started")
+    assert step.pid is not None
+    os.kill(step.pid, signal.SIGKILL)
+    step.join()
+    wait_for(tmp_path / "stopped")
+
+
+def test_the_processes_are_a_setting_of_the_resource_or_of_the_machine(monkeypatch):
+    monkeypatch.delenv("ECG_PROCESSES", raising=False)
+    assert Launcher().usual_processes == 1
+    monkeypatch.setenv("ECG_PROCESSES", "4")
+    assert Launcher().usual_processes == 4
+    assert Launcher(processes=2).usual_processes == 2
