@@ -1,6 +1,7 @@
-"""One asset a probe: an encoder on one task, with the random-initialised one beside it.
+"""One asset a probe: an encoder on one task, with what it has to beat beside it.
 
-`probe/<task>` is of our encoder, `reference_probe/<task>` of the author's released one.
+`probe/<task>` is of our encoder, `reference_probe/<task>` of the author's released one. `probe/<evaluation>` is an
+evaluation of the suite, of ours: nothing waits for it.
 """
 
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from assets.resources import DataHome
 from assets.sources import all_source_assets
 from pipelines import versions
 from pipelines.evaluate.subject import OURS, REFERENCE, Subject
+from pipelines.evaluate.suite import SUITE, Evaluation
 from pipelines.labels import TASKS, FoldProtocol, LabelTask
 
 ABOVE_RANDOM = "probe_above_random_encoder"
@@ -27,6 +29,9 @@ class ProbeSettings(dg.Config):
         description="Strengths of the probe's L2 penalty, the strongest first; validation chooses one.",
     )
     resamples: int = Field(default=1000, ge=1, description="Bootstrap resamples of the patients, for the intervals.")
+    min_positives: int = Field(
+        default=10, ge=1, description="Classes with fewer positives in a split are left out of its scores, by name."
+    )
 
 
 class FoldProbeSettings(ProbeSettings):
@@ -89,7 +94,7 @@ def _about(suite: Suite, task: LabelTask) -> dict[str, Any]:
         "deps": [suite.encoder, *(asset for asset in all_source_assets if asset.key.path == ["ecgs", task.source])],
         "group_name": "evaluate",
         "description": f"{task.title}: a linear probe on {suite.whose}, frozen, macro AUC with a bootstrap interval by "
-        "patient, and the random-initialised encoder's beside it.",
+        "patient, and beside it the random-initialised encoder's and that of handcrafted features.",
         "code_version": versions.PROBE,
         "kinds": {"python"},
         "pool": "gpu",
@@ -112,7 +117,9 @@ def _probed(suite: Suite, task: LabelTask, data_home: DataHome, config: ProbeSet
 
     workspace = data_home.open().workspace()
     with show.mistakes_explained():
-        probe = ProbeConfig(penalties=tuple(config.penalties), resamples=config.resamples)
+        probe = ProbeConfig(
+            penalties=tuple(config.penalties), resamples=config.resamples, min_positives=config.min_positives
+        )
         pair = probe_pair(workspace, task, probe, suite.subject)
     return show.materialized(
         pair.pretrained,
@@ -144,3 +151,38 @@ reference_probe_assets = probes_of(
         must_beat_random=False,  # a yardstick is read, not judged
     )
 )
+
+
+def _evaluation(asked: Evaluation) -> dg.AssetsDefinition:
+    """An evaluation of the suite, of our encoder."""
+
+    @dg.asset(
+        key=["probe", asked.name],
+        deps=[encoder, *(asset for asset in all_source_assets if asset.key.path == ["ecgs", asked.task.source])],
+        group_name="evaluate_suite",
+        description=f"{asked.task.title}: the pretrained encoder, macro AUC with a bootstrap interval by patient, beside "
+        "what it has to beat.",
+        code_version=versions.PROBE,
+        kinds={"python"},
+        pool="gpu",
+    )
+    def evaluated(data_home: DataHome) -> dg.MaterializeResult:
+        from pipelines.evaluate.run_suite import evaluate_subject
+
+        workspace = data_home.open().workspace()
+        with show.mistakes_explained():
+            found = evaluate_subject(workspace, asked)
+        mine = found[0].product
+        scored = mine.facts.get("test_macro_auc")
+        return show.materialized(
+            mine,
+            {
+                **({"not scored": mine.facts["reason"]} if scored is None else {"test macro AUC": scored["value"]}),
+                "beside": show.table([standing.row() for standing in found], "Nothing was scored."),
+            },
+        )
+
+    return evaluated
+
+
+suite_assets = [_evaluation(asked) for asked in SUITE.values()]

@@ -6,7 +6,7 @@ import dagster as dg
 
 from assets.compare import encoder_comparison
 from assets.corpus import corpus
-from assets.evaluate import probe_assets, reference_probe_assets
+from assets.evaluate import probe_assets, reference_probe_assets, suite_assets
 from assets.pretrain import encoder
 from assets.reference import reference_encoder
 from assets.release import champion, released_encoder, released_reference
@@ -14,7 +14,7 @@ from assets.report import evaluation_report
 from assets.resources import DataHome, Launcher
 from assets.sources import all_source_assets
 from orchestration.automation import automated, automation_sensors
-from orchestration.jobs import compare_job, harvest_jobs, incoming_job, reference_job, train_job
+from orchestration.jobs import compare_job, harvest_jobs, incoming_job, reference_job, suite_job, train_job
 from orchestration.schedules import weekly_retraining
 from orchestration.sensors import incoming_sensor
 
@@ -30,11 +30,12 @@ defs = dg.Definitions(
             champion,
             reference_encoder,
             *reference_probe_assets,
+            *suite_assets,
             released_reference,
             encoder_comparison,
         ]
     ),
-    jobs=[*harvest_jobs, incoming_job, train_job, reference_job, compare_job],
+    jobs=[*harvest_jobs, incoming_job, train_job, reference_job, compare_job, suite_job],
     schedules=[weekly_retraining],
     sensors=[incoming_sensor, *automation_sensors],
     resources={"data_home": DataHome(), "launcher": Launcher()},

@@ -6,7 +6,7 @@ from __future__ import annotations
 import dagster as dg
 
 from assets.compare import encoder_comparison
-from assets.evaluate import reference_probe_assets
+from assets.evaluate import reference_probe_assets, suite_assets
 from assets.reference import reference_encoder
 from assets.release import released_reference
 from assets.sources import ecgs_incoming, raw_incoming
@@ -16,6 +16,7 @@ from pipelines.sources.incoming import INCOMING
 TRAIN = "train_and_release"
 REFERENCE = "import_and_release_reference"
 COMPARE = "compare_encoders"
+SUITE = "evaluate_suite"
 
 # A partition that takes longer hangs: the run monitoring ends its run. A training has the instance's limit alone.
 BRINGS_ECGS_IN = {"dagster/max_runtime": str(2 * 24 * 3600)}
@@ -65,4 +66,11 @@ compare_job = dg.define_asset_job(
     selection=_comparison,
     description="Compare two encoders, the settings `first` and `second` of `encoder_comparison`, on the same ECGs and "
     "splits.",
+)
+
+suite_job = dg.define_asset_job(
+    SUITE,
+    selection=dg.AssetSelection.assets(*suite_assets),
+    description="All evaluations of the suite on the current encoder; what is cached is found. Leave out in the "
+    "launchpad what is not wanted: fine-tuning takes hours without a GPU.",
 )

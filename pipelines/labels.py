@@ -154,11 +154,46 @@ class PatientProtocol:
         return split_N
 
 
-Protocol = FoldProtocol | PartitionProtocol | PatientProtocol
+@dataclass(frozen=True, kw_only=True)
+class FewLabels:
+    """Another protocol with the labels of some training patients alone: a percentage, at least one patient.
+
+    Patients are taken in the order of a hash of the seed and the id, so what is taken of fewer is part of what is taken
+    of more. Validation and test are the other protocol's.
+    """
+
+    of: Protocol
+    percent: float
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.percent <= 100:
+            raise ValueError(f"percent={self.percent}: use a percentage above 0, at most 100")
+
+    @property
+    def has_validation(self) -> bool:
+        return self.of.has_validation
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"by": "few labels", "of": self.of.to_dict(), "percent": self.percent, "seed": self.seed}
+
+    def split(self, records: pa.Table) -> np.ndarray:
+        """The split of each record, (N,) of `Split` values; the training patients that are not taken are unused."""
+        split_N = self.of.split(records)
+        patient_N = np.asarray(patients(records), dtype=object)
+        training = sorted(set(patient_N[split_N == Split.TRAIN]), key=lambda patient: _unit(f"{self.seed}:{patient}"))
+        taken = training[: max(1, round(len(training) * self.percent / 100))]
+        split_N[(split_N == Split.TRAIN) & ~np.isin(patient_N, taken)] = Split.UNUSED
+        return split_N
+
+
+Protocol = FoldProtocol | PartitionProtocol | PatientProtocol | FewLabels
 
 
 def protocol_from_dict(values: Mapping[str, Any]) -> Protocol:
     """The inverse of a protocol's `to_dict`, also of one that went through JSON."""
+    if values["by"] == "few labels":
+        return FewLabels(of=protocol_from_dict(values["of"]), percent=values["percent"], seed=values["seed"])
     fields: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in values.items() if name != "by"
     }
@@ -184,7 +219,8 @@ class LabelTask:
     """A classification of one source's records.
 
     kind: in a `multi-label` task a record has any number of classes and one with none is left out; in a `multi-class`
-    task only records with exactly one class take part.
+    task only records with exactly one class take part. codes: raw codes by record id, which stand in for those of the
+    records; a record that is not among them has none.
     """
 
     name: str
@@ -193,6 +229,7 @@ class LabelTask:
     classes: tuple[LabelClass, ...]
     protocol: Protocol
     kind: Literal["multi-label", "multi-class"] = "multi-label"
+    codes: Mapping[str, tuple[str, ...]] | None = None
 
     def __post_init__(self) -> None:
         if self.kind not in ("multi-label", "multi-class"):
@@ -207,11 +244,19 @@ class LabelTask:
     def to_dict(self) -> dict[str, Any]:
         """What the task's scores depend on, as JSON values."""
         codes = {c.name: list(c.codes) for c in self.classes}
-        return {"source": self.source, "kind": self.kind, "classes": codes, "protocol": self.protocol.to_dict()}
+        asked = {"source": self.source, "kind": self.kind, "classes": codes, "protocol": self.protocol.to_dict()}
+        if self.codes is not None:
+            listed = "\n".join(f"{record}\0{code}" for record in sorted(self.codes) for code in self.codes[record])
+            asked["codes_sha256"] = hashlib.sha256(listed.encode()).hexdigest()
+        return asked
 
     def targets(self, records: pa.Table) -> tuple[np.ndarray, tuple[str, ...]]:
-        """Y_NC bool, and the class names. Needs the column `labels`, lists of raw codes; other codes are ignored."""
-        codes_N = _column(records, "labels").to_pylist()
+        """Y_NC bool, and the class names. Needs the column `labels`, lists of raw codes (`record_id` where the task has
+        its own codes); other codes are ignored."""
+        if self.codes is None:
+            codes_N = _column(records, "labels").to_pylist()
+        else:
+            codes_N = [self.codes.get(record, ()) for record in _column(records, "record_id").to_pylist()]
         record_of_code = np.repeat(np.arange(len(codes_N)), np.fromiter(map(len, codes_N), dtype=np.int64))
         code = np.asarray([code for codes in codes_N for code in codes], dtype=object)
         y_NC = np.zeros((len(codes_N), len(self.classes)), dtype=bool)
@@ -259,17 +304,34 @@ PTBXL_SUPERCLASSES = _ptbxl_groups(0, PTBXL_SUPERCLASS_TITLES)
 CPSC2018_CLASSES = _classes(CPSC2018)
 
 
-def _ptbxl(name: str, title: str, classes: tuple[LabelClass, ...]) -> LabelTask:
-    task = f"ptbxl_{name}"
-    return LabelTask(name=task, title=f"PTB-XL {title}", source="ptbxl", classes=classes, protocol=FoldProtocol())
+PTBXL100_FOLDS = FoldProtocol(train=(1, 2, 3, 4, 5, 6, 7), validation=(8,), test=(9,))
+"""Of PTB-XL at 100 Hz, which is at hand here without fold 10."""
+
+
+def _ptbxl(name: str, title: str, classes: tuple[LabelClass, ...]) -> tuple[LabelTask, LabelTask]:
+    """The task at 500 Hz, and at 100 Hz."""
+    return (
+        LabelTask(
+            name=f"ptbxl_{name}", title=f"PTB-XL {title}", source="ptbxl", classes=classes, protocol=FoldProtocol()
+        ),
+        LabelTask(
+            name=f"ptbxl100_{name}",
+            title=f"PTB-XL {title}, from 100 Hz",
+            source="ptbxl100",
+            classes=classes,
+            protocol=PTBXL100_FOLDS,
+        ),
+    )
 
 
 def _by_name(*tasks: LabelTask) -> dict[str, LabelTask]:
     return {task.name: task for task in tasks}
 
 
+_SUPERCLASS, _SUPERCLASS_100 = _ptbxl("superclass", "diagnostic superclasses", PTBXL_SUPERCLASSES)
+
 TASKS = _by_name(
-    _ptbxl("superclass", "diagnostic superclasses", PTBXL_SUPERCLASSES),
+    _SUPERCLASS,
     LabelTask(
         name="cpsc2018",
         title="CPSC2018 rhythm and morphology classes",
@@ -281,11 +343,12 @@ TASKS = _by_name(
 """The tasks that every encoder is probed on before it is released."""
 
 SUITE_TASKS = TASKS | _by_name(
-    _ptbxl("all", "statements", _ptbxl_codes("all")),
-    _ptbxl("diagnostic", "diagnostic statements", _ptbxl_codes("diagnostic")),
-    _ptbxl("subclass", "diagnostic subclasses", _ptbxl_groups(1, {})),
-    _ptbxl("form", "form statements", _ptbxl_codes("form")),
-    _ptbxl("rhythm", "rhythm statements", _ptbxl_codes("rhythm")),
+    _SUPERCLASS_100,
+    *_ptbxl("all", "statements", _ptbxl_codes("all")),
+    *_ptbxl("diagnostic", "diagnostic statements", _ptbxl_codes("diagnostic")),
+    *_ptbxl("subclass", "diagnostic subclasses", _ptbxl_groups(1, {})),
+    *_ptbxl("form", "form statements", _ptbxl_codes("form")),
+    *_ptbxl("rhythm", "rhythm statements", _ptbxl_codes("rhythm")),
     LabelTask(
         name="georgia",
         title="Georgia, the classes that the Challenge 2020 scored",

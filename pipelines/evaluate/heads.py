@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
@@ -38,7 +39,8 @@ class Problem:
 
     train, validation: row numbers; validation is empty where the protocol has none. encoder: loads a fresh copy of the
     encoder that x is of, to be trained on; heads that take signals need it, and None is given where there is none.
-    min_positives: classes with fewer on validation have no part in a choice.
+    min_positives: classes with fewer on validation have no part in a choice. folder: of the product that is being made,
+    where there is one; a head that trains for long leaves there what it goes on from after a kill, and what it learned.
     """
 
     x: Rows
@@ -49,6 +51,7 @@ class Problem:
     seed: int
     min_positives: int = 1
     encoder: Callable[[], Encoder] | None = None
+    folder: Path | None = None
 
     def validation_auc(self, model: Model) -> float:
         """Macro AUC of a model on the validation rows. Raises InsufficientData where no class can be scored there."""
@@ -214,7 +217,10 @@ def scorable(y_NC: np.ndarray, min_positives: int, split: Split) -> tuple[list[i
     why = {c: statistics.why_not_scorable(y_NC[:, c], min_positives) for c in range(y_NC.shape[1])}
     scorable_C = [c for c, reason in why.items() if reason is None]
     if not scorable_C:
-        raise InsufficientData(f"no class can be scored on the {split} split of {len(y_NC)} records")
+        raise InsufficientData(
+            f"no class can be scored on the {split} split of {len(y_NC)} records: none has {min_positives} positives "
+            "and a negative there"
+        )
     return scorable_C, {c: reason for c, reason in why.items() if reason is not None}
 
 

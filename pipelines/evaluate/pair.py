@@ -1,4 +1,5 @@
-"""An encoder's probe beside that of the same network with its initial weights, and beside ours."""
+"""An encoder's probe beside those that it has to beat: of the same network with its initial weights, and of handcrafted
+features; and beside ours."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from typing import Any
 
 from ecg_model.encoder import load_encoder
 from pipelines.checks import Finding
+from pipelines.evaluate import handcrafted
 from pipelines.evaluate.features import ENCODER_FILE, EncoderSource, Progress
 from pipelines.evaluate.probe import Comparison, ProbeConfig, compare, materialize_probe
 from pipelines.evaluate.result import load_result
@@ -17,14 +19,15 @@ from pipelines.stage import Product, Workspace
 
 @dataclass(frozen=True, kw_only=True)
 class ProbePair:
-    """Two probes of one task on the same records: the subject's and its random twin's.
+    """Probes of one task on the same records: the subject's, its random twin's and that of handcrafted features.
 
-    comparison: None where the task has too few to be scored.
+    comparison: of the first two; None where the task has too few to be scored.
     """
 
     subject: Subject
     pretrained: Product
     random: Product
+    floor: Product
     comparison: Comparison | None
 
     @property
@@ -50,7 +53,8 @@ class ProbePair:
             return {"not scored": self.reason}
         shown: dict[str, Any] = {}
         for split in ("validation", "test"):
-            for name, product in ((self.subject.probe, self.pretrained), ("random", self.random)):
+            beside = (("random", self.random), (handcrafted.NAME, self.floor))
+            for name, product in ((self.subject.probe, self.pretrained), *beside):
                 shown |= _macro_auc(product, split, name)
         return shown
 
@@ -83,20 +87,23 @@ def probe_pair(
     subject: Subject = OURS,
     progress: Progress | None = None,
 ) -> ProbePair:
-    """Probe an encoder of the workspace and its random twin.
+    """Probe an encoder of the workspace, its random twin and handcrafted features."""
+    sources = (*encoder_and_twin(workspace, subject), handcrafted.HandcraftedSource())
+    first, second, floor = (materialize_probe(workspace, task, source, config, progress=progress) for source in sources)
+    scored = first.facts["scored"] and second.facts["scored"]
+    comparison = compare(load_result(first.path), load_result(second.path), config) if scored else None
+    return ProbePair(subject=subject, pretrained=first, random=second, floor=floor, comparison=comparison)
+
+
+def encoder_and_twin(workspace: Workspace, subject: Subject) -> tuple[EncoderSource, EncoderSource]:
+    """An encoder of the workspace, and the same network with its initial weights.
 
     The twin has the seed that the pretraining started from; 0 where that is not known, as of a released file.
     """
     encoder = workspace.require(subject.product)
-    pretrained = EncoderSource.of_product(subject.probe, encoder)
     network = load_encoder(encoder.path / ENCODER_FILE).config
-    random = EncoderSource.random(subject.twin, network, encoder.facts.get("recipe", {}).get("seed", 0))
-    first, second = (
-        materialize_probe(workspace, task, source, config, progress=progress) for source in (pretrained, random)
-    )
-    scored = first.facts["scored"] and second.facts["scored"]
-    comparison = compare(load_result(first.path), load_result(second.path), config) if scored else None
-    return ProbePair(subject=subject, pretrained=first, random=second, comparison=comparison)
+    seed = encoder.facts.get("recipe", {}).get("seed", 0)
+    return EncoderSource.of_product(subject.probe, encoder), EncoderSource.random(subject.twin, network, seed)
 
 
 def beside_ours(workspace: Workspace, task: LabelTask, pair: ProbePair, config: ProbeConfig) -> dict[str, Any]:

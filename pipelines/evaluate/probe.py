@@ -62,7 +62,7 @@ class ProbeConfig:
     solver: Literal["logistic", "adamw"] = "logistic"
     penalties: tuple[float, ...] = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
     min_patients: int = 20
-    min_positives: int = 1
+    min_positives: int = 10
     resamples: int = 1000
     confidence: float = 0.95
     seed: int = 0
@@ -98,10 +98,11 @@ def run_probe(
     *,
     head: Head | None = None,
     encoder: Callable[[], Encoder] | None = None,
+    folder: Path | None = None,
 ) -> ProbeResult:
     """Fit, choose and score a probe. records: the columns of records.parquet and `partition`, row i for row i of x.
 
-    x: what the head takes. head: the linear one that `config` describes where it is None. encoder: see
+    x: what the head takes. head: the linear one that `config` describes where it is None. encoder, folder: see
     `heads.Problem`. Raises ValueError for a protocol that cannot choose, for a patient in two splits and for tables
     that do not fit.
     """
@@ -131,6 +132,7 @@ def run_probe(
             seed=config.seed,
             min_positives=config.min_positives,
             encoder=encoder,
+            folder=folder,
         )
         fit = head.fit(problem)
         held_out = np.flatnonzero(np.isin(split_N, (Split.VALIDATION, Split.TEST)))
@@ -248,7 +250,7 @@ def materialize_probe(
 
     def make(folder: Path) -> dict[str, Any]:
         load = None if encoder is None else encoder.loaded
-        result = run_probe(task, inputs(), read_records(shards), config, head=chosen_head, encoder=load)
+        result = run_probe(task, inputs(), read_records(shards), config, head=chosen_head, encoder=load, folder=folder)
         about = {
             "title": task.title,
             "encoder": {"name": source.name, "digest": source.digest},
@@ -267,6 +269,7 @@ def materialize_probe(
         | {product.name: product.digest for product in computed.values()}
         | {product.name: product.digest for product in changed.values()},
         make=make,
+        resumable=chosen_head.takes == "signals",  # training an encoder takes long
     )
 
 

@@ -57,11 +57,13 @@ class SplitScores:
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One choice that was tried, and what it scored on validation. It was of a penalty, or of when to stop: after
-    `epoch` passes over the training records."""
+    """One choice that was tried, and what it scored on validation. It was of a penalty, or of an optimiser's settings
+    and of when to stop: after `epoch` passes over the training records."""
 
     validation_macro_auc: float
     penalty: float | None = None
+    learning_rate: float | None = None
+    weight_decay: float | None = None
     epoch: int | None = None
 
 

@@ -9,6 +9,7 @@ from assets.evaluate import probe_assets
 from assets.sources import incoming_drops
 from orchestration.definitions import defs
 from orchestration.jobs import COMPARE, REFERENCE, TRAIN
+from pipelines.evaluate.suite import SUITE
 from pipelines.sources import SOURCES
 
 
@@ -24,7 +25,8 @@ def test_the_graph_is_the_road():
         "probe/cpsc2018": {"encoder", "ecgs/cpsc2018"},
         "evaluation_report": {"corpus", "encoder", "probe/ptbxl_superclass", "probe/cpsc2018"},
         "released_encoder": {"encoder", "probe/ptbxl_superclass", "probe/cpsc2018", "evaluation_report"},
-        "champion": {"released_encoder"},
+        "gate_verdict": {"released_encoder"},
+        "champion": {"gate_verdict"},
         "encoder_comparison": {"champion"},
         "reference_encoder": set(),
         "reference_probe/ptbxl_superclass": {"reference_encoder", "ecgs/ptbxl"},
@@ -61,8 +63,12 @@ def test_the_reference_has_a_job_of_its_own_and_is_in_no_other():
         "probe/cpsc2018",
         "evaluation_report",
         "released_encoder",
+        "gate_verdict",
         "champion",
     }
+
+
+GROUPS = ("download", "harmonize", "corpus", "pretrain", "evaluate", "evaluate_suite", "release")
 
 
 def test_every_asset_says_what_it_is_and_has_a_code_version():
@@ -70,7 +76,7 @@ def test_every_asset_says_what_it_is_and_has_a_code_version():
         assert node.description, node.key
         assert len(node.description) > 40, node.key
         assert node.code_version, node.key
-        assert node.group_name in ("download", "harmonize", "corpus", "pretrain", "evaluate", "release"), node.key
+        assert node.group_name in GROUPS, node.key
         assert node.kinds, node.key
 
 
@@ -122,3 +128,18 @@ def test_importing_the_code_location_loads_no_torch_and_no_mlflow():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_suite_is_an_asset_an_evaluation_that_nothing_waits_for():
+    graph = defs.resolve_asset_graph()
+    suite = {key for key in graph.get_all_asset_keys() if graph.get(key).group_name == "evaluate_suite"}
+    assert {key.to_user_string() for key in suite} == {f"probe/{name}" for name in SUITE}
+    assert {key.to_user_string() for key in defs.resolve_job_def("evaluate_suite").asset_layer.selected_asset_keys} == {
+        f"probe/{name}" for name in SUITE
+    }
+    for key in suite:
+        node = graph.get(key)
+        (source,) = [parent for parent in node.parent_keys if parent.path[0] == "ecgs"]
+        assert source.path[1] == SUITE[key.path[1]].task.source
+        assert not node.child_keys
+        assert not node.check_keys

@@ -27,7 +27,7 @@ from pipelines.store import QUALITY, ShardWriter
 
 TINY = EncoderConfig(dim=16, depth=1, heads=2, input_scale=5.0, patch_init_scale=7.0)
 TASK = TASKS["ptbxl_superclass"]
-QUICK = ProbeConfig(resamples=50, min_patients=5)
+QUICK = ProbeConfig(resamples=50, min_patients=5, min_positives=1)
 
 
 def ecgs(n: int, seed: int) -> tuple[np.ndarray, list[list[str]]]:

@@ -20,7 +20,7 @@ from pipelines.sources.simulated import MirrorSizes, write_mirror
 from pipelines.stage import Workspace
 
 TASK = TASKS["ptbxl_superclass"]
-QUICK = ProbeConfig(resamples=100, penalties=(1e-2, 1e-4))
+QUICK = ProbeConfig(resamples=100, min_positives=1, penalties=(1e-2, 1e-4))
 # The published scale starves an untrained network of signal; a scaled one sees the ECG (docs/decisions.md).
 STARVED = EncoderConfig(dim=32, depth=2, heads=2)
 SEEING = EncoderConfig(dim=32, depth=2, heads=2, input_scale=5.0, patch_init_scale=7.0)

@@ -15,7 +15,7 @@ from pipelines.labels import PAPER_FOLDS, TASKS, Split
 
 TASK = TASKS["ptbxl_superclass"]
 CODES = ("NORM", "IMI", "NDT", "LAFB", "LVH")
-QUICK = ProbeConfig(resamples=200)
+QUICK = ProbeConfig(resamples=200, min_positives=1)
 
 
 def example(n=800, d=20, seed=0, noise=1.0):

@@ -52,7 +52,7 @@ from pipelines.stage import Product, Workspace
 from pipelines.tracking import Tracking
 
 NETWORK = EncoderConfig(dim=32, depth=2, heads=2, input_scale=5.0, patch_init_scale=7.0)
-QUICK = ProbeConfig(resamples=200, penalties=(1e-2, 1e-4))
+QUICK = ProbeConfig(resamples=200, min_positives=1, penalties=(1e-2, 1e-4))
 HOSTILE = '<script>alert("1")</script>&\'x'
 # A label's name and a task's title are data: these must come through as text.
 TASK = replace(

@@ -1,0 +1,134 @@
+"""The evaluation suite as data: each evaluation is a task and what is done differently from its plain linear probe.
+
+A name is `<task>` or `<task>__<variant>`, or with more variants, such as `cpsc2018__multi_class__nearest_mean`; it
+names the product `probe/<evaluation>/<encoder>`. `evaluation(name)` makes any that makes sense; `SUITE` is the closed
+list of those that are kept up to date. Seeds are part of the recipe. Costs nothing to import: `run_suite` does it.
+
+    multi_class            records with exactly one class; a softmax, and accuracy beside AUC
+    attention_pool         a learned query over all tokens in place of their mean
+    fine_tuned             the encoder trained along, by the paper's recipe
+    fine_tuned_layerwise   the same with a learning rate that falls from layer to layer
+    nearest_mean           the class whose mean is nearest; for multi_class
+    labels_1               a percentage of the training patients, 3 draws, and their mean (any number: labels_25)
+    leads_II_V1            these leads of each ECG alone (any leads)
+    paper_protocol         PTB-XL as the paper splits it, folds 1-9 and 10, and its AdamW loop; nothing is chosen
+    noise_<kind>_<level>   test ECGs with noise added, the probe as it was fitted on clean ones
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+from ecg_model.leads import LEADS
+from pipelines.labels import PAPER_FOLDS, SUITE_TASKS, TASKS, FewLabels, LabelTask
+
+HeadName = Literal["linear", "paper_loop", "nearest_mean", "attention_pool", "fine_tuned", "fine_tuned_layerwise"]
+
+DRAWS = 3
+"""Of the training patients, where labels are few."""
+
+PAPER_SOURCES = ("ptbxl",)
+"""What the paper's protocol is about."""
+
+FROZEN = ("linear", "paper_loop", "nearest_mean", "attention_pool")
+"""Heads that leave the encoder as it is."""
+
+VARIANT_HEADS: tuple[HeadName, ...] = get_args(HeadName)[2:]
+"""Heads that a variant is called after."""
+
+NOISES = ("baseline", "muscle", "electrode")
+LEVELS = (1, 2)
+"""Of noise; level 0 is the ECG as it is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """One evaluation's recipe. task: named as the evaluation. leads: None is all. percent: of the training patients,
+    where labels are few. noise: its kind and level, on the test split."""
+
+    task: LabelTask
+    head: HeadName = "linear"
+    leads: tuple[str, ...] | None = None
+    percent: float | None = None
+    noise: tuple[str, int] | None = None
+
+    @property
+    def name(self) -> str:
+        return self.task.name
+
+    def draws(self) -> tuple[LabelTask, ...]:
+        """The task of each draw of training patients; one task, the whole one, where labels are not few."""
+        if self.percent is None:
+            return (self.task,)
+        protocols = (FewLabels(of=self.task.protocol, percent=self.percent, seed=seed) for seed in range(DRAWS))
+        return tuple(replace(self.task, name=f"{self.name}__seed_{few.seed}", protocol=few) for few in protocols)
+
+
+def evaluation(name: str) -> Evaluation:
+    """The evaluation of that name. Raises ValueError where there is none, or where variants exclude each other."""
+    base, *variants = name.split("__")
+    if base not in SUITE_TASKS:
+        raise ValueError(f"evaluation {name!r}: begin with one of {', '.join(SUITE_TASKS)}")
+    found = Evaluation(task=SUITE_TASKS[base])
+    for variant in variants:
+        found = _varied(found, variant)
+    if found.head == "nearest_mean" and found.task.kind != "multi-class":
+        raise ValueError(f"evaluation {name!r}: a record has one nearest mean, so name multi_class too")
+    return replace(found, task=replace(found.task, name=name))
+
+
+def _varied(plain: Evaluation, variant: str) -> Evaluation:
+    kind, _, rest = variant.partition("_")
+    if variant == "multi_class":
+        return replace(plain, task=replace(_titled(plain, "one class a record"), kind="multi-class"))
+    if variant in VARIANT_HEADS:
+        return replace(plain, task=_titled(plain, variant.replace("_", " ")), head=_only_head(plain, variant))
+    if variant == "paper_protocol":
+        if plain.task.source not in PAPER_SOURCES:
+            raise ValueError(f"variant {variant!r}: it is about {', '.join(PAPER_SOURCES)}, not {plain.task.source}")
+        task = replace(_titled(plain, "folds 1-9 and 10 as in the paper"), protocol=PAPER_FOLDS)
+        return replace(plain, task=task, head=_only_head(plain, "paper_loop"))
+    if kind == "labels" and rest.isdecimal() and 0 < int(rest) <= 100:
+        if plain.percent is not None:
+            raise ValueError(f"variant {variant!r}: labels are few already")
+        return replace(plain, task=_titled(plain, f"{rest} % of the labels"), percent=float(rest))
+    if kind == "leads" and rest:
+        leads = tuple(lead for lead in LEADS if lead in rest.split("_"))
+        if "_".join(leads) != rest or plain.leads is not None:
+            raise ValueError(f"variant {variant!r}: name some of {', '.join(LEADS)}, in this order, each once")
+        return replace(plain, task=_titled(plain, f"from {' and '.join(leads)} alone"), leads=leads)
+    if kind == "noise" and rest in {f"{noise}_{level}" for noise in NOISES for level in LEVELS}:
+        noise, _, level = rest.partition("_")
+        task = _titled(plain, f"{noise} noise of level {level} on the test ECGs")
+        return replace(plain, task=task, noise=(noise, int(level)))
+    raise ValueError(
+        f"variant {variant!r} of {plain.task.name}: use multi_class, {', '.join(VARIANT_HEADS)}, labels_<percent>, "
+        f"leads_<leads>, paper_protocol or noise_<kind>_<level>"
+    )
+
+
+def _titled(plain: Evaluation, words: str) -> LabelTask:
+    return replace(plain.task, title=f"{plain.task.title}, {words}")
+
+
+def _only_head(plain: Evaluation, head: HeadName) -> HeadName:
+    if plain.head != "linear":
+        raise ValueError(f"{head} beside {plain.head}: an evaluation has one head")
+    return head
+
+
+def _names() -> tuple[str, ...]:
+    names = [name for name in SUITE_TASKS if name not in TASKS]
+    for source in ("ptbxl", "ptbxl100"):
+        superclass = f"{source}_superclass"
+        names += [f"{superclass}__{variant}" for variant in ("multi_class", "multi_class__nearest_mean")]
+        names += [f"{superclass}__labels_{percent}" for percent in (1, 5, 10)]
+        names += [f"{superclass}__{leads}" for leads in ("leads_II", "leads_II_V1")]
+    names += ["ptbxl_superclass__paper_protocol", "ptbxl_superclass__multi_class__paper_protocol"]
+    names += ["cpsc2018__multi_class", "cpsc2018__multi_class__nearest_mean", "georgia__multi_class"]
+    return tuple(names)
+
+
+SUITE = {name: evaluation(name) for name in _names()}
+"""What is kept up to date beside the plain probes of `labels.TASKS`, by name."""
