@@ -160,8 +160,8 @@ def _evaluation(asked: Evaluation) -> dg.AssetsDefinition:
         key=["probe", asked.name],
         deps=[encoder, *(asset for asset in all_source_assets if asset.key.path == ["ecgs", asked.task.source])],
         group_name="evaluate_suite",
-        description=f"{asked.task.title}: the pretrained encoder, macro AUC with a bootstrap interval by patient, beside "
-        "what it has to beat.",
+        description=f"{asked.task.title}: macro AUC of the pretrained encoder with a bootstrap interval by patient, "
+        "beside what it has to beat.",
         code_version=versions.PROBE,
         kinds={"python"},
         pool="gpu",
