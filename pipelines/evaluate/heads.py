@@ -55,9 +55,12 @@ class Problem:
 
     def validation_auc(self, model: Model) -> float:
         """Macro AUC of a model on the validation rows. Raises InsufficientData where no class can be scored there."""
+        return self.auc_of(model.probabilities(self.x, self.validation))
+
+    def auc_of(self, score_VC: np.ndarray) -> float:
+        """The same of its scores on the validation rows."""
         y_VC = self.y_NC[self.validation]
         scorable_C = scorable(y_VC, self.min_positives, Split.VALIDATION)[0]
-        score_VC = model.probabilities(self.x, self.validation)
         return float(statistics.auc(y_VC[:, scorable_C], score_VC[:, scorable_C]).mean())
 
 
