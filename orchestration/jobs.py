@@ -18,6 +18,10 @@ REFERENCE = "import_and_release_reference"
 COMPARE = "compare_encoders"
 SUITE = "evaluate_suite"
 
+# Of runs with one value of this tag, one runs at a time and the others wait in the queue (dagster.yaml): the second of
+# two trainings that were asked for at once then finds all that the first made.
+ALONE = "ecg/alone"
+
 # A partition that takes longer hangs: the run monitoring ends its run. A training has the instance's limit alone.
 BRINGS_ECGS_IN = {"dagster/max_runtime": str(2 * 24 * 3600)}
 
@@ -51,6 +55,7 @@ train_job = dg.define_asset_job(
     selection=dg.AssetSelection.groups("corpus", "pretrain", "evaluate", "release") - _reference - _comparison,
     description="Build the corpus from all harmonized partitions, pretrain, probe, report, and release through the "
     "gate.",
+    tags={ALONE: TRAIN},
 )
 
 reference_job = dg.define_asset_job(

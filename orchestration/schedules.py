@@ -9,9 +9,9 @@ import dagster as dg
 from assets.resources import DataHome
 from orchestration.jobs import TRAIN, train_job
 
+# Not those that were created and never queued: a tick that died in between is to be ended by the next.
 UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.STARTING,
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,

@@ -6,7 +6,7 @@ import dagster as dg
 import yaml
 
 from orchestration.definitions import defs
-from orchestration.jobs import TRAIN, harvest_job_name
+from orchestration.jobs import ALONE, TRAIN, harvest_job_name
 from orchestration.limits import LIMITS, seed
 from pipelines.sources import SOURCES
 
@@ -54,8 +54,11 @@ def test_the_instance_ends_what_hangs_and_starts_again_what_was_killed(tmp_path)
         assert instance.run_retries_enabled
         assert not instance.run_retries_retry_on_asset_or_op_failure
         assert instance.run_retries_max_retries == 2
+        (alone,) = instance.get_concurrency_config().run_queue_config.tag_concurrency_limits
+        assert (alone["key"], alone["limit"]) == (ALONE, 1)
         longest = instance.run_monitoring_max_runtime_seconds
     limit = "dagster/max_runtime"
     for source in (*SOURCES, "incoming"):
         assert 0 < int(defs.resolve_job_def(harvest_job_name(source)).tags[limit]) < longest
+    assert defs.resolve_job_def(TRAIN).tags[ALONE] == TRAIN
     assert limit not in defs.resolve_job_def(TRAIN).tags

@@ -2,10 +2,10 @@
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import dagster as dg
 import pytest
+from registered import TINY, corpus_built, harmonized, released, write_drop
 
 from assets.resources import DataHome
 from assets.sources import incoming_drops
@@ -13,31 +13,15 @@ from orchestration.definitions import defs
 from orchestration.jobs import TRAIN
 from orchestration.schedules import weekly_retraining
 from orchestration.sensors import incoming_sensor
-from pipelines import versions
-from pipelines.home import Home
 from pipelines.pretrain.recipes import recipe_named
 from pipelines.retraining import NotDue, Plan, RetrainingConfig, plan
 from pipelines.sources.incoming.drops import MARKER
-from pipelines.stage import Workspace
-from pipelines.tracking import Tracking, flat
-
-# isort: split
-# `pipelines.tracking` silences MLflow before it is imported.
-from mlflow.entities import Param
 
 
 @pytest.fixture
 def instance() -> Iterator[dg.DagsterInstance]:
     with dg.DagsterInstance.ephemeral() as made:
         yield made
-
-
-def write_drop(home: Home, name: str, text: str = "ecg", *, complete: bool = True) -> None:
-    folder = home.incoming / name
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "ecgs.csv").write_text(text)
-    if complete:
-        (folder / MARKER).touch()
 
 
 def tick(instance: dg.DagsterInstance, cursor: str | None = None) -> dg.SensorResult | dg.SkipReason:
@@ -119,48 +103,6 @@ def test_own_ecgs_do_not_join_simulated_ones(home, instance):
 
 
 # The schedule
-
-
-TINY = recipe_named("demo", {"steps": 8, "peak_lr": 1e-3})
-
-
-def harmonized(workspace: Workspace, digests: dict[str, str]) -> None:
-    """Shards as if they were harmonized, one of its content's digest each."""
-    for shard, content in digests.items():
-
-        def make(folder: Path, content: str = content, role: str = "evaluation" if "ptbxl" in shard else "pretraining"):
-            (folder / "signals").write_text(content)
-            return {"role": role}
-
-        workspace.build(f"ecgs/{shard}", version=versions.ECGS, config={"content": content}, inputs={}, make=make)
-
-
-def corpus_built(workspace: Workspace, digest: str, sources: list[str] | None = None) -> None:
-    """A corpus as if it were built of all shards that are there, but of sources that it leaves out."""
-    names = [path.parent.relative_to(workspace.root).as_posix() for path in workspace.root.glob("ecgs/*/*/current")]
-    taken = [name for name in sorted(names) if not sources or name.split("/")[1] in [*sources, "ptbxl"]]
-
-    def make(folder: Path) -> dict:
-        (folder / "index").write_text(digest)
-        return {"digest": digest}
-
-    config = {"validation_share": 0.2, "seed": int(digest[0]), "sources": sources, "unlabelled_folds": []}
-    inputs = {name: workspace.require(name).digest for name in taken}
-    workspace.build("corpus", version=versions.CORPUS, config=config, inputs=inputs, make=make)
-
-
-def released(tracking: Tracking, corpus: str, recipe, verdict: str | None, *, champion: bool = False) -> int:
-    """A registered version, as `pipelines.release` writes one."""
-    client = tracking.client()
-    if not client.search_registered_models(filter_string="name = 'ecg-encoder'"):
-        client.create_registered_model("ecg-encoder")
-    run = client.create_run(tracking.experiment_id(client))
-    client.log_batch(run.info.run_id, params=[Param(*item) for item in flat(recipe.to_dict()).items()])
-    tags = {"corpus_digest": corpus} | ({} if verdict is None else {"verdict": verdict})
-    version = client.create_model_version("ecg-encoder", source="here", run_id=run.info.run_id, tags=tags)
-    if champion:
-        client.set_registered_model_alias("ecg-encoder", "champion", str(version.version))
-    return int(version.version)
 
 
 ONE, TWO = "1" * 64, "2" * 64
@@ -271,7 +213,8 @@ def test_the_schedule_requests_a_run_that_the_job_takes_and_says_why_not(home, t
         config = dg.validate_run_config(job, request.run_config)
         assert config["ops"]["corpus"]["config"]["validation_share"] == 0.2
         assert config["ops"]["encoder"]["config"]["changes"] == {"steps": 8, "peak_lr": 1e-3}
-        running = instance.create_run_for_job(job, run_config=request.run_config)
+        started = dg.DagsterRunStatus.STARTED
+        running = instance.create_run_for_job(job, run_config=request.run_config, status=started)
         skipped = weekly_retraining(context)
         assert isinstance(skipped, dg.SkipReason)
         assert f"run {running.run_id[:8]} of {TRAIN} is not finished" in str(skipped.skip_message)
