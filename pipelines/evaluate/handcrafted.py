@@ -34,6 +34,7 @@ RATES = (30.0, 220.0)
 _A_LEAD = len(LEVELS) + len(SLOPES) + len(BANDS)
 _BATCH = 128  # records that are worked on at once: 10 MB of float32
 _SMOOTHING = round(0.1 * RATE)  # about a QRS complex
+_NEARLY = 0.9
 _FLOOR = 1e-8  # mV^2: what a flat lead's power counts as
 
 
@@ -96,7 +97,8 @@ def heart_rate(slope_NLT: NDArray[np.int16]) -> tuple[NDArray[np.float32], NDArr
     """Beats a minute and the height of the autocorrelation there (1: a clock), each (N,).
 
     The autocorrelation is of the slopes' size, each lead by its own, smoothed over 100 ms: QRS complexes, whatever
-    their shape. Its highest local peak between 30 and 220 beats a minute is the rate; 0 and 0 where there is none.
+    their shape. A regular rhythm has peaks as high at each multiple of its interval, so the rate is that of the first
+    local peak between 220 and 30 beats a minute that is nearly as high as the highest; 0 and 0 where there is none.
     """
     size_NLT = np.abs(slope_NLT, dtype=np.float32)
     size_NT = (size_NLT / (size_NLT.mean(axis=-1, keepdims=True) + 1e-6)).sum(axis=1)
@@ -113,7 +115,7 @@ def heart_rate(slope_NLT: NDArray[np.int16]) -> tuple[NDArray[np.float32], NDArr
     inside_NT = correlation_NT[:, first : last + 1]
     peak_NT = (inside_NT > correlation_NT[:, first - 1 : last]) & (inside_NT >= correlation_NT[:, first + 1 : last + 2])
     height_NT = np.where(peak_NT & (inside_NT > 0), inside_NT, 0)
-    best_N = height_NT.argmax(axis=-1)
+    best_N = (height_NT >= _NEARLY * height_NT.max(axis=-1, keepdims=True)).argmax(axis=-1)
     height_N = height_NT[np.arange(len(height_NT)), best_N]
     rate_N = np.where(height_N > 0, 60 * RATE / (first + best_N), 0)
     return rate_N.astype(np.float32), height_N.astype(np.float32)
