@@ -481,6 +481,36 @@ def compare(first: str, second: str, tasks: tuple[str, ...], as_json: bool, html
 
 
 @main.command()
+@click.argument("source", required=False)
+@click.option(
+    "--take", is_flag=True, help="Keep the new lists: materialized again, partitions that changed are fetched again."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of lines.")
+def upstream(source: str | None, take: bool, as_json: bool) -> None:
+    """Ask the hosts, or the one of a SOURCE, whether they still have what was downloaded. Only lists are fetched.
+
+    Exit code 1 where something changed, is gone, or could not be asked.
+
+    \b
+    ecg upstream
+    ecg upstream chapman --take
+    """
+    from pipelines.home import Home
+    from pipelines.upstream import ask
+
+    found = ask(Home.default(), source, take=take)
+    if as_json:
+        click.echo(json.dumps([one.to_dict() for one in found], indent=1))
+    else:
+        for one in found:
+            click.echo(f"{one.source}: {one.in_words()}")
+        if not found:
+            click.echo("nothing is downloaded yet")
+    if not all(one.unchanged for one in found):
+        sys.exit(1)
+
+
+@main.command()
 @click.option("--delete", is_flag=True, help="Remove what is listed.")
 @click.option("--unfinished", is_flag=True, help="Trainings that were stopped, and could go on, are listed too.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
