@@ -480,6 +480,63 @@ def compare(first: str, second: str, tasks: tuple[str, ...], as_json: bool, html
     console.print(f"\n{found.in_words()}", markup=False)
 
 
+@main.command("evaluate-labels")
+@click.argument("file", metavar="CSV", type=_FILE)
+@click.option(
+    "--encoder",
+    default="pretrained",
+    show_default=True,
+    help="`pretrained`, `reference`, models:/NAME/VERSION, models:/NAME@ALIAS or an encoder.safetensors.",
+)
+@click.option("--source", default="incoming", show_default=True, help="The source whose ECGs are labelled.")
+@click.option(
+    "--min-positives",
+    default=10,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Labels with fewer in a split are left out of its scores, by name.",
+)
+def evaluate_labels(file: Path, encoder: str, source: str, min_positives: int) -> None:
+    """Probe an encoder on labels of your own: a CSV with the columns record_id and label, a line a label.
+
+    The ECGs are harmonized drops (docs/own-data.md), or those of another source. Patients are split into 70 % to train
+    on, 10 to choose on and 20 to test; beside it stand the untrained network and handcrafted features.
+
+    \b
+    ecg evaluate-labels labels.csv
+    ecg evaluate-labels af.csv --source georgia --encoder models:/ecg-encoder@champion
+    """
+    from rich.markup import escape
+    from rich.table import Table
+
+    from pipelines.cli.labelling import by_class
+    from pipelines.cli.labelling import evaluate_labels as evaluate
+    from pipelines.evaluate.probe import ProbeConfig
+    from pipelines.home import Home
+
+    with _progress() as progress:
+        bar = progress.add_task("embedding", total=None)
+        task, standings = evaluate(
+            Home.default(),
+            file,
+            encoder,
+            source,
+            ProbeConfig(min_positives=min_positives),
+            lambda done, total: progress.update(bar, completed=done, total=total),
+        )
+    reason = standings[0].product.facts["reason"]
+    if reason is not None:
+        raise click.ClickException(f"{task.title} cannot be scored: {reason}")
+    rows = [standing.row() for standing in standings]
+    console = _console()
+    for listed in (rows, by_class(standings[0])):
+        table = Table(*listed[0], box=None)
+        for row in listed:
+            table.add_row(*("" if value is None else escape(str(value)) for value in row.values()))
+        console.print(table)
+    console.print(f"\n{task.title}: {task.kind}, by a linear probe, in {standings[0].product.path}", markup=False)
+
+
 @main.command()
 @click.argument("source", required=False)
 @click.option(

@@ -15,7 +15,9 @@ import numpy as np
 
 from pipelines import versions
 from pipelines.evaluate import statistics
+from pipelines.evaluate.attention_pool import AttentionPool
 from pipelines.evaluate.features import FeatureConfig, FeatureSource, Progress
+from pipelines.evaluate.fine_tune import FineTune
 from pipelines.evaluate.handcrafted import HandcraftedSource
 from pipelines.evaluate.heads import Head, NearestMean, PaperLoop
 from pipelines.evaluate.pair import encoder_and_twin
@@ -29,6 +31,9 @@ from pipelines.stage import Product, Workspace, digest_of, write_atomically
 
 MEAN_FILE = "mean.json"
 
+LAYER_DECAY = 0.75
+"""The benchmark's (arXiv 2509.25095)."""
+
 
 def head_of(name: HeadName) -> Head | None:
     """The head of that name; None is the linear one of `ProbeConfig`."""
@@ -36,6 +41,9 @@ def head_of(name: HeadName) -> Head | None:
         "linear": None,
         "paper_loop": PaperLoop(),
         "nearest_mean": NearestMean(),
+        "attention_pool": AttentionPool(),
+        "fine_tuned": FineTune(),
+        "fine_tuned_layerwise": FineTune(layer_decay=LAYER_DECAY),
     }
     return heads[name]
 

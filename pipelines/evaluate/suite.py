@@ -121,12 +121,15 @@ def _only_head(plain: Evaluation, head: HeadName) -> HeadName:
 def _names() -> tuple[str, ...]:
     names = [name for name in SUITE_TASKS if name not in TASKS]
     for source in ("ptbxl", "ptbxl100"):
+        for labels in ("all", "diagnostic", "subclass", "superclass", "form", "rhythm"):
+            names += [f"{source}_{labels}__{head}" for head in ("attention_pool", "fine_tuned", "fine_tuned_layerwise")]
         superclass = f"{source}_superclass"
-        names += [f"{superclass}__{variant}" for variant in ("multi_class", "multi_class__nearest_mean")]
+        names += [f"{superclass}__multi_class{head}" for head in ("", "__nearest_mean", "__fine_tuned")]
         names += [f"{superclass}__labels_{percent}" for percent in (1, 5, 10)]
         names += [f"{superclass}__{leads}" for leads in ("leads_II", "leads_II_V1")]
     names += ["ptbxl_superclass__paper_protocol", "ptbxl_superclass__multi_class__paper_protocol"]
-    names += ["cpsc2018__multi_class", "cpsc2018__multi_class__nearest_mean", "georgia__multi_class"]
+    names += ["cpsc2018__multi_class", "cpsc2018__multi_class__nearest_mean", "cpsc2018__attention_pool"]
+    names += ["cpsc2018__fine_tuned", "georgia__multi_class"]
     return tuple(names)
 
 
