@@ -69,9 +69,15 @@ class Pieces:
                 stream.flush()
                 part.unlink()
 
-    def discard(self) -> None:
-        for _, part in self._parts():
-            part.unlink()
+    def cut_at_gap(self) -> None:
+        """Remove the pieces behind the first that is not whole, so that what is left is the file's beginning."""
+        expected = min(size_of(self.whole), self.size)
+        for number, part in self._parts():
+            first, _ = self.span(number)
+            if first != expected:
+                part.unlink()
+            else:
+                expected += size_of(part)
 
     def _parts(self) -> list[tuple[int, Path]]:
         """The pieces that are there, in order."""
@@ -92,7 +98,7 @@ class InPieces:
         self._advance = advance
         self._missing = pieces.missing()
         self._left = len(self._missing)
-        self._ranges = True
+        self._came_whole: list[int] = []  # pieces that were answered with the whole file
         self._lock = threading.Lock()
 
     def jobs(self, finished: Callable[[], None]) -> list[Callable[[], None]]:
@@ -102,20 +108,26 @@ class InPieces:
 
     def _bring(self, number: int, finished: Callable[[], None]) -> None:
         try:
-            self._transfer.fetch_span(self._urls, self._pieces.part(number), self._pieces.span(number), self._advance)
+            self._fetch(number)
         except NoRanges:
-            self._ranges = False
+            self._came_whole.append(number)
         with self._lock:
             self._left -= 1
             last = self._left == 0
         if last:
             self._finish(finished)
 
+    def _fetch(self, number: int) -> None:
+        self._transfer.fetch_span(self._urls, self._pieces.part(number), self._pieces.span(number), self._advance)
+
     def _finish(self, finished: Callable[[], None]) -> None:
-        if self._ranges:
-            self._pieces.join()
-        else:  # one connection it is, from what that can go on with
-            self._advance(size_of(self._pieces.whole) - self._pieces.bytes_here())
-            self._pieces.discard()
+        try:
+            for number in self._came_whole:  # one such answer does not make a host without ranges
+                self._fetch(number)
+        except NoRanges:  # one connection it is, from what that can go on with
+            before = self._pieces.bytes_here()
+            self._pieces.cut_at_gap()
+            self._advance(self._pieces.bytes_here() - before)
+        self._pieces.join()
         self._transfer.fetch(self._urls, self._pieces.path, self._checksum, self._advance, self._pieces.size)
         finished()

@@ -8,7 +8,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from email.utils import formatdate, parsedate_to_datetime
 from pathlib import Path
@@ -113,7 +113,8 @@ class Transfer:
         """A small file, from the first address that has it and does not send it empty.
 
         copy: where one is kept; with it the host is asked only whether there is a newer one, and where the host cannot
-        be reached it is the answer. Raises FileNotFoundError where no address has the file, ConnectionError at last.
+        be reached it is the answer. An answer that ends with the connection may have been cut, and no checksum would
+        tell: it counts as a failure. Raises FileNotFoundError where no address has the file, ConnectionError at last.
         """
         known = None if copy is None else kept(copy)
 
@@ -127,6 +128,7 @@ class Transfer:
             _check(response)
             if not response.content.strip():
                 raise FileNotFoundError(f"{url}: it is empty there")
+            _check_ended(response)
             if copy is not None:
                 # Without a date of the host's the copy is never newer than the original.
                 keep(copy, response.content, _seconds_of(response.headers.get("Last-Modified", "")) or 0.0)
@@ -143,24 +145,39 @@ class Transfer:
     def fetch(self, urls: Sequence[str], path: Path, checksum: str, advance: Advance, size: int | None = None) -> None:
         """Bring a file to `path`, resuming `<path>.part`; whole and with this checksum, or not at all.
 
-        size: its bytes, where they are known. Raises FileNotFoundError where no address has it, ConnectionError where
-        retries were in vain, ValueError where what came twice has another checksum.
+        size: its bytes, where they are known. A host that sends another checksum twice is left for the next one. Raises
+        FileNotFoundError where no address has it, ConnectionError where retries were in vain, ValueError where every
+        address that has it sends another file.
         """
         part = path.with_name(f"{path.name}.part")
         path.parent.mkdir(parents=True, exist_ok=True)
-        found = ""
-        for _ in range(2):  # once as it was left, once from nothing
-            if size is None or size_of(part) < size:
-                self._first(urls, lambda url: self._append(url, part, advance, size), lambda: size_of(part))
-            found = checksum_of(part, checksum)
-            if found == checksum:
-                with part.open("rb") as stream:
-                    os.fsync(stream.fileno())
-                part.replace(path)
-                return
-            advance(-size_of(part))
-            part.unlink()
-        raise ValueError(f"{urls[0]}: {found} came, {checksum} is listed: the host has another file than its list says")
+
+        def append(url: str) -> str:
+            self._append(url, part, advance, size)
+            return url
+
+        left, giver, wrong = list(urls), urls[0], ""
+        while left:
+            for _ in range(2):  # once as it was left, once from nothing
+                if not part.is_file() or size is None or size_of(part) < size:
+                    try:
+                        giver = self._first(left, append, lambda: size_of(part))
+                    except FileNotFoundError as error:
+                        if wrong:
+                            raise ValueError(wrong) from error
+                        raise
+                found = checksum_of(part, checksum)
+                if found == checksum:
+                    with part.open("rb") as stream:
+                        os.fsync(stream.fileno())
+                    part.replace(path)
+                    return
+                advance(-size_of(part))
+                part.unlink()
+                wrong = f"{giver}: {found} came, {checksum} is listed: the host has another file than its list says"
+            left.remove(giver)
+            log.warning("%s", wrong)
+        raise ValueError(wrong)
 
     def fetch_span(self, urls: Sequence[str], part: Path, span: tuple[int, int], advance: Advance) -> None:
         """Bring the bytes from span[0] to before span[1] of a file to `part`, resuming it.
@@ -178,10 +195,10 @@ class Transfer:
             if have and response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
                 return  # there is no more: the checksum tells whether it is too much
             _check(response)
-            resumed = have > 0 and _is_range(response, have)
-            if not resumed:
-                advance(-have)
-            self._write(response, part, "ab" if resumed else "wb", advance)
+            if have and not _is_range(response, have):
+                self._write_over(response, part, advance)
+            else:
+                self._write(response, part, advance)
         _check_length(size_of(part), size)
 
     def _append_span(self, url: str, part: Path, span: tuple[int, int], advance: Advance) -> None:
@@ -192,16 +209,34 @@ class Transfer:
             _check(response)
             if not _is_range(response, start):
                 raise NoRanges(url)
-            self._write(response, part, "ab", advance)
+            self._write(response, part, advance)
         _check_length(size_of(part), end - first)
 
-    def _write(self, response: httpx.Response, part: Path, mode: str, advance: Advance) -> None:
-        with part.open(mode) as stream:
-            for chunk in response.iter_bytes():
+    def _write(self, response: httpx.Response, part: Path, advance: Advance) -> None:
+        with part.open("ab") as stream:
+            for chunk in self._chunks(response):
                 stream.write(chunk)
                 advance(len(chunk))
-                if self._stop.is_set():
-                    raise Stopped
+
+    def _write_over(self, response: httpx.Response, part: Path, advance: Advance) -> None:
+        """The whole file came although only its rest was asked for: what is there stays as far as it is the same."""
+        with part.open("r+b") as stream:
+            for chunk in self._chunks(response):
+                at = stream.tell()
+                known = stream.read(len(chunk))
+                if not chunk.startswith(known):  # another file than before
+                    advance(at - size_of(part))
+                    stream.seek(at)
+                    stream.truncate()
+                    known = b""
+                stream.write(chunk[len(known) :])
+                advance(len(chunk) - len(known))
+
+    def _chunks(self, response: httpx.Response) -> Iterator[bytes]:
+        for chunk in response.iter_bytes():
+            yield chunk
+            if self._stop.is_set():
+                raise Stopped
 
     def _first(self, urls: Sequence[str], once: Callable[[str], T], reached: Callable[[], int]) -> T:
         """once(url) of the first address that has the file and can be reached, each tried again while it may pass.
@@ -299,6 +334,12 @@ def _check_length(found: int, expected: int | None) -> None:
     """Not every host says how long its body is: one that ends early looks whole."""
     if expected is not None and found < expected:
         raise _Again(f"the body ended {expected - found} bytes early", reached=found)
+
+
+def _check_ended(response: httpx.Response) -> None:
+    """A body of a stated length, or in chunks, is whole or httpx raises; of one that just ends nobody can tell."""
+    if "Content-Length" not in response.headers and "chunked" not in response.headers.get("Transfer-Encoding", ""):
+        raise _Again(f"{response.url} does not say how long it is, so that it may have been cut")
 
 
 def _asked(retry_after: str | None) -> float | None:

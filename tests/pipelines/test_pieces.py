@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fault_server import FaultServer, cut, status, truncated, wrong
+from fault_server import FaultServer, Handler, cut, status, truncated, wrong
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -81,6 +81,38 @@ def test_a_wrong_byte_in_one_piece_costs_a_second_fetch(server, target):
 def test_a_host_without_ranges_sends_it_whole(server, target):
     server.ranges = False
     assert fetch(server, target) == len(BODY)
+    check_whole(target)
+
+
+def whole(handler: Handler, data: bytes) -> bool:
+    """The whole file, whatever was asked for."""
+    handler.answer(200, data)
+    return True
+
+
+@pytest.mark.parametrize("odd", [1, 3])
+def test_an_answer_without_a_range_costs_no_other_piece(server, target, odd):
+    server.faults["big.zip"] = [whole] * odd
+    assert fetch(server, target, connections=1) == len(BODY)
+    check_whole(target)
+    asked = [seen.range for seen in server.seen]
+    assert None not in asked
+    assert len(asked) == 10 + odd  # each of these a second time, and nothing else
+
+
+def test_ranges_that_end_midway_keep_the_beginning(server, target):
+    pieces = Pieces(path=target, size=len(BODY), piece=PIECE)
+    pieces.whole.write_bytes(BODY[: 2 * PIECE])
+    pieces.part(2).write_bytes(BODY[2 * PIECE : 3 * PIECE])
+    pieces.part(5).write_bytes(BODY[5 * PIECE : 6 * PIECE])
+    server.ranges = False
+    server.faults["big.zip"] = [cut(after=1000)] * 30
+    with pytest.raises(ConnectionError):
+        fetch(server, target, connections=1)
+    kept = [(path.name, path.stat().st_size) for path in sorted(target.parent.iterdir())]
+    assert kept[0][1] >= 2 * PIECE
+    server.faults.clear()
+    assert fetch(server, target) == len(BODY) - sum(size for _, size in kept)
     check_whole(target)
 
 

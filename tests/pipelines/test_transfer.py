@@ -306,3 +306,72 @@ def test_a_kept_list_serves_where_the_host_cannot_be_reached_and_is_what_came(se
         with pytest.raises(ConnectionError):
             transfer.get([f"{nobody}/a.bin"], kept)
         assert transfer.get([f"{server.url}/a.bin"], kept) == BODY == kept.read_bytes()
+
+
+def test_a_list_of_unsaid_length_is_not_believed(server, tmp_path):
+    """Cut at a line's end it would be a shorter list, and no checksum tells."""
+    listed = b"1 a\n2 b\n3 c\n"
+    (server.folder / "SUMS").write_bytes(listed)
+    server.faults["SUMS"] = [truncated(8)]
+    with Transfer(retries=QUICK) as transfer:
+        assert transfer.get([f"{server.url}/SUMS"]) == listed
+        server.faults["SUMS"] = [truncated(8)] * 3
+        with pytest.raises(ConnectionError, match="does not say how long it is"):
+            transfer.get([f"{server.url}/SUMS"], tmp_path / "kept")
+        assert not (tmp_path / "kept").exists()
+        server.faults["SUMS"] = [truncated(8)] * 3
+        (server.folder / "copy").write_bytes(listed)
+        assert transfer.get([f"{server.url}/SUMS", f"{server.url}/copy"]) == listed
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_list_in_chunks_is_whole_or_comes_again(server, whole):
+    listed = b"1 a\n2 b\n3 c\n"
+    (server.folder / "SUMS").write_bytes(listed)
+
+    def chunked(handler: Handler, data: bytes) -> bool:
+        handler.send_response(200)
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        handler.wfile.write(b"8\r\n" + data[:8] + b"\r\n")
+        if whole:
+            handler.wfile.write(b"4\r\n" + data[8:] + b"\r\n0\r\n\r\n")
+        handler.close_connection = True
+        return True
+
+    server.faults["SUMS"] = [chunked]
+    with Transfer(retries=QUICK) as transfer:
+        assert transfer.get([f"{server.url}/SUMS"]) == listed
+    assert len(server.seen) == (1 if whole else 2)
+
+
+def test_a_host_with_other_bytes_is_left_for_the_next(server, target, tmp_path):
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "a.bin").write_bytes(BODY[::-1])
+    gained: list[int] = []
+    with FaultServer(tmp_path / "bad") as bad, Transfer(retries=QUICK) as transfer:
+        transfer.fetch([f"{bad.url}/a.bin", f"{server.url}/a.bin"], target, SHA, gained.append)
+        assert (len(bad.seen), len(server.seen)) == (2, 1)
+        assert target.read_bytes() == BODY
+        assert sum(gained) == len(BODY)
+        target.unlink()
+        with pytest.raises(ValueError, match=f"{bad.url}.*another file than its list says"):
+            transfer.fetch([f"{bad.url}/a.bin", f"{server.url}/no.bin"], target, SHA, gained.append)
+    assert left(target) == []
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_whole_answer_to_a_range_keeps_what_is_the_same(server, target, changed):
+    """Three cuts and no ranges: what was there grows all the same; another file's beginning is written over."""
+    target.parent.mkdir(parents=True)
+    before = BODY[:90_000] + (b"x" * 10_000 if changed else BODY[90_000:100_000])
+    part = target.with_name("a.bin.part")
+    part.write_bytes(before)
+    server.ranges = False
+    server.faults["a.bin"] = [cut(after=1000)] * 3
+    with pytest.raises(ConnectionError):
+        fetch(server, target)
+    assert part.read_bytes() == before
+    assert fetch(server, target) == len(BODY) - len(before)
+    assert target.read_bytes() == BODY
+    assert len(server.requests("a.bin")) == 4
