@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -30,8 +30,11 @@ from ecg_model.signal import independent_leads, resample, window_samples
 from pipelines import versions
 from pipelines.download import sound_files
 from pipelines.evaluate.features import MILLIVOLT, Progress, shards_of
+from pipelines.evaluate.probe import read_records
 from pipelines.evaluate.pseudo import Failure, delineate_many
+from pipelines.evaluate.statistics import InsufficientData
 from pipelines.evaluate.waves import WAVES, Wave, Waves, inside_window
+from pipelines.labels import Protocol, Split, patients
 from pipelines.sources.ludb import MarkedWave, read_waves
 from pipelines.sources.simulated.heart import SimulatedECG
 from pipelines.sources.simulated.truth import ptbxl_truth
@@ -97,6 +100,79 @@ class PseudoConfig:
         return int(digest_of(record_id)[:12], 16) < self.share * 16**12
 
 
+@dataclass(frozen=True, kw_only=True)
+class WaveTask:
+    """Whose waves are to be told from an encoder, where the waves come from, and who trains, validates and tests."""
+
+    source: str
+    labels: Labels
+    protocol: Protocol
+    pseudo: PseudoConfig = field(default_factory=PseudoConfig)
+
+    @property
+    def name(self) -> str:
+        return f"{self.source}_{self.labels}"
+
+    @property
+    def title(self) -> str:
+        return f"{self.source}, {TITLES[self.labels]}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the scores depend on, as JSON values."""
+        about = {"source": self.source, "labels": self.labels, "protocol": self.protocol.to_dict()}
+        return about | ({"pseudo": self.pseudo.to_dict()} if self.labels == "pseudo" else {})
+
+
+@dataclass(frozen=True, kw_only=True)
+class WaveData:
+    """A task's records with their waves; products: what they were read from."""
+
+    records: pa.Table
+    waves: Waves
+    split_N: NDArray[np.str_]
+    patient_N: NDArray[np.str_]
+    products: Mapping[str, Product]
+
+    def require(self, taking_part_N: NDArray[np.bool_], least: int) -> dict[str, int]:
+        """Records that take part, by split. Raises InsufficientData where a split has fewer patients than `least`."""
+        splits = (Split.TRAIN, Split.VALIDATION, Split.TEST)
+        parts = {str(split): self.patient_N[taking_part_N & (self.split_N == split)] for split in splits}
+        patients_of = {split: len(np.unique(patients)) for split, patients in parts.items()}
+        if min(patients_of.values()) < least:
+            listed = ", ".join(f"{split} {count}" for split, count in patients_of.items())
+            raise InsufficientData(f"patients with waves, by split: {listed}; each needs {least}")
+        return {split: len(patients) for split, patients in parts.items()}
+
+
+def wave_data(
+    workspace: Workspace, task: WaveTask, mirror: Path | None = None, progress: Progress | None = None
+) -> WaveData:
+    """The harmonized records of a task's source and their waves; those that are not there yet are computed."""
+    products = materialize_delineation(
+        workspace, task.source, task.labels, pseudo=task.pseudo, mirror=mirror, progress=progress
+    )
+    records = read_records(shards_of(workspace, task.source))
+    return WaveData(
+        records=records,
+        waves=_read(products, records),
+        split_N=task.protocol.split(records),
+        patient_N=np.asarray(patients(records), dtype=str),
+        products=products,
+    )
+
+
+def _read(products: Mapping[str, Product], records: pa.Table) -> Waves:
+    """The waves of several partitions; record i of them is row i of `records`, which holds the partitions in order."""
+    record_N, partition_N = (np.asarray(records.column(name).to_pylist()) for name in ("record_id", "partition"))
+    parts, first = [], 0
+    for partition, product in products.items():
+        ids = record_N[partition_N == partition].tolist()
+        waves = Waves.from_table(pq.read_table(product.path / WAVES_FILE), ids)
+        parts.append(replace(waves, record_W=waves.record_W + first))
+        first += len(ids)
+    return Waves.joined(parts)
+
+
 def materialize_delineation(
     workspace: Workspace,
     source: str,
@@ -148,19 +224,6 @@ def materialize_delineation(
         )
         for partition, shard in shards_of(workspace, source).items()
     }
-
-
-def read_delineation(products: Mapping[str, Product], record_ids: Mapping[str, Sequence[str]]) -> Waves:
-    """The waves of several partitions, whose records are numbered one after another in their order.
-
-    record_ids: of each partition's shard, by row.
-    """
-    parts, first = [], 0
-    for partition, product in products.items():
-        of_shard = Waves.from_table(pq.read_table(product.path / WAVES_FILE), record_ids[partition])
-        parts.append(replace(of_shard, record_W=of_shard.record_W + first))
-        first += len(record_ids[partition])
-    return Waves.joined(parts)
 
 
 def drawn_waves(records: pa.Table, found: Mapping[str, Sequence[MarkedWave]]) -> Delineated:

@@ -206,20 +206,21 @@ INTERVALS = (
 def intervals(waves: Waves, records: int) -> NDArray[np.float64]:
     """(records, 4), the figures of INTERVALS: each the median over the beats of all delineated leads, NaN where none.
 
-    Heart rate: 60 s over the time from one QRS peak to the next of the same lead. PR: from the onset of the last P
-    between two QRS to the onset of the QRS behind it; QRS: from its onset to its offset; QT: from the onset of a QRS
-    to the offset of the first T behind it, if that comes before the next QRS. The definitions are those of the AHA,
-    ACC and HRS (Kligfield et al., Circulation 115, 2007, 1306-1324), which measure from the earliest onset to the
-    latest offset in any lead; a median over leads is some milliseconds shorter.
+    Heart rate: 60 s over the time from one QRS peak (its middle, where no peak is known) to the next of its lead. PR:
+    from the onset of the last P between two QRS to the onset of the QRS behind it; QRS: from its onset to its offset;
+    QT: from the onset of a QRS to the offset of the first T behind it, if that comes before the next QRS. The
+    definitions are those of the AHA, ACC and HRS (Kligfield et al., Circulation 115, 2007, 1306-1324), which measure
+    from the earliest onset to the latest offset in any lead; a median over leads is some milliseconds shorter.
     """
     place_W = waves.record_W * len(LEADS) + waves.lead_W
-    at_W = np.where(np.isnan(waves.peak_W), np.fmax(waves.onset_W, waves.offset_W), waves.peak_W)
+    beat_W = np.where(np.isnan(waves.peak_W), (waves.onset_W + waves.offset_W) / 2, waves.peak_W)
+    at_W = np.where(np.isnan(beat_W), np.fmax(waves.onset_W, waves.offset_W), beat_W)
     order = np.lexsort((at_W, place_W))
-    columns = (place_W, waves.wave_W, waves.onset_W, waves.peak_W, waves.offset_W)
+    columns = (place_W, waves.wave_W, waves.onset_W, beat_W, waves.offset_W)
     found: tuple[list[tuple[int, float]], ...] = ([], [], [], [])
     rr, pr, qrs, qt = found
     here, p_onset, last_qrs, t_due = -1, None, None, False
-    for place, wave, onset, peak, offset in zip(*(column[order].tolist() for column in columns), strict=True):
+    for place, wave, onset, beat, offset in zip(*(column[order].tolist() for column in columns), strict=True):
         if place != here:
             here, p_onset, last_qrs = place, None, None
         record = place // len(LEADS)
@@ -227,11 +228,11 @@ def intervals(waves: Waves, records: int) -> NDArray[np.float64]:
             p_onset = onset
         elif wave == Wave.QRS:
             if last_qrs is not None:
-                rr.append((record, peak - last_qrs[1]))
+                rr.append((record, beat - last_qrs[1]))
             if p_onset is not None:
                 pr.append((record, onset - p_onset))
             qrs.append((record, offset - onset))
-            p_onset, last_qrs, t_due = None, (onset, peak), True
+            p_onset, last_qrs, t_due = None, (onset, beat), True
         elif last_qrs is not None and t_due:
             qt.append((record, offset - last_qrs[0]))
             t_due = False

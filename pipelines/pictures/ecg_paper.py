@@ -84,19 +84,19 @@ def ecg_paper(
     gain = _gain(rows, rate, highest_row=60.0)
     baselines, height = _stack(rows, rate, gain)
 
-    width = max(130, _boxes(_LEAD_IN + seconds * SPEED + 2 * _BOX))
+    width = max(130, whole_boxes(_LEAD_IN + seconds * SPEED + 2 * _BOX))
     header, footer = (16 if caption else 11), 5
     page = Figure(figsize=(width, header + height + footer), dpi=pixels_per_mm, facecolor="white")
-    axes = _millimetres(page)
-    _paper(axes, (0, 0, width, height + footer))
+    axes = millimetres(page)
+    draw_paper(axes, (0, 0, width, height + footer))
     for row, baseline in zip(rows, baselines, strict=True):
         _draw_row(axes, row, (_BOX, footer + height - baseline), rate, gain)
     top = header + height + footer
-    _text(axes, (_BOX, top - 4), _fit(title, width - 2 * _BOX, 4.4), size=4.4, weight="bold", va="top")
-    _text(axes, (_BOX, top - 10.5), _fit(caption, width - 2 * _BOX, 3.2), size=3.2, colour=MUTED, va="top")
+    draw_text(axes, (_BOX, top - 4), fitted(title, width - 2 * _BOX, 4.4), size=4.4, weight="bold", va="top")
+    draw_text(axes, (_BOX, top - 10.5), fitted(caption, width - 2 * _BOX, 3.2), size=3.2, colour=MUTED, va="top")
     terms = [f"{SPEED:g} mm/s", f"{gain:g} mm/mV", f"{rate:g} Hz"]
     terms += [f"first {seconds:g} s of {recorded:.4g} s"] if recorded > seconds else []
-    _text(axes, (_BOX, 2.5), "   ".join(terms), size=3.0, colour=INK, va="center", halo=True)
+    draw_text(axes, (_BOX, 2.5), "   ".join(terms), size=3.0, colour=INK, va="center", halo=True)
     return png(page, pixels_per_inch=25.4 * pixels_per_mm)
 
 
@@ -146,7 +146,7 @@ def _strip(found: Mapping[str, NDArray[np.float64]], caption: str, rate: float) 
     rows = [[_cell(found, lead, 0.0, seconds, rate)] for lead in _SHEET_LEADS]
     gain = _gain(rows, rate, highest_stack=80.0)
     baselines, height = _stack(rows, rate, gain)
-    return _Strip(caption, rows, baselines, gain, _boxes(_LEAD_IN + seconds * SPEED + _BOX), height)
+    return _Strip(caption, rows, baselines, gain, whole_boxes(_LEAD_IN + seconds * SPEED + _BOX), height)
 
 
 def _sheet(lines: Sequence[Sequence[_Strip]], title: str, rate: float, pixels_per_mm: int) -> Figure:
@@ -156,21 +156,21 @@ def _sheet(lines: Sequence[Sequence[_Strip]], title: str, rate: float, pixels_pe
     heights = [max(strip.height for strip in line) for line in lines]
     size = (len(lines[0]) * (width + gap) + gap, header + sum(heights) + len(lines) * (above + gap))
     page = Figure(figsize=size, dpi=pixels_per_mm, facecolor="white")
-    axes = _millimetres(page)
+    axes = millimetres(page)
     top = size[1] - header
-    _text(axes, (gap, size[1] - 3.5), _fit(title, size[0] - 60, 4.4), size=4.4, weight="bold", va="top")
+    draw_text(axes, (gap, size[1] - 3.5), fitted(title, size[0] - 60, 4.4), size=4.4, weight="bold", va="top")
     scale = f"{SPEED:g} mm/s   {GAIN:g} mm/mV   {rate:g} Hz"
-    _text(axes, (size[0] - gap, size[1] - 4.2), scale, size=3.0, colour=MUTED, va="top", ha="right")
+    draw_text(axes, (size[0] - gap, size[1] - 4.2), scale, size=3.0, colour=MUTED, va="top", ha="right")
     for line, height in zip(lines, heights, strict=True):
         top -= above
         for column, strip in enumerate(line):
             left = gap + column * (width + gap)
-            _paper(axes, (left, top - height, width, height))
+            draw_paper(axes, (left, top - height, width, height))
             spare = (height - strip.height) // (len(strip.rows) + 1)
             for i, (row, baseline) in enumerate(zip(strip.rows, strip.baselines, strict=True), start=1):
                 _draw_row(axes, row, (left, top - baseline - i * spare), rate, strip.gain)
             gain = "" if strip.gain == GAIN else f"   ({strip.gain:g} mm/mV)"
-            _text(axes, (left, top + 1.5), _fit(strip.caption, width - 20, 3.4) + gain, size=3.4, va="bottom")
+            draw_text(axes, (left, top + 1.5), fitted(strip.caption, width - 20, 3.4) + gain, size=3.4, va="bottom")
         top -= height + gap
     return page
 
@@ -232,14 +232,15 @@ def _stack(rows: Sequence[_Row], rate: float, gain: float) -> tuple[list[float],
         baseline = math.ceil(edge + up + 1.0)
         baselines.append(float(baseline))
         edge = baseline + down
-    return baselines, _boxes(edge + 1.0)
+    return baselines, whole_boxes(edge + 1.0)
 
 
-def _boxes(millimetres: float) -> int:
-    return _BOX * math.ceil(millimetres / _BOX)
+def whole_boxes(length: float) -> int:
+    """Millimetres, up to a whole number of the grid's large boxes."""
+    return _BOX * math.ceil(length / _BOX)
 
 
-def _millimetres(page: Figure) -> Axes:
+def millimetres(page: Figure) -> Axes:
     """Axes over the whole page, whose unit is the millimetre."""
     width, height = page.get_size_inches()
     axes = page.add_axes((0, 0, 1, 1))
@@ -248,7 +249,7 @@ def _millimetres(page: Figure) -> Axes:
     return axes
 
 
-def _paper(axes: Axes, box: tuple[float, float, float, float]) -> None:
+def draw_paper(axes: Axes, box: tuple[float, float, float, float]) -> None:
     """Grid lines on whole millimetres from the box's lower left corner, each one or two whole pixels wide."""
     left, bottom, width, height = box
     axes.add_patch(Rectangle((left, bottom), width, height, facecolor=_PAPER, edgecolor="none", zorder=0))
@@ -267,30 +268,31 @@ def _draw_row(axes: Axes, row: _Row, origin: tuple[float, float], rate: float, g
     left, baseline = origin
     pulse = (_LEAD_IN - _PULSE_SECONDS * SPEED) / 2
     x = left + np.array([1.0, pulse, pulse, _LEAD_IN - pulse, _LEAD_IN - pulse, _LEAD_IN - 1.0])
-    _line(axes, x, baseline + gain * np.array([0.0, 0.0, 1.0, 1.0, 0.0, 0.0]))
+    draw_line(axes, x, baseline + gain * np.array([0.0, 0.0, 1.0, 1.0, 0.0, 0.0]))
     for cell in row:
         x = left + _LEAD_IN + (cell.at + np.arange(len(cell.y_T)) / rate) * SPEED
         y = baseline + gain * cell.y_T
-        _line(axes, x, y)
+        draw_line(axes, x, y)
         begin = left + _LEAD_IN + cell.at * SPEED
         if cell.at > 0:
             axes.plot([begin, begin], [baseline - 2, baseline + 2], color=INK, linewidth=0.25 * _POINTS, zorder=4)
         name = cell.lead if np.isfinite(cell.y_T).any() else f"{cell.lead}  not recorded"
         label = (begin + 1, baseline + _label_at(cell, rate, gain))
-        _text(axes, label, name, size=_LABEL, weight="bold", va="bottom", halo=True)
+        draw_text(axes, label, name, size=_LABEL, weight="bold", va="bottom", halo=True)
 
 
-def _line(axes: Axes, x: NDArray[Any], y: NDArray[Any]) -> None:
+def draw_line(axes: Axes, x: NDArray[Any], y: NDArray[Any]) -> None:
+    """A trace as the paper shows it."""
     axes.plot(x, y, color=INK, linewidth=0.28 * _POINTS, solid_joinstyle="round", zorder=5)
 
 
-def _fit(text: str, width: float, size: float) -> str:
+def fitted(text: str, width: float, size: float) -> str:
     """The text, cut where it would be wider than `width`: a letter of this font takes about 0.6 of its size."""
     letters = int(width / (0.6 * size))
     return text if len(text) <= letters else text[: letters - 1].rstrip() + "…"
 
 
-def _text(
+def draw_text(
     axes: Axes,
     at: tuple[float, float],
     text: str,

@@ -53,8 +53,8 @@ def ludb_record(raw: WfdbRecord) -> Record:
 
 @dataclass(frozen=True, slots=True)
 class MarkedWave:
-    """A wave of one lead, in samples of the recording; onset and offset None where not marked. symbol: `p`, `N` (QRS) or
-    `t`."""
+    """A wave of one lead, in samples of the recording; onset and offset are None where not marked. symbol: `p`, `t`, or
+    `N` for a QRS."""
 
     lead: str
     symbol: str

@@ -21,13 +21,15 @@ from pipelines.evaluate.delineation import (
     LEFT_OUT_FILE,
     PseudoConfig,
     Undelineated,
+    WaveTask,
     drawn_waves,
     materialize_delineation,
     pseudo_waves,
-    read_delineation,
     simulated_waves,
+    wave_data,
 )
 from pipelines.evaluate.pseudo import Failure
+from pipelines.evaluate.statistics import InsufficientData
 from pipelines.evaluate.waves import (
     INTERVALS,
     SCHEMA,
@@ -40,6 +42,7 @@ from pipelines.evaluate.waves import (
     waves_of,
 )
 from pipelines.harmonize import materialize_ecgs
+from pipelines.labels import FoldProtocol, PatientProtocol
 from pipelines.quality import QualityLimits
 from pipelines.sources import SOURCES
 from pipelines.sources.ludb import MarkedWave, waves_of_marks
@@ -365,13 +368,6 @@ def harvested(root: Path, mirror: Path, source: str, partitions: list[str]) -> W
     return workspace
 
 
-def ids_of(workspace: Workspace, source: str, partitions: list[str]) -> dict[str, list[str]]:
-    return {
-        part: open_shard(workspace.require(f"ecgs/{source}/{part}").path).records()["record_id"].to_pylist()
-        for part in partitions
-    }
-
-
 def test_truth_of_the_mirror_is_kept_by_partition(tmp_path, mirror):
     partitions = ["00000", "01000"]
     workspace = harvested(tmp_path, mirror, "ptbxl", partitions)
@@ -380,9 +376,12 @@ def test_truth_of_the_mirror_is_kept_by_partition(tmp_path, mirror):
     assert [made[part].facts["left_out"] for part in partitions] == [{}, {}]
     again = materialize_delineation(workspace, "ptbxl", "truth", mirror=tmp_path / "gone")
     assert all(product.cached for product in again.values())
-    ids = ids_of(workspace, "ptbxl", partitions)
-    waves = read_delineation(made, ids)
-    assert sorted(set(waves.record_W.tolist())) == list(range(sum(map(len, ids.values()))))
+    data = wave_data(workspace, WaveTask(source="ptbxl", labels="truth", protocol=FoldProtocol()), mirror)
+    assert sorted(set(data.waves.record_W.tolist())) == list(range(data.records.num_rows))
+    assert data.records.num_rows == sum(product.facts["records"] for product in made.values())
+    everybody = np.ones(data.records.num_rows, dtype=bool)
+    with pytest.raises(InsufficientData, match=r"validation \d, test \d; each needs 5"):
+        data.require(everybody, 5)
     with pytest.raises(ValueError, match=r"no SIMULATED\.json"):
         materialize_delineation(
             harvested(tmp_path / "b", mirror, "ptbxl", ["00000"]), "ptbxl", "truth", mirror=tmp_path
@@ -406,8 +405,7 @@ def test_real_ludb_boundaries_lie_on_the_real_waves(tmp_path):
     (made,) = materialize_delineation(workspace, "ludb", "manual").values()
     assert (made.facts["records"], made.facts["delineated"], made.facts["left_out"]) == (50, 50, {})
     assert made.facts["waves"] == {"P": 2681, "QRS": 3564, "T": 3159}
-    ids = ids_of(workspace, "ludb", ["all"])
-    waves = read_delineation({"all": made}, ids)
+    waves = wave_data(workspace, WaveTask(source="ludb", labels="manual", protocol=PatientProtocol())).waves
     assert np.isnan(waves.onset_W).sum() == 10, "QRS without an onset, all in record 7 and its like"
     # Where a QRS is annotated the signal is steep: 5 times as steep as elsewhere, in the mean of all leads.
     x_NLT = open_shard(workspace.require("ecgs/ludb/all").path).signals() / 1000
