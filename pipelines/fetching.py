@@ -23,6 +23,8 @@ from pipelines.transfer import Retries, Transfer, checksum_of, size_of
 
 # A file of twice that or more, whose size is listed, comes in pieces over all connections.
 PIECE = 8 << 20
+# What a download leaves free, a hundredth of a small disk: not every source lists sizes, and others write there too.
+RESERVE = 256 << 20
 # No room left, on the disk, in the quota or below the limit for one file.
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -46,7 +48,8 @@ def bring(
 
     One process at a time holds `lock`; urls gives a path's addresses in the order to be tried. Raises
     FileNotFoundError with the path of a file that no address has, ConnectionError, ValueError where a host has another
-    file than is listed, or where the disk has no room for what is to come, and OSError where it is full on the way.
+    file than is listed, or where the disk has no room for what is to come, and OSError where it is all but full on the
+    way: with less than a reserve left no further file is begun.
     """
     with _alone(lock), Transfer(connections=connections, retries=retries) as transfer, full_disk_explained(root):
         tally = Tally(files, progress)
@@ -54,7 +57,12 @@ def bring(
         missing = [file for file, is_here in zip(files, here, strict=True) if not is_here]
         _check_room(missing, root)
         jobs = [job for file in missing for job in _jobs(file, root / file.path, urls(file.path), transfer, tally)]
-        each(jobs, lambda job: job(), connections, transfer.stop)
+
+        def work(job: Callable[[], None]) -> None:
+            _check_reserve(root)
+            job()
+
+        each(jobs, work, connections, transfer.stop)
         return [replace(file, bytes=size_of(root / file.path)) for file in files]
 
 
@@ -140,6 +148,13 @@ def _check_room(missing: Sequence[RemoteFile], root: Path) -> None:
             f"{in_bytes(needed)} are to come and {in_bytes(free)} are free in {root}: make room, or take a larger disk "
             "as ECG_HOME; with keep_raw off, raw files go once they are harmonized"
         )
+
+
+def _check_reserve(root: Path) -> None:
+    disk = shutil.disk_usage(root)
+    reserve = min(RESERVE, disk.total // 100)
+    if disk.free < reserve:
+        raise OSError(errno.ENOSPC, f"{in_bytes(disk.free)} are free, and {in_bytes(reserve)} stay free for others")
 
 
 def _to_come(path: Path, size: int) -> int:

@@ -284,6 +284,15 @@ def test_what_cannot_fit_is_not_begun(disk: Path, server: FaultServer) -> None:
     assert not [seen for seen in server.seen if seen.path.endswith(".zip")]
 
 
+def test_a_download_of_unknown_size_stops_before_the_disk_is_full(disk: Path, server: FaultServer) -> None:
+    """PhysioNet lists no sizes; of 16 MB a hundredth stays free for whoever else writes there."""
+    assert mount(disk, "remount,size=16m")
+    (disk / "ballast").write_bytes(bytes((16 << 20) - 150_000))
+    with pytest.raises(OSError, match=rf"no room left in {disk} \(.* kB are free, and 168 kB stay free .*make room"):
+        download_partition(SOURCES["chapman"], "01", mirror=Mirror.parse(server.url), raw_root=disk, retries=QUICK)
+    assert not [seen for seen in server.seen if "WFDBRecords" in seen.path and not seen.path.endswith(".txt")]
+
+
 def test_a_disk_that_fills_up_leaves_no_harmonized_shard(tmp_path: Path, disk: Path, mirror: Path) -> None:
     full, calm = Place(disk), Place(tmp_path / "calm")
     for place in (full, calm):
