@@ -17,6 +17,7 @@ from orchestration.automation import automated, automation_sensors
 from orchestration.jobs import compare_job, harvest_jobs, incoming_job, reference_job, suite_job, train_job
 from orchestration.schedules import weekly_retraining
 from orchestration.sensors import incoming_sensor
+from orchestration.upstream import upstream_job
 
 defs = dg.Definitions(
     assets=automated(
@@ -35,7 +36,7 @@ defs = dg.Definitions(
             encoder_comparison,
         ]
     ),
-    jobs=[*harvest_jobs, incoming_job, train_job, reference_job, compare_job, suite_job],
+    jobs=[*harvest_jobs, incoming_job, train_job, reference_job, compare_job, suite_job, upstream_job],
     schedules=[weekly_retraining],
     sensors=[incoming_sensor, *automation_sensors],
     resources={"data_home": DataHome(), "launcher": Launcher()},
