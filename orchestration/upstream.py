@@ -16,7 +16,6 @@ class AskConfig(dg.Config):
 
 
 @dg.op(
-    name=ASK,
     description="Fetch each source's list of files, and nothing else, and compare it with what was taken.",
     pool="download",
 )

@@ -4,6 +4,7 @@ import dagster as dg
 import pytest
 
 from assets.resources import DataHome
+from orchestration.definitions import defs
 from orchestration.upstream import upstream_job
 from pipelines.download import Mirror, materialize_raw
 from pipelines.sources import SOURCES
@@ -27,3 +28,7 @@ def test_the_answer_is_an_observation_of_the_raw_asset(home, tmp_path, changed):
     told = {name: value.value for name, value in record.asset_observation.metadata.items()}
     words = "1 of 1 partitions changed: 01" if changed else "as it was taken (1 partitions)"
     assert told == {"upstream": words, "unchanged": not changed}
+
+
+def test_the_code_location_loads_with_it():
+    dg.Definitions.validate_loadable(defs)
