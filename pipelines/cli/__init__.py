@@ -78,12 +78,12 @@ def sources(as_json: bool) -> None:
     for column in table.columns[4:]:
         column.justify = "right"
     for state in states:
-        source, all_ = state.source, len(state.source.partitions)
+        source, all_ = state.source, len(state.partitions)
         table.add_row(
             source.name,
             f"{source.title} {source.version}",
             source.role.value,
-            source.licence,
+            state.licence,
             f"{len(state.downloaded)} of {all_}",
             f"{len(state.harmonized)} of {all_}",
             f"{state.kept:,} of {state.entered:,}" if state.harmonized else "-",
@@ -271,6 +271,8 @@ def download(source: str, partitions: tuple[str, ...], connections: int) -> None
 def verify(source: str | None, repair: bool, as_json: bool) -> None:
     """Hash all downloaded files again, or those of one SOURCE, and name what is missing or damaged.
 
+    Own ECGs are the SOURCE `incoming`: our copies of the drops are hashed, and --repair copies from the drop again.
+
     Exit code 1 where something is. The UI then fetches those files when raw/SOURCE is materialized, as --repair does
     at once. Files of a folder mirror are yours: they are named, and left as they are.
 
@@ -305,10 +307,10 @@ def verify(source: str | None, repair: bool, as_json: bool) -> None:
         return
     if not repair:
         raise click.ClickException(f"{faults_in_words(found)}: materialize them again, or `ecg verify --repair`")
-    from pipelines.cli.downloading import download as download_partition
+    from pipelines.cli.verifying import repair as repair_files
 
     for one in faulty:
-        download_partition(home, one.source, one.partition)
+        repair_files(home, one)
     click.echo(f"{faults_in_words(found)}; they were fetched again", err=True)
 
 
@@ -351,8 +353,8 @@ def export(selection: str, out: Path, form: Literal["numpy", "wfdb"]) -> None:
 def check_drop(folder: Path, as_json: bool) -> None:
     """Say what would be read from DIR, a drop of own ECGs, and what would be dropped, and why.
 
-    Nothing is written. Exit code 1 where no record would be kept, or where something in DIR is refused. How a drop is
-    written is said in docs/own-data.md.
+    Nothing is written. Exit code 1 where no record would be kept, or where something in DIR or its name is refused. How
+    a drop is written is said in docs/own-data.md.
 
     \b
     ecg check-drop incoming/ward-7
@@ -378,6 +380,30 @@ def check_drop(folder: Path, as_json: bool) -> None:
         click.echo(f"{report.kept:,} of {report.records:,} records would be kept")
     if not report.sound:
         sys.exit(1)
+
+
+@main.command("withdraw-drop")
+@click.argument("name")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def withdraw_drop(name: str, yes: bool) -> None:
+    """Remove the drop NAME from the data home: its copy, and what was harmonized from it.
+
+    The next corpus is built without it. The folder that was dropped is not touched, and models that were trained on it
+    stay as they are.
+
+    \b
+    ecg withdraw-drop ward-7_2026-05
+    """
+    from pipelines.home import Home
+    from pipelines.sources.incoming.withdrawing import withdraw_drop as withdraw
+
+    home = Home.default()
+    if not yes:
+        click.confirm(f"Remove our copy of drop {name} and what was harmonized from it?", abort=True)
+    withdraw(home, name)
+    click.echo(f"drop {name} is withdrawn: materialize the corpus again to train without it")
+    if (home.incoming / name).exists():
+        click.echo(f"{home.incoming / name} is still there: remove it, or it may be taken again", err=True)
 
 
 @main.command("import-reference")

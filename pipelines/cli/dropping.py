@@ -15,7 +15,7 @@ from pipelines.quality import QualityLimits
 from pipelines.records import Drop, Record, absent_leads
 from pipelines.sources.incoming import INCOMING
 from pipelines.sources.incoming.description import peak_to_peak
-from pipelines.sources.incoming.drops import MARKER, Listing, list_drop
+from pipelines.sources.incoming.drops import MARKER, Listing, check_name, list_drop
 from pipelines.sources.incoming.parts import Part, Reading, parts
 
 # Of a person's ECG, the median lead from peak to peak, millivolt: outside of it a unit or a gain is probably wrong.
@@ -90,9 +90,11 @@ class PartReport:
 
 @dataclass(frozen=True, kw_only=True)
 class DropReport:
-    """What a whole drop came to. drops: each record that is not kept, with the part it is of."""
+    """What a whole drop came to. misnamed: why its folder's name can be no partition; None where it can. drops: each
+    record that is not kept, with the part it is of."""
 
     folder: Path
+    misnamed: str | None
     listing: Listing
     parts: tuple[PartReport, ...]
     drops: tuple[tuple[str, Drop], ...]
@@ -108,12 +110,13 @@ class DropReport:
     @property
     def sound(self) -> bool:
         """Whether the drop would be taken, and something of it kept."""
-        return self.kept > 0 and not self.listing.refused
+        return self.kept > 0 and not self.listing.refused and self.misnamed is None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
         return {
             "folder": str(self.folder),
+            "misnamed": self.misnamed,
             "marked": self.listing.marked,
             "files": len(self.listing.files),
             "bytes": sum(file.bytes for file in self.listing.files),
@@ -149,6 +152,8 @@ class DropReport:
         """What there is to say below the table."""
         marker = "is there" if self.listing.marked else "is not there yet: write it last, nothing is taken before"
         told = [f"marker {MARKER}: {marker}"]
+        if self.misnamed is not None:
+            told.append(f"rename the folder, or nothing is ever taken: {self.misnamed}")
         told += [f"refused {one.path}: {one.why}" for one in self.listing.refused]
         told += [part.doubt for part in self.parts if part.doubt is not None]
         if incomplete := sum(part.incomplete for part in self.parts):
@@ -167,6 +172,11 @@ def check_drop(folder: Path, on_records: OnRecords = lambda done: None) -> DropR
     Raises ValueError where there is no such folder, and where its drop.json cannot be used.
     """
     listing = list_drop(folder)
+    misnamed = None
+    try:
+        check_name(folder.resolve().name)
+    except ValueError as error:
+        misnamed = str(error)
     found = parts(folder, [file.path for file in listing.files])
     reports = [PartReport(kind=part.kind, where=part.where) for part in found]
     waiting: deque[PartReport] = deque()
@@ -186,7 +196,7 @@ def check_drop(folder: Path, on_records: OnRecords = lambda done: None) -> DropR
             report.kept += 1
             report.incomplete += bool(absent_leads(result.row["notes"]))
         on_records(done)
-    return DropReport(folder=folder, listing=listing, parts=tuple(reports), drops=tuple(drops))
+    return DropReport(folder=folder, misnamed=misnamed, listing=listing, parts=tuple(reports), drops=tuple(drops))
 
 
 def _items(found: list[Part], reports: list[PartReport], waiting: deque[PartReport]) -> Iterator[Record | Drop]:

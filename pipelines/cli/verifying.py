@@ -1,4 +1,4 @@
-"""Downloaded files hashed again, against what their sources list."""
+"""Downloaded files hashed again, against what their sources list; copies of drops, against what was copied."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipelines.cli.downloading import download
 from pipelines.download import is_let_go, mark_damaged, recorded
 from pipelines.fetching import each
+from pipelines.home import Home
 from pipelines.sources import SOURCES
-from pipelines.sources.base import RemoteFile, Source
+from pipelines.sources.base import Readable, RemoteFile, Source
+from pipelines.sources.incoming import INCOMING
+from pipelines.sources.incoming.taking import materialize_drop, taken_drops
 from pipelines.stage import Product, Workspace
 from pipelines.transfer import checksum_of, size_of
 
@@ -24,9 +28,10 @@ OnFile = Callable[[int, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Verified:
-    """A downloaded partition. missing, damaged: paths; let_go: its files went after harmonization, as was asked."""
+    """A downloaded partition, or a drop that was taken. missing, damaged: paths; let_go: its files went after
+    harmonization, as was asked."""
 
-    source: Source
+    source: Readable
     partition: str
     files: int
     bytes: int
@@ -55,24 +60,25 @@ class Verified:
 def verify(
     workspace: Workspace, source: str | None = None, on_file: OnFile = lambda done, total: None
 ) -> list[Verified]:
-    """Every downloaded partition, or those of one source, with what is missing or damaged of it.
+    """Every downloaded partition and taken drop, or those of one source, with what is missing or damaged of it.
 
     That is remembered with the partition: materialized again, it fetches those files and no others. ValueError for a
     source that there is not, or that nothing was downloaded of.
     """
-    if source is not None and source not in SOURCES:
-        raise ValueError(f"source {source!r}: use one of {', '.join(SOURCES)}")
-    sources = [SOURCES[source]] if source else list(SOURCES.values())
+    sources: dict[str, Readable] = {**SOURCES, INCOMING.name: INCOMING}
+    if source is not None and source not in sources:
+        raise ValueError(f"source {source!r}: use one of {', '.join(sources)}")
+    partitions = {one.name: one.partitions for one in SOURCES.values()} | {INCOMING.name: taken_drops(workspace)}
     found = [
-        (one, partition, product)
-        for one in sources
-        for partition in one.partitions
-        if (product := workspace.current(f"raw/{one.name}/{partition}")) is not None
+        (sources[name], partition, product, _files(product))
+        for name in ([source] if source else sources)
+        for partition in partitions[name]
+        if (product := workspace.current(f"raw/{name}/{partition}")) is not None
     ]
     if source and not found:
         raise ValueError(f"nothing of {source} is downloaded in {workspace.root}: materialize raw/{source} first")
     # A file that partitions share is looked at once.
-    files = {(root, file): None for _, _, product in found for root, file in _files(product)}
+    files = {item: None for _, _, _, its_files in found for item in its_files}
     done = iter(range(1, len(files) + 1))
 
     def look(item: tuple[Path, RemoteFile]) -> str | None:
@@ -81,7 +87,9 @@ def verify(
         return fault
 
     faults = dict(zip(files, each(list(files), look, THREADS), strict=True))
-    return [_verified(workspace, one, partition, product, faults) for one, partition, product in found]
+    return [
+        _verified(workspace, one, partition, product, its_files, faults) for one, partition, product, its_files in found
+    ]
 
 
 def _files(product: Product) -> list[tuple[Path, RemoteFile]]:
@@ -101,12 +109,12 @@ def _fault(root: Path, file: RemoteFile) -> str | None:
 
 def _verified(
     workspace: Workspace,
-    source: Source,
+    source: Readable,
     partition: str,
     product: Product,
+    files: Sequence[tuple[Path, RemoteFile]],
     faults: dict[tuple[Path, RemoteFile], str | None],
 ) -> Verified:
-    files = _files(product)
     by_fault: dict[str | None, list[str]] = {}
     for root, file in files:
         by_fault.setdefault(faults[root, file], []).append(file.path)
@@ -127,3 +135,11 @@ def faults_in_words(verified: Sequence[Verified]) -> str:
     """`3 of 1,204 files are missing or damaged`."""
     faulty = sum(len(one.missing) + len(one.damaged) for one in verified)
     return f"{faulty:,} of {sum(one.files for one in verified):,} files are missing or damaged"
+
+
+def repair(home: Home, verified: Verified) -> None:
+    """Fetch what is missing or damaged of a partition, or copy it from the drop again; raises where neither has it."""
+    if isinstance(verified.source, Source):
+        download(home, verified.source, verified.partition)
+    else:
+        materialize_drop(home, verified.partition)

@@ -19,7 +19,7 @@ from pipelines.home import Home
 from pipelines.pace import in_bytes
 from pipelines.sources.base import RemoteFile
 from pipelines.sources.incoming.drops import MARKER, NAME, check_name, list_drop
-from pipelines.stage import ASIDE, Product, digest_of
+from pipelines.stage import ASIDE, Product, Workspace, digest_of
 
 _BLOCK = 1 << 20
 _THREADS = 8
@@ -64,6 +64,12 @@ def materialize_drop(home: Home, name: str) -> Product:
         make=make,
         still_valid=_is_whole,
     )
+
+
+def taken_drops(workspace: Workspace) -> list[str]:
+    """The names of the drops that were taken, whether they still lie in the folder of drops or not."""
+    pointers = [path for kind in ("raw", "ecgs") for path in (workspace.root / kind / NAME).glob("*/current")]
+    return sorted({path.parent.name for path in pointers})
 
 
 def hashed(folder: Path) -> list[RemoteFile]:
