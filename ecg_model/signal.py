@@ -114,7 +114,7 @@ def resample(x_LT: NDArray[Any], rate: float, target: float = RATE) -> NDArray[n
     samples = x_LT.shape[-1]
     bank = _bank(float(rate), float(target), samples)
     order = _ORDER if rate > target else _ORDER_SPARSE
-    x_MT = _continued(x_LT.reshape(-1, samples).astype(np.float64), bank.before, bank.after, order)
+    x_MT = _continued(x_LT.reshape(-1, samples), bank.before, bank.after, order)
     # One product a recording: its bits do not hang on what else is in the batch, and it is too small for BLAS threads.
     x_NLT = x_MT.reshape(-1, *x_LT.shape[-2:-1], x_MT.shape[-1])
     y_NLK = np.empty((*x_NLT.shape[:-1], bank.outputs), np.float32)
@@ -201,11 +201,14 @@ def _reach(rate: float, target: float) -> int:
     return math.ceil(_CROSSINGS * max(1.0, rate / target))
 
 
-def _continued(x_MT: NDArray[np.float64], before: int, after: int, order: int) -> NDArray[np.float64]:
+def _continued(x_MT: NDArray[Any], before: int, after: int, order: int) -> NDArray[np.float64]:
     """The signal with `before` predicted samples in front and `after` behind."""
-    ahead = _predicted(x_MT, after, order)
-    behind = _predicted(x_MT[:, ::-1], before, order)[:, ::-1]
-    return np.concatenate([behind, x_MT, ahead], axis=1)
+    end = before + x_MT.shape[-1]
+    y_MT = np.empty((len(x_MT), end + after))
+    y_MT[:, before:end] = x_MT
+    y_MT[:, end:] = _predicted(y_MT[:, before:end], after, order)
+    y_MT[:, :before] = _predicted(y_MT[:, before:end][:, ::-1], before, order)[:, ::-1]
+    return y_MT
 
 
 def _predicted(x_MT: NDArray[np.float64], count: int, order: int) -> NDArray[np.float64]:

@@ -155,7 +155,7 @@ def test_the_readers_order_is_kept_over_rates_and_batches(tmp_path: Path) -> Non
         expected = prepare(items[at].signal_LT, leads=LEADS_12, rate=items[at].rate)
         np.testing.assert_allclose(shard.signals()[at] * 0.001, expected, atol=0.00051)
     assert seen == [BATCH, 2 * BATCH, 2 * BATCH + 5]
-    assert counts.rates == {"100": 44, "257": 44, "500": 45}
+    assert counts.rates == Counter(f"{item.rate:g}" for item in items)
 
 
 @given(kinds=st.lists(st.sampled_from(["good", "drop", "twice", *BAD]), min_size=1, max_size=30))
