@@ -1,6 +1,6 @@
-"""The registered version, and the champion that users pull."""
+"""The registered version, what the gate says of it, and the champion that users pull."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dagster as dg
 from pydantic import Field
@@ -12,11 +12,11 @@ from assets.reference import reference_encoder
 from assets.report import evaluation_report
 from assets.resources import DataHome
 from pipelines import versions
+from pipelines.gate import RULES
+from pipelines.stage import digest_of
 
 if TYPE_CHECKING:
     from pipelines.release import Release
-
-PASSED = "gate"
 
 
 class ReleaseSettings(dg.Config):
@@ -27,10 +27,16 @@ class ReleaseSettings(dg.Config):
 
 class GateSettings(ReleaseSettings):
     margin: float = Field(
-        default=0.005,
+        default=0.01,
         ge=0,
         lt=1,
-        description="How far below the champion's validation score a challenger's may lie and still pass.",
+        description="How far below zero the interval of challenger minus champion, validation macro AUC, may reach.",
+    )
+    label_margin: float = Field(
+        default=0.03,
+        ge=0,
+        lt=1,
+        description="How far one label's validation AUC may fall, where its interval says that it did.",
     )
 
 
@@ -57,9 +63,7 @@ def _released(release: "Release") -> dg.MaterializeResult:
     code_version=versions.RELEASE,
     kinds={"mlflow"},
 )
-def released_encoder(
-    context: dg.AssetExecutionContext, data_home: DataHome, config: ReleaseSettings
-) -> dg.MaterializeResult:
+def released_encoder(data_home: DataHome, config: ReleaseSettings) -> dg.MaterializeResult:
     from pipelines.promotion import release_current
 
     home = data_home.open()
@@ -71,45 +75,64 @@ def released_encoder(
 @dg.asset(
     deps=[released_encoder],
     group_name="release",
-    description="What `models:/ecg-encoder@champion` points to. A challenger takes its place where its validation "
-    "score is not below the champion's by more than the margin, both on the same data.",
+    description="What the gate says of the challenger: not worse than the champion on the same validation ECGs, no "
+    "label lost, not collapsed, and served as it was trained. Written on the version in MLflow, too. A rule that does "
+    "not hold stops the road here: the challenger stays one.",
     code_version=versions.RELEASE,
     kinds={"mlflow"},
     check_specs=[
-        dg.AssetCheckSpec(PASSED, asset="champion", description="The challenger passed the gate; a warning where not.")
+        dg.AssetCheckSpec(name, asset="gate_verdict", blocking=True, description=rule) for name, rule in RULES.items()
     ],
 )
-def champion(context: dg.AssetExecutionContext, data_home: DataHome, config: GateSettings) -> dg.MaterializeResult:
-    from pipelines.promotion import contest, release_current
-    from pipelines.release import CHAMPION, GateConfig, find_alias
+def gate_verdict(data_home: DataHome, config: GateSettings) -> dg.MaterializeResult:
+    from pipelines.gate import GateConfig
+    from pipelines.promotion import judge_current
 
-    home = data_home.open()
+    with show.mistakes_explained():
+        gate = GateConfig(margin=config.margin, label_margin=config.label_margin)
+        release, verdict = judge_current(
+            data_home.open().workspace(), data_home.tracking(), gate_task=config.gate_task, config=gate
+        )
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(digest_of({"release": release.tags["release"], **verdict.to_dict()})),
+        metadata={
+            "cached": bool(release.moves),
+            "verdict": verdict.reason,
+            "challenger": release.version,
+            "champion": verdict.against or "none yet",
+            "rules": dg.MetadataValue.md(verdict.page()),
+        },
+        check_results=[show.checked(name, rule) for name, rule in verdict.rules.items()],
+    )
+
+
+@dg.asset(
+    deps=[gate_verdict],
+    group_name="release",
+    description="What `models:/ecg-encoder@champion` points to: the challenger where it passed the gate, and the "
+    "champion before it is `previous`. `ecg rollback` goes back.",
+    code_version=versions.RELEASE,
+    kinds={"mlflow"},
+)
+def champion(data_home: DataHome, config: ReleaseSettings) -> dg.MaterializeResult:
+    from pipelines.promotion import release_current
+    from pipelines.release import CHAMPION, PREVIOUS, aliases_of, find_alias, promote
+
     tracking = data_home.tracking()
     with show.mistakes_explained():
-        gate = GateConfig(margin=config.margin)
-        release = release_current(home.workspace(), tracking, gate_task=config.gate_task)
-        judged = "verdict" in release.tags
-        verdict = contest(home.workspace(), release, tracking, gate_task=config.gate_task, config=gate)
-    holder = find_alias(CHAMPION, tracking=tracking)
-    assert holder is not None, "the first release becomes champion"
-    shown: dict[str, Any] = {
-        "cached": judged,
-        "champion": holder.version,
-        "model": f"models:/{holder.name}@{CHAMPION}",
-        "challenger": release.version,
-        "verdict": verdict.reason,
-    }
+        release = release_current(data_home.open().workspace(), tracking, gate_task=config.gate_task)
+        before = find_alias(CHAMPION, tracking=tracking)
+        held = promote(release, tracking=tracking)
     return dg.MaterializeResult(
-        data_version=dg.DataVersion(holder.tags["release"]),
-        metadata=shown,
-        check_results=[
-            dg.AssetCheckResult(
-                check_name=PASSED,
-                passed=verdict.promote,
-                severity=dg.AssetCheckSeverity.WARN,
-                description=verdict.reason,
-            )
-        ],
+        data_version=dg.DataVersion(held.tags["release"]),
+        metadata={
+            "cached": before is not None and before.version == held.version,
+            "champion": held.version,
+            "model": f"models:/{held.name}@{CHAMPION}",
+            "previous": aliases_of(tracking=tracking).get(PREVIOUS, "none yet"),
+            "verdict": held.tags["verdict"],
+            "moves": show.table([{"time": when, "move": what} for when, what in held.moves.items()], "No move yet."),
+        },
     )
 
 
@@ -121,9 +144,7 @@ def champion(context: dg.AssetExecutionContext, data_home: DataHome, config: Gat
     code_version=versions.RELEASE,
     kinds={"mlflow"},
 )
-def released_reference(
-    context: dg.AssetExecutionContext, data_home: DataHome, config: ReleaseSettings
-) -> dg.MaterializeResult:
+def released_reference(data_home: DataHome, config: ReleaseSettings) -> dg.MaterializeResult:
     from pipelines.promotion import release_reference
 
     home = data_home.open()

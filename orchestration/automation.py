@@ -20,7 +20,7 @@ import dagster as dg
 from assets.corpus import corpus
 from assets.evaluate import probe_assets
 from assets.pretrain import encoder
-from assets.release import champion, released_encoder
+from assets.release import champion, gate_verdict, released_encoder
 from assets.report import evaluation_report
 from assets.sources import all_source_assets
 
@@ -48,7 +48,7 @@ def _follows() -> dg.AutomationCondition:
 
 
 FOLLOWS_ECGS = [corpus]
-FOLLOWS_CORPUS = [encoder, *probe_assets, evaluation_report, released_encoder, champion]
+FOLLOWS_CORPUS = [encoder, *probe_assets, evaluation_report, released_encoder, gate_verdict, champion]
 
 _following = {asset.key for asset in (*FOLLOWS_ECGS, *FOLLOWS_CORPUS)}
 

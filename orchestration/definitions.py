@@ -9,7 +9,7 @@ from assets.corpus import corpus
 from assets.evaluate import probe_assets, reference_probe_assets, suite_assets
 from assets.pretrain import encoder
 from assets.reference import reference_encoder
-from assets.release import champion, released_encoder, released_reference
+from assets.release import champion, gate_verdict, released_encoder, released_reference
 from assets.report import evaluation_report
 from assets.resources import DataHome, Launcher
 from assets.sources import all_source_assets
@@ -28,6 +28,7 @@ defs = dg.Definitions(
             *probe_assets,
             evaluation_report,
             released_encoder,
+            gate_verdict,
             champion,
             reference_encoder,
             *reference_probe_assets,

@@ -12,23 +12,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pipelines import gate
+from pipelines.checks import training_went_well
 from pipelines.evaluate import report
 from pipelines.evaluate.features import ENCODER_FILE, EncoderSource
 from pipelines.evaluate.probe import ProbeConfig, materialize_probe
-from pipelines.evaluate.result import SCORES_FILE
+from pipelines.evaluate.result import SCORES_FILE, load_result
 from pipelines.evaluate.subject import OURS, REFERENCE, Subject
+from pipelines.gate import GateConfig, Verdict
 from pipelines.labels import TASKS, protocol_from_dict
 from pipelines.release import (
     CHAMPION,
-    GateConfig,
     Release,
     Scores,
-    Verdict,
     champion_encoder,
-    comparable,
-    promote,
+    record,
     registered_encoder,
     release_encoder,
+    serves,
 )
 from pipelines.stage import Product, Workspace
 from pipelines.tracking import Tracking
@@ -89,23 +90,35 @@ def release_reference(workspace: Workspace, tracking: Tracking, *, gate_task: st
     )
 
 
-def contest(
-    workspace: Workspace, release: Release, tracking: Tracking, *, gate_task: str = GATE_TASK, config: GateConfig
-) -> Verdict:
-    """Put a release before the gate, against the champion's score on the same validation data.
+def judge_current(
+    workspace: Workspace, tracking: Tracking, *, gate_task: str = GATE_TASK, config: GateConfig
+) -> tuple[Release, Verdict]:
+    """Put the current encoder's release before the gate, and write the verdict on it.
 
-    A champion that was scored on other data is probed again, on the challenger's.
+    The champion is probed as the current encoder was, on the same ECGs. A version that is champion is not judged
+    again: its verdict stands.
     """
+    encoder = workspace.require(OURS.product)
+    release = release_current(workspace, tracking, gate_task=gate_task)
     with tempfile.TemporaryDirectory() as folder:
         held = champion_encoder(Path(folder), tracking=tracking)
-        scores = None
-        if (
-            held is not None
-            and release.scores.validation is not None
-            and not comparable(release.scores, held[1].scores)
-        ):
-            scores = _probe_again(workspace, held[0], gate_task)
-        return promote(release, tracking=tracking, config=config, champion_scores=scores)
+        if held is not None and held[1].version == release.version:
+            if release.verdict is not None:
+                return release, release.verdict
+            held = None  # it was made champion by a version of this software that kept no rules
+        found = None
+        if held is not None and release.scores.validation is not None:
+            mine = load_result(workspace.require(f"probe/{gate_task}/{OURS.probe}").path)
+            found = gate.contest(mine, load_result(_probed_alike(workspace, held[0], gate_task).path), config)
+    verdict = gate.judge(
+        found,
+        against=None if held is None else held[1].version,
+        was_champion=held is not None and bool(release.moves),
+        training=training_went_well(encoder.facts),
+        serving=serves(release, encoder.path / ENCODER_FILE, tracking=tracking),
+        config=config,
+    )
+    return record(release, verdict, tracking=tracking), verdict
 
 
 @contextmanager
@@ -131,15 +144,12 @@ def git_commit() -> str:
     return found.stdout.strip() if found.returncode == 0 else "unknown"
 
 
-def _probe_again(workspace: Workspace, encoder: Path, gate_task: str) -> Scores:
-    """The champion's score by the very probe that the current encoder was scored by."""
-    probe = workspace.require(f"probe/{gate_task}/{OURS.probe}")
-    about = _about(probe)
+def _probed_alike(workspace: Workspace, encoder: Path, gate_task: str) -> Product:
+    """The champion's probe, by the very protocol of the current encoder's."""
+    about = _about(workspace.require(f"probe/{gate_task}/{OURS.probe}"))
     task = replace(TASKS[gate_task], protocol=protocol_from_dict(about["task"]["protocol"]))
     config = ProbeConfig(**{**about["probe"], "penalties": tuple(about["probe"]["penalties"])})
-    again = materialize_probe(workspace, task, EncoderSource.of_file(CHAMPION, encoder), config)
-    found = again.facts.get("validation_macro_auc")
-    return Scores() if found is None else Scores(validation=found["value"], data_digest=again.facts["data_digest"])
+    return materialize_probe(workspace, task, EncoderSource.of_file(CHAMPION, encoder), config)
 
 
 def _require_probe_of(encoder: EncoderSource, probe: Product) -> None:

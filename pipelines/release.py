@@ -1,11 +1,11 @@
-"""Encoder and scores -> a version of a registered model, its aliases, and the gate between them.
+"""Encoder and scores -> a version of a registered model, and its aliases, which a verdict of the gate moves.
 
     challenger   the version released last, until the gate has let it pass
     champion     what users pull: models:/ecg-encoder@champion
     previous     the champion before it
 
 A model that no gate judges, such as the author's released encoder, has versions without aliases.
-A version carries what made it and how it scored as tags, so the gate needs the registry alone. It is addressed by its
+A version carries what made it, how it scored, what the gate said and each move as tags. It is addressed by its
 encoder's and its scores' digests: releasing the same again finds the version that is there.
 """
 
@@ -16,16 +16,22 @@ import json
 import logging
 import math
 import re
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pipelines.checks import Finding
 from pipelines.evaluate.subject import OURS
+from pipelines.gate import SERVING_TOLERANCE, Verdict
 from pipelines.stage import digest_of
 from pipelines.tracking import Tracking, flat
 
@@ -42,7 +48,7 @@ from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
 
 import ecg_model
 from ecg_model.encoder import load_encoder
-from ecg_model.serving.embed import STANDARD
+from ecg_model.serving.embed import STANDARD, embed
 
 log = logging.getLogger(__name__)
 
@@ -53,16 +59,18 @@ REQUIREMENTS = ("mlflow", "torch", "numpy", "scipy", "safetensors")
 
 _PACKAGE = Path(next(iter(ecg_model.__path__)))
 _MODEL_CODE = _PACKAGE / "serving" / "encoder_model.py"
+_PULL_ONCE = _PACKAGE / "serving" / "pull_once.py"
 _EXAMPLE_RATE = 100.0
+_MOVED = "moved "
 _MODEL = re.compile(r"models:/(?P<name>[^/@]+)(@(?P<alias>[^/@]+)|/(?P<version>\d+))")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """How an encoder did. `validation` is what the gate compares: None where there was nothing to score it on.
+    """How an encoder did. `validation` is of the split that the gate looks at: None where it was not scored.
 
     validation: macro AUC of the gate's probe on its validation fold, 0 to 1. data_digest: of the ECGs, labels and
-    protocol it was taken on; two scores compare only where it is the same. metrics: whatever else is worth showing.
+    protocol it was taken on. metrics: whatever else is worth showing.
     """
 
     validation: float | None = None
@@ -83,25 +91,6 @@ class Scores:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GateConfig:
-    """margin: how far below the champion's validation score a challenger's may lie and still pass."""
-
-    margin: float = 0.005
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.margin < 1.0:
-            raise ValueError(f"margin {self.margin}: give a difference of macro AUC, 0 to below 1")
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Whether the challenger becomes champion, and why, in words that stand on its page."""
-
-    promote: bool
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class Release:
     """A version of the registered model. `created` is False where it was there before."""
 
@@ -119,38 +108,16 @@ class Release:
     def scores(self) -> Scores:
         return Scores(**json.loads(self.tags["scores"]))
 
+    @property
+    def verdict(self) -> Verdict | None:
+        """What the gate said last; None where it was not asked."""
+        rules = self.tags.get("rules")
+        return None if rules is None else Verdict.from_dict(json.loads(rules))
 
-def gate(challenger: Scores, champion: Scores | None, config: GateConfig) -> Verdict:
-    """The rule. Pure; the scores must be on the same data, which `comparable` tells beforehand."""
-    if champion is None:
-        return Verdict(True, f"promoted: there was no champion; {_told(challenger)}")
-    if challenger.validation is None:
-        return Verdict(False, f"kept as challenger: not scored; the champion's is {_told(champion)}")
-    if champion.validation is None or not comparable(challenger, champion):
-        return Verdict(
-            False,
-            f"kept as challenger: {_told(challenger)} does not compare with the champion's, {_told(champion)}; "
-            "probe the champion on the challenger's validation data first",
-        )
-    difference = challenger.validation - champion.validation
-    # a difference of exactly the margin passes, whatever the subtraction's last bit says
-    passes = difference >= -config.margin or math.isclose(difference, -config.margin, abs_tol=1e-12)
-    return Verdict(
-        passes,
-        f"{'promoted' if passes else 'kept as challenger'}: {_told(challenger)}, {difference:+.4f} against the "
-        f"champion's {champion.validation:.4f} on the same data (margin {config.margin:g})",
-    )
-
-
-def comparable(challenger: Scores, champion: Scores) -> bool:
-    """Whether both were scored on the same validation data. Where not, the champion is to be probed again."""
-    return challenger.data_digest is not None and challenger.data_digest == champion.data_digest
-
-
-def _told(scores: Scores) -> str:
-    if scores.validation is None or scores.data_digest is None:
-        return "no validation score"
-    return f"validation macro AUC {scores.validation:.4f} (data {scores.data_digest[:12]})"
+    @property
+    def moves(self) -> dict[str, str]:
+        """When the version became champion or was replaced, each with why; the times in UTC, in order."""
+        return {key.removeprefix(_MOVED): value for key, value in sorted(self.tags.items()) if key.startswith(_MOVED)}
 
 
 def release_encoder(
@@ -200,40 +167,109 @@ def release_encoder(
     return _release(found, created=created)
 
 
-def promote(
-    release: Release,
-    *,
-    tracking: Tracking,
-    config: GateConfig | None = None,
-    champion_scores: Scores | None = None,
-) -> Verdict:
-    """Put a release before the gate and move the aliases by its verdict, which is written on the versions as a tag.
+def serves(release: Release, encoder: Path, *, tracking: Tracking) -> Finding:
+    """Whether the version, pulled in a process of its own, embeds the example ECG as the encoder's file does here."""
+    ecg = example_ecg()
+    expected = embed(load_encoder(encoder), ecg, sampling_rate=_EXAMPLE_RATE)
+    with tempfile.TemporaryDirectory() as folder:
+        ecgs, embeddings = Path(folder) / "ecgs.npy", Path(folder) / "embeddings.npy"
+        np.save(ecgs, ecg, allow_pickle=False)
+        command = [sys.executable, "-I", str(_PULL_ONCE), release.model_uri, tracking.uri, str(_EXAMPLE_RATE)]
+        ran = subprocess.run([*command, str(ecgs), str(embeddings)], capture_output=True, text=True, check=False)
+        if ran.returncode != 0:
+            last = (ran.stderr.strip().splitlines() or ["no message"])[-1]
+            return Finding(False, f"{release.model_uri} could not be pulled and run: {last}")
+        found = np.load(embeddings, allow_pickle=False)
+    if found.shape != expected.shape or not np.isfinite(found).all():
+        return Finding(False, f"{release.model_uri} gives {found.shape} or numbers that are not finite")
+    error = float(np.abs(found - expected).max())
+    return Finding(error <= SERVING_TOLERANCE, f"pulled, it differs by {error:.1e} at most from the encoder's file")
 
-    champion_scores: the champion's, taken again on the challenger's validation data; without it those it was released
-    with. A version that is or was champion is not judged again: going back is a decision, not a score. Killed between
-    two moves, the next call ends what this one began.
-    """
+
+def record(release: Release, verdict: Verdict, *, tracking: Tracking) -> Release:
+    """Write the verdict on the version: tags for programs, its description for people."""
     client = tracking.client()
-    name = release.name
-    version = client.get_model_version(name, str(release.version))
-    champion = find_alias(CHAMPION, name=name, tracking=tracking)
+    name, version = release.name, str(release.version)
+    client.update_model_version(name, version, description=verdict.page())
+    client.set_model_version_tag(name, version, "rules", json.dumps(verdict.to_dict(), sort_keys=True))
+    client.set_model_version_tag(name, version, "verdict", verdict.reason)
+    log.info("%s version %s %s", name, version, verdict.reason)
+    return _release(client.get_model_version(name, version))
+
+
+def promote(release: Release, *, tracking: Tracking) -> Release:
+    """Make a release that passed the gate the champion; what holds it then.
+
+    Nothing moves where it holds it already. Killed between two moves, the next call ends what this one began. Raises
+    ValueError for a release that the gate has not judged, did not pass, or judged against another champion than the
+    one there is.
+    """
+    verdict = release.verdict
+    champion = find_alias(CHAMPION, name=release.name, tracking=tracking)
     if champion is not None and champion.version == release.version:
-        _drop_challenger(client, name, release.version)
-        return Verdict(True, champion.tags["verdict"])
-    if champion is not None and "replaced" in version.tags:
-        return Verdict(False, f"version {release.version} was champion before: go back to it by hand, not by the gate")
-    held = None if champion is None else champion_scores or champion.scores
-    verdict = gate(release.scores, held, config or GateConfig())
-    client.set_model_version_tag(name, str(release.version), "verdict", verdict.reason)
-    if verdict.promote:
-        if champion is not None:
-            client.set_registered_model_alias(name, PREVIOUS, str(champion.version))
-            reason = f"replaced by version {release.version}: {verdict.reason}"
-            client.set_model_version_tag(name, str(champion.version), "replaced", reason)
-        client.set_registered_model_alias(name, CHAMPION, str(release.version))
-        _drop_challenger(client, name, release.version)
-    log.info("%s version %d %s", name, release.version, verdict.reason)
-    return verdict
+        _drop_challenger(tracking.client(), release.name, release.version)
+        return champion
+    if verdict is None or not verdict.promote:
+        raise ValueError(f"{release.model_uri} has not passed the gate: {release.tags.get('verdict', 'not judged')}")
+    held = None if champion is None else champion.version
+    if held != verdict.against:
+        raise ValueError(
+            f"{release.model_uri} was judged against version {verdict.against}, and version {held} is champion now: "
+            "judge it again"
+        )
+    return _crown(release, champion, verdict.reason, tracking)
+
+
+def rollback(*, to: int | None = None, why: str, name: str = REGISTERED_NAME, tracking: Tracking) -> Release:
+    """Make an earlier version the champion again: `previous`, or version `to`. What was champion becomes `previous`.
+
+    Raises ValueError where there is no such version, or where it never was champion.
+    """
+    champion = find_alias(CHAMPION, name=name, tracking=tracking)
+    if champion is None:
+        raise ValueError(f"{name} has no champion at {tracking.uri}: nothing to go back from")
+    if to is None:
+        target = find_alias(PREVIOUS, name=name, tracking=tracking)
+        if target is None:
+            raise ValueError(f"{name} has no previous champion: name a version to go back to")
+    else:
+        known = {one.version: one for one in versions_of(name=name, tracking=tracking)}
+        if to not in known:
+            raise ValueError(f"version {to} of {name}: use one of {', '.join(map(str, sorted(known)))}")
+        target = known[to]
+    if target.version == champion.version:
+        raise ValueError(f"version {target.version} of {name} is the champion already")
+    if not target.moves:
+        raise ValueError(f"version {target.version} of {name} never was champion: the gate decides on it")
+    return _crown(target, champion, f"rolled back from version {champion.version}: {why}", tracking)
+
+
+def versions_of(*, name: str = REGISTERED_NAME, tracking: Tracking) -> list[Release]:
+    """All versions of a registered model, the newest first; none where there is no such model."""
+    found = tracking.client().search_model_versions(f"name = '{name}'")
+    return sorted(map(_release, found), key=lambda one: -one.version)
+
+
+def aliases_of(*, name: str = REGISTERED_NAME, tracking: Tracking) -> dict[str, int]:
+    """The versions that a model's aliases point to; none where there is no such model."""
+    held = {alias: find_alias(alias, name=name, tracking=tracking) for alias in (CHAMPION, CHALLENGER, PREVIOUS)}
+    return {alias: one.version for alias, one in held.items() if one is not None}
+
+
+def _crown(release: Release, champion: Release | None, reason: str, tracking: Tracking) -> Release:
+    """Move the aliases, and write the move on both versions."""
+    client, now = tracking.client(), f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}Z"
+    name, version = release.name, str(release.version)
+    if champion is not None:
+        client.set_registered_model_alias(name, PREVIOUS, str(champion.version))
+        client.set_model_version_tag(
+            name, str(champion.version), f"{_MOVED}{now}", f"replaced as champion by version {version}: {reason}"
+        )
+    client.set_model_version_tag(name, version, f"{_MOVED}{now}", f"champion: {reason}")
+    client.set_registered_model_alias(name, CHAMPION, version)
+    _drop_challenger(client, name, release.version)
+    log.info("%s version %s is champion: %s", name, version, reason)
+    return _release(client.get_model_version(name, version))
 
 
 def find_alias(alias: str, *, name: str = REGISTERED_NAME, tracking: Tracking) -> Release | None:

@@ -626,20 +626,54 @@ def gc(delete: bool, unfinished: bool, as_json: bool) -> None:
         click.echo(line)
 
 
+_MODEL_NAME = click.option("--name", default="ecg-encoder", show_default=True, help="The registered model.")
+
+
+@main.command("models")
+@_MODEL_NAME
+def models_(name: str) -> None:
+    """List the released versions: aliases, scores, what the gate said, and when each came and went as champion."""
+    from rich.table import Table
+
+    from pipelines.cli.promoting import versions
+    from pipelines.home import Home
+
+    table = Table("version", "alias", "validation", "verdict", "moves", box=None)
+    for row in versions(Home.default(), name):
+        table.add_row(*row)
+    _console().print(table)
+
+
+@main.command()
+@click.argument("version", required=False, type=int)
+@click.option("--why", required=True, help="The reason, written on both versions.")
+@_MODEL_NAME
+def rollback(version: int | None, why: str, name: str) -> None:
+    """Make the previous champion, or VERSION, champion again. What is champion now becomes the previous one.
+
+    The gate does not undo it: a version that was champion comes back by this command alone.
+
+    \b
+    ecg rollback --why "V5 amplitudes wrong since Monday"
+    ecg rollback 3 --why "the last one before the new corpus"
+    """
+    from pipelines.cli.promoting import go_back
+    from pipelines.home import Home
+
+    now = go_back(Home.default(), name, version, why)
+    click.echo(f"models:/{name}@champion is version {now.version}; loaded models keep what they loaded until restarted")
+
+
 def _place(home: Home) -> str:
     return "the true hosts" if home.mirror is None else f"the mirror {home.mirror}"
 
 
 def _pull(uri: str) -> Any:
-    """The model, from the home's store. A store that is not there is not made, but missed."""
+    """The model, from the home's store."""
+    from pipelines.cli.promoting import store_of
     from pipelines.home import Home
-    from pipelines.tracking import Tracking
 
-    home = Home.default()
-    tracking = Tracking(uri=home.tracking_uri, artifact_root=home.artifact_root)
-    database = tracking.uri.removeprefix("sqlite:///")
-    if database != tracking.uri and not Path(database).is_file():
-        raise ValueError(f"no models here: {database} is not there; run `make demo`, or set MLFLOW_TRACKING_URI")
+    tracking = store_of(Home.default())
     # After pipelines.tracking, which silences MLflow before it is imported.
     from ecg_model.serving.pulled import PulledEncoder
 

@@ -117,6 +117,7 @@ def test_blocking_checks_stand_where_the_road_must_stop():
         "encoder",
         "probe/ptbxl_superclass",
         "probe/cpsc2018",
+        "gate_verdict",
     }
     assert len(probe_assets) == 2
 

@@ -17,7 +17,9 @@ from ecg_model.config import EncoderConfig
 from ecg_model.encoder import load_encoder, random_encoder, save_encoder
 from ecg_model.serving.embed import embed
 from ecg_model.signal import LEADS_12
-from pipelines.release import Scores, example_ecg, promote, release_encoder
+from pipelines.checks import Finding
+from pipelines.gate import Verdict
+from pipelines.release import Scores, example_ecg, promote, record, release_encoder
 from pipelines.tracking import Tracking
 
 # isort: split
@@ -41,7 +43,8 @@ def store(tmp_path_factory: pytest.TempPathFactory, encoder_file: Path) -> Track
     root = tmp_path_factory.mktemp("mlflow")
     tracking = Tracking(uri=f"sqlite:///{root / 'mlflow.db'}", artifact_root=root / "artifacts")
     released = release_encoder(encoder_file, Scores(), provenance={}, recipe={}, git_commit="g", tracking=tracking)
-    assert promote(released, tracking=tracking).promote
+    verdict = Verdict(against=None, rules={"not_worse": Finding(True, "the first")})
+    promote(record(released, verdict, tracking=tracking), tracking=tracking)
     return tracking
 
 

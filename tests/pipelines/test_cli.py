@@ -295,7 +295,9 @@ def by_hand(header: Path) -> np.ndarray:
 
 def test_embed_pulls_the_champion_and_goes_on_after_a_bad_file(mirror: Path, home: Home, tmp_path: Path) -> None:
     """A released model through the installed command, against the encoder's own embedding of samples read by hand."""
-    from pipelines.release import Scores, promote, release_encoder
+    from pipelines.checks import Finding
+    from pipelines.gate import Verdict
+    from pipelines.release import Scores, promote, record, release_encoder
     from pipelines.tracking import Tracking
 
     direct = Direct()
@@ -303,7 +305,8 @@ def test_embed_pulls_the_champion_and_goes_on_after_a_bad_file(mirror: Path, hom
     save_encoder(weights, direct.encoder)
     tracking = Tracking(uri=home.tracking_uri, artifact_root=home.artifact_root)
     release = release_encoder(weights, Scores(), provenance={}, recipe={}, git_commit="g", tracking=tracking)
-    promote(release, tracking=tracking)
+    verdict = Verdict(against=None, rules={"not_worse": Finding(True, "the first")})
+    promote(record(release, verdict, tracking=tracking), tracking=tracking)
     bad = tmp_path / "JS99999.hea"
     bad.write_text("JS99999 12 500\n")
     files = [header(mirror, 0), bad, header(mirror, 1)]
@@ -314,6 +317,10 @@ def test_embed_pulls_the_champion_and_goes_on_after_a_bad_file(mirror: Path, hom
     assert "1 records or files could not be embedded" in done.stderr
     assert "Traceback" not in done.stderr
     assert "2 embeddings of 32 numbers" in done.stdout
+    listed = run("models")
+    assert re.search(r"^ ?1 +champion +not scored +promoted: the first +20", listed.stdout, re.MULTILINE), listed.stdout
+    back = run("rollback", "--why", "a test")
+    assert (back.returncode, "has no previous champion: name a version" in back.stderr) == (1, True), back.stderr
     rows = pa_csv.read_csv(tmp_path / "e.csv")
     assert rows.column_names == ["file", "record_id", *(f"e{i}" for i in range(32))]
     assert rows.column("file").to_pylist() == [str(files[0]), str(files[2])]

@@ -17,13 +17,14 @@ from pipelines.download import Mirror, materialize_raw
 from pipelines.evaluate.pair import probe_pair
 from pipelines.evaluate.probe import ProbeConfig
 from pipelines.evaluate.subject import REFERENCE
+from pipelines.gate import GateConfig
 from pipelines.harmonize import materialize_ecgs
 from pipelines.home import HOSTS, Home
 from pipelines.imported import materialize_reference
 from pipelines.labels import TASKS
-from pipelines.promotion import contest, git_commit, release_current, release_reference, scores_of
+from pipelines.promotion import git_commit, judge_current, release_current, release_reference, scores_of
 from pipelines.quality import QualityLimits
-from pipelines.release import CHAMPION, GateConfig, example_ecg, find_alias
+from pipelines.release import CHAMPION, example_ecg, find_alias, promote, rollback
 from pipelines.sources import SOURCES
 from pipelines.sources.simulated import MirrorSizes, write_mirror
 from pipelines.stage import Workspace
@@ -59,19 +60,21 @@ def tracking(tmp_path: Path) -> Tracking:
     return Tracking(uri=f"sqlite:///{tmp_path / 'mlflow.db'}", artifact_root=tmp_path / "artifacts")
 
 
-def put_encoder(workspace: Workspace, config: EncoderConfig) -> None:
-    """An encoder as if it were pretrained."""
+def put_encoder(workspace: Workspace, config: EncoderConfig, spread: float = 0.1) -> None:
+    """An encoder as if it were pretrained; spread: of its embeddings, as its summary has it."""
 
     def make(work: Path) -> dict:
         save_encoder(work / "encoder.safetensors", random_encoder(config, 5))
-        return {"recipe": {"seed": 4}, "corpus_digest": "c" * 64}
+        last = {"loss": 0.5, "embedding_std": spread, "effective_rank": 9.0}
+        return {"recipe": {"seed": 4}, "corpus_digest": "c" * 64, "first": {"loss": 0.9}, "last": last}
 
-    workspace.build("encoder", version="test", config={"scale": config.input_scale}, inputs={}, make=make)
+    settings = {"scale": config.input_scale, "spread": spread}
+    workspace.build("encoder", version="test", config=settings, inputs={}, make=make)
 
 
-def prepare(workspace: Workspace, config: EncoderConfig) -> None:
+def prepare(workspace: Workspace, config: EncoderConfig, spread: float = 0.1) -> None:
     """An encoder and its probes."""
-    put_encoder(workspace, config)
+    put_encoder(workspace, config, spread)
     for task in TASKS.values():
         probe_pair(workspace, task, QUICK)
 
@@ -89,23 +92,41 @@ def test_scores_hold_every_probe_and_what_was_not_scored_is_left_out(places):
         scores_of(places[0], "nothing")
 
 
-def test_a_champion_from_other_data_is_probed_again_on_the_challengers(places, tracking):
+def test_the_champion_is_contested_on_the_challengers_data_by_the_challengers_protocol(places, tracking):
     first, second = places
     prepare(first, SEEING)
-    champion = release_current(first, tracking)
-    assert contest(first, champion, tracking, config=GateConfig()).promote
+    champion, verdict = judge_current(first, tracking, config=GateConfig())
+    assert verdict.promote
+    assert promote(champion, tracking=tracking).version == 1
+    assert judge_current(first, tracking, config=GateConfig())[1] == verdict, "a champion's verdict stands"
     prepare(second, STARVED)
-    challenger = release_current(second, tracking)
-    strict = contest(second, challenger, tracking, config=GateConfig(margin=0.0))
+    challenger, strict = judge_current(second, tracking, config=GateConfig(margin=0.0, label_margin=0.0))
     again = second.require("probe/ptbxl_superclass/champion").facts["validation_macro_auc"]["value"]
     assert again != champion.scores.validation, "the champion's score is not that of the data it was released with"
-    assert challenger.scores.validation is not None
-    assert strict.promote == (challenger.scores.validation >= again)
-    assert f"{again:.4f} on the same data" in strict.reason
-    assert contest(second, challenger, tracking, config=GateConfig(margin=0.99)).promote
+    mine = challenger.scores.validation
+    assert mine is not None
+    assert f"{mine:.4f} against {again:.4f} of version 1, {mine - again:+.4f}" in strict.rules["not_worse"].seen
+    assert (strict.promote, strict.rules["serves"].holds) == (False, True)
+    assert challenger.tags["verdict"] == strict.reason
+    lenient, verdict = judge_current(second, tracking, config=GateConfig(margin=0.99, label_margin=0.99))
+    assert verdict.promote
+    assert promote(lenient, tracking=tracking).version == challenger.version
+    rollback(why="a test", tracking=tracking)
+    _, verdict = judge_current(second, tracking, config=GateConfig(margin=0.99, label_margin=0.99))
+    assert not verdict.promote, "the gate does not undo a rollback"
+    assert "ecg rollback" in verdict.reason
     held = find_alias(CHAMPION, tracking=tracking)
     assert held is not None
-    assert held.version == challenger.version
+    assert held.version == champion.version
+
+
+def test_a_collapsed_encoder_is_not_even_the_first_champion(places, tracking):
+    prepare(places[0], SEEING, spread=1e-5)
+    release, verdict = judge_current(places[0], tracking, config=GateConfig())
+    assert {name for name, rule in verdict.rules.items() if not rule.holds} == {"not_collapsed"}
+    with pytest.raises(ValueError, match="has not passed the gate: kept as challenger: not_collapsed"):
+        promote(release, tracking=tracking)
+    assert find_alias(CHAMPION, tracking=tracking) is None
 
 
 def test_the_same_release_is_found_again(places, tracking):
@@ -119,7 +140,7 @@ def test_the_reference_is_released_under_its_own_name_and_pulled_from_there(plac
     workspace = places[0]
     prepare(workspace, SEEING)
     ours = scores_of(workspace)
-    contest(workspace, release_current(workspace, tracking), tracking, config=GateConfig())
+    promote(judge_current(workspace, tracking, config=GateConfig())[0], tracking=tracking)
     theirs = random_encoder(SEEING, 6)
     state = {published_name(name): value for name, value in theirs.state_dict().items()}
     torch.save({"encoder": state, "epoch": 99}, tmp_path / "multiblock.pth")

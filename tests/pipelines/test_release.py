@@ -1,4 +1,4 @@
-"""Releases, aliases and the gate in a real MLflow store, and the model pulled by its alias."""
+"""Releases, verdicts and aliases in a real MLflow store, and the model pulled by its alias."""
 
 from __future__ import annotations
 
@@ -7,34 +7,37 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from mlflow_server import free_port, mlflow_server
 
 from ecg_model.config import EncoderConfig
 from ecg_model.encoder import load_encoder, random_encoder, save_encoder
 from ecg_model.serving.embed import embed
 from ecg_model.signal import LEADS_12
+from pipelines.checks import Finding
+from pipelines.gate import RULES, Verdict
 from pipelines.release import (
     CHALLENGER,
     CHAMPION,
     PREVIOUS,
-    GateConfig,
     Release,
     Scores,
+    aliases_of,
     champion_encoder,
-    comparable,
     example_ecg,
     find_alias,
-    gate,
     promote,
+    record,
     registered_encoder,
     release_encoder,
+    rollback,
+    serves,
+    versions_of,
 )
 from pipelines.tracking import Tracking
 
@@ -51,41 +54,6 @@ def scored(value: float, digest: str = "data-1", **metrics: float) -> Scores:
     return Scores(validation=value, data_digest=digest, metrics=metrics)
 
 
-# The gate
-
-
-@pytest.mark.parametrize(
-    ("challenger", "champion", "margin", "passes", "words"),
-    [
-        (scored(0.60), None, 0.0, True, "no champion"),
-        (Scores(), None, 0.0, True, "no champion"),
-        (scored(0.81), scored(0.80), 0.0, True, "+0.0100"),
-        (scored(0.80), scored(0.80), 0.0, True, "+0.0000"),
-        (scored(0.79), scored(0.80), 0.0, False, "-0.0100"),
-        (scored(0.79), scored(0.80), 0.01, True, "margin 0.01"),
-        (scored(0.789), scored(0.80), 0.01, False, "margin 0.01"),
-        (Scores(), scored(0.10), 0.5, False, "not scored"),
-        (scored(0.99), Scores(), 0.5, False, "probe the champion"),
-        (scored(0.99, "data-2"), scored(0.50), 0.5, False, "probe the champion"),
-        (Scores(), Scores(), 0.5, False, "not scored"),
-    ],
-)
-def test_the_gate_s_table(challenger: Scores, champion: Scores | None, margin: float, passes: bool, words: str) -> None:
-    verdict = gate(challenger, champion, GateConfig(margin=margin))
-    assert verdict.promote is passes
-    assert words in verdict.reason
-    assert verdict.reason.startswith("promoted" if passes else "kept as challenger")
-
-
-@settings(deadline=None, max_examples=200)
-@given(challenger=st.integers(0, 1000), champion=st.integers(0, 1000), margin=st.integers(0, 999))
-def test_on_the_same_data_a_challenger_passes_exactly_down_to_the_margin(
-    challenger: int, champion: int, margin: int
-) -> None:
-    verdict = gate(scored(challenger / 1000), scored(champion / 1000), GateConfig(margin=margin / 1000))
-    assert verdict.promote is (champion - challenger <= margin)
-
-
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
@@ -99,18 +67,6 @@ def test_on_the_same_data_a_challenger_passes_exactly_down_to_the_margin(
 def test_scores_that_cannot_be_are_refused(wrong: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Scores(**wrong)
-
-
-@pytest.mark.parametrize("margin", [-0.01, 1.0, math.nan])
-def test_a_margin_that_cannot_be_is_refused(margin: float) -> None:
-    with pytest.raises(ValueError, match="margin"):
-        GateConfig(margin=margin)
-
-
-def test_scores_compare_on_the_same_data_alone() -> None:
-    assert comparable(scored(0.5), scored(0.9))
-    assert not comparable(scored(0.5), scored(0.5, "data-2"))
-    assert not comparable(Scores(), Scores())
 
 
 # The registry
@@ -164,6 +120,19 @@ def put(store: Tracking, name: str, encoder: Path, scores: Scores, **more: Any) 
         registered_name=name,
         **more,
     )
+
+
+def judged(store: Tracking, release: Release, *, holds: bool = True, against: int | None = None) -> Release:
+    """A release with a verdict that a test has made up."""
+    rules = {name: Finding(holds, f"{name} was looked at") for name in RULES}
+    return record(release, Verdict(against=against, rules=rules), tracking=store)
+
+
+def crown(store: Tracking, name: str, encoder: Path, scores: Scores) -> Release:
+    """Released and let through the gate."""
+    held = find_alias(CHAMPION, name=name, tracking=store)
+    release = judged(store, put(store, name, encoder, scores), against=None if held is None else held.version)
+    return promote(release, tracking=store)
 
 
 def aliases(store: Tracking, name: str) -> dict[str, int]:
@@ -232,8 +201,7 @@ def test_the_stored_model_holds_code_and_weights_and_no_pickle(
 def test_the_champion_is_pulled_by_its_alias_and_embeds(
     store: Tracking, encoders: list[Path], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    verdict = promote(put(store, name, encoders[0], scored(0.8)), tracking=store)
-    assert verdict.promote
+    crown(store, name, encoders[0], scored(0.8))
     assert aliases(store, name) == {CHAMPION: 1}
     with monkeypatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", store.uri)
@@ -245,87 +213,121 @@ def test_the_champion_is_pulled_by_its_alias_and_embeds(
     np.testing.assert_allclose(embedding, expected, atol=1e-6)
 
 
-def test_the_gate_moves_the_aliases_and_writes_down_why(store: Tracking, encoders: list[Path], name: str) -> None:
-    config = GateConfig(margin=0.01)
-    judge = [promote(put(store, name, encoders[0], scored(0.80)), tracking=store, config=config)]
-    judge.append(promote(put(store, name, encoders[1], scored(0.78)), tracking=store, config=config))
+def test_a_verdict_is_written_down_and_moves_the_aliases(store: Tracking, encoders: list[Path], name: str) -> None:
+    first = crown(store, name, encoders[0], scored(0.80))
+    assert aliases(store, name) == {CHAMPION: 1}
+    refused = judged(store, put(store, name, encoders[1], scored(0.78)), holds=False, against=1)
+    with pytest.raises(ValueError, match=r"/2 has not passed the gate: kept as challenger: not_worse"):
+        promote(refused, tracking=store)
     assert aliases(store, name) == {CHAMPION: 1, CHALLENGER: 2}
-    judge.append(promote(put(store, name, encoders[2], scored(0.795)), tracking=store, config=config))
-    assert aliases(store, name) == {CHAMPION: 3, PREVIOUS: 1}
-    assert [verdict.promote for verdict in judge] == [True, False, True]
+    crown(store, name, encoders[2], scored(0.795))
+    assert aliases(store, name) == aliases_of(name=name, tracking=store) == {CHAMPION: 3, PREVIOUS: 1}
 
-    client = store.client()
-    for version, verdict in enumerate(judge, start=1):
-        assert client.get_model_version(name, str(version)).tags["verdict"] == verdict.reason
-    assert client.get_model_version(name, "1").tags["replaced"].startswith("replaced by version 3")
+    newest, second, oldest = versions_of(name=name, tracking=store)
+    assert [newest.version, second.version, oldest.version] == [3, 2, 1]
+    assert oldest.tags["verdict"] == first.tags["verdict"] == "promoted: not_worse was looked at"
+    assert second.verdict is not None
+    assert not second.verdict.promote
+    assert [what.partition(":")[0] for what in oldest.moves.values()] == [
+        "champion",
+        "replaced as champion by version 3",
+    ]
+    assert (list(second.moves), len(newest.moves)) == ([], 1)
+    page = store.client().get_model_version(name, "2").description
+    assert page is not None
+    assert page.startswith("**Kept as challenger.** Against version 1.")
+
+
+def test_only_what_passed_against_the_champion_there_is_is_promoted(
+    store: Tracking, encoders: list[Path], name: str
+) -> None:
+    with pytest.raises(ValueError, match=r"/1 has not passed the gate: not judged"):
+        promote(put(store, name, encoders[0], scored(0.8)), tracking=store)
+    stale = judged(store, put(store, name, encoders[1], scored(0.9)), against=None)
+    crown(store, name, encoders[0], scored(0.8))
+    with pytest.raises(ValueError, match="judged against version None, and version 1 is champion now: judge it again"):
+        promote(stale, tracking=store)
+    assert aliases(store, name) == {CHAMPION: 1}
 
 
 def test_a_challenger_that_was_refused_stays_one_when_it_is_released_again(
     store: Tracking, encoders: list[Path], name: str
 ) -> None:
-    promote(put(store, name, encoders[0], scored(0.8)), tracking=store)
-    verdicts = [promote(put(store, name, encoders[1], scored(0.7)), tracking=store) for _ in range(2)]
-    assert verdicts[0] == verdicts[1]
+    crown(store, name, encoders[0], scored(0.8))
+    judged(store, put(store, name, encoders[1], scored(0.7)), holds=False, against=1)
+    put(store, name, encoders[1], scored(0.7))
     assert aliases(store, name) == {CHAMPION: 1, CHALLENGER: 2}
     again = promote(put(store, name, encoders[0], scored(0.8)), tracking=store)
-    assert again.promote, "the champion is told to be what it is"
+    assert again.version == 1, "the champion is told to be what it is"
     assert aliases(store, name) == {CHAMPION: 1, CHALLENGER: 2}
 
 
-def test_an_encoder_that_was_not_scored_is_champion_only_where_there_is_none(
-    store: Tracking, encoders: list[Path], name: str
-) -> None:
-    assert promote(put(store, name, encoders[0], Scores()), tracking=store).promote
-    assert not promote(put(store, name, encoders[1], Scores()), tracking=store).promote
-    assert aliases(store, name) == {CHAMPION: 1, CHALLENGER: 2}
-    assert store.client().get_model_version(name, "2").tags["validation"] == "not scored"
+def test_an_encoder_that_was_not_scored_says_so(store: Tracking, encoders: list[Path], name: str) -> None:
+    put(store, name, encoders[0], Scores())
+    assert store.client().get_model_version(name, "1").tags["validation"] == "not scored"
 
 
-def test_on_other_data_the_champion_is_probed_again(
+def test_an_encoder_is_fetched_by_what_people_call_it(
     store: Tracking, encoders: list[Path], name: str, tmp_path: Path
 ) -> None:
     assert champion_encoder(tmp_path / "none", name=name, tracking=store) is None
-    promote(put(store, name, encoders[0], scored(0.9, "data-1")), tracking=store)
-    challenger = put(store, name, encoders[1], scored(0.7, "data-2"))
-    assert not promote(challenger, tracking=store).promote
-
+    crown(store, name, encoders[0], scored(0.9, "data-1"))
     fetched = champion_encoder(tmp_path / "champion", name=name, tracking=store)
     assert fetched is not None
-    for model in (f"models:/{name}@champion", f"models:/{name}/{fetched[1].version}"):
+    path, champion = fetched
+    assert path.read_bytes() == encoders[0].read_bytes()
+    assert champion.tags["corpus_digest"] == "c0ffee"
+    for model in (f"models:/{name}@champion", f"models:/{name}/{champion.version}"):
         again = registered_encoder(model, tmp_path / "again", tracking=store)
-        assert again.read_bytes() == fetched[0].read_bytes()
+        assert again.read_bytes() == path.read_bytes()
     for model in (f"models:/{name}@nobody", f"models:/{name}/99", "models:/none@champion"):
         with pytest.raises(ValueError, match="is not registered at"):
             registered_encoder(model, tmp_path / "again", tracking=store)
     with pytest.raises(ValueError, match="names no registered encoder: use models:/ecg-encoder@champion"):
         registered_encoder("champion", tmp_path / "again", tracking=store)
-    assert fetched is not None
-    path, champion = fetched
-    assert not comparable(challenger.scores, champion.scores)
-    assert path.read_bytes() == encoders[0].read_bytes()
-    assert champion.tags["corpus_digest"] == "c0ffee"
-    assert promote(challenger, tracking=store, champion_scores=scored(0.65, "data-2")).promote
-    assert aliases(store, name) == {CHAMPION: 2, PREVIOUS: 1}
 
 
-def test_a_former_champion_does_not_come_back_through_the_gate(
+def test_going_back_swaps_the_champion_with_the_previous_and_says_why(
     store: Tracking, encoders: list[Path], name: str
 ) -> None:
-    config = GateConfig(margin=0.1)
-    promote(put(store, name, encoders[0], scored(0.80)), tracking=store, config=config)
-    promote(put(store, name, encoders[1], scored(0.82)), tracking=store, config=config)
-    verdict = promote(put(store, name, encoders[0], scored(0.80)), tracking=store, config=config)
-    assert not verdict.promote
-    assert "was champion before" in verdict.reason
-    assert aliases(store, name) == {CHAMPION: 2, PREVIOUS: 1}
+    with pytest.raises(ValueError, match="has no champion"):
+        rollback(why="x", name=name, tracking=store)
+    crown(store, name, encoders[0], scored(0.80))
+    with pytest.raises(ValueError, match="has no previous champion: name a version"):
+        rollback(why="x", name=name, tracking=store)
+    crown(store, name, encoders[1], scored(0.82))
+    put(store, name, encoders[2], scored(0.81))
+    now = rollback(why="wrong gains since Monday", name=name, tracking=store)
+    assert now.version == 1
+    assert aliases(store, name) == {CHAMPION: 1, PREVIOUS: 2, CHALLENGER: 3}
+    assert list(now.moves.values())[-1] == "champion: rolled back from version 2: wrong gains since Monday"
+    for wrong, message in ((1, "is the champion already"), (3, "never was champion"), (9, "use one of 1, 2, 3")):
+        with pytest.raises(ValueError, match=message):
+            rollback(to=wrong, why="x", name=name, tracking=store)
+    assert rollback(to=2, why="it was the hospital", name=name, tracking=store).version == 2
+    assert aliases(store, name) == {CHAMPION: 2, PREVIOUS: 1, CHALLENGER: 3}
+
+
+def test_a_version_serves_what_its_encoder_gives_and_nothing_else(
+    store: Tracking, encoders: list[Path], name: str
+) -> None:
+    release = put(store, name, encoders[0], scored(0.8))
+    good = serves(release, encoders[0], tracking=store)
+    assert good.holds, good.seen
+    other = serves(release, encoders[1], tracking=store)
+    assert not other.holds
+    assert "differs by" in other.seen
+    gone = serves(replace(release, version=77), encoders[0], tracking=store)
+    assert not gone.holds
+    assert f"models:/{name}/77 could not be pulled and run" in gone.seen
 
 
 @pytest.mark.parametrize("died_at", [PREVIOUS, CHAMPION, "drop"])
 def test_a_promotion_that_died_half_way_is_ended_by_the_next_call(
     store: Tracking, encoders: list[Path], name: str, monkeypatch: pytest.MonkeyPatch, died_at: str
 ) -> None:
-    promote(put(store, name, encoders[0], scored(0.8)), tracking=store)
-    challenger = put(store, name, encoders[1], scored(0.9))
+    crown(store, name, encoders[0], scored(0.8))
+    challenger = judged(store, put(store, name, encoders[1], scored(0.9)), against=1)
     whole = MlflowClient.set_registered_model_alias
 
     def dies(client: MlflowClient, name: str, alias: str, version: str) -> None:
@@ -342,26 +344,29 @@ def test_a_promotion_that_died_half_way_is_ended_by_the_next_call(
             patch.setattr(MlflowClient, "delete_registered_model_alias", dies_at_drop)
         with pytest.raises(KeyboardInterrupt):
             promote(challenger, tracking=store)
-    assert promote(challenger, tracking=store).promote
+    assert promote(challenger, tracking=store).version == 2
     assert aliases(store, name) == {CHAMPION: 2, PREVIOUS: 1}
 
 
 QUIET = """
 import sys
 from pathlib import Path
-from pipelines.release import Scores, promote, release_encoder
+from pipelines.checks import Finding
+from pipelines.gate import Verdict
+from pipelines.release import Scores, promote, record, release_encoder
 from pipelines.tracking import Tracking
 root = Path(sys.argv[2])
 tracking = Tracking(uri=f"sqlite:///{root / 'mlflow.db'}", artifact_root=root / "artifacts")
 made = release_encoder(Path(sys.argv[1]), Scores(), provenance={}, recipe={}, git_commit="g", tracking=tracking)
-print(promote(made, tracking=tracking).promote)
+made = record(made, Verdict(against=None, rules={"not_worse": Finding(True, "first")}), tracking=tracking)
+print(promote(made, tracking=tracking).version)
 """
 
 
 def test_a_release_in_a_new_store_says_nothing_on_the_terminal(encoders: list[Path], tmp_path: Path) -> None:
     command = [sys.executable, "-c", QUIET, str(encoders[0]), str(tmp_path)]
     ran = subprocess.run(command, check=False, capture_output=True, text=True)
-    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "True\n", "")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "1\n", "")
 
 
 def test_an_alias_that_is_not_there_is_none(store: Tracking, encoders: list[Path], name: str) -> None:
@@ -392,8 +397,8 @@ def test_a_release_through_a_server_is_pulled_from_it(
     port = free_port()
     tracking = Tracking(uri=f"http://127.0.0.1:{port}", artifact_root=tmp_path / "not looked at")
     with mlflow_server(tmp_path, port):
-        released = put(tracking, "served", encoders[0], scored(0.8))
-        assert promote(released, tracking=tracking).promote
+        released = crown(tracking, "served", encoders[0], scored(0.8))
+        assert serves(released, encoders[0], tracking=tracking).holds
         assert not put(tracking, "served", encoders[0], scored(0.8)).created
         fetched = champion_encoder(tmp_path / "champion", name="served", tracking=tracking)
         assert fetched is not None

@@ -1,0 +1,195 @@
+"""The gate between a challenger and the champion: four rules, each with what was seen. Pure.
+
+    not_worse        the validation macro AUC, paired by patient with the champion's, did not fall
+    no_label_lost    nor did that of any one label, which a macro mean would hide
+    not_collapsed    the pretraining's own figures are sound
+    serves           the registered version, pulled as users pull it, gives the encoder's embedding
+
+Validation decides; the test split is reported and never asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from pipelines.checks import Finding
+from pipelines.evaluate import statistics
+from pipelines.evaluate.result import ProbeResult
+from pipelines.evaluate.statistics import PairedDifference
+from pipelines.labels import Split
+
+RULES = {
+    "not_worse": "The 95 % interval of challenger minus champion, validation macro AUC paired by patient, reaches no "
+    "further below zero than the margin.",
+    "no_label_lost": "No label's validation AUC fell by more than the label margin with an interval that lies below "
+    "zero as a whole.",
+    "not_collapsed": "The loss fell, and the embeddings still tell ECGs apart.",
+    "serves": "The registered version, pulled in a process of its own, embeds the example ECG as the encoder does.",
+}
+"""The rules in words, by name; all must hold."""
+
+SERVING_TOLERANCE = 1e-5
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateConfig:
+    """margin: of macro AUC, see RULES. label_margin: of one label's AUC. resamples, confidence, seed: of the paired
+    bootstrap."""
+
+    margin: float = 0.01
+    label_margin: float = 0.03
+    resamples: int = 1000
+    confidence: float = 0.95
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("margin", "label_margin"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ValueError(f"{name}={getattr(self, name)}: give a difference of AUC, 0 to below 1")
+        if self.resamples < 1:
+            raise ValueError(f"resamples={self.resamples}: use at least 1")
+        if not 0.0 < self.confidence < 1.0:
+            raise ValueError(f"confidence={self.confidence}: use a share between 0 and 1, such as 0.95")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contest:
+    """Challenger and champion on the same validation records. macro, labels: AUC of the challenger minus that of the
+    champion."""
+
+    challenger: float
+    champion: float
+    records: int
+    patients: int
+    macro: PairedDifference
+    labels: Mapping[str, PairedDifference]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """Whether the challenger becomes champion, and why. against: the champion's version; None where there was none."""
+
+    against: int | None
+    rules: Mapping[str, Finding]
+
+    @property
+    def promote(self) -> bool:
+        return all(rule.holds for rule in self.rules.values())
+
+    @property
+    def reason(self) -> str:
+        """One line: what decided."""
+        if self.promote:
+            return f"promoted: {self.rules['not_worse'].seen}"
+        failed = "; ".join(f"{name}: {rule.seen}" for name, rule in self.rules.items() if not rule.holds)
+        return f"kept as challenger: {failed}"
+
+    def page(self) -> str:
+        """The verdict in Markdown."""
+        rows = [
+            f"| {name} | {'holds' if rule.holds else '**does not hold**'} | {rule.seen} |"
+            for name, rule in self.rules.items()
+        ]
+        against = "There was no champion." if self.against is None else f"Against version {self.against}."
+        decision = "Promoted" if self.promote else "Kept as challenger"
+        return "\n".join([f"**{decision}.** {against}", "", "| rule | | seen |", "|---|---|---|", *rows])
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"against": self.against, "rules": {name: asdict(rule) for name, rule in self.rules.items()}}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Verdict:
+        rules = {name: Finding(**rule) for name, rule in values["rules"].items()}
+        return cls(against=values["against"], rules=rules)
+
+
+def contest(challenger: ProbeResult, champion: ProbeResult, config: GateConfig) -> Contest | None:
+    """The two on their validation split; None where the challenger was not scored on one.
+
+    Labels that either could not score are in neither mean. Raises ValueError where the records differ.
+    """
+    if challenger.scores is None or challenger.scores.validation is None:
+        return None
+    if champion.scores is None or champion.scores.validation is None:
+        raise ValueError(f"the champion was not scored on {challenger.task}, the challenger was: probe it again")
+    assert challenger.predictions is not None
+    assert champion.predictions is not None
+    a, b = challenger.predictions.of(Split.VALIDATION), champion.predictions.of(Split.VALIDATION)
+    if (a.classes, a.record_id) != (b.classes, b.record_id) or not np.array_equal(a.y_NC, b.y_NC):
+        raise ValueError(f"two probes of {challenger.task} are on different validation records: probe both again")
+    label = [score.name for score in challenger.scores.validation.classes]
+    column = [a.classes.index(name) for name in label]
+    macro, by_label = statistics.paired_differences(
+        *(a.y_NC[:, column], a.score_NC[:, column], b.score_NC[:, column], a.patient),
+        resamples=config.resamples,
+        seed=config.seed,
+        confidence=config.confidence,
+    )
+    return Contest(
+        challenger=challenger.scores.validation.macro_auc.value,
+        champion=champion.scores.validation.macro_auc.value,
+        records=len(a.record_id),
+        patients=len(set(a.patient)),
+        macro=macro,
+        labels=dict(zip(label, by_label, strict=True)),
+    )
+
+
+def judge(
+    found: Contest | None,
+    *,
+    against: int | None,
+    was_champion: bool,
+    training: Finding,
+    serving: Finding,
+    config: GateConfig,
+) -> Verdict:
+    """The verdict. found: None where the challenger was not scored. against: the champion's version, if there is one.
+
+    A version that was champion and is no more does not pass: somebody, or a better one, has replaced it, and going back
+    is a person's decision.
+    """
+    former = Finding(False, "it was champion before: `ecg rollback VERSION` goes back to it, not the gate")
+    return Verdict(
+        against=against,
+        rules={
+            "not_worse": former if was_champion else _not_worse(found, against, config),
+            "no_label_lost": _no_label_lost(found, against, config),
+            "not_collapsed": training,
+            "serves": serving,
+        },
+    )
+
+
+def _not_worse(found: Contest | None, against: int | None, config: GateConfig) -> Finding:
+    if against is None:
+        return Finding(True, "there was no champion")
+    if found is None:
+        return Finding(False, "not scored on validation, so nothing shows that it is not worse")
+    low, high = found.macro.low, found.macro.high
+    return Finding(
+        low >= -config.margin,
+        f"validation macro AUC {found.challenger:.4f} against {found.champion:.4f} of version {against}, "
+        f"{found.macro.value:+.4f} ({low:+.4f} to {high:+.4f}) on {found.records} records of {found.patients} "
+        f"patients, margin {config.margin:g}",
+    )
+
+
+def _no_label_lost(found: Contest | None, against: int | None, config: GateConfig) -> Finding:
+    if against is None:
+        return Finding(True, "there was no champion")
+    if found is None:
+        return Finding(False, "not scored on validation")
+    name, worst = min(found.labels.items(), key=lambda item: item[1].value)
+    lost = [
+        f"{label} {difference.value:+.4f} ({difference.low:+.4f} to {difference.high:+.4f})"
+        for label, difference in found.labels.items()
+        if difference.value < -config.label_margin and difference.high < 0
+    ]
+    if lost:
+        return Finding(False, f"fell by more than {config.label_margin:g}: {', '.join(lost)}")
+    return Finding(True, f"of {len(found.labels)} labels the worst is {name}, {worst.value:+.4f}")

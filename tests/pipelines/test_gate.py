@@ -1,0 +1,179 @@
+"""The rules between a challenger and the champion, on scores whose truth is known."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines.checks import Finding
+from pipelines.evaluate import statistics
+from pipelines.evaluate.result import ClassScore, Predictions, ProbeResult, ProbeScores, SplitScores
+from pipelines.evaluate.statistics import Interval, PairedDifference
+from pipelines.gate import RULES, Contest, GateConfig, Verdict, contest, judge
+from pipelines.labels import Split
+
+SOUND = Finding(True, "sound")
+CONFIG = GateConfig(margin=0.01, label_margin=0.03, resamples=200)
+
+
+def difference(value: float, low: float, high: float) -> PairedDifference:
+    return PairedDifference(value=value, low=low, high=high, p_value=0.5)
+
+
+def contested(macro: PairedDifference, **labels: PairedDifference) -> Contest:
+    return Contest(challenger=0.9, champion=0.9 - macro.value, records=100, patients=90, macro=macro, labels=labels)
+
+
+def verdict(found: Contest | None, against: int | None = 3, **changes) -> Verdict:
+    rest = {"was_champion": False, "training": SOUND, "serving": SOUND, "config": CONFIG} | changes
+    return judge(found, against=against, **rest)
+
+
+EVEN = difference(0.0, -0.005, 0.005)
+
+
+@pytest.mark.parametrize(
+    ("macro", "label", "failing"),
+    [
+        (difference(0.02, 0.01, 0.03), EVEN, set()),
+        (EVEN, EVEN, set()),
+        (difference(-0.005, -0.01, 0.0), EVEN, set()),
+        (difference(-0.005, -0.0101, 0.0), EVEN, {"not_worse"}),
+        (difference(0.02, -0.02, 0.06), EVEN, {"not_worse"}),
+        (difference(0.02, 0.01, 0.03), difference(-0.05, -0.07, -0.03), {"no_label_lost"}),
+        (difference(0.02, 0.01, 0.03), difference(-0.05, -0.12, 0.02), set()),
+        (difference(0.02, 0.01, 0.03), difference(-0.03, -0.04, -0.02), set()),
+        (difference(-0.1, -0.2, -0.05), difference(-0.1, -0.2, -0.05), {"not_worse", "no_label_lost"}),
+    ],
+)
+def test_the_rules_on_intervals(macro, label, failing):
+    found = verdict(contested(macro, MI=EVEN, HYP=label))
+    assert {name for name, rule in found.rules.items() if not rule.holds} == failing
+    assert found.promote == (not failing)
+    assert set(found.rules) == set(RULES)
+    assert found.reason.startswith("kept as challenger" if failing else "promoted")
+    assert all(name in found.reason for name in failing)
+
+
+def test_the_lost_label_is_named_with_its_interval():
+    found = verdict(contested(difference(0.02, 0.01, 0.03), MI=EVEN, HYP=difference(-0.05, -0.07, -0.03)))
+    assert "HYP -0.0500 (-0.0700 to -0.0300)" in found.reason
+    assert "MI" not in found.reason
+
+
+@pytest.mark.parametrize("broken", ["training", "serving"])
+def test_what_is_not_about_scores_decides_too(broken):
+    found = verdict(contested(difference(0.02, 0.01, 0.03), MI=EVEN), **{broken: Finding(False, "broken thing")})
+    assert not found.promote
+    assert "broken thing" in found.reason
+    first = verdict(None, against=None, **{broken: Finding(False, "broken thing")})
+    assert not first.promote, "also where there is no champion yet"
+
+
+def test_without_scores_a_release_is_champion_only_where_there_is_none():
+    assert verdict(None, against=None).promote
+    refused = verdict(None)
+    assert not refused.promote
+    assert "not scored on validation" in refused.reason
+
+
+def test_what_was_champion_does_not_come_back_by_the_gate():
+    found = verdict(contested(difference(0.2, 0.1, 0.3), MI=EVEN), was_champion=True)
+    assert not found.promote
+    assert "ecg rollback" in found.reason
+
+
+def test_a_verdict_survives_json_and_reads_as_a_page():
+    found = verdict(contested(difference(0.02, 0.01, 0.03), MI=difference(-0.05, -0.07, -0.03)))
+    assert Verdict.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+    page = found.page()
+    assert page.startswith("**Kept as challenger.** Against version 3.")
+    assert "| no_label_lost | **does not hold** |" in page
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"margin": -0.01}, "margin=-0.01: give a difference"),
+        ({"label_margin": 1.0}, "label_margin=1.0: give a difference"),
+        ({"margin": float("nan")}, "margin=nan"),
+        ({"resamples": 0}, "resamples=0: use at least 1"),
+        ({"confidence": 1.0}, r"confidence=1.0: use a share"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        GateConfig(**wrong)
+
+
+def result(score_NC: np.ndarray, y_NC: np.ndarray, patient: list[str]) -> ProbeResult:
+    """A result scored on validation alone, as a probe would have it."""
+    names = tuple(f"c{c}" for c in range(y_NC.shape[1]))
+    predictions = Predictions(
+        classes=names,
+        record_id=tuple(f"r{n}" for n in range(len(y_NC))),
+        patient=tuple(patient),
+        split_N=np.full(len(y_NC), Split.VALIDATION, dtype="<U10"),
+        y_NC=y_NC,
+        score_NC=score_NC,
+    )
+    auc_C = statistics.auc(y_NC, score_NC)
+
+    def interval(value: float) -> Interval:
+        return Interval(value=float(value), low=0.0, high=1.0)
+
+    scores = SplitScores(
+        records=len(y_NC),
+        patients=len(set(patient)),
+        macro_auc=interval(auc_C.mean()),
+        macro_average_precision=0.5,
+        classes=tuple(
+            ClassScore(name=name, positives=1, negatives=1, auc=interval(value), average_precision=0.5)
+            for name, value in zip(names, auc_C, strict=True)
+        ),
+        omitted={},
+    )
+    whole = ProbeScores(penalty=1.0, trials=(), validation=scores, test=scores)
+    return ProbeResult(task="t", classes=names, counts={}, scores=whole, predictions=predictions)
+
+
+@settings(deadline=None, max_examples=20)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_a_contest_is_the_difference_of_the_two_macro_aucs_and_turns_its_sign_with_them(seed):
+    rng = np.random.default_rng(seed)
+    y_NC = rng.random((120, 3)) < 0.4
+    patient = [f"p{n // 2}" for n in range(120)]
+    first, second = (result(y_NC * rng.random() + rng.random(y_NC.shape), y_NC, patient) for _ in range(2))
+    there, back = contest(first, second, CONFIG), contest(second, first, CONFIG)
+    assert there is not None
+    assert back is not None
+    assert there.macro.value == pytest.approx(there.challenger - there.champion)
+    assert there.macro.value == pytest.approx(-back.macro.value)
+    assert (there.macro.low, there.macro.high) == pytest.approx((-back.macro.high, -back.macro.low))
+    assert there.macro.low <= there.macro.value <= there.macro.high
+    assert (there.records, there.patients) == (120, 60)
+    assert set(there.labels) == {"c0", "c1", "c2"}
+
+
+def test_an_encoder_against_itself_passes():
+    rng = np.random.default_rng(0)
+    y_NC = rng.random((200, 4)) < 0.3
+    same = result(y_NC + rng.random(y_NC.shape), y_NC, [f"p{n}" for n in range(200)])
+    found = contest(same, same, CONFIG)
+    assert found is not None
+    assert (found.macro.low, found.macro.value, found.macro.high) == (0.0, 0.0, 0.0)
+    assert verdict(found).promote
+
+
+def test_probes_of_different_records_are_not_contested():
+    y_NC = np.tile([[True], [False]], (10, 1))
+    patient = [f"p{n}" for n in range(20)]
+    first, second = result(y_NC * 1.0, y_NC, patient), result(~y_NC * 1.0, ~y_NC, patient)
+    with pytest.raises(ValueError, match="different validation records: probe both again"):
+        contest(first, second, CONFIG)
+    unscored = ProbeResult(task="t", classes=("c0",), counts={}, reason="too few")
+    assert contest(unscored, first, CONFIG) is None
+    with pytest.raises(ValueError, match="the champion was not scored on t"):
+        contest(first, unscored, CONFIG)
