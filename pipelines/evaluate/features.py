@@ -11,6 +11,8 @@ but the hash. Features of some leads, or under a condition, are products of thei
 from __future__ import annotations
 
 import hashlib
+import math
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,6 +24,7 @@ import torch
 from ecg_model.config import EncoderConfig
 from ecg_model.encoder import Encoder, load_encoder, random_encoder
 from pipelines import versions
+from pipelines.pace import in_bytes
 from pipelines.stage import Product, Workspace, digest_of
 from pipelines.store import LEADS, SAMPLES, open_shard, read_rows
 
@@ -260,7 +263,8 @@ def materialize_tokens(
 ) -> dict[str, Product]:
     """All tokens of an encoder's output, float16 (N, P, D), for all harmonized shards of a source, by partition.
 
-    Large: 154 kB an ECG of a network with D = 192. P counts the patches of the leads, lead by lead.
+    Large: 154 kB an ECG of a network with D = 192. P counts the patches of the leads, lead by lead. Raises ValueError
+    where a shard's do not fit on the disk.
     """
     config = config or FeatureConfig()
     ready: list[Encoder] = []
@@ -274,6 +278,7 @@ def materialize_tokens(
         with torch.inference_mode():
             first = torch.zeros(1, *signal_NLT.shape[1:], device=config.torch_device)
             shape = (len(signal_NLT), *ready[0](first, leads=leads).shape[1:])
+        _require_room(folder, shape)
         out_NPD = np.lib.format.open_memmap(folder / TOKENS_FILE, mode="w+", dtype=np.float16, shape=shape)
         _in_batches(lambda x_BLT: ready[0](x_BLT, leads=leads), signal_NLT, config, out_NPD, progress)
         out_NPD.flush()
@@ -290,6 +295,16 @@ def materialize_tokens(
         )
         for partition, shard in shards_of(workspace, source).items()
     }
+
+
+def _require_room(folder: Path, shape: tuple[int, ...]) -> None:
+    """Asked before: a map of a file onto a full disk kills the process."""
+    needed, free = math.prod(shape) * np.dtype(np.float16).itemsize, shutil.disk_usage(folder).free
+    if needed > free:
+        raise ValueError(
+            f"tokens of {shape[0]} ECGs take {in_bytes(needed)} and {in_bytes(free)} are free in {folder}: make room, "
+            "name fewer leads, or use a head on features"
+        )
 
 
 def read_features(products: Mapping[str, Product]) -> np.ndarray:

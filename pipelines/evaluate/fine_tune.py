@@ -245,6 +245,8 @@ class _Run:
             raise ValueError(f"fine-tuning diverged in epoch {self.epoch + 1}: use a lower rate than {head.rate}")
         self.epoch += 1
         auc = self._look() if head.chooses else None
+        if self.folder is not None:
+            self.folder.save(self._checkpoint())
         left = (time.monotonic() - began) * (head.epochs - self.epoch)
         seen = "" if auc is None else f", validation macro AUC {auc:.4f}"
         log.info(
@@ -255,8 +257,6 @@ class _Run:
             seen,
             left,
         )
-        if self.folder is not None:
-            self.folder.save(self._checkpoint())
 
     def resume(self) -> None:
         """Take up the newest checkpoint, where there is one."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,12 +17,18 @@ from sklearn.metrics import roc_auc_score
 
 from ecg_model.config import EncoderConfig
 from ecg_model.encoder import Encoder, load_encoder, random_encoder
+from pipelines.evaluate.attention_pool import AttentionPool
 from pipelines.evaluate.augment import AugmentConfig
-from pipelines.evaluate.features import FeatureConfig, embed
+from pipelines.evaluate.features import EncoderSource, FeatureConfig, embed
 from pipelines.evaluate.fine_tune import FineTune, FineTuned, Network, band_pass, parameter_groups
 from pipelines.evaluate.heads import Logistic, Problem
+from pipelines.evaluate.probe import ProbeConfig, materialize_probe
+from pipelines.evaluate.result import load_result
 from pipelines.evaluate.statistics import InsufficientData
+from pipelines.labels import TASKS
 from pipelines.sources.simulated import Diagnosis, simulate
+from pipelines.stage import Workspace
+from pipelines.store import QUALITY, ShardWriter
 
 TINY = EncoderConfig(dim=32, depth=2, heads=2, input_scale=5.0, patch_init_scale=7.0)
 TRAIN, VALIDATION, TEST = np.arange(96), np.arange(96, 144), np.arange(144, 240)
@@ -35,12 +43,12 @@ def encoder() -> Encoder:
 
 @pytest.fixture(scope="module")
 def simulated() -> Problem:
-    """Ten seconds of 240 people, each with one of three diagnoses."""
+    """Five seconds of 240 people, each with one of three diagnoses."""
     drawn = np.random.default_rng(0).integers(len(DIAGNOSES), size=240)
     ecgs = [simulate([7, i], rate=250, diagnosis=DIAGNOSES[c]).signal_LT for i, c in enumerate(drawn)]
     x_NLT = np.round(np.stack(ecgs)[:, [0, 1, 6, 7, 8, 9, 10, 11]] * 1000).astype(np.int16)
     return Problem(
-        x=x_NLT,
+        x=np.ascontiguousarray(x_NLT[:, :, :1250]),
         y_NC=np.eye(len(DIAGNOSES), dtype=bool)[drawn],
         train=TRAIN,
         validation=VALIDATION,
@@ -76,7 +84,7 @@ def test_band_pass_keeps_its_band_and_moves_nothing():
 
 
 def test_it_learns_what_a_frozen_encoder_does_not_show(simulated):
-    model = tuned(replace(QUICK, epochs=6).fit(simulated))
+    model = tuned(replace(QUICK, epochs=5, rate=0.3, batch=12).fit(simulated))
     assert model.losses[-1] < 0.9 * model.losses[0]
     frozen_ND = embed(encoder(), np.asarray(simulated.x), FeatureConfig(device="cpu"))
     linear = Logistic(penalties=(1e-1, 1e-2, 1e-3)).fit(replace(simulated, x=frozen_ND))
@@ -257,3 +265,76 @@ def test_problems_that_cannot_be_are_refused_before_the_first_step(problem):
         QUICK.fit(replace(problem, x=Signals(np.asarray(problem.x), 0), min_positives=25))
     with pytest.raises(ValueError, match="diverged in epoch 1: use a lower rate"):
         replace(QUICK, rate=1e30, warmup=0).fit(problem)
+
+
+@pytest.fixture(scope="module")
+def workspace(simulated, tmp_path_factory) -> Workspace:
+    """The simulated ECGs as a harmonized shard of PTB-XL: bundle branch blocks are CD, tachycardia is no superclass."""
+    workspace = Workspace(tmp_path_factory.mktemp("home"))
+    x_NLT = np.tile(np.asarray(simulated.x), (1, 1, 2))[:120]
+
+    def make(folder: Path) -> dict:
+        writer = ShardWriter(folder)
+        for i, x_LT in enumerate(x_NLT):
+            row = {"source": "ptbxl", "record_id": f"{i}", "patient_id": f"{i}", "age": None, "sex": None}
+            row |= {"rate": 500.0, "samples": 5000, "labels": ["NORM" if simulated.y_NC[i, 2] else "CLBBB"]}
+            row |= {"fold": i % 10 + 1, "notes": [], "content_hash": f"{i}", "signature": bytes(128)}
+            writer.append(x_LT, row | {f"quality_{name}": 0.0 for name in QUALITY})
+        writer.close()
+        return {}
+
+    workspace.build("ecgs/ptbxl/00000", version="1", config={}, inputs={}, make=make)
+    return workspace
+
+
+TASK = TASKS["ptbxl_superclass"]
+SMALL = ProbeConfig(resamples=20, min_patients=5, min_positives=1)
+SOURCE = EncoderSource.random("tiny", replace(TINY, dim=16, depth=1), 0)
+
+
+class KillAfter(logging.Handler):
+    """Kills the process that logs this."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__()
+        self.words = words
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self.words in record.getMessage():
+            raise Killed
+
+
+def test_a_product_whose_making_was_killed_is_gone_on_with(workspace, caplog):
+    caplog.set_level(logging.INFO)
+    logger, handler = logging.getLogger("pipelines.evaluate.fine_tune"), KillAfter("epoch 1 of 2")
+    logger.addHandler(handler)
+    try:
+        with pytest.raises(Killed):
+            materialize_probe(workspace, TASK, SOURCE, SMALL, head=QUICK)
+    finally:
+        logger.removeHandler(handler)
+    product = materialize_probe(workspace, TASK, SOURCE, SMALL, head=QUICK)
+    assert "going on after epoch 1 of 2" in caplog.text
+    assert product.facts["scored"]
+    names = {path.name for path in product.path.iterdir()}
+    assert {"scores.json", "predictions.parquet", "encoder.safetensors", "layer.safetensors"} < names
+    assert "checkpoints" not in names
+    scores = load_result(product.path).scores
+    assert scores is not None
+    assert [trial.epoch for trial in scores.trials] == [1, 2]
+    # The weights in it are an encoder like any other.
+    again = EncoderSource.of_product("fine", product).loaded()
+    assert again.config == SOURCE.loaded().config
+
+
+def test_attention_pooling_reads_the_tokens_of_a_workspace(workspace, monkeypatch):
+    head = AttentionPool(heads=2, epochs=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(total=10**9, used=10**9, free=1000))
+        with pytest.raises(ValueError, match=r"tokens of 120 ECGs take 1\.\d+ MB and .* are free"):
+            materialize_probe(workspace, TASK, SOURCE, SMALL, head=head)
+    product = materialize_probe(workspace, TASK, SOURCE, SMALL, head=head)
+    scores = load_result(product.path).scores
+    assert scores is not None
+    assert len(scores.trials) == 2 * len(head.rates) * len(head.weight_decays)
+    assert materialize_probe(workspace, TASK, SOURCE, SMALL, head=head).cached
