@@ -142,11 +142,20 @@ def _names(selected: list[Rows]) -> list[str]:
     return [one.shard for one in selected if len(one.rows_N)]
 
 
+_EXPORTED = {"rate": RATE, "samples": SAMPLES}
+
+
 def _flat(records: pa.Table, shard: str) -> pa.Table:
-    """A table of records as csv can hold it: with its partition, lists joined, without bytes."""
-    columns: dict[str, Any] = {"partition": [shard.partition("/")[2]] * records.num_rows}
+    """A table of records as csv can hold it: with its partition, lists joined, without bytes.
+
+    rate and samples are the exported array's; a record had source_rate and source_samples before.
+    """
+    count = records.num_rows
+    columns: dict[str, Any] = {"partition": [shard.partition("/")[2]] * count}
     for field, column in zip(records.schema, records.columns, strict=True):
-        if pa.types.is_list(field.type):
+        if field.name in _EXPORTED:
+            columns |= {field.name: [_EXPORTED[field.name]] * count, f"source_{field.name}": column}
+        elif pa.types.is_list(field.type):
             columns[field.name] = [";".join(values) for values in column.to_pylist()]
         elif not pa.types.is_binary(field.type) and not pa.types.is_fixed_size_binary(field.type):
             columns[field.name] = column

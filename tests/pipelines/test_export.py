@@ -137,6 +137,8 @@ def test_numpy_and_csv_hold_what_the_store_holds(tmp_path: Path, workspace: Work
     assert [row["record_id"] for row in table] == [row["record_id"] for row in rows]
     assert [row["labels"] for row in table] == [";".join(row["labels"]) for row in rows]
     assert [row["partition"] for row in table] == ["01"] * 12 + ["02"] * 7
+    assert {(row["rate"], row["samples"]) for row in table} == {("250", str(found_NLT.shape[2]))}
+    assert [float(row["source_rate"]) for row in table] == [row["rate"] for row in rows]
     assert [float(row["age"]) if row["age"] else None for row in table] == [row["age"] for row in rows]
     about = json.loads((out / "about.json").read_text())
     assert (about["leads"], about["rate"], about["unit"]) == (list(LEADS), 250, "microvolt")
