@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -15,6 +16,7 @@ from pipelines.pictures.comparison import SourceFigures, source_comparison
 from pipelines.pictures.curves import Curve, histograms, loss_curve, roc_curves
 from pipelines.pictures.ecg_paper import ecg_sheet
 from pipelines.pictures.scores import Score, score_chart
+from pipelines.records import absent_leads
 from pipelines.stage import Product, Workspace
 from pipelines.store import RATE, open_shard, read_rows
 
@@ -32,6 +34,7 @@ def sampled_ecgs(product: Product) -> bytes | None:
     rows = np.unique(np.linspace(0, records.num_rows - 1, min(SAMPLED, records.num_rows)).round().astype(int))
     captions = [
         f"{record['record_id']}   {_who(record['age'], record['sex'])}   {', '.join(record['labels'])[:48]}"
+        f"{_not_recorded(record['notes'])}"
         for record in records.take(rows).to_pylist()
     ]
     return ecg_sheet(shard.signals()[rows] / 1000.0, captions, title=f"{product.name}, {records.num_rows:,} ECGs")
@@ -117,3 +120,9 @@ def _roc(probe: Product) -> tuple[dict[str, Curve], dict[str, float]]:
 
 def _who(age: float | None, sex: str | None) -> str:
     return f"{'age unknown' if age is None else f'{age:.0f} y'} {sex or ''}".strip()
+
+
+def _not_recorded(notes: Sequence[str]) -> str:
+    """The leads that are zeros because there were none, so that nobody takes them for an ECG's."""
+    absent = absent_leads(notes)
+    return f"   not recorded: {', '.join(absent)}" if absent else ""
