@@ -6,7 +6,7 @@ from __future__ import annotations
 import dagster as dg
 
 from assets.compare import encoder_comparison
-from assets.evaluate import reference_probe_assets, suite_assets
+from assets.evaluate import reference_probe_assets
 from assets.reference import reference_encoder
 from assets.release import released_reference
 from assets.sources import ecgs_incoming, raw_incoming
@@ -75,7 +75,7 @@ compare_job = dg.define_asset_job(
 
 suite_job = dg.define_asset_job(
     SUITE,
-    selection=dg.AssetSelection.assets(*suite_assets),
+    selection=dg.AssetSelection.groups(SUITE),
     description="All evaluations of the suite on the current encoder; what is cached is found. Leave out in the "
     "launchpad what is not wanted: fine-tuning takes hours without a GPU.",
 )

@@ -34,7 +34,7 @@ from pipelines.evaluate.probe import read_records
 from pipelines.evaluate.pseudo import Failure, delineate_many
 from pipelines.evaluate.statistics import InsufficientData
 from pipelines.evaluate.waves import WAVES, Wave, Waves, inside_window
-from pipelines.labels import Protocol, Split, patients
+from pipelines.labels import FoldProtocol, PatientProtocol, Protocol, Split, patients
 from pipelines.sources.ludb import MarkedWave, read_waves
 from pipelines.sources.simulated.heart import SimulatedECG
 from pipelines.sources.simulated.truth import ptbxl_truth
@@ -121,6 +121,17 @@ class WaveTask:
         """What the scores depend on, as JSON values."""
         about = {"source": self.source, "labels": self.labels, "protocol": self.protocol.to_dict()}
         return about | ({"pseudo": self.pseudo.to_dict()} if self.labels == "pseudo" else {})
+
+
+def usual_task(source: str, *, simulated: bool, pseudo: PseudoConfig | None = None) -> WaveTask:
+    """The best waves that a source has: LUDB's own; PTB-XL's truth where its ECGs are simulated; else pseudo-labels."""
+    if source == "ludb":
+        # Of 200 patients 30 choose and 50 test.
+        protocol = PatientProtocol(validation_share=0.15, test_share=0.25)
+        return WaveTask(source=source, labels="manual", protocol=protocol)
+    labels = "truth" if simulated and source == "ptbxl" else "pseudo"
+    protocol = FoldProtocol() if source.startswith("ptbxl") else PatientProtocol()
+    return WaveTask(source=source, labels=labels, protocol=protocol, pseudo=pseudo or PseudoConfig())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
@@ -204,13 +205,13 @@ INTERVALS = (
 
 
 def intervals(waves: Waves, records: int) -> NDArray[np.float64]:
-    """(records, 4), the figures of INTERVALS: each the median over the beats of all delineated leads, NaN where none.
+    """(records, 4), the figures of INTERVALS: the median over beats of each lead, and of these the median over leads.
 
-    Heart rate: 60 s over the time from one QRS peak (its middle, where no peak is known) to the next of its lead. PR:
-    from the onset of the last P between two QRS to the onset of the QRS behind it; QRS: from its onset to its offset;
-    QT: from the onset of a QRS to the offset of the first T behind it, if that comes before the next QRS. The
-    definitions are those of the AHA, ACC and HRS (Kligfield et al., Circulation 115, 2007, 1306-1324), which measure
-    from the earliest onset to the latest offset in any lead; a median over leads is some milliseconds shorter.
+    NaN where no lead has it. Heart rate: 60 s over the time from one QRS peak (its middle, where no peak is known) to
+    the next. PR: from the onset of the last P between two QRS to the onset of the QRS behind it. QRS: from its onset to
+    its offset. QT: from the onset of a QRS to the offset of the first T behind it, if that comes before the next QRS.
+    The definitions are those of the AHA, ACC and HRS (Kligfield et al., Circulation 115, 2007, 1306-1324), which
+    measure from the earliest onset to the latest offset in any lead; a median over leads is some milliseconds shorter.
     """
     place_W = waves.record_W * len(LEADS) + waves.lead_W
     beat_W = np.where(np.isnan(waves.peak_W), (waves.onset_W + waves.offset_W) / 2, waves.peak_W)
@@ -223,33 +224,35 @@ def intervals(waves: Waves, records: int) -> NDArray[np.float64]:
     for place, wave, onset, beat, offset in zip(*(column[order].tolist() for column in columns), strict=True):
         if place != here:
             here, p_onset, last_qrs = place, None, None
-        record = place // len(LEADS)
         if wave == Wave.P:
             p_onset = onset
         elif wave == Wave.QRS:
             if last_qrs is not None:
-                rr.append((record, beat - last_qrs[1]))
+                rr.append((place, beat - last_qrs[1]))
             if p_onset is not None:
-                pr.append((record, onset - p_onset))
-            qrs.append((record, offset - onset))
+                pr.append((place, onset - p_onset))
+            qrs.append((place, offset - onset))
             p_onset, last_qrs, t_due = None, (onset, beat), True
         elif last_qrs is not None and t_due:
-            qt.append((record, offset - last_qrs[0]))
+            qt.append((place, offset - last_qrs[0]))
             t_due = False
-    medians = [_medians(pairs, records) for pairs in found]
-    with np.errstate(divide="ignore"):
-        return np.stack([60 * RATE / medians[0], *(MILLISECONDS * median_N for median_N in medians[1:])], axis=1)
+    median_NI = np.full((records, len(INTERVALS)), np.nan)
+    for column, pairs in enumerate(found):
+        of_leads = [(place // len(LEADS), median) for place, median in _medians(pairs).items()]
+        for record, median in _medians(of_leads).items():
+            median_NI[record, column] = median
+    median_NI[:, 0] = 60 * RATE / median_NI[:, 0]
+    median_NI[:, 1:] *= MILLISECONDS
+    return median_NI
 
 
-def _medians(pairs: Sequence[tuple[int, float]], records: int) -> NDArray[np.float64]:
-    """The median of each record's values that are not NaN; NaN where it has none."""
-    median_N = np.full(records, np.nan)
-    values = np.array([pair for pair in pairs if not math.isnan(pair[1])], dtype=np.float64).reshape(-1, 2)
-    values = values[np.argsort(values[:, 0], kind="stable")]
-    record_M, first_M = np.unique(values[:, 0].astype(np.int64), return_index=True)
-    for record, of_record in zip(record_M, np.split(values[:, 1], first_M[1:]), strict=len(record_M) > 0):
-        median_N[record] = np.median(of_record)
-    return median_N
+def _medians(pairs: Sequence[tuple[int, float]]) -> dict[int, float]:
+    """The median of the values of each key that are not NaN."""
+    values: dict[int, list[float]] = {}
+    for key, value in pairs:
+        if not math.isnan(value):
+            values.setdefault(key, []).append(value)
+    return {key: statistics.median(of_key) for key, of_key in values.items()}
 
 
 def _by_lead(waves: Waves, first_W: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:

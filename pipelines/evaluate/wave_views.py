@@ -1,0 +1,161 @@
+"""Segmentations and regressions as people look at them: rows of tables, and examples on ECG paper."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from pipelines.evaluate.delineation import WaveTask, wave_data
+from pipelines.evaluate.features import MILLIVOLT, shards_of
+from pipelines.evaluate.segmentation import PREDICTIONS_FILE, SCORES_FILE
+from pipelines.evaluate.waves import UNKNOWN, Wave, Waves, class_map
+from pipelines.pictures.segmentation import SegmentedLead, Span, segmentation_sheet
+from pipelines.stage import Product, Workspace
+from pipelines.store import LEADS, RATE, SAMPLES, read_rows
+
+EXAMPLES = 4
+_SECONDS = 5
+_SHOWN_LEADS = ("II", "V2", "V5", "I")
+Row = dict[str, Any]
+
+
+def overlap_rows(segmentations: Mapping[str, Product]) -> list[Row]:
+    """A row an encoder and way of training, by name: mean IoU with its interval, and each class's IoU."""
+    rows = []
+    for name, product in segmentations.items():
+        if product.facts["scored"]:
+            rows.append(
+                {"encoder": name, "mIoU": round(product.facts["miou"]["value"], 4)}
+                | {"interval": _interval(product.facts["miou"])}
+                | {wave: round(found["value"], 4) for wave, found in product.facts["iou"].items()}
+            )
+    return rows
+
+
+def boundary_rows(segmentation: Product) -> list[Row]:
+    """A row a kind of boundary; nothing where it was not scored."""
+    scores = json.loads((segmentation.path / SCORES_FILE).read_text())["scores"]
+    return [
+        {
+            "boundary": f"{one['wave']} {one['side']}",
+            "annotated": one["annotated"],
+            "sensitivity": _rounded(one["sensitivity"], 4),
+            "PPV": _rounded(one["ppv"], 4),
+            "mean error, ms": _rounded(one["mean_ms"], 1),
+            "sd, ms": _rounded(one["sd_ms"], 1),
+            "sd that experts allow, ms": one["cse_ms"],
+        }
+        for one in (scores or {"boundaries": ()})["boundaries"]
+    ]
+
+
+def read_off_rows(segmentation: Product) -> list[Row]:
+    """A row a figure that was measured on the predicted waves."""
+    return [
+        {
+            "figure": one["name"],
+            "unit": one["unit"],
+            "MAE": _rounded(one["mae"]["value"], 2),
+            "interval": _interval(one["mae"], 2),
+            "records": one["records"],
+            "not measurable": one["omitted"],
+        }
+        for one in segmentation.facts.get("read_off", ())
+        if one["mae"] is not None
+    ]
+
+
+def error_rows(first: Product, second: Product) -> list[Row]:
+    """A row a figure of two encoders' regressions on the same records, and a row a figure that was not scored."""
+    beside = {one["name"]: one for one in second.facts["figures"]}
+    rows = [
+        {
+            "figure": one["title"],
+            "unit": one["unit"],
+            "MAE": round(one["mae"]["value"], 2),
+            "interval": _interval(one["mae"], 2),
+            "random encoder": round(beside[one["name"]]["mae"]["value"], 2),
+            "training median": round(one["baseline"]["value"], 2),
+            "pooling": one["chosen"]["pooling"],
+            "note": f"{one['omitted']} records without it",
+        }
+        for one in first.facts["figures"]
+    ]
+    empty = dict.fromkeys(("unit", "MAE", "interval", "random encoder", "training median", "pooling"))
+    return rows + [{"figure": name, **empty, "note": why} for name, why in first.facts["reasons"].items()]
+
+
+def label_rows(delineations: Mapping[str, Product]) -> list[Row]:
+    """What the waves of all partitions add up to: records, waves by kind, and what was left out by reason."""
+    totals: dict[str, int] = {}
+    for product in delineations.values():
+        facts = product.facts
+        counts = {"records": facts["records"], "records with waves": facts["delineated"], **facts["waves"]}
+        for name, count in (counts | {f"left out: {why}": n for why, n in facts["left_out"].items()}).items():
+            totals[name] = totals.get(name, 0) + count
+    return [{"what": name, "count": count} for name, count in totals.items()]
+
+
+def examples(workspace: Workspace, task: WaveTask, segmentation: Product, mirror: Path | None = None) -> bytes | None:
+    """Test records, evenly spaced, each in another lead: annotated beside predicted; None where nothing was scored."""
+    if not segmentation.facts["scored"]:
+        return None
+    data = wave_data(workspace, task, mirror)
+    record_id = data.records.column("record_id").to_pylist()
+    table = pq.read_table(segmentation.path / PREDICTIONS_FILE)
+    predicted = Waves.from_table(table, record_id)
+    tested = np.unique(predicted.record_W)
+    rows = tested[np.unique(np.linspace(0, len(tested) - 1, min(EXAMPLES, len(tested))).round().astype(int))]
+    annotated = data.waves.of_records(rows)
+    map_NLT = class_map(annotated, len(rows))
+    leads = []
+    for place, row in enumerate(rows):
+        drawn = [lead for lead in range(len(LEADS)) if (map_NLT[place, lead] != UNKNOWN).any()]
+        wanted = LEADS.index(_SHOWN_LEADS[place % len(_SHOWN_LEADS)])
+        lead = wanted if wanted in drawn else drawn[0]
+        known = np.flatnonzero(map_NLT[place, lead] != UNKNOWN)
+        first = int(np.clip(known[0] - RATE // 2, 0, SAMPLES - _SECONDS * RATE))
+        signal_T = _signal(workspace, task, int(row))[lead] * MILLIVOLT
+        leads.append(
+            SegmentedLead(
+                caption=f"record {record_id[row]}, lead {LEADS[lead]}",
+                y_T=signal_T[first : first + _SECONDS * RATE],
+                first=first,
+                annotated=_spans(annotated, place, lead),
+                predicted=_spans(predicted, int(row), lead),
+                known=(float(known[0]), float(known[-1])),
+            )
+        )
+    called = {"manual": "cardiologists", "truth": "simulated", "pseudo": "pseudo-labels"}[task.labels]
+    miou = segmentation.facts["miou"]["value"]
+    return segmentation_sheet(leads, f"{task.title}: mean IoU {miou:.3f} on the test split", called)
+
+
+def _signal(workspace: Workspace, task: WaveTask, row: int) -> Any:
+    """int16 (8, 2500): the ECG at this row of all of a task's records."""
+    for shard, records in ((one, one.facts["kept"]) for one in shards_of(workspace, task.source).values()):
+        if row < records:
+            return read_rows([(shard.path, np.array([row]))])[0]
+        row -= records
+    raise IndexError(row)
+
+
+def _spans(waves: Waves, record: int, lead: int) -> list[Span]:
+    """The whole waves of a lead."""
+    chosen = (waves.record_W == record) & (waves.lead_W == lead) & ~np.isnan(waves.onset_W + waves.offset_W)
+    own = waves[np.flatnonzero(chosen)]
+    columns = (own.wave_W.tolist(), own.onset_W.tolist(), own.offset_W.tolist())
+    return [(Wave(wave).name, onset, offset) for wave, onset, offset in zip(*columns, strict=True)]
+
+
+def _interval(found: Mapping[str, float], digits: int = 3) -> str:
+    return f"{found['low']:.{digits}f} to {found['high']:.{digits}f}"
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)
