@@ -18,6 +18,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -152,10 +153,15 @@ class FineTune:
 def band_pass(x_NLT: NDArray[Any]) -> NDArray[np.float32]:
     """(..., T) -> the same, band-passed to 0.67-40 Hz: a Butterworth high-pass and low-pass of order 5, there and back,
     so that no wave is moved."""
+    return sosfiltfilt(_band(), x_NLT, axis=-1).astype(np.float32)
+
+
+@cache
+def _band() -> NDArray[np.float64]:
+    """The sections of both filters, one after another."""
     high = butter(_ORDER, BAND_HZ[0], "highpass", fs=RATE, output="sos")
     low = butter(_ORDER, BAND_HZ[1], "lowpass", fs=RATE, output="sos")
-    sections = np.concatenate([np.asarray(high), np.asarray(low)])
-    return sosfiltfilt(sections, x_NLT, axis=-1).astype(np.float32)
+    return np.concatenate([np.asarray(high), np.asarray(low)])
 
 
 def parameter_groups(network: Network, *, rate: float, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
@@ -362,4 +368,4 @@ def _write(folder: Path, model: FineTuned) -> None:
     write_atomically(folder / LAYER_FILE, save(layer))
     about = {"losses": list(model.losses), "epoch": model.epoch}
     write_atomically(folder / TRAINING_FILE, json.dumps(about, indent=1).encode())
-    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    shutil.rmtree(folder / CHECKPOINTS)
