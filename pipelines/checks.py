@@ -18,7 +18,7 @@ from pipelines.records import DropReason
 from pipelines.signature import BYTES, first_copies
 from pipelines.sources.base import RemoteFile
 from pipelines.stage import Product, Workspace
-from pipelines.store import SAMPLES, Shard, open_shard, signatures_of
+from pipelines.store import SAMPLES, Shard, content_hash, open_shard, signatures_of
 
 # A pooled embedding that differs less than this between ECGs, relative to its size, says the same of all of them.
 LEAST_SPREAD = 1e-3
@@ -54,15 +54,20 @@ def counts_add_up(product: Product, listed: int | None = None) -> Finding:
 
 
 def shard_is_whole(product: Product) -> Finding:
-    """Of a harmonized shard: leads in order (opening it says so), rows numbered, no ECG of it empty."""
+    """Of a harmonized shard: leads in order (opening it says so), rows numbered, no ECG empty or changed since."""
     shard = open_shard(product.path)
-    rows = shard.records().column("row").to_numpy()
-    empty = 0
+    records = shard.records()
+    rows, hashes = records.column("row").to_numpy(), records.column("content_hash").to_pylist()
+    empty = changed = 0
     for first, end in shard.spans():
         signal_NLT = shard.read(first, end)
         empty += int((signal_NLT.max(axis=(1, 2)) == signal_NLT.min(axis=(1, 2))).sum())
-    holds = np.array_equal(rows, np.arange(len(shard))) and not empty
-    return Finding(holds, f"{len(shard)} ECGs of 8 leads and {SAMPLES} samples, {empty} of them empty")
+        changed += sum(
+            content_hash(signal_LT) != known for signal_LT, known in zip(signal_NLT, hashes[first:end], strict=True)
+        )
+    holds = np.array_equal(rows, np.arange(len(shard))) and not empty and not changed
+    seen = f"{len(shard)} ECGs of 8 leads and {SAMPLES} samples, {empty} of them empty"
+    return Finding(holds, seen + (f", {changed} other than when they were harmonized" if changed else ""))
 
 
 def corpus_is_apart(workspace: Workspace, corpus: Product) -> Finding:

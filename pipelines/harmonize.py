@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -35,7 +34,7 @@ from pipelines.records import Drop, DropReason, Record, RecordError, absent_note
 from pipelines.signature import signatures
 from pipelines.sources.base import Readable
 from pipelines.stage import Product, Workspace
-from pipelines.store import ShardWriter
+from pipelines.store import ShardWriter, content_hash
 
 BATCH = 32  # of 64 the arrays no longer fit the cache: a sixth more processor time
 SHORTEST = 5.0
@@ -310,7 +309,7 @@ def _row(
         "labels": list(record.labels),
         "fold": record.fold,
         "notes": [*record.notes, *_completed(record)],
-        "content_hash": hashlib.sha256(signal_LT.tobytes()).hexdigest(),
+        "content_hash": content_hash(signal_LT),
         "signature": signature_B.tobytes(),
         "quality_missing_share": missing_share(record.signal_LT),
         **quality,

@@ -13,6 +13,7 @@ Chunks of 64 records make a contiguous load fast, shards of 1,024 keep the files
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
@@ -197,6 +198,11 @@ def open_shard(folder: Path | str) -> Shard:
     if rows != signal.shape[0]:
         raise ValueError(f"{folder}: {signal.shape[0]} signals but {rows} rows in {RECORDS_FILE}: harmonize it again")
     return Shard(folder, signal)
+
+
+def content_hash(signal_LT: NDArray[np.int16]) -> str:
+    """SHA-256 of an ECG's stored samples (L, T), in hexadecimal: what `content_hash` of records.parquet holds."""
+    return hashlib.sha256(np.ascontiguousarray(signal_LT)).hexdigest()
 
 
 def signatures_of(records: pa.Table) -> NDArray[np.uint8]:

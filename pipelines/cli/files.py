@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.records import Drop, Record, RecordError
-from pipelines.sources.challenge import GAIN, challenge_record
+from pipelines.sources import challenge, ptbxl
+from pipelines.sources.challenge import challenge_record
 from pipelines.sources.code15 import read_part
 from pipelines.sources.ludb import ludb_record
 from pipelines.wfdb_files import GAINS, Header, WfdbRecord, parse_header, read_wfdb
@@ -15,6 +17,8 @@ from pipelines.wfdb_files import GAINS, Header, WfdbRecord, parse_header, read_w
 WFDB = (".hea", ".mat", ".dat")
 PART = ".zip"
 EXAMS = "exams.csv"
+
+_PTBXL = re.compile(r"\d{5}_(lr|hr)")
 
 
 @dataclass(frozen=True)
@@ -54,10 +58,17 @@ def _read_wfdb(header: Path) -> Reading:
         else:
             found = parse_header(header.read_text("utf-8", "replace"), header.stem)
             form = f"WFDB, {_collection(found)}"
-            raw = read_wfdb(header, gains=GAIN if _is_challenge(found) else GAINS)
+            raw = read_wfdb(header, gains=_gains(found))
         return Reading(_record(raw), form, _units(raw))
     except RecordError as error:
         return Reading(error.drop(header.stem), form)
+
+
+def _gains(header: Header) -> tuple[float, float]:
+    """Those of the collection, which the record's comments or its name tell; else any that are plausible."""
+    if _is_challenge(header):
+        return challenge.GAIN
+    return ptbxl.GAIN if _PTBXL.fullmatch(header.record) else GAINS
 
 
 def _is_challenge(header: Header) -> bool:

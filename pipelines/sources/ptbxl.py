@@ -22,7 +22,8 @@ _ROOT = project_root("ptb-xl", "1.0.3")
 _TABLE = f"{_ROOT}/ptbxl_database.csv"
 _COLUMNS = ("ecg_id", "patient_id", "age", "sex", "scp_codes", "strat_fold")
 _SEX: dict[str, Sex] = {"0": "male", "1": "female"}
-_GAIN = (1000.0, 1000.0)
+GAIN = (1000.0, 1000.0)
+"""Units a millivolt, the least and the most."""
 
 
 def _read(root: Path, partition: str, files: Sequence[RemoteFile]) -> Iterator[Record | Drop]:
@@ -34,7 +35,7 @@ def _read(root: Path, partition: str, files: Sequence[RemoteFile]) -> Iterator[R
             raise RecordError(DropReason.NOT_LISTED, f"ecg_id {ecg_id} is not in {Path(_TABLE).name}")
         return _record(raw, rows[ecg_id])
 
-    for item in read_records(root, files, convert, gains=_GAIN):
+    for item in read_records(root, files, convert, gains=GAIN):
         yield replace(item, record_id=str(_ecg_id(item.record_id))) if isinstance(item, Drop) else item
 
 

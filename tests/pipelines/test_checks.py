@@ -1,6 +1,7 @@
 """Checks find what is wrong, not only what is right: each is shown a product that lies."""
 
 import dataclasses
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -75,12 +76,26 @@ def test_an_empty_ecg_in_a_shard_is_found(workspace):
         row = pq.read_table(good.path / "records.parquet").to_pylist()[0]
         del row["row"]
         for signal_LT in (np.ones((8, 2500), np.int16).cumsum(axis=1), np.zeros((8, 2500))):
-            writer.append(signal_LT.astype(np.int16), row)
+            samples_LT = signal_LT.astype(np.int16)
+            writer.append(samples_LT, row | {"content_hash": hashlib.sha256(samples_LT.tobytes()).hexdigest()})
         writer.close()
         return {}
 
     bad = workspace.build("ecgs/two/a", version="1", config={}, inputs={}, make=make)
     assert checks.shard_is_whole(bad) == checks.Finding(False, "2 ECGs of 8 leads and 2500 samples, 1 of them empty")
+
+
+def test_an_ecg_that_is_other_than_when_it_was_harmonized_is_found(workspace):
+    good = shard(workspace, "one", "pretraining", [record("a", seed=1), record("b", seed=2)])
+    table = pq.read_table(good.path / "records.parquet")
+    hashes = table.column("content_hash").to_pylist()
+    at = table.schema.get_field_index("content_hash")
+    pq.write_table(
+        table.set_column(at, table.schema.field(at), [[hashes[0], hashes[0]]]), good.path / "records.parquet"
+    )
+    found = checks.shard_is_whole(good)
+    assert not found.holds
+    assert found.seen.endswith("0 of them empty, 1 other than when they were harmonized")
 
 
 def test_a_corpus_with_evaluation_data_in_it_is_found(workspace):

@@ -329,6 +329,18 @@ def test_embed_pulls_the_champion_and_goes_on_after_a_bad_file(mirror: Path, hom
     np.testing.assert_allclose(found_ND, expected_ND, atol=1e-5)
 
 
+@pytest.mark.parametrize(("name", "refused"), [("00001_lr", True), ("other", False)])
+def test_inspect_judges_a_ptbxl_gain_by_ptbxl_s_range(tmp_path: Path, name: str, refused: bool) -> None:
+    samples = (np.sin(np.arange(1000) / 9)[:, None] * 200).astype("<i2").repeat(12, axis=1)
+    (tmp_path / f"{name}.dat").write_bytes(samples.tobytes())
+    lines = [
+        f"{name}.dat 16 200.0(0)/mV 16 0 {samples[0, 0]} {samples[:, 0].sum(dtype='i2')} 0 {lead}" for lead in LEADS_12
+    ]
+    (tmp_path / f"{name}.hea").write_text("\n".join([f"{name} 12 100 1000", *lines, ""]))
+    shown = run("inspect", tmp_path / f"{name}.hea")
+    assert (shown.returncode == 1, "gain" in (shown.stdout + shown.stderr).lower()) == (refused, True), shown
+
+
 def test_a_model_that_is_not_there_is_one_line(mirror: Path, home: Home, tmp_path: Path) -> None:
     import mlflow
 
