@@ -35,7 +35,8 @@ class Rows(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """What a head is fitted to. Every class has positives and negatives among the training rows.
+    """What a head is fitted to. Every class has positives and negatives among the training rows, and where classes
+    exclude each other every training row has one.
 
     train, validation: row numbers; validation is empty where the protocol has none. encoder: loads a fresh copy of the
     encoder that x is of, to be trained on; heads that take signals need it, and None is given where there is none.
@@ -205,9 +206,8 @@ class NearestMean:
         """Raises ValueError where classes do not exclude each other."""
         if not problem.multi_class:
             raise ValueError("nearest class mean: a record has one nearest mean, so give a multi-class task")
+        x_ND = _scaled(problem.x[problem.train], self.distance)
         y_NC = problem.y_NC[problem.train].astype(np.float64)
-        taught_N = y_NC.any(axis=1)  # a class may be too rare to be among the columns
-        x_ND, y_NC = _scaled(problem.x[problem.train[taught_N]], self.distance), y_NC[taught_N]
         mean_CD = _scaled(y_NC.T @ x_ND / y_NC.sum(axis=0)[:, None], self.distance)
         # Features that hardly differ, as of a collapsed encoder, are told from rounding by nothing.
         least = 1e-12 * float((mean_CD**2).sum(axis=1).max()) + np.finfo(np.float64).tiny

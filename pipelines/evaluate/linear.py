@@ -85,7 +85,7 @@ def _solve(
         w_KC, target_NC = weight_KC[:, open_C], y_NC[:, open_C]
         logit_NC = _logits(z_NK, w_KC)
         p_NC = _link(logit_NC, multi_class)
-        gradient_KC = _gradient(z_NK, p_NC - target_NC) + penalty_K1 * w_KC
+        gradient_KC = _even(_gradient(z_NK, p_NC - target_NC), multi_class) + penalty_K1 * w_KC
         step_KC = _newton_step(z_NK, p_NC, penalty_K1, gradient_KC, multi_class)
         moved_NC = _logits(z_NK, step_KC)
         change_C = np.abs(_curved(p_NC, moved_NC, multi_class)).max(axis=0)
@@ -130,6 +130,8 @@ def _newton_step(
     The nearer the solution, the smaller the residual that they stop at, so that steps shrink ever faster.
     """
     diagonal_KC = _gradient(z_NK**2, p_NC * (1 - p_NC)) + penalty_K1
+    if multi_class:  # one for all classes keeps directions even (see `_even`): along others the penalty alone is left
+        diagonal_KC = np.broadcast_to(diagonal_KC.mean(axis=1, keepdims=True), diagonal_KC.shape)
     step_KC = np.zeros_like(gradient_KC)
     residual_KC = -gradient_KC
     direction_KC = residual_KC / diagonal_KC
@@ -165,7 +167,7 @@ def _hessian_times(z_NK: np.ndarray, p_NC: np.ndarray, w_KC: np.ndarray, multi_c
     for first in range(0, len(z_NK), _BLOCK):
         z_BK, p_BC = z_NK[first : first + _BLOCK], p_NC[first : first + _BLOCK]
         image_KC += z_BK.T @ _curved(p_BC, z_BK @ w_KC, multi_class)
-    return image_KC.astype(np.float64) / len(z_NK)
+    return _even(image_KC.astype(np.float64) / len(z_NK), multi_class)
 
 
 def _logits(z_NK: np.ndarray, w_KC: np.ndarray) -> np.ndarray:
@@ -188,6 +190,12 @@ def _sum(values: np.ndarray, multi_class: bool) -> np.ndarray:
     """(C,): each class's sum, or, where classes are one problem, the sum of all for each."""
     sum_C = values.sum(axis=0, dtype=np.float64)
     return np.full_like(sum_C, sum_C.sum()) if multi_class else sum_C
+
+
+def _even(values_KC: np.ndarray, multi_class: bool) -> np.ndarray:
+    """Where classes are one problem, without what is the same in all of them: a softmax does not see it, so that it is
+    rounding alone, and biases, which no penalty holds, would drift along it."""
+    return values_KC - values_KC.mean(axis=1, keepdims=True) if multi_class else values_KC
 
 
 def _link(logit_NC: np.ndarray, multi_class: bool) -> np.ndarray:
