@@ -39,17 +39,13 @@ def test_downloads_are_tried_again_and_nothing_else_is():
     assert (policy.backoff, policy.jitter) == (dg.Backoff.EXPONENTIAL, dg.Jitter.FULL)
 
 
-def test_limits_are_set_once_and_what_somebody_set_stays(tmp_path):
+def test_limits_are_set_once_what_hangs_ends_and_what_was_killed_starts_again(tmp_path):
     with instance_of(tmp_path) as instance:
         instance.event_log_storage.set_concurrency_slots("download", 9)
         seed(instance)
         seed(instance)
         found = {pool.name: pool.limit for pool in instance.event_log_storage.get_pool_limits()}
         assert found == {**LIMITS, "download": 9}
-
-
-def test_the_instance_ends_what_hangs_and_starts_again_what_was_killed(tmp_path):
-    with instance_of(tmp_path) as instance:
         assert instance.run_monitoring_enabled
         assert instance.run_retries_enabled
         assert not instance.run_retries_retry_on_asset_or_op_failure
