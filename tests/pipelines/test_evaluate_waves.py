@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -11,14 +12,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 from sklearn.linear_model import Ridge as TheirRidge
 from sklearn.metrics import jaccard_score, mean_absolute_error
 
 from ecg_model.config import EncoderConfig
 from ecg_model.encoder import random_encoder
 from pipelines.download import Mirror, materialize_raw
+from pipelines.evaluate import wave_views
 from pipelines.evaluate.bootstrap import Bootstrap
-from pipelines.evaluate.delineation import WaveData, WaveTask
+from pipelines.evaluate.delineation import WaveData, WaveTask, wave_data
 from pipelines.evaluate.features import EncoderSource, FeatureConfig
 from pipelines.evaluate.regression import (
     RegressionConfig,
@@ -45,6 +48,7 @@ from pipelines.evaluate.statistics import InsufficientData
 from pipelines.evaluate.waves import UNKNOWN, Wave, Waves, class_map, intervals
 from pipelines.harmonize import materialize_ecgs
 from pipelines.labels import FoldProtocol, Split
+from pipelines.pictures.segmentation import COLOURS, SegmentedLead, segmentation_sheet
 from pipelines.quality import QualityLimits
 from pipelines.sources import SOURCES
 from pipelines.sources.simulated import MirrorSizes, write_mirror
@@ -303,3 +307,62 @@ def test_regressions_are_kept_and_compared_on_the_same_records(workspace):
         assert differences[one["name"]].value == pytest.approx(one["mae"]["value"] - other["mae"]["value"])
         assert one["baseline"] == other["baseline"]
     assert "NaN" not in (first.path / "scores.json").read_text()
+
+
+# What people look at
+
+
+def test_tables_and_examples_show_what_was_found(workspace):
+    made, mirror = workspace
+    config = replace(QUICK, steps=6, min_patients=2)
+    segmented = materialize_segmentation(made, TASK, ENCODERS[0], config, CPU, mirror=mirror)
+    (row,) = wave_views.overlap_rows({"ours": segmented})
+    assert row["mIoU"] == round(segmented.facts["miou"]["value"], 4)
+    assert [one["boundary"] for one in wave_views.boundary_rows(segmented)] == [
+        f"{wave} {side}" for wave in ("P", "QRS", "T") for side in ("onset", "offset")
+    ]
+    picture = wave_views.examples(made, TASK, segmented, mirror)
+    assert picture is not None
+    assert len(picture) < 100_000
+    regressed = [
+        materialize_regression(
+            made, TASK, one, RegressionConfig(min_patients=2, bootstrap=BOOTSTRAP), CPU, mirror=mirror
+        )
+        for one in ENCODERS
+    ]
+    assert [one["figure"] for one in wave_views.error_rows(*regressed)][:1] == ["heart rate"]
+    few = materialize_segmentation(made, TASK, ENCODERS[0], replace(config, min_patients=99), CPU, mirror=mirror)
+    assert (
+        wave_views.overlap_rows({"ours": few}) == wave_views.boundary_rows(few) == wave_views.read_off_rows(few) == []
+    )
+    assert wave_views.examples(made, TASK, few, mirror) is None
+    counts = {row["what"]: row["count"] for row in wave_views.label_rows(wave_data(made, TASK, mirror).products)}
+    assert counts["records"] == counts["records with waves"] == 22, "of 24 two are damaged"
+
+
+def colours_at(picture: bytes, colour: str) -> int:
+    """How many pixels are about of a colour."""
+    pixels = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB")).astype(int)
+    wanted = [int(colour[at : at + 2], 16) for at in (1, 3, 5)]
+    return int((np.abs(pixels - wanted).max(axis=-1) < 12).sum())
+
+
+def test_bars_are_drawn_where_the_waves_are():
+    y_T = np.sin(np.arange(1000) / 20)
+
+    def sheet(annotated, predicted):
+        lead = SegmentedLead(
+            caption="one", y_T=y_T, first=500, annotated=annotated, predicted=predicted, known=(500.0, 1499.0)
+        )
+        return segmentation_sheet([lead], "title")
+
+    legend = colours_at(sheet([], []), COLOURS["T"])
+    one = colours_at(sheet([("T", 600.0, 699.0)], []), COLOURS["T"])
+    both = colours_at(sheet([("T", 600.0, 699.0)], [("T", 600.0, 799.0)]), COLOURS["T"])
+    assert both - legend == pytest.approx(3 * (one - legend), rel=0.1)
+    outside = colours_at(sheet([("T", 100.0, 450.0), ("T", 1500.0, 1600.0)], []), COLOURS["T"])
+    assert outside == pytest.approx(legend, rel=0.05)
+    cut = colours_at(sheet([("T", 450.0, 599.0)], []), COLOURS["T"])
+    assert cut - legend == pytest.approx(one - legend, rel=0.15)
+    with pytest.raises(ValueError, match="at least one stretch"):
+        segmentation_sheet([], "title")

@@ -1,0 +1,63 @@
+"""Pretrained on simulated ECGs for a minute, what does a small encoder know of their waves? Several minutes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pipelines.corpus import CorpusConfig, materialize_corpus
+from pipelines.download import Mirror, materialize_raw
+from pipelines.evaluate.delineation import usual_task
+from pipelines.evaluate.features import FeatureConfig
+from pipelines.evaluate.pair import encoder_and_twin
+from pipelines.evaluate.regression import compare_regressions, materialize_regression
+from pipelines.evaluate.segmentation import FINE_TUNED, materialize_segmentation
+from pipelines.evaluate.subject import OURS
+from pipelines.harmonize import materialize_ecgs
+from pipelines.pretrain.product import materialize_encoder
+from pipelines.pretrain.recipes import recipe_named
+from pipelines.quality import QualityLimits
+from pipelines.sources import SOURCES
+from pipelines.sources.simulated import MirrorSizes, write_mirror
+from pipelines.stage import Workspace
+
+ROOT = Path(__file__).resolve().parents[2]
+SIZES = MirrorSizes(chapman=(400,), code15=(), ptbxl=(900,), cpsc2018=(), georgia=(), ludb=0)
+CPU = FeatureConfig(device="cpu")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_a_small_trained_encoder_recovers_the_simulators_truth(tmp_path):
+    mirror, workspace = tmp_path / "mirror", Workspace(tmp_path / "products")
+    write_mirror(mirror, sizes=SIZES)
+    for source, partition in (("chapman", "01"), ("ptbxl", "00000")):
+        materialize_raw(
+            workspace, SOURCES[source], partition, mirror=Mirror.parse(str(mirror)), raw_root=tmp_path / "raw"
+        )
+        materialize_ecgs(workspace, SOURCES[source], partition, limits=QualityLimits())
+    materialize_corpus(workspace, CorpusConfig())
+    materialize_encoder(
+        workspace,
+        recipe_named("demo", {"steps": 300, "probe_epochs": None}),
+        lambda command: subprocess.run(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True),
+        device="cpu",
+    )
+    task = usual_task("ptbxl", simulated=True)
+    assert task.labels == "truth"
+    mine, random = encoder_and_twin(workspace, OURS)
+
+    segmented = materialize_segmentation(workspace, task, mine, FINE_TUNED, CPU, mirror=mirror).facts
+    assert segmented["miou"]["value"] > 0.80
+    read_off = {one["name"]: one["mae"]["value"] for one in segmented["read_off"]}
+    assert read_off["heart_rate"] < 1.0, "beats a minute"
+    assert max(read_off[name] for name in ("pr", "qrs", "qt")) < 15, "ms"
+
+    pair = [materialize_regression(workspace, task, one, features=CPU, mirror=mirror) for one in (mine, random)]
+    (rate,) = [one for one in pair[0].facts["figures"] if one["name"] == "heart_rate"]
+    assert rate["mae"]["high"] < rate["baseline"]["low"] / 2
+    assert compare_regressions(*pair)["heart_rate"].high < 0, "nearer than the random encoder, outside the interval"
+    print(f"mIoU {segmented['miou']}, read off {read_off}, heart rate by ridge {rate['mae']}")
