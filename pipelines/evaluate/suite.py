@@ -12,7 +12,6 @@ list of those that are kept up to date. Seeds are part of the recipe. Costs noth
     labels_1               a percentage of the training patients, 3 draws, and their mean (any number: labels_25)
     leads_II_V1            these leads of each ECG alone (any leads)
     paper_protocol         PTB-XL as the paper splits it, folds 1-9 and 10, and its AdamW loop; nothing is chosen
-    noise_<kind>_<level>   test ECGs with noise added, the probe as it was fitted on clean ones
 """
 
 from __future__ import annotations
@@ -37,21 +36,16 @@ FROZEN = ("linear", "paper_loop", "nearest_mean", "attention_pool")
 VARIANT_HEADS: tuple[HeadName, ...] = get_args(HeadName)[2:]
 """Heads that a variant is called after."""
 
-NOISES = ("baseline", "muscle", "electrode")
-LEVELS = (1, 2)
-"""Of noise; level 0 is the ECG as it is."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """One evaluation's recipe. task: named as the evaluation. leads: None is all. percent: of the training patients,
-    where labels are few. noise: its kind and level, on the test split."""
+    where labels are few."""
 
     task: LabelTask
     head: HeadName = "linear"
     leads: tuple[str, ...] | None = None
     percent: float | None = None
-    noise: tuple[str, int] | None = None
 
     @property
     def name(self) -> str:
@@ -98,13 +92,9 @@ def _varied(plain: Evaluation, variant: str) -> Evaluation:
         if "_".join(leads) != rest or plain.leads is not None:
             raise ValueError(f"variant {variant!r}: name some of {', '.join(LEADS)}, in this order, each once")
         return replace(plain, task=_titled(plain, f"from {' and '.join(leads)} alone"), leads=leads)
-    if kind == "noise" and rest in {f"{noise}_{level}" for noise in NOISES for level in LEVELS}:
-        noise, _, level = rest.partition("_")
-        task = _titled(plain, f"{noise} noise of level {level} on the test ECGs")
-        return replace(plain, task=task, noise=(noise, int(level)))
     raise ValueError(
         f"variant {variant!r} of {plain.task.name}: use multi_class, {', '.join(VARIANT_HEADS)}, labels_<percent>, "
-        f"leads_<leads>, paper_protocol or noise_<kind>_<level>"
+        "leads_<leads> or paper_protocol"
     )
 
 
