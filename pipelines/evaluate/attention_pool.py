@@ -100,7 +100,7 @@ class AttentionPool:
     """
 
     heads: int = 8
-    rates: tuple[float, ...] = (3e-3, 1e-2, 3e-2)
+    rates: tuple[float, ...] = (3e-3, 1e-2)
     weight_decays: tuple[float, ...] = (1e-2, 1.0)
     epochs: int = 10
     batch: int = 64
