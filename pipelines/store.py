@@ -202,7 +202,7 @@ def open_shard(folder: Path | str) -> Shard:
 
 def content_hash(signal_LT: NDArray[np.int16]) -> str:
     """SHA-256 of an ECG's stored samples (L, T), in hexadecimal: what `content_hash` of records.parquet holds."""
-    return hashlib.sha256(np.ascontiguousarray(signal_LT)).hexdigest()
+    return hashlib.sha256(signal_LT.tobytes()).hexdigest()
 
 
 def signatures_of(records: pa.Table) -> NDArray[np.uint8]:
