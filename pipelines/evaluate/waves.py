@@ -39,6 +39,8 @@ UNKNOWN = -1
 WAVES = (Wave.P, Wave.QRS, Wave.T)
 CLASSES = tuple(Wave)
 
+_REFRACTORY = RATE / 4
+
 SCHEMA = pa.schema(
     [
         pa.field("record_id", pa.string(), nullable=False),
@@ -210,6 +212,7 @@ def intervals(waves: Waves, records: int) -> NDArray[np.float64]:
     NaN where no lead has it. Heart rate: 60 s over the time from one QRS peak (its middle, where no peak is known) to
     the next. PR: from the onset of the last P between two QRS to the onset of the QRS behind it. QRS: from its onset to
     its offset. QT: from the onset of a QRS to the offset of the first T behind it, if that comes before the next QRS.
+    What looks like a QRS within 250 ms of one is no beat of its own, so 240 bpm are the most that is measured.
     The definitions are those of the AHA, ACC and HRS (Kligfield et al., Circulation 115, 2007, 1306-1324), which
     measure from the earliest onset to the latest offset in any lead; a median over leads is some milliseconds shorter.
     """
@@ -224,6 +227,8 @@ def intervals(waves: Waves, records: int) -> NDArray[np.float64]:
     for place, wave, onset, beat, offset in zip(*(column[order].tolist() for column in columns), strict=True):
         if place != here:
             here, p_onset, last_qrs = place, None, None
+        if wave == Wave.QRS and last_qrs is not None and beat - last_qrs[1] < _REFRACTORY:
+            continue
         if wave == Wave.P:
             p_onset = onset
         elif wave == Wave.QRS:

@@ -299,6 +299,7 @@ def test_intervals_are_those_of_beats_drawn_by_hand():
             if beat not in (2, 3):
                 rows.append((0, lead, Wave.P, r - 50, r - 40, r - 30))
     rows.append((0, 0, Wave.P, 140, 145, 149))  # a second P: the last before the QRS counts
+    rows.append((0, 4, Wave.QRS, 238, 246, 255))  # within 250 ms of a QRS: no beat
     rows.append((2, 0, Wave.QRS, 10, 20, NAN))
     figures = intervals(Waves.of(rows[::-1]), 3)
     assert [interval.name for interval in INTERVALS] == ["heart_rate", "pr", "qrs", "qt"]
