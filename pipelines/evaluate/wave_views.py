@@ -133,7 +133,7 @@ def examples(workspace: Workspace, task: WaveTask, segmentation: Product, mirror
         )
     called = {"manual": "cardiologists", "truth": "simulated", "pseudo": "pseudo-labels"}[task.labels]
     miou = segmentation.facts["miou"]["value"]
-    return segmentation_sheet(leads, f"{task.title}: mean IoU {miou:.3f} on the test split", called)
+    return segmentation_sheet(leads, f"{task.source}: mean IoU {miou:.3f} on the test split", called)
 
 
 def _signal(workspace: Workspace, task: WaveTask, row: int) -> Any:

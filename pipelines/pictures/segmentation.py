@@ -32,7 +32,7 @@ COLOURS = {"P": PALETTE[0], "QRS": PALETTE[1], "T": PALETTE[2]}
 _HIGHEST = 35.0
 _BAR, _ROOM = 3.0, 1.5
 _BARS = 2 * (_BAR + _ROOM) + _ROOM
-_NAMES = 22  # left of the paper, for the bars' names
+_NAMES = 26  # left of the paper, for the bars' names
 _GAP, _ABOVE, _HEADER = 5, 6, 14
 _BOX = 5
 
