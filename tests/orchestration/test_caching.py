@@ -20,7 +20,7 @@ from dagster._core.definitions.data_version import CachingStaleStatusResolver, S
 from dagster._core.loader import LoadingContextForTest
 
 from orchestration.definitions import defs
-from orchestration.demo import run
+from orchestration.demo import StageFailed, run
 from orchestration.jobs import TRAIN, harvest_job_name
 from pipelines.home import Home
 from pipelines.retraining import NotDue, RetrainingConfig, plan
@@ -64,7 +64,11 @@ class Road:
             "probe__ptbxl_superclass": {"resamples": resamples},
         }
         ops = {name: {"config": config} for name, config in settings.items()}
-        run(TRAIN, self.instance, config={"ops": ops})
+        try:
+            run(TRAIN, self.instance, config={"ops": ops})
+        except StageFailed as refused:  # so tiny a data set is not scored, and what is not scored loses to a champion
+            if not str(refused).startswith("gate_verdict: "):
+                raise
 
     def made(self) -> set[str]:
         """What was built since this was asked last."""
@@ -194,7 +198,7 @@ def test_a_changed_partition_redoes_itself_the_corpus_and_what_hangs_on_its_dige
     assert {"corpus", "encoder", "report"} <= found
     assert not {name for name in found if name.startswith(("raw/", "ecgs/"))}
     assert not {name for name in found if name.startswith("features/random")}, "the untrained network is the same"
-    assert road.stale() == set()
+    assert road.stale() <= {"champion"}, "which the gate may hold back"
     road.harvest("chapman", "02")
     assert road.made() == set(), "as it was: the first output is found"
     road.train()
