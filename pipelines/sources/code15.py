@@ -7,6 +7,7 @@ samples are padded with zeros on both sides, and a part may end with rows that h
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -149,7 +150,9 @@ def _extracted(archive: Path) -> Iterator[IO[bytes]]:
                 shutil.copyfileobj(member, stream, 1 << 20)
         except FileNotFoundError as error:
             raise ValueError(f"{archive}: the part is not there: download it, or complete the mirror") from error
-        except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
+        except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, OSError) as error:
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:
+                raise  # of the disk; a damaged directory sends the reader to places before the file's beginning
             raise ValueError(
                 f"{archive}: not a readable zip ({error}): delete it and download it again, or put the mirror right"
             ) from error
