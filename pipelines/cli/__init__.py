@@ -626,6 +626,50 @@ def gc(delete: bool, unfinished: bool, as_json: bool) -> None:
         click.echo(line)
 
 
+@main.command()
+@click.argument("names", metavar="NAME...", nargs=-1)
+@click.option(
+    "--encoder",
+    type=click.Choice(["pretrained", "reference"]),
+    default="pretrained",
+    show_default=True,
+    help="The data home's own encoder, or the imported one.",
+)
+def evaluate(names: tuple[str, ...], encoder: str) -> None:
+    """Evaluate the encoder by NAME, beside the random encoder and handcrafted features; without a NAME, list them.
+
+    A name is a task, with variants after it. What is computed is kept: asked again, it is found.
+
+    \b
+    ecg evaluate
+    ecg evaluate ptbxl_superclass ptbxl_superclass__attention_pool
+    ecg evaluate cpsc2018__multi_class__nearest_mean ptbxl_all__labels_25
+    """
+    from rich.table import Table
+
+    from pipelines.cli.evaluating import evaluated, listed
+    from pipelines.home import Home
+
+    home, console = Home.default(), _console()
+    if not names:
+        table = Table("evaluation", "what it is", "its ECGs", box=None)
+        for row in listed(home):
+            table.add_row(*row)
+        console.print(table)
+        return
+    with _progress() as progress:
+        task = progress.add_task("evaluating", total=None)
+
+        def report(title: str, done: int, total: int) -> None:
+            progress.update(task, description=title, completed=done, total=total)
+
+        for name, rows in evaluated(home, names, encoder, report):
+            table = Table(*rows[0], title=name, title_justify="left", box=None)
+            for row in rows:
+                table.add_row(*("" if value is None else str(value) for value in row.values()))
+            console.print(table)
+
+
 _MODEL_NAME = click.option("--name", default="ecg-encoder", show_default=True, help="The registered model.")
 
 
