@@ -1,0 +1,130 @@
+"""A real result, from raw files to a table: PTB-XL at 100 Hz, folds 1-7 without labels to pretrain, then probed.
+
+    python -m benchmarks.ptbxl100 --mirror FOLDER --home DIR [--set FIELD=VALUE] [--evaluation NAME] [--markdown FILE]
+
+Folds 1-7 train the probes, 8 chooses, 9 is tested once; fold 10 is not looked at. Every stage is a product of the data
+home: stopped anywhere, the same command goes on, and what is there is found. On two cores the default takes about an
+hour and a half; `--device cuda` and `--recipe paper_block` for a GPU. docs/results.md holds what it printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pipelines.corpus import CorpusConfig, materialize_corpus
+from pipelines.download import Mirror, list_source, materialize_raw
+from pipelines.evaluate.pair import probe_pair
+from pipelines.evaluate.probe import ProbeConfig
+from pipelines.evaluate.report import HTML_FILE, materialize_report
+from pipelines.evaluate.run_suite import evaluate_subject
+from pipelines.evaluate.suite import evaluation
+from pipelines.harmonize import materialize_ecgs
+from pipelines.home import Home
+from pipelines.pretrain.product import materialize_encoder
+from pipelines.pretrain.recipes import recipe_named
+from pipelines.quality import QualityLimits
+from pipelines.sources import SOURCES
+from pipelines.stage import Workspace
+
+SOURCE = "ptbxl100"
+TRAIN_FOLDS = tuple(range(1, 8))
+LABELS = ("all", "diagnostic", "subclass", "form", "rhythm")
+EVALUATIONS = (
+    *(f"{SOURCE}_{labels}" for labels in LABELS),
+    *(
+        f"{SOURCE}_superclass__{variant}"
+        for variant in (
+            "multi_class",
+            "multi_class__nearest_mean",
+            "attention_pool",
+            *("labels_1", "labels_5", "labels_10"),
+            *("leads_II", "leads_II_V1"),
+            *(f"noise_{kind}_{level}" for kind in ("baseline", "muscle", "electrode") for level in (1, 2)),
+        )
+    ),
+)
+"""Of the suite, beside the plain superclass probe: what two cores do in minutes."""
+
+
+def harvested(home: Home, workspace: Workspace) -> dict[str, int]:
+    """Records that entered and that were kept, over all partitions."""
+    source, mirror = SOURCES[SOURCE], Mirror.parse(home.mirror)
+    counts = {"entered": 0, "kept": 0}
+    for partition in source.available(list_source(source, mirror, raw_root=home.raw_root)):
+        materialize_raw(workspace, source, partition, mirror=mirror, raw_root=home.raw_root)
+        shard = materialize_ecgs(workspace, source, partition, limits=QualityLimits())
+        counts = {name: counts[name] + shard.facts[name] for name in counts}
+    return counts
+
+
+def rows_of(name: str, rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Lines of a Markdown table."""
+    return [
+        f"| {name if number == 0 else ''} | {row['features']} | {_figure(row['test macro AUC'])} | {row['interval']} "
+        f"| {_figure(row['accuracy'])} | {row['ahead of it']} |"
+        for number, row in enumerate(rows)
+    ]
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--mirror", required=True, help="a folder with PTB-XL 1.0.3, records100, as `wget -r` leaves it"
+    )
+    parser.add_argument("--home", required=True, type=Path, help="data home: everything is kept there")
+    parser.add_argument("--recipe", default="small", help="how to pretrain (default: small)")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="change a field of the recipe, such as steps=3600 with epochs=none",
+    )
+    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto: a GPU where there is one (default)")
+    parser.add_argument(
+        "--evaluation",
+        action="append",
+        metavar="NAME",
+        help="of the suite, beside the superclass probe; may be repeated (default: those that take minutes)",
+    )
+    parser.add_argument("--markdown", type=Path, help="write the table there, too")
+    given = parser.parse_args()
+    home = Home(given.home, given.mirror)
+    workspace, began = home.workspace(), time.monotonic()
+    print(f"harmonized: {harvested(home, workspace)}", flush=True)
+    corpus = materialize_corpus(workspace, CorpusConfig(sources=(SOURCE,), unlabelled_folds=TRAIN_FOLDS))
+    print(f"corpus: {corpus.facts['train']} ECGs to train on", flush=True)
+    recipe = recipe_named(given.recipe, dict(change.split("=", 1) for change in given.set))
+    encoder = materialize_encoder(
+        workspace, recipe, lambda command: subprocess.run(command, check=True), device=given.device
+    )
+    print(f"encoder: {encoder.path} ({encoder.seconds:.0f} s)", flush=True)
+
+    config, superclass = ProbeConfig(), evaluation(f"{SOURCE}_superclass")
+    probe_pair(workspace, superclass.task, config)
+    lines = [
+        "| evaluation | features | test macro AUC | 95 % interval | accuracy | ahead of it |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name in (superclass.name, *(given.evaluation or EVALUATIONS)):
+        standings = evaluate_subject(workspace, evaluation(name), config)
+        new = rows_of(name, [standing.row() for standing in standings])
+        print("\n".join(new), flush=True)
+        lines += new
+    report = materialize_report(workspace, simulated=False)
+    print(f"report: {report.path / HTML_FILE}\ntook {time.monotonic() - began:.0f} s")
+    if given.markdown is not None:
+        given.markdown.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main()
