@@ -62,15 +62,16 @@ def scores_of(workspace: Workspace, gate_task: str = GATE_TASK, subject: Subject
 def release_current(workspace: Workspace, tracking: Tracking, *, gate_task: str = GATE_TASK) -> Release:
     """Register the current encoder with its scores as the challenger; found again where it is registered already."""
     encoder = workspace.require(OURS.product)
-    return release_encoder(
-        encoder.path / ENCODER_FILE,
-        scores_of(workspace, gate_task),
-        provenance={"corpus_digest": encoder.facts["corpus_digest"]},
-        recipe=encoder.facts["recipe"],
-        git_commit=git_commit(),
-        tracking=tracking,
-        artifacts=_beside(workspace, encoder),
-    )
+    with workspace.locked("release"):  # two runs at once would both find no version, and register two
+        return release_encoder(
+            encoder.path / ENCODER_FILE,
+            scores_of(workspace, gate_task),
+            provenance={"corpus_digest": encoder.facts["corpus_digest"]},
+            recipe=encoder.facts["recipe"],
+            git_commit=git_commit(),
+            tracking=tracking,
+            artifacts=_beside(workspace, encoder),
+        )
 
 
 def release_reference(workspace: Workspace, tracking: Tracking, *, gate_task: str = GATE_TASK) -> Release:

@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -134,6 +135,14 @@ def test_the_same_release_is_found_again(places, tracking):
     first, second = (release_current(places[0], tracking) for _ in range(2))
     assert (first.created, second.created) == (True, False)
     assert first.version == second.version
+
+
+def test_two_releases_at_once_are_one_version(places, tracking):
+    prepare(places[0], SEEING)
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda _: release_current(places[0], tracking), range(2)))
+    assert sorted(release.created for release in found) == [False, True]
+    assert {release.version for release in found} == {1}
 
 
 def test_the_reference_is_released_under_its_own_name_and_pulled_from_there(places, tracking, tmp_path, monkeypatch):
