@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from pipelines import versions
-from pipelines.evaluate import statistics
+from pipelines.evaluate import noise, statistics
 from pipelines.evaluate.attention_pool import AttentionPool
 from pipelines.evaluate.features import FeatureConfig, FeatureSource, Progress
 from pipelines.evaluate.fine_tune import FineTune
@@ -62,8 +62,10 @@ def materialize_evaluation(
     """
     config = config or ProbeConfig()
     features, head = FeatureConfig(leads=asked.leads), head_of(asked.head)
+    condition = None if asked.noise is None else noise.condition(*asked.noise)
     products = [
-        materialize_probe(workspace, task, source, config, features, progress, head=head) for task in asked.draws()
+        materialize_probe(workspace, task, source, config, features, progress, head=head, condition=condition)
+        for task in asked.draws()
     ]
     if asked.percent is None:
         return products[0]

@@ -11,6 +11,7 @@ list of those that are kept up to date. Seeds are part of the recipe. Costs noth
     nearest_mean           the class whose mean is nearest; for multi_class
     labels_1               a percentage of the training patients, 3 draws, and their mean (any number: labels_25)
     leads_II_V1            these leads of each ECG alone (any leads)
+    noise_muscle_1         test ECGs with noise of a level, the probe as it was fitted on clean ones
     paper_protocol         PTB-XL as the paper splits it, folds 1-9 and 10, and its AdamW loop; nothing is chosen
 """
 
@@ -24,6 +25,11 @@ from pipelines.labels import PAPER_FOLDS, SUITE_TASKS, TASKS, FewLabels, LabelTa
 
 HeadName = Literal["linear", "paper_loop", "nearest_mean", "attention_pool", "fine_tuned", "fine_tuned_layerwise"]
 
+NoiseKind = Literal["baseline", "muscle", "electrode"]
+NOISES: tuple[NoiseKind, ...] = get_args(NoiseKind)
+NOISE_LEVELS = (1, 2)
+"""See `noise`; level 0 is the ECG as it is."""
+
 DRAWS = 3
 """Of the training patients, where labels are few."""
 
@@ -33,6 +39,9 @@ PAPER_SOURCES = ("ptbxl",)
 FROZEN = ("linear", "paper_loop", "nearest_mean", "attention_pool")
 """Heads that leave the encoder as it is."""
 
+ON_FEATURES = ("linear", "paper_loop", "nearest_mean")
+"""Heads on one embedding an ECG."""
+
 VARIANT_HEADS: tuple[HeadName, ...] = get_args(HeadName)[2:]
 """Heads that a variant is called after."""
 
@@ -40,12 +49,13 @@ VARIANT_HEADS: tuple[HeadName, ...] = get_args(HeadName)[2:]
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """One evaluation's recipe. task: named as the evaluation. leads: None is all. percent: of the training patients,
-    where labels are few."""
+    where labels are few. noise: its kind and level, on the test split."""
 
     task: LabelTask
     head: HeadName = "linear"
     leads: tuple[str, ...] | None = None
     percent: float | None = None
+    noise: tuple[NoiseKind, int] | None = None
 
     @property
     def name(self) -> str:
@@ -69,6 +79,8 @@ def evaluation(name: str) -> Evaluation:
         found = _varied(found, variant)
     if found.head == "nearest_mean" and found.task.kind != "multi-class":
         raise ValueError(f"evaluation {name!r}: a record has one nearest mean, so name multi_class too")
+    if found.noise is not None and (found.head not in ON_FEATURES or found.percent is not None):
+        raise ValueError(f"evaluation {name!r}: noise is for a probe of pooled features with all labels")
     return replace(found, task=replace(found.task, name=name))
 
 
@@ -92,9 +104,13 @@ def _varied(plain: Evaluation, variant: str) -> Evaluation:
         if "_".join(leads) != rest or plain.leads is not None:
             raise ValueError(f"variant {variant!r}: name some of {', '.join(LEADS)}, in this order, each once")
         return replace(plain, task=_titled(plain, f"from {' and '.join(leads)} alone"), leads=leads)
+    noises = {f"{noise}_{level}": (noise, level) for noise in NOISES for level in NOISE_LEVELS}
+    if kind == "noise" and rest in noises:
+        noise, level = noises[rest]
+        return replace(plain, task=_titled(plain, f"{noise} noise of level {level}"), noise=(noise, level))
     raise ValueError(
         f"variant {variant!r} of {plain.task.name}: use multi_class, {', '.join(VARIANT_HEADS)}, labels_<percent>, "
-        "leads_<leads> or paper_protocol"
+        f"leads_<leads>, noise_<{'|'.join(NOISES)}>_<level> or paper_protocol"
     )
 
 
@@ -117,6 +133,7 @@ def _names() -> tuple[str, ...]:
         names += [f"{superclass}__multi_class{head}" for head in ("", "__nearest_mean", "__fine_tuned")]
         names += [f"{superclass}__labels_{percent}" for percent in (1, 5, 10)]
         names += [f"{superclass}__{leads}" for leads in ("leads_II", "leads_II_V1")]
+        names += [f"{superclass}__noise_{noise}_{level}" for noise in NOISES for level in NOISE_LEVELS]
     names += ["ptbxl_superclass__paper_protocol", "ptbxl_superclass__multi_class__paper_protocol"]
     names += ["cpsc2018__multi_class", "cpsc2018__multi_class__nearest_mean", "cpsc2018__attention_pool"]
     names += ["cpsc2018__fine_tuned", "georgia__multi_class"]
