@@ -676,7 +676,12 @@ _MODEL_NAME = click.option("--name", default="ecg-encoder", show_default=True, h
 @main.command("models")
 @_MODEL_NAME
 def models_(name: str) -> None:
-    """List the released versions: aliases, scores, what the gate said, and when each came and went as champion."""
+    """List the released versions: aliases, scores, what the gate said, and when each came and went as champion.
+
+    \b
+    ecg models
+    ecg models --name ecg-encoder-reference
+    """
     from rich.table import Table
 
     from pipelines.cli.promoting import versions

@@ -36,6 +36,7 @@ def run(command: list[str]) -> subprocess.CompletedProcess[str]:
     return done
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_loss_curve_of_one(home: tuple[Path, Path], tmp_path: Path) -> None:
     """Per-record masks and stochastic depth are on, so each record must get its own whichever process it falls to."""
     one, two, parts = (Program(home, tmp_path / name) for name in ("one", "two", "parts"))

@@ -93,6 +93,7 @@ def test_scores_hold_every_probe_and_what_was_not_scored_is_left_out(places):
         scores_of(places[0], "nothing")
 
 
+@pytest.mark.slow
 def test_the_champion_is_contested_on_the_challengers_data_by_the_challengers_protocol(places, tracking):
     first, second = places
     prepare(first, SEEING)
