@@ -19,10 +19,11 @@ from markupsafe import Markup
 
 from pipelines.evaluate.assessment import LabelAssessment
 from pipelines.evaluate.compare import FEW_POSITIVES, EncoderComparison, LabelComparison, TaskComparison
-from pipelines.evaluate.report import ALPHA, TITLES, EvaluationReport, TaskReport, in_words
+from pipelines.evaluate.report import ALPHA, FLOOR, TITLES, EvaluationReport, TaskReport, in_words
 from pipelines.evaluate.result import ROC_FILE
 from pipelines.evaluate.statistics import Interval
 from pipelines.evaluate.subject import OURS
+from pipelines.evaluate.suite_table import SuiteTable
 from pipelines.evaluate.views import SEVERAL, EmbeddingMap, Samples
 from pipelines.pictures import svg
 
@@ -67,6 +68,8 @@ def report_page(
         resamples=first.resamples if first else 0,
         few_positives=FEW_POSITIVES,
         source_map=maps.get(""),
+        beside=[(name, TITLES[name], list(TITLES).index(name)) for name in (OURS.probe, OURS.twin, FLOOR)],
+        budgets={table.task: _budget(table) for table in report.suite if table.budget},
         views={task.name: _view(task, rocs[task.name], maps, samples) for task in scored},
     )
 
@@ -137,6 +140,28 @@ def _view(
         map=maps.get(task.name),
         sheets=[(title, base64.b64encode(png).decode()) for title, png in sheets.items() if png is not None],
     )
+
+
+def _budget(table: SuiteTable) -> Markup:
+    """The label-budget curve of a task; of published figures, those that are one number."""
+    curves, told = [], []
+    for hue, (name, title) in enumerate(TITLES.items()):
+        found = [(row.percent, row.auc[name]) for row in table.budget if row.percent is not None and name in row.auc]
+        if found:
+            curves.append(
+                (hue, [(share, svg.Mark(low=a.low, value=a.value, high=a.high, hue=hue)) for share, a in found])
+            )
+            told.append(f"{title} {', '.join(f'{share:g} %: {auc.value:.3f}' for share, auc in found)}")
+    published = [
+        (row.percent, float(row.published.ecg_jepa))
+        for row in table.budget
+        if row.percent is not None and row.published is not None and _is_number(row.published.ecg_jepa)
+    ]
+    return Markup(svg.budget(curves, published, f"AUC by share of labels; {'; '.join(told)}"))
+
+
+def _is_number(printed: str) -> bool:
+    return printed.replace(".", "", 1).isdecimal()
 
 
 def _curves(folder: Path) -> Rocs:

@@ -51,3 +51,53 @@ def published_on(source: str, kind: str, classes: int) -> Published | None:
     """What others report on a question, whatever the task is called here; None where nobody does."""
     data_set = {"ptbxl100": "ptbxl"}.get(source, source)  # the same ECGs at another rate
     return PUBLISHED.get((data_set, kind, classes))
+
+
+def _fine_tuned(ecg_jepa: str, best: str) -> Published:
+    return Published(ecg_jepa=ecg_jepa, best=best, how="fine-tuned", source=BENCHMARK)
+
+
+def _frozen(ecg_jepa: str, best: str = "the same", how: str = _LINEAR) -> Published:
+    return Published(ecg_jepa=ecg_jepa, best=best, how=how, source=f"{PAPER}; {BENCHMARK}")
+
+
+_SUPERCLASS = PUBLISHED["ptbxl", "multi-label", 5]
+_SUPERCLASS_ONE = PUBLISHED["ptbxl", "multi-class", 5]
+_BY_LABELS = {
+    f"ptbxl_{name}": PUBLISHED["ptbxl", "multi-label", classes]
+    for name, classes in (("all", 71), ("diagnostic", 44), ("subclass", 23), ("form", 19), ("rhythm", 12))
+}
+
+BY_EVALUATION: dict[str, Published] = {
+    "ptbxl_superclass": _SUPERCLASS,
+    "ptbxl_superclass__paper_protocol": _SUPERCLASS,
+    "ptbxl_superclass__multi_class": _SUPERCLASS_ONE,
+    "ptbxl_superclass__multi_class__paper_protocol": _SUPERCLASS_ONE,
+    "ptbxl_superclass__fine_tuned": _frozen("0.931", "0.936", "fine-tuned"),
+    "ptbxl_superclass__multi_class__fine_tuned": _frozen("0.934", "0.943 (ER-JEPA)", "fine-tuned"),
+    **_BY_LABELS,
+    **{f"{name}__attention_pool": one for name, one in _BY_LABELS.items()},
+    "ptbxl_all__fine_tuned": _fine_tuned("0.940", "0.949"),
+    "ptbxl_diagnostic__fine_tuned": _fine_tuned("0.946", "0.951"),
+    "ptbxl_subclass__fine_tuned": _fine_tuned("0.935", "0.943"),
+    "ptbxl_form__fine_tuned": _fine_tuned("0.912", "0.934"),
+    "ptbxl_rhythm__fine_tuned": _fine_tuned("0.956", "0.965"),
+    "ptbxl_superclass__labels_1": _frozen("0.839"),
+    "ptbxl_superclass__labels_10": _frozen("0.893"),
+    "ptbxl_superclass__leads_II": _frozen("0.849"),
+    "ptbxl_superclass__leads_II_V1": _frozen("0.879"),
+    "cpsc2018": PUBLISHED["cpsc2018", "multi-label", 9],
+    "cpsc2018__multi_class": PUBLISHED["cpsc2018", "multi-class", 9],
+    "cpsc2018__multi_class__nearest_mean": Published(
+        ecg_jepa="accuracy 0.707", best="–", how="nearest class mean", source=PAPER
+    ),
+    "georgia": _frozen("0.895", "0.924"),
+    "georgia__multi_class": _frozen("0.908", "0.924"),
+}
+"""What others report on an evaluation of the suite, by its name."""
+
+
+def published_for(evaluation: str) -> Published | None:
+    """What others report on an evaluation; None where nobody does. The benchmark's layer-wise learning rates count as
+    fine-tuning, and PTB-XL from 100 Hz as PTB-XL."""
+    return BY_EVALUATION.get(evaluation.replace("ptbxl100_", "ptbxl_").replace("_layerwise", ""))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from pipelines.evaluate.published import Published, published_on
 from pipelines.evaluate.result import SCORES_FILE, ProbeResult, load_result
 from pipelines.evaluate.statistics import Interval
 from pipelines.evaluate.subject import OURS, REFERENCE
+from pipelines.evaluate.suite_table import SuiteTable, suite_products, suite_tables
 from pipelines.labels import TASKS
 from pipelines.stage import Product, Workspace, write_atomically
 
@@ -107,13 +108,15 @@ class Verdict:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationReport:
-    """All that the page says in numbers and words. simulated: the ECGs are drawn by a program."""
+    """All that the page says in numbers and words. simulated: the ECGs are drawn by a program. suite: of the tasks that
+    were evaluated otherwise than by their plain probe."""
 
     simulated: bool
     verdict: Verdict
     pretraining: Pretraining
     tasks: tuple[TaskReport, ...]
     precision: str
+    suite: tuple[SuiteTable, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
@@ -132,6 +135,8 @@ def materialize_report(workspace: Workspace, *, simulated: bool) -> Product:
     embedded = _features(workspace, source, probes)
     inputs = {one.name: one.digest for found in probes.values() for one in found.values()}
     inputs |= {one.name: one.digest for products in embedded.values() for one in products.values()}
+    suite = suite_products(workspace, source.digest, OURS.probe, (OURS.twin, FLOOR))
+    inputs |= {one.name: one.digest for products in suite.values() for one in products.values()}
 
     def make(folder: Path) -> dict[str, Any]:
         # matplotlib and Jinja2 are not needed to find a report that is there.
@@ -139,6 +144,7 @@ def materialize_report(workspace: Workspace, *, simulated: bool) -> Product:
         from pipelines.evaluate.views import embedding_maps, sampled_predictions
 
         report = summarise(probes, encoder, source.digest, corpus, simulated=simulated)
+        report = replace(report, suite=suite_tables(suite))
         ours = {task: load_result(found[OURS.probe].path) for task, found in probes.items()}
         page = report_page(
             report,

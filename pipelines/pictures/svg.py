@@ -58,6 +58,40 @@ def roc(curves: Sequence[tuple[int, NDArray[np.float64], NDArray[np.float64]]], 
     return _square([_diagonal(), *drawn], "false positive rate", "true positive rate", text)
 
 
+def budget(
+    curves: Sequence[tuple[int, Sequence[tuple[float, Mark]]]], published: Sequence[tuple[float, float]], text: str
+) -> str:
+    """AUC against the share of labels in percent, on a logarithmic axis from 1 to 100: a hue and its points for each
+    curve, in order, with their intervals; what others report as crosses."""
+    values = [mark.low for _, points in curves for _, mark in points] + [value for _, value in published]
+    low = math.floor(min(values) * 10 + 1e-9) / 10 if min(values) < 1 else 0.9
+
+    def at(percent: float, value: float) -> str:
+        return f"{_x(math.log10(max(percent, 1)) / 2)} {_y((value - low) / (1 - low))}"
+
+    drawn = []
+    for hue, points in curves:
+        drawn += [
+            f'<path class="c{hue}" d="M{at(percent, mark.low)}L{at(percent, mark.high)}"/>' for percent, mark in points
+        ]
+        drawn.append(f'<path class="c{hue}" d="M{"L".join(at(percent, mark.value) for percent, mark in points)}"/>')
+    drawn += [f'<path class="axis" d="M{at(*one)}m-3 -3l6 6m0 -6l-6 6"/>' for one in published]
+    shares = {percent for _, points in curves for percent, _ in points} | {1.0, 100.0}
+    names = "".join(
+        f'<text x="{_x(math.log10(share) / 2)}" y="{_number(_TOP + _SIDE + 9)}" text-anchor="middle">{share:g}</text>'
+        for share in sorted(shares)
+    )
+    width, height = _LEFT + _SIDE + 6, _TOP + _SIDE + _BOTTOM
+    return (
+        f'<svg class="square" viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(text)}">'
+        f'<path class="axis" d="M{_x(0)} {_y(1)}V{_y(0)}H{_x(1)}"/>{names}'
+        f'<text x="{_number(_LEFT - 4)}" y="{_y(1)}" dy="6" text-anchor="end">1</text>'
+        f'<text x="{_number(_LEFT - 4)}" y="{_y(0)}" text-anchor="end">{low:g}</text>'
+        f'<text x="{_number(_LEFT + _SIDE / 2)}" y="{_number(height - 2)}" text-anchor="middle">% of labels</text>'
+        f"{''.join(drawn)}</svg>"
+    )
+
+
 @dataclass(frozen=True)
 class Bin:
     """Of a reliability curve: what was said, how often it came true, the interval of that, and of how many records."""

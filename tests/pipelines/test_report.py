@@ -30,7 +30,7 @@ from pipelines.evaluate.features import EncoderSource
 from pipelines.evaluate.named import named_encoders
 from pipelines.evaluate.pair import probe_pair
 from pipelines.evaluate.probe import ProbeConfig, compare, materialize_probe
-from pipelines.evaluate.published import published_on
+from pipelines.evaluate.published import BY_EVALUATION, published_for, published_on
 from pipelines.evaluate.result import (
     ClassScore,
     Predictions,
@@ -39,7 +39,9 @@ from pipelines.evaluate.result import (
     SplitScores,
     load_result,
 )
+from pipelines.evaluate.run_suite import materialize_evaluation, results_of
 from pipelines.evaluate.statistics import Interval, holm
+from pipelines.evaluate.suite import SUITE, evaluation
 from pipelines.evaluate.views import principal_plane, surest
 from pipelines.harmonize import materialize_ecgs
 from pipelines.home import Home
@@ -354,6 +356,45 @@ def test_published_figures_are_found_by_the_question():
     assert published_on("ptbxl", "multi-label", 7) is None
 
 
+def test_every_evaluation_with_a_published_figure_exists():
+    for name in BY_EVALUATION:
+        assert evaluation(name).name == name
+    assert published_for("ptbxl100_all__fine_tuned_layerwise") == BY_EVALUATION["ptbxl_all__fine_tuned"]
+    assert published_for("ptbxl_superclass__labels_5") is None
+    assert {"ptbxl_superclass__labels_1", "ptbxl_superclass__leads_II_V1"} <= BY_EVALUATION.keys() & SUITE.keys()
+
+
+def test_the_suite_stands_on_the_page_where_it_was_done_for_this_encoder(workspace, report):
+    before = Page((report.path / reports.HTML_FILE).read_text())
+    assert all(section != "suite" for section, _ in before.rows), "only plain probes are here"
+    assert stored(report)["suite"] == []
+    ours = EncoderSource.of_product("pretrained", workspace.require("encoder"))
+    few = evaluation("ptbxl_superclass__labels_50")
+    products = {
+        source.name: materialize_evaluation(workspace, few, source, QUICK)
+        for source in (ours, EncoderSource.random("random", NETWORK, 4))
+    }
+    of_another = EncoderSource.random("pretrained", NETWORK, 77)
+    materialize_evaluation(workspace, evaluation("ptbxl_superclass__leads_II"), of_another, QUICK)
+    again = reports.materialize_report(workspace, simulated=True)
+    assert again.fingerprint != report.fingerprint, "what is shown is an input"
+    text = (again.path / reports.HTML_FILE).read_text()
+    page = self_contained(text)
+    rows = {cells[""]: cells for section, cells in page.rows if section == "suite" and "published: best known" in cells}
+    assert list(rows) == ["linear", "labels 50"], "another encoder's evaluation is not this one's"
+    for name, title in (("pretrained", "this encoder"), ("random", "random encoder")):
+        assert rows["labels 50"][title] == shown(products[name].facts["test_macro_auc"])
+        draws = results_of(workspace, products[name])
+        value = np.mean([draw.scores.test.macro_auc.value for draw in draws if draw.scores is not None])
+        assert rows["labels 50"][title].startswith(f"{value:.3f} ")
+    assert rows["linear"]["published: ECG-JEPA"].startswith("0.912")
+    told = [value for name, value in page.attributes if name == "aria-label" and value.startswith("AUC by share")]
+    found = products["pretrained"].facts["test_macro_auc"]["value"]
+    assert len(told) == 1
+    assert f"this encoder 50 %: {found:.3f}, 100 %: " in told[0]
+    assert "nan" not in text.lower().split("</style>")[1].replace("base64", "").split("data:image")[0].split()
+
+
 # what is seen
 
 
@@ -413,6 +454,10 @@ def test_plots_put_values_where_they_belong_and_escape_their_words():
     assert len(dots) == 3
     assert all(0 <= x <= 300 for x, _ in dots)
     svg.scatter(np.zeros((2, 2)), np.zeros(2, int), "all in one place")
+    points = [(1.0, svg.Mark(0.5, 0.6, 0.7, 0)), (10.0, svg.Mark(0.7, 0.8, 0.9, 0)), (100.0, svg.Mark(0.9, 0.9, 1, 0))]
+    lines = [path.get("d") for path in elements(svg.budget([(0, points)], [(10.0, 0.75)], "budget"), "path")]
+    assert "M24 102L84 54L144 30" in lines, "each tenfold is half of the width, and 0.5 to 1 the height"
+    assert "M84 66m-3 -3l6 6m0 -6l-6 6" in lines
 
 
 # the comparison
