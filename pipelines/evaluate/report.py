@@ -25,7 +25,7 @@ from pipelines.evaluate.result import SCORES_FILE, ProbeResult, load_result
 from pipelines.evaluate.statistics import Interval
 from pipelines.evaluate.subject import OURS, REFERENCE
 from pipelines.evaluate.suite_table import SuiteTable, suite_products, suite_tables
-from pipelines.labels import TASKS
+from pipelines.labels import SUITE_TASKS
 from pipelines.stage import Product, Workspace, write_atomically
 
 PRODUCT = "report"
@@ -271,9 +271,9 @@ def _probes(workspace: Workspace, encoder: EncoderSource) -> dict[str, dict[str,
     for pointer in sorted(workspace.folder("probe").glob("*/*/current")):
         task, name = pointer.parent.parent.name, pointer.parent.name
         product = workspace.current(f"probe/{task}/{name}")
-        if task in TASKS and name in TITLES and product is not None:
+        if task in SUITE_TASKS and name in TITLES and product is not None:
             found.setdefault(task, {})[name] = product
-    order, tasks = list(TITLES), list(TASKS)
+    order, tasks = list(TITLES), list(SUITE_TASKS)
     ours = {
         task: {name: named[name] for name in sorted(named, key=order.index)}
         for task, named in sorted(found.items(), key=lambda item: tasks.index(item[0]))

@@ -10,7 +10,7 @@ from pipelines.evaluate.features import shards_of
 from pipelines.evaluate.published import Published, published_for
 from pipelines.evaluate.result import SCORES_FILE
 from pipelines.evaluate.statistics import Interval
-from pipelines.evaluate.suite import Evaluation, evaluation
+from pipelines.evaluate.suite import SUITE, Evaluation, evaluation
 from pipelines.labels import SUITE_TASKS
 from pipelines.stage import Product, Workspace
 
@@ -71,9 +71,10 @@ def suite_products(
 
 def suite_tables(found: dict[str, dict[str, Product]]) -> tuple[SuiteTable, ...]:
     """What `suite_products` found, a table a task, in the order of the suite's tasks."""
+    ordered = sorted(found.items(), key=lambda item: _order(item[0]))
     tables = []
     for task, labels in SUITE_TASKS.items():
-        rows = tuple(_row(name, products) for name, products in found.items() if name.partition("__")[0] == task)
+        rows = tuple(_row(name, products) for name, products in ordered if name.partition("__")[0] == task)
         if rows:
             tables.append(SuiteTable(task=task, title=labels.title, rows=rows))
     return tuple(tables)
@@ -110,13 +111,29 @@ def _row(name: str, products: dict[str, Product]) -> SuiteRow:
     budget = asked.head == "linear" and variants == share
     return SuiteRow(
         name=name,
-        title=", ".join(variants).replace("_", " ") or "linear",
+        title=", ".join(map(_in_words, variants)) or "linear",
         auc=_figures(products, "test_macro_auc"),
         accuracy=_figures(products, "test_accuracy"),
         reason=first.facts["reason"],
         percent=(100.0 if asked.percent is None else asked.percent) if budget else None,
         published=published_for(name),
     )
+
+
+def _in_words(variant: str) -> str:
+    """`labels_10` -> `10 % of the labels`, `leads_II_V1` -> `leads II, V1`."""
+    kind, _, rest = variant.partition("_")
+    if kind == "labels":
+        return f"{rest} % of the labels"
+    if kind == "leads":
+        return f"leads {rest.replace('_', ', ')}"
+    return variant.replace("_", " ")
+
+
+def _order(name: str) -> tuple[int, str]:
+    """The plain probe, then the suite in its own order, then what else was asked for."""
+    known = list(SUITE)
+    return (-1 if "__" not in name else known.index(name) if name in SUITE else len(known), name)
 
 
 def _figures(products: dict[str, Product], fact: str) -> dict[str, Interval]:

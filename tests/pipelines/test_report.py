@@ -381,12 +381,12 @@ def test_the_suite_stands_on_the_page_where_it_was_done_for_this_encoder(workspa
     text = (again.path / reports.HTML_FILE).read_text()
     page = self_contained(text)
     rows = {cells[""]: cells for section, cells in page.rows if section == "suite" and "published: best known" in cells}
-    assert list(rows) == ["linear", "labels 50"], "another encoder's evaluation is not this one's"
+    assert list(rows) == ["linear", "50 % of the labels"], "another encoder's evaluation is not this one's"
     for name, title in (("pretrained", "this encoder"), ("random", "random encoder")):
-        assert rows["labels 50"][title] == shown(products[name].facts["test_macro_auc"])
+        assert rows["50 % of the labels"][title] == shown(products[name].facts["test_macro_auc"])
         draws = results_of(workspace, products[name])
         value = np.mean([draw.scores.test.macro_auc.value for draw in draws if draw.scores is not None])
-        assert rows["labels 50"][title].startswith(f"{value:.3f} ")
+        assert rows["50 % of the labels"][title].startswith(f"{value:.3f} ")
     assert rows["linear"]["published: ECG-JEPA"].startswith("0.912")
     told = [value for name, value in page.attributes if name == "aria-label" and value.startswith("AUC by share")]
     found = products["pretrained"].facts["test_macro_auc"]["value"]
