@@ -78,7 +78,7 @@ def train(instance: dg.DagsterInstance, changes: dict) -> dict:
     return {outcome.name: outcome for outcome in run(TRAIN, instance, config=config)}
 
 
-def test_the_road_runs_once_and_is_found_the_second_time(home, instance):
+def test_the_road_runs_once_is_found_the_second_time_and_refuses_what_is_not_shown_better(home, instance):
     first = harvest(home, instance)
     assert {key.split("/")[1] for key in first} == {"chapman", "code15", "ptbxl", "ptbxl100"}
     assert not any(first.values())
@@ -103,6 +103,13 @@ def test_the_road_runs_once_and_is_found_the_second_time(home, instance):
     assert versions is not None
     product = home.workspace().require("corpus")
     assert json.loads((product.path / "done.json").read_text())["digest"] == product.digest
+    refused = train(instance, {**TINY, "seed": 1})
+    assert "champion" not in refused, "what the gate refuses is an outcome, and no failure"
+    assert refused["gate_verdict"].metadata["challenger"] == 2
+    assert any("not scored on validation" in warning for warning in refused["gate_verdict"].warnings)
+    held = find_alias(CHAMPION, tracking=Tracking(uri=home.tracking_uri, artifact_root=home.artifact_root))
+    assert held is not None
+    assert held.version == 1
 
 
 def test_a_changed_partition_is_seen_downstream_and_the_others_are_not_touched(home, instance, mirror):
