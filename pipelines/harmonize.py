@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from ecg_model.signal import (
     LEADS,
@@ -158,14 +159,16 @@ def materialize_ecgs(
 
     def make(out: Path) -> dict[str, Any]:
         root, files = sound_files(workspace, raw)
-        counts = harmonize(
-            source.read(root, partition, files),
-            out,
-            source=source.name,
-            limits=limits,
-            incomplete=incomplete,
-            progress=progress,
-        )
+        # Partitions are harmonized side by side: BLAS threads of each would spin while they wait for the others' cores.
+        with threadpool_limits(1, user_api="blas"):
+            counts = harmonize(
+                source.read(root, partition, files),
+                out,
+                source=source.name,
+                limits=limits,
+                incomplete=incomplete,
+                progress=progress,
+            )
         return {**counts.facts(), "role": source.role.value}
 
     config = {
