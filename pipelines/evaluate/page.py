@@ -55,8 +55,10 @@ def report_page(
     rocs: Mapping[str, Mapping[str, Path]],
     maps: Mapping[str, EmbeddingMap],
     samples: Mapping[str, Samples],
+    examples: Mapping[str, bytes],
 ) -> str:
-    """The page. rocs: the directories of the probes' products, by task and name. maps: by task; "" is by source."""
+    """The page. rocs: the directories of the probes' products, by task and name. maps: by task; "" is by source.
+    examples: of segmentations, as PNG, by task of waves."""
     present = {probed.name: probed for task in report.tasks for probed in task.probes}
     scored = [task for task in report.tasks if task.probes]
     first = scored[0].probes[0].assessment if scored else None
@@ -69,6 +71,7 @@ def report_page(
         few_positives=FEW_POSITIVES,
         source_map=maps.get(""),
         beside=[(name, TITLES[name], list(TITLES).index(name)) for name in (OURS.probe, OURS.twin, FLOOR)],
+        examples={task: base64.b64encode(png).decode() for task, png in examples.items()},
         budgets={table.task: _budget(table) for table in report.suite if table.budget},
         views={task.name: _view(task, rocs[task.name], maps, samples) for task in scored},
     )
@@ -109,7 +112,8 @@ def _view(
     random = task.differences.get(OURS.twin)
     against = {} if random is None else {label.name: label for label in random.labels}
     rows = []
-    for label in labels:
+    # The best first, and those that say little last.
+    for label in sorted(labels, key=lambda label: (label.name in task.few, -label.auc.value)):
         marks = [(probed.hue, beside[probed.name][label.name].auc) for probed in task.probes]
         rows.append((label, _intervals(marks, low, ticks, label.name), against.get(label.name)))
     shown = sorted(labels, key=lambda label: -label.positives)[:PLOTTED]
@@ -206,6 +210,7 @@ def _render(template: str, **context: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"figure": _figure, "ahead": _ahead, "probe": _probe, "map_figure": _map_figure}
+    environment.filters["cell"] = _cell
     return environment.get_template(template).render(**context)
 
 
@@ -217,6 +222,13 @@ def _figure(found: Interval | float | None) -> Markup:
         return Markup("<b>{}</b>").format(f"{found:.3f}")
     value, low, high = (f"{x:.3f}" for x in (found.value, found.low, found.high))
     return Markup('<span><b>{}</b><span class="ci">{} to {}</span></span>').format(value, low, high)
+
+
+def _cell(value: str | float | None) -> str:
+    """A cell of a table of rows; a dash for none."""
+    if value is None or value == "":
+        return "–"
+    return value if isinstance(value, str) else f"{value:,}"
 
 
 def _ahead(found: TaskComparison | LabelComparison | None) -> Markup:

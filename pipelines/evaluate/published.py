@@ -101,3 +101,20 @@ def published_for(evaluation: str) -> Published | None:
     """What others report on an evaluation; None where nobody does. The benchmark's layer-wise learning rates count as
     fine-tuning, and PTB-XL from 100 Hz as PTB-XL."""
     return BY_EVALUATION.get(evaluation.replace("ptbxl100_", "ptbxl_").replace("_layerwise", ""))
+
+
+@dataclass(frozen=True, kw_only=True)
+class WaveFigure:
+    """A figure on waves as it was printed, with its unit and how it was got."""
+
+    ecg_jepa: str
+    best: str
+
+
+WAVE_FIGURES: dict[str, WaveFigure] = {
+    "heart rate": WaveFigure(ecg_jepa="0.40 (frozen, linear)", best="0.40"),
+    "QRS duration": WaveFigure(ecg_jepa="1.9 (frozen, linear)", best="1.42 (ST-MEM)"),
+    "miou, frozen": WaveFigure(ecg_jepa="0.888 (pseudo-labels)", best="–"),
+    "miou, fine-tuned": WaveFigure(ecg_jepa="0.954 (pseudo-labels)", best="–"),
+}
+"""Mean absolute errors in the unit of `waves.INTERVALS`, by its title, and mean IoU of P, QRS and T; all from PAPER."""

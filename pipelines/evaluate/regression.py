@@ -278,6 +278,7 @@ def materialize_regression(
             "title": task.title,
             "encoder": {"name": encoder.name, "digest": encoder.digest},
             "data_digest": data_digest,
+            "ecgs": {product.name: product.digest for product in shards.values()},
             "task": task.to_dict(),
             "config": asdict(config),
             "figures": [asdict(figure) for figure in found.figures],

@@ -25,6 +25,7 @@ from pipelines.evaluate.result import SCORES_FILE, ProbeResult, load_result
 from pipelines.evaluate.statistics import Interval
 from pipelines.evaluate.subject import OURS, REFERENCE
 from pipelines.evaluate.suite_table import SuiteTable, suite_products, suite_tables
+from pipelines.evaluate.wave_report import WaveReport, best_of, inputs_of, picture_of, wave_products, wave_reports
 from pipelines.labels import SUITE_TASKS
 from pipelines.stage import Product, Workspace, write_atomically
 
@@ -109,7 +110,7 @@ class Verdict:
 @dataclass(frozen=True, kw_only=True)
 class EvaluationReport:
     """All that the page says in numbers and words. simulated: the ECGs are drawn by a program. suite: of the tasks that
-    were evaluated otherwise than by their plain probe."""
+    were evaluated otherwise than by their plain probe. waves: of those that were segmented or measured."""
 
     simulated: bool
     verdict: Verdict
@@ -117,6 +118,7 @@ class EvaluationReport:
     tasks: tuple[TaskReport, ...]
     precision: str
     suite: tuple[SuiteTable, ...] = ()
+    waves: tuple[WaveReport, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
@@ -137,6 +139,8 @@ def materialize_report(workspace: Workspace, *, simulated: bool) -> Product:
     inputs |= {one.name: one.digest for products in embedded.values() for one in products.values()}
     suite = suite_products(workspace, source.digest, OURS.probe, (OURS.twin, FLOOR))
     inputs |= {one.name: one.digest for products in suite.values() for one in products.values()}
+    waves = wave_products(workspace, source.digest, OURS.probe, OURS.twin)
+    inputs |= inputs_of(waves)
 
     def make(folder: Path) -> dict[str, Any]:
         # matplotlib and Jinja2 are not needed to find a report that is there.
@@ -144,13 +148,18 @@ def materialize_report(workspace: Workspace, *, simulated: bool) -> Product:
         from pipelines.evaluate.views import embedding_maps, sampled_predictions
 
         report = summarise(probes, encoder, source.digest, corpus, simulated=simulated)
-        report = replace(report, suite=suite_tables(suite))
+        report = replace(report, suite=suite_tables(suite), waves=wave_reports(waves, TITLES))
         ours = {task: load_result(found[OURS.probe].path) for task, found in probes.items()}
         page = report_page(
             report,
             rocs={task: {name: one.path for name, one in found.items()} for task, found in probes.items()},
             maps=embedding_maps(workspace, embedded, {task.name: task.source for task in report.tasks}, ours),
             samples=sampled_predictions(workspace, report.tasks, ours),
+            examples={
+                task: picture
+                for task, products in waves.items()
+                if (best := best_of(products)) is not None and (picture := picture_of(best[1])) is not None
+            },
         )
         write_atomically(folder / JSON_FILE, json.dumps(report.to_dict(), indent=1, allow_nan=False).encode())
         write_atomically(folder / HTML_FILE, page.encode())

@@ -424,6 +424,7 @@ def materialize_segmentation(
             "title": task.title,
             "encoder": {"name": encoder.name, "digest": encoder.digest},
             "data_digest": data_digest,
+            "ecgs": {product.name: product.digest for product in shards.values()},
             "task": task.to_dict(),
             "config": asdict(config),
         }

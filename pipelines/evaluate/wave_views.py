@@ -13,14 +13,17 @@ import pyarrow.parquet as pq
 from pipelines.evaluate.delineation import WaveTask, wave_data
 from pipelines.evaluate.features import MILLIVOLT, shards_of
 from pipelines.evaluate.segmentation import PREDICTIONS_FILE, SCORES_FILE
-from pipelines.evaluate.waves import UNKNOWN, Wave, Waves, class_map
+from pipelines.evaluate.waves import INTERVALS, UNKNOWN, Wave, Waves, class_map
 from pipelines.pictures.segmentation import SegmentedLead, Span, segmentation_sheet
-from pipelines.stage import Product, Workspace
+from pipelines.stage import Product, Workspace, write_atomically
 from pipelines.store import LEADS, RATE, SAMPLES, read_rows
 
 EXAMPLES = 4
+EXAMPLES_FILE = "examples.png"
+"""Beside a segmentation's product."""
 _SECONDS = 5
 _SHOWN_LEADS = ("II", "V2", "V5", "I")
+_TITLES = {one.name: one.title for one in INTERVALS}
 Row = dict[str, Any]
 
 
@@ -58,7 +61,7 @@ def read_off_rows(segmentation: Product) -> list[Row]:
     """A row a figure that was measured on the predicted waves."""
     return [
         {
-            "figure": one["name"],
+            "figure": _TITLES[one["name"]],
             "unit": one["unit"],
             "MAE": _rounded(one["mae"]["value"], 2),
             "interval": _interval(one["mae"], 2),
@@ -102,9 +105,19 @@ def label_rows(delineations: Mapping[str, Product]) -> list[Row]:
 
 
 def examples(workspace: Workspace, task: WaveTask, segmentation: Product, mirror: Path | None = None) -> bytes | None:
-    """Test records, evenly spaced, each in another lead: annotated beside predicted; None where nothing was scored."""
+    """Test records, evenly spaced, each in another lead: annotated beside predicted; None where nothing was scored.
+
+    Drawn once, and kept beside the product, where the report finds it.
+    """
     if not segmentation.facts["scored"]:
         return None
+    path = segmentation.aside / EXAMPLES_FILE
+    if not path.is_file():
+        write_atomically(path, _drawn(workspace, task, segmentation, mirror))
+    return path.read_bytes()
+
+
+def _drawn(workspace: Workspace, task: WaveTask, segmentation: Product, mirror: Path | None) -> bytes:
     data = wave_data(workspace, task, mirror)
     record_id = data.records.column("record_id").to_pylist()
     table = pq.read_table(segmentation.path / PREDICTIONS_FILE)

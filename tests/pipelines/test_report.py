@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Iterator
@@ -25,12 +26,15 @@ from pipelines.cli import main
 from pipelines.corpus import CorpusConfig, materialize_corpus
 from pipelines.download import Mirror, list_source, materialize_raw
 from pipelines.evaluate import report as reports
+from pipelines.evaluate import wave_views
 from pipelines.evaluate.compare import compare_encoders, compare_results
+from pipelines.evaluate.delineation import WaveTask
 from pipelines.evaluate.features import EncoderSource
 from pipelines.evaluate.named import named_encoders
 from pipelines.evaluate.pair import probe_pair
 from pipelines.evaluate.probe import ProbeConfig, compare, materialize_probe
 from pipelines.evaluate.published import BY_EVALUATION, published_for, published_on
+from pipelines.evaluate.regression import RegressionConfig, materialize_regression
 from pipelines.evaluate.result import (
     ClassScore,
     Predictions,
@@ -40,12 +44,13 @@ from pipelines.evaluate.result import (
     load_result,
 )
 from pipelines.evaluate.run_suite import materialize_evaluation, results_of
+from pipelines.evaluate.segmentation import SegmentationConfig, materialize_segmentation
 from pipelines.evaluate.statistics import Interval, holm
 from pipelines.evaluate.suite import SUITE, evaluation
 from pipelines.evaluate.views import principal_plane, surest
 from pipelines.harmonize import materialize_ecgs
 from pipelines.home import Home
-from pipelines.labels import TASKS, Split
+from pipelines.labels import TASKS, FoldProtocol, Split
 from pipelines.pictures import svg
 from pipelines.quality import QualityLimits
 from pipelines.sources import SOURCES
@@ -393,6 +398,36 @@ def test_the_suite_stands_on_the_page_where_it_was_done_for_this_encoder(workspa
     assert len(told) == 1
     assert f"this encoder 50 %: {found:.3f}, 100 %: " in told[0]
     assert "nan" not in text.lower().split("</style>")[1].replace("base64", "").split("data:image")[0].split()
+
+
+def test_waves_stand_on_the_page_where_they_were_told_from_this_encoder(home, workspace, report):
+    text = (report.path / reports.HTML_FILE).read_text()
+    assert "Not evaluated: materialize" in text
+    assert stored(report)["waves"] == []
+    mirror = home.root.parent / "mirror"
+    task = WaveTask(source="ptbxl", labels="truth", protocol=FoldProtocol())
+    quick = SegmentationConfig(contexts=(0,), steps=4, checks=1, min_patients=2)
+    ours = EncoderSource.of_product("pretrained", workspace.require("encoder"))
+    of_another = EncoderSource.random("pretrained", NETWORK, 77)
+    told = {}
+    for one in (of_another, EncoderSource.random("random", NETWORK, 4), ours):  # the last is the current one
+        told[one.name] = materialize_segmentation(workspace, task, one, quick, mirror=mirror)
+        materialize_regression(workspace, task, one, RegressionConfig(min_patients=2), mirror=mirror)
+    picture = wave_views.examples(workspace, task, told["pretrained"], mirror)
+    assert picture is not None
+    again = reports.materialize_report(workspace, simulated=True)
+    assert again.fingerprint != report.fingerprint, "what is shown is an input"
+    text = (again.path / reports.HTML_FILE).read_text()
+    rows = {cells[""]: cells for section, cells in self_contained(text).rows if section == "waves"}
+    assert base64.b64encode(picture).decode() in text
+    for name, title in (("pretrained", "this encoder, frozen"), ("random", "random encoder, frozen")):
+        assert rows[title]["mIoU"] == f"{round(told[name].facts['miou']['value'], 4)}"
+    assert rows["this encoder, frozen"]["published: ECG-JEPA"].startswith("0.888")
+    assert rows["heart rate"]["published: ECG-JEPA"].startswith("0.40")
+    assert "QRS onset" in rows
+    materialize_segmentation(workspace, task, of_another, quick, mirror=mirror)
+    materialize_regression(workspace, task, of_another, RegressionConfig(min_patients=2), mirror=mirror)
+    assert stored(reports.materialize_report(workspace, simulated=True))["waves"] == [], "another encoder's"
 
 
 # what is seen
