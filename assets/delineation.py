@@ -1,7 +1,6 @@
 """P, QRS and T from an encoder's tokens, and heart rate, PR, QRS and QT from its embeddings; the random-initialised
 encoder beside it."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -14,8 +13,7 @@ from assets.sources import all_source_assets
 from pipelines import versions
 
 if TYPE_CHECKING:
-    from pipelines.evaluate.delineation import WaveTask
-    from pipelines.home import Home
+    from pipelines.evaluate.delineation import PseudoConfig
 
 
 class WaveSettings(dg.Config):
@@ -29,13 +27,10 @@ class SegmentationSettings(WaveSettings):
     steps: int = Field(default=1200, ge=1, description="Steps of each training.")
 
 
-def _task(home: "Home", source: str, config: WaveSettings) -> tuple["WaveTask", Path | None]:
-    """The waves that there are of a source, and the folder of its simulated mirror if that is what it is."""
-    from pipelines.evaluate.delineation import PseudoConfig, usual_task
+def _pseudo(config: WaveSettings) -> "PseudoConfig":
+    from pipelines.evaluate.delineation import PseudoConfig
 
-    simulated = home.simulated and home.mirror is not None
-    mirror = Path(home.mirror) if simulated and home.mirror else None
-    return usual_task(source, simulated=simulated, pseudo=PseudoConfig(share=config.pseudo_share)), mirror
+    return PseudoConfig(share=config.pseudo_share)
 
 
 def _about(kind: str, source: str, description: str, version: str) -> dict[str, Any]:
@@ -64,45 +59,30 @@ def _segmentation(source: str, whose: str) -> dg.AssetsDefinition:
         from dataclasses import replace
 
         from pipelines.evaluate import wave_views
-        from pipelines.evaluate.delineation import wave_data
-        from pipelines.evaluate.pair import encoder_and_twin
-        from pipelines.evaluate.segmentation import FINE_TUNED, FROZEN, compare_segmentations, materialize_segmentation
-        from pipelines.evaluate.subject import OURS
+        from pipelines.evaluate.run_waves import segment_encoder
+        from pipelines.evaluate.segmentation import FINE_TUNED, FROZEN
 
-        home = data_home.open()
-        workspace = home.workspace()
+        ways = [replace(way, steps=config.steps) for way in (FROZEN, FINE_TUNED)[: 2 if config.fine_tune else 1]]
         with show.mistakes_explained():
-            task, mirror = _task(home, source, config)
-            made = {
-                f"{one.name}, {recipe.mode.replace('_', '-')}": materialize_segmentation(
-                    workspace, task, one, replace(recipe, steps=config.steps), mirror=mirror
-                )
-                for recipe in (FROZEN, FINE_TUNED)[: 2 if config.fine_tune else 1]
-                for one in encoder_and_twin(workspace, OURS)
-            }
-            frozen, random, *tuned = made.values()
-            best = tuned[0] if tuned else frozen
-            difference = compare_segmentations(frozen, random).difference
-            picture = wave_views.examples(workspace, task, best, mirror)
-            labels = wave_views.label_rows(wave_data(workspace, task, mirror).products)
-        nothing = frozen.facts["reason"] or ""
+            found = segment_encoder(data_home.open(), source, _pseudo(config), ways)
+        frozen, nothing = next(iter(found.made.values())), found.reason or ""
         shown: dict[str, Any] = {"not scored": nothing}
-        if difference is not None:
+        if found.ahead is not None:
             shown = {
                 "mean IoU, frozen": frozen.facts["miou"]["value"],
-                "mean IoU, frozen minus random": f"{difference.value:+.3f} ({difference.low:+.3f} to "
-                f"{difference.high:+.3f})",
+                "mean IoU, frozen minus random": f"{found.ahead.value:+.3f} ({found.ahead.low:+.3f} to "
+                f"{found.ahead.high:+.3f})",
             }
         return show.materialized(
             frozen,
             {
                 **shown,
-                "labels": task.title,
-                "overlap": show.table(wave_views.overlap_rows(made), nothing),
-                "boundaries": show.table(wave_views.boundary_rows(best), nothing),
-                "read off the predicted waves": show.table(wave_views.read_off_rows(best), nothing),
-                "waves": show.table(labels, "No waves."),
-                **show.pictures(examples=picture),
+                "labels": found.task.title,
+                "overlap": show.table(wave_views.overlap_rows(found.made), nothing),
+                "boundaries": show.table(wave_views.boundary_rows(found.best), nothing),
+                "read off the predicted waves": show.table(wave_views.read_off_rows(found.best), nothing),
+                "waves": show.table(found.labels, "No waves."),
+                **show.pictures(examples=found.picture),
             },
         )
 
@@ -122,25 +102,16 @@ def _regression(source: str) -> dg.AssetsDefinition:
     )
     def regression(data_home: DataHome, config: WaveSettings) -> dg.MaterializeResult:
         from pipelines.evaluate import wave_views
-        from pipelines.evaluate.delineation import wave_data
-        from pipelines.evaluate.pair import encoder_and_twin
-        from pipelines.evaluate.regression import materialize_regression
-        from pipelines.evaluate.subject import OURS
+        from pipelines.evaluate.run_waves import regress_encoder
 
-        home = data_home.open()
-        workspace = home.workspace()
         with show.mistakes_explained():
-            task, mirror = _task(home, source, config)
-            mine, random = (
-                materialize_regression(workspace, task, one, mirror=mirror) for one in encoder_and_twin(workspace, OURS)
-            )
-            labels = wave_views.label_rows(wave_data(workspace, task, mirror).products)
+            found = regress_encoder(data_home.open(), source, _pseudo(config))
         return show.materialized(
-            mine,
+            found.ours,
             {
-                "labels": task.title,
-                "errors": show.table(wave_views.error_rows(mine, random), "Nothing was scored."),
-                "waves": show.table(labels, "No waves."),
+                "labels": found.task.title,
+                "errors": show.table(wave_views.error_rows(found.ours, found.twin), "Nothing was scored."),
+                "waves": show.table(found.labels, "No waves."),
             },
         )
 

@@ -454,7 +454,12 @@ def import_reference(file: Path, release: bool) -> None:
 @main.command()
 @click.argument("first")
 @click.argument("second")
-@click.option("--task", "tasks", multiple=True, help="Compare on this task alone; may be given several times.")
+@click.option(
+    "--task",
+    "tasks",
+    multiple=True,
+    help="Compare on this task alone, such as ptbxl_all or georgia__multi_class; may be given several times.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table, with every label.")
 @click.option(
     "--html", type=click.Path(dir_okay=False, writable=True, path_type=Path), help="Write a page of it into this file."
@@ -638,10 +643,12 @@ def gc(delete: bool, unfinished: bool, as_json: bool) -> None:
 def evaluate(names: tuple[str, ...], encoder: str) -> None:
     """Evaluate the encoder by NAME, beside the random encoder and handcrafted features; without a NAME, list them.
 
-    A name is a task, with variants after it. What is computed is kept: asked again, it is found.
+    A name is a task, with variants after it, or a kind of waves and a source. What is computed is kept: asked again, it
+    is found.
 
     \b
     ecg evaluate
+    ecg evaluate segmentation/ludb regression/ptbxl
     ecg evaluate ptbxl_superclass ptbxl_superclass__attention_pool
     ecg evaluate cpsc2018__multi_class__nearest_mean ptbxl_all__labels_25
     """

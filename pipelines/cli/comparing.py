@@ -7,21 +7,32 @@ from collections.abc import Sequence
 from pipelines.evaluate.compare import EncoderComparison, Report, TaskComparison, compare_encoders
 from pipelines.evaluate.named import named_encoders
 from pipelines.evaluate.statistics import Interval
+from pipelines.evaluate.suite import evaluation
 from pipelines.home import Home
-from pipelines.labels import TASKS
+from pipelines.labels import TASKS, LabelTask
 from pipelines.tracking import Tracking
 
 
 def compare(home: Home, first: str, second: str, tasks: Sequence[str], progress: Report) -> EncoderComparison:
-    """Compare two encoders on tasks by name, on all of them where none is named; ValueError for a task that is none."""
-    unknown = [name for name in tasks if name not in TASKS]
-    if unknown:
-        raise ValueError(f"task {unknown[0]!r}: use {', '.join(TASKS)}")
-    chosen = [TASKS[name] for name in tasks] or list(TASKS.values())
+    """Compare two encoders on tasks by name, on all that a release is judged by where none is named.
+
+    Raises ValueError for a name that is no task, and for an evaluation that is not a linear probe of whole ECGs.
+    """
+    chosen = [_linear(name) for name in tasks] or list(TASKS.values())
     tracking = Tracking(uri=home.tracking_uri, artifact_root=home.artifact_root)
     workspace = home.workspace()
     with named_encoders(first, second, workspace, tracking) as encoders:
         return compare_encoders(workspace, encoders, chosen, progress)
+
+
+def _linear(name: str) -> LabelTask:
+    """The task of an evaluation by linear probe, such as `georgia__multi_class`."""
+    asked = evaluation(name)
+    if asked.head != "linear" or asked.leads or asked.percent or asked.noise:
+        raise ValueError(
+            f"task {name!r}: two encoders are compared by linear probes: multi_class is the variant to use"
+        )
+    return asked.task
 
 
 def rows(found: EncoderComparison) -> list[tuple[str, ...]]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from pipelines.evaluate.features import shards_of
+from pipelines.evaluate import wave_views
+from pipelines.evaluate.features import Progress, shards_of
 from pipelines.evaluate.run_suite import evaluate_subject
-from pipelines.evaluate.subject import OURS, REFERENCE
+from pipelines.evaluate.run_waves import KINDS, WAVE_EVALUATIONS, regress_encoder, segment_encoder
+from pipelines.evaluate.subject import OURS, REFERENCE, Subject
 from pipelines.evaluate.suite import SUITE, evaluation
 from pipelines.home import Home
 from pipelines.labels import TASKS
+from pipelines.sources import SOURCES
 
 Report = Callable[[str, int, int], None]
 """Called with an evaluation's title, the ECGs of a shard that are embedded, and the ECGs of that shard."""
@@ -22,26 +25,58 @@ def listed(home: Home) -> list[tuple[str, str, str]]:
     """A row an evaluation that is kept up to date: its name, its title, and whether its ECGs are here."""
     workspace = home.workspace()
     tasks = [*TASKS.values(), *(one.task for one in SUITE.values())]
-    here = {source: bool(shards_of(workspace, source)) for source in {task.source for task in tasks}}
-    return [(task.name, task.title, "here" if here[task.source] else f"no {task.source}") for task in tasks]
+    rows = [(task.name, task.title, task.source) for task in tasks]
+    for name in WAVE_EVALUATIONS:
+        kind, source = name.split("/")
+        rows.append((name, f"{source}: {KINDS[kind]}", source))
+    here = {source: bool(shards_of(workspace, source)) for source in {source for _, _, source in rows}}
+    return [(name, title, "here" if here[source] else f"no {source}") for name, title, source in rows]
 
 
 def evaluated(
     home: Home, names: Sequence[str], encoder: str, report: Report
 ) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Each evaluation with its rows: the encoder's first, then those of what it has to beat; one row with a reason
-    where it could not be scored. Raises ValueError for a name that means nothing, before any is done, and for one whose
-    ECGs are not here."""
-    workspace, asked = home.workspace(), [evaluation(name) for name in names]
-    for one in asked:
-        if not shards_of(workspace, one.task.source):
-            raise ValueError(f"{one.name}: no ECGs of {one.task.source} in {workspace.root}: harmonize them first")
-    for one in asked:
-        standings = evaluate_subject(
-            workspace,
-            one,
-            subject=SUBJECTS[encoder],
-            progress=lambda done, total, title=one.task.title: report(title, done, total),
-        )
+    """Each evaluation's tables with their rows: the encoder's first, then those of what it has to beat; one row with a
+    reason where it could not be scored. Raises ValueError for a name that means nothing, before any is done, and for
+    one whose ECGs are not here."""
+    workspace, subject = home.workspace(), SUBJECTS[encoder]
+    asked = [_wave_evaluation(name) if "/" in name else evaluation(name) for name in names]
+    for name, one in zip(names, asked, strict=True):
+        source = one[1] if isinstance(one, tuple) else one.task.source
+        if not shards_of(workspace, source):
+            raise ValueError(f"{name}: no ECGs of {source} in {workspace.root}: harmonize them first")
+    for name, one in zip(names, asked, strict=True):
+
+        def progress(done: int, total: int, title: str = name) -> None:
+            report(title, done, total)
+
+        if isinstance(one, tuple):
+            yield from _waves(home, *one, subject, progress)
+            continue
+        standings = evaluate_subject(workspace, one, subject=subject, progress=progress)
         reason = standings[0].product.facts["reason"]
-        yield one.name, [{"not scored": reason}] if reason else [standing.row() for standing in standings]
+        yield name, [{"not scored": reason}] if reason else [standing.row() for standing in standings]
+
+
+def _wave_evaluation(name: str) -> tuple[str, str]:
+    """`segmentation/ludb` as its kind and source."""
+    kind, _, source = name.partition("/")
+    if kind not in KINDS or source not in SOURCES:
+        raise ValueError(f"evaluation {name!r}: use {' or '.join(KINDS)}, a slash, and one of {', '.join(SOURCES)}")
+    return kind, source
+
+
+def _waves(
+    home: Home, kind: str, source: str, subject: Subject, progress: Progress
+) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    if kind == "regression":
+        regressed = regress_encoder(home, source, subject=subject, progress=progress)
+        yield f"mean absolute errors, {regressed.task.title}", wave_views.error_rows(regressed.ours, regressed.twin)
+        return
+    found = segment_encoder(home, source, subject=subject, progress=progress)
+    if found.reason is not None:
+        yield f"segmentation, {found.task.title}", [{"not scored": found.reason}]
+        return
+    yield f"overlap, {found.task.title}", wave_views.overlap_rows(found.made)
+    yield "boundaries, fine-tuned, predicted minus annotated", wave_views.boundary_rows(found.best)
+    yield "read off the predicted waves", wave_views.read_off_rows(found.best)

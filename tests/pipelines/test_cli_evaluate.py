@@ -67,12 +67,26 @@ def test_an_evaluation_stands_beside_what_it_has_to_beat_and_is_found_again(home
     assert home.workspace().require("probe/ptbxl_superclass__leads_II_V1/pretrained").path == product.path
 
 
+def test_intervals_are_told_beside_the_random_encoder(home):
+    shown = ecg(home, "regression/ptbxl")
+    assert shown.exit_code == 0, shown.output
+    title, *lines = shown.stdout.splitlines()
+    assert title.rstrip() == "mean absolute errors, ptbxl, the simulator's known boundaries"
+    rows = {line[:14].strip(): line for line in lines[1:]}
+    facts = home.workspace().require("regression/ptbxl_truth/pretrained").facts
+    for one in facts["figures"]:
+        assert f" {round(one['mae']['value'], 2)} " in rows[one["title"]]
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
         ("nothing", "evaluation 'nothing': begin with one of ptbxl_superclass"),
         ("ptbxl_superclass__leads_V9", "variant 'leads_V9': name some of I, II"),
         ("cpsc2018", "cpsc2018: no ECGs of cpsc2018 in"),
+        ("segmentation/ludb", "segmentation/ludb: no ECGs of ludb in"),
+        ("waves/ludb", "evaluation 'waves/ludb': use segmentation or regression, a slash, and one of chapman"),
+        ("regression/../ptbxl", "evaluation 'regression/../ptbxl': use"),
     ],
 )
 def test_a_mistake_is_one_line(home, name, message):

@@ -113,6 +113,14 @@ def test_what_the_paper_reports_is_there_by_name(name):
     assert name in SUITE
 
 
+def test_every_name_in_the_documentation_means_something():
+    text = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text()
+    names = re.findall(r"`((?:ptbxl|cpsc2018|georgia|chapman)[a-z0-9]*(?:_\w+)?)`", text)
+    assert len(names) > 20
+    for name in names:
+        assert evaluation(name).name == name
+
+
 def test_names_are_keys_and_titles_say_how_they_differ():
     for name, asked in SUITE.items():
         assert re.fullmatch(r"[a-z0-9_]+(_II|_V1)*[a-z0-9_]*", name)

@@ -562,4 +562,4 @@ def test_the_command_prints_what_it_found_as_table_json_and_page(home, tmp_path,
     assert "few positives in the test split" in table.stdout
     wrong = CliRunner().invoke(main, ["compare", "pretrained", "random", "--task", "ptbxl_supercalss"])
     assert wrong.exit_code == 1
-    assert "task 'ptbxl_supercalss': use ptbxl_superclass" in wrong.stderr
+    assert "evaluation 'ptbxl_supercalss': begin with one of ptbxl_superclass" in wrong.stderr
