@@ -12,7 +12,7 @@ override DAGSTER_HOME := $(ECG_HOME)/dagster
 export DAGSTER_HOME
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help install instance demo ui test test-slow lint types bench clean purge
+.PHONY: help install instance demo ui production test test-slow lint types bench clean purge
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -34,6 +34,9 @@ demo: install instance ## The whole road, from raw files to a model; MIRROR=fold
 
 ui: install instance ## Dagster (port 3000) and MLflow (port 5000) on loopback
 	$(BIN)/python -m orchestration.ui
+
+production: install ## All servers on PostgreSQL, supervised, as deploy/environment says (docs/production.md)
+	deploy/start
 
 # Two test processes on two cores: threads of torch and BLAS would only wait for each other.
 test test-slow: export OMP_NUM_THREADS := 1

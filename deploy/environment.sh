@@ -1,0 +1,18 @@
+# Sourced by deploy/start, deploy/backup and deploy/restore, with the environment file as $1.
+file=${1:-deploy/environment}
+if [ ! -f "$file" ]; then
+    echo "$file is not there: copy deploy/environment.example to it and fill it in" >&2
+    exit 1
+fi
+set -a
+# shellcheck disable=SC1090
+. "$file"
+set +a
+for name in ECG_HOME PGHOST PGPORT PGUSER PGPASSWORD ECG_HOST ECG_DAGSTER_PORT ECG_MLFLOW_PORT ECG_CODE_PORT; do
+    if [ -z "${!name:-}" ]; then
+        echo "$file: $name is empty: fill it in, as deploy/environment.example says" >&2
+        exit 1
+    fi
+done
+ECG_HOME=$(realpath -m "$ECG_HOME")
+export ECG_HOME

@@ -1,0 +1,246 @@
+"""Production on PostgreSQL as docs/production.md has it: started by its one command, killed piece by piece, backed up,
+lost and restored."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from postgres import PASSWORD, USER, Postgres, free_port, postgres
+
+from ecg_model.config import EncoderConfig
+from ecg_model.encoder import load_encoder, random_encoder, save_encoder
+from pipelines.home import Home
+from pipelines.sources.simulated import MirrorSizes, write_mirror
+from pipelines.tracking import Tracking
+
+ROOT = Path(__file__).resolve().parents[2]
+SERVERS = ("code-server", "daemon", "mlflow", "webserver")
+ENCODER = EncoderConfig(dim=16, depth=1, heads=2)
+
+
+class Production:
+    """The stack of deploy/start: its addresses, and what can be asked of it."""
+
+    def __init__(self, folder: Path, database: Postgres) -> None:
+        self.home, self.database, self.file = folder / "home", database, folder / "environment"
+        self.ports = {name: free_port() for name in ("DAGSTER", "MLFLOW", "CODE")}
+        values = {
+            **dict(line.split("=", 1) for line in _example()),
+            "ECG_HOME": str(self.home),
+            "PGPORT": str(database.port),
+            "PGUSER": USER,
+            "PGPASSWORD": f"'{PASSWORD}'",
+            "ECG_MIRROR": str(folder / "mirror"),
+            **{f"ECG_{name}_PORT": str(port) for name, port in self.ports.items()},
+        }
+        self.file.write_text("".join(f"{name}={value}\n" for name, value in values.items()))
+        self.address = f"http://127.0.0.1:{self.ports['DAGSTER']}"
+        self.tracking = Tracking(uri=f"http://127.0.0.1:{self.ports['MLFLOW']}")
+
+    def script(self, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        path = f"{self.database.binaries}:{os.environ['PATH']}"
+        return subprocess.run(
+            [str(ROOT / "deploy" / name), *arguments],
+            capture_output=True,
+            text=True,
+            env={**_bare(), "PATH": path},
+            cwd="/",
+        )
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        with subprocess.Popen(
+            [str(ROOT / "deploy" / "start"), str(self.file)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=_bare(),
+            cwd="/",
+        ) as stack:
+            try:
+                until(self.loaded, "the code location is loaded", stack)
+                until(lambda: self.healthy("mlflow"), "MLflow answers", stack)
+                yield
+            finally:
+                stack.send_signal(signal.SIGTERM)
+                assert stack.wait(60) == 0
+        with pytest.raises(httpx.TransportError):
+            httpx.get(f"{self.address}/server_info", timeout=2)
+
+    def graphql(self, query: str, **variables: Any) -> Any:
+        answer = httpx.post(f"{self.address}/graphql", json={"query": query, "variables": variables}, timeout=30)
+        answer.raise_for_status()
+        found = answer.json()
+        assert "errors" not in found, found
+        return found["data"]
+
+    def loaded(self) -> bool:
+        query = "{ repositoriesOrError { ... on RepositoryConnection { nodes { name } } } }"
+        return bool(self.graphql(query)["repositoriesOrError"].get("nodes"))
+
+    def healthy(self, server: str) -> bool:
+        if server == "mlflow":
+            return httpx.get(f"{self.tracking.uri}/health", timeout=5).status_code == 200
+        if server == "daemon":
+            query = "{ instance { daemonHealth { allDaemonStatuses { required healthy } } } }"
+            all_of = self.graphql(query)["instance"]["daemonHealth"]["allDaemonStatuses"]
+            return all(one["healthy"] for one in all_of if one["required"])
+        return self.loaded()
+
+    def pid(self, server: str) -> int:
+        command = [Path(sys.executable).with_name("supervisorctl"), "-c", ROOT / "deploy/supervisord.conf", "pid"]
+        environment = {**_bare(), "ECG_HOME": str(self.home), "ECG_BIN": "", "ECG_HOST": ""}
+        environment |= {f"ECG_{name}_PORT": "" for name in self.ports}
+        told = subprocess.run([*command, server], capture_output=True, text=True, env=environment, check=False)
+        return int(told.stdout or 0)
+
+    def launch(self, partition: str) -> str:
+        query = """mutation($run: ExecutionParams!) { launchRun(executionParams: $run) {
+            __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
+        selector = {
+            "repositoryLocationName": "ecg-foundry",
+            "repositoryName": "__repository__",
+            "jobName": "harvest_ptbxl",
+        }
+        tags = [{"key": "dagster/partition", "value": partition}]
+        run = {"selector": selector, "runConfigData": {}, "executionMetadata": {"tags": tags}}
+        launched = self.graphql(query, run=run)["launchRun"]
+        assert launched["__typename"] == "LaunchRunSuccess", launched
+        return launched["run"]["runId"]
+
+    def runs(self) -> dict[str, str]:
+        query = "{ runsOrError { ... on Runs { results { runId status } } } }"
+        return {run["runId"]: run["status"] for run in self.graphql(query)["runsOrError"]["results"]}
+
+    def materialized(self) -> list[str]:
+        query = """{ assetNodeOrError(assetKey: {path: ["ecgs", "ptbxl"]}) {
+            ... on AssetNode { assetMaterializations { partition } } } }"""
+        return [one["partition"] for one in self.graphql(query)["assetNodeOrError"]["assetMaterializations"]]
+
+
+def _example() -> list[str]:
+    lines = (ROOT / "deploy" / "environment.example").read_text().splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def _bare() -> dict[str, str]:
+    """This process' environment without what would decide for the stack."""
+    foreign = ("ECG_", "PG", "MLFLOW_", "DAGSTER_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+
+
+def until(holds: Callable[[], bool], what: str, stack: subprocess.Popen[bytes] | None = None) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert stack is None or stack.poll() is None, "deploy/start ended"
+        try:
+            if holds():
+                return
+        except (httpx.HTTPError, AssertionError, KeyError):
+            pass  # it is being started, or its database is away
+        time.sleep(0.5)
+    raise AssertionError(f"not within two minutes: {what}")
+
+
+def test_every_variable_that_is_read_is_explained():
+    named = {line.split("=")[0] for line in _example()}
+    files = [path for folder in ("pipelines", "assets", "orchestration") for path in (ROOT / folder).rglob("*.py")]
+    read = {name for path in files for name in re.findall(r'environ(?:\.get\(|\[)"(ECG_\w+)"', path.read_text())}
+    assert {"ECG_HOME", "ECG_PROCESSES"} <= read <= named
+    storage = yaml.safe_load((ROOT / "deploy" / "storage.yaml").read_text())["storage"]["postgres"]["postgres_db"]
+    assert {value["env"] for value in storage.values() if isinstance(value, dict)} <= named
+
+
+def test_what_is_missing_is_named(tmp_path):
+    start = ROOT / "deploy" / "start"
+    absent = subprocess.run([start, tmp_path / "none"], capture_output=True, text=True, env=_bare())
+    assert absent.returncode == 1
+    assert "copy deploy/environment.example to it" in absent.stderr
+    unfilled = subprocess.run([start, ROOT / "deploy/environment.example"], capture_output=True, text=True, env=_bare())
+    assert unfilled.returncode == 1
+    assert "PGPASSWORD is empty" in unfilled.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_nothing_is_lost_when_pieces_die_and_when_everything_does(tmp_path):
+    sizes = MirrorSizes(chapman=(), code15=(), ptbxl=(60, 20), cpsc2018=(), georgia=(), ludb=0)
+    write_mirror(tmp_path / "mirror", seed=2, sizes=sizes)
+    with postgres(free_port()) as database:
+        stack = Production(tmp_path, database)
+        with stack.running():
+            first = stack.launch("00000")
+            before = {server: stack.pid(server) for server in SERVERS}
+            for pid in before.values():
+                os.kill(pid, signal.SIGKILL)  # in mid-run, all at once
+            for server in SERVERS:
+                until(lambda server=server: stack.healthy(server), f"{server} is back")
+                assert stack.pid(server) not in (0, before[server])
+            until(lambda: stack.materialized() == ["00000"], "the run, or its retry, has brought the partition in")
+            products = list(
+                (Home(stack.home, str(tmp_path / "mirror")).workspace().folder("ecgs/ptbxl/00000")).iterdir()
+            )
+            assert len([path for path in products if path.is_dir()]) == 1, "made once, and nothing half-made is left"
+
+            database.stop("immediate")  # as a crash leaves it
+            database.start()
+            until(lambda: stack.healthy("daemon"), "the daemon has its database back")
+            launched: list[str] = []
+            until(lambda: bool(launched.append(stack.launch("01000")) or launched), "the UI drops its dead connections")
+            (second,) = launched
+            until(lambda: stack.runs().get(second) == "SUCCESS", "a run after the database's restart")
+            version = _registered(stack.tracking, tmp_path)
+            history = stack.runs()
+            assert {first, second} <= history.keys()
+            backed_up = stack.script("backup", str(tmp_path / "backup"), str(stack.file))
+            assert backed_up.returncode == 0, backed_up.stderr
+            told = (stack.home / "logs" / "supervisord.log").read_text()
+            assert [told.count(f"exited: {server} ") for server in SERVERS] == [1] * len(SERVERS), told
+
+        refused = stack.script("restore", str(tmp_path / "backup"), str(stack.file))
+        assert refused.returncode == 1
+        assert "is not empty: move it away first" in refused.stderr
+        stack.home.rename(tmp_path / "lost")
+        database.recreate()
+        restored = stack.script("restore", str(tmp_path / "backup"), str(stack.file))
+        assert restored.returncode == 0, restored.stderr
+        with stack.running():
+            assert stack.runs() == history
+            assert sorted(stack.materialized()) == ["00000", "01000"]
+            champion = stack.tracking.client().get_model_version_by_alias("ecg-encoder", "champion")
+            assert champion.version == version
+            again = stack.launch("00000")
+            until(lambda: stack.runs().get(again) == "SUCCESS", "a run on what was restored")
+            assert load_encoder(_pulled(stack.tracking, tmp_path / "pulled")).config == ENCODER
+
+
+def _registered(tracking: Tracking, folder: Path) -> str:
+    """A version whose artifact is an encoder, and the alias on it."""
+    client = tracking.client()
+    run = client.create_run(tracking.experiment_id(client))
+    save_encoder(folder / "encoder.safetensors", random_encoder(ENCODER, 1))
+    client.log_artifact(run.info.run_id, str(folder / "encoder.safetensors"))
+    client.create_registered_model("ecg-encoder")
+    source = f"runs:/{run.info.run_id}/encoder.safetensors"
+    version = client.create_model_version("ecg-encoder", source=source, run_id=run.info.run_id)
+    client.set_registered_model_alias("ecg-encoder", "champion", str(version.version))
+    return version.version
+
+
+def _pulled(tracking: Tracking, folder: Path) -> Path:
+    client = tracking.client()
+    champion = client.get_model_version_by_alias("ecg-encoder", "champion")
+    assert champion.run_id is not None
+    folder.mkdir()
+    return Path(client.download_artifacts(champion.run_id, "encoder.safetensors", str(folder)))
