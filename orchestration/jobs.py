@@ -64,6 +64,7 @@ reference_job = dg.define_asset_job(
     description="Import the author's released encoder (the path of its .pth is the setting `file` of "
     "`reference_encoder`; without it, what `ecg import-reference` imported), probe it as ours, and release it as "
     "`ecg-encoder-reference`.",
+    tags={ALONE: REFERENCE},
 )
 
 compare_job = dg.define_asset_job(
