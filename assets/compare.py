@@ -20,7 +20,7 @@ class ComparisonSettings(dg.Config):
 
 @dg.asset(
     deps=[champion],
-    group_name="evaluate",
+    group_name="compare",  # a group of its own: what follows a release stands right of it
     description="Two encoders on the same ECGs and splits: paired bootstrap by patient on every task, p-values "
     "adjusted by Holm's method, and each label. What `ecg compare` prints.",
     code_version=versions.REPORT,

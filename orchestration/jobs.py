@@ -52,7 +52,7 @@ _comparison = dg.AssetSelection.assets(encoder_comparison)
 
 train_job = dg.define_asset_job(
     TRAIN,
-    selection=dg.AssetSelection.groups("corpus", "pretrain", "evaluate", "release") - _reference - _comparison,
+    selection=dg.AssetSelection.groups("corpus", "pretrain", "evaluate", "release") - _reference,
     description="Build the corpus from all harmonized partitions, pretrain, probe, report, and release through the "
     "gate.",
     tags={ALONE: TRAIN},

@@ -93,10 +93,16 @@ def training_went_well(summary: Mapping[str, Any]) -> Finding:
     """Of a pretraining's summary: its loss is finite and fell, and its embeddings still tell ECGs apart."""
     first, last = summary["first"]["loss"], summary["last"]["loss"]
     std, rank = summary["last"]["embedding_std"], summary["last"]["effective_rank"]
-    holds = all(map(math.isfinite, (first, last, std, rank))) and last < first and std > LEAST_SPREAD
-    return Finding(
-        holds, f"loss {first:.4f} -> {last:.4f}; embeddings: std {std:.4f} over ECGs, effective rank {rank:.1f}"
-    )
+    if not all(map(math.isfinite, (first, last, std, rank))):
+        fault = ": not finite, use a lower peak_lr"
+    elif last >= first:
+        fault = ": the loss did not fall, train for more steps or change peak_lr"
+    elif std <= LEAST_SPREAD:
+        fault = ": all ECGs look alike (collapse), use a lower peak_lr or a larger jepa.encoder.patch_init_scale"
+    else:
+        fault = ""
+    seen = f"loss {first:.4f} -> {last:.4f}; embeddings: std {std:.4f} over ECGs, effective rank {rank:.1f}"
+    return Finding(not fault, seen + fault)
 
 
 def _copies(index: pa.Table, signatures_NB: NDArray[np.uint8], held: Sequence[pa.Table]) -> tuple[int, int]:

@@ -127,6 +127,6 @@ def _macro_auc(product: Product, split: str, name: str) -> dict[str, Any]:
     if found is None:
         return {}
     return {
-        f"{split} macro AUC, {name}": found["value"],
+        f"{split} macro AUC, {name}": round(found["value"], 4),
         f"{split} interval, {name}": f"{found['low']:.3f} to {found['high']:.3f}",
     }
