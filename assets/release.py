@@ -137,6 +137,52 @@ def champion(data_home: DataHome, config: ReleaseSettings) -> dg.MaterializeResu
 
 
 @dg.asset(
+    deps=[champion],
+    group_name="release",
+    description="The MLflow model `ecg-classifier`: the encoder with its probe on the gate's task and a calibration of "
+    "each label, raw ECGs in, probabilities by label out. Released by the same gate, with a champion of its own.",
+    code_version=versions.CLASSIFIER,
+    kinds={"mlflow"},
+    check_specs=[dg.AssetCheckSpec(name, asset="classifier", description=rule) for name, rule in RULES.items()],
+)
+def classifier(data_home: DataHome, config: GateSettings) -> dg.MaterializeResult:
+    from pipelines.checks import Finding
+    from pipelines.classifier import materialize_classifier
+    from pipelines.gate import GateConfig
+    from pipelines.promotion import judge_classifier
+    from pipelines.release import CHAMPION, CLASSIFIER_NAME, find_alias, promote
+
+    workspace, tracking = data_home.open().workspace(), data_home.tracking()
+    with show.mistakes_explained():
+        head = materialize_classifier(workspace, config.gate_task)
+        gate = GateConfig(margin=config.margin, label_margin=config.label_margin)
+        judged = judge_classifier(workspace, tracking, gate_task=config.gate_task, config=gate)
+        if judged is not None and judged[1].promote:
+            promote(judged[0], tracking=tracking)
+        held = find_alias(CHAMPION, name=CLASSIFIER_NAME, tracking=tracking)
+    if judged is None:
+        passed = Finding(True, f"not judged: {head.facts['reason']}")
+        return show.materialized(
+            head, {"not scored": head.facts["reason"]}, [show.checked(name, passed) for name in RULES]
+        )
+    release, verdict = judged
+    return show.materialized(
+        head,
+        {
+            "version": release.version,
+            "champion": "none yet" if held is None else held.version,
+            "model": f"models:/{release.name}@{CHAMPION}",
+            "verdict": verdict.reason,
+            "labels": ", ".join(head.facts["labels"]),
+            "Brier score on test": round(head.facts["brier"], 4),
+            "Brier score on test, uncalibrated": round(head.facts["brier_uncalibrated"], 4),
+            "rules": dg.MetadataValue.md(verdict.page()),
+        },
+        [show.checked(name, rule) for name, rule in verdict.rules.items()],
+    )
+
+
+@dg.asset(
     deps=[reference_encoder, *reference_probe_assets],
     group_name="release",
     description="A version of the MLflow model `ecg-encoder-reference` with the author's released encoder, its scores "

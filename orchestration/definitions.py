@@ -10,7 +10,7 @@ from assets.delineation import wave_assets
 from assets.evaluate import probe_assets, reference_probe_assets, suite_assets
 from assets.pretrain import encoder
 from assets.reference import reference_encoder
-from assets.release import champion, gate_verdict, released_encoder, released_reference
+from assets.release import champion, classifier, gate_verdict, released_encoder, released_reference
 from assets.report import evaluation_report
 from assets.resources import DataHome, Launcher
 from assets.sources import all_source_assets
@@ -31,6 +31,7 @@ defs = dg.Definitions(
             released_encoder,
             gate_verdict,
             champion,
+            classifier,
             reference_encoder,
             *reference_probe_assets,
             *suite_assets,

@@ -14,6 +14,7 @@ from typing import Any
 
 from pipelines import gate
 from pipelines.checks import training_went_well
+from pipelines.classifier import HEAD_FILE, materialize_classifier
 from pipelines.evaluate import report
 from pipelines.evaluate.features import ENCODER_FILE, EncoderSource
 from pipelines.evaluate.probe import ProbeConfig, materialize_probe
@@ -23,12 +24,16 @@ from pipelines.gate import GateConfig, Verdict
 from pipelines.labels import TASKS, protocol_from_dict
 from pipelines.release import (
     CHAMPION,
+    CLASSIFIER_NAME,
+    Packaged,
     Release,
     Scores,
     champion_encoder,
+    packaged_classifier,
+    packaged_encoder,
     record,
     registered_encoder,
-    release_encoder,
+    release_packaged,
     serves,
 )
 from pipelines.stage import Product, Workspace
@@ -63,8 +68,8 @@ def release_current(workspace: Workspace, tracking: Tracking, *, gate_task: str 
     """Register the current encoder with its scores as the challenger; found again where it is registered already."""
     encoder = workspace.require(OURS.product)
     with workspace.locked("release"):  # two runs at once would both find no version, and register two
-        return release_encoder(
-            encoder.path / ENCODER_FILE,
+        return release_packaged(
+            packaged_encoder(encoder.path / ENCODER_FILE),
             scores_of(workspace, gate_task),
             provenance={"corpus_digest": encoder.facts["corpus_digest"]},
             recipe=encoder.facts["recipe"],
@@ -79,8 +84,8 @@ def release_reference(workspace: Workspace, tracking: Tracking, *, gate_task: st
     reference = workspace.require(REFERENCE.product)
     known = {name: reference.facts[name] for name in ("file", "sha256", "published", "epoch")}
     source = {name: value for name, value in known.items() if value is not None}
-    return release_encoder(
-        reference.path / ENCODER_FILE,
+    return release_packaged(
+        packaged_encoder(reference.path / ENCODER_FILE),
         scores_of(workspace, gate_task, REFERENCE),
         provenance={f"source_{name}": str(value) for name, value in source.items()},
         recipe={"name": REFERENCE.product, "source": source},
@@ -91,18 +96,56 @@ def release_reference(workspace: Workspace, tracking: Tracking, *, gate_task: st
     )
 
 
+def release_classifier(workspace: Workspace, tracking: Tracking, *, gate_task: str = GATE_TASK) -> Release | None:
+    """Register the classifier on the current encoder as the challenger of its own model; None where its task was not
+    scored."""
+    head, encoder = materialize_classifier(workspace, gate_task), workspace.require(OURS.product)
+    if not head.facts["scored"]:
+        return None
+    scores = scores_of(workspace, gate_task)
+    worth = {f"{gate_task}/test_{name}": head.facts[name] for name in ("brier", "brier_uncalibrated")}
+    with workspace.locked("release"):
+        return release_packaged(
+            packaged_classifier(encoder.path / ENCODER_FILE, head.path / HEAD_FILE),
+            replace(scores, metrics={**scores.metrics, **worth}),
+            provenance={"corpus_digest": encoder.facts["corpus_digest"], "task": gate_task},
+            recipe=encoder.facts["recipe"],
+            git_commit=git_commit(),
+            tracking=tracking,
+            registered_name=CLASSIFIER_NAME,
+            artifacts=_beside(workspace, encoder),
+        )
+
+
 def judge_current(
     workspace: Workspace, tracking: Tracking, *, gate_task: str = GATE_TASK, config: GateConfig
 ) -> tuple[Release, Verdict]:
-    """Put the current encoder's release before the gate, and write the verdict on it.
-
-    The champion is probed as the current encoder was, on the same ECGs. A version that is champion is not judged
-    again: its verdict stands.
-    """
-    encoder = workspace.require(OURS.product)
+    """Put the current encoder's release before the gate, and write the verdict on it."""
     release = release_current(workspace, tracking, gate_task=gate_task)
+    packaged = packaged_encoder(workspace.require(OURS.product).path / ENCODER_FILE)
+    return _judged(workspace, release, packaged, tracking, gate_task, config)
+
+
+def judge_classifier(
+    workspace: Workspace, tracking: Tracking, *, gate_task: str = GATE_TASK, config: GateConfig
+) -> tuple[Release, Verdict] | None:
+    """The same of the classifier, against the champion of its own model: a calibration leaves every AUC as it is, so
+    the probe's are the classifier's. None where its task was not scored."""
+    release = release_classifier(workspace, tracking, gate_task=gate_task)
+    if release is None:
+        return None
+    head = materialize_classifier(workspace, gate_task)
+    packaged = packaged_classifier(workspace.require(OURS.product).path / ENCODER_FILE, head.path / HEAD_FILE)
+    return _judged(workspace, release, packaged, tracking, gate_task, config)
+
+
+def _judged(
+    workspace: Workspace, release: Release, packaged: Packaged, tracking: Tracking, gate_task: str, config: GateConfig
+) -> tuple[Release, Verdict]:
+    """The champion's encoder is probed as the current one was, on the same ECGs. A version that is champion is not
+    judged again: its verdict stands."""
     with tempfile.TemporaryDirectory() as folder:
-        held = champion_encoder(Path(folder), tracking=tracking)
+        held = champion_encoder(Path(folder), name=release.name, tracking=tracking)
         if held is not None and held[1].version == release.version:
             if release.verdict is not None:
                 return release, release.verdict
@@ -115,8 +158,8 @@ def judge_current(
         found,
         against=None if held is None else held[1].version,
         was_champion=held is not None and bool(release.moves),
-        training=training_went_well(encoder.facts),
-        serving=serves(release, encoder.path / ENCODER_FILE, tracking=tracking),
+        training=training_went_well(workspace.require(OURS.product).facts),
+        serving=serves(release, packaged, tracking=tracking),
         config=config,
     )
     return record(release, verdict, tracking=tracking), verdict

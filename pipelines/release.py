@@ -1,4 +1,4 @@
-"""Encoder and scores -> a version of a registered model, and its aliases, which a verdict of the gate moves.
+"""A model and its scores -> a version of a registered model, and its aliases, which a verdict of the gate moves.
 
     challenger   the version released last, until the gate has let it pass
     champion     what users pull: models:/ecg-encoder@champion
@@ -44,21 +44,22 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.models.model import ModelInfo
-from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
+from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 
 import ecg_model
 from ecg_model.encoder import load_encoder
+from ecg_model.serving.classify import CalibratedHead, classify
 from ecg_model.serving.embed import STANDARD, embed
 
 log = logging.getLogger(__name__)
 
 REGISTERED_NAME = OURS.model
+CLASSIFIER_NAME = "ecg-classifier"
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
 WEIGHTS = "encoder.safetensors"
 REQUIREMENTS = ("mlflow", "torch", "numpy", "scipy", "safetensors")
 
 _PACKAGE = Path(next(iter(ecg_model.__path__)))
-_MODEL_CODE = _PACKAGE / "serving" / "encoder_model.py"
 _PULL_ONCE = _PACKAGE / "serving" / "pull_once.py"
 _EXAMPLE_RATE = 100.0
 _MOVED = "moved "
@@ -91,6 +92,21 @@ class Scores:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Packaged:
+    """What is registered: its artifacts by name, the file of `ecg_model.serving` that runs them, and what people and
+    MLflow are told of it."""
+
+    files: Mapping[str, Path]
+    code: str
+    outputs: Schema
+    output: str
+    description: str
+
+    def digests(self) -> dict[str, str]:
+        return {name: _sha256(path) for name, path in self.files.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Release:
     """A version of the registered model. `created` is False where it was there before."""
 
@@ -120,8 +136,37 @@ class Release:
         return {key.removeprefix(_MOVED): value for key, value in sorted(self.tags.items()) if key.startswith(_MOVED)}
 
 
-def release_encoder(
-    encoder: Path,
+def packaged_encoder(encoder: Path) -> Packaged:
+    """encoder: a file of `save_encoder`, called as it is released."""
+    if encoder.name != WEIGHTS:
+        raise ValueError(f"encoder {encoder}: the released file is called {WEIGHTS}; give the file of `save_encoder`")
+    dim = load_encoder(encoder).config.dim
+    return Packaged(
+        files={"encoder": encoder},
+        code="encoder_model.py",
+        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, dim))]),
+        output=f"(records, {dim}) float32 embeddings",
+        description="Raw 12-lead ECGs in millivolt -> embeddings (ECG-JEPA)",
+    )
+
+
+def packaged_classifier(encoder: Path, head: Path) -> Packaged:
+    """The encoder with a file of `CalibratedHead`. Raises ValueError where the two do not fit."""
+    packaged = packaged_encoder(encoder)
+    calibrated, dim = CalibratedHead.load(head), load_encoder(encoder).config.dim
+    if calibrated.weight_CD.shape[1] != dim:
+        raise ValueError(f"{head} is for embeddings of {calibrated.weight_CD.shape[1]}, the encoder's have {dim}")
+    return Packaged(
+        files={**packaged.files, "head": head},
+        code="classifier_model.py",
+        outputs=Schema([ColSpec("double", label) for label in calibrated.labels]),
+        output=f"for each record a calibrated probability of {', '.join(calibrated.labels)}",
+        description="Raw 12-lead ECGs in millivolt -> calibrated probabilities of diagnoses. Not a medical device.",
+    )
+
+
+def release_packaged(
+    packaged: Packaged,
     scores: Scores,
     *,
     provenance: Mapping[str, str],
@@ -132,58 +177,62 @@ def release_encoder(
     alias: str | None = CHALLENGER,
     artifacts: Sequence[Path] = (),
 ) -> Release:
-    """Log the encoder with its scores and register it as a new version; or find it where it is there.
+    """Log a model with its scores and register it as a new version; or find it where it is there.
 
-    encoder: a file of `save_encoder`. provenance: tags that say what it was made from. recipe: the settings it was
-    trained with, JSON values. alias: what a version is called that no gate has judged; None for a model without one.
-    artifacts: files to lie beside it in the run (a report, pictures, metrics). The run and the version are complete
-    before the alias moves.
+    provenance: tags that say what it was made from. recipe: the settings it was trained with, JSON values. alias: what
+    a version is called that no gate has judged; None for a model without one. artifacts: files to lie beside it in the
+    run (a report, pictures, metrics). The run and the version are complete before the alias moves.
     """
-    if encoder.name != WEIGHTS:
-        raise ValueError(f"encoder {encoder}: the released file is called {WEIGHTS}; give the file of `save_encoder`")
-    encoder_digest = _sha256(encoder)
-    wanted = digest_of({"encoder": encoder_digest, "scores": asdict(scores)})
+    digests = packaged.digests()
+    wanted = digest_of({**digests, "scores": asdict(scores)})
     client = tracking.client()
-    _ensure_registered(client, registered_name)
+    _ensure_registered(client, registered_name, packaged.description)
     found = _find(client, registered_name, wanted)
     if found is None:
         tags = {
             **provenance,
             "release": wanted,
-            "encoder_digest": encoder_digest,
+            **{f"{name}_digest": digest for name, digest in digests.items()},
             "recipe_digest": digest_of(dict(recipe)),
             "git_commit": git_commit,
             "validation": "not scored" if scores.validation is None else f"{scores.validation:.4f}",
             "scores": json.dumps(asdict(scores), sort_keys=True),
         }
-        found = _register(client, registered_name, encoder, scores, flat(recipe), tags, artifacts, tracking)
+        found = _register(client, registered_name, packaged, scores, flat(recipe), tags, artifacts, tracking)
         log.info("%s version %s released (%s)", registered_name, found.version, tags["validation"])
         created = True
     else:
-        log.info("%s version %s holds this encoder and these scores already", registered_name, found.version)
+        log.info("%s version %s holds this and these scores already", registered_name, found.version)
         created = False
     if alias is not None and "verdict" not in found.tags:
         client.set_registered_model_alias(registered_name, alias, found.version)
     return _release(found, created=created)
 
 
-def serves(release: Release, encoder: Path, *, tracking: Tracking) -> Finding:
-    """Whether the version, pulled in a process of its own, embeds the example ECG as the encoder's file does here."""
-    ecg = example_ecg()
-    expected = embed(load_encoder(encoder), ecg, sampling_rate=_EXAMPLE_RATE)
+def expected_of(packaged: Packaged) -> np.ndarray:
+    """What the files say of the example ECG, computed here: what a served version has to say, too."""
+    encoder, ecg = load_encoder(packaged.files["encoder"]), example_ecg()
+    if "head" not in packaged.files:
+        return embed(encoder, ecg, sampling_rate=_EXAMPLE_RATE)
+    return classify(encoder, CalibratedHead.load(packaged.files["head"]), ecg, sampling_rate=_EXAMPLE_RATE)
+
+
+def serves(release: Release, packaged: Packaged, *, tracking: Tracking) -> Finding:
+    """Whether the version, pulled in a process of its own, says of the example ECG what its files say here."""
+    expected = expected_of(packaged)
     with tempfile.TemporaryDirectory() as folder:
-        ecgs, embeddings = Path(folder) / "ecgs.npy", Path(folder) / "embeddings.npy"
-        np.save(ecgs, ecg, allow_pickle=False)
+        ecgs, answers = Path(folder) / "ecgs.npy", Path(folder) / "answers.npy"
+        np.save(ecgs, example_ecg(), allow_pickle=False)
         command = [sys.executable, "-I", str(_PULL_ONCE), release.model_uri, tracking.uri, str(_EXAMPLE_RATE)]
-        ran = subprocess.run([*command, str(ecgs), str(embeddings)], capture_output=True, text=True, check=False)
+        ran = subprocess.run([*command, str(ecgs), str(answers)], capture_output=True, text=True, check=False)
         if ran.returncode != 0:
             last = (ran.stderr.strip().splitlines() or ["no message"])[-1]
             return Finding(False, f"{release.model_uri} could not be pulled and run: {last}")
-        found = np.load(embeddings, allow_pickle=False)
+        found = np.load(answers, allow_pickle=False)
     if found.shape != expected.shape or not np.isfinite(found).all():
         return Finding(False, f"{release.model_uri} gives {found.shape} or numbers that are not finite")
     error = float(np.abs(found - expected).max())
-    return Finding(error <= SERVING_TOLERANCE, f"pulled, it differs by {error:.1e} at most from the encoder's file")
+    return Finding(error <= SERVING_TOLERANCE, f"pulled, it differs by {error:.1e} at most from its files")
 
 
 def record(release: Release, verdict: Verdict, *, tracking: Tracking) -> Release:
@@ -351,7 +400,7 @@ def example_ecg() -> np.ndarray:
 def _register(
     client: MlflowClient,
     name: str,
-    encoder: Path,
+    packaged: Packaged,
     scores: Scores,
     params: dict[str, str],
     tags: Mapping[str, str],
@@ -367,34 +416,33 @@ def _register(
             mlflow.log_params(params)
             for path in artifacts:
                 mlflow.log_artifact(str(path))
-            model = _log_model(encoder)
+            model = _log_model(packaged)
             mlflow.log_metrics(metrics, model_id=model.model_id)
         return client.create_model_version(
             name, source=model.model_uri, run_id=run.info.run_id, tags=dict(tags), model_id=model.model_id
         )
 
 
-def _log_model(encoder: Path) -> ModelInfo:
-    dim = load_encoder(encoder).config.dim
+def _log_model(packaged: Packaged) -> ModelInfo:
     signature = ModelSignature(
         # Any array passes MLflow's own check, so that float64 is taken as float32 is and a refusal comes from the
         # model in words: a float32 tensor here would refuse what wfdb reads.
         inputs=Schema([TensorSpec(np.dtype(object), (-1,))]),
-        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, dim))]),
+        outputs=packaged.outputs,
         # No rate is a safe guess: the default stands for "not given" and is refused.
         params=ParamSchema([ParamSpec("sampling_rate", "double", 0.0), ParamSpec("leads", "string", STANDARD)]),
     )
     return mlflow.pyfunc.log_model(
         name="encoder",
-        python_model=str(_MODEL_CODE),
-        artifacts={"encoder": str(encoder)},
+        python_model=str(_PACKAGE / "serving" / packaged.code),
+        artifacts={name: str(path) for name, path in packaged.files.items()},
         code_paths=[str(_PACKAGE)],
         pip_requirements=[f"{package}=={installed(package).partition('+')[0]}" for package in REQUIREMENTS],
         signature=signature,
         input_example=(example_ecg(), {"sampling_rate": _EXAMPLE_RATE}),
         metadata={
             "input": "(records, leads, samples) of numbers in millivolt; 12 leads I..V6 or 8 (I, II, V1..V6)",
-            "output": f"(records, {dim}) float32 embeddings",
+            "output": packaged.output,
         },
     )
 
@@ -410,9 +458,9 @@ def _using(tracking: Tracking) -> Iterator[None]:
         mlflow.set_tracking_uri(before)  # pyright: ignore[reportArgumentType]  # None unsets it
 
 
-def _ensure_registered(client: MlflowClient, name: str) -> None:
+def _ensure_registered(client: MlflowClient, name: str, description: str) -> None:
     try:
-        client.create_registered_model(name, description="Raw 12-lead ECGs in millivolt -> embeddings (ECG-JEPA)")
+        client.create_registered_model(name, description=description)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise

@@ -34,7 +34,7 @@ from ecg_model.encoder import Encoder, save_encoder
 from ecg_model.stochastic_depth import kept_branches
 from pipelines.evaluate.augment import AugmentConfig, augmented
 from pipelines.evaluate.features import ENCODER_FILE, MILLIVOLT
-from pipelines.evaluate.heads import Fit, Problem, Rows, Takes, scorable
+from pipelines.evaluate.heads import LAYER_FILE, Fit, Problem, Rows, Takes, scorable
 from pipelines.evaluate.result import Trial
 from pipelines.labels import Split
 from pipelines.pretrain.checkpoint import Checkpoint, CheckpointFolder
@@ -44,7 +44,6 @@ from pipelines.store import RATE
 
 log = logging.getLogger(__name__)
 
-LAYER_FILE = "layer.safetensors"
 TRAINING_FILE = "fine_tuning.json"
 CHECKPOINTS = "checkpoints"
 BAND_HZ = (0.67, 40.0)

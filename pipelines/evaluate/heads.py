@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
+from safetensors.numpy import save
 from scipy.special import softmax
 
 from ecg_model.encoder import Encoder
@@ -20,6 +21,9 @@ from pipelines.evaluate import linear, statistics
 from pipelines.evaluate.result import Trial
 from pipelines.evaluate.statistics import InsufficientData
 from pipelines.labels import Split
+from pipelines.stage import write_atomically
+
+LAYER_FILE = "layer.safetensors"
 
 Takes = Literal["features", "tokens", "signals"]
 Distance = Literal["euclid", "cosine"]
@@ -112,7 +116,10 @@ class LinearFit:
 @dataclass(frozen=True, kw_only=True)
 class Logistic:
     """One linear layer solved for each penalty, strongest first; the best on validation is kept, of equals the
-    stronger. Two in a row that are no better than the best end the search, since the weakest cost most."""
+    stronger. Two in a row that are no better than the best end the search, since the weakest cost most.
+
+    Leaves it as LAYER_FILE: weight (C, D) and bias (C,), float64.
+    """
 
     penalties: tuple[float, ...]
 
@@ -129,7 +136,7 @@ class Logistic:
         x_ND, y_NC = problem.x[problem.train], problem.y_NC[problem.train]
         path = linear.fit_path(x_ND, y_NC, self.penalties, multi_class=problem.multi_class)
         if not len(problem.validation):
-            return Fit(model=LinearFit(layer=next(path)), penalty=self.penalties[0])
+            return self._kept(problem, LinearFit(layer=next(path)), self.penalties[0], ())
         models: list[LinearFit] = []
         trials: list[Trial] = []
         best = 0
@@ -141,7 +148,14 @@ class Logistic:
                 best = len(trials) - 1
             if len(trials) - best > 2:
                 break
-        return Fit(model=models[best], trials=tuple(trials), penalty=trials[best].penalty)
+        return self._kept(problem, models[best], self.penalties[best], tuple(trials))
+
+    def _kept(self, problem: Problem, model: LinearFit, penalty: float, trials: tuple[Trial, ...]) -> Fit:
+        """With the layer written where a product is being made."""
+        if problem.folder is not None:
+            layer = {"weight": np.ascontiguousarray(model.layer.weight_DC.T), "bias": model.layer.bias_C}
+            write_atomically(problem.folder / LAYER_FILE, save(layer))
+        return Fit(model=model, trials=trials, penalty=penalty)
 
 
 @dataclass(frozen=True, kw_only=True)

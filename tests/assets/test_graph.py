@@ -27,6 +27,7 @@ def test_the_graph_is_the_road():
         "released_encoder": {"encoder", "probe/ptbxl_superclass", "probe/cpsc2018", "evaluation_report"},
         "gate_verdict": {"released_encoder"},
         "champion": {"gate_verdict"},
+        "classifier": {"champion"},
         "encoder_comparison": {"champion"},
         "reference_encoder": set(),
         "reference_probe/ptbxl_superclass": {"reference_encoder", "ecgs/ptbxl"},
@@ -66,6 +67,7 @@ def test_the_reference_has_a_job_of_its_own_and_is_in_no_other():
         "released_encoder",
         "gate_verdict",
         "champion",
+        "classifier",
     }
 
 

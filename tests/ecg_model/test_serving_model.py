@@ -19,7 +19,7 @@ from ecg_model.serving.embed import embed
 from ecg_model.signal import LEADS_12
 from pipelines.checks import Finding
 from pipelines.gate import Verdict
-from pipelines.release import Scores, example_ecg, promote, record, release_encoder
+from pipelines.release import Scores, example_ecg, packaged_encoder, promote, record, release_packaged
 from pipelines.tracking import Tracking
 
 # isort: split
@@ -42,7 +42,9 @@ def encoder_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def store(tmp_path_factory: pytest.TempPathFactory, encoder_file: Path) -> Tracking:
     root = tmp_path_factory.mktemp("mlflow")
     tracking = Tracking(uri=f"sqlite:///{root / 'mlflow.db'}", artifact_root=root / "artifacts")
-    released = release_encoder(encoder_file, Scores(), provenance={}, recipe={}, git_commit="g", tracking=tracking)
+    released = release_packaged(
+        packaged_encoder(encoder_file), Scores(), provenance={}, recipe={}, git_commit="g", tracking=tracking
+    )
     verdict = Verdict(against=None, rules={"not_worse": Finding(True, "the first")})
     promote(record(released, verdict, tracking=tracking), tracking=tracking)
     return tracking

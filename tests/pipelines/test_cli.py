@@ -297,14 +297,16 @@ def test_embed_pulls_the_champion_and_goes_on_after_a_bad_file(mirror: Path, hom
     """A released model through the installed command, against the encoder's own embedding of samples read by hand."""
     from pipelines.checks import Finding
     from pipelines.gate import Verdict
-    from pipelines.release import Scores, promote, record, release_encoder
+    from pipelines.release import Scores, packaged_encoder, promote, record, release_packaged
     from pipelines.tracking import Tracking
 
     direct = Direct()
     weights = tmp_path / "encoder.safetensors"
     save_encoder(weights, direct.encoder)
     tracking = Tracking(uri=home.tracking_uri, artifact_root=home.artifact_root)
-    release = release_encoder(weights, Scores(), provenance={}, recipe={}, git_commit="g", tracking=tracking)
+    release = release_packaged(
+        packaged_encoder(weights), Scores(), provenance={}, recipe={}, git_commit="g", tracking=tracking
+    )
     verdict = Verdict(against=None, rules={"not_worse": Finding(True, "the first")})
     promote(record(release, verdict, tracking=tracking), tracking=tracking)
     bad = tmp_path / "JS99999.hea"

@@ -31,10 +31,11 @@ from pipelines.release import (
     champion_encoder,
     example_ecg,
     find_alias,
+    packaged_encoder,
     promote,
     record,
     registered_encoder,
-    release_encoder,
+    release_packaged,
     rollback,
     serves,
     versions_of,
@@ -110,8 +111,8 @@ def nothing_is_left_outside_the_store(
 
 
 def put(store: Tracking, name: str, encoder: Path, scores: Scores, **more: Any) -> Release:
-    return release_encoder(
-        encoder,
+    return release_packaged(
+        packaged_encoder(encoder),
         scores,
         provenance={"corpus_digest": "c0ffee"},
         recipe=RECIPE,
@@ -312,12 +313,12 @@ def test_a_version_serves_what_its_encoder_gives_and_nothing_else(
     store: Tracking, encoders: list[Path], name: str
 ) -> None:
     release = put(store, name, encoders[0], scored(0.8))
-    good = serves(release, encoders[0], tracking=store)
+    good = serves(release, packaged_encoder(encoders[0]), tracking=store)
     assert good.holds, good.seen
-    other = serves(release, encoders[1], tracking=store)
+    other = serves(release, packaged_encoder(encoders[1]), tracking=store)
     assert not other.holds
     assert "differs by" in other.seen
-    gone = serves(replace(release, version=77), encoders[0], tracking=store)
+    gone = serves(replace(release, version=77), packaged_encoder(encoders[0]), tracking=store)
     assert not gone.holds
     assert f"models:/{name}/77 could not be pulled and run" in gone.seen
 
@@ -353,11 +354,12 @@ import sys
 from pathlib import Path
 from pipelines.checks import Finding
 from pipelines.gate import Verdict
-from pipelines.release import Scores, promote, record, release_encoder
+from pipelines.release import Scores, promote, record, packaged_encoder, release_packaged
 from pipelines.tracking import Tracking
 root = Path(sys.argv[2])
 tracking = Tracking(uri=f"sqlite:///{root / 'mlflow.db'}", artifact_root=root / "artifacts")
-made = release_encoder(Path(sys.argv[1]), Scores(), provenance={}, recipe={}, git_commit="g", tracking=tracking)
+packaged = packaged_encoder(Path(sys.argv[1]))
+made = release_packaged(packaged, Scores(), provenance={}, recipe={}, git_commit="g", tracking=tracking)
 made = record(made, Verdict(against=None, rules={"not_worse": Finding(True, "first")}), tracking=tracking)
 print(promote(made, tracking=tracking).version)
 """
@@ -398,7 +400,7 @@ def test_a_release_through_a_server_is_pulled_from_it(
     tracking = Tracking(uri=f"http://127.0.0.1:{port}", artifact_root=tmp_path / "not looked at")
     with mlflow_server(tmp_path, port):
         released = crown(tracking, "served", encoders[0], scored(0.8))
-        assert serves(released, encoders[0], tracking=tracking).holds
+        assert serves(released, packaged_encoder(encoders[0]), tracking=tracking).holds
         assert not put(tracking, "served", encoders[0], scored(0.8)).created
         fetched = champion_encoder(tmp_path / "champion", name="served", tracking=tracking)
         assert fetched is not None

@@ -1,0 +1,72 @@
+"""An encoder, a linear layer on its embedding, and a calibration of each label: raw ECGs -> probabilities.
+
+    probability_C = sigmoid(slope_C * (embedding_D @ weight_CD.T + bias_C) + intercept_C)
+
+In a file: safetensors with `weight` (C, D), `bias`, `slope` and `intercept` (C,), float64, and the labels' names as a
+JSON list in its metadata.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.numpy import save
+from scipy.special import expit
+
+from ecg_model.encoder import Encoder
+from ecg_model.serving.embed import STANDARD, embed
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibratedHead:
+    """C labels told from embeddings of D channels. Raises ValueError for sizes that do not fit each other."""
+
+    labels: tuple[str, ...]
+    weight_CD: NDArray[np.float64]
+    bias_C: NDArray[np.float64]
+    slope_C: NDArray[np.float64]
+    intercept_C: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        sizes = {len(self.labels), len(self.weight_CD), len(self.bias_C), len(self.slope_C), len(self.intercept_C)}
+        if len(sizes) != 1 or self.weight_CD.ndim != 2:
+            raise ValueError(f"a head of {len(self.labels)} labels has weights of shape {self.weight_CD.shape}")
+
+    def probabilities(self, embedding_BD: NDArray[Any]) -> NDArray[np.float64]:
+        """(B, D) -> (B, C)."""
+        logit_BC = embedding_BD.astype(np.float64) @ self.weight_CD.T + self.bias_C
+        return expit(self.slope_C * logit_BC + self.intercept_C)
+
+    def to_bytes(self) -> bytes:
+        tensors = {"weight": self.weight_CD, "bias": self.bias_C, "slope": self.slope_C, "intercept": self.intercept_C}
+        contiguous = {name: np.ascontiguousarray(value, np.float64) for name, value in tensors.items()}
+        return save(contiguous, metadata={"labels": json.dumps(self.labels)})
+
+    @classmethod
+    def load(cls, path: Path) -> CalibratedHead:
+        """Raises ValueError for a file that is no such head."""
+        with safe_open(path, framework="numpy") as file:
+            labels, names = (file.metadata() or {}).get("labels"), set(file.keys())
+            if labels is None or names != {"weight", "bias", "slope", "intercept"}:
+                raise ValueError(f"{path} is no calibrated head: it holds {', '.join(sorted(names)) or 'nothing'}")
+            value = {name: file.get_tensor(name) for name in names}
+        return cls(
+            labels=tuple(json.loads(labels)),
+            weight_CD=value["weight"],
+            bias_C=value["bias"],
+            slope_C=value["slope"],
+            intercept_C=value["intercept"],
+        )
+
+
+def classify(
+    encoder: Encoder, head: CalibratedHead, ecgs: Any, *, sampling_rate: float, leads: str = STANDARD
+) -> NDArray[np.float64]:
+    """ecgs (B, L, T) millivolt -> (B, C) probabilities; the ECGs are taken, and refused, as `embed` does."""
+    return head.probabilities(embed(encoder, ecgs, sampling_rate=sampling_rate, leads=leads))

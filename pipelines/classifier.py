@@ -1,0 +1,87 @@
+"""The classifier that is served: our encoder, its linear probe on a task, and a calibration of each label.
+
+The product `classifier`: head.safetensors (`ecg_model.serving.classify`). Nothing is trained here: the layer is the
+probe's, fitted on training patients and chosen on validation; the calibration is fitted on validation, and what it is
+worth is measured once on the test split. Shapes: N records, C labels.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file
+from scipy.special import logit
+
+from ecg_model.serving.classify import CalibratedHead
+from pipelines import versions
+from pipelines.evaluate.calibration import brier
+from pipelines.evaluate.heads import LAYER_FILE
+from pipelines.evaluate.platt import fit_platt
+from pipelines.evaluate.result import load_result
+from pipelines.evaluate.subject import OURS
+from pipelines.labels import TASKS, Split
+from pipelines.stage import Product, Workspace, write_atomically
+
+PRODUCT = "classifier"
+HEAD_FILE = "head.safetensors"
+
+
+def materialize_classifier(workspace: Workspace, task: str) -> Product:
+    """The product on the current probe of a task; empty where that was not scored, as the facts `scored` and `reason`
+    say.
+
+    Other facts: labels; brier, brier_uncalibrated: mean over the labels on the test split; uncalibrated: labels without
+    a positive or a negative on validation, whose probabilities are the probe's. Raises ValueError for a task whose
+    labels exclude each other.
+    """
+    if TASKS[task].kind != "multi-label":
+        raise ValueError(
+            f"task {task!r}: the classifier gives each label a probability of its own; name a multi-label one"
+        )
+    probe = workspace.require(f"probe/{task}/{OURS.probe}")
+
+    def make(folder: Path) -> dict[str, Any]:
+        if not probe.facts["scored"]:
+            return {"scored": False, "reason": probe.facts["reason"]}
+        predictions = load_result(probe.path).predictions
+        assert predictions is not None
+        layer = load_file(probe.path / LAYER_FILE)
+        validation, test = predictions.of(Split.VALIDATION), predictions.of(Split.TEST)
+        curves, uncalibrated = [], []
+        for column, label in enumerate(predictions.classes):
+            y_N = validation.y_NC[:, column]
+            if y_N.any() and not y_N.all():
+                curves.append(fit_platt(_logits(validation.score_NC[:, column]), y_N))
+            else:
+                curves.append((1.0, 0.0))
+                uncalibrated.append(label)
+        slope_C, intercept_C = np.array(curves).T
+        head = CalibratedHead(
+            labels=predictions.classes,
+            weight_CD=layer["weight"],
+            bias_C=layer["bias"],
+            slope_C=slope_C,
+            intercept_C=intercept_C,
+        )
+        write_atomically(folder / HEAD_FILE, head.to_bytes())
+        calibrated_NC = 1 / (1 + np.exp(-(slope_C * _logits(test.score_NC) + intercept_C)))
+        return {
+            "scored": True,
+            "reason": None,
+            "task": task,
+            "labels": list(predictions.classes),
+            "uncalibrated": uncalibrated,
+            "brier": float(brier(test.y_NC, calibrated_NC).mean()),
+            "brier_uncalibrated": float(brier(test.y_NC, test.score_NC).mean()),
+        }
+
+    return workspace.build(
+        PRODUCT, version=versions.CLASSIFIER, config={"task": task}, inputs={probe.name: probe.digest}, make=make
+    )
+
+
+def _logits(probability: np.ndarray) -> np.ndarray:
+    """The layer's output again; of a probability that is 0 or 1 to float64, one that is nearly so."""
+    return logit(np.clip(probability, 1e-15, 1 - 1e-15))

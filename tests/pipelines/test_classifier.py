@@ -1,0 +1,214 @@
+"""The classifier: what it computes, that it says what comes true, and how it is released and served."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from mlflow_server import free_port
+from scipy.special import expit
+from sklearn.calibration import _SigmoidCalibration
+
+from ecg_model.config import EncoderConfig
+from ecg_model.encoder import random_encoder, save_encoder
+from ecg_model.serving.classify import CalibratedHead, classify
+from pipelines.classifier import HEAD_FILE, materialize_classifier
+from pipelines.download import Mirror, materialize_raw
+from pipelines.evaluate.features import EncoderSource
+from pipelines.evaluate.pair import probe_pair
+from pipelines.evaluate.platt import fit_platt
+from pipelines.evaluate.probe import ProbeConfig
+from pipelines.evaluate.result import load_result
+from pipelines.gate import GateConfig
+from pipelines.harmonize import materialize_ecgs
+from pipelines.home import HOSTS, Home
+from pipelines.labels import TASKS
+from pipelines.promotion import GATE_TASK, judge_classifier, release_classifier
+from pipelines.quality import QualityLimits
+from pipelines.release import (
+    CHAMPION,
+    CLASSIFIER_NAME,
+    example_ecg,
+    expected_of,
+    find_alias,
+    packaged_classifier,
+    promote,
+)
+from pipelines.sources import SOURCES
+from pipelines.sources.simulated import MirrorSizes, write_mirror
+from pipelines.stage import Workspace
+from pipelines.store import open_shard
+from pipelines.tracking import Tracking
+
+# isort: split
+# `pipelines.tracking` silences MLflow before it is imported.
+import mlflow.pyfunc
+
+NETWORK = EncoderConfig(dim=32, depth=1, heads=2, input_scale=5.0, patch_init_scale=25.0)
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """PTB-XL simulated, an encoder as if it were pretrained, and its probes."""
+    root = tmp_path_factory.mktemp("classifier")
+    sizes = MirrorSizes(chapman=(), code15=(), ptbxl=(400,), cpsc2018=(), georgia=(), ludb=0)
+    write_mirror(root / "mirror", seed=1, sizes=sizes)
+    made, source = Home(root / "home", HOSTS).workspace(), SOURCES["ptbxl"]
+    materialize_raw(made, source, "00000", mirror=Mirror.parse(str(root / "mirror")), raw_root=root / "files")
+    materialize_ecgs(made, source, "00000", limits=QualityLimits())
+
+    def make(work: Path) -> dict:
+        save_encoder(work / "encoder.safetensors", random_encoder(NETWORK, 5))
+        last = {"loss": 0.5, "embedding_std": 0.1, "effective_rank": 9.0}
+        return {"recipe": {"seed": 4}, "corpus_digest": "c" * 64, "first": {"loss": 0.9}, "last": last}
+
+    made.build("encoder", version="test", config={}, inputs={}, make=make)
+    for task in TASKS.values():
+        probe_pair(made, task, ProbeConfig(resamples=20, penalties=(1e-2, 1e-4), min_positives=1))
+    return made
+
+
+@pytest.fixture
+def tracking(tmp_path: Path) -> Tracking:
+    return Tracking(uri=f"sqlite:///{tmp_path / 'mlflow.db'}", artifact_root=tmp_path / "artifacts")
+
+
+def files(workspace: Workspace) -> tuple[Path, Path]:
+    head = materialize_classifier(workspace, GATE_TASK)
+    return workspace.require("encoder").path / "encoder.safetensors", head.path / HEAD_FILE
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_curve_is_scikit_learns(seed):
+    rng = np.random.default_rng(seed)
+    logit_N = rng.normal(size=300) * 3
+    y_N = rng.random(300) < expit(0.4 * logit_N - 1)
+    slope, intercept = fit_platt(logit_N, y_N)
+    oracle = _SigmoidCalibration().fit(logit_N, y_N)
+    assert slope == pytest.approx(-oracle.a_, rel=1e-3)
+    assert intercept == pytest.approx(-oracle.b_, rel=1e-3, abs=1e-3)
+    assert fit_platt(-np.abs(logit_N), logit_N < 0)[0] >= 0, "the order of records is never turned round"
+    with pytest.raises(ValueError, match="0 positives and 5 negatives"):
+        fit_platt(np.zeros(5), np.zeros(5, bool))
+
+
+def test_it_is_the_probe_calibrated(workspace):
+    encoder, head = files(workspace)
+    probe = workspace.require(f"probe/{GATE_TASK}/pretrained")
+    predictions = load_result(probe.path).predictions
+    assert predictions is not None
+    found = CalibratedHead.load(head)
+    assert found.labels == predictions.classes
+    plain = replace(found, slope_C=np.ones_like(found.slope_C), intercept_C=np.zeros_like(found.slope_C))
+    shard = open_shard(workspace.require("ecgs/ptbxl/00000").path)
+    row_of = {name: row for row, name in enumerate(shard.records().column("record_id").to_pylist())}
+    rows = [row_of[name] for name in predictions.record_id[:20]]
+    x_BLT = shard.signals()[rows] / 1000.0
+    network = EncoderSource.of_file("ours", encoder).loaded()
+    np.testing.assert_allclose(
+        classify(network, plain, x_BLT, sampling_rate=250.0), predictions.score_NC[:20], atol=1e-5
+    )
+    facts = materialize_classifier(workspace, GATE_TASK).facts
+    assert facts["labels"] == ["NORM", "MI", "STTC", "CD", "HYP"]
+    assert 0 < facts["brier"] < 0.25
+    assert "nan" not in json.dumps(facts).lower()
+
+
+def test_a_head_that_is_none_and_one_that_does_not_fit_are_refused(workspace, tmp_path):
+    encoder, head = files(workspace)
+    with pytest.raises(ValueError, match="is no calibrated head"):
+        CalibratedHead.load(encoder)
+    wide = tmp_path / "encoder.safetensors"
+    save_encoder(wide, random_encoder(replace(NETWORK, dim=64), 1))
+    with pytest.raises(ValueError, match="is for embeddings of 32, the encoder's have 64"):
+        packaged_classifier(wide, head)
+
+
+@pytest.mark.slow
+def test_it_goes_through_the_same_gate_to_a_champion_of_its_own(workspace, tracking):
+    judged = judge_classifier(workspace, tracking, config=GateConfig())
+    assert judged is not None
+    release, verdict = judged
+    assert verdict.promote, verdict.reason
+    assert set(verdict.rules) == {"not_worse", "no_label_lost", "not_collapsed", "serves"}
+    promote(release, tracking=tracking)
+    held = find_alias(CHAMPION, name=CLASSIFIER_NAME, tracking=tracking)
+    assert held is not None
+    assert (held.name, held.version) == (CLASSIFIER_NAME, 1)
+    assert find_alias(CHAMPION, tracking=tracking) is None, "the encoder's champion is another matter"
+    again = release_classifier(workspace, tracking)
+    assert again is not None
+    assert (again.version, again.created) == (1, False)
+    mlflow.set_tracking_uri(tracking.uri)
+    try:
+        model = mlflow.pyfunc.load_model(f"models:/{CLASSIFIER_NAME}@{CHAMPION}")
+    finally:
+        mlflow.set_tracking_uri(None)  # pyright: ignore[reportArgumentType]  # unsets it
+    (row,) = model.predict(example_ecg(), params={"sampling_rate": 100.0})
+    assert list(row) == ["NORM", "MI", "STTC", "CD", "HYP"]
+    np.testing.assert_allclose(list(row.values()), expected_of(packaged_classifier(*files(workspace)))[0], atol=1e-6)
+
+
+def test_without_a_scored_task_there_is_none(workspace, tracking):
+    head = materialize_classifier(workspace, "cpsc2018")
+    assert not head.facts["scored"]
+    assert head.facts["reason"]
+    assert judge_classifier(workspace, tracking, gate_task="cpsc2018", config=GateConfig()) is None
+
+
+@pytest.mark.slow
+def test_it_is_served(workspace, tracking, tmp_path):
+    release = release_classifier(workspace, tracking)
+    assert release is not None
+    port = free_port()
+    serve = [sys.executable, "-m", "mlflow", "models", "serve", "--model-uri", release.model_uri, "--port", str(port)]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # it starts uvicorn by its name
+    environment = {**os.environ, "PATH": path, "MLFLOW_TRACKING_URI": tracking.uri, "OMP_NUM_THREADS": "1"}
+    with (tmp_path / "log").open("wb") as log:
+        server = subprocess.Popen(
+            [*serve, "--env-manager", "local"], stdout=log, stderr=log, env=environment, start_new_session=True
+        )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 90
+        while True:
+            assert server.poll() is None, (tmp_path / "log").read_text()
+            assert time.monotonic() < deadline
+            try:
+                if httpx.get(f"{address}/ping", timeout=1).status_code == 200:
+                    break
+            except httpx.TransportError:
+                time.sleep(0.2)
+        ecgs = np.repeat(example_ecg(), 3, axis=0)
+        expected = expected_of(packaged_classifier(*files(workspace)))[0]
+
+        def ask(body: dict) -> httpx.Response:
+            return httpx.post(f"{address}/invocations", json=body, timeout=60)
+
+        for form in ("inputs", "instances"):
+            answer = ask({form: ecgs.tolist(), "params": {"sampling_rate": 100.0}})
+            assert answer.status_code == 200, answer.text
+            rows = answer.json()["predictions"]
+            assert len(rows) == 3
+            np.testing.assert_allclose(list(rows[2].values()), expected, atol=1e-6)
+        for body, message in (
+            ({"inputs": ecgs.tolist()}, "sampling_rate 0: give the samples a second"),
+            ({"inputs": (ecgs * 1000).tolist(), "params": {"sampling_rate": 100.0}}, "divide microvolt by 1000"),
+            ({"inputs": ecgs[:, :5].tolist(), "params": {"sampling_rate": 100.0}}, "5 rows: give 12 leads"),
+            ({"inputs": [["x"]], "params": {"sampling_rate": 100.0}}, "give (records, leads, samples)"),
+            ({"nothing": 1}, ""),
+        ):
+            answer = ask(body)
+            assert 400 <= answer.status_code < 500, answer.text
+            assert message in answer.text
+    finally:
+        os.killpg(server.pid, 15)
+        server.wait(30)
