@@ -57,7 +57,7 @@ types: install ## pyright
 
 bench: install ## Figures at paper size, ours against the released code's way; half an hour
 	@mkdir -p "$$ECG_HOME/benchmarks"
-	for name in train_step attention feeding corpus download harmonize probes; do \
+	for name in train_step attention feeding corpus download harmonize probes serving; do \
 	    $(BIN)/python -m benchmarks.$$name --json "$$ECG_HOME/benchmarks/$$name.json"; \
 	done
 

@@ -83,6 +83,13 @@ def test_every_asset_says_what_it_is_and_has_a_code_version():
         assert node.kinds, node.key
 
 
+def test_every_job_schedule_and_sensor_says_what_it_does():
+    repository = defs.get_repository_def()
+    named = [job for job in repository.get_all_jobs() if not job.name.startswith("__")]
+    for one in (*named, *repository.schedule_defs, *repository.sensor_defs):
+        assert len(one.description or "") > 30, one.name
+
+
 def test_every_setting_has_help():
     for asset in [*defs.assets]:
         assert isinstance(asset, dg.AssetsDefinition)
