@@ -412,3 +412,35 @@ def test_a_release_through_a_server_is_pulled_from_it(
     expected = embed(load_encoder(encoders[0]), example_ecg(), sampling_rate=100.0)
     np.testing.assert_allclose(embedding, expected, atol=1e-6)
     assert not (tmp_path / "not looked at").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_disk_that_is_full_or_read_only_registers_nothing_and_the_next_try_does(tmp_path, encoders):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    tracking = Tracking(uri=f"sqlite:///{tmp_path / 'mlflow.db'}", artifact_root=disk)
+    packaged = packaged_encoder(encoders[0])
+
+    def release() -> Release:
+        return release_packaged(packaged, scored(0.8), provenance={}, recipe={}, git_commit="g", tracking=tracking)
+
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", disk], capture_output=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip(f"no disk can be mounted here: {mounted.stderr.decode().strip()}")
+    try:
+        for options, what in (("size=16k", "No space left"), ("ro,size=64m", "Read-only file system")):
+            subprocess.run(["mount", "-o", f"remount,{options}", disk], check=True)
+            with pytest.raises(OSError, match=what):
+                release()
+            assert versions_of(tracking=tracking) == []
+            assert aliases_of(tracking=tracking) == {}
+        subprocess.run(["mount", "-o", "remount,rw,size=64m", disk], check=True)
+        first = release()
+        assert (first.version, first.created) == (1, True)
+        assert serves(first, packaged, tracking=tracking).holds
+        assert not release().created
+    finally:
+        subprocess.run(["umount", disk], check=True)
