@@ -400,6 +400,7 @@ def test_the_suite_stands_on_the_page_where_it_was_done_for_this_encoder(workspa
     assert "nan" not in text.lower().split("</style>")[1].replace("base64", "").split("data:image")[0].split()
 
 
+@pytest.mark.slow
 def test_waves_stand_on_the_page_where_they_were_told_from_this_encoder(home, workspace, report):
     text = (report.path / reports.HTML_FILE).read_text()
     assert "Not evaluated: materialize" in text
