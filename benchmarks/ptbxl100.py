@@ -36,12 +36,12 @@ TRAIN_FOLDS = tuple(range(1, 8))
 LABELS = ("all", "diagnostic", "subclass", "form", "rhythm")
 EVALUATIONS = (
     *(f"{SOURCE}_{labels}" for labels in LABELS),
+    *(f"{SOURCE}_{labels}__attention_pool" for labels in ("superclass", "form", "rhythm")),
     *(
         f"{SOURCE}_superclass__{variant}"
         for variant in (
             "multi_class",
             "multi_class__nearest_mean",
-            "attention_pool",
             *("labels_1", "labels_5", "labels_10"),
             *("leads_II", "leads_II_V1"),
             *(f"noise_{kind}_{level}" for kind in ("baseline", "muscle", "electrode") for level in (1, 2)),
