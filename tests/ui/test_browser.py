@@ -134,7 +134,7 @@ def select_partitions(page: Page, servers: Servers, asset: str, *names: str) -> 
     page.get_by_role("button", name=re.compile("Launch")).last.click()
 
 
-def test_a_partition_then_a_backfill_of_three(page: Page, servers: Servers):
+def a_partition_then_a_backfill_of_three(page: Page, servers: Servers) -> None:
     select_partitions(page, servers, "raw/ptbxl", "00000")
     until(lambda: servers.partitions("raw/ptbxl") == {"00000"}, "the partition that was chosen, and no other")
     select_partitions(page, servers, "raw/ptbxl", "00000", "01000", "02000")
@@ -161,7 +161,7 @@ def launch(page: Page, servers: Servers, job: str, config: str) -> None:
     page.get_by_role("button", name="Launch Run").click()
 
 
-def test_an_asset_then_a_job_with_a_changed_setting_whose_check_fails(page: Page, servers: Servers):
+def an_asset_then_a_job_with_a_changed_setting_whose_check_fails(page: Page, servers: Servers) -> None:
     for partition in ("chapman/01", "ptbxl/00000"):
         source, name = partition.split("/")
         for kind in ("raw", "ecgs"):
@@ -188,12 +188,12 @@ def test_an_asset_then_a_job_with_a_changed_setting_whose_check_fails(page: Page
     kept(page, "asset")
 
 
-def test_the_schedule_is_switched_on(page: Page, servers: Servers):
+def the_schedule_is_switched_on(page: Page, servers: Servers) -> None:
     page.goto(f"{servers.dagster}/automation")
     row = page.get_by_text("weekly_retraining", exact=True).locator("xpath=ancestor::*[.//input][1]")
     expect(row).to_be_visible()
     kept(page, "automation")
-    row.locator("label", has=page.locator("input[type=checkbox]")).last.click()
+    row.locator("label[class*=formatSwitch]").click()
     query = '{ schedulesOrError(repositorySelector: {repositoryName: "__repository__", repositoryLocationName: '
     query += '"ecg-foundry"}) { ... on Schedules { results { name scheduleState { status } } } } }'
 
@@ -204,7 +204,7 @@ def test_the_schedule_is_switched_on(page: Page, servers: Servers):
     until(on, "the schedule is on")
 
 
-def test_the_graph_reads_from_left_to_right(page: Page, servers: Servers):
+def the_graph_reads_from_left_to_right(page: Page, servers: Servers) -> None:
     page.goto(f"{servers.dagster}/asset-groups")
     road = ("download", "harmonize", "corpus", "pretrain", "evaluate", "release", "compare")
     left = []
@@ -218,7 +218,7 @@ def test_the_graph_reads_from_left_to_right(page: Page, servers: Servers):
     kept(page, "graph")
 
 
-def test_mlflow_shows_the_run_its_curves_and_the_model(page: Page, servers: Servers):
+def mlflow_shows_the_run_its_curves_and_the_model(page: Page, servers: Servers) -> None:
     client = Tracking(uri=servers.mlflow).client()
     (experiment,) = [one for one in client.search_experiments() if one.name == "pretrain"]
     (run,) = client.search_runs([experiment.experiment_id])
@@ -233,3 +233,12 @@ def test_mlflow_shows_the_run_its_curves_and_the_model(page: Page, servers: Serv
     client.create_registered_model("ecg-encoder", description="Raw 12-lead ECGs in millivolt -> embeddings")
     page.goto(f"{servers.mlflow}/#/models/ecg-encoder")
     expect(page.get_by_text("Raw 12-lead ECGs in millivolt").first).to_be_visible()
+
+
+def test_what_people_click(page: Page, servers: Servers):
+    """One after another, on the same servers: each goes on from what the one before it made."""
+    a_partition_then_a_backfill_of_three(page, servers)
+    an_asset_then_a_job_with_a_changed_setting_whose_check_fails(page, servers)
+    the_schedule_is_switched_on(page, servers)
+    the_graph_reads_from_left_to_right(page, servers)
+    mlflow_shows_the_run_its_curves_and_the_model(page, servers)
