@@ -101,7 +101,7 @@ def _report(task: str, products: WaveProducts, titles: Mapping[str, str]) -> Wav
     called = {
         f"{titles[name]}, {way}": product
         for way, named in products.segmentations.items()
-        for name, product in zip(titles, named.values(), strict=False)
+        for name, product in named.items()
     }
     published = [
         WAVE_FIGURES.get(f"miou, {way}")
