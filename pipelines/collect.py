@@ -75,7 +75,7 @@ def leftovers(home: Home, registered: Collection[str], *, unfinished: bool = Fal
     copies = {
         _copied_to(one.path) for one in outputs if one.product.startswith(f"raw/{INCOMING}/") and one.path in needed
     }
-    for copy in sorted((home.raw_root / INCOMING).glob("*/*")):
+    for copy in sorted((home.raw_root / INCOMING).glob("[!.]*/*")):
         product = f"raw/{INCOMING}/{copy.parent.name}"
         if copy.resolve() not in copies and not _is_busy(workspace, product):
             why = "a copy of a drop that is superseded"

@@ -75,9 +75,11 @@ class Home:
         return self.root / self.space / "files"
 
     @property
-    def incoming(self) -> Path:
-        """Where own ECGs are dropped, a sub-folder a drop: ECG_INCOMING, or <home>/incoming."""
-        return Path(os.environ.get("ECG_INCOMING") or self.root / "incoming").expanduser().resolve()
+    def incoming(self) -> Path | str:
+        """Where own ECGs are dropped, a sub-folder a drop: ECG_INCOMING, a folder or a bucket's URL; or
+        <home>/incoming."""
+        chosen = os.environ.get("ECG_INCOMING") or str(self.root / "incoming")
+        return chosen if "://" in chosen else Path(chosen).expanduser().resolve()
 
     @property
     def simulated_mirror(self) -> Path:

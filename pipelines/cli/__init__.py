@@ -395,6 +395,7 @@ def withdraw_drop(name: str, yes: bool) -> None:
     ecg withdraw-drop ward-7_2026-05
     """
     from pipelines.home import Home
+    from pipelines.sources.incoming.bucket import place_of
     from pipelines.sources.incoming.withdrawing import withdraw_drop as withdraw
 
     home = Home.default()
@@ -402,8 +403,9 @@ def withdraw_drop(name: str, yes: bool) -> None:
         click.confirm(f"Remove our copy of drop {name} and what was harmonized from it?", abort=True)
     withdraw(home, name)
     click.echo(f"drop {name} is withdrawn: materialize the corpus again to train without it")
-    if (home.incoming / name).exists():
-        click.echo(f"{home.incoming / name} is still there: remove it, or it may be taken again", err=True)
+    place = place_of(home.incoming)
+    if name in place.names():
+        click.echo(f"{place}/{name} is still there: remove it, or it may be taken again", err=True)
 
 
 @main.command("import-reference")

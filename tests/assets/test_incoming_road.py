@@ -16,6 +16,7 @@ from orchestration.demo import StageFailed, run
 from orchestration.jobs import harvest_job_name
 from pipelines.corpus import CorpusConfig, materialize_corpus
 from pipelines.home import HOSTS, Home
+from pipelines.sources.incoming.bucket import place_of
 from pipelines.sources.incoming.drops import MARKER, complete_drops
 
 JOB = harvest_job_name("incoming")
@@ -61,7 +62,7 @@ def materialize(instance: dg.DagsterInstance, partition: str) -> dg.ExecuteInPro
 def test_a_drop_goes_down_the_road_and_the_corpus_sees_it(home, instance):
     write_drop(home, "monday")
     write_drop(home, "partial", seed=1, count=3, leads=3)
-    for drop in complete_drops(home.incoming):
+    for drop in complete_drops(place_of(home.incoming)):
         instance.add_dynamic_partitions(incoming_drops.name, [drop.name])
         result = materialize(instance, drop.name)
         assert result.success

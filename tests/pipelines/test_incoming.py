@@ -31,8 +31,16 @@ from pipelines.records import Drop, DropReason, Record, RecordError, absent_lead
 from pipelines.sources.challenge import challenge_record
 from pipelines.sources.incoming import INCOMING
 from pipelines.sources.incoming.arrays import Npz, read_csv
+from pipelines.sources.incoming.bucket import place_of
 from pipelines.sources.incoming.description import FIELDS, MOST_SECONDS
-from pipelines.sources.incoming.drops import MARKER, check_name, complete_drops, list_drop, misnamed_drops
+from pipelines.sources.incoming.drops import (
+    MARKER,
+    FolderOfDrops,
+    check_name,
+    complete_drops,
+    list_drop,
+    misnamed_drops,
+)
 from pipelines.sources.incoming.parts import parts
 from pipelines.sources.incoming.taking import _copy, hashed, materialize_drop
 from pipelines.store import Shard, open_shard
@@ -652,21 +660,21 @@ def test_whatever_a_description_says_is_read_or_dropped(
 
 
 def test_a_drop_is_complete_once_its_marker_is_there_and_is_seen_to_change(home: Home, drop: Path) -> None:
-    assert complete_drops(home.root / "nowhere") == []
+    assert complete_drops(FolderOfDrops(home.root / "nowhere")) == []
     write_npy(drop / "a.npy", ecgs(2), **said())
     (home.incoming / "my drop!").mkdir()
     (home.incoming / "..").joinpath("outside").mkdir()
     (home.incoming / "linked").symlink_to(home.root / "outside")
     (home.incoming / "file").touch()
-    assert complete_drops(home.incoming) == []
+    assert complete_drops(place_of(home.incoming)) == []
     complete(drop)
-    (found,) = complete_drops(home.incoming)
-    assert (found.name, found.path, found.files) == ("ward-7", drop, 2)
-    assert found.bytes == sum(path.stat().st_size for path in drop.iterdir())
-    assert complete_drops(home.incoming) == [found]
-    assert misnamed_drops(home.incoming) == ["my drop!"]
+    (found,) = complete_drops(place_of(home.incoming))
+    assert (found.name, len(found.listing.files)) == ("ward-7", 2)
+    assert sum(file.bytes for file in found.listing.files) == sum(path.stat().st_size for path in drop.iterdir())
+    assert complete_drops(place_of(home.incoming)) == [found]
+    assert misnamed_drops(place_of(home.incoming)) == ["my drop!"]
     (drop / "b.txt").write_text("more")
-    assert complete_drops(home.incoming)[0].digest != found.digest
+    assert complete_drops(place_of(home.incoming))[0].listing.digest != found.listing.digest
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\\b", ".hidden", "a..b", "-a", "a" * 65, "ä", "a\n", "a b"])
@@ -698,7 +706,7 @@ def test_a_drop_is_copied_once_and_a_change_is_another_product(home: Home, drop:
     shutil.rmtree(drop)
     assert materialize_drop(home, "ward-7") == home.workspace().require("raw/incoming/ward-7")
     (recorded(two)[0] / "deep.npy").unlink()
-    with pytest.raises(ValueError, match="cannot be read"):
+    with pytest.raises(ValueError, match="is gone, and our copy of it is damaged"):
         materialize_drop(home, "ward-7")
 
 
@@ -717,7 +725,7 @@ def test_what_a_killed_copy_left_is_put_right(home: Home, drop: Path) -> None:
 def test_a_file_that_changes_while_it_is_copied_is_not_taken(home: Home, drop: Path) -> None:
     write_npy(drop / "a.npy", ecgs(1), **said())
     complete(drop)
-    before = {file.path: file for file in hashed(drop)}["a.npy"]
+    before = {file.path: file for file in hashed(drop, list_drop(drop))}["a.npy"]
     write_npy(drop / "a.npy", ecgs(1, seed=1), **said())
     with pytest.raises(ValueError, match=r"a\.npy: changed while it was copied"):
         _copy(drop, home.root / "copy", before)
@@ -749,7 +757,7 @@ def test_what_is_not_whole_is_not_taken(home: Home, drop: Path, tmp_path: Path) 
 
 def test_a_marker_that_is_a_link_is_none(home: Home, drop: Path) -> None:
     (drop / MARKER).symlink_to("/etc/hostname")
-    assert complete_drops(home.incoming) == []
+    assert complete_drops(place_of(home.incoming)) == []
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")

@@ -1,13 +1,13 @@
-"""The folder of drops: which drops are whole, and what lies in one. Nothing is opened here, and no link is followed."""
+"""Which drops are whole, and what lies in one. Nothing is opened here, and no link is followed."""
 
 from __future__ import annotations
 
 import os
 import re
 import stat
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from pipelines.sources.base import is_plain
 from pipelines.stage import digest_of
@@ -20,11 +20,12 @@ _DROP = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
 
 @dataclass(frozen=True, order=True)
 class Found:
-    """A file of a drop: its path inside it, with `/`, its size, and its time of change in nanoseconds."""
+    """A file of a drop: its path inside it, with `/`, its size, and what tells its version from others: in a folder
+    the time of change in nanoseconds, in a bucket the store's tag."""
 
     path: str
     bytes: int
-    changed: int
+    version: str
 
 
 @dataclass(frozen=True, order=True)
@@ -43,17 +44,75 @@ class Listing:
     refused: tuple[Refused, ...]
     marked: bool
 
+    @property
+    def digest(self) -> str:
+        """Of paths, sizes and versions, so that a look costs no reading: it tells when the drop was changed, and
+        taking it tells by the bytes whether that matters."""
+        files = [[file.path, file.bytes, file.version] for file in self.files]
+        return digest_of({"files": files, "refused": [[one.path, one.why] for one in self.refused]})
+
+
+class Place(Protocol):
+    """Where drops are put: a folder with a sub-folder a drop (`FolderOfDrops`), or a bucket (`pipelines.sources.
+    incoming.bucket`)."""
+
+    @property
+    def tags_are_sure(self) -> bool:
+        """Whether files of one listing are the same bytes. A time of change is not."""
+        ...
+
+    def is_there(self) -> bool:
+        """False where somebody has to make it first."""
+        ...
+
+    def names(self) -> list[str]:
+        """The names of what may be a drop, in order."""
+        ...
+
+    def listing(self, name: str) -> Listing:
+        """What lies in a drop; ValueError where there is none of that name."""
+        ...
+
+    def brought(self, name: str, listing: Listing, here: Path) -> Path:
+        """A folder with the drop's files on this machine: where it lies, or below `here`."""
+        ...
+
+
+@dataclass(frozen=True)
+class FolderOfDrops:
+    """A folder with a sub-folder a drop."""
+
+    path: Path
+
+    @property
+    def tags_are_sure(self) -> bool:
+        return False
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def is_there(self) -> bool:
+        return self.path.is_dir()
+
+    def names(self) -> list[str]:
+        if not self.path.is_dir():
+            return []
+        entries = sorted(self.path.iterdir())
+        return [one.name for one in entries if one.name[0] != "." and one.is_dir() and not one.is_symlink()]
+
+    def listing(self, name: str) -> Listing:
+        return list_drop(self.path / name)
+
+    def brought(self, name: str, listing: Listing, here: Path) -> Path:
+        return self.path / name
+
 
 @dataclass(frozen=True, kw_only=True)
-class DropFolder:
-    """A drop that is complete. digest: of its paths, sizes and times, so that a look costs no reading; it tells when
-    the drop was changed, and taking it tells by the bytes whether that matters."""
+class CompleteDrop:
+    """A drop whose marker is there."""
 
     name: str
-    path: Path
-    digest: str
-    files: int
-    bytes: int
+    listing: Listing
 
 
 def check_name(name: str) -> str:
@@ -65,33 +124,26 @@ def check_name(name: str) -> str:
     return name
 
 
-def complete_drops(incoming: Path) -> list[DropFolder]:
-    """The drops whose marker is there, by name; none where there is no such folder.
+def complete_drops(place: Place) -> list[CompleteDrop]:
+    """The drops whose marker is there, by name.
 
     A drop that holds what is refused is among them, so that taking it says so.
     """
-    found: list[DropFolder] = []
-    for entry in _folders(incoming):
-        if not _DROP.fullmatch(entry.name) or not _is_marked(entry):
-            continue
-        listing = list_drop(entry)
-        files = [[file.path, file.bytes, file.changed] for file in listing.files]
-        refused = [[one.path, one.why] for one in listing.refused]
-        found.append(
-            DropFolder(
-                name=entry.name,
-                path=entry,
-                digest=digest_of({"files": files, "refused": refused}),
-                files=len(files),
-                bytes=sum(file.bytes for file in listing.files),
-            )
-        )
-    return found
+    names = [name for name in place.names() if _DROP.fullmatch(name)]
+    found = [CompleteDrop(name=name, listing=place.listing(name)) for name in names]
+    return [drop for drop in found if drop.listing.marked]
 
 
-def misnamed_drops(incoming: Path) -> list[str]:
-    """The sub-folders that can be no drop by their name: nobody would ever hear of them."""
-    return [entry.name for entry in _folders(incoming) if not _DROP.fullmatch(entry.name)]
+def misnamed_drops(place: Place) -> list[str]:
+    """The names that can be no drop's: nobody would ever hear of them."""
+    return [name for name in place.names() if not _DROP.fullmatch(name)]
+
+
+def refusal(path: str) -> Refused | None:
+    """Why a file of this name, its path inside the drop, is not taken; None where it is."""
+    if is_plain(path):
+        return None
+    return Refused(path, "its name: use ASCII letters, digits and .-_+=@,()'~ and spaces")
 
 
 def list_drop(folder: Path) -> Listing:
@@ -117,22 +169,15 @@ def list_drop(folder: Path) -> Listing:
             path = Path(entry.path).relative_to(folder).as_posix()
             if stat.S_ISLNK(status.st_mode):
                 refused.append(Refused(path, "a link: put the file itself there"))
-            elif not is_plain(path):
-                refused.append(Refused(path, "its name: use ASCII letters, digits and .-_+=@,()'~ and spaces"))
+            elif (misnamed := refusal(path)) is not None:
+                refused.append(misnamed)
             elif stat.S_ISDIR(status.st_mode):
                 waiting.append(Path(entry.path))
             elif not stat.S_ISREG(status.st_mode):
                 refused.append(Refused(path, "neither a file nor a folder"))
             elif path != MARKER:
-                files.append(Found(path, status.st_size, status.st_mtime_ns))
+                files.append(Found(path, status.st_size, str(status.st_mtime_ns)))
     return Listing(files=tuple(sorted(files)), refused=tuple(sorted(refused)), marked=_is_marked(folder))
-
-
-def _folders(incoming: Path) -> Iterator[Path]:
-    if incoming.is_dir():
-        for entry in sorted(incoming.iterdir()):
-            if entry.name[0] != "." and entry.is_dir() and not entry.is_symlink():
-                yield entry
 
 
 def _is_marked(folder: Path) -> bool:

@@ -18,9 +18,11 @@ from pipelines.fetching import each, full_disk_explained
 from pipelines.home import Home
 from pipelines.pace import in_bytes
 from pipelines.sources.base import RemoteFile
-from pipelines.sources.incoming.drops import MARKER, NAME, check_name, list_drop
+from pipelines.sources.incoming.bucket import place_of
+from pipelines.sources.incoming.drops import MARKER, NAME, Listing, Place, check_name
 from pipelines.stage import ASIDE, Product, Workspace, digest_of
 
+LISTED = "listed"
 _BLOCK = 1 << 20
 _THREADS = 8
 
@@ -28,10 +30,11 @@ _THREADS = 8
 def materialize_drop(home: Home, name: str) -> Product:
     """The product `raw/incoming/<name>`: files.json (path, sha256, bytes), and aside/root, the folder of our copy.
 
-    The drop is hashed at each call, so that a change is seen, and copied once for what it holds; another content is
-    another copy. A drop that was taken and is no longer there is as it was taken. Raises ValueError where it is not
-    there or not marked, holds nothing or what is refused, or changes while it is copied, and in the home's simulated
-    space, since recorded and simulated ECGs never meet in a corpus.
+    A drop in a folder is hashed at each call, so that a change is seen; one in a bucket is fetched again where the
+    bucket lists it with another tag, size or name. It is copied once for what it holds; another content is another
+    copy. A drop that was taken and is no longer there is as it was taken. Raises ValueError where it is not there or
+    not marked, holds nothing or what is refused, or changes while it is copied, and in the home's simulated space,
+    since recorded and simulated ECGs never meet in a corpus; OSError where a bucket does not answer.
     """
     check_name(name)
     if home.simulated:
@@ -40,13 +43,26 @@ def materialize_drop(home: Home, name: str) -> Product:
             "are to be recorded ones, too"
         )
     workspace, product = home.workspace(), f"raw/{NAME}/{name}"
-    folder = home.incoming / name
+    place, fetched = place_of(home.incoming), fetched_to(home, name)
     before = workspace.current(product)
-    files = recorded(before)[1] if before is not None and not folder.exists() else hashed(folder)
+    if before is not None and name not in place.names():
+        listing, files = None, recorded(before)[1]
+    else:
+        listing = _whole(place, name)
+        if before is not None and place.tags_are_sure and _listed(before) == listing.digest:
+            files = recorded(before)[1]
+        else:
+            files = hashed(place.brought(name, listing, fetched), listing)
     digest = digest_of([[file.path, file.checksum] for file in files])
     root = home.raw_root.resolve() / NAME / name / digest[:16]
 
     def make(directory: Path) -> dict[str, Any]:
+        if listing is None:
+            raise ValueError(
+                f"{place}/{name} is gone, and our copy of it is damaged: put it there again, or `ecg withdraw-drop "
+                f"{name}`"
+            )
+        folder = place.brought(name, listing, fetched)
         root.mkdir(parents=True, exist_ok=True)
         _check_room(files, root)
         with full_disk_explained(root):
@@ -54,9 +70,10 @@ def materialize_drop(home: Home, name: str) -> Product:
         (directory / FILES).write_text(json.dumps([asdict(file) for file in files], indent=1))
         (directory / ASIDE).mkdir()
         (directory / ASIDE / ROOT).write_text(str(root))
+        (directory / ASIDE / LISTED).write_text(listing.digest)
         return {"files": len(files), "bytes": sum(file.bytes or 0 for file in files)}
 
-    return workspace.build(
+    taken = workspace.build(
         product,
         version=versions.RAW,
         config={"source": NAME, "partition": name},
@@ -64,6 +81,13 @@ def materialize_drop(home: Home, name: str) -> Product:
         make=make,
         still_valid=_is_whole,
     )
+    shutil.rmtree(fetched, ignore_errors=True)
+    return taken
+
+
+def fetched_to(home: Home, name: str) -> Path:
+    """Where the files of a drop in a bucket lie until they are copied; beside the copies, so that none is one."""
+    return home.raw_root.resolve() / NAME / ".fetched" / name
 
 
 def taken_drops(workspace: Workspace) -> list[str]:
@@ -72,19 +96,8 @@ def taken_drops(workspace: Workspace) -> list[str]:
     return sorted({path.parent.name for path in pointers})
 
 
-def hashed(folder: Path) -> list[RemoteFile]:
-    """The files of a complete drop with their sha256; ValueError names what keeps it from being taken."""
-    listing = list_drop(folder)
-    if not listing.marked:
-        raise ValueError(f"{folder}: {MARKER} is not there: write it when all files of the drop are")
-    if listing.refused:
-        first = listing.refused[0]
-        raise ValueError(
-            f"{folder}: {len(listing.refused)} entries are refused, first {first.path}: {first.why}; "
-            "`ecg check-drop` names all of them"
-        )
-    if not listing.files:
-        raise ValueError(f"{folder}: no files but {MARKER}: put ECGs there, or remove the drop")
+def hashed(folder: Path, listing: Listing) -> list[RemoteFile]:
+    """The files of a drop with their sha256, in order of path."""
 
     def look(path: str) -> RemoteFile:
         total, size = hashlib.sha256(), 0
@@ -95,6 +108,28 @@ def hashed(folder: Path) -> list[RemoteFile]:
         return RemoteFile(path, f"sha256:{total.hexdigest()}", size)
 
     return each([file.path for file in listing.files], look, _THREADS)
+
+
+def _whole(place: Place, name: str) -> Listing:
+    """What lies in a drop; ValueError names what keeps it from being taken."""
+    listing = place.listing(name)
+    if not listing.marked:
+        raise ValueError(f"{place}/{name}: {MARKER} is not there: write it when all files of the drop are")
+    if listing.refused:
+        first = listing.refused[0]
+        raise ValueError(
+            f"{place}/{name}: {len(listing.refused)} entries are refused, first {first.path}: {first.why}; "
+            "`ecg check-drop` names all of them"
+        )
+    if not listing.files:
+        raise ValueError(f"{place}/{name}: no files but {MARKER}: put ECGs there, or remove the drop")
+    return listing
+
+
+def _listed(product: Product) -> str | None:
+    """The digest of the listing that a drop was taken by."""
+    path = product.path / ASIDE / LISTED
+    return path.read_text() if path.is_file() else None
 
 
 def _check_room(files: Sequence[RemoteFile], root: Path) -> None:

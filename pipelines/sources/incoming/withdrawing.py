@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipelines.home import Home
 from pipelines.sources.incoming.drops import NAME, check_name
-from pipelines.sources.incoming.taking import taken_drops
+from pipelines.sources.incoming.taking import fetched_to, taken_drops
 from pipelines.stage import DONE, PARTIAL
 
 _COPY = re.compile(r"[0-9a-f]{16}")  # what `materialize_drop` calls a copy
@@ -29,7 +29,7 @@ def withdraw_drop(home: Home, name: str) -> list[Path]:
     if name not in there:
         raise ValueError(f"drop {name!r} was not taken into {workspace.root}: there are {', '.join(there) or 'none'}")
     copies = home.raw_root / NAME / name
-    if (home.raw_root / NAME).resolve() == home.incoming.resolve():
+    if (home.raw_root / NAME).resolve() == home.incoming:
         raise ValueError(f"{home.incoming} holds drops and copies of them: set ECG_INCOMING to another folder")
     products = [f"ecgs/{NAME}/{name}", f"raw/{NAME}/{name}"]
     with ExitStack() as held:
@@ -42,6 +42,7 @@ def withdraw_drop(home: Home, name: str) -> list[Path]:
             (path / DONE).unlink(missing_ok=True)
         for path in going:
             shutil.rmtree(path)
+        shutil.rmtree(fetched_to(home, name), ignore_errors=True)
         for product in products:
             (workspace.folder(product) / "current").unlink(missing_ok=True)
     return going
