@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from typing import TYPE_CHECKING
 
 import dagster as dg
+from dagster._core.errors import DagsterPipesExecutionError
 from pydantic import Field
 
 from pipelines.home import Home
@@ -33,14 +35,20 @@ class Launcher(dg.ConfigurableResource):
         return self.processes or int(os.environ.get("ECG_PROCESSES") or 1)
 
     def run(self, context: dg.AssetExecutionContext, command: list[str]) -> None:
-        """Run a command to its end, its log and figures in the step's; raises where it fails.
+        """Run a command to its end, its log and figures in the step's; raises where it fails: a Failure that is not
+        tried again where it ended itself, the error of the pipes where it was killed.
 
         Where this step is killed, the command is told to stop, as it is where the run is cancelled: an orphan would
         keep the GPU and its folder from the run that goes on. Linux alone can promise that.
         """
         setpriv = shutil.which("setpriv")
         tied = [setpriv, "--pdeathsig", "TERM"] if setpriv is not None else []
-        dg.PipesSubprocessClient().run(context=context, command=[*tied, *command])
+        try:
+            dg.PipesSubprocessClient().run(context=context, command=[*tied, *command])
+        except DagsterPipesExecutionError as error:
+            if re.search(r"code -\d+$", str(error)):  # of the signal that killed it
+                raise
+            raise dg.Failure(f"{error}: its last lines in the log say why", allow_retries=False) from error
 
 
 class DataHome(dg.ConfigurableResource):

@@ -78,6 +78,13 @@ def train(instance: dg.DagsterInstance, changes: dict) -> dict:
     return {outcome.name: outcome for outcome in run(TRAIN, instance, config=config)}
 
 
+def retried(instance: dg.DagsterInstance) -> list[str]:
+    """The steps that were tried again, of all runs."""
+    kind = dg.DagsterEventType.STEP_UP_FOR_RETRY
+    entries = [entry for run in instance.get_runs() for entry in instance.all_logs(run.run_id, of_type=kind)]
+    return [str(entry.step_key) for entry in entries]
+
+
 def test_the_road_runs_once_is_found_the_second_time_and_refuses_what_is_not_shown_better(home, instance):
     first = harvest(home, instance)
     assert {key.split("/")[1] for key in first} == {"chapman", "code15", "ptbxl", "ptbxl100"}
@@ -105,6 +112,7 @@ def test_the_road_runs_once_is_found_the_second_time_and_refuses_what_is_not_sho
     assert json.loads((product.path / "done.json").read_text())["digest"] == product.digest
     refused = train(instance, {**TINY, "seed": 1})
     assert "champion" not in refused, "what the gate refuses is an outcome, and no failure"
+    assert not retried(instance), "and it is not asked again"
     assert refused["gate_verdict"].metadata["challenger"] == 2
     assert any("not scored on validation" in warning for warning in refused["gate_verdict"].warnings)
     held = find_alias(CHAMPION, tracking=Tracking(uri=home.tracking_uri, artifact_root=home.artifact_root))

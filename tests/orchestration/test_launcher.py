@@ -24,7 +24,7 @@ time.sleep(60)
 
 
 def launched(command: list[str], launcher: Launcher, *, raise_on_error: bool = True) -> dg.ExecuteInProcessResult:
-    @dg.asset
+    @dg.asset(retry_policy=dg.RetryPolicy(max_retries=1))
     def training(context: dg.AssetExecutionContext, launcher: Launcher) -> dg.MaterializeResult:
         launcher.run(context, command)
         return dg.MaterializeResult()
@@ -48,6 +48,14 @@ def test_a_command_that_fails_fails_the_step():
     found = launched([sys.executable, "-c", "raise SystemExit(3)"], Launcher(), raise_on_error=False)
     assert not found.success
     assert "failed with code 3" in str(found.all_events)
+
+
+def test_a_training_that_is_killed_is_tried_again_and_one_that_fails_is_not(tmp_path):
+    for way, tries in (("os.kill(os.getpid(), 9)", 2), ("sys.exit(1)", 1)):
+        tried = tmp_path / way
+        program = f"import os, sys; open(sys.argv[1], 'a').write('x'); {way}"
+        assert not launched([sys.executable, "-c", program, str(tried)], Launcher(), raise_on_error=False).success
+        assert len(tried.read_text()) == tries
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux alone tells a process that its parent died")

@@ -6,7 +6,7 @@ import dagster as dg
 import yaml
 
 from orchestration.definitions import defs
-from orchestration.jobs import ALONE, TRAIN, harvest_job_name
+from orchestration.jobs import ALONE, COMPARE, REFERENCE, SUITE, TRAIN, harvest_job_name
 from orchestration.limits import LIMITS, seed
 from pipelines.sources import SOURCES
 
@@ -31,7 +31,11 @@ def test_each_pool_has_a_limit_and_each_network_and_host_its_pool():
     assert LIMITS["gpu"] == 1
 
 
-def test_downloads_are_tried_again_and_nothing_else_is():
+def test_a_step_is_tried_once_more_and_a_download_oftener():
+    for name in (TRAIN, REFERENCE, COMPARE, SUITE, *(harvest_job_name(source) for source in (*SOURCES, "incoming"))):
+        policy = defs.resolve_job_def(name).op_retry_policy
+        assert policy is not None
+        assert policy.max_retries == 1, name
     policies = {name: asset.op.retry_policy for name, asset in assets().items()}
     assert {name for name, policy in policies.items() if policy} == {f"raw/{s}" for s in (*SOURCES, "incoming")}
     policy = policies["raw/chapman"]

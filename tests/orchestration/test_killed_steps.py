@@ -1,0 +1,123 @@
+"""A step, or its whole run, killed under a real daemon: it is tried again, nothing is lost, nothing is made twice."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+import numpy as np
+import pytest
+import yaml
+
+from assets.resources import DataHome
+from assets.sources import incoming_drops
+from ecg_model.signal import LEADS_12
+from orchestration.definitions import defs
+from orchestration.jobs import harvest_job_name
+from orchestration.sensors import incoming_sensor
+from pipelines.home import Home
+from pipelines.sources.incoming.drops import MARKER
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+ROOT = Path(__file__).resolve().parents[2]
+ECGS = 8_000  # some seconds of harmonizing, so that there is a middle to be killed in
+ECGS_KEY = dg.AssetKey(["ecgs", "incoming"])
+STEP = ECGS_KEY.to_python_identifier()
+Seen = dg.DagsterEventType
+
+
+def write_drop(home: Home) -> None:
+    folder = home.incoming / "monday"
+    folder.mkdir(parents=True)
+    noise = np.random.default_rng(0).integers(-500, 500, (ECGS, 12, 1000), dtype=np.int16)
+    np.save(folder / "a.npy", noise)
+    ids = [f"m{at}" for at in range(ECGS)]
+    said = {"rate": 100, "leads": LEADS_12, "units": "uV", "ids": ids}
+    (folder / "a.json").write_text(json.dumps(said))
+    (folder / MARKER).touch()
+
+
+@contextmanager
+def daemon(folder: Path) -> Iterator[dg.DagsterInstance]:
+    """The daemon with its code server on an instance of its own; it looks after runs more often than usual."""
+    settings = yaml.safe_load((ROOT / "dagster.yaml").read_text())
+    settings["run_monitoring"] |= {"poll_interval_seconds": 2}
+    folder.mkdir()
+    (folder / "dagster.yaml").write_text(yaml.safe_dump(settings))
+    command = [str(Path(sys.executable).with_name("dagster-daemon")), "run", "-w", "workspace.yaml"]
+    environment = {**os.environ, "DAGSTER_HOME": str(folder), "PYTHONWARNINGS": "ignore"}
+    with (folder / "daemon.log").open("wb") as log:
+        running = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
+    try:
+        with dg.DagsterInstance.from_config(str(folder)) as instance:
+            yield instance
+    finally:
+        os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
+
+
+def until(holds: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline:
+        if holds():
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"not within three minutes: {what}")
+
+
+def pid_of_step(instance: dg.DagsterInstance, run_id: str) -> int | None:
+    for entry in instance.all_logs(run_id, of_type=Seen.STEP_WORKER_STARTED):
+        if entry.step_key == STEP:
+            return int(entry.dagster_event.engine_event_data.metadata["pid"].value)
+    return None
+
+
+def pid_of_run(instance: dg.DagsterInstance, run_id: str) -> int:
+    (entry,) = [
+        one
+        for one in instance.all_logs(run_id, of_type=Seen.ENGINE_EVENT)
+        if one.dagster_event.message.startswith("Started process for run")
+    ]
+    return int(entry.dagster_event.engine_event_data.metadata["pid"].value)
+
+
+@pytest.mark.parametrize("killed", ["step", "run"])
+def test_what_is_killed_in_mid_run_is_tried_again_by_itself(home, tmp_path, killed):
+    write_drop(home)
+    with daemon(tmp_path / "dagster") as instance:
+
+        def runs() -> list[dg.DagsterRun]:
+            return list(instance.get_runs(dg.RunsFilter(job_name=harvest_job_name("incoming"))))[::-1]
+
+        until(lambda: len(runs()) == 1, "the sensor requests a run of the drop")
+        first = runs()[0].run_id
+        until(lambda: pid_of_step(instance, first) is not None, "the step is under way")
+        partial = home.workspace().root / "ecgs" / "incoming" / "monday"
+        until(lambda: any(partial.glob("*.partial/*")), "it has written something")
+        os.kill(pid_of_step(instance, first) if killed == "step" else pid_of_run(instance, first), signal.SIGKILL)
+        until(lambda: runs()[-1].status == dg.DagsterRunStatus.SUCCESS, "it was done after all")
+
+        found = runs()
+        if killed == "step":
+            assert len(found) == 1
+            (again,) = instance.all_logs(first, of_type=Seen.STEP_UP_FOR_RETRY)
+            assert again.step_key == STEP
+            assert any("SIGKILL" in str(entry.user_message) for entry in instance.all_logs(first))
+        else:
+            assert [run.status for run in found] == [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.SUCCESS]
+            assert found[1].parent_run_id == first
+        # Of a run that is killed the step's process lives on: the second run waits for its product, and finds it.
+        made = [one.asset_materialization for one in instance.fetch_materializations(ECGS_KEY, limit=10).records]
+        assert {(one.partition, one.metadata["dagster/row_count"].value) for one in made} == {("monday", ECGS)}
+        assert sum(not one.metadata["cached"].value for one in made) == 1
+        context = dg.build_sensor_context(instance=instance, definitions=defs, resources={"data_home": DataHome()})
+        keys = [request.run_key for request in incoming_sensor(context).run_requests]
+        assert keys == [found[0].tags["dagster/run_key"]], "the next tick asks for nothing new"
+        assert instance.get_dynamic_partitions(incoming_drops.name) == ["monday"]
