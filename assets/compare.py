@@ -24,6 +24,7 @@ class ComparisonSettings(dg.Config):
     description="Two encoders on the same ECGs and splits: paired bootstrap by patient on every task, p-values "
     "adjusted by Holm's method, and each label. What `ecg compare` prints.",
     code_version=versions.REPORT,
+    retry_policy=show.ONCE_MORE,
     kinds={"html"},
     pool="gpu",
 )

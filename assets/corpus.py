@@ -32,6 +32,7 @@ class CorpusSettings(dg.Config):
     description="The index over all harmonized pretraining ECGs: exact duplicates removed, evaluation records and "
     "patients kept out, a validation share by patient.",
     code_version=versions.CORPUS,
+    retry_policy=show.ONCE_MORE,
     kinds={"parquet"},
     check_specs=[
         dg.AssetCheckSpec(

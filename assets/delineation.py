@@ -40,6 +40,7 @@ def _about(kind: str, source: str, description: str, version: str) -> dict[str, 
         "group_name": "evaluate_suite",
         "description": description,
         "code_version": version,
+        "retry_policy": show.ONCE_MORE,
         "kinds": {"python"},
         "pool": "gpu",
     }

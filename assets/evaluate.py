@@ -96,6 +96,7 @@ def _about(suite: Suite, task: LabelTask) -> dict[str, Any]:
         "description": f"{task.title}: a linear probe on {suite.whose}, frozen, macro AUC with a bootstrap interval by "
         "patient, and beside it the random-initialised encoder's and that of handcrafted features.",
         "code_version": versions.PROBE,
+        "retry_policy": show.ONCE_MORE,
         "kinds": {"python"},
         "pool": "gpu",
         "check_specs": [
@@ -163,6 +164,7 @@ def _evaluation(asked: Evaluation) -> dg.AssetsDefinition:
         description=f"{asked.task.title}: macro AUC of the pretrained encoder with a bootstrap interval by patient, "
         "beside what it has to beat.",
         code_version=versions.PROBE,
+        retry_policy=show.ONCE_MORE,
         kinds={"python"},
         pool="gpu",
     )

@@ -43,6 +43,7 @@ class PretrainSettings(dg.Config):
     description="The CroPA ECG-JEPA student, trained on the corpus in a process of its own. Stopped or killed, "
     "the next run goes on from its last checkpoint.",
     code_version=versions.ENCODER,
+    retry_policy=show.ONCE_MORE,
     kinds={"torch"},
     pool="gpu",
     check_specs=[

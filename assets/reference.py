@@ -24,6 +24,7 @@ class ReferenceSettings(dg.Config):
     description="The encoder that the author of ECG-JEPA released, read from the .pth as weights alone, checked and "
     "written in our format. No other asset needs it: it is a yardstick for `encoder`.",
     code_version=versions.REFERENCE,
+    retry_policy=show.ONCE_MORE,
     kinds={"torch"},
 )
 def reference_encoder(

@@ -61,6 +61,7 @@ def _released(release: "Release") -> dg.MaterializeResult:
     description="A version of the MLflow model `ecg-encoder` with the encoder, its scores and what made it: raw ECGs "
     "in, embeddings out. It is the challenger until the gate has judged it.",
     code_version=versions.RELEASE,
+    retry_policy=show.ONCE_MORE,
     kinds={"mlflow"},
 )
 def released_encoder(data_home: DataHome, config: ReleaseSettings) -> dg.MaterializeResult:
@@ -79,6 +80,7 @@ def released_encoder(data_home: DataHome, config: ReleaseSettings) -> dg.Materia
     "label lost, not collapsed, and served as it was trained. Written on the version in MLflow, too. A rule that does "
     "not hold stops the road here: the challenger stays one.",
     code_version=versions.RELEASE,
+    retry_policy=show.ONCE_MORE,
     kinds={"mlflow"},
     check_specs=[
         dg.AssetCheckSpec(name, asset="gate_verdict", blocking=True, description=rule) for name, rule in RULES.items()
@@ -112,6 +114,7 @@ def gate_verdict(data_home: DataHome, config: GateSettings) -> dg.MaterializeRes
     description="What `models:/ecg-encoder@champion` points to: the challenger where it passed the gate, and the "
     "champion before it is `previous`. `ecg rollback` goes back.",
     code_version=versions.RELEASE,
+    retry_policy=show.ONCE_MORE,
     kinds={"mlflow"},
 )
 def champion(data_home: DataHome, config: ReleaseSettings) -> dg.MaterializeResult:
@@ -142,6 +145,7 @@ def champion(data_home: DataHome, config: ReleaseSettings) -> dg.MaterializeResu
     description="The MLflow model `ecg-classifier`: the encoder with its probe on the gate's task and a calibration of "
     "each label, raw ECGs in, probabilities by label out. Released by the same gate, with a champion of its own.",
     code_version=versions.CLASSIFIER,
+    retry_policy=show.ONCE_MORE,
     kinds={"mlflow"},
     check_specs=[dg.AssetCheckSpec(name, asset="classifier", description=rule) for name, rule in RULES.items()],
 )
@@ -188,6 +192,7 @@ def classifier(data_home: DataHome, config: GateSettings) -> dg.MaterializeResul
     description="A version of the MLflow model `ecg-encoder-reference` with the author's released encoder, its scores "
     "and the sha256 of the file it came from: a yardstick beside `ecg-encoder`, with no alias and no gate.",
     code_version=versions.RELEASE,
+    retry_policy=show.ONCE_MORE,
     kinds={"mlflow"},
 )
 def released_reference(data_home: DataHome, config: ReleaseSettings) -> dg.MaterializeResult:

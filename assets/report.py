@@ -16,6 +16,7 @@ from pipelines import versions
     description="The verdict on the encoder and what stands behind it, as one self-contained HTML page: scores with "
     "intervals beside the random encoder's and published ones, label by label, ROC, reliability, embeddings, ECGs.",
     code_version=versions.REPORT,
+    retry_policy=show.ONCE_MORE,
     kinds={"html"},
 )
 def evaluation_report(data_home: DataHome) -> dg.MaterializeResult:

@@ -1,4 +1,5 @@
-"""A product as Dagster shows it: its digest as data version, its facts, tables and pictures as metadata."""
+"""A product as Dagster shows it: its digest as data version, its facts, tables and pictures as metadata; and what a
+failure of it means."""
 
 from __future__ import annotations
 
@@ -11,6 +12,10 @@ import dagster as dg
 
 from pipelines.checks import Finding
 from pipelines.stage import Product
+
+# A step whose process was killed, or whose server was away, is tried once more, and goes on from what is there. A
+# mistake says of itself that it is not; downloads have more tries of their own.
+ONCE_MORE = dg.RetryPolicy(max_retries=1, delay=15)
 
 
 @contextmanager

@@ -122,6 +122,7 @@ def source_assets(source: Source) -> list[dg.AssetsDefinition]:
         description="Eight leads, ten seconds, 250 Hz, 16-bit microvolt in Zarr; a table of records and one of drops. "
         f"{about}",
         code_version=versions.ECGS,
+        retry_policy=show.ONCE_MORE,
         kinds={"zarr", "parquet"},
         pool="harmonize",
         tags=tags,
@@ -211,6 +212,7 @@ def raw_incoming(context: dg.AssetExecutionContext, data_home: DataHome) -> dg.M
     description="Own ECGs: eight leads, ten seconds, 250 Hz, 16-bit microvolt in Zarr; a table of records and one of "
     "drops. Leads that were not recorded are zeros, and named in the record's notes.",
     code_version=versions.ECGS,
+    retry_policy=show.ONCE_MORE,
     kinds={"zarr", "parquet"},
     pool="harmonize",
     tags={"ecg/role": str(INCOMING.role)},

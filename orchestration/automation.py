@@ -20,9 +20,10 @@ import dagster as dg
 from assets.corpus import corpus
 from assets.evaluate import probe_assets
 from assets.pretrain import encoder
-from assets.release import champion, gate_verdict, released_encoder
+from assets.release import champion, classifier, gate_verdict, released_encoder
 from assets.report import evaluation_report
 from assets.sources import all_source_assets
+from orchestration.jobs import ALONE, TRAIN
 
 _shards = dg.AssetSelection.assets(*(asset for asset in all_source_assets if asset.key.path[0] == "ecgs"))
 
@@ -48,7 +49,7 @@ def _follows() -> dg.AutomationCondition:
 
 
 FOLLOWS_ECGS = [corpus]
-FOLLOWS_CORPUS = [encoder, *probe_assets, evaluation_report, released_encoder, gate_verdict, champion]
+FOLLOWS_CORPUS = [encoder, *probe_assets, evaluation_report, released_encoder, gate_verdict, champion, classifier]
 
 _following = {asset.key for asset in (*FOLLOWS_ECGS, *FOLLOWS_CORPUS)}
 
@@ -74,6 +75,7 @@ automation_sensors = [
         "training_follows_corpus",
         target=dg.AssetSelection.assets(*FOLLOWS_CORPUS),
         default_status=dg.DefaultSensorStatus.STOPPED,
+        run_tags={ALONE: TRAIN},
         description="Trains, probes, releases and judges at every change of the corpus, with the assets' usual "
         "settings. Costs what a training costs; the schedule `weekly_retraining` is the thriftier way.",
     ),

@@ -26,11 +26,6 @@ ALONE = "ecg/alone"
 BRINGS_ECGS_IN = {"dagster/max_runtime": str(2 * 24 * 3600)}
 
 
-# A step whose process was killed, or whose server was away, is tried once more, and goes on from what is there. A
-# mistake says of itself that it is not (`show.mistakes_explained`); downloads have more tries of their own.
-ONCE_MORE = dg.RetryPolicy(max_retries=1, delay=15)
-
-
 def harvest_job_name(source: str) -> str:
     return f"harvest_{source}"
 
@@ -41,7 +36,6 @@ harvest_jobs = [
         selection=dg.AssetSelection.assets(["raw", name], ["ecgs", name]),
         description=f"Download and harmonize partitions of {source.title}.",
         tags=BRINGS_ECGS_IN,
-        op_retry_policy=ONCE_MORE,
     )
     for name, source in SOURCES.items()
 ]
@@ -51,7 +45,6 @@ incoming_job = dg.define_asset_job(
     selection=dg.AssetSelection.assets(raw_incoming, ecgs_incoming),
     description="Take and harmonize drops of own ECGs.",
     tags=BRINGS_ECGS_IN,
-    op_retry_policy=ONCE_MORE,
 )
 
 _reference = dg.AssetSelection.assets(reference_encoder, *reference_probe_assets, released_reference)
@@ -63,7 +56,6 @@ train_job = dg.define_asset_job(
     description="Build the corpus from all harmonized partitions, pretrain, probe, report, and release through the "
     "gate.",
     tags={ALONE: TRAIN},
-    op_retry_policy=ONCE_MORE,
 )
 
 reference_job = dg.define_asset_job(
@@ -73,7 +65,6 @@ reference_job = dg.define_asset_job(
     "`reference_encoder`; without it, what `ecg import-reference` imported), probe it as ours, and release it as "
     "`ecg-encoder-reference`.",
     tags={ALONE: REFERENCE},
-    op_retry_policy=ONCE_MORE,
 )
 
 compare_job = dg.define_asset_job(
@@ -81,7 +72,6 @@ compare_job = dg.define_asset_job(
     selection=_comparison,
     description="Compare two encoders, the settings `first` and `second` of `encoder_comparison`, on the same ECGs and "
     "splits.",
-    op_retry_policy=ONCE_MORE,
 )
 
 suite_job = dg.define_asset_job(
@@ -89,5 +79,4 @@ suite_job = dg.define_asset_job(
     selection=dg.AssetSelection.groups(SUITE),
     description="All evaluations of the suite on the current encoder; what is cached is found. Leave out in the "
     "launchpad what is not wanted: fine-tuning takes hours without a GPU.",
-    op_retry_policy=ONCE_MORE,
 )
