@@ -29,6 +29,7 @@ class ComparisonSettings(dg.Config):
     pool="gpu",
 )
 def encoder_comparison(data_home: DataHome, config: ComparisonSettings) -> dg.MaterializeResult:
+    from pipelines import gallery
     from pipelines.evaluate.compare import HTML_FILE, compare_encoders, materialize_comparison
     from pipelines.evaluate.named import named_encoders
     from pipelines.labels import TASKS
@@ -59,5 +60,6 @@ def encoder_comparison(data_home: DataHome, config: ComparisonSettings) -> dg.Ma
             "second": found.second,
             "macro AUC": show.table(rows, "No task was scored."),
             "page": dg.MetadataValue.path(str(product.path / HTML_FILE)),
+            **show.pictures(differences=gallery.compared(found)),
         },
     )

@@ -102,6 +102,7 @@ def _regression(source: str) -> dg.AssetsDefinition:
         )
     )
     def regression(data_home: DataHome, config: WaveSettings) -> dg.MaterializeResult:
+        from pipelines import gallery
         from pipelines.evaluate import wave_views
         from pipelines.evaluate.run_waves import regress_encoder
 
@@ -113,6 +114,7 @@ def _regression(source: str) -> dg.AssetsDefinition:
                 "labels": found.task.title,
                 "errors": show.table(wave_views.error_rows(found.ours, found.twin), "Nothing was scored."),
                 "waves": show.table(found.labels, "No waves."),
+                **show.pictures(errors=gallery.regressed(found.ours, found.twin)),
             },
         )
 

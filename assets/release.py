@@ -41,6 +41,8 @@ class GateSettings(ReleaseSettings):
 
 
 def _released(release: "Release") -> dg.MaterializeResult:
+    from pipelines import gallery
+
     tags = release.tags
     return dg.MaterializeResult(
         data_version=dg.DataVersion(tags["release"]),
@@ -51,6 +53,7 @@ def _released(release: "Release") -> dg.MaterializeResult:
             "run": release.run_id,
             "validation": tags["validation"],
             "tags": show.table([{"tag": name, "value": value} for name, value in sorted(tags.items())], "No tags."),
+            **show.pictures(scores=gallery.released(release)),
         },
     )
 
@@ -87,12 +90,13 @@ def released_encoder(data_home: DataHome, config: ReleaseSettings) -> dg.Materia
     ],
 )
 def gate_verdict(data_home: DataHome, config: GateSettings) -> dg.MaterializeResult:
+    from pipelines import gallery
     from pipelines.gate import GateConfig
     from pipelines.promotion import judge_current
 
     with show.mistakes_explained():
         gate = GateConfig(margin=config.margin, label_margin=config.label_margin)
-        release, verdict = judge_current(
+        release, verdict, contest = judge_current(
             data_home.open().workspace(), data_home.tracking(), gate_task=config.gate_task, config=gate
         )
     return dg.MaterializeResult(
@@ -103,6 +107,7 @@ def gate_verdict(data_home: DataHome, config: GateSettings) -> dg.MaterializeRes
             "challenger": release.version,
             "champion": verdict.against or "none yet",
             "rules": dg.MetadataValue.md(verdict.page()),
+            **show.pictures(differences=gallery.contested(contest, gate), scores=gallery.released(release)),
         },
         check_results=[show.checked(name, rule) for name, rule in verdict.rules.items()],
     )
@@ -118,6 +123,7 @@ def gate_verdict(data_home: DataHome, config: GateSettings) -> dg.MaterializeRes
     kinds={"mlflow"},
 )
 def champion(data_home: DataHome, config: ReleaseSettings) -> dg.MaterializeResult:
+    from pipelines import gallery
     from pipelines.promotion import release_current
     from pipelines.release import CHAMPION, PREVIOUS, aliases_of, find_alias, promote
 
@@ -135,6 +141,7 @@ def champion(data_home: DataHome, config: ReleaseSettings) -> dg.MaterializeResu
             "previous": aliases_of(tracking=tracking).get(PREVIOUS, "none yet"),
             "verdict": held.tags["verdict"],
             "moves": show.table([{"time": when, "move": what} for when, what in held.moves.items()], "No move yet."),
+            **show.pictures(scores=gallery.released(held)),
         },
     )
 
@@ -150,6 +157,7 @@ def champion(data_home: DataHome, config: ReleaseSettings) -> dg.MaterializeResu
     check_specs=[dg.AssetCheckSpec(name, asset="classifier", description=rule) for name, rule in RULES.items()],
 )
 def classifier(data_home: DataHome, config: GateSettings) -> dg.MaterializeResult:
+    from pipelines import gallery
     from pipelines.checks import Finding
     from pipelines.classifier import materialize_classifier
     from pipelines.gate import GateConfig
@@ -161,15 +169,15 @@ def classifier(data_home: DataHome, config: GateSettings) -> dg.MaterializeResul
         head = materialize_classifier(workspace, config.gate_task)
         gate = GateConfig(margin=config.margin, label_margin=config.label_margin)
         judged = judge_classifier(workspace, tracking, gate_task=config.gate_task, config=gate)
-        if judged is not None and judged[1].promote:
-            promote(judged[0], tracking=tracking)
+        if judged is not None and judged.verdict.promote:
+            promote(judged.release, tracking=tracking)
         held = find_alias(CHAMPION, name=CLASSIFIER_NAME, tracking=tracking)
     if judged is None:
         passed = Finding(True, f"not judged: {head.facts['reason']}")
         return show.materialized(
             head, {"not scored": head.facts["reason"]}, [show.checked(name, passed) for name in RULES]
         )
-    release, verdict = judged
+    release, verdict, contest = judged
     return show.materialized(
         head,
         {
@@ -181,6 +189,9 @@ def classifier(data_home: DataHome, config: GateSettings) -> dg.MaterializeResul
             "Brier score on test": round(head.facts["brier"], 4),
             "Brier score on test, uncalibrated": round(head.facts["brier_uncalibrated"], 4),
             "rules": dg.MetadataValue.md(verdict.page()),
+            **show.pictures(
+                reliability=gallery.reliability(workspace, head), differences=gallery.contested(contest, gate)
+            ),
         },
         [show.checked(name, rule) for name, rule in verdict.rules.items()],
     )

@@ -112,7 +112,7 @@ def source_assets(source: Source) -> list[dg.AssetsDefinition]:
                 progress=pace.told_now_and_then(context.log.info),
                 bring_back=config.bring_back,
             )
-        return show.materialized(product, {"files": product.facts["files"], "bytes": product.facts["bytes"]})
+        return _fetched(product)
 
     @dg.asset(
         key=["ecgs", source.name],
@@ -164,6 +164,14 @@ def _checks_of(source: str) -> list[dg.AssetCheckSpec]:
     ]
 
 
+def _fetched(product: "Product") -> dg.MaterializeResult:
+    """Raw files as Dagster shows them."""
+    from pipelines import gallery
+
+    told = {"files": product.facts["files"], "bytes": product.facts["bytes"]}
+    return show.materialized(product, {**told, **show.pictures(files=gallery.files(product))})
+
+
 def _harmonized(product: "Product", found: Mapping[str, "Finding"]) -> dg.MaterializeResult:
     """A harmonized partition as Dagster shows it; found: by the checks' names."""
     from pipelines import gallery
@@ -201,7 +209,7 @@ def raw_incoming(context: dg.AssetExecutionContext, data_home: DataHome) -> dg.M
 
     with show.mistakes_explained():
         product = materialize_drop(data_home.open(), context.partition_key)
-    return show.materialized(product, {"files": product.facts["files"], "bytes": product.facts["bytes"]})
+    return _fetched(product)
 
 
 @dg.asset(

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file
-from scipy.special import logit
+from scipy.special import expit, logit
 
 from ecg_model.serving.classify import CalibratedHead
 from pipelines import versions
@@ -66,7 +66,7 @@ def materialize_classifier(workspace: Workspace, task: str) -> Product:
             intercept_C=intercept_C,
         )
         write_atomically(folder / HEAD_FILE, head.to_bytes())
-        calibrated_NC = 1 / (1 + np.exp(-(slope_C * _logits(test.score_NC) + intercept_C)))
+        calibrated_NC = calibrated(test.score_NC, head)
         return {
             "scored": True,
             "reason": None,
@@ -80,6 +80,11 @@ def materialize_classifier(workspace: Workspace, task: str) -> Product:
     return workspace.build(
         PRODUCT, version=versions.CLASSIFIER, config={"task": task}, inputs={probe.name: probe.digest}, make=make
     )
+
+
+def calibrated(score_NC: np.ndarray, head: CalibratedHead) -> np.ndarray:
+    """What the classifier says where its probe gives these probabilities, (N, C)."""
+    return expit(head.slope_C * _logits(score_NC) + head.intercept_C)
 
 
 def _logits(probability: np.ndarray) -> np.ndarray:

@@ -4,24 +4,41 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow.parquet as pq
+from safetensors.numpy import load_file
 from scipy.signal import welch
 
+from ecg_model.serving.classify import CalibratedHead
+from pipelines.classifier import HEAD_FILE, calibrated
+from pipelines.download import recorded
+from pipelines.evaluate.compare import EncoderComparison
+from pipelines.evaluate.features import ENCODER_FILE
 from pipelines.evaluate.pair import ProbePair
 from pipelines.evaluate.report import JSON_FILE
 from pipelines.evaluate.result import ROC_FILE, load_result
+from pipelines.evaluate.subject import OURS
+from pipelines.gate import Contest, GateConfig
+from pipelines.labels import Split
 from pipelines.pictures.comparison import SourceFigures, source_comparison
 from pipelines.pictures.curves import Curve, histograms, loss_curve, roc_curves
 from pipelines.pictures.ecg_paper import ecg_sheet
+from pipelines.pictures.files import files_chart
+from pipelines.pictures.reliability import reliability_chart
 from pipelines.pictures.scores import Score, score_chart
+from pipelines.pictures.weights import patch_filters
 from pipelines.records import absent_leads
 from pipelines.stage import Product, Workspace
 from pipelines.store import RATE, open_shard, read_rows
 
+if TYPE_CHECKING:
+    from pipelines.release import Release
+
 SAMPLED = 6
 SPECTRA = 512  # ECGs of a source, about
+_ENDS = ("value", "low", "high")
 MILLIVOLT = 1e-3  # of the store's microvolt
 
 
@@ -106,6 +123,74 @@ def scores(report: Product) -> bytes | None:
         for probed in task["probes"]
     ]
     return score_chart(found, stored["verdict"]["headline"]) if found else None
+
+
+def files(raw: Product) -> bytes | None:
+    """What a download or a drop holds; None where that is nothing."""
+    _, listed = recorded(raw)
+    return files_chart([(file.path, file.bytes or 0) for file in listed], f"{raw.name}: {len(listed):,} files")
+
+
+def filters(encoder: Product) -> bytes:
+    """What an encoder's first layer looks for."""
+    weights = load_file(encoder.path / ENCODER_FILE)["patch.weight"]
+    return patch_filters(weights.reshape(len(weights), -1), "What its first layer looks for, 200 ms each")
+
+
+def released(release: Release) -> bytes | None:
+    """A version's test scores beside its random twin's; None where no task was scored."""
+    found = [
+        Score(task, whose, value, value, value)
+        for name, value in release.scores.metrics.items()
+        for task, _, figure in [name.partition("/")]
+        for whose in [{"test_macro_auc": "this version", "test_macro_auc_random": "random encoder"}.get(figure)]
+        if whose is not None
+    ]
+    return score_chart(found, f"{release.name} version {release.version}") if found else None
+
+
+def contested(contest: Contest | None, config: GateConfig) -> bytes | None:
+    """Challenger minus champion, as a whole and label by label; None where there was nothing to compare."""
+    if contest is None:
+        return None
+    drawn = {"macro": contest.macro, **contest.labels}
+    found = [Score(name, "difference", one.value, one.low, one.high) for name, one in drawn.items()]
+    title = f"margin {config.margin:g}, of a label {config.label_margin:g}"
+    axis = "Validation AUC, challenger minus champion"
+    return score_chart(found, title, axis=axis, marks=(0.0, -config.margin, -config.label_margin))
+
+
+def compared(comparison: EncoderComparison) -> bytes | None:
+    """The differences of two encoders, task by task; None where no task was scored."""
+    found = [
+        Score(one.task, "difference", one.difference.value, one.difference.low, one.difference.high)
+        for one in comparison.tasks
+    ]
+    axis = f"Macro AUC on the test split, {comparison.first} minus {comparison.second}"
+    return score_chart(found, axis=axis, marks=(0.0,)) if found else None
+
+
+def regressed(ours: Product, twin: Product) -> bytes | None:
+    """Errors of intervals as shares of what the training median errs by; None where none was scored."""
+    found = [
+        Score(f"{one['title']} ({one['unit']})", name, *(one["mae"][end] / one["baseline"]["value"] for end in _ENDS))
+        for name, product in (("this encoder", ours), ("random encoder", twin))
+        for one in product.facts["figures"]
+    ]
+    axis = "Mean absolute error, the training median's being 1"
+    return score_chart(found, axis=axis, marks=(1.0,)) if found else None
+
+
+def reliability(workspace: Workspace, head: Product) -> bytes | None:
+    """A classifier's probabilities on the test split, before and after; None where its task was not scored."""
+    if not head.facts["scored"]:
+        return None
+    predictions = load_result(workspace.require(f"probe/{head.facts['task']}/{OURS.probe}").path).predictions
+    assert predictions is not None
+    test = predictions.of(Split.TEST)
+    after_NC = calibrated(test.score_NC, CalibratedHead.load(head.path / HEAD_FILE))
+    said = {"uncalibrated": test.score_NC.ravel(), "calibrated": after_NC.ravel()}
+    return reliability_chart(test.y_NC.ravel(), said, "All labels together, test split")
 
 
 def _roc(probe: Product) -> tuple[dict[str, Curve], dict[str, float]]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipelines import gate
 from pipelines.checks import training_went_well
@@ -20,7 +20,7 @@ from pipelines.evaluate.features import ENCODER_FILE, EncoderSource
 from pipelines.evaluate.probe import ProbeConfig, materialize_probe
 from pipelines.evaluate.result import SCORES_FILE, load_result
 from pipelines.evaluate.subject import OURS, REFERENCE, Subject
-from pipelines.gate import GateConfig, Verdict
+from pipelines.gate import Contest, GateConfig, Verdict
 from pipelines.labels import TASKS, protocol_from_dict
 from pipelines.release import (
     CHAMPION,
@@ -117,9 +117,17 @@ def release_classifier(workspace: Workspace, tracking: Tracking, *, gate_task: s
         )
 
 
+class Judged(NamedTuple):
+    """contest: None where there was nothing to compare, or the verdict stood already."""
+
+    release: Release
+    verdict: Verdict
+    contest: Contest | None
+
+
 def judge_current(
     workspace: Workspace, tracking: Tracking, *, gate_task: str = GATE_TASK, config: GateConfig
-) -> tuple[Release, Verdict]:
+) -> Judged:
     """Put the current encoder's release before the gate, and write the verdict on it."""
     release = release_current(workspace, tracking, gate_task=gate_task)
     packaged = packaged_encoder(workspace.require(OURS.product).path / ENCODER_FILE)
@@ -128,7 +136,7 @@ def judge_current(
 
 def judge_classifier(
     workspace: Workspace, tracking: Tracking, *, gate_task: str = GATE_TASK, config: GateConfig
-) -> tuple[Release, Verdict] | None:
+) -> Judged | None:
     """The same of the classifier, against the champion of its own model: a calibration leaves every AUC as it is, so
     the probe's are the classifier's. None where its task was not scored."""
     release = release_classifier(workspace, tracking, gate_task=gate_task)
@@ -141,14 +149,14 @@ def judge_classifier(
 
 def _judged(
     workspace: Workspace, release: Release, packaged: Packaged, tracking: Tracking, gate_task: str, config: GateConfig
-) -> tuple[Release, Verdict]:
+) -> Judged:
     """The champion's encoder is probed as the current one was, on the same ECGs. A version that is champion is not
     judged again: its verdict stands."""
     with tempfile.TemporaryDirectory() as folder:
         held = champion_encoder(Path(folder), name=release.name, tracking=tracking)
         if held is not None and held[1].version == release.version:
             if release.verdict is not None:
-                return release, release.verdict
+                return Judged(release, release.verdict, None)
             held = None  # it was made champion by a version of this software that kept no rules
         found = None
         if held is not None and release.scores.validation is not None:
@@ -162,7 +170,7 @@ def _judged(
         serving=serves(release, packaged, tracking=tracking),
         config=config,
     )
-    return record(release, verdict, tracking=tracking), verdict
+    return Judged(record(release, verdict, tracking=tracking), verdict, found)
 
 
 @contextmanager

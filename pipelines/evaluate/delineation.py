@@ -34,7 +34,7 @@ from pipelines.evaluate.probe import read_records
 from pipelines.evaluate.pseudo import Failure, delineate_many
 from pipelines.evaluate.statistics import InsufficientData
 from pipelines.evaluate.waves import WAVES, Wave, Waves, inside_window
-from pipelines.labels import FoldProtocol, PatientProtocol, Protocol, Split, patients
+from pipelines.labels import SUITE_TASKS, PatientProtocol, Protocol, Split, patients
 from pipelines.sources.ludb import MarkedWave, read_waves
 from pipelines.sources.simulated.heart import SimulatedECG
 from pipelines.sources.simulated.truth import ptbxl_truth
@@ -130,7 +130,8 @@ def usual_task(source: str, *, simulated: bool, pseudo: PseudoConfig | None = No
         protocol = PatientProtocol(validation_share=0.15, test_share=0.25)
         return WaveTask(source=source, labels="manual", protocol=protocol)
     labels = "truth" if simulated and source == "ptbxl" else "pseudo"
-    protocol = FoldProtocol() if source.startswith("ptbxl") else PatientProtocol()
+    labelled = (task.protocol for task in SUITE_TASKS.values() if task.source == source)
+    protocol = next(labelled, PatientProtocol())  # the split that the source's labels are probed by
     return WaveTask(source=source, labels=labels, protocol=protocol, pseudo=pseudo or PseudoConfig())
 
 

@@ -1,4 +1,4 @@
-"""Scores of several encoders on several tasks, each with its interval."""
+"""Figures of several encoders on several tasks, each with its interval."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CHANCE = 0.5
 
 @dataclass(frozen=True)
 class Score:
-    """A macro AUC and its interval, of an encoder on a task."""
+    """A figure and its interval, of an encoder on a task."""
 
     task: str
     encoder: str
@@ -25,8 +25,15 @@ class Score:
     high: float
 
 
-def score_chart(scores: Sequence[Score], title: str = "") -> bytes:
-    """A row a task, a colour an encoder, in the order that they come in; PNG. Raises ValueError for no score."""
+def score_chart(
+    scores: Sequence[Score],
+    title: str = "",
+    *,
+    axis: str = "Macro AUC on the test split",
+    marks: Sequence[float] = (_CHANCE,),
+) -> bytes:
+    """A row a task, a colour an encoder, in the order that they come in; PNG. marks: where lines stand to compare with.
+    Raises ValueError for no score."""
     if not scores:
         raise ValueError("no score to draw: score a task first")
     tasks = list(dict.fromkeys(score.task for score in scores))
@@ -42,9 +49,11 @@ def score_chart(scores: Sequence[Score], title: str = "") -> bytes:
         error = [[s.value - s.low for s in of_it], [s.high - s.value for s in of_it]]
         colour = PALETTE[number % len(PALETTE)]
         axes.errorbar(value, place, xerr=error, fmt="o", color=colour, markersize=5, linewidth=1.5, label=encoder)
-    axes.axvline(_CHANCE, color="#b0b0b0", linewidth=0.8)
+    for mark in marks:
+        axes.axvline(mark, color="#b0b0b0", linewidth=0.8)
     axes.set_yticks(range(len(tasks)), tasks)
     axes.set_ylim(len(tasks) - 0.5, -0.5)
-    axes.legend(frameon=False, fontsize=8.5, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    name_axes(axes, "Macro AUC on the test split", "")
+    if len(encoders) > 1:
+        axes.legend(frameon=False, fontsize=8.5, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    name_axes(axes, axis, "")
     return png(page, pixels_per_inch=_DPI, colours=_COLOURS)

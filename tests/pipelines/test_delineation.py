@@ -26,6 +26,7 @@ from pipelines.evaluate.delineation import (
     materialize_delineation,
     pseudo_waves,
     simulated_waves,
+    usual_task,
     wave_data,
 )
 from pipelines.evaluate.pseudo import Failure
@@ -42,7 +43,7 @@ from pipelines.evaluate.waves import (
     waves_of,
 )
 from pipelines.harmonize import materialize_ecgs
-from pipelines.labels import FoldProtocol, PatientProtocol
+from pipelines.labels import PTBXL100_FOLDS, SUITE_TASKS, FoldProtocol, PatientProtocol
 from pipelines.quality import QualityLimits
 from pipelines.sources import SOURCES
 from pipelines.sources.ludb import MarkedWave, waves_of_marks
@@ -419,3 +420,10 @@ def test_real_ludb_boundaries_lie_on_the_real_waves(tmp_path):
     assert 120 < np.nanmedian(figures[:, 1]) < 200
     assert 70 < np.nanmedian(figures[:, 2]) < 120
     assert 350 < np.nanmedian(figures[:, 3]) < 440
+
+
+@pytest.mark.parametrize("source", ["ptbxl", "ptbxl100", "cpsc2018", "georgia"])
+def test_waves_are_split_as_the_source_s_labels_are(source: str) -> None:
+    protocols = {task.protocol for task in SUITE_TASKS.values() if task.source == source and task.kind == "multi-label"}
+    assert usual_task(source, simulated=False).protocol in protocols
+    assert usual_task("ptbxl100", simulated=False).protocol == PTBXL100_FOLDS

@@ -97,24 +97,26 @@ def test_scores_hold_every_probe_and_what_was_not_scored_is_left_out(places):
 def test_the_champion_is_contested_on_the_challengers_data_by_the_challengers_protocol(places, tracking):
     first, second = places
     prepare(first, SEEING)
-    champion, verdict = judge_current(first, tracking, config=GateConfig())
+    champion, verdict, _ = judge_current(first, tracking, config=GateConfig())
     assert verdict.promote
     assert promote(champion, tracking=tracking).version == 1
     assert judge_current(first, tracking, config=GateConfig())[1] == verdict, "a champion's verdict stands"
     prepare(second, STARVED)
-    challenger, strict = judge_current(second, tracking, config=GateConfig(margin=0.0, label_margin=0.0))
+    challenger, strict, contest = judge_current(second, tracking, config=GateConfig(margin=0.0, label_margin=0.0))
     again = second.require("probe/ptbxl_superclass/champion").facts["validation_macro_auc"]["value"]
     assert again != champion.scores.validation, "the champion's score is not that of the data it was released with"
     mine = challenger.scores.validation
     assert mine is not None
     assert f"{mine:.4f} against {again:.4f} of version 1, {mine - again:+.4f}" in strict.rules["not_worse"].seen
     assert (strict.promote, strict.rules["serves"].holds) == (False, True)
+    assert contest is not None
+    assert contest.macro.value == pytest.approx(mine - again)
     assert challenger.tags["verdict"] == strict.reason
-    lenient, verdict = judge_current(second, tracking, config=GateConfig(margin=0.99, label_margin=0.99))
+    lenient, verdict, _ = judge_current(second, tracking, config=GateConfig(margin=0.99, label_margin=0.99))
     assert verdict.promote
     assert promote(lenient, tracking=tracking).version == challenger.version
     rollback(why="a test", tracking=tracking)
-    _, verdict = judge_current(second, tracking, config=GateConfig(margin=0.99, label_margin=0.99))
+    _, verdict, _ = judge_current(second, tracking, config=GateConfig(margin=0.99, label_margin=0.99))
     assert not verdict.promote, "the gate does not undo a rollback"
     assert "ecg rollback" in verdict.reason
     held = find_alias(CHAMPION, tracking=tracking)
@@ -124,7 +126,7 @@ def test_the_champion_is_contested_on_the_challengers_data_by_the_challengers_pr
 
 def test_a_collapsed_encoder_is_not_even_the_first_champion(places, tracking):
     prepare(places[0], SEEING, spread=1e-5)
-    release, verdict = judge_current(places[0], tracking, config=GateConfig())
+    release, verdict, _ = judge_current(places[0], tracking, config=GateConfig())
     assert {name for name, rule in verdict.rules.items() if not rule.holds} == {"not_collapsed"}
     with pytest.raises(ValueError, match="has not passed the gate: kept as challenger: not_collapsed"):
         promote(release, tracking=tracking)

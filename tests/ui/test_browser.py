@@ -16,10 +16,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import httpx
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
+from ecg_model.config import EncoderConfig
+from ecg_model.encoder import random_encoder, save_encoder
+from pipelines.checks import Finding
+from pipelines.gate import GateConfig, judge
+from pipelines.release import (
+    WEIGHTS,
+    Release,
+    Scores,
+    packaged_encoder,
+    promote,
+    record,
+    release_packaged,
+    serves,
+)
 from pipelines.sources.simulated import MirrorSizes, write_mirror
 from pipelines.tracking import Tracking
 
@@ -56,6 +71,15 @@ class Servers:
     def runs(self, status: str = "SUCCESS") -> list[dict[str, Any]]:
         query = "{ runsOrError { ... on Runs { results { runId jobName status tags { key value } } } } }"
         return [run for run in self.graphql(query)["runsOrError"]["results"] if run["status"] == status]
+
+    def unseen(self) -> set[str]:
+        """The assets that were materialized, and show no picture."""
+        with dg.DagsterInstance.from_config(str(self.home / "dagster")) as instance:
+            latest = [instance.get_latest_materialization_event(key) for key in instance.all_asset_keys()]
+        made = [one.asset_materialization for one in latest if one is not None]
+        assert made
+        pictured = [one for one in made if any("data:image/png" in str(v.value) for v in one.metadata.values())]
+        return {one.asset_key.to_user_string() for one in made} - {one.asset_key.to_user_string() for one in pictured}
 
     def partitions(self, asset: str) -> set[str]:
         path = ", ".join(f'"{part}"' for part in asset.split("/"))
@@ -218,6 +242,28 @@ def the_graph_reads_from_left_to_right(page: Page, servers: Servers) -> None:
     kept(page, "graph")
 
 
+def champion(servers: Servers) -> Release:
+    """A version of an encoder with a report beside it, through the gate."""
+    tracking = Tracking(uri=servers.mlflow, artifact_root=servers.home / "mlflow" / "artifacts")
+    save_encoder(servers.home / WEIGHTS, random_encoder(EncoderConfig(dim=32, depth=1, heads=2), 0))
+    (servers.home / "report.html").write_text("<h1>Verdict of the page</h1>")
+    packaged = packaged_encoder(servers.home / WEIGHTS)
+    release = release_packaged(
+        packaged,
+        Scores(),
+        provenance={},
+        recipe={"steps": 1},
+        git_commit="0" * 40,
+        tracking=tracking,
+        artifacts=[servers.home / "report.html"],
+    )
+    serving = serves(release, packaged, tracking=tracking)
+    verdict = judge(
+        None, against=None, was_champion=False, training=Finding(True, "fell"), serving=serving, config=GateConfig()
+    )
+    return promote(record(release, verdict, tracking=tracking), tracking=tracking)
+
+
 def mlflow_shows_the_run_its_curves_and_the_model(page: Page, servers: Servers) -> None:
     client = Tracking(uri=servers.mlflow).client()
     (experiment,) = [one for one in client.search_experiments() if one.name == "pretrain"]
@@ -230,9 +276,20 @@ def mlflow_shows_the_run_its_curves_and_the_model(page: Page, servers: Servers) 
     page.get_by_text("Model metrics").first.click()
     expect(page.get_by_text("effective_rank").filter(visible=True).first).to_be_visible()
     kept(page, "curves")
-    client.create_registered_model("ecg-encoder", description="Raw 12-lead ECGs in millivolt -> embeddings")
-    page.goto(f"{servers.mlflow}/#/models/ecg-encoder")
+
+    held = champion(servers)
+    page.goto(f"{servers.mlflow}/#/models/{held.name}")
     expect(page.get_by_text("Raw 12-lead ECGs in millivolt").first).to_be_visible()
+    expect(page.get_by_text("champion").filter(visible=True).first).to_be_visible()
+    page.get_by_text("Version 1", exact=True).first.click()
+    expect(page.get_by_text("Promoted. There was no champion.").first).to_be_visible()
+    expect(page.get_by_text("no_label_lost").filter(visible=True).first).to_be_visible()
+    kept(page, "model")
+    release = client.get_run(held.run_id)
+    page.goto(f"{servers.mlflow}/#/experiments/{release.info.experiment_id}/runs/{held.run_id}/artifacts")
+    page.get_by_text("report.html", exact=True).first.click()
+    expect(page.frame_locator("iframe").get_by_text("Verdict of the page")).to_be_visible()
+    kept(page, "artifacts")
 
 
 def test_what_people_click(page: Page, servers: Servers):
@@ -242,3 +299,4 @@ def test_what_people_click(page: Page, servers: Servers):
     the_schedule_is_switched_on(page, servers)
     the_graph_reads_from_left_to_right(page, servers)
     mlflow_shows_the_run_its_curves_and_the_model(page, servers)
+    assert not servers.unseen(), "each asset shows a picture"
