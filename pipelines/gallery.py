@@ -13,7 +13,6 @@ from scipy.signal import welch
 
 from ecg_model.serving.classify import CalibratedHead
 from pipelines.classifier import HEAD_FILE, calibrated
-from pipelines.download import recorded
 from pipelines.evaluate.compare import EncoderComparison
 from pipelines.evaluate.features import ENCODER_FILE
 from pipelines.evaluate.pair import ProbePair
@@ -25,7 +24,6 @@ from pipelines.labels import Split
 from pipelines.pictures.comparison import SourceFigures, source_comparison
 from pipelines.pictures.curves import Curve, histograms, loss_curve, roc_curves
 from pipelines.pictures.ecg_paper import ecg_sheet
-from pipelines.pictures.files import files_chart
 from pipelines.pictures.reliability import reliability_chart
 from pipelines.pictures.scores import Score, score_chart
 from pipelines.pictures.weights import patch_filters
@@ -123,12 +121,6 @@ def scores(report: Product) -> bytes | None:
         for probed in task["probes"]
     ]
     return score_chart(found, stored["verdict"]["headline"]) if found else None
-
-
-def files(raw: Product) -> bytes | None:
-    """What a download or a drop holds; None where that is nothing."""
-    _, listed = recorded(raw)
-    return files_chart([(file.path, file.bytes or 0) for file in listed], f"{raw.name}: {len(listed):,} files")
 
 
 def filters(encoder: Product) -> bytes:

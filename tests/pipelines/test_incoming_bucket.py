@@ -2,7 +2,9 @@
 
 import json
 import logging
+import socket
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import dagster as dg
@@ -195,3 +197,8 @@ def test_a_bucket_that_is_not_there_or_does_not_answer_says_so_in_one_line(serve
     with pytest.raises(OSError, match="s3://ward/x: ") as away:
         BucketOfDrops("s3://ward/x").names()
     assert "\n" not in str(away.value)
+    monkeypatch.setattr("pipelines.sources.incoming.bucket.SILENCE", timedelta(seconds=0.3))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        with pytest.raises(OSError, match="s3://ward/x: "):
+            BucketOfDrops("s3://ward/x").names()

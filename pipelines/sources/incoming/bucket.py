@@ -32,6 +32,7 @@ _THREADS = 8
 _REFUSED = re.compile(r"status code: 4(?!08|29)\d\d")
 _BLOCK = 4 << 20
 _ANSWER = timedelta(seconds=10)
+SILENCE = timedelta(seconds=30)
 _WHOLE_FILE = timedelta(hours=2)
 _KEEP_TRYING = timedelta(seconds=60)
 
@@ -53,6 +54,7 @@ class BucketOfDrops:
             self.url,
             client_options={
                 "connect_timeout": _ANSWER,
+                "read_timeout": SILENCE,
                 "timeout": _WHOLE_FILE,
                 "allow_http": os.environ.get("AWS_ALLOW_HTTP", "").lower() == "true",  # of a server of one's own
             },

@@ -1,4 +1,5 @@
-"""A step, or its whole run, killed under a real daemon: it is tried again, nothing is lost, nothing is made twice."""
+"""Under a real daemon: a step, or its whole run, is killed, and two trainings are asked for at once. Nothing is lost,
+and nothing is made twice."""
 
 import json
 import os
@@ -19,16 +20,29 @@ from assets.resources import DataHome
 from assets.sources import incoming_drops
 from ecg_model.signal import LEADS_12
 from orchestration.definitions import defs
-from orchestration.jobs import harvest_job_name
+from orchestration.demo import run
+from orchestration.jobs import TRAIN, harvest_job_name
 from orchestration.sensors import incoming_sensor
 from pipelines.home import Home
+from pipelines.release import versions_of
 from pipelines.sources.incoming.drops import MARKER
+from pipelines.sources.simulated import MirrorSizes, write_mirror
+from pipelines.tracking import Tracking
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 ROOT = Path(__file__).resolve().parents[2]
 ECGS = 8_000  # some seconds of harmonizing, so that there is a middle to be killed in
 ECGS_KEY = dg.AssetKey(["ecgs", "incoming"])
+TINY = {
+    "steps": 8,
+    "batch": 16,
+    "jepa.encoder.dim": 32,
+    "jepa.encoder.depth": 2,
+    "jepa.encoder.heads": 2,
+    "jepa.predictor.dim": 16,
+    "jepa.predictor.heads": 2,
+}
 STEP = ECGS_KEY.to_python_identifier()
 Seen = dg.DagsterEventType
 
@@ -121,3 +135,32 @@ def test_what_is_killed_in_mid_run_is_tried_again_by_itself(home, tmp_path, kill
         keys = [request.run_key for request in incoming_sensor(context).run_requests]
         assert keys == [found[0].tags["dagster/run_key"]], "the next tick asks for nothing new"
         assert instance.get_dynamic_partitions(incoming_drops.name) == ["monday"]
+
+
+def test_two_trainings_that_are_asked_for_at_once_run_one_after_the_other_and_release_one_version(home, tmp_path):
+    sizes = MirrorSizes(chapman=(60,), code15=(), ptbxl=(60,), cpsc2018=(), georgia=(), ludb=0)
+    write_mirror(tmp_path / "mirror", seed=3, sizes=sizes)
+    home.set_mirror(str(tmp_path / "mirror"))
+    settings = {"recipe": "demo", "changes": TINY, "device": "cpu"}
+    with daemon(tmp_path / "dagster") as instance:
+        for source, partition in (("chapman", "01"), ("ptbxl", "00000")):
+            run(harvest_job_name(source), instance, partition=partition)
+        config = json.dumps({"ops": {"encoder": {"config": settings}}})
+        ask = [str(Path(sys.executable).with_name("dagster")), "job", "launch", "-w", "workspace.yaml", "-j", TRAIN]
+        environment = {**os.environ, "DAGSTER_HOME": str(tmp_path / "dagster"), "PYTHONWARNINGS": "ignore"}
+        asked = [
+            subprocess.Popen([*ask, "--config-json", config], cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
+            for _ in range(2)
+        ]
+        assert [one.wait(120) for one in asked] == [0, 0]
+        trained = dg.RunsFilter(job_name=TRAIN, statuses=[dg.DagsterRunStatus.SUCCESS])
+        until(lambda: instance.get_runs_count(trained) == 2, "both are done")
+        first, second = sorted(instance.get_run_records(trained), key=lambda one: one.start_time)
+        assert second.start_time >= first.end_time
+        made = [
+            one.asset_materialization
+            for one in instance.fetch_materializations(dg.AssetKey("encoder"), limit=9).records
+        ]
+        assert [one.metadata["cached"].value for one in made] == [True, False], "the newest first"
+    store = Tracking(uri=home.tracking_uri, artifact_root=home.artifact_root)
+    assert [one.version for one in versions_of(tracking=store)] == [1]
