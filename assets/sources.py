@@ -172,7 +172,7 @@ def _fetched(product: "Product") -> dg.MaterializeResult:
     _, listed = recorded(product)
     chart = files_chart([(file.path, file.bytes or 0) for file in listed], f"{product.name}: {len(listed):,} files")
     told = {"files": product.facts["files"], "bytes": product.facts["bytes"]}
-    return show.materialized(product, {**told, **show.pictures(files=chart)})
+    return show.materialized(product, {**told, **show.pictures(kinds=chart)})
 
 
 def _harmonized(product: "Product", found: Mapping[str, "Finding"]) -> dg.MaterializeResult:

@@ -89,6 +89,11 @@ def test_the_road_runs_once_is_found_the_second_time_and_refuses_what_is_not_sho
     first = harvest(home, instance)
     assert {key.split("/")[1] for key in first} == {"chapman", "code15", "ptbxl", "ptbxl100"}
     assert not any(first.values())
+    raw = instance.get_latest_materialization_event(dg.AssetKey(["raw", "chapman"]))
+    assert raw is not None
+    assert raw.asset_materialization is not None
+    shown = raw.asset_materialization.metadata
+    assert (shown["files"].value, str(shown["kinds"].value)[:8]) == (120, "![kinds]")
     made = train(instance, TINY)
     assert [name for name, outcome in made.items() if outcome.metadata["cached"]] == []
     assert made["corpus"].metadata["train"] > 40
