@@ -136,7 +136,7 @@ def test_a_head_that_is_none_and_one_that_does_not_fit_are_refused(workspace, tm
 def test_it_goes_through_the_same_gate_to_a_champion_of_its_own(workspace, tracking):
     judged = judge_classifier(workspace, tracking, config=GateConfig())
     assert judged is not None
-    release, verdict = judged
+    release, verdict, _ = judged
     assert verdict.promote, verdict.reason
     assert set(verdict.rules) == {"not_worse", "no_label_lost", "not_collapsed", "serves"}
     promote(release, tracking=tracking)

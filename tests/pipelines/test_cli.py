@@ -293,6 +293,7 @@ def by_hand(header: Path) -> np.ndarray:
     return np.frombuffer(header.with_suffix(".mat").read_bytes()[24:], "<i2").reshape(5000, 12).T / 1000
 
 
+@pytest.mark.slow
 def test_embed_pulls_the_champion_and_goes_on_after_a_bad_file(mirror: Path, home: Home, tmp_path: Path) -> None:
     """A released model through the installed command, against the encoder's own embedding of samples read by hand."""
     from pipelines.checks import Finding

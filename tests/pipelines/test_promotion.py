@@ -148,6 +148,7 @@ def test_two_releases_at_once_are_one_version(places, tracking):
     assert {release.version for release in found} == {1}
 
 
+@pytest.mark.slow
 def test_the_reference_is_released_under_its_own_name_and_pulled_from_there(places, tracking, tmp_path, monkeypatch):
     workspace = places[0]
     prepare(workspace, SEEING)

@@ -365,6 +365,7 @@ print(promote(made, tracking=tracking).version)
 """
 
 
+@pytest.mark.slow
 def test_a_release_in_a_new_store_says_nothing_on_the_terminal(encoders: list[Path], tmp_path: Path) -> None:
     command = [sys.executable, "-c", QUIET, str(encoders[0]), str(tmp_path)]
     ran = subprocess.run(command, check=False, capture_output=True, text=True)
