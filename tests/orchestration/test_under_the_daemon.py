@@ -67,14 +67,14 @@ def daemon(folder: Path) -> Iterator[dg.DagsterInstance]:
     (folder / "dagster.yaml").write_text(yaml.safe_dump(settings))
     command = [str(Path(sys.executable).with_name("dagster-daemon")), "run", "-w", "workspace.yaml"]
     environment = {**os.environ, "DAGSTER_HOME": str(folder), "PYTHONWARNINGS": "ignore"}
-    with (folder / "daemon.log").open("wb") as log:
+    # The instance first: where two processes create its SQLite files at once, Dagster stamps their version twice.
+    with dg.DagsterInstance.from_config(str(folder)) as instance, (folder / "daemon.log").open("wb") as log:
         running = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
-    try:
-        with dg.DagsterInstance.from_config(str(folder)) as instance:
+        try:
             yield instance
-    finally:
-        os.killpg(running.pid, signal.SIGKILL)
-        running.wait()
+        finally:
+            os.killpg(running.pid, signal.SIGKILL)
+            running.wait()
 
 
 def until(holds: Callable[[], bool], what: str) -> None:
@@ -149,10 +149,14 @@ def test_two_trainings_that_are_asked_for_at_once_run_one_after_the_other_and_re
         ask = [str(Path(sys.executable).with_name("dagster")), "job", "launch", "-w", "workspace.yaml", "-j", TRAIN]
         environment = {**os.environ, "DAGSTER_HOME": str(tmp_path / "dagster"), "PYTHONWARNINGS": "ignore"}
         asked = [
-            subprocess.Popen([*ask, "--config-json", config], cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
+            subprocess.Popen(
+                [*ask, "--config-json", config], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
+            )
             for _ in range(2)
         ]
-        assert [one.wait(120) for one in asked] == [0, 0]
+        for one in asked:
+            _, said = one.communicate(timeout=120)
+            assert one.returncode == 0, said
         trained = dg.RunsFilter(job_name=TRAIN, statuses=[dg.DagsterRunStatus.SUCCESS])
         until(lambda: instance.get_runs_count(trained) == 2, "both are done")
         first, second = sorted(instance.get_run_records(trained), key=lambda one: one.start_time)
