@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -51,29 +51,34 @@ def start(command: list[str], log: Path, environment: Mapping[str, str]) -> subp
 
 
 def wait_until_healthy(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    """Return when `url` answers 200; raise RuntimeError naming the log where the server ends or stays silent."""
+    """Return when `url` answers 200; raise ClickException naming the log where the server ends or stays silent."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if server.poll() is not None:
-            raise RuntimeError(f"{server.args!r} ended with {server.returncode}; see {log}")
+            raise click.ClickException(
+                f"the server of {url} ended with {server.returncode}: is its port taken? See {log}"
+            )
         try:
             if httpx.get(url, timeout=2).status_code == 200:
                 return
         except httpx.TransportError:
             pass  # not listening yet
         time.sleep(0.3)
-    raise RuntimeError(f"{url} did not answer within {START_SECONDS} s; see {log}")
+    raise click.ClickException(f"{url} did not answer within {START_SECONDS} s; see {log}")
 
 
-def stop(server: subprocess.Popen[bytes]) -> None:
-    if server.poll() is not None:
-        return
-    server.send_signal(signal.SIGINT)
-    try:
-        server.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
+def stop(servers: Sequence[subprocess.Popen[bytes]]) -> None:
+    """All at once; what does not end in time is killed."""
+    running = [server for server in servers if server.poll() is None]
+    for server in running:
+        server.send_signal(signal.SIGINT)
+    deadline = time.monotonic() + STOP_SECONDS
+    for server in running:
+        try:
+            server.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
 
 
 @click.command(help="Open the Dagster and MLflow UIs on loopback; Ctrl-C stops both.")
@@ -111,12 +116,14 @@ def main(dagster_port: int, mlflow_port: int) -> None:
         click.echo(f"Data home {home.root}; ECGs from {home.mirror or 'the true hosts'}. Ctrl-C stops both.")
         while all(server.poll() is None for server in servers):
             time.sleep(1)
-        raise RuntimeError(f"a server ended; see {logs}")
+        raise click.ClickException(f"a server ended; see {logs}")
     except KeyboardInterrupt:
         click.echo("\nStopping ...")
     finally:
-        for server in servers:
-            stop(server)
+        # Whatever is pressed meanwhile: a server that is left behind would keep its port.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+        stop(servers)
 
 
 if __name__ == "__main__":

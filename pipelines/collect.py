@@ -20,8 +20,9 @@ from filelock import FileLock, Timeout
 
 from pipelines.download import ROOT
 from pipelines.evaluate.subject import OURS
-from pipelines.home import Home
+from pipelines.home import FILES, Home
 from pipelines.sources.incoming.drops import NAME as INCOMING
+from pipelines.sources.incoming.taking import FETCHED, lock_of
 from pipelines.stage import ASIDE, DONE, MAKING, PARTIAL, Workspace
 
 if TYPE_CHECKING:
@@ -80,6 +81,11 @@ def leftovers(home: Home, registered: Collection[str], *, unfinished: bool = Fal
         if copy.resolve() not in copies and not _is_busy(workspace, product):
             why = "a copy of a drop that is superseded"
             found.append(Leftover(product=product, path=copy, bytes=_bytes_below(copy), why=why))
+    for fetched in (home.raw_root / INCOMING / FETCHED).glob("*"):
+        product = lock_of(fetched.name)
+        if not _is_busy(workspace, product):
+            why = "what was fetched of a drop that was not taken in the end"
+            found.append(Leftover(product=product, path=fetched, bytes=_bytes_below(fetched), why=why))
     return sorted(found, key=lambda one: (one.product, one.path))
 
 
@@ -162,7 +168,7 @@ def _outputs(workspace: Workspace) -> Iterator[_Output]:
     while waiting:
         folder = waiting.pop()
         for entry in sorted(folder.iterdir()) if folder.is_dir() else []:
-            if entry.is_symlink() or not entry.is_dir() or entry == workspace.root / "files":
+            if entry.is_symlink() or not entry.is_dir() or entry == workspace.root / FILES:
                 continue
             if _OUTPUT.fullmatch(entry.name):
                 yield _output(folder.relative_to(workspace.root).as_posix(), entry)

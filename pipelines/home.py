@@ -19,6 +19,8 @@ from urllib.parse import urlsplit
 from pipelines.stage import Workspace, write_atomically
 
 HOSTS = "hosts"
+FILES = "files"
+_SPACE = re.compile(rf"{HOSTS}|simulated|[a-z0-9-]+-[0-9a-f]{{6}}")
 
 
 class Home:
@@ -72,7 +74,11 @@ class Home:
 
     @property
     def raw_root(self) -> Path:
-        return self.root / self.space / "files"
+        return self.root / self.space / FILES
+
+    def spaces(self) -> list[Path]:
+        """The spaces that there are, of this place and of those that were chosen before."""
+        return sorted(path for path in self.root.glob("*") if _SPACE.fullmatch(path.name) and path.is_dir())
 
     @property
     def incoming(self) -> Path | str:

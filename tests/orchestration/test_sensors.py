@@ -1,6 +1,7 @@
 """The sensor that takes drops, and the schedule that trains again: what a tick requests, and what it says where not."""
 
 import json
+import os
 from collections.abc import Iterator
 
 import dagster as dg
@@ -13,6 +14,7 @@ from orchestration.definitions import defs
 from orchestration.jobs import TRAIN
 from orchestration.schedules import weekly_retraining
 from orchestration.sensors import incoming_sensor
+from pipelines.home import HOSTS
 from pipelines.pretrain.recipes import recipe_named
 from pipelines.retraining import NotDue, Plan, RetrainingConfig, plan
 from pipelines.sources.incoming.drops import MARKER
@@ -42,6 +44,17 @@ def requested(instance: dg.DagsterInstance, cursor: str | None = None) -> dg.Sen
     return found
 
 
+def skipped(found: dg.SensorResult | dg.SkipReason) -> str | None:
+    """Why a tick requested nothing."""
+    reason = found.skip_reason if isinstance(found, dg.SensorResult) else found
+    return reason.skip_message if isinstance(reason, dg.SkipReason) else reason
+
+
+def requested_again(instance: dg.DagsterInstance, cursor: str | None) -> dict[str | None, str | None]:
+    found = tick(instance, cursor)
+    return keys(found) if isinstance(found, dg.SensorResult) else {}
+
+
 def keys(result: dg.SensorResult) -> dict[str | None, str | None]:
     return {request.partition_key: request.run_key for request in result.run_requests or ()}
 
@@ -49,7 +62,7 @@ def keys(result: dg.SensorResult) -> dict[str | None, str | None]:
 def test_without_a_folder_and_without_drops_it_says_so(home, instance):
     assert "is not there: make it" in str(tick(instance).skip_message)
     home.incoming.mkdir(parents=True)
-    assert "0 complete drops" in str(tick(instance).skip_message)
+    assert "0 complete drops" in str(skipped(tick(instance)))
 
 
 def test_complete_drops_alone_become_partitions_with_a_run_each(home, instance):
@@ -59,7 +72,7 @@ def test_complete_drops_alone_become_partitions_with_a_run_each(home, instance):
     found = requested(instance)
     assert set(keys(found)) == {"monday"}
     assert instance.get_dynamic_partitions(incoming_drops.name) == ["monday"]
-    assert "1 complete drops" in str(tick(instance, found.cursor).skip_message)
+    assert "1 complete drops" in str(skipped(tick(instance, found.cursor)))
     write_drop(home, "tuesday")
     assert set(keys(requested(instance, found.cursor))) == {"tuesday"}
 
@@ -83,7 +96,38 @@ def test_a_tick_that_died_after_the_partition_was_added_is_mended_by_the_next(ho
     assert instance.get_dynamic_partitions(incoming_drops.name) == ["monday"]
 
 
-def test_many_drops_come_in_parts_and_removed_ones_leave_the_cursor(home, instance, monkeypatch):
+def test_a_drop_that_goes_back_to_what_it_was_is_taken_again(home, instance):
+    write_drop(home, "monday")
+    wrong = home.incoming / "monday" / "wrong.csv"
+    asked, cursor = [], None
+    for change in (lambda: None, lambda: wrong.write_text("x"), wrong.unlink, lambda: wrong.write_text("x")):
+        change()
+        os.utime(wrong, ns=(0, 0)) if wrong.is_file() else None  # the very listing of before
+        found = requested(instance, cursor)
+        asked, cursor = [*asked, keys(found)["monday"]], found.cursor
+        assert requested_again(instance, cursor) == {}
+    assert len(set(asked)) == 4
+    away = home.incoming / ".monday"  # withdrawn, and put there once more
+    (home.incoming / "monday").rename(away)
+    cursor = tick(instance, cursor).cursor
+    away.rename(home.incoming / "monday")
+    found = requested(instance, cursor)
+    assert keys(found)["monday"] not in asked
+    assert requested_again(instance, found.cursor) == {}
+
+
+def test_own_ecgs_join_those_of_another_mirror_too(home, instance, tmp_path):
+    write_drop(home, "monday")
+    first = requested(instance)
+    home.set_mirror(str(tmp_path))
+    second = requested(instance, first.cursor)
+    assert set(keys(second)) == {"monday"}
+    assert keys(second) != keys(first)
+    home.set_mirror(HOSTS)
+    assert requested_again(instance, second.cursor) == {}
+
+
+def test_many_drops_come_in_parts_and_removed_ones_are_remembered_as_gone(home, instance, monkeypatch):
     monkeypatch.setattr("orchestration.sensors.MOST_AT_ONCE", 2)
     for name in ("a", "b", "c"):
         write_drop(home, name)
@@ -92,7 +136,11 @@ def test_many_drops_come_in_parts_and_removed_ones_leave_the_cursor(home, instan
     (home.incoming / "a" / MARKER).unlink()
     second = requested(instance, first.cursor)
     assert set(keys(second)) == {"c"}
-    assert set(json.loads(second.cursor or "")) == {"b", "c"}
+    assert {name: past[-1] is None for name, past in json.loads(second.cursor or "").items()} == {
+        f"{HOSTS}/a": True,
+        f"{HOSTS}/b": False,
+        f"{HOSTS}/c": False,
+    }
 
 
 def test_own_ecgs_do_not_join_simulated_ones(home, instance):

@@ -102,6 +102,19 @@ def test_the_next_corpus_is_built_without_a_withdrawn_drop(home: Home) -> None:
     assert [path for path in below_home if not path.endswith(".lock")] == []
 
 
+def test_a_drop_is_withdrawn_from_every_place_it_was_taken_into(home: Home, tmp_path: Path) -> None:
+    harmonize(home)
+    home.set_mirror(str(tmp_path))
+    for name in NAMES:
+        materialize_drop(home, name)
+    harmonize(home)
+    assert len(home.spaces()) == 2
+    assert ecg("withdraw-drop", "ward-7", "--yes").exit_code == 0
+    below_home = [path for path in tree(home.root) if "ward-7" in path and not path.startswith("incoming/")]
+    assert [path for path in below_home if not path.endswith(".lock")] == []
+    assert ecg("withdraw-drop", "ward-7", "--yes").exit_code == 1
+
+
 @pytest.mark.parametrize("name", ["ward-9", "../ward-7", "a..b"])
 def test_a_drop_that_was_not_taken_is_not_withdrawn(home: Home, name: str) -> None:
     before = tree(home.root)

@@ -2,8 +2,11 @@
 
 import json
 import logging
+import shutil
 import socket
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
@@ -20,14 +23,16 @@ from assets.sources import incoming_drops
 from ecg_model.signal import LEADS_12
 from orchestration.definitions import defs
 from orchestration.sensors import incoming_sensor
+from pipelines.collect import leftovers, remove
 from pipelines.download import recorded
 from pipelines.harmonize import materialize_ecgs
 from pipelines.home import HOSTS, Home
 from pipelines.quality import QualityLimits
 from pipelines.sources.incoming import INCOMING
+from pipelines.sources.incoming import bucket as bucket_module
 from pipelines.sources.incoming.bucket import BucketOfDrops, place_of
 from pipelines.sources.incoming.drops import MARKER, complete_drops, misnamed_drops
-from pipelines.sources.incoming.taking import fetched_to, materialize_drop
+from pipelines.sources.incoming.taking import alone, fetched_to, materialize_drop
 from pipelines.sources.incoming.withdrawing import withdraw_drop
 
 URL = "s3://ward/ecgs/incoming"
@@ -100,6 +105,8 @@ def test_drops_are_told_by_their_keys(server, home, tmp_path):
     assert not found.listing.refused
     put("monday/ecgs/a:1.npy", b"x")
     assert [one.path for one in complete_drops(place)[0].listing.refused] == ["ecgs/a:1.npy"]
+    put("monday/ecgs", b"x")
+    assert [one.path for one in complete_drops(place)[0].listing.refused] == ["ecgs", "ecgs/a:1.npy"]
 
 
 def test_a_drop_is_taken_and_harmonized_and_fetched_again_where_its_tags_changed(server, home, tmp_path, monkeypatch):
@@ -111,7 +118,7 @@ def test_a_drop_is_taken_and_harmonized_and_fetched_again_where_its_tags_changed
     root, files = recorded(taken)
     assert [file.path for file in files] == ["ecgs/a.json", "ecgs/a.npy"]
     assert (root / "ecgs/a.npy").read_bytes() == (tmp_path / "a.npy").read_bytes()
-    assert not fetched_to(home, "monday").exists()
+    assert not fetched_to(home.raw_root, "monday").exists()
     kept = materialize_ecgs(home.workspace(), INCOMING, "monday", limits=QualityLimits())
     assert kept.facts["kept"] == 4
 
@@ -132,6 +139,75 @@ def test_a_drop_is_taken_and_harmonized_and_fetched_again_where_its_tags_changed
     assert withdraw_drop(home, "monday")
     with pytest.raises(ValueError, match="no such drop"):
         materialize_drop(home, "monday")
+
+
+def test_the_same_bytes_under_other_tags_are_fetched_once_more_and_never_again(server, home, tmp_path, monkeypatch):
+    put_drop(tmp_path, "monday")
+    taken = materialize_drop(home, "monday")
+    fetched: list[str] = []
+    get, version = obstore.get, bucket_module._version
+    monkeypatch.setattr(obstore, "get", lambda store, path: fetched.append(path) or get(store, path))
+    monkeypatch.setattr(bucket_module, "_version", lambda meta: f"{version(meta)}-2")  # as of an upload in other parts
+    for _ in range(2):
+        assert materialize_drop(home, "monday").digest == taken.digest
+        assert len(fetched) == 2
+
+
+def test_two_that_take_one_drop_fetch_it_once(server, home, tmp_path, monkeypatch):
+    put_drop(tmp_path, "monday")
+    fetched: list[str] = []
+    get = obstore.get
+
+    def slow(store, path):
+        fetched.append(path)
+        time.sleep(0.3)
+        return get(store, path)
+
+    monkeypatch.setattr(obstore, "get", slow)
+    with ThreadPoolExecutor(3) as pool:
+        taken = [one.result() for one in [pool.submit(materialize_drop, home, "monday") for _ in range(3)]]
+    assert sorted(fetched) == ["monday/ecgs/a.json", "monday/ecgs/a.npy"]
+    assert sorted(one.cached for one in taken) == [False, True, True]
+
+
+def test_a_fetched_drop_needs_its_size_once(server, home, tmp_path, monkeypatch):
+    put_drop(tmp_path, "monday")
+    size = sum(file.bytes for file in place_of(home.incoming).listing("monday").files)
+    usage = shutil.disk_usage
+
+    def disk(path):
+        there = sum(file.stat().st_size for file in home.root.rglob("*") if file.is_file())
+        return usage(path)._replace(free=int(1.5 * size) - there)
+
+    monkeypatch.setattr(shutil, "disk_usage", disk)
+    assert not materialize_drop(home, "monday").cached
+
+
+def test_what_a_fetch_that_failed_has_left_is_collected_or_withdrawn(server, home, tmp_path, monkeypatch):
+    for name in ("monday", "tuesday"):
+        put_drop(tmp_path, name)
+        get = obstore.get
+        with monkeypatch.context() as patch:
+            patch.setattr(obstore, "get", lambda store, path, get=get: get(store, path.replace(".npy", ".json")))
+            with pytest.raises(ValueError, match="changed while it was fetched"):
+                materialize_drop(home, name)
+        assert fetched_to(home.raw_root, name).is_dir()
+    (left,) = [one for one in leftovers(home, ()) if one.path == fetched_to(home.raw_root, "monday")]
+    with alone(home.workspace(), "monday"):
+        assert not remove(home, left)
+    assert remove(home, left)
+    assert not left.path.exists()
+    home.set_mirror(str(tmp_path))  # it was in the space of before
+    assert withdraw_drop(home, "tuesday")
+    home.set_mirror(HOSTS)
+    assert not fetched_to(home.raw_root, "tuesday").exists()
+
+
+def test_an_odd_key_beside_the_drops_is_named(server, home, tmp_path):
+    put_drop(tmp_path, "monday")
+    httpx.put(f"{server}/ward/ecgs/incoming//x", content=b"x").raise_for_status()
+    with pytest.raises(ValueError, match=f"{URL}: .*give the object another key"):
+        place_of(home.incoming).names()
 
 
 def test_what_was_fetched_before_a_kill_is_not_fetched_again(server, home, tmp_path, monkeypatch):
@@ -176,10 +252,18 @@ def test_the_sensor_requests_each_drop_of_the_bucket_once(server, home, tmp_path
         first = tick(None)
         assert [request.partition_key for request in first.run_requests] == ["monday"]
         assert first.dynamic_partitions_requests[0].partitions_def_name == incoming_drops.name
-        assert f"1 complete drops in {URL}" in tick(first.cursor).skip_message
+        assert f"1 complete drops in {URL}" in tick(first.cursor).skip_reason.skip_message
         assert tick(None).run_requests[0].run_key == first.run_requests[0].run_key
         put_drop(tmp_path, "monday", seed=1)
         assert tick(first.cursor).run_requests[0].run_key != first.run_requests[0].run_key
+
+
+def test_a_store_without_its_settings_is_a_mistake_in_one_line(monkeypatch):
+    for name in ("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ValueError, match=r"az://ward/x: .*look at the settings in the environment") as wrong:
+        place_of("az://ward/x")
+    assert "\n" not in str(wrong.value)
 
 
 @pytest.mark.parametrize("url", ["ftp://ward/x", "s3://", "https://ward/x", "file:///tmp"])

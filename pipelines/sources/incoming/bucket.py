@@ -32,9 +32,9 @@ _THREADS = 8
 _REFUSED = re.compile(r"status code: 4(?!08|29)\d\d")
 _BLOCK = 4 << 20
 _ANSWER = timedelta(seconds=10)
-SILENCE = timedelta(seconds=30)
+SILENCE = timedelta(seconds=15)
 _WHOLE_FILE = timedelta(hours=2)
-_KEEP_TRYING = timedelta(seconds=60)
+_KEEP_TRYING = timedelta(seconds=30)  # Dagster gives a tick of a sensor 60 seconds
 
 
 def place_of(where: Path | str) -> Place:
@@ -50,16 +50,19 @@ class BucketOfDrops:
         if parts.scheme not in SCHEMES or not parts.netloc:
             raise ValueError(f"ECG_INCOMING {url!r}: give a folder, or s3://BUCKET/PREFIX, gs://... or az://...")
         self.url = url.rstrip("/")
-        self._store: ObjectStore = from_url(
-            self.url,
-            client_options={
-                "connect_timeout": _ANSWER,
-                "read_timeout": SILENCE,
-                "timeout": _WHOLE_FILE,
-                "allow_http": os.environ.get("AWS_ALLOW_HTTP", "").lower() == "true",  # of a server of one's own
-            },
-            retry_config={"max_retries": TRIES, "retry_timeout": _KEEP_TRYING},
-        )
+        try:
+            self._store: ObjectStore = from_url(
+                self.url,
+                client_options={
+                    "connect_timeout": _ANSWER,
+                    "read_timeout": SILENCE,
+                    "timeout": _WHOLE_FILE,
+                    "allow_http": os.environ.get("AWS_ALLOW_HTTP", "").lower() == "true",  # of a server of one's own
+                },
+                retry_config={"max_retries": TRIES, "retry_timeout": _KEEP_TRYING},
+            )
+        except BaseError as error:
+            raise ValueError(f"{self.url}: {_first_line(error)}; look at the settings in the environment") from error
 
     @property
     def tags_are_sure(self) -> bool:
@@ -78,41 +81,47 @@ class BucketOfDrops:
 
     def listing(self, name: str) -> Listing:
         """The keys below a drop's prefix. What a console writes for an empty folder is no file."""
-        try:
-            with self._explained():
+        with self._explained():
+            try:
                 objects = obstore.list(self._store, prefix=name).collect()
-        except InvalidPathError as error:
-            return Listing(files=(), refused=(Refused(name, _first_line(error)),), marked=True)
+            except InvalidPathError as error:
+                return Listing(files=(), refused=(Refused(name, _first_line(error)),), marked=True)
         files: list[Found] = []
         refused: list[Refused] = []
-        keys = {one["path"].removeprefix(f"{name}/"): one for one in objects if one["path"] != name}
+        # A folder's own key ends in `/`, which is not told: it may be as a file's.
+        keys = [(one["path"].removeprefix(f"{name}/"), one) for one in objects if one["path"] != name]
         if not keys:
             raise ValueError(f"{self.url}/{name}: no such drop")
-        folders = {str(parent) for key in keys for parent in Path(key).parents}
-        for path, one in keys.items():
+        folders = {str(parent) for path, _ in keys for parent in Path(path).parents}
+        for path, one in keys:
             hidden = any(part[0] == "." for part in path.split("/"))
             if path == MARKER or hidden or (one["size"] == 0 and path in folders):
                 continue
-            if (misnamed := refusal(path)) is not None:
+            if path in folders:
+                refused.append(Refused(path, "a file and a folder of one name"))
+            elif (misnamed := refusal(path)) is not None:
                 refused.append(misnamed)
             else:
                 files.append(Found(path, one["size"], _version(one)))
-        return Listing(files=tuple(sorted(files)), refused=tuple(sorted(refused)), marked=MARKER in keys)
+        return Listing(files=tuple(sorted(files)), refused=tuple(sorted(refused)), marked=any(path == MARKER for path, _ in keys))
 
     def brought(self, name: str, listing: Listing, here: Path) -> Path:
-        """The drop's files below `here`, each whole or not there: killed, the next call goes on.
+        """The drop's files below `here`, each whole or not there: killed, the next call goes on. What was fetched of
+        another listing goes.
 
         Raises ValueError where a file is not what was listed any more, or the disk has no room.
         """
         folder = here / listing.digest[:16]
         folder.mkdir(parents=True, exist_ok=True)
+        for other in here.iterdir():
+            if other != folder:
+                shutil.rmtree(other)
         waiting = [file for file in listing.files if not (folder / file.path).is_file()]
         needed, free = sum(file.bytes for file in waiting), shutil.disk_usage(folder).free
         if needed > free:
             raise ValueError(f"{in_bytes(needed)} are to be fetched and {in_bytes(free)} are free in {here}: make room")
         with full_disk_explained(folder):
             each(waiting, lambda file: self._fetch(name, file, folder / file.path), _THREADS)
-        (folder / MARKER).touch()
         return folder
 
     def _fetch(self, name: str, file: Found, target: Path) -> None:
@@ -135,8 +144,8 @@ class BucketOfDrops:
         """What the store says, in one line that names the place: a mistake as ValueError, a failure as OSError."""
         try:
             yield
-        except InvalidPathError:
-            raise
+        except InvalidPathError as error:
+            raise ValueError(f"{self.url}: {_first_line(error)}: give the object another key") from error
         except (BaseError, FileNotFoundError) as error:
             told = (
                 f"{self.url}: {_first_line(error)}; look at the bucket's name, the keys in the environment, the network"

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from pipelines.fetching import each
 from pipelines.sources.base import is_plain
 from pipelines.stage import digest_of
 
 NAME = "incoming"
 MARKER = "_COMPLETE"
+_THREADS = 8
 # A drop's name becomes a folder and a partition key; Dagster reads `...` in a key as a range.
 _DROP = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
 
@@ -74,7 +76,7 @@ class Place(Protocol):
         ...
 
     def brought(self, name: str, listing: Listing, here: Path) -> Path:
-        """A folder with the drop's files on this machine: where it lies, or below `here`."""
+        """A folder with the drop's files on this machine: where it lies, or below `here`, which is ours."""
         ...
 
 
@@ -130,8 +132,9 @@ def complete_drops(place: Place) -> list[CompleteDrop]:
     A drop that holds what is refused is among them, so that taking it says so.
     """
     names = [name for name in place.names() if _DROP.fullmatch(name)]
-    found = [CompleteDrop(name=name, listing=place.listing(name)) for name in names]
-    return [drop for drop in found if drop.listing.marked]
+    listings = each(names, place.listing, _THREADS)
+    found = zip(names, listings, strict=True)
+    return [CompleteDrop(name=name, listing=listing) for name, listing in found if listing.marked]
 
 
 def misnamed_drops(place: Place) -> list[str]:
@@ -154,6 +157,7 @@ def list_drop(folder: Path) -> Listing:
     """
     if folder.is_symlink() or not folder.is_dir():
         raise ValueError(f"{folder}: no such folder (a link is none): give the folder of a drop")
+    marked = _is_marked(folder)  # before the files, which are all there once it is
     files: list[Found] = []
     refused: list[Refused] = []
     waiting = [folder]
@@ -177,7 +181,7 @@ def list_drop(folder: Path) -> Listing:
                 refused.append(Refused(path, "neither a file nor a folder"))
             elif path != MARKER:
                 files.append(Found(path, status.st_size, str(status.st_mtime_ns)))
-    return Listing(files=tuple(sorted(files)), refused=tuple(sorted(refused)), marked=_is_marked(folder))
+    return Listing(files=tuple(sorted(files)), refused=tuple(sorted(refused)), marked=marked)
 
 
 def _is_marked(folder: Path) -> bool:

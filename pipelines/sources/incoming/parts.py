@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -94,6 +95,12 @@ class _Drop:
     paths: frozenset[str]
     shared: dict[str, Any]
 
+    @cached_property
+    def described(self) -> frozenset[PurePosixPath]:
+        """Files of ECGs that a JSON beside them may describe, without their ending, which may be in capitals."""
+        files = map(PurePosixPath, self.paths)
+        return frozenset(file.with_suffix("") for file in files if file.suffix.lower() in DATA)
+
     def place(self, path: PurePosixPath) -> tuple[str, str, Callable[[], Iterator[Reading]]] | None:
         """The part that a file belongs to, and how to read it; None where it is read with another, or not at all."""
         suffix = path.suffix.lower()
@@ -109,7 +116,7 @@ class _Drop:
         if suffix == ".csv":
             return "csv", _all_of(path), self._guarded(path, self._csv)
         if suffix == ".json":
-            if str(path) == SHARED or any(str(path.with_suffix(one)) in self.paths for one in DATA):
+            if str(path) == SHARED or path.with_suffix("") in self.described:
                 return None
             return "description", str(path), self._guarded(path, _no_data)
         if suffix in PAPERS or str(header) in self.paths:  # beside a header: its annotations

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,10 @@ from pipelines.pace import in_bytes
 from pipelines.sources.base import RemoteFile
 from pipelines.sources.incoming.bucket import place_of
 from pipelines.sources.incoming.drops import MARKER, NAME, Listing, Place, check_name
-from pipelines.stage import ASIDE, Product, Workspace, digest_of
+from pipelines.stage import ASIDE, Product, Workspace, digest_of, write_atomically
 
 LISTED = "listed"
+FETCHED = ".fetched"
 _BLOCK = 1 << 20
 _THREADS = 8
 
@@ -42,8 +44,13 @@ def materialize_drop(home: Home, name: str) -> Product:
             "own ECGs do not join simulated ones: say with `ecg mirror hosts` (or a mirror of yours) that the others "
             "are to be recorded ones, too"
         )
+    with alone(home.workspace(), name):
+        return _taken(home, name)
+
+
+def _taken(home: Home, name: str) -> Product:
     workspace, product = home.workspace(), f"raw/{NAME}/{name}"
-    place, fetched = place_of(home.incoming), fetched_to(home, name)
+    place, fetched = place_of(home.incoming), fetched_to(home.raw_root, name)
     before = workspace.current(product)
     if before is not None and name not in place.names():
         listing, files = None, recorded(before)[1]
@@ -64,13 +71,15 @@ def materialize_drop(home: Home, name: str) -> Product:
             )
         folder = place.brought(name, listing, fetched)
         root.mkdir(parents=True, exist_ok=True)
-        _check_room(files, root)
-        with full_disk_explained(root):
-            each(files, lambda file: _copy(folder, root, file), _THREADS)
+        if folder.is_relative_to(fetched):
+            each(files, lambda file: _move(folder, root, file), _THREADS)
+        else:
+            _check_room(files, root)
+            with full_disk_explained(root):
+                each(files, lambda file: _copy(folder, root, file), _THREADS)
         (directory / FILES).write_text(json.dumps([asdict(file) for file in files], indent=1))
         (directory / ASIDE).mkdir()
         (directory / ASIDE / ROOT).write_text(str(root))
-        (directory / ASIDE / LISTED).write_text(listing.digest)
         return {"files": len(files), "bytes": sum(file.bytes or 0 for file in files)}
 
     taken = workspace.build(
@@ -81,13 +90,25 @@ def materialize_drop(home: Home, name: str) -> Product:
         make=make,
         still_valid=_is_whole,
     )
+    if listing is not None and _listed(taken) != listing.digest:  # also where other tags came with the same bytes
+        write_atomically(taken.aside / LISTED, listing.digest.encode())
     shutil.rmtree(fetched, ignore_errors=True)
     return taken
 
 
-def fetched_to(home: Home, name: str) -> Path:
-    """Where the files of a drop in a bucket lie until they are copied; beside the copies, so that none is one."""
-    return home.raw_root.resolve() / NAME / ".fetched" / name
+def alone(workspace: Workspace, name: str) -> AbstractContextManager[None]:
+    """Hold a drop, from its listing to the end of its copy: nobody else takes, withdraws or collects it meanwhile."""
+    return workspace.locked(lock_of(name))
+
+
+def lock_of(name: str) -> str:
+    """The name by which a workspace locks a drop that is being taken."""
+    return f"raw/{NAME}/{name}/taking"
+
+
+def fetched_to(raw_root: Path, name: str) -> Path:
+    """Where the files of a drop in a bucket lie until they are moved; beside the copies, so that none is one."""
+    return raw_root.resolve() / NAME / FETCHED / name
 
 
 def taken_drops(workspace: Workspace) -> list[str]:
@@ -119,7 +140,7 @@ def _whole(place: Place, name: str) -> Listing:
         first = listing.refused[0]
         raise ValueError(
             f"{place}/{name}: {len(listing.refused)} entries are refused, first {first.path}: {first.why}; "
-            "`ecg check-drop` names all of them"
+            "`ecg check-drop` names all of them, of a folder"
         )
     if not listing.files:
         raise ValueError(f"{place}/{name}: no files but {MARKER}: put ECGs there, or remove the drop")
@@ -157,6 +178,17 @@ def _copy(folder: Path, root: Path, file: RemoteFile) -> None:
         partial.unlink()
         raise ValueError(f"{folder / file.path}: changed while it was copied: write {MARKER} last, then take it again")
     partial.replace(target)
+
+
+def _move(folder: Path, root: Path, file: RemoteFile) -> None:
+    """One file that was fetched to its place below root; what is there already and is right stays."""
+    target = root / file.path
+    if target.is_file() and _sha256(target) == file.checksum:
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if _sha256(folder / file.path) != file.checksum:
+        raise ValueError(f"{folder / file.path}: is not what it was: take the drop again")
+    (folder / file.path).replace(target)
 
 
 def _opened(path: Path) -> Any:
