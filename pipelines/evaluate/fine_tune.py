@@ -1,8 +1,8 @@
 """Fine-tuning: the encoder itself is trained on, together with a linear layer on the mean of its tokens.
 
 The published recipe (method of ST-MEM, Na et al., arXiv 2402.09450, taken over by ECG-JEPA): ECGs band-passed to
-0.67-40 Hz, RandAugment, AdamW with a warm-up and a cosine. Its variant with a learning rate that falls from layer to
-layer towards the input is the benchmark's (arXiv 2509.25095); the layers are counted as in He et al., arXiv 2111.06377.
+0.67-40 Hz, RandAugment, AdamW with a warm-up and a cosine. Learning rates that fall from the linear layer to the input
+are those of the benchmark of Al-Masud et al., arXiv 2509.25095, with its groups of layers for this encoder.
 Order of records, augmentation and stochastic depth are pure functions of the seed and the epoch or step, so that after
 a kill the run goes on, to the bit on the same machine, from the weights and the optimizer's state of the last epoch.
 In the product: encoder.safetensors, readable by `load_encoder`; layer.safetensors (weight (C, D), bias (C,));
@@ -83,10 +83,10 @@ class FineTune:
     """The defaults are the published recipe's, but for `keep`: it chooses nothing, which is `last`.
 
     rate: the peak learning rate for a batch of 256; that of a smaller batch is smaller by as much. warmup: epochs.
-    layer_decay: factor on the learning rate from each layer to the one before it, of the linear layer (with the
-    encoder's last norm), the blocks and the patch projection; the benchmark's is 0.75. train_encoder: False leaves the
-    encoder as it is. keep: `best` keeps the epoch with the best macro AUC on validation, of equals the earlier.
-    device: `auto` is a GPU where there is one. precision: `bf16` computes the network's products in bfloat16.
+    group_decay: factor on the learning rate from each group of layers to the one below it, see `parameter_groups`.
+    train_encoder: False leaves the encoder as it is. keep: `best` keeps the epoch with the best macro AUC on
+    validation, of equals the earlier. device: `auto` is a GPU where there is one. precision: `bf16` computes the
+    network's products in bfloat16.
     """
 
     epochs: int = 10
@@ -94,7 +94,7 @@ class FineTune:
     batch: int = 16
     rate: float = 1e-4
     weight_decay: float = 0.05
-    layer_decay: float = 1.0
+    group_decay: float = 1.0
     train_encoder: bool = True
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     keep: Literal["best", "last"] = "best"
@@ -113,8 +113,8 @@ class FineTune:
             raise ValueError(f"rate={self.rate}: give a positive learning rate")
         if self.weight_decay < 0:
             raise ValueError(f"weight_decay={self.weight_decay}: give a number from 0 on")
-        if not 0 < self.layer_decay <= 1:
-            raise ValueError(f"layer_decay={self.layer_decay}: use a factor above 0, 1 at most")
+        if not 0 < self.group_decay <= 1:
+            raise ValueError(f"group_decay={self.group_decay}: use a factor above 0, 1 at most")
         if self.keep not in ("best", "last"):
             raise ValueError(f"keep={self.keep!r}: use 'best' or 'last'")
         if self.precision not in ("fp32", "bf16"):
@@ -163,31 +163,32 @@ def _band() -> NDArray[np.float64]:
     return np.concatenate([np.asarray(high), np.asarray(low)])
 
 
-def parameter_groups(network: Network, *, rate: float, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
-    """AdamW's groups: a peak learning rate for each layer, and no weight decay on biases and norms.
+def parameter_groups(network: Network, *, rate: float, weight_decay: float, group_decay: float) -> list[dict[str, Any]]:
+    """AdamW's groups: a peak learning rate for each group of layers, and no weight decay on biases and norms.
 
-    The linear layer and the encoder's last norm have `rate`, each block `layer_decay` times that of the one above it,
-    and the patch projection that much less than the first block.
+    The linear layer has `rate`; the upper three quarters of the blocks with the encoder's last norm `group_decay` times
+    that; the blocks below and the patch projection `group_decay` times that again.
     """
     depth = len(network.encoder.blocks)
     groups: dict[tuple[int, bool], dict[str, Any]] = {}
     for name, weight in network.named_parameters():
-        below = depth - _layer(name, depth) + 1
+        below = _groups_above(name, depth)
         matrix = weight.ndim > 1
         group = groups.setdefault(
             (below, matrix),
-            {"params": [], "peak": rate * layer_decay**below, "weight_decay": weight_decay if matrix else 0.0},
+            {"params": [], "peak": rate * group_decay**below, "weight_decay": weight_decay if matrix else 0.0},
         )
         group["params"].append(weight)
     return list(groups.values())
 
 
-def _layer(name: str, depth: int) -> int:
-    """0 for the patch projection, 1 to depth for the blocks, depth + 1 for what is above them."""
-    parts = name.split(".")
-    if parts[:2] == ["encoder", "patch"]:
+def _groups_above(name: str, depth: int) -> int:
+    """How many groups are above that of a weight."""
+    part, *rest = name.split(".")
+    if part == "layer":
         return 0
-    return int(parts[2]) + 1 if parts[:2] == ["encoder", "blocks"] else depth + 1
+    low = rest[0] == "patch" or (rest[0] == "blocks" and int(rest[1]) < depth // 4)
+    return 2 if low else 1
 
 
 class _Run:
@@ -210,7 +211,7 @@ class _Run:
             self.network,
             rate=head.rate * head.batch / 256,
             weight_decay=head.weight_decay,
-            layer_decay=head.layer_decay,
+            group_decay=head.group_decay,
         )
         self.optimiser = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.95))
         self.folder = None if problem.folder is None else CheckpointFolder(problem.folder / CHECKPOINTS)

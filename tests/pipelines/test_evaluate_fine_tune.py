@@ -100,27 +100,30 @@ def test_classes_that_exclude_each_other_share_one_probability(problem):
     assert model.probabilities(given.x, TEST).sum(axis=1) == pytest.approx(1.0, abs=1e-9)
 
 
-def test_each_layer_has_its_rate_and_matrices_alone_decay():
-    network = Network(encoder(), classes=3)
-    groups = parameter_groups(network, rate=1.0, weight_decay=0.05, layer_decay=0.75)
+@pytest.mark.parametrize(("depth", "low"), [(2, 0), (4, 1), (12, 3)])
+def test_each_group_of_layers_has_its_rate_and_matrices_alone_decay(depth, low):
+    """The benchmark's groups of twelve blocks: the first three with the patches, nine with the last norm, the layer."""
+    network = Network(Encoder(replace(encoder().config, depth=depth)), classes=3)
+    groups = parameter_groups(network, rate=1.0, weight_decay=0.05, group_decay=0.1)
     of = {id(weight): group for group in groups for weight in group["params"]}
     names = dict(network.named_parameters())
     assert sum(len(group["params"]) for group in groups) == len(of) == len(names)
+    lowest = ("encoder.patch.", *(f"encoder.blocks.{block}." for block in range(low)))
     for name, weight in names.items():
-        layers_above = 3 if ".patch." in name else 2 if "blocks.0" in name else 1 if "blocks.1" in name else 0
-        assert of[id(weight)]["peak"] == pytest.approx(0.75**layers_above), name
+        peak = 1.0 if name.startswith("layer.") else 0.01 if name.startswith(lowest) else 0.1
+        assert of[id(weight)]["peak"] == pytest.approx(peak), name
         assert of[id(weight)]["weight_decay"] == (0.05 if weight.ndim == 2 else 0.0), name
 
 
 def test_one_step_moves_every_layer_by_its_own_rate(problem):
     """Adam's first step is the learning rate, whatever the gradient: see what each layer's largest step was."""
-    head = replace(QUICK, epochs=1, warmup=0, batch=len(problem.train), layer_decay=0.5, weight_decay=0.0, keep="last")
+    head = replace(QUICK, epochs=1, warmup=0, batch=len(problem.train), group_decay=0.5, weight_decay=0.0, keep="last")
     after = dict(tuned(head.fit(problem)).network.encoder.named_parameters())
     rate = head.rate * head.batch / 256
     for name, before in encoder().named_parameters():
-        layers_above = 3 if "patch" in name else 2 if "blocks.0" in name else 1 if "blocks.1" in name else 0
+        groups_above = 2 if "patch" in name else 1
         moved = float((after[name].detach() - before.detach()).abs().max())
-        assert moved == pytest.approx(rate * 0.5**layers_above, rel=0.05), name
+        assert moved == pytest.approx(rate * 0.5**groups_above, rel=0.05), name
 
 
 def test_a_frozen_encoder_stays_to_the_bit_while_the_layer_learns(problem):
@@ -201,7 +204,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(problem, tmp_path, caplog):
         head.fit(replace(problem, x=Signals(np.asarray(problem.x), 2 * reads + 2), folder=killed))
     assert not (killed / "encoder.safetensors").exists()
     with pytest.raises(ValueError, match="another head or of other records"):
-        replace(head, layer_decay=0.75).fit(replace(problem, folder=killed))
+        replace(head, group_decay=0.75).fit(replace(problem, folder=killed))
     counted = Signals(np.asarray(problem.x), 10**6)
     with caplog.at_level(logging.INFO):
         found = head.fit(replace(problem, x=counted, folder=killed))
@@ -248,7 +251,7 @@ def test_augmentation_changes_what_is_learned_from_and_not_what_is_tested(proble
         ({"warmup": 11}, "warmup=11: use 0 to 10"),
         ({"rate": 0.0}, "rate"),
         ({"weight_decay": -0.1}, "weight_decay"),
-        ({"layer_decay": 1.5}, "layer_decay"),
+        ({"group_decay": 1.5}, "group_decay"),
         ({"keep": "first"}, "keep"),
         ({"precision": "fp16"}, "precision"),
     ],
