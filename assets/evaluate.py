@@ -104,8 +104,8 @@ def _about(suite: Suite, task: LabelTask) -> dict[str, Any]:
                 ABOVE_RANDOM,
                 asset=key,
                 blocking=suite.must_beat_random,
-                description="The encoder's test macro AUC is above the random one's. A task with too few records is "
-                "not judged, and says so.",
+                description="The encoder's validation macro AUC is above the random one's. A task with too few "
+                "records is not judged, and says so.",
             )
         ],
     }

@@ -32,10 +32,12 @@ def materialize_classifier(workspace: Workspace, task: str) -> Product:
     """The product on the current probe of a task; empty where that was not scored, as the facts `scored` and `reason`
     say.
 
-    Other facts: labels; brier, brier_uncalibrated: mean over the labels on the test split; uncalibrated: labels without
-    a positive or a negative on validation, whose probabilities are the probe's. Raises ValueError for a task whose
-    labels exclude each other.
+    Other facts: labels; brier, brier_uncalibrated: mean over the labels on the test split; uncalibrated: labels that
+    validation has too few of to be scored, or told the wrong way round there, whose probabilities are the probe's.
+    Raises ValueError for a task that is none and for one whose labels exclude each other.
     """
+    if task not in TASKS:
+        raise ValueError(f"task {task!r}: use {', '.join(TASKS)}")
     if TASKS[task].kind != "multi-label":
         raise ValueError(
             f"task {task!r}: the classifier gives each label a probability of its own; name a multi-label one"
@@ -45,18 +47,22 @@ def materialize_classifier(workspace: Workspace, task: str) -> Product:
     def make(folder: Path) -> dict[str, Any]:
         if not probe.facts["scored"]:
             return {"scored": False, "reason": probe.facts["reason"]}
-        predictions = load_result(probe.path).predictions
+        result = load_result(probe.path)
+        predictions, scores = result.predictions, result.scores
         assert predictions is not None
+        assert scores is not None
+        scored = {score.name for score in scores.validation.classes} if scores.validation is not None else set()
         layer = load_file(probe.path / LAYER_FILE)
         validation, test = predictions.of(Split.VALIDATION), predictions.of(Split.TEST)
         curves, uncalibrated = [], []
         for column, label in enumerate(predictions.classes):
-            y_N = validation.y_NC[:, column]
-            if y_N.any() and not y_N.all():
-                curves.append(fit_platt(_logits(validation.score_NC[:, column]), y_N))
-            else:
-                curves.append((1.0, 0.0))
+            curve = (0.0, 0.0)
+            if label in scored:
+                curve = fit_platt(_logits(validation.score_NC[:, column]), validation.y_NC[:, column])
+            if curve[0] <= 0:
+                curve = (1.0, 0.0)
                 uncalibrated.append(label)
+            curves.append(curve)
         slope_C, intercept_C = np.array(curves).T
         head = CalibratedHead(
             labels=predictions.classes,

@@ -1,7 +1,7 @@
 """The gate between a challenger and the champion: four rules, each with what was seen. Pure.
 
     not_worse        the validation macro AUC, paired by patient with the champion's, did not fall
-    no_label_lost    nor did that of any one label, which a macro mean would hide
+    no_label_lost    nor did that of any one label, which a macro mean would hide, and none is gone
     not_collapsed    the pretraining's own figures are sound
     serves           the registered version, pulled as users pull it, gives the encoder's embedding
 
@@ -10,7 +10,7 @@ Validation decides; the test split is reported and never asked.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,15 +18,15 @@ import numpy as np
 
 from pipelines.checks import Finding
 from pipelines.evaluate import statistics
-from pipelines.evaluate.result import ProbeResult
+from pipelines.evaluate.result import Predictions, ProbeResult
 from pipelines.evaluate.statistics import PairedDifference
 from pipelines.labels import Split
 
 RULES = {
     "not_worse": "The 95 % interval of challenger minus champion, validation macro AUC paired by patient, reaches no "
     "further below zero than the margin.",
-    "no_label_lost": "No label's validation AUC fell by more than the label margin with an interval that lies below "
-    "zero as a whole.",
+    "no_label_lost": "The challenger has all labels that the champion has, and no label's validation AUC fell by more "
+    "than the label margin with an interval that lies below zero as a whole.",
     "not_collapsed": "The loss fell, and the embeddings still tell ECGs apart.",
     "serves": "The registered version, pulled in a process of its own, embeds the example ECG as the encoder does.",
 }
@@ -59,7 +59,7 @@ class GateConfig:
 @dataclass(frozen=True, kw_only=True)
 class Contest:
     """Challenger and champion on the same validation records. macro, labels: AUC of the challenger minus that of the
-    champion."""
+    champion, of the labels that both have. lost: labels that the champion has and the challenger has not."""
 
     challenger: float
     champion: float
@@ -67,6 +67,7 @@ class Contest:
     patients: int
     macro: PairedDifference
     labels: Mapping[str, PairedDifference]
+    lost: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,35 +108,39 @@ class Verdict:
         return cls(against=values["against"], rules=rules)
 
 
-def contest(challenger: ProbeResult, champion: ProbeResult, config: GateConfig) -> Contest | None:
-    """The two on their validation split; None where the challenger was not scored on one.
+def contest(
+    challenger: ProbeResult, champion: Predictions, config: GateConfig, *, lost: Sequence[str] = ()
+) -> Contest | None:
+    """The two on validation; None where the challenger was not scored there, or they have no label in common.
 
-    Labels that either could not score are in neither mean. Raises ValueError where the records differ.
+    champion: its scores of the same validation records. lost: labels of the champion that the challenger has not.
+    Labels that either has no scores of are in neither mean. Raises ValueError where the records differ.
     """
     if challenger.scores is None or challenger.scores.validation is None:
         return None
-    if champion.scores is None or champion.scores.validation is None:
-        raise ValueError(f"the champion was not scored on {challenger.task}, the challenger was: probe it again")
     assert challenger.predictions is not None
-    assert champion.predictions is not None
-    a, b = challenger.predictions.of(Split.VALIDATION), champion.predictions.of(Split.VALIDATION)
-    if (a.classes, a.record_id) != (b.classes, b.record_id) or not np.array_equal(a.y_NC, b.y_NC):
+    mine = challenger.predictions.of(Split.VALIDATION)
+    label = [score.name for score in challenger.scores.validation.classes if score.name in champion.classes]
+    a, b = ([one.classes.index(name) for name in label] for one in (mine, champion))
+    if mine.record_id != champion.record_id or not np.array_equal(mine.y_NC[:, a], champion.y_NC[:, b]):
         raise ValueError(f"two probes of {challenger.task} are on different validation records: probe both again")
-    label = [score.name for score in challenger.scores.validation.classes]
-    column = [a.classes.index(name) for name in label]
+    if not label:
+        return None
+    y_NC, first_NC, second_NC = mine.y_NC[:, a], mine.score_NC[:, a], champion.score_NC[:, b]
     macro, by_label = statistics.paired_differences(
-        *(a.y_NC[:, column], a.score_NC[:, column], b.score_NC[:, column], a.patient),
+        *(y_NC, first_NC, second_NC, mine.patient),
         resamples=config.resamples,
         seed=config.seed,
         confidence=config.confidence,
     )
     return Contest(
-        challenger=challenger.scores.validation.macro_auc.value,
-        champion=champion.scores.validation.macro_auc.value,
-        records=len(a.record_id),
-        patients=len(set(a.patient)),
+        challenger=float(statistics.auc(y_NC, first_NC).mean()),
+        champion=float(statistics.auc(y_NC, second_NC).mean()),
+        records=len(mine.record_id),
+        patients=len(set(mine.patient)),
         macro=macro,
         labels=dict(zip(label, by_label, strict=True)),
+        lost=tuple(lost),
     )
 
 
@@ -169,7 +174,7 @@ def _not_worse(found: Contest | None, against: int | None, config: GateConfig) -
     if against is None:
         return Finding(True, "there was no champion")
     if found is None:
-        return Finding(False, "not scored on validation, so nothing shows that it is not worse")
+        return Finding(False, "nothing to compare on validation, so nothing shows that it is not worse")
     low, high = found.macro.low, found.macro.high
     return Finding(
         low >= -config.margin,
@@ -183,7 +188,9 @@ def _no_label_lost(found: Contest | None, against: int | None, config: GateConfi
     if against is None:
         return Finding(True, "there was no champion")
     if found is None:
-        return Finding(False, "not scored on validation")
+        return Finding(False, "nothing to compare on validation")
+    if found.lost:
+        return Finding(False, f"it no longer has {', '.join(found.lost)}")
     name, worst = min(found.labels.items(), key=lambda item: item[1].value)
     lost = [
         f"{label} {difference.value:+.4f} ({difference.low:+.4f} to {difference.high:+.4f})"

@@ -6,29 +6,30 @@ import hashlib
 import json
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ecg_model.serving.classify import CalibratedHead
 from pipelines import gate
 from pipelines.checks import training_went_well
 from pipelines.classifier import HEAD_FILE, materialize_classifier
 from pipelines.evaluate import report
-from pipelines.evaluate.features import ENCODER_FILE, EncoderSource
-from pipelines.evaluate.probe import ProbeConfig, materialize_probe
-from pipelines.evaluate.result import SCORES_FILE, load_result
+from pipelines.evaluate.features import ENCODER_FILE, EncoderSource, materialize_features, read_features, shards_of
+from pipelines.evaluate.probe import ProbeConfig, materialize_probe, read_records
+from pipelines.evaluate.result import SCORES_FILE, ProbeResult, load_result
 from pipelines.evaluate.subject import OURS, REFERENCE, Subject
 from pipelines.gate import Contest, GateConfig, Verdict
-from pipelines.labels import TASKS, protocol_from_dict
+from pipelines.labels import TASKS, Split, protocol_from_dict
 from pipelines.release import (
     CHAMPION,
     CLASSIFIER_NAME,
     Packaged,
     Release,
     Scores,
-    champion_encoder,
+    champion_files,
     packaged_classifier,
     packaged_encoder,
     record,
@@ -84,16 +85,17 @@ def release_reference(workspace: Workspace, tracking: Tracking, *, gate_task: st
     reference = workspace.require(REFERENCE.product)
     known = {name: reference.facts[name] for name in ("file", "sha256", "published", "epoch")}
     source = {name: value for name, value in known.items() if value is not None}
-    return release_packaged(
-        packaged_encoder(reference.path / ENCODER_FILE),
-        scores_of(workspace, gate_task, REFERENCE),
-        provenance={f"source_{name}": str(value) for name, value in source.items()},
-        recipe={"name": REFERENCE.product, "source": source},
-        git_commit=git_commit(),
-        tracking=tracking,
-        registered_name=REFERENCE.model,
-        alias=None,
-    )
+    with workspace.locked("release"):
+        return release_packaged(
+            packaged_encoder(reference.path / ENCODER_FILE),
+            scores_of(workspace, gate_task, REFERENCE),
+            provenance={f"source_{name}": str(value) for name, value in source.items()},
+            recipe={"name": REFERENCE.product, "source": source},
+            git_commit=git_commit(),
+            tracking=tracking,
+            registered_name=REFERENCE.model,
+            alias=None,
+        )
 
 
 def release_classifier(workspace: Workspace, tracking: Tracking, *, gate_task: str = GATE_TASK) -> Release | None:
@@ -137,8 +139,8 @@ def judge_current(
 def judge_classifier(
     workspace: Workspace, tracking: Tracking, *, gate_task: str = GATE_TASK, config: GateConfig
 ) -> Judged | None:
-    """The same of the classifier, against the champion of its own model: a calibration leaves every AUC as it is, so
-    the probe's are the classifier's. None where its task was not scored."""
+    """The same of the classifier, against the champion of its own model, which is scored as it is served. A calibration
+    leaves every AUC as it is, so the probe's are the challenger's. None where its task was not scored."""
     release = release_classifier(workspace, tracking, gate_task=gate_task)
     if release is None:
         return None
@@ -150,10 +152,10 @@ def judge_classifier(
 def _judged(
     workspace: Workspace, release: Release, packaged: Packaged, tracking: Tracking, gate_task: str, config: GateConfig
 ) -> Judged:
-    """The champion's encoder is probed as the current one was, on the same ECGs. A version that is champion is not
-    judged again: its verdict stands."""
+    """The champion's encoder is probed as the current one was, on the same ECGs; a champion with a head of its own is
+    scored with that. A version that is champion is not judged again: its verdict stands."""
     with tempfile.TemporaryDirectory() as folder:
-        held = champion_encoder(Path(folder), name=release.name, tracking=tracking)
+        held = champion_files(Path(folder), name=release.name, tracking=tracking)
         if held is not None and held[1].version == release.version:
             if release.verdict is not None:
                 return Judged(release, release.verdict, None)
@@ -161,7 +163,7 @@ def _judged(
         found = None
         if held is not None and release.scores.validation is not None:
             mine = load_result(workspace.require(f"probe/{gate_task}/{OURS.probe}").path)
-            found = gate.contest(mine, load_result(_probed_alike(workspace, held[0], gate_task).path), config)
+            found = _contest(workspace, gate_task, mine, held[0], config)
     verdict = gate.judge(
         found,
         against=None if held is None else held[1].version,
@@ -171,6 +173,32 @@ def _judged(
         config=config,
     )
     return Judged(record(release, verdict, tracking=tracking), verdict, found)
+
+
+def _contest(
+    workspace: Workspace, gate_task: str, mine: ProbeResult, champion: Mapping[str, Path], config: GateConfig
+) -> Contest | None:
+    """The challenger's probe against the champion's files, on the challenger's validation records."""
+    theirs = load_result(_probed_alike(workspace, champion["encoder"], gate_task).path)
+    if mine.predictions is None or theirs.predictions is None:
+        return None
+    if "head" not in champion:
+        return gate.contest(mine, theirs.predictions.of(Split.VALIDATION), config)
+    head = CalibratedHead.load(champion["head"])
+    held_out = mine.predictions.of(Split.VALIDATION)
+    source = EncoderSource.of_file(CHAMPION, champion["encoder"])
+    feature_ND = read_features(materialize_features(workspace, source, TASKS[gate_task].source))
+    records = read_records(shards_of(workspace, TASKS[gate_task].source))
+    row_of = {record: row for row, record in enumerate(records.column("record_id").to_pylist())}
+    score_NC = head.probabilities(feature_ND[[row_of[record] for record in held_out.record_id]])
+    both = [label for label in head.labels if label in held_out.classes]
+    served = replace(
+        held_out,
+        classes=tuple(both),
+        y_NC=held_out.y_NC[:, [held_out.classes.index(label) for label in both]],
+        score_NC=score_NC[:, [head.labels.index(label) for label in both]],
+    )
+    return gate.contest(mine, served, config, lost=[label for label in head.labels if label not in both])
 
 
 @contextmanager

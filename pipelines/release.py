@@ -40,7 +40,7 @@ from pipelines.tracking import Tracking, flat
 import mlflow.artifacts
 import mlflow.pyfunc
 from mlflow import MlflowClient
-from mlflow.entities.model_registry import ModelVersion
+from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.models.model import ModelInfo
@@ -56,13 +56,16 @@ log = logging.getLogger(__name__)
 REGISTERED_NAME = OURS.model
 CLASSIFIER_NAME = "ecg-classifier"
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
-WEIGHTS = "encoder.safetensors"
+WEIGHTS, HEAD = "encoder.safetensors", "head.safetensors"
 REQUIREMENTS = ("mlflow", "torch", "numpy", "scipy", "safetensors")
 
 _PACKAGE = Path(next(iter(ecg_model.__path__)))
 _PULL_ONCE = _PACKAGE / "serving" / "pull_once.py"
 _EXAMPLE_RATE = 100.0
 _MOVED = "moved "
+_MOVING = "moving"
+_BACK = "rolled back from version"
+_REPLACED = "replaced as champion"
 _MODEL = re.compile(r"models:/(?P<name>[^/@]+)(@(?P<alias>[^/@]+)|/(?P<version>\d+))")
 
 
@@ -187,6 +190,7 @@ def release_packaged(
     wanted = digest_of({**digests, "scores": asdict(scores)})
     client = tracking.client()
     _ensure_registered(client, registered_name, packaged.description)
+    _end_move(registered_name, tracking)
     found = _find(client, registered_name, wanted)
     if found is None:
         tags = {
@@ -249,17 +253,22 @@ def record(release: Release, verdict: Verdict, *, tracking: Tracking) -> Release
 def promote(release: Release, *, tracking: Tracking) -> Release:
     """Make a release that passed the gate the champion; what holds it then.
 
-    Nothing moves where it holds it already. Killed between two moves, the next call ends what this one began. Raises
+    Nothing moves where it holds it already. Killed on the way, the next call ends what this one began. Raises
     ValueError for a release that the gate has not judged, did not pass, or judged against another champion than the
-    one there is.
+    one there is, and for one that was champion and was replaced, which is a person's to undo.
     """
+    _end_move(release.name, tracking)
     verdict = release.verdict
     champion = find_alias(CHAMPION, name=release.name, tracking=tracking)
     if champion is not None and champion.version == release.version:
-        _drop_challenger(tracking.client(), release.name, release.version)
         return champion
     if verdict is None or not verdict.promote:
         raise ValueError(f"{release.model_uri} has not passed the gate: {release.tags.get('verdict', 'not judged')}")
+    if release.moves:
+        why = list(release.moves.values())[-1]
+        raise ValueError(
+            f"{release.model_uri} was champion before ({why}): `ecg rollback` goes back to it, not the gate"
+        )
     held = None if champion is None else champion.version
     if held != verdict.against:
         raise ValueError(
@@ -272,8 +281,12 @@ def promote(release: Release, *, tracking: Tracking) -> Release:
 def rollback(*, to: int | None = None, why: str, name: str = REGISTERED_NAME, tracking: Tracking) -> Release:
     """Make an earlier version the champion again: `previous`, or version `to`. What was champion becomes `previous`.
 
-    Raises ValueError where there is no such version, or where it never was champion.
+    Killed on the way, the next call ends what this one began. Raises ValueError where there is no such version, or
+    where it never was champion.
     """
+    ended = _end_move(name, tracking)
+    if ended is not None and to in (None, ended.version) and _BACK in list(ended.moves.values())[-1]:
+        return ended
     champion = find_alias(CHAMPION, name=name, tracking=tracking)
     if champion is None:
         raise ValueError(f"{name} has no champion at {tracking.uri}: nothing to go back from")
@@ -290,7 +303,7 @@ def rollback(*, to: int | None = None, why: str, name: str = REGISTERED_NAME, tr
         raise ValueError(f"version {target.version} of {name} is the champion already")
     if not target.moves:
         raise ValueError(f"version {target.version} of {name} never was champion: the gate decides on it")
-    return _crown(target, champion, f"rolled back from version {champion.version}: {why}", tracking)
+    return _crown(target, champion, f"{_BACK} {champion.version}: {why}", tracking)
 
 
 def versions_of(*, name: str = REGISTERED_NAME, tracking: Tracking) -> list[Release]:
@@ -306,39 +319,67 @@ def aliases_of(*, name: str = REGISTERED_NAME, tracking: Tracking) -> dict[str, 
 
 
 def _crown(release: Release, champion: Release | None, reason: str, tracking: Tracking) -> Release:
-    """Move the aliases, and write the move on both versions."""
-    client, now = tracking.client(), f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}Z"
-    name, version = release.name, str(release.version)
-    if champion is not None:
-        client.set_registered_model_alias(name, PREVIOUS, str(champion.version))
-        client.set_model_version_tag(
-            name, str(champion.version), f"{_MOVED}{now}", f"replaced as champion by version {version}: {reason}"
-        )
-    client.set_model_version_tag(name, version, f"{_MOVED}{now}", f"champion: {reason}")
+    """Move the aliases, and write the move on both versions: first what is to be done, so that it is done whole."""
+    move = {
+        "to": release.version,
+        "from": None if champion is None else champion.version,
+        "reason": reason,
+        "at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}Z",
+    }
+    tracking.client().set_registered_model_tag(release.name, _MOVING, json.dumps(move))
+    moved = _end_move(release.name, tracking)
+    assert moved is not None
+    log.info("%s version %s is champion: %s", release.name, release.version, reason)
+    return moved
+
+
+def _end_move(name: str, tracking: Tracking) -> Release | None:
+    """Do what is left of a move that was begun; the new champion, or None where none was."""
+    client = tracking.client()
+    begun = _registered(client, name)
+    if begun is None or not begun.tags.get(_MOVING):
+        return None
+    move = json.loads(begun.tags[_MOVING])
+    version, before, tag = str(move["to"]), move["from"], f"{_MOVED}{move['at']}"
+    if before is not None:
+        client.set_registered_model_alias(name, PREVIOUS, str(before))
+        replaced = f"{_REPLACED} by version {version}: {move['reason']}"
+        client.set_model_version_tag(name, str(before), tag, replaced)
+    client.set_model_version_tag(name, version, tag, f"champion: {move['reason']}")
     client.set_registered_model_alias(name, CHAMPION, version)
-    _drop_challenger(client, name, release.version)
-    log.info("%s version %s is champion: %s", name, version, reason)
+    _drop_challenger(client, name, move["to"])
+    client.delete_registered_model_tag(name, _MOVING)
     return _release(client.get_model_version(name, version))
 
 
 def find_alias(alias: str, *, name: str = REGISTERED_NAME, tracking: Tracking) -> Release | None:
     """The version that an alias points to; None where there is no such model or alias."""
     client = tracking.client()
+    found = _registered(client, name)
+    version = None if found is None else found.aliases.get(alias)
+    return None if version is None else _release(client.get_model_version(name, str(version)))
+
+
+def _registered(client: MlflowClient, name: str) -> RegisteredModel | None:
     try:
-        version = client.get_registered_model(name).aliases.get(alias)
+        return client.get_registered_model(name)
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         return None
-    return None if version is None else _release(client.get_model_version(name, str(version)))
 
 
-def champion_encoder(folder: Path, *, name: str = REGISTERED_NAME, tracking: Tracking) -> tuple[Path, Release] | None:
-    """Fetch the champion's encoder file into `folder`, to probe it on new validation data; None without a champion."""
+def champion_files(
+    folder: Path, *, name: str = REGISTERED_NAME, tracking: Tracking
+) -> tuple[dict[str, Path], Release] | None:
+    """Fetch the champion's files into `folder`, by name as in `Packaged`, to score it on new validation data; None
+    without a champion."""
     champion = find_alias(CHAMPION, name=name, tracking=tracking)
     if champion is None:
         return None
-    return _fetch_encoder(name, champion.version, folder, tracking), champion
+    names = [file for file in (WEIGHTS, HEAD) if f"{file.partition('.')[0]}_digest" in champion.tags]
+    fetched = {file.partition(".")[0]: _fetch(name, champion.version, file, folder, tracking) for file in names}
+    return fetched, champion
 
 
 def registered_encoder(model: str, folder: Path, *, tracking: Tracking) -> Path:
@@ -363,14 +404,14 @@ def registered_encoder(model: str, folder: Path, *, tracking: Tracking) -> Path:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise
         raise ValueError(f"{model} is not registered at {tracking.uri}: release an encoder first") from error
-    return _fetch_encoder(name, int(found.version), folder, tracking)
+    return _fetch(name, int(found.version), WEIGHTS, folder, tracking)
 
 
-def _fetch_encoder(name: str, version: int, folder: Path, tracking: Tracking) -> Path:
+def _fetch(name: str, version: int, file: str, folder: Path, tracking: Tracking) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     stored = tracking.client().get_model_version_download_uri(name, str(version))
     fetched = mlflow.artifacts.download_artifacts(
-        artifact_uri=f"{stored}/artifacts/{WEIGHTS}", dst_path=str(folder), tracking_uri=tracking.uri
+        artifact_uri=f"{stored}/artifacts/{file}", dst_path=str(folder), tracking_uri=tracking.uri
     )
     return Path(fetched)
 

@@ -2,7 +2,7 @@
 
 Platt (Advances in Large Margin Classifiers, 1999), with his smoothed targets; solved as Lin, Lin and Weng (Machine
 Learning 68, 2007) write the problem. Two figures a label: few validation records do not overfit it, and the order of
-records, so every AUC, stays.
+records, so every AUC, stays where the slope is above 0.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from scipy.special import expit
 
 
 def fit_platt(logit_N: np.ndarray, y_N: np.ndarray) -> tuple[float, float]:
-    """Slope, 0 at least, and intercept: probability = sigmoid(slope * logit + intercept).
+    """Slope and intercept: probability = sigmoid(slope * logit + intercept). The slope is 0 where logits tell positives
+    from negatives not at all, or the wrong way round.
 
     Raises ValueError where y_N holds no positive or no negative.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -20,14 +21,15 @@ from sklearn.calibration import _SigmoidCalibration
 from ecg_model.config import EncoderConfig
 from ecg_model.encoder import random_encoder, save_encoder
 from ecg_model.serving.classify import CalibratedHead, classify
+from pipelines.checks import Finding
 from pipelines.classifier import HEAD_FILE, materialize_classifier
 from pipelines.download import Mirror, materialize_raw
 from pipelines.evaluate.features import EncoderSource
 from pipelines.evaluate.pair import probe_pair
 from pipelines.evaluate.platt import fit_platt
 from pipelines.evaluate.probe import ProbeConfig
-from pipelines.evaluate.result import load_result
-from pipelines.gate import GateConfig
+from pipelines.evaluate.result import SCORES_FILE, load_result, write_result
+from pipelines.gate import GateConfig, Verdict
 from pipelines.harmonize import materialize_ecgs
 from pipelines.home import HOSTS, Home
 from pipelines.labels import TASKS
@@ -36,11 +38,14 @@ from pipelines.quality import QualityLimits
 from pipelines.release import (
     CHAMPION,
     CLASSIFIER_NAME,
+    Scores,
     example_ecg,
     expected_of,
     find_alias,
     packaged_classifier,
     promote,
+    record,
+    release_packaged,
 )
 from pipelines.sources import SOURCES
 from pipelines.sources.simulated import MirrorSizes, write_mirror
@@ -122,6 +127,45 @@ def test_it_is_the_probe_calibrated(workspace):
     assert "nan" not in json.dumps(facts).lower()
 
 
+def put_probe(workspace: Workspace, folder: Path, label: str, change: str) -> Workspace:
+    """A copy of the workspace whose probe has another column of validation scores for a label."""
+    copied = Workspace(shutil.copytree(workspace.root, folder))
+    probe = copied.require(f"probe/{GATE_TASK}/pretrained")
+    result = load_result(probe.path)
+    predictions, scores = result.predictions, result.scores
+    assert predictions is not None
+    assert scores is not None
+    assert scores.validation is not None
+    column = predictions.classes.index(label)
+    score_NC = predictions.score_NC.copy()
+    if change == "turned":
+        score_NC[:, column] = 1 - score_NC[:, column]
+    else:
+        kept = tuple(one for one in scores.validation.classes if one.name != label)
+        scores = replace(scores, validation=replace(scores.validation, classes=kept))
+    about = json.loads((probe.path / SCORES_FILE).read_text())["about"]
+    write_result(probe.path, replace(result, scores=scores, predictions=replace(predictions, score_NC=score_NC)), about)
+    return copied
+
+
+@pytest.mark.parametrize("change", ["turned", "few"])
+def test_a_label_that_validation_cannot_vouch_for_keeps_the_probes_probability(workspace, tmp_path, change):
+    """Turned round, a calibration could only say the same of everybody."""
+    copied = put_probe(workspace, tmp_path / "home", "MI", change)
+    shutil.rmtree(copied.folder("classifier"), ignore_errors=True)
+    made = materialize_classifier(copied, GATE_TASK)
+    head = CalibratedHead.load(made.path / HEAD_FILE)
+    assert made.facts["uncalibrated"] == ["MI"]
+    place = head.labels.index("MI")
+    assert (head.slope_C[place], head.intercept_C[place]) == (1.0, 0.0)
+    assert (np.delete(head.slope_C, place) > 0).all()
+
+
+def test_a_task_that_is_none_is_named(workspace):
+    with pytest.raises(ValueError, match="task 'ptbxl_supercalss': use ptbxl_superclass"):
+        materialize_classifier(workspace, "ptbxl_supercalss")
+
+
 def test_a_head_that_is_none_and_one_that_does_not_fit_are_refused(workspace, tmp_path):
     encoder, head = files(workspace)
     with pytest.raises(ValueError, match="is no calibrated head"):
@@ -155,6 +199,40 @@ def test_it_goes_through_the_same_gate_to_a_champion_of_its_own(workspace, track
     (row,) = model.predict(example_ecg(), params={"sampling_rate": 100.0})
     assert list(row) == ["NORM", "MI", "STTC", "CD", "HYP"]
     np.testing.assert_allclose(list(row.values()), expected_of(packaged_classifier(*files(workspace)))[0], atol=1e-6)
+
+
+@pytest.mark.slow
+def test_the_champion_is_contested_as_it_is_served(workspace, tracking, tmp_path):
+    """Another head on the same encoder: a champion that tells MI the wrong way round, and has a label more."""
+    encoder, head = files(workspace)
+    mine = CalibratedHead.load(head)
+    turned = np.where(np.array(mine.labels) == "MI", -1.0, 1.0)
+    champion = CalibratedHead(
+        labels=(*mine.labels, "PACE"),
+        weight_CD=np.vstack([mine.weight_CD * turned[:, None], mine.weight_CD[:1]]),
+        bias_C=np.append(mine.bias_C * turned, 0.0),
+        slope_C=np.append(mine.slope_C, 1.0),
+        intercept_C=np.append(mine.intercept_C, 0.0),
+    )
+    (tmp_path / HEAD_FILE).write_bytes(champion.to_bytes())
+    packaged = packaged_classifier(encoder, tmp_path / HEAD_FILE)
+    about = {"provenance": {}, "recipe": {}, "git_commit": "g", "registered_name": CLASSIFIER_NAME}
+    first = release_packaged(packaged, Scores(), tracking=tracking, **about)
+    passed = Verdict(against=None, rules={"not_worse": Finding(True, "there was no champion")})
+    promote(record(first, passed, tracking=tracking), tracking=tracking)
+    judged = judge_classifier(workspace, tracking, config=GateConfig(margin=0.99, label_margin=0.99))
+    assert judged is not None
+    _, verdict, contest = judged
+    assert contest is not None
+    scores = load_result(workspace.require(f"probe/{GATE_TASK}/pretrained").path).scores
+    assert scores is not None
+    assert scores.validation is not None
+    auc = {one.name: one.auc.value for one in scores.validation.classes}
+    for label, found in contest.labels.items():
+        assert found.value == pytest.approx(2 * auc[label] - 1 if label == "MI" else 0.0, abs=1e-6), label
+    assert contest.lost == ("PACE",)
+    assert verdict.rules["no_label_lost"].seen == "it no longer has PACE"
+    assert not verdict.promote
 
 
 def test_without_a_scored_task_there_is_none(workspace, tracking):

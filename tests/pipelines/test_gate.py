@@ -1,6 +1,7 @@
 """The rules between a challenger and the champion, on scores whose truth is known."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -76,7 +77,7 @@ def test_without_scores_a_release_is_champion_only_where_there_is_none():
     assert verdict(None, against=None).promote
     refused = verdict(None)
     assert not refused.promote
-    assert "not scored on validation" in refused.reason
+    assert "nothing to compare on validation" in refused.reason
 
 
 def test_what_was_champion_does_not_come_back_by_the_gate():
@@ -139,6 +140,11 @@ def result(score_NC: np.ndarray, y_NC: np.ndarray, patient: list[str]) -> ProbeR
     return ProbeResult(task="t", classes=names, counts={}, scores=whole, predictions=predictions)
 
 
+def held(champion: ProbeResult) -> Predictions:
+    assert champion.predictions is not None
+    return champion.predictions
+
+
 @settings(deadline=None, max_examples=20)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_a_contest_is_the_difference_of_the_two_macro_aucs_and_turns_its_sign_with_them(seed):
@@ -146,7 +152,7 @@ def test_a_contest_is_the_difference_of_the_two_macro_aucs_and_turns_its_sign_wi
     y_NC = rng.random((120, 3)) < 0.4
     patient = [f"p{n // 2}" for n in range(120)]
     first, second = (result(y_NC * rng.random() + rng.random(y_NC.shape), y_NC, patient) for _ in range(2))
-    there, back = contest(first, second, CONFIG), contest(second, first, CONFIG)
+    there, back = contest(first, held(second), CONFIG), contest(second, held(first), CONFIG)
     assert there is not None
     assert back is not None
     assert there.macro.value == pytest.approx(there.challenger - there.champion)
@@ -161,7 +167,7 @@ def test_an_encoder_against_itself_passes():
     rng = np.random.default_rng(0)
     y_NC = rng.random((200, 4)) < 0.3
     same = result(y_NC + rng.random(y_NC.shape), y_NC, [f"p{n}" for n in range(200)])
-    found = contest(same, same, CONFIG)
+    found = contest(same, held(same), CONFIG)
     assert found is not None
     assert (found.macro.low, found.macro.value, found.macro.high) == (0.0, 0.0, 0.0)
     assert verdict(found).promote
@@ -172,8 +178,26 @@ def test_probes_of_different_records_are_not_contested():
     patient = [f"p{n}" for n in range(20)]
     first, second = result(y_NC * 1.0, y_NC, patient), result(~y_NC * 1.0, ~y_NC, patient)
     with pytest.raises(ValueError, match="different validation records: probe both again"):
-        contest(first, second, CONFIG)
+        contest(first, held(second), CONFIG)
     unscored = ProbeResult(task="t", classes=("c0",), counts={}, reason="too few")
-    assert contest(unscored, first, CONFIG) is None
-    with pytest.raises(ValueError, match="the champion was not scored on t"):
-        contest(first, unscored, CONFIG)
+    assert contest(unscored, held(first), CONFIG) is None
+
+
+def test_labels_that_both_have_are_compared_and_a_lost_one_is_named():
+    rng = np.random.default_rng(1)
+    y_NC = rng.random((200, 3)) < 0.3
+    score_NC = y_NC + rng.random(y_NC.shape)
+    mine = result(score_NC, y_NC, [f"p{n}" for n in range(200)])
+    other = replace(held(mine), classes=("c1", "c2"), y_NC=y_NC[:, 1:], score_NC=score_NC[:, 1:])
+    found = contest(mine, other, CONFIG)
+    assert found is not None
+    assert set(found.labels) == {"c1", "c2"}
+    assert found.challenger == found.champion == pytest.approx(statistics.auc(y_NC[:, 1:], score_NC[:, 1:]).mean())
+    assert verdict(found).promote, "a label more is nothing lost"
+    without = contest(mine, other, CONFIG, lost=["HYP", "CD"])
+    refused = verdict(without)
+    assert not refused.promote
+    assert refused.rules["no_label_lost"].seen == "it no longer has HYP, CD"
+    strange = replace(other, classes=("x", "y"))
+    assert contest(mine, strange, CONFIG) is None
+    assert not verdict(None).promote

@@ -6,7 +6,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from pipelines.release import (
     Release,
     Scores,
     aliases_of,
-    champion_encoder,
+    champion_files,
     example_ecg,
     find_alias,
     packaged_encoder,
@@ -271,16 +271,16 @@ def test_an_encoder_that_was_not_scored_says_so(store: Tracking, encoders: list[
 def test_an_encoder_is_fetched_by_what_people_call_it(
     store: Tracking, encoders: list[Path], name: str, tmp_path: Path
 ) -> None:
-    assert champion_encoder(tmp_path / "none", name=name, tracking=store) is None
+    assert champion_files(tmp_path / "none", name=name, tracking=store) is None
     crown(store, name, encoders[0], scored(0.9, "data-1"))
-    fetched = champion_encoder(tmp_path / "champion", name=name, tracking=store)
+    fetched = champion_files(tmp_path / "champion", name=name, tracking=store)
     assert fetched is not None
-    path, champion = fetched
-    assert path.read_bytes() == encoders[0].read_bytes()
+    files, champion = fetched
+    assert {file: path.read_bytes() for file, path in files.items()} == {"encoder": encoders[0].read_bytes()}
     assert champion.tags["corpus_digest"] == "c0ffee"
     for model in (f"models:/{name}@champion", f"models:/{name}/{champion.version}"):
         again = registered_encoder(model, tmp_path / "again", tracking=store)
-        assert again.read_bytes() == path.read_bytes()
+        assert again.read_bytes() == encoders[0].read_bytes()
     for model in (f"models:/{name}@nobody", f"models:/{name}/99", "models:/none@champion"):
         with pytest.raises(ValueError, match="is not registered at"):
             registered_encoder(model, tmp_path / "again", tracking=store)
@@ -305,6 +305,11 @@ def test_going_back_swaps_the_champion_with_the_previous_and_says_why(
     for wrong, message in ((1, "is the champion already"), (3, "never was champion"), (9, "use one of 1, 2, 3")):
         with pytest.raises(ValueError, match=message):
             rollback(to=wrong, why="x", name=name, tracking=store)
+    passed = next(one for one in versions_of(name=name, tracking=store) if one.version == 2)
+    assert passed.verdict is not None
+    assert passed.verdict.promote
+    with pytest.raises(ValueError, match=r"was champion before .*ecg rollback"):
+        promote(passed, tracking=store)  # its verdict stands, and names the champion that there is
     assert rollback(to=2, why="it was the hospital", name=name, tracking=store).version == 2
     assert aliases(store, name) == {CHAMPION: 2, PREVIOUS: 1, CHALLENGER: 3}
 
@@ -323,30 +328,70 @@ def test_a_version_serves_what_its_encoder_gives_and_nothing_else(
     assert f"models:/{name}/77 could not be pulled and run" in gone.seen
 
 
-@pytest.mark.parametrize("died_at", [PREVIOUS, CHAMPION, "drop"])
+MOVES = (
+    "set_registered_model_tag",
+    "set_registered_model_alias",
+    "set_model_version_tag",
+    "set_model_version_tag",
+    "set_registered_model_alias",
+    "delete_registered_model_alias",
+    "delete_registered_model_tag",
+)
+"""What a promotion does in MLflow, in order."""
+BACK = tuple(step for step in MOVES if step != "delete_registered_model_alias")  # there is no challenger to drop
+
+
+def dying(patch: pytest.MonkeyPatch, at: int, moves: tuple[str, ...]) -> None:
+    """The process dies before this step of a move."""
+    done: list[str] = []
+
+    def step(called: str) -> Callable[..., Any]:
+        whole = getattr(MlflowClient, called)
+
+        def do(*given: Any) -> Any:
+            if len(done) == at:
+                raise KeyboardInterrupt
+            done.append(called)
+            assert done == list(moves[: len(done)])
+            return whole(*given)
+
+        return do
+
+    for called in set(MOVES):
+        patch.setattr(MlflowClient, called, step(called))
+
+
+@pytest.mark.parametrize("at", range(len(MOVES)))
 def test_a_promotion_that_died_half_way_is_ended_by_the_next_call(
-    store: Tracking, encoders: list[Path], name: str, monkeypatch: pytest.MonkeyPatch, died_at: str
+    store: Tracking, encoders: list[Path], name: str, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
     crown(store, name, encoders[0], scored(0.8))
     challenger = judged(store, put(store, name, encoders[1], scored(0.9)), against=1)
-    whole = MlflowClient.set_registered_model_alias
-
-    def dies(client: MlflowClient, name: str, alias: str, version: str) -> None:
-        if alias == died_at:
-            raise KeyboardInterrupt
-        whole(client, name, alias, version)
-
-    def dies_at_drop(*_: object) -> None:
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patch:
-        patch.setattr(MlflowClient, "set_registered_model_alias", dies)
-        if died_at == "drop":
-            patch.setattr(MlflowClient, "delete_registered_model_alias", dies_at_drop)
+        dying(patch, at, MOVES)
         with pytest.raises(KeyboardInterrupt):
             promote(challenger, tracking=store)
-    assert promote(challenger, tracking=store).version == 2
+    again = put(store, name, encoders[1], scored(0.9))  # as the gate does, which ends what was begun
+    assert len(again.moves) == (0 if at == 0 else 1)
+    assert promote(again, tracking=store).version == 2
     assert aliases(store, name) == {CHAMPION: 2, PREVIOUS: 1}
+    first, second = (list(one.moves.values()) for one in reversed(versions_of(name=name, tracking=store)))
+    assert [move.split(":")[0] for move in first] == ["champion", "replaced as champion by version 2"]
+    assert [move.split(":")[0] for move in second] == ["champion"]
+
+
+@pytest.mark.parametrize("at", range(len(BACK)))
+def test_a_rollback_that_died_half_way_is_ended_by_the_next_and_not_turned_round(
+    store: Tracking, encoders: list[Path], name: str, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    crown(store, name, encoders[0], scored(0.8))
+    crown(store, name, encoders[1], scored(0.82))
+    with monkeypatch.context() as patch:
+        dying(patch, at, BACK)
+        with pytest.raises(KeyboardInterrupt):
+            rollback(why="wrong gains", name=name, tracking=store)
+    assert rollback(why="wrong gains", name=name, tracking=store).version == 1
+    assert aliases(store, name) == {CHAMPION: 1, PREVIOUS: 2}
 
 
 QUIET = """
@@ -403,9 +448,9 @@ def test_a_release_through_a_server_is_pulled_from_it(
         released = crown(tracking, "served", encoders[0], scored(0.8))
         assert serves(released, packaged_encoder(encoders[0]), tracking=tracking).holds
         assert not put(tracking, "served", encoders[0], scored(0.8)).created
-        fetched = champion_encoder(tmp_path / "champion", name="served", tracking=tracking)
+        fetched = champion_files(tmp_path / "champion", name="served", tracking=tracking)
         assert fetched is not None
-        assert fetched[0].read_bytes() == encoders[0].read_bytes()
+        assert fetched[0]["encoder"].read_bytes() == encoders[0].read_bytes()
         with monkeypatch.context() as patch:
             patch.setenv("MLFLOW_TRACKING_URI", tracking.uri)
             model = mlflow.pyfunc.load_model("models:/served@champion")

@@ -103,7 +103,9 @@ class BucketOfDrops:
                 refused.append(misnamed)
             else:
                 files.append(Found(path, one["size"], _version(one)))
-        return Listing(files=tuple(sorted(files)), refused=tuple(sorted(refused)), marked=any(path == MARKER for path, _ in keys))
+        return Listing(
+            files=tuple(sorted(files)), refused=tuple(sorted(refused)), marked=any(path == MARKER for path, _ in keys)
+        )
 
     def brought(self, name: str, listing: Listing, here: Path) -> Path:
         """The drop's files below `here`, each whole or not there: killed, the next call goes on. What was fetched of
