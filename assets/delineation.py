@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 class WaveSettings(dg.Config):
     pseudo_share: float = Field(
-        default=0.2, gt=0, le=1, description="Share of the ECGs that neurokit2 delineates where nobody has."
+        default=0.2,  # as in `PseudoConfig`, so that a name means one thing, in a shell as here
+        gt=0,
+        le=1,
+        description="Share of the ECGs that neurokit2 delineates where nobody has.",
     )
 
 

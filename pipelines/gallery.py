@@ -163,11 +163,13 @@ def compared(comparison: EncoderComparison) -> bytes | None:
 
 
 def regressed(ours: Product, twin: Product) -> bytes | None:
-    """Errors of intervals as shares of what the training median errs by; None where none was scored."""
+    """Errors of intervals as shares of what the training median errs by, which is taken as given; None where none was
+    scored."""
     found = [
         Score(f"{one['title']} ({one['unit']})", name, *(one["mae"][end] / one["baseline"]["value"] for end in _ENDS))
         for name, product in (("this encoder", ours), ("random encoder", twin))
         for one in product.facts["figures"]
+        if one["baseline"]["value"] > 0
     ]
     axis = "Mean absolute error, the training median's being 1"
     return score_chart(found, axis=axis, marks=(1.0,)) if found else None

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -34,7 +33,7 @@ from ecg_model.encoder import Encoder, save_encoder
 from ecg_model.stochastic_depth import kept_branches
 from pipelines.evaluate.augment import AugmentConfig, augmented
 from pipelines.evaluate.features import ENCODER_FILE, MILLIVOLT
-from pipelines.evaluate.heads import LAYER_FILE, Fit, Problem, Rows, Takes, scorable
+from pipelines.evaluate.heads import CHECKPOINTS, LAYER_FILE, Fit, Problem, Rows, Takes, scorable
 from pipelines.evaluate.result import Trial
 from pipelines.labels import Split
 from pipelines.pretrain.checkpoint import Checkpoint, CheckpointFolder
@@ -45,7 +44,6 @@ from pipelines.store import RATE
 log = logging.getLogger(__name__)
 
 TRAINING_FILE = "fine_tuning.json"
-CHECKPOINTS = "checkpoints"
 BAND_HZ = (0.67, 40.0)
 
 _ORDER = 5
@@ -362,10 +360,9 @@ def _below(prefix: str, checkpoint: Checkpoint) -> dict[str, Tensor]:
 
 
 def _write(folder: Path, model: FineTuned) -> None:
-    """The product's files; with them there, the checkpoints have done their work."""
+    """What was learned, beside the checkpoints: what is made of it may be cut short, too."""
     save_encoder(folder / ENCODER_FILE, model.network.encoder)
     layer = {name: value.detach().cpu().contiguous() for name, value in model.network.layer.state_dict().items()}
     write_atomically(folder / LAYER_FILE, save(layer))
     about = {"losses": list(model.losses), "epoch": model.epoch}
     write_atomically(folder / TRAINING_FILE, json.dumps(about, indent=1).encode())
-    shutil.rmtree(folder / CHECKPOINTS)

@@ -24,6 +24,7 @@ from pipelines.labels import Split
 from pipelines.stage import write_atomically
 
 LAYER_FILE = "layer.safetensors"
+CHECKPOINTS = "checkpoints"
 
 Takes = Literal["features", "tokens", "signals"]
 Distance = Literal["euclid", "cosine"]
@@ -45,7 +46,8 @@ class Problem:
     train, validation: row numbers; validation is empty where the protocol has none. encoder: loads a fresh copy of the
     encoder that x is of, to be trained on; heads that take signals need it, and None is given where there is none.
     min_positives: classes with fewer on validation have no part in a choice. folder: of the product that is being made,
-    where there is one; a head that trains for long leaves there what it goes on from after a kill, and what it learned.
+    where there is one; a head that trains for long leaves there what it learned, and in CHECKPOINTS what it goes on
+    from after a kill, until the product is whole.
     """
 
     x: Rows

@@ -176,8 +176,8 @@ def _curves(folder: Path) -> Rocs:
 
 
 def _scale(lows: Sequence[float]) -> tuple[float, list[float]]:
-    """Where a forest plot begins, a tenth at or below the lowest interval, and its ticks up to 1."""
-    first = int(np.floor(min(lows, default=0.5) * 10 + 1e-9))
+    """Where a forest plot begins, a tenth at or below the lowest interval and below 1, and its ticks up to 1."""
+    first = min(int(np.floor(min(lows, default=0.5) * 10 + 1e-9)), 9)
     return first / 10, [tick / 10 for tick in range(first, 11)]
 
 

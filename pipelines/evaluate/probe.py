@@ -7,6 +7,7 @@ Shapes: N records, C classes; the rest is the head's (`heads`).
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -32,7 +33,7 @@ from pipelines.evaluate.features import (
     read_signals,
     shards_of,
 )
-from pipelines.evaluate.heads import Head, Logistic, PaperLoop, Problem, Rows, scorable
+from pipelines.evaluate.heads import CHECKPOINTS, Head, Logistic, PaperLoop, Problem, Rows, scorable
 from pipelines.evaluate.result import (
     ClassScore,
     Predictions,
@@ -259,6 +260,7 @@ def materialize_probe(
             **question,
         }
         write_result(folder, result, about)
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
         return {"data_digest": data_digest, **_facts(result)}
 
     return workspace.build(

@@ -117,4 +117,5 @@ WAVE_FIGURES: dict[str, WaveFigure] = {
     "miou, frozen": WaveFigure(ecg_jepa="0.888 (pseudo-labels)", best="–"),
     "miou, fine-tuned": WaveFigure(ecg_jepa="0.954 (pseudo-labels)", best="–"),
 }
-"""Mean absolute errors in the unit of `waves.INTERVALS`, by its title, and mean IoU of P, QRS and T; all from PAPER."""
+"""Mean absolute errors in the unit of `waves.INTERVALS`, by its title, and mean IoU; all from PAPER. Ours is the mean
+over background, P, QRS and T; of which classes theirs is was not to be found."""

@@ -25,7 +25,7 @@ from pipelines.evaluate.result import SCORES_FILE, ProbeResult, load_result
 from pipelines.evaluate.statistics import Interval
 from pipelines.evaluate.subject import OURS, REFERENCE
 from pipelines.evaluate.suite_table import SuiteTable, suite_products, suite_tables
-from pipelines.evaluate.wave_report import WaveReport, best_of, inputs_of, picture_of, wave_products, wave_reports
+from pipelines.evaluate.wave_report import WaveReport, inputs_of, picture_of, shown_of, wave_products, wave_reports
 from pipelines.labels import SUITE_TASKS
 from pipelines.stage import Product, Workspace, write_atomically
 
@@ -158,7 +158,7 @@ def materialize_report(workspace: Workspace, *, simulated: bool) -> Product:
             examples={
                 task: picture
                 for task, products in waves.items()
-                if (best := best_of(products)) is not None and (picture := picture_of(best[1])) is not None
+                if (shown := shown_of(products)) is not None and (picture := picture_of(shown[1])) is not None
             },
         )
         write_atomically(folder / JSON_FILE, json.dumps(report.to_dict(), indent=1, allow_nan=False).encode())
@@ -408,6 +408,10 @@ def _task(
 def _protocol(values: Mapping[str, Any]) -> str:
     """A protocol in words."""
     what = values["by"]
+    if what == "patient":
+        choosing, tested = values["validation_share"], values["test_share"]
+        held = f"chosen on {choosing:.0%} of the patients" if choosing else "nothing is chosen on validation"
+        return f"fitted on {1 - choosing - tested:.0%}; {held}; tested once on {tested:.0%}, drawn by patient"
     train, test = (", ".join(map(str, values[name])) for name in ("train", "test"))
     if what == "fold":
         validation = ", ".join(map(str, values["validation"]))

@@ -87,6 +87,8 @@ def evaluation(name: str) -> Evaluation:
 def _varied(plain: Evaluation, variant: str) -> Evaluation:
     kind, _, rest = variant.partition("_")
     if variant == "multi_class":
+        if plain.task.kind == "multi-class":
+            raise ValueError(f"variant {variant!r}: {plain.task.name} has one class a record already")
         return replace(plain, task=replace(_titled(plain, "one class a record"), kind="multi-class"))
     if variant in VARIANT_HEADS:
         return replace(plain, task=_titled(plain, variant.replace("_", " ")), head=_only_head(plain, variant))
@@ -95,7 +97,7 @@ def _varied(plain: Evaluation, variant: str) -> Evaluation:
             raise ValueError(f"variant {variant!r}: it is about {', '.join(PAPER_SOURCES)}, not {plain.task.source}")
         task = replace(_titled(plain, "folds 1-9 and 10 as in the paper"), protocol=PAPER_FOLDS)
         return replace(plain, task=task, head=_only_head(plain, "paper_loop"))
-    if kind == "labels" and rest.isdecimal() and 0 < int(rest) <= 100:
+    if kind == "labels" and rest in map(str, range(1, 101)):
         if plain.percent is not None:
             raise ValueError(f"variant {variant!r}: labels are few already")
         return replace(plain, task=_titled(plain, f"{rest} % of the labels"), percent=float(rest))
@@ -106,6 +108,8 @@ def _varied(plain: Evaluation, variant: str) -> Evaluation:
         return replace(plain, task=_titled(plain, f"from {' and '.join(leads)} alone"), leads=leads)
     noises = {f"{noise}_{level}": (noise, level) for noise in NOISES for level in NOISE_LEVELS}
     if kind == "noise" and rest in noises:
+        if plain.noise is not None:
+            raise ValueError(f"variant {variant!r}: there is noise already")
         noise, level = noises[rest]
         return replace(plain, task=_titled(plain, f"{noise} noise of level {level}"), noise=(noise, level))
     raise ValueError(

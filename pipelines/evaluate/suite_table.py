@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,14 +19,16 @@ from pipelines.stage import Product, Workspace
 @dataclass(frozen=True, kw_only=True)
 class SuiteRow:
     """One evaluation. auc, accuracy: on the test split, by the name of what was probed, ours first; of others only
-    where they are of the same ECGs, labels and protocol as ours. reason: why ours was not scored. percent: of the
-    training patients' labels, where the plain linear probe was fitted on that many; else None."""
+    where they are of the same ECGs, labels and protocol as ours. reason: why ours was not scored. left_out: labels that
+    the mean is without, in some or all draws of few labels. percent: of the training patients' labels, where the plain
+    linear probe was fitted on that many; else None."""
 
     name: str
     title: str
     auc: dict[str, Interval]
     accuracy: dict[str, Interval]
     reason: str | None
+    left_out: tuple[str, ...]
     percent: float | None
     published: Published | None
 
@@ -115,9 +118,17 @@ def _row(name: str, products: dict[str, Product]) -> SuiteRow:
         auc=_figures(products, "test_macro_auc"),
         accuracy=_figures(products, "test_accuracy"),
         reason=first.facts["reason"],
+        left_out=_left_out(first),
         percent=(100.0 if asked.percent is None else asked.percent) if budget else None,
         published=published_for(name),
     )
+
+
+def _left_out(product: Product) -> tuple[str, ...]:
+    """The labels that were not scored; where there are draws, in how many of them if not in all."""
+    draws = product.facts.get("draws", [product.facts])
+    times = Counter(label for draw in draws for label in draw.get("omitted") or ())
+    return tuple(label if n == len(draws) else f"{label} (in {n} of {len(draws)} draws)" for label, n in times.items())
 
 
 def _in_words(variant: str) -> str:

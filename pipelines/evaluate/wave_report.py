@@ -41,13 +41,13 @@ class WaveProducts:
 
 @dataclass(frozen=True, kw_only=True)
 class WaveReport:
-    """A task of waves as tables. boundaries, read_off: of our best segmentation, which is called `best`; reasons: what
-    was not scored, and why."""
+    """A task of waves as tables. boundaries, read_off: of our segmentation that was done in the way `shown`; reasons:
+    what was not scored, and why."""
 
     task: str
     title: str
     overlap: tuple[Row, ...]
-    best: str | None
+    shown: str | None
     boundaries: tuple[Row, ...]
     read_off: tuple[Row, ...]
     errors: tuple[Row, ...]
@@ -62,7 +62,9 @@ def wave_products(workspace: Workspace, digest: str, ours: str, twin: str) -> di
         segmentations: dict[str, dict[str, Product]] = {}
         for ending, way in WAYS.items():
             named = _of(workspace, f"segmentation/{task}", ending, digest, ours, twin)
-            if named:
+            # Ways of other waves, such as another share of pseudo-labels, do not stand in one table.
+            data = {one.facts["data_digest"] for each in (named, *segmentations.values()) for one in each.values()}
+            if named and len(data) == 1:
                 segmentations[way] = named
         regressions = _of(workspace, f"regression/{task}", "", digest, ours, twin)
         if segmentations or regressions:
@@ -90,11 +92,12 @@ def wave_reports(found: Mapping[str, WaveProducts], titles: Mapping[str, str]) -
     return tuple(_report(task, products, titles) for task, products in found.items())
 
 
-def best_of(products: WaveProducts) -> tuple[str, Product] | None:
-    """Our segmentation that overlaps most, and the way it was done; None where none was scored."""
+def shown_of(products: WaveProducts) -> tuple[str, Product] | None:
+    """Our segmentation whose boundaries are shown, and the way it was done: fine-tuned where it was, else frozen, since
+    to take the better one would be a choice on test. None where none was scored."""
     ours = {way: next(iter(named.values())) for way, named in products.segmentations.items()}
     scored = [(way, one) for way, one in ours.items() if one.facts["scored"]]
-    return max(scored, key=lambda item: item[1].facts["miou"]["value"], default=None)
+    return scored[-1] if scored else None
 
 
 def _report(task: str, products: WaveProducts, titles: Mapping[str, str]) -> WaveReport:
@@ -109,7 +112,7 @@ def _report(task: str, products: WaveProducts, titles: Mapping[str, str]) -> Wav
         for one in named.values()
         if one.facts["scored"]
     ]
-    best = best_of(products)
+    shown = shown_of(products)
     errors: list[Row] = []
     if len(products.regressions) == 2:
         errors = [{**row, **_published(WAVE_FIGURES.get(row["figure"]))} for row in error_rows(*products.regressions)]
@@ -120,9 +123,9 @@ def _report(task: str, products: WaveProducts, titles: Mapping[str, str]) -> Wav
         overlap=tuple(
             {**row, **_published(figure)} for row, figure in zip(overlap_rows(called), published, strict=True)
         ),
-        best=None if best is None else best[0],
-        boundaries=() if best is None else tuple(boundary_rows(best[1])),
-        read_off=() if best is None else tuple(read_off_rows(best[1])),
+        shown=None if shown is None else shown[0],
+        boundaries=() if shown is None else tuple(boundary_rows(shown[1])),
+        read_off=() if shown is None else tuple(read_off_rows(shown[1])),
         errors=tuple(errors),
         reasons=tuple(f"{name}: {one.facts['reason']}" for name, one in called.items() if not one.facts["scored"]),
     )

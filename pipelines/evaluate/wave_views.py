@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import pyarrow.parquet as pq
 
 from pipelines.evaluate.delineation import WaveTask, wave_data
 from pipelines.evaluate.features import MILLIVOLT, shards_of
-from pipelines.evaluate.segmentation import PREDICTIONS_FILE, SCORES_FILE
+from pipelines.evaluate.regression import compare_regressions
+from pipelines.evaluate.segmentation import CONFUSIONS_FILE, PREDICTIONS_FILE, SCORES_FILE
 from pipelines.evaluate.waves import INTERVALS, UNKNOWN, Wave, Waves, class_map
 from pipelines.pictures.segmentation import SegmentedLead, Span, segmentation_sheet
 from pipelines.stage import Product, Workspace, write_atomically
@@ -29,15 +31,13 @@ Row = dict[str, Any]
 
 def overlap_rows(segmentations: Mapping[str, Product]) -> list[Row]:
     """A row an encoder and way of training, by name: mean IoU with its interval, and each class's IoU."""
-    rows = []
-    for name, product in segmentations.items():
-        if product.facts["scored"]:
-            rows.append(
-                {"encoder": name, "mIoU": round(product.facts["miou"]["value"], 4)}
-                | {"interval": _interval(product.facts["miou"])}
-                | {wave: round(found["value"], 4) for wave, found in product.facts["iou"].items()}
-            )
-    return rows
+    scored = {name: product.facts for name, product in segmentations.items() if product.facts["scored"]}
+    occurring = dict.fromkeys(wave for facts in scored.values() for wave in facts["iou"])
+    return [
+        {"encoder": name, "mIoU": round(facts["miou"]["value"], 4), "interval": _interval(facts["miou"])}
+        | {wave: _rounded(facts["iou"].get(wave, {}).get("value"), 4) for wave in occurring}
+        for name, facts in scored.items()
+    ]
 
 
 def boundary_rows(segmentation: Product) -> list[Row]:
@@ -74,8 +74,12 @@ def read_off_rows(segmentation: Product) -> list[Row]:
 
 
 def error_rows(first: Product, second: Product) -> list[Row]:
-    """A row a figure of two encoders' regressions on the same records, and a row a figure that was not scored."""
+    """A row a figure of two encoders' regressions on the same records, paired, and a row a figure that was not scored.
+
+    `ahead by`: the second's error minus the first's.
+    """
     beside = {one["name"]: one for one in second.facts["figures"]}
+    ahead = compare_regressions(second, first) if first.facts["figures"] else {}
     rows = [
         {
             "figure": one["title"],
@@ -83,13 +87,14 @@ def error_rows(first: Product, second: Product) -> list[Row]:
             "MAE": round(one["mae"]["value"], 2),
             "interval": _interval(one["mae"], 2),
             "random encoder": round(beside[one["name"]]["mae"]["value"], 2),
+            "ahead by": f"{ahead[one['name']].value:.2f} ({_interval(asdict(ahead[one['name']]), 2)})",
             "training median": round(one["baseline"]["value"], 2),
             "pooling": one["chosen"]["pooling"],
             "note": f"{one['omitted']} records without it",
         }
         for one in first.facts["figures"]
     ]
-    empty = dict.fromkeys(("unit", "MAE", "interval", "random encoder", "training median", "pooling"))
+    empty = dict.fromkeys(("unit", "MAE", "interval", "random encoder", "ahead by", "training median", "pooling"))
     return rows + [{"figure": name, **empty, "note": why} for name, why in first.facts["reasons"].items()]
 
 
@@ -105,7 +110,8 @@ def label_rows(delineations: Mapping[str, Product]) -> list[Row]:
 
 
 def examples(workspace: Workspace, task: WaveTask, segmentation: Product, mirror: Path | None = None) -> bytes | None:
-    """Test records, evenly spaced, each in another lead: annotated beside predicted; None where nothing was scored.
+    """Annotated test records, evenly spaced, each in another lead: annotated beside predicted; None where nothing was
+    scored.
 
     Drawn once, and kept beside the product, where the report finds it.
     """
@@ -122,7 +128,9 @@ def _drawn(workspace: Workspace, task: WaveTask, segmentation: Product, mirror: 
     record_id = data.records.column("record_id").to_pylist()
     table = pq.read_table(segmentation.path / PREDICTIONS_FILE)
     predicted = Waves.from_table(table, record_id)
-    tested = np.unique(predicted.record_W)
+    row_of = {name: row for row, name in enumerate(record_id)}
+    in_test = pq.read_table(segmentation.path / CONFUSIONS_FILE, columns=["record_id"]).column("record_id").to_pylist()
+    tested = np.intersect1d([row_of[name] for name in in_test], data.waves.record_W)  # found or not: misses are shown
     rows = tested[np.unique(np.linspace(0, len(tested) - 1, min(EXAMPLES, len(tested))).round().astype(int))]
     annotated = data.waves.of_records(rows)
     map_NLT = class_map(annotated, len(rows))

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from pipelines.pictures.canvas import INK, MUTED, PALETTE, png
+from pipelines.pictures.canvas import INK, PALETTE, name_axes, png
 
 _DPI = 110
 _COLOURS = 128  # several hues, each with its shades at the edges of lines
@@ -42,14 +42,14 @@ def loss_curve(metrics: Sequence[Mapping[str, float]], title: str = "Pretraining
     else:
         loss = left.subplots()
     _plot(loss, metrics, {"loss": "training", "validation_loss": "validation"})
-    _name(loss, "Smooth-L1 loss", "" if probed else "step")
+    name_axes(loss, "Smooth-L1 loss", "" if probed else "step")
     panels = right.subplots(3, 1, sharex=True)
     _plot(panels[0], metrics, {"embedding_std": "student", "target_std": "teacher"})
-    _name(panels[0], "Spread over records (std)")
+    name_axes(panels[0], "Spread over records (std)")
     _plot(panels[1], metrics, {"effective_rank": "student"}, legend=False)
-    _name(panels[1], "Effective rank of embeddings")
+    name_axes(panels[1], "Effective rank of embeddings")
     _plot(panels[2], metrics, {"learning_rate": "learning rate"}, legend=False)
-    _name(panels[2], "Learning rate", "step")
+    name_axes(panels[2], "Learning rate", "step")
     for axes in panels[:2]:
         axes.set_ylim(bottom=0)
     panels[2].yaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -83,7 +83,7 @@ def roc_curves(
         axes.plot(false, true, color=colour, linewidth=1.6, linestyle=dashes, label=label, zorder=3)
         if name in random_curves:
             axes.plot(*random_curves[name], color=colour, linewidth=1.0, linestyle=(0, (3, 2)), alpha=0.75, zorder=2)
-    _name(axes, title, "False positive rate (1 - specificity)", "True positive rate (sensitivity)")
+    name_axes(axes, title, "False positive rate (1 - specificity)", "True positive rate (sensitivity)")
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     heading = "AUC   (random encoder, dashed)" if random_curves else "AUC"
     legend = axes.legend(
@@ -135,7 +135,7 @@ def _histogram(axes: Axes, values: NDArray[np.float64], name: str, unit: str) ->
             notes += [f"{beyond} beyond {high:.3g}, up to {present.max():.3g}"] if beyond else []
     if len(present) < len(values):
         notes.append(f"{len(values) - len(present)} not known")
-    _name(axes, name, f"{unit}   ({'; '.join(notes)})" if notes else unit, "records")
+    name_axes(axes, name, f"{unit}   ({'; '.join(notes)})" if notes else unit, "records")
     axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
 
 
@@ -167,15 +167,4 @@ def _probe(axes: Axes, loss: Axes, probed: Sequence[Mapping[str, float]]) -> Non
     axes.plot(best["step"], best["probe_auc"], "o", color=_BEST, markersize=5, zorder=3)
     for panel in (axes, loss):
         panel.axvline(best["step"], color=_BEST, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
-    _name(axes, f"Online probe, mean AUC: best {best['probe_auc']:.3f} at step {best['step']:.0f}", "step")
-
-
-def _name(axes: Axes, title: str, x: str = "", y: str = "") -> None:
-    axes.set_title(title, loc="left", fontsize=9.5, color=INK)
-    axes.set_xlabel(x, fontsize=8.5, color=MUTED)
-    axes.set_ylabel(y, fontsize=8.5, color=MUTED)
-    axes.tick_params(labelsize=8, colors=MUTED, length=2.5)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("#b0b0b0")
-    axes.grid(True, color="#ececec", linewidth=0.7)
-    axes.set_axisbelow(True)
+    name_axes(axes, f"Online probe, mean AUC: best {best['probe_auc']:.3f} at step {best['step']:.0f}", "step")

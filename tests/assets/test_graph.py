@@ -5,10 +5,12 @@ import sys
 
 import dagster as dg
 
+from assets.delineation import WaveSettings
 from assets.evaluate import probe_assets
 from assets.sources import incoming_drops
 from orchestration.definitions import defs
 from orchestration.jobs import COMPARE, REFERENCE, TRAIN
+from pipelines.evaluate.delineation import PseudoConfig
 from pipelines.evaluate.suite import SUITE
 from pipelines.sources import SOURCES
 
@@ -159,3 +161,7 @@ def test_the_suite_is_an_asset_an_evaluation_that_nothing_waits_for():
         assert source.path[1] == source_of[key.to_user_string()]
         assert not node.child_keys
         assert not node.check_keys
+
+
+def test_a_share_of_pseudo_labels_is_the_same_in_the_launchpad_as_in_a_shell():
+    assert WaveSettings().pseudo_share == PseudoConfig().share

@@ -119,7 +119,7 @@ def test_the_road_runs_once_is_found_the_second_time_and_refuses_what_is_not_sho
     assert "champion" not in refused, "what the gate refuses is an outcome, and no failure"
     assert not retried(instance), "and it is not asked again"
     assert refused["gate_verdict"].metadata["challenger"] == 2
-    assert any("not scored on validation" in warning for warning in refused["gate_verdict"].warnings)
+    assert any("nothing to compare on validation" in warning for warning in refused["gate_verdict"].warnings)
     held = find_alias(CHAMPION, tracking=Tracking(uri=home.tracking_uri, artifact_root=home.artifact_root))
     assert held is not None
     assert held.version == 1

@@ -180,7 +180,7 @@ def test_pseudo_labels_are_near_the_truth_and_failures_are_counted():
     ecg = simulate(2, diagnosis=Diagnosis.NORMAL, noise=0.3)
     signal_NLT = np.stack([harmonized(ecg.signal_LT, 500), np.zeros((8, 2500), np.int16)])
     told = []
-    config = PseudoConfig(leads=("II",), processes=1)
+    config = PseudoConfig(leads=("II",), share=1.0, processes=1)
     found = pseudo_waves(records(["good", "flat"]), signal_NLT, config, lambda done, total: told.append((done, total)))
     assert found.left_out in (((1, "II", Failure.FEW_BEATS),), ((1, "II", Failure.DELINEATOR),))
     assert told[-1] == (2, 2)

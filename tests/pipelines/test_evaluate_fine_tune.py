@@ -217,6 +217,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(problem, tmp_path, caplog):
         "encoder.safetensors",
         "layer.safetensors",
         "fine_tuning.json",
+        "checkpoints",
     }
     probability_NC = found.model.probabilities(problem.x, TEST)
     assert np.array_equal(probability_NC, expected.model.probabilities(problem.x, TEST))
@@ -328,6 +329,23 @@ def test_a_product_whose_making_was_killed_is_gone_on_with(workspace, caplog):
     # The weights in it are an encoder like any other.
     again = EncoderSource.of_product("fine", product).loaded()
     assert again.config == SOURCE.loaded().config
+
+
+def test_a_product_that_was_killed_after_its_training_trains_no_more(workspace, caplog, monkeypatch):
+    def killed(*_: object) -> None:
+        raise Killed
+
+    caplog.set_level(logging.INFO)
+    head = replace(QUICK, rate=0.1)
+    with monkeypatch.context() as patch:
+        patch.setattr("pipelines.evaluate.probe.write_result", killed)
+        with pytest.raises(Killed):
+            materialize_probe(workspace, TASK, SOURCE, SMALL, head=head)
+    caplog.clear()
+    product = materialize_probe(workspace, TASK, SOURCE, SMALL, head=head)
+    assert "going on after epoch 2 of 2" in caplog.text
+    assert "loss" not in caplog.text
+    assert not (product.path / "checkpoints").exists()
 
 
 def test_attention_pooling_reads_the_tokens_of_a_workspace(workspace, monkeypatch):

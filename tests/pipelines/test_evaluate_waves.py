@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -312,7 +313,7 @@ def test_regressions_are_kept_and_compared_on_the_same_records(workspace):
 # What people look at
 
 
-def test_tables_and_examples_show_what_was_found(workspace):
+def test_tables_and_examples_show_what_was_found(workspace, tmp_path):
     made, mirror = workspace
     config = replace(QUICK, steps=6, min_patients=2)
     segmented = materialize_segmentation(made, TASK, ENCODERS[0], config, CPU, mirror=mirror)
@@ -324,13 +325,27 @@ def test_tables_and_examples_show_what_was_found(workspace):
     picture = wave_views.examples(made, TASK, segmented, mirror)
     assert picture is not None
     assert len(picture) < 100_000
+    blind = replace(segmented, path=Path(shutil.copytree(segmented.path, tmp_path / segmented.path.name)))
+    (blind.aside / wave_views.EXAMPLES_FILE).unlink()
+    predicted = blind.path / PREDICTIONS_FILE
+    pq.write_table(pq.read_table(predicted).slice(0, 0), predicted)
+    nothing = wave_views.examples(made, TASK, blind, mirror)
+    assert nothing is not None, "one that finds nothing is shown, too"
+    assert nothing != picture
+    without_p = {name: value for name, value in segmented.facts["iou"].items() if name != "P"}
+    other = replace(segmented, facts={**segmented.facts, "iou": without_p})
+    one, two = wave_views.overlap_rows({"other": other, "ours": segmented})
+    assert set(one) == set(two)
+    assert one["P"] is None
     regressed = [
         materialize_regression(
             made, TASK, one, RegressionConfig(min_patients=2, bootstrap=BOOTSTRAP), CPU, mirror=mirror
         )
         for one in ENCODERS
     ]
-    assert [one["figure"] for one in wave_views.error_rows(*regressed)][:1] == ["heart rate"]
+    rows = wave_views.error_rows(*regressed)
+    assert rows[0]["figure"] == "heart rate"
+    assert float(rows[0]["ahead by"].split()[0]) == pytest.approx(rows[0]["random encoder"] - rows[0]["MAE"], abs=0.02)
     few = materialize_segmentation(made, TASK, ENCODERS[0], replace(config, min_patients=99), CPU, mirror=mirror)
     assert (
         wave_views.overlap_rows({"ours": few}) == wave_views.boundary_rows(few) == wave_views.read_off_rows(few) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -25,6 +26,7 @@ from pipelines import gallery
 from pipelines.cli import main
 from pipelines.corpus import CorpusConfig, materialize_corpus
 from pipelines.download import Mirror, list_source, materialize_raw
+from pipelines.evaluate import page as page_of
 from pipelines.evaluate import report as reports
 from pipelines.evaluate import wave_views
 from pipelines.evaluate.compare import compare_encoders, compare_results
@@ -50,7 +52,7 @@ from pipelines.evaluate.suite import SUITE, evaluation
 from pipelines.evaluate.views import principal_plane, surest
 from pipelines.harmonize import materialize_ecgs
 from pipelines.home import Home
-from pipelines.labels import TASKS, FoldProtocol, Split
+from pipelines.labels import SUITE_TASKS, TASKS, FoldProtocol, Split
 from pipelines.pictures import svg
 from pipelines.quality import QualityLimits
 from pipelines.sources import SOURCES
@@ -292,6 +294,21 @@ def test_probes_of_ecgs_that_have_changed_since_are_not_reported(workspace):
         materialize_ecgs(workspace, SOURCES["ptbxl"], "00000", limits=QualityLimits())
 
 
+def test_a_task_that_is_split_by_patient_is_told(workspace, tmp_path):
+    """Of sources without folds of their own."""
+    copied = Workspace(shutil.copytree(workspace.root, tmp_path / "copy"))
+    task = SUITE_TASKS["chapman_rhythm"]
+    probe_pair(copied, task, replace(QUICK, min_patients=2))
+    told = stored(reports.materialize_report(copied, simulated=True))
+    (found,) = [one for one in told["tasks"] if one["name"] == "chapman_rhythm"]
+    assert found["protocol"] == "fitted on 70%; chosen on 10% of the patients; tested once on 20%, drawn by patient"
+
+
+def test_a_scale_leaves_room_where_all_is_perfect():
+    assert page_of._scale([1.0, 1.0]) == (0.9, [0.9, 1.0])
+    assert page_of._scale([0.55]) == (0.5, [0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
+
+
 @pytest.mark.parametrize(
     ("value", "p", "headline"),
     [
@@ -386,7 +403,10 @@ def test_the_suite_stands_on_the_page_where_it_was_done_for_this_encoder(workspa
     text = (again.path / reports.HTML_FILE).read_text()
     page = self_contained(text)
     rows = {cells[""]: cells for section, cells in page.rows if section == "suite" and "published: best known" in cells}
-    assert list(rows) == ["linear", "50 % of the labels"], "another encoder's evaluation is not this one's"
+    assert list(rows) == ["linear without 1 label HYP", "50 % of the labels without 1 label HYP"], (
+        "another encoder's evaluation is not this one's, and what is left out is named"
+    )
+    rows = {name.split(" without ")[0]: cells for name, cells in rows.items()}
     for name, title in (("pretrained", "this encoder"), ("random", "random encoder")):
         assert rows["50 % of the labels"][title] == shown(products[name].facts["test_macro_auc"])
         draws = results_of(workspace, products[name])
