@@ -288,8 +288,8 @@ def rollback(*, to: int | None = None, why: str, name: str = REGISTERED_NAME, tr
     if ended is not None and to in (None, ended.version) and _BACK in list(ended.moves.values())[-1]:
         return ended
     champion = find_alias(CHAMPION, name=name, tracking=tracking)
-    if champion is None:
-        raise ValueError(f"{name} has no champion at {tracking.uri}: nothing to go back from")
+    if champion is None and to is None:
+        raise ValueError(f"{name} has no champion at {tracking.uri}: name the version to go back to")
     if to is None:
         target = find_alias(PREVIOUS, name=name, tracking=tracking)
         if target is None:
@@ -299,11 +299,12 @@ def rollback(*, to: int | None = None, why: str, name: str = REGISTERED_NAME, tr
         if to not in known:
             raise ValueError(f"version {to} of {name}: use one of {', '.join(map(str, sorted(known)))}")
         target = known[to]
-    if target.version == champion.version:
+    if champion is not None and target.version == champion.version:
         raise ValueError(f"version {target.version} of {name} is the champion already")
     if not target.moves:
         raise ValueError(f"version {target.version} of {name} never was champion: the gate decides on it")
-    return _crown(target, champion, f"{_BACK} {champion.version}: {why}", tracking)
+    left = "none" if champion is None else champion.version
+    return _crown(target, champion, f"{_BACK} {left}: {why}", tracking)
 
 
 def versions_of(*, name: str = REGISTERED_NAME, tracking: Tracking) -> list[Release]:

@@ -312,6 +312,10 @@ def test_going_back_swaps_the_champion_with_the_previous_and_says_why(
         promote(passed, tracking=store)  # its verdict stands, and names the champion that there is
     assert rollback(to=2, why="it was the hospital", name=name, tracking=store).version == 2
     assert aliases(store, name) == {CHAMPION: 2, PREVIOUS: 1, CHALLENGER: 3}
+    store.client().delete_registered_model_alias(name, CHAMPION)  # by hand, in MLflow's UI
+    with pytest.raises(ValueError, match="has no champion"):
+        rollback(why="x", name=name, tracking=store)
+    assert rollback(to=2, why="it was deleted", name=name, tracking=store).version == 2
 
 
 def test_a_version_serves_what_its_encoder_gives_and_nothing_else(
