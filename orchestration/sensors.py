@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 
 import dagster as dg
 
@@ -12,6 +13,9 @@ from orchestration.jobs import incoming_job
 from pipelines.sources.incoming.drops import MARKER, complete_drops, misnamed_drops
 
 MOST_AT_ONCE = 50
+
+Past = dict[str, list[str | None]]
+"""Of each drop, by `<space>/<name>`, which contents were requested, in order; None where it was gone."""
 
 
 @dg.sensor(
@@ -23,11 +27,11 @@ MOST_AT_ONCE = 50
     f"their {MARKER} is there, and takes one again when it changed. On from the start: without drops it does nothing.",
 )
 def incoming_sensor(context: dg.SensorEvaluationContext, data_home: DataHome) -> dg.SensorResult | dg.SkipReason:
-    """The cursor says of each drop which contents were requested, the last one last, and null where it was gone. Run
-    keys are made of the drop's name, its content and how often that was requested before: so a tick that died between
-    adding a partition and requesting its run is mended by the next, a lost cursor requests nothing that is as it was
-    at first, and a drop that goes back to an earlier content is taken again."""
+    """The cursor is `Past`. A tick that died between adding a partition and requesting its run is mended by the next,
+    which has the same run keys; a lost cursor requests nothing that is as it was at first; and a drop that goes back to
+    an earlier content is taken again."""
     from pipelines.sources.incoming.bucket import place_of
+    from pipelines.sources.incoming.taking import held_drops
 
     home = data_home.open()
     place = place_of(home.incoming)
@@ -41,24 +45,39 @@ def incoming_sensor(context: dg.SensorEvaluationContext, data_home: DataHome) ->
     if misnamed:
         context.log.warning(f"{place}: no drops by their names: {', '.join(misnamed)}")
     drops = complete_drops(place)
-    past: dict[str, list[str | None]] = json.loads(context.cursor or "{}")
-    # A place of its own for each space: own ECGs join those of every mirror that is chosen.
-    now = {f"{home.space}/{drop.name}": drop.listing.digest[:24] for drop in drops}
-    gone = [name for name in past if name.startswith(f"{home.space}/") and name not in now and past[name][-1]]
-    new = [name for name in now if past.get(name, [None])[-1] != now[name]][:MOST_AT_ONCE]
-    keys = {name: f"{name}@{now[name]}" for name in new}
-    for name in new:
-        if times := past.get(name, []).count(now[name]):
-            keys[name] += f".{times}"
-    cursor = past | {name: [*past[name], None] for name in gone}
-    cursor |= {name: [*past.get(name, []), now[name]] for name in new}
-    partitions = [name.removeprefix(f"{home.space}/") for name in new]
+    past: Past = json.loads(context.cursor or "{}")
+    # By space: own ECGs join those of every mirror that is chosen.
+    prefix = f"{home.space}/"
+    now = {prefix + drop.name: drop.listing.digest[:24] for drop in drops}
+    keys = run_keys(past, now)
+    cursor = remembered(past, now, keys, prefix)
+    partitions = {name: name.removeprefix(prefix) for name in keys}
+    # Of a drop that is gone from its place and was withdrawn, nothing is left to materialize.
+    away = {name.partition("/")[2] for name, contents in cursor.items() if contents[-1] is None}
+    away &= set(context.instance.get_dynamic_partitions(incoming_drops.name))
+    forgotten = away.difference((drop.name for drop in drops), *held_drops(home).values())
     return dg.SensorResult(
-        run_requests=[
-            dg.RunRequest(run_key=keys[name], partition_key=partition)
-            for name, partition in zip(new, partitions, strict=True)
+        run_requests=[dg.RunRequest(run_key=keys[name], partition_key=partitions[name]) for name in keys],
+        skip_reason=None if keys else f"{len(drops)} complete drops in {place}, none of them new or changed",
+        dynamic_partitions_requests=[
+            *([incoming_drops.build_add_request([*partitions.values()])] if keys else []),
+            *([incoming_drops.build_delete_request(sorted(forgotten))] if forgotten else []),
         ],
-        skip_reason=None if new else f"{len(drops)} complete drops in {place}, none of them new or changed",
-        dynamic_partitions_requests=[incoming_drops.build_add_request(partitions)] if new else [],
         cursor=json.dumps(cursor),
+    )
+
+
+def run_keys(past: Past, now: Mapping[str, str]) -> dict[str, str]:
+    """Of the drops that are new or changed, by name. now: their contents. Made of the drop's name, its content and how
+    often that was requested before."""
+    new = [name for name, content in now.items() if past.get(name, [None])[-1] != content][:MOST_AT_ONCE]
+    times = {name: past.get(name, []).count(now[name]) for name in new}
+    return {name: f"{name}@{now[name]}" + (f".{times[name]}" if times[name] else "") for name in new}
+
+
+def remembered(past: Past, now: Mapping[str, str], asked: Iterable[str], prefix: str) -> Past:
+    """What is known after a tick: contents that were asked for, and drops of this space that are gone."""
+    gone = [name for name in past if name.startswith(prefix) and name not in now and past[name][-1] is not None]
+    return (
+        past | {name: [*past[name], None] for name in gone} | {name: [*past.get(name, []), now[name]] for name in asked}
     )

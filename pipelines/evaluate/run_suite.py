@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -37,17 +37,20 @@ its code): 1e-3 for the linear layer, 1e-4 and 1e-5 for the groups of layers bel
 100 epochs, of which the best on validation is kept."""
 
 
-def head_of(name: HeadName) -> Head | None:
-    """The head of that name; None is the linear one of `ProbeConfig`."""
+def head_of(asked: Evaluation) -> Head | None:
+    """Its head; None is the linear one of `ProbeConfig`. Without a validation split nothing is chosen: one setting, and
+    the last epoch."""
+    chosen = asked.task.protocol.has_validation
+    keep: Literal["best", "last"] = "best" if chosen else "last"
     heads: dict[HeadName, Head | None] = {
         "linear": None,
         "paper_loop": PaperLoop(),
         "nearest_mean": NearestMean(),
-        "attention_pool": AttentionPool(),
-        "fine_tuned": FineTune(),
-        "fine_tuned_layerwise": LAYERWISE,
+        "attention_pool": AttentionPool() if chosen else AttentionPool(rates=(3e-3,), weight_decays=(1e-2,), keep=keep),
+        "fine_tuned": FineTune(keep=keep),
+        "fine_tuned_layerwise": replace(LAYERWISE, keep=keep),
     }
-    return heads[name]
+    return heads[asked.head]
 
 
 def materialize_evaluation(
@@ -63,7 +66,7 @@ def materialize_evaluation(
     draw's own product. Facts are as `materialize_probe` gives them.
     """
     config = config or ProbeConfig()
-    features, head = FeatureConfig(leads=asked.leads), head_of(asked.head)
+    features, head = FeatureConfig(leads=asked.leads), head_of(asked)
     condition = None if asked.noise is None else noise.condition(*asked.noise)
     products = [
         materialize_probe(workspace, task, source, config, features, progress, head=head, condition=condition)
@@ -193,7 +196,7 @@ def evaluate_subject(
     """
     config = config or ProbeConfig()
     encoder, twin = encoder_and_twin(workspace, subject)
-    head = head_of(asked.head)
+    head = head_of(asked)
     sources: list[FeatureSource] = [encoder]
     if asked.head in FROZEN:
         sources.append(twin)

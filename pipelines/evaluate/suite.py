@@ -12,7 +12,7 @@ list of those that are kept up to date. Seeds are part of the recipe. Costs noth
     labels_1               a percentage of the training patients, 3 draws, and their mean (any number: labels_25)
     leads_II_V1            these leads of each ECG alone (any leads)
     noise_muscle_1         test ECGs with noise of a level, the probe as it was fitted on clean ones
-    paper_protocol         PTB-XL as the paper splits it, folds 1-9 and 10, and its AdamW loop; nothing is chosen
+    paper_protocol         the paper's folds 1-9 and 10 of PTB-XL, nothing chosen; its AdamW loop, or the head named
 """
 
 from __future__ import annotations
@@ -77,6 +77,8 @@ def evaluation(name: str) -> Evaluation:
     found = Evaluation(task=SUITE_TASKS[base])
     for variant in variants:
         found = _varied(found, variant)
+    if found.head == "linear" and found.task.protocol == PAPER_FOLDS:
+        found = replace(found, head="paper_loop")
     if found.head == "nearest_mean" and found.task.kind != "multi-class":
         raise ValueError(f"evaluation {name!r}: a record has one nearest mean, so name multi_class too")
     if found.noise is not None and (found.head not in ON_FEATURES or found.percent is not None):
@@ -95,8 +97,7 @@ def _varied(plain: Evaluation, variant: str) -> Evaluation:
     if variant == "paper_protocol":
         if plain.task.source not in PAPER_SOURCES:
             raise ValueError(f"variant {variant!r}: it is about {', '.join(PAPER_SOURCES)}, not {plain.task.source}")
-        task = replace(_titled(plain, "folds 1-9 and 10 as in the paper"), protocol=PAPER_FOLDS)
-        return replace(plain, task=task, head=_only_head(plain, "paper_loop"))
+        return replace(plain, task=replace(_titled(plain, "folds 1-9 and 10 as in the paper"), protocol=PAPER_FOLDS))
     if kind == "labels" and rest in map(str, range(1, 101)):
         if plain.percent is not None:
             raise ValueError(f"variant {variant!r}: labels are few already")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 
 import dagster as dg
@@ -18,6 +19,8 @@ from pipelines.home import HOSTS
 from pipelines.pretrain.recipes import recipe_named
 from pipelines.retraining import NotDue, Plan, RetrainingConfig, plan
 from pipelines.sources.incoming.drops import MARKER
+from pipelines.sources.incoming.taking import materialize_drop
+from pipelines.sources.incoming.withdrawing import withdraw_drop
 
 
 @pytest.fixture
@@ -40,6 +43,8 @@ def requested(instance: dg.DagsterInstance, cursor: str | None = None) -> dg.Sen
     found = tick(instance, cursor)
     assert isinstance(found, dg.SensorResult)
     for request in found.dynamic_partitions_requests or ():
+        if isinstance(request, dg.DeleteDynamicPartitionsRequest):
+            continue
         instance.add_dynamic_partitions(request.partitions_def_name, list(request.partition_keys))
     return found
 
@@ -114,6 +119,23 @@ def test_a_drop_that_goes_back_to_what_it_was_is_taken_again(home, instance):
     found = requested(instance, cursor)
     assert keys(found)["monday"] not in asked
     assert requested_again(instance, found.cursor) == {}
+
+
+def test_a_drop_that_was_withdrawn_and_is_gone_is_no_partition_any_more(home, instance):
+    for name in ("monday", "tuesday"):
+        write_drop(home, name)
+        materialize_drop(home, name)
+    cursor = requested(instance).cursor
+    for name in ("monday", "tuesday"):
+        shutil.rmtree(home.incoming / name)
+    withdraw_drop(home, "monday")
+    found = requested(instance, cursor)
+    assert keys(found) == {}
+    (request,) = found.dynamic_partitions_requests or ()
+    assert isinstance(request, dg.DeleteDynamicPartitionsRequest)
+    assert list(request.partition_keys) == ["monday"], "of tuesday there is our copy"
+    instance.delete_dynamic_partition(incoming_drops.name, "monday")
+    assert not tick(instance, found.cursor).dynamic_partitions_requests
 
 
 def test_own_ecgs_join_those_of_another_mirror_too(home, instance, tmp_path):

@@ -27,8 +27,8 @@ from pipelines.evaluate.features import (
 from pipelines.evaluate.handcrafted import HandcraftedSource, handcrafted, heart_rate
 from pipelines.evaluate.probe import ProbeConfig, materialize_probe, read_records
 from pipelines.evaluate.result import load_result
-from pipelines.evaluate.run_suite import evaluate_subject, materialize_evaluation, results_of
-from pipelines.evaluate.suite import DRAWS, SUITE, evaluation
+from pipelines.evaluate.run_suite import evaluate_subject, head_of, materialize_evaluation, results_of
+from pipelines.evaluate.suite import DRAWS, SUITE, VARIANT_HEADS, evaluation
 from pipelines.labels import PAPER_FOLDS, SUITE_TASKS, FewLabels, FoldProtocol, Split, patients, protocol_from_dict
 from pipelines.stage import Product, Workspace
 from pipelines.store import LEADS, QUALITY, ShardWriter, open_shard
@@ -279,6 +279,24 @@ def test_an_encoder_stands_beside_what_it_has_to_beat(workspace):
         assert standing.ahead.low <= standing.ahead.value <= standing.ahead.high
         assert standing.row()["accuracy"] is not None
     assert floor > 0.95
+
+
+@pytest.mark.parametrize("head", VARIANT_HEADS)
+def test_by_the_papers_protocol_no_head_chooses(workspace, head):
+    name = f"ptbxl_superclass__multi_class__{head}__paper_protocol"
+    asked = evaluation(name)
+    assert evaluation(f"ptbxl_superclass__paper_protocol__multi_class__{head}").head == asked.head == head
+    found = head_of(asked)
+    assert found is not None
+    assert not found.chooses
+    plain = head_of(evaluation(f"ptbxl_superclass__multi_class__{head}"))
+    assert plain is not None
+    assert plain.chooses == (head != "nearest_mean")
+    if head == "attention_pool":
+        source = EncoderSource.random("pretrained", TINY, 4)
+        product = materialize_evaluation(workspace, asked, source, QUICK)
+        assert product.facts["scored"], product.facts["reason"]
+        assert "validation_macro_auc" not in product.facts
 
 
 def test_handcrafted_features_are_finite_whatever_the_ecg():

@@ -16,6 +16,7 @@ from typing import Any
 from pipelines import versions
 from pipelines.download import FILES, ROOT, damaged, gone_files, recorded
 from pipelines.fetching import each, full_disk_explained
+from pipelines.home import FILES as SPACE_FILES
 from pipelines.home import Home
 from pipelines.pace import in_bytes
 from pipelines.sources.base import RemoteFile
@@ -115,6 +116,17 @@ def taken_drops(workspace: Workspace) -> list[str]:
     """The names of the drops that were taken, whether they still lie in the folder of drops or not."""
     pointers = [path for kind in ("raw", "ecgs") for path in (workspace.root / kind / NAME).glob("*/current")]
     return sorted({path.parent.name for path in pointers})
+
+
+def held_drops(home: Home) -> dict[Path, set[str]]:
+    """By space of the home, the drops that were taken into it and those of which something was fetched."""
+    return {
+        space: {
+            *taken_drops(Workspace(space)),
+            *(path.name for path in (space / SPACE_FILES / NAME / FETCHED).glob("*")),
+        }
+        for space in home.spaces()
+    }
 
 
 def hashed(folder: Path, listing: Listing) -> list[RemoteFile]:

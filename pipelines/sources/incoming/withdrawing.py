@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipelines.home import FILES, Home
 from pipelines.sources.incoming.drops import NAME, check_name
-from pipelines.sources.incoming.taking import FETCHED, alone, fetched_to, taken_drops
+from pipelines.sources.incoming.taking import alone, fetched_to, held_drops
 from pipelines.stage import DONE, PARTIAL, Workspace
 
 _COPY = re.compile(r"[0-9a-f]{16}")  # what `materialize_drop` calls a copy
@@ -25,7 +25,7 @@ def withdraw_drop(home: Home, name: str) -> list[Path]:
     drops share a folder.
     """
     check_name(name)
-    there = {space: _drops_in(space) for space in home.spaces()}
+    there = held_drops(home)
     holding = [space for space, names in there.items() if name in names]
     if not holding:
         known = sorted(set().union(*there.values()))
@@ -34,11 +34,6 @@ def withdraw_drop(home: Home, name: str) -> list[Path]:
         if (space / FILES / NAME).resolve() == home.incoming:
             raise ValueError(f"{home.incoming} holds drops and copies of them: set ECG_INCOMING to another folder")
     return [gone for space in holding for gone in _withdrawn(space, name)]
-
-
-def _drops_in(space: Path) -> set[str]:
-    """The drops that were taken into a space, and those of which something was fetched."""
-    return {*taken_drops(Workspace(space)), *(path.name for path in (space / FILES / NAME / FETCHED).glob("*"))}
 
 
 def _withdrawn(space: Path, name: str) -> list[Path]:
