@@ -54,7 +54,7 @@ def incoming_sensor(context: dg.SensorEvaluationContext, data_home: DataHome) ->
     partitions = {name: name.removeprefix(prefix) for name in keys}
     # Of a drop that is gone from its place and was withdrawn, nothing is left to materialize.
     away = {name.partition("/")[2] for name, contents in cursor.items() if contents[-1] is None}
-    away &= set(context.instance.get_dynamic_partitions(incoming_drops.name))
+    away &= set(incoming_drops.get_partition_keys(dynamic_partitions_store=context.instance))
     forgotten = away.difference((drop.name for drop in drops), *held_drops(home).values())
     return dg.SensorResult(
         run_requests=[dg.RunRequest(run_key=keys[name], partition_key=partitions[name]) for name in keys],
