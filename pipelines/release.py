@@ -467,9 +467,8 @@ def _register(
 
 def _log_model(packaged: Packaged) -> ModelInfo:
     signature = ModelSignature(
-        # Any array passes MLflow's own check, so that float64 is taken as float32 is and a refusal comes from the
-        # model in words: a float32 tensor here would refuse what wfdb reads.
-        inputs=Schema([TensorSpec(np.dtype(object), (-1,))]),
+        # No schema of inputs: MLflow's check would refuse float64, which wfdb reads, and records in a table; the model
+        # itself refuses in words.
         outputs=packaged.outputs,
         # No rate is a safe guess: the default stands for "not given" and is refused.
         params=ParamSchema([ParamSpec("sampling_rate", "double", 0.0), ParamSpec("leads", "string", STANDARD)]),

@@ -20,6 +20,7 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from ecg_model.encoder import load_encoder
 from ecg_model.serving.classify import CalibratedHead, classify
 from ecg_model.serving.embed import STANDARD
+from ecg_model.serving.request import batch
 
 
 class ClassifierModel(PythonModel):
@@ -40,7 +41,7 @@ class ClassifierModel(PythonModel):
             found_BC = classify(
                 self.encoder,
                 self.head,
-                model_input,
+                batch(model_input),
                 sampling_rate=params.get("sampling_rate", 0.0),
                 leads=params.get("leads", STANDARD),
             )

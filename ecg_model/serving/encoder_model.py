@@ -20,6 +20,7 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from ecg_model.encoder import load_encoder
 from ecg_model.serving.embed import STANDARD, embed
+from ecg_model.serving.request import batch
 
 
 class EncoderModel(PythonModel):
@@ -37,7 +38,7 @@ class EncoderModel(PythonModel):
         try:
             return embed(
                 self.encoder,
-                model_input,
+                batch(model_input),
                 sampling_rate=params.get("sampling_rate", 0.0),
                 leads=params.get("leads", STANDARD),
             )

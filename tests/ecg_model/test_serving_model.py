@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -115,15 +116,40 @@ def invoke(model: PyFuncModel, body: dict) -> httpx.Response:
     return asyncio.run(post())
 
 
-@pytest.mark.parametrize("form", ["inputs", "instances"])
-def test_json_over_http_gives_the_same(model: PyFuncModel, form: str) -> None:
-    x, params = example_ecg(), {"sampling_rate": 100.0}
-    answer = invoke(model, {form: x.tolist(), "params": params})
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda x: {"inputs": x},
+        lambda x: {"instances": x},
+        lambda x: {"dataframe_split": {"columns": ["ecg"], "data": [[record] for record in x]}},
+        lambda x: {"dataframe_records": [{"ecg": record} for record in x]},
+    ],
+    ids=["inputs", "instances", "split", "records"],
+)
+def test_json_over_http_gives_the_same(model: PyFuncModel, form: Callable[[list], dict]) -> None:
+    x, params = np.concatenate([example_ecg(), 0.5 * example_ecg()]), {"sampling_rate": 100.0}
+    answer = invoke(model, form(x.tolist()) | {"params": params})
     assert answer.status_code == 200
     np.testing.assert_allclose(answer.json()["predictions"], model.predict(x, params=params), atol=1e-6)
-    refused = invoke(model, {form: (x * 1000).tolist(), "params": params})
+    refused = invoke(model, form((x * 1000).tolist()) | {"params": params})
     assert refused.status_code == 400
     assert "divide microvolt by 1000" in refused.text
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"dataframe_split": {"columns": ["I", "II"], "data": [[0.1, 0.2]]}}, "a table of 2 columns: give one"),
+        ({"inputs": [[[0.1, 0.2]], [[0.1]]]}, "inhomogeneous"),
+        ({"dataframe_split": {"columns": ["ecg"], "data": [[[[0.1, 0.2]]], [[[0.1]]]]}}, "records of unequal leads"),
+        ({"inputs": "ECG"}, "give (records, leads, samples)"),
+        ({"inputs": []}, "give (records, leads, samples)"),
+    ],
+)
+def test_what_is_no_batch_is_refused_over_http(model: PyFuncModel, body: dict, message: str) -> None:
+    refused = invoke(model, body | {"params": {"sampling_rate": 100.0}})
+    assert refused.status_code == 400
+    assert message in refused.text
 
 
 SNIPPET = """

@@ -1,0 +1,30 @@
+"""What MLflow hands to a model of a request, as a batch of ECGs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+
+def batch(model_input: Any) -> NDArray[Any]:
+    """An array or nested lists (B, L, T), or a table (`dataframe_split`) of one column whose cells are records (L, T).
+
+    Raises ValueError for another table and for records that differ in their leads or lengths.
+    """
+    records = model_input
+    if isinstance(model_input, pd.DataFrame):
+        if len(model_input.columns) != 1:
+            raise ValueError(
+                f"a table of {len(model_input.columns)} columns: give one column, whose cells are records as lists of "
+                "leads of samples"
+            )
+        records = model_input.iloc[:, 0].to_list()
+    try:
+        return np.asarray(records)
+    except ValueError as ragged:
+        raise ValueError(
+            f"records of unequal leads or lengths ({ragged}): cut or group them, so that a call's are alike"
+        ) from ragged
