@@ -169,6 +169,7 @@ def _evaluation(asked: Evaluation) -> dg.AssetsDefinition:
         pool="gpu",
     )
     def evaluated(data_home: DataHome) -> dg.MaterializeResult:
+        from pipelines import gallery
         from pipelines.evaluate.run_suite import evaluate_subject
 
         workspace = data_home.open().workspace()
@@ -181,6 +182,7 @@ def _evaluation(asked: Evaluation) -> dg.AssetsDefinition:
             {
                 **({"not scored": mine.facts["reason"]} if scored is None else {"test macro AUC": scored["value"]}),
                 "beside": show.table([standing.row() for standing in found], "Nothing was scored."),
+                **show.pictures(scores=gallery.evaluated(found)),
             },
         )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import dagster as dg
 
 from assets.compare import encoder_comparison
@@ -20,25 +22,36 @@ from orchestration.schedules import weekly_retraining
 from orchestration.sensors import incoming_sensor
 from orchestration.upstream import upstream_job
 
+
+def tagged(assets: Sequence[dg.AssetsDefinition]) -> list[dg.AssetsDefinition]:
+    """`ecg/pool`: whose turn a step of the asset waits for; people filter the catalogue by it."""
+    return [
+        one.map_asset_specs(lambda spec, pool=one.op.pool: spec.merge_attributes(tags={"ecg/pool": pool or "none"}))
+        for one in assets
+    ]
+
+
 defs = dg.Definitions(
-    assets=automated(
-        [
-            *all_source_assets,
-            corpus,
-            encoder,
-            *probe_assets,
-            evaluation_report,
-            released_encoder,
-            gate_verdict,
-            champion,
-            classifier,
-            reference_encoder,
-            *reference_probe_assets,
-            *suite_assets,
-            *wave_assets,
-            released_reference,
-            encoder_comparison,
-        ]
+    assets=tagged(
+        automated(
+            [
+                *all_source_assets,
+                corpus,
+                encoder,
+                *probe_assets,
+                evaluation_report,
+                released_encoder,
+                gate_verdict,
+                champion,
+                classifier,
+                reference_encoder,
+                *reference_probe_assets,
+                *suite_assets,
+                *wave_assets,
+                released_reference,
+                encoder_comparison,
+            ]
+        )
     ),
     jobs=[*harvest_jobs, incoming_job, train_job, reference_job, compare_job, suite_job, upstream_job],
     schedules=[weekly_retraining],

@@ -18,6 +18,7 @@ from pipelines.evaluate.features import ENCODER_FILE
 from pipelines.evaluate.pair import ProbePair
 from pipelines.evaluate.report import JSON_FILE
 from pipelines.evaluate.result import ROC_FILE, load_result
+from pipelines.evaluate.run_suite import Standing
 from pipelines.evaluate.subject import OURS
 from pipelines.gate import Contest, GateConfig
 from pipelines.labels import Split
@@ -150,6 +151,13 @@ def contested(contest: Contest | None, config: GateConfig) -> bytes | None:
     title = f"margin {config.margin:g}, of a label {config.label_margin:g}"
     axis = "Validation AUC, challenger minus champion"
     return score_chart(found, title, axis=axis, marks=(0.0, -config.margin, -config.label_margin))
+
+
+def evaluated(standings: Sequence[Standing]) -> bytes | None:
+    """An evaluation's encoder and what it has to beat; None where nothing was scored."""
+    scored = [(one.features, one.product.facts.get("test_macro_auc")) for one in standings]
+    found = [Score("", features, *(auc[end] for end in _ENDS)) for features, auc in scored if auc is not None]
+    return score_chart(found) if found else None
 
 
 def compared(comparison: EncoderComparison) -> bytes | None:

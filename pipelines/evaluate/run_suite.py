@@ -169,12 +169,17 @@ class Standing:
     product: Product
     ahead: Interval | None
 
+    @property
+    def features(self) -> str:
+        """The name of the source of features."""
+        return self.product.name.rpartition("/")[2]
+
     def row(self) -> dict[str, Any]:
         """Its figures, as a row of a table."""
         facts, ahead = self.product.facts, self.ahead
         auc, accuracy = facts.get("test_macro_auc"), facts.get("test_accuracy")
         return {
-            "features": self.product.name.rpartition("/")[2],
+            "features": self.features,
             "test macro AUC": None if auc is None else round(auc["value"], 4),
             "interval": "" if auc is None else f"{auc['low']:.3f} to {auc['high']:.3f}",
             "accuracy": None if accuracy is None else round(accuracy["value"], 4),

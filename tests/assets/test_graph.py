@@ -10,6 +10,7 @@ from assets.evaluate import probe_assets
 from assets.sources import incoming_drops
 from orchestration.definitions import defs
 from orchestration.jobs import COMPARE, REFERENCE, TRAIN
+from orchestration.limits import LIMITS
 from pipelines.evaluate.delineation import PseudoConfig
 from pipelines.evaluate.suite import SUITE
 from pipelines.sources import SOURCES
@@ -83,6 +84,7 @@ def test_every_asset_says_what_it_is_and_has_a_code_version():
         assert node.code_version, node.key
         assert node.group_name in GROUPS, node.key
         assert node.kinds, node.key
+        assert node.tags["ecg/pool"] in {*LIMITS, "none"}, node.key
 
 
 def test_every_job_schedule_and_sensor_says_what_it_does():

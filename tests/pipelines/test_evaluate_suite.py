@@ -13,6 +13,7 @@ import pytest
 
 from ecg_model.config import EncoderConfig
 from ecg_model.encoder import random_encoder, save_encoder
+from pipelines import gallery
 from pipelines.evaluate.features import (
     Condition,
     EncoderSource,
@@ -279,6 +280,14 @@ def test_an_encoder_stands_beside_what_it_has_to_beat(workspace):
         assert standing.ahead.low <= standing.ahead.value <= standing.ahead.high
         assert standing.row()["accuracy"] is not None
     assert floor > 0.95
+    drawn = gallery.evaluated(standings)
+    assert drawn is not None
+    assert drawn.startswith(b"\x89PNG")
+
+
+def test_what_was_not_scored_has_no_picture(workspace):
+    few = replace(QUICK, min_patients=10_000)
+    assert gallery.evaluated(evaluate_subject(workspace, evaluation("ptbxl_superclass__multi_class"), few)) is None
 
 
 @pytest.mark.parametrize("head", VARIANT_HEADS)
