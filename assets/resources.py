@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from dagster._core.errors import DagsterPipesExecutionError
 from pydantic import Field
 
 from pipelines.home import Home
+from pipelines.pretrain.product import REFUSED
 
 if TYPE_CHECKING:
     from pipelines.tracking import Tracking
@@ -36,7 +36,7 @@ class Launcher(dg.ConfigurableResource):
 
     def run(self, context: dg.AssetExecutionContext, command: list[str]) -> None:
         """Run a command to its end, its log and figures in the step's; raises where it fails: a Failure that is not
-        tried again where it ended itself, the error of the pipes where it was killed.
+        tried again where it ended with REFUSED, the error of the pipes where it was killed or failed otherwise.
 
         Where this step is killed, the command is told to stop, as it is where the run is cancelled: an orphan would
         keep the GPU and its folder from the run that goes on. Linux alone can promise that.
@@ -46,7 +46,7 @@ class Launcher(dg.ConfigurableResource):
         try:
             dg.PipesSubprocessClient().run(context=context, command=[*tied, *command])
         except DagsterPipesExecutionError as error:
-            if re.search(r"code -\d+$", str(error)):  # of the signal that killed it
+            if not str(error).endswith(f" code {REFUSED}"):
                 raise
             raise dg.Failure(f"{error}: its last lines in the log say why", allow_retries=False) from error
 

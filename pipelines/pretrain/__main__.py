@@ -27,9 +27,10 @@ import torch
 from filelock import FileLock, Timeout
 
 from pipelines.pretrain.data import load_corpus
-from pipelines.pretrain.distributed import joined, local_rank, torchrun_started_this
+from pipelines.pretrain.distributed import joined, local_rank, stop_with_torchrun, torchrun_started_this
 from pipelines.pretrain.journal import METRICS_FILE, NonFinite, OnLog
 from pipelines.pretrain.online_probe import OnlineProbe
+from pipelines.pretrain.product import REFUSED
 from pipelines.pretrain.recipes import RECIPES, Recipe, recipe_named
 from pipelines.pretrain.state import Figures
 from pipelines.pretrain.train import ENCODER_FILE, RunConfig, Stopped, train
@@ -38,10 +39,13 @@ log = logging.getLogger("pipelines.pretrain")
 
 PIPES = "DAGSTER_PIPES_CONTEXT"  # dagster_pipes.DAGSTER_PIPES_CONTEXT_ENV_VAR
 LINE_SECONDS = 10.0
+ORPHAN_SECONDS = 300.0
+ONE_DEATH_SECONDS = 1.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code 0: done. 1: refused or diverged, with the reason. 128 + signal: stopped, with a checkpoint."""
+    """Exit code 0: done. REFUSED: refused or diverged, with the reason. 128 + signal: stopped, with a checkpoint. Any
+    other: it crashed."""
     options = _parser().parse_args(arguments)
     speaks = not torchrun_started_this() or int(os.environ["RANK"]) == 0
     level, form = (
@@ -49,6 +53,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     logging.basicConfig(format=form, level=level, stream=sys.stderr, force=True)
     stop = _stop_on_signals()
+    stop_with_torchrun()
+    try:
+        return _run(options, speaks, stop)
+    except (ValueError, NonFinite):  # told already
+        return REFUSED
+
+
+def _run(options: argparse.Namespace, speaks: bool, stop: list[int]) -> int:
     with ExitStack() as stack:
         report = stack.enter_context(_dagster_pipes()) if speaks and PIPES in os.environ else None
         try:
@@ -65,6 +77,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             world = stack.enter_context(joined(run.device))
             if run.device.type == "cpu" and world.local_size > 1:
                 torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // world.local_size))
+            with world.first_rank_0():  # then an orphan holds no memory any more
+                if speaks:
+                    stack.enter_context(_alone_in(options.out, stop))
             corpus = load_corpus(
                 *(options.workspace, options.corpus, run.device),
                 memory_budget=_budget(options),
@@ -81,8 +96,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 probe = OnlineProbe.load(options.workspace, options.corpus, run.device)
             if speaks and options.track:
                 stack.enter_context(_mirror(options, recipe, corpus.digest))
-            if speaks:
-                stack.enter_context(_alone_in(options.out))
             with _progress_line() as on_log:
                 summary = train(
                     *(recipe, corpus, run),
@@ -93,9 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 )
         except (ValueError, NonFinite) as error:
             log.error("pretraining: %s", error)
-            if report is not None:
-                raise  # Dagster shows it as the step's error
-            return 1
+            raise
         except Stopped as stopped:
             log.warning("%s", stopped)
             return 128 + (stop[0] if stop else signal.SIGTERM)  # where another process was told to
@@ -227,16 +238,30 @@ def _device(name: str) -> torch.device:
 
 
 @contextmanager
-def _alone_in(out: Path) -> Iterator[None]:
-    """ValueError where another run writes into this folder: after torchrun was killed its processes live on."""
+def _alone_in(out: Path, stop: Sequence[int]) -> Iterator[None]:
+    """Nobody else writes into this folder. Whoever lost torchrun, or its step, still ends a step and writes a
+    checkpoint, and is waited for.
+
+    Raises ValueError where it still writes there after ORPHAN_SECONDS, Stopped where a signal comes first.
+    """
     (out / "aside").mkdir(parents=True, exist_ok=True)
-    lock = FileLock(out / "aside" / ".lock", timeout=0)
+    lock, began, told = FileLock(out / "aside" / ".lock"), time.monotonic(), False
+    while True:
+        try:
+            lock.acquire(timeout=0.5)
+            break
+        except Timeout as error:
+            if stop:
+                raise Stopped(f"stopped while another run writes to {out}") from error
+            if time.monotonic() - began >= ORPHAN_SECONDS:
+                raise ValueError(f"--out {out}: another run writes there; stop it, or use another folder") from error
+            if not told:
+                log.warning("%s: another run writes there; waiting for its end", out)
+                told = True
     try:
-        lock.acquire()
-    except Timeout as error:
-        raise ValueError(f"--out {out}: another run writes there; stop it first, or use another folder") from error
-    with lock:
         yield
+    finally:
+        lock.release()
 
 
 def _budget(options: argparse.Namespace) -> int | None:
@@ -249,12 +274,18 @@ def _budget(options: argparse.Namespace) -> int | None:
 
 
 def _stop_on_signals() -> list[int]:
-    """The signals to stop (SIGTERM, SIGINT) that have come so far. A second one ends the process at once."""
+    """The signals to stop (SIGTERM, SIGINT) that have come so far. A second one ends the process at once, but for what
+    comes with the first: Linux tells of a parent's death once for each of its threads."""
     received: list[int] = []
+    began = 0.0
 
     def note(number: int, _frame: object) -> None:
+        nonlocal began
+        if received and time.monotonic() - began > ONE_DEATH_SECONDS:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        began = began or time.monotonic()
         received.append(number)
-        signal.signal(number, signal.SIG_DFL)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, note)

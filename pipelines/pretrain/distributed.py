@@ -7,7 +7,10 @@ gloo between CPUs, NCCL between GPUs. The processes of several machines need the
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +18,8 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+_PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,13 @@ def torchrun_started_this() -> bool:
 
 def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def stop_with_torchrun() -> None:
+    """Where torchrun is killed, Linux tells this process to stop: as an orphan it would go on until the end, and keep
+    the GPU and its folder from the run that takes over."""
+    if torchrun_started_this() and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @contextmanager

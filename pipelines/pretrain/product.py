@@ -12,6 +12,9 @@ from pipelines import versions
 from pipelines.pretrain.recipes import Recipe
 from pipelines.stage import Product, Workspace
 
+REFUSED = 2
+"""Exit code of `python -m pipelines.pretrain` for what another try would meet again; of argparse, too."""
+
 Launch = Callable[[list[str]], object]
 """Runs a command to its end; raises where it fails."""
 
@@ -46,7 +49,7 @@ def materialize_encoder(
         store = {"track": track, "artifact-root": artifact_root}
         command = [sys.executable, "-m", "pipelines.pretrain", *(["--recompute"] if recompute else [])]
         if processes > 1:
-            torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+            torchrun = ["pipelines.pretrain.torchrun", "--standalone", "--nproc-per-node", str(processes)]
             command[1:2] = ["-m", *torchrun, "-m"]
         for name, value in (places | way | store).items():
             command += [] if value is None else [f"--{name}", str(value)]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,8 +15,9 @@ import torch
 from pretraining import ROOT, TINY, Program, environment, small_home
 
 from ecg_model.encoder import load_encoder
+from pipelines.pretrain import __main__ as program_of_one
 from pipelines.pretrain.distributed import World
-from pipelines.pretrain.product import materialize_encoder
+from pipelines.pretrain.product import REFUSED, materialize_encoder
 from pipelines.pretrain.recipes import recipe_named
 from pipelines.stage import Workspace
 
@@ -27,7 +31,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 def torchrun(program: Program, *options: str, **changes: object) -> list[str]:
     python, *rest = program.command(*options, **changes)
-    return [python, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *rest]
+    return [python, "-m", "pipelines.pretrain.torchrun", "--standalone", "--nproc-per-node", "2", *rest]
 
 
 def run(command: list[str]) -> subprocess.CompletedProcess[str]:
@@ -77,10 +81,10 @@ def test_two_processes_that_are_stopped_go_on(home: tuple[Path, Path], tmp_path:
 def test_a_batch_that_cannot_be_shared_out_is_refused(home: tuple[Path, Path], tmp_path: Path) -> None:
     program = Program(home, tmp_path)
     done = subprocess.run(torchrun(program, batch=5), cwd=ROOT, env=environment(), capture_output=True, text=True)
-    assert done.returncode != 0
+    assert done.returncode == REFUSED
     assert "batch=5 cannot be shared out evenly among 2 processes in 1 parts: use a multiple of 2" in done.stderr
     code, said = program.here("--accumulate=3")
-    assert code == 1
+    assert code == REFUSED
     assert "batch=4 cannot be shared out evenly among 1 processes in 3 parts" in said
 
 
@@ -106,7 +110,7 @@ def test_the_product_is_built_by_as_many_processes_as_asked(home: tuple[Path, Pa
     with pytest.raises(ValueError, match="processes=0: use at least 1"):
         materialize_encoder(workspace, recipe, launch, device="cpu", processes=0)
     built = materialize_encoder(workspace, recipe, launch, device="cpu", processes=2, accumulate=2)
-    assert "torch.distributed.run" in commands[0]
+    assert "pipelines.pretrain.torchrun" in commands[0]
     assert built.facts["steps"] == 4
     assert load_encoder(built.path / "encoder.safetensors").config.dim == 16
     again = materialize_encoder(workspace, recipe, launch, device="cpu", processes=1)
@@ -128,16 +132,57 @@ def test_probes_between_the_logging_steps_keep_the_processes_together(tmp_path: 
     assert (two.out / "best.safetensors").is_file()
 
 
-def test_a_second_run_in_the_same_folder_is_refused(home: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_second_run_in_the_same_folder_waits_for_the_first_and_is_refused_in_the_end(
+    home: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     program = Program(home, tmp_path)
     command = program.command(steps=100_000)
     with subprocess.Popen(command, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True) as process:
         program.wait_for(process, 1)
-        code, said = program.here(steps=100_000)
-        process.kill()
+        with monkeypatch.context() as patch:
+            patch.setattr(program_of_one, "ORPHAN_SECONDS", 0.0)
+            code, said = program.here(steps=100_000)
+        assert code == REFUSED
+        assert "another run writes there; stop it, or use another folder" in said
+        threading.Timer(1.0, process.kill).start()
+        code, said = program.here(steps=2)
         process.communicate()
-    assert code == 1
-    assert "another run writes there; stop it first, or use another folder" in said
-    code, said = program.here(steps=2)
     assert code == 0, "the lock of a killed run is gone"
+    assert "another run writes there; waiting for its end" in said
     assert "has metrics and no checkpoint: beginning at step 0" in said
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_is_no_refusal(home: tuple[Path, Path], tmp_path: Path) -> None:
+    program = Program(home, tmp_path)
+    command = torchrun(program, steps=100_000)
+    with subprocess.Popen(command, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True) as process:
+        program.wait_for(process, 1)
+        os.kill(processes_of(process.pid)[1], signal.SIGKILL)
+        said = process.communicate(timeout=120)[1]
+    assert process.returncode not in (0, REFUSED), said
+    assert "Signal 9 (SIGKILL)" in said
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone tells a process that its parent died")
+def test_where_torchrun_is_killed_its_processes_stop_and_the_next_run_goes_on(
+    home: tuple[Path, Path], tmp_path: Path
+) -> None:
+    program = Program(home, tmp_path)
+    command = torchrun(program, **FIFTY | {"steps": 300})
+    with subprocess.Popen(command, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True) as process:
+        program.wait_for(process, 1)
+        orphans = processes_of(process.pid)
+        process.kill()
+        code, said = program.here(**FIFTY | {"steps": 300})
+        process.communicate()
+    assert code == 0, said
+    assert len(orphans) == 2
+    assert not any(Path(f"/proc/{orphan}").exists() for orphan in orphans)
+    assert re.search(r"going on from step \d+", said)
+
+
+def processes_of(torchrun: int) -> list[int]:
+    """Those that it started, in the order of their ranks."""
+    return [int(pid) for pid in Path(f"/proc/{torchrun}/task/{torchrun}/children").read_text().split()]

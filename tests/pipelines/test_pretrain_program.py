@@ -10,13 +10,16 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from dagster_pipes import DAGSTER_PIPES_CONTEXT_ENV_VAR, DAGSTER_PIPES_MESSAGES_ENV_VAR, encode_param
 from pretraining import ROOT, STEPS, Program, environment, in_this_process, small_home
 
 from ecg_model.encoder import load_encoder
+from pipelines.pretrain import __main__ as program_of_one
 from pipelines.pretrain.__main__ import main
+from pipelines.pretrain.product import REFUSED
 from pipelines.pretrain.recipes import recipe_named
 
 
@@ -100,6 +103,27 @@ def test_a_run_that_is_killed_and_stopped_ends_with_the_bytes_of_one_that_is_not
     same(program, whole)
 
 
+def test_a_signal_that_comes_twice_at_once_is_one_and_a_later_one_ends_the_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    now, ended = [10.0], []
+    monkeypatch.setattr(program_of_one, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    try:
+        received = program_of_one._stop_on_signals()
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
+            signal.raise_signal(number)
+        assert received == [signal.SIGTERM, signal.SIGTERM, signal.SIGINT]
+        now[0], handler = 12.0, signal.getsignal(signal.SIGTERM)
+        assert callable(handler)
+        monkeypatch.setattr(signal, "raise_signal", ended.append)
+        handler(signal.SIGTERM, None)
+        assert (ended, signal.getsignal(signal.SIGTERM)) == ([signal.SIGTERM], signal.SIG_DFL)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def test_a_damaged_checkpoint_is_passed_over_aloud(home: tuple[Path, Path], whole: Program, tmp_path: Path) -> None:
     shutil.copytree(whole.out / "aside", tmp_path / "aside")
     program = Program(home, tmp_path)
@@ -121,7 +145,7 @@ def test_with_all_checkpoints_damaged_it_does_not_begin_again(
         flip_a_bit(path)
     for _ in range(2):  # and it stays an error
         code, said = program.here()
-        assert code == 1
+        assert code == REFUSED
         assert said.splitlines()[-1].startswith("pretraining: all 2 checkpoints")
     assert not products(tmp_path)
 
@@ -137,7 +161,7 @@ def test_a_changed_recipe_is_refused_with_the_fields_name(
 ) -> None:
     shutil.copytree(whole.out / "aside", tmp_path / "aside")
     code, said = Program(home, tmp_path).here(**{"peak_lr": 0.03, "jepa.masking.kind": "random"})
-    assert code == 1
+    assert code == REFUSED
     assert f"peak_lr: {recipe_named('demo').peak_lr} -> 0.03" in said
     assert "jepa.masking.kind: 'block' -> 'random'" in said
     assert not products(tmp_path)
@@ -187,10 +211,10 @@ def test_a_mistake_is_one_clear_line(
 ) -> None:
     places = ["--workspace", str(home[0]), "--corpus", str(home[1]), "--out", str(tmp_path / "out"), "--device", "cpu"]
     code, said = in_this_process([*places, *options])
-    assert code == 1
+    assert code == REFUSED
     assert complaint in said
     assert len(said.splitlines()) == 1
-    assert not (tmp_path / "out").exists()
+    assert [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()] in ([], [".lock"])
 
 
 def test_intervals_of_checkpoints_are_steps_or_minutes(capsys: pytest.CaptureFixture[str]) -> None:
