@@ -139,7 +139,7 @@ def champion(data_home: DataHome, config: ReleaseSettings) -> dg.MaterializeResu
             "champion": held.version,
             "model": f"models:/{held.name}@{CHAMPION}",
             "previous": aliases_of(tracking=tracking).get(PREVIOUS, "none yet"),
-            "verdict": held.tags["verdict"],
+            "verdict": held.tags.get("verdict", "not judged"),
             "moves": show.table([{"time": when, "move": what} for when, what in held.moves.items()], "No move yet."),
             **show.pictures(scores=gallery.released(held)),
         },

@@ -170,6 +170,15 @@ def judge(
     )
 
 
+def of_champion(passed: Verdict | None) -> Verdict:
+    """What the gate says of the champion itself: the verdict that it passed by, None where there is none. A rule that
+    was not asked, or did not hold, holds by what it is: a person put it there."""
+    asked = {} if passed is None else passed.rules
+    is_champion = Finding(True, "it is the champion")
+    rules = {name: asked[name] if name in asked and asked[name].holds else is_champion for name in RULES}
+    return Verdict(against=None if passed is None else passed.against, rules=rules)
+
+
 def _not_worse(found: Contest | None, against: int | None, config: GateConfig) -> Finding:
     if against is None:
         return Finding(True, "there was no champion")

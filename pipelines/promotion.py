@@ -153,13 +153,11 @@ def _judged(
     workspace: Workspace, release: Release, packaged: Packaged, tracking: Tracking, gate_task: str, config: GateConfig
 ) -> Judged:
     """The champion's encoder is probed as the current one was, on the same ECGs; a champion with a head of its own is
-    scored with that. A version that is champion is not judged again: its verdict stands."""
+    scored with that. The champion is not judged again, and what was champion keeps the verdict that it passed by."""
     with tempfile.TemporaryDirectory() as folder:
         held = champion_files(Path(folder), name=release.name, tracking=tracking)
         if held is not None and held[1].version == release.version:
-            if release.verdict is not None:
-                return Judged(release, release.verdict, None)
-            held = None  # it was made champion by a version of this software that kept no rules
+            return Judged(release, gate.of_champion(release.verdict), None)
         found = None
         if held is not None and release.scores.validation is not None:
             mine = load_result(workspace.require(f"probe/{gate_task}/{OURS.probe}").path)
@@ -167,12 +165,12 @@ def _judged(
     verdict = gate.judge(
         found,
         against=None if held is None else held[1].version,
-        was_champion=held is not None and bool(release.moves),
+        was_champion=bool(release.moves),
         training=training_went_well(workspace.require(OURS.product).facts),
         serving=serves(release, packaged, tracking=tracking),
         config=config,
     )
-    return Judged(record(release, verdict, tracking=tracking), verdict, found)
+    return Judged(release if release.moves else record(release, verdict, tracking=tracking), verdict, found)
 
 
 def _contest(

@@ -12,7 +12,7 @@ from pipelines.checks import Finding
 from pipelines.evaluate import statistics
 from pipelines.evaluate.result import ClassScore, Predictions, ProbeResult, ProbeScores, SplitScores
 from pipelines.evaluate.statistics import Interval, PairedDifference
-from pipelines.gate import RULES, Contest, GateConfig, Verdict, contest, judge
+from pipelines.gate import RULES, Contest, GateConfig, Verdict, contest, judge, of_champion
 from pipelines.labels import Split
 
 SOUND = Finding(True, "sound")
@@ -84,6 +84,19 @@ def test_what_was_champion_does_not_come_back_by_the_gate():
     found = verdict(contested(difference(0.2, 0.1, 0.3), MI=EVEN), was_champion=True)
     assert not found.promote
     assert "ecg rollback" in found.reason
+
+
+def test_of_the_champion_every_rule_holds_whatever_is_written_on_it():
+    passed = verdict(contested(difference(0.02, 0.01, 0.03), MI=EVEN))
+    assert of_champion(passed) == passed
+    refused = verdict(contested(difference(0.2, 0.1, 0.3), MI=EVEN), was_champion=True)
+    older = Verdict(against=1, rules={"not_worse": Finding(True, "it was better")})
+    for stored in (refused, older, None):
+        found = of_champion(stored)
+        assert found.promote
+        assert set(found.rules) == set(RULES)
+    assert of_champion(older).rules["not_worse"].seen == "it was better"
+    assert of_champion(refused).rules["not_worse"].seen == "it is the champion"
 
 
 def test_a_verdict_survives_json_and_reads_as_a_page():

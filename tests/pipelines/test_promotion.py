@@ -13,6 +13,7 @@ from ecg_model.config import EncoderConfig
 from ecg_model.encoder import random_encoder, save_encoder
 from ecg_model.reference import published_name
 from ecg_model.serving.embed import embed
+from pipelines.checks import Finding
 from pipelines.cli.importing import release_with_scores
 from pipelines.download import Mirror, materialize_raw
 from pipelines.evaluate.pair import probe_pair
@@ -25,7 +26,7 @@ from pipelines.imported import materialize_reference
 from pipelines.labels import TASKS
 from pipelines.promotion import git_commit, judge_current, release_current, release_reference, scores_of
 from pipelines.quality import QualityLimits
-from pipelines.release import CHAMPION, example_ecg, find_alias, promote, rollback
+from pipelines.release import CHAMPION, example_ecg, find_alias, promote, rollback, versions_of
 from pipelines.sources import SOURCES
 from pipelines.sources.simulated import MirrorSizes, write_mirror
 from pipelines.stage import Workspace
@@ -59,6 +60,12 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> list[Workspace]:
 @pytest.fixture
 def tracking(tmp_path: Path) -> Tracking:
     return Tracking(uri=f"sqlite:///{tmp_path / 'mlflow.db'}", artifact_root=tmp_path / "artifacts")
+
+
+@pytest.fixture
+def unserved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No process is started to pull a version: what it would say is another test's."""
+    monkeypatch.setattr("pipelines.promotion.serves", lambda *_, **__: Finding(True, "taken as served"))
 
 
 def put_encoder(workspace: Workspace, config: EncoderConfig, spread: float = 0.1) -> None:
@@ -122,6 +129,24 @@ def test_the_champion_is_contested_on_the_challengers_data_by_the_challengers_pr
     held = find_alias(CHAMPION, tracking=tracking)
     assert held is not None
     assert held.version == champion.version
+
+
+LENIENT = GateConfig(margin=0.99, label_margin=0.99, resamples=20)
+
+
+@pytest.mark.usefixtures("unserved")
+def test_a_champion_that_was_rolled_back_and_brought_back_passes_its_own_gate(places, tracking):
+    for version, network in enumerate((SEEING, STARVED), 1):
+        prepare(places[0], network)
+        release, passed, _ = judge_current(places[0], tracking, config=LENIENT)
+        assert promote(release, tracking=tracking).version == version
+    rollback(why="wrong gains", tracking=tracking)
+    former, refused, _ = judge_current(places[0], tracking, config=LENIENT)
+    assert "ecg rollback" in refused.reason
+    assert former.verdict == passed, "the verdict that it passed by stays on the version"
+    assert versions_of(tracking=tracking)[0].verdict == passed
+    rollback(to=2, why="it was the hospital", tracking=tracking)
+    assert judge_current(places[0], tracking, config=LENIENT).verdict == passed
 
 
 def test_a_collapsed_encoder_is_not_even_the_first_champion(places, tracking):
