@@ -7,12 +7,9 @@ BIN := .venv/bin
 ECG_HOME ?= var
 override ECG_HOME := $(shell realpath -m '$(ECG_HOME)')
 export ECG_HOME
-# The instance of this project alone: a Dagster home of yours stays as it is.
-override DAGSTER_HOME := $(ECG_HOME)/dagster
-export DAGSTER_HOME
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help install instance demo ui production test test-slow lint types bench clean purge
+.PHONY: help install demo ui production test test-slow lint types bench clean purge
 
 help: ## What can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,13 +23,10 @@ install: .venv/.installed ## The virtual environment, exact versions from constr
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,postgres]'
 	touch $@
 
-instance:
-	@mkdir -p "$$DAGSTER_HOME" && cp dagster.yaml "$$DAGSTER_HOME/dagster.yaml"
-
-demo: install instance ## The whole road, from raw files to a model; MIRROR=folder or URL for real data
+demo: install ## The whole road, from raw files to a model; MIRROR=folder or URL for real data
 	$(BIN)/python -m orchestration.demo $(if $(MIRROR),--mirror '$(MIRROR)')
 
-ui: install instance ## Dagster (port 3000) and MLflow (port 5000) on loopback
+ui: install ## Dagster (port 3000) and MLflow (port 5000) on loopback
 	$(BIN)/python -m orchestration.ui
 
 production: install ## All servers on PostgreSQL, supervised, as deploy/environment says (docs/production.md)

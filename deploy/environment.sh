@@ -1,4 +1,4 @@
-# Sourced by deploy/start, deploy/backup and deploy/restore, with the environment file as $1.
+# Sourced by deploy/start, shell, backup and restore, in the repository, with the environment file as $1.
 file=${1:-deploy/environment}
 if [ ! -f "$file" ]; then
     echo "$file is not there: copy deploy/environment.example to it and fill it in" >&2
@@ -15,4 +15,5 @@ for name in ECG_HOME PGHOST PGPORT PGUSER PGPASSWORD ECG_HOST ECG_DAGSTER_PORT E
     fi
 done
 ECG_HOME=$(realpath -m "$ECG_HOME")
-export ECG_HOME
+export ECG_HOME ECG_BIN=$PWD/.venv/bin DAGSTER_HOME=$ECG_HOME/dagster
+export MLFLOW_TRACKING_URI=http://127.0.0.1:$ECG_MLFLOW_PORT MLFLOW_DISABLE_TELEMETRY=true

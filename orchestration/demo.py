@@ -23,6 +23,7 @@ from rich.table import Table
 
 from assets.release import gate_verdict
 from orchestration.definitions import defs
+from orchestration.instance import open_instance
 from orchestration.jobs import TRAIN, harvest_job_name
 from pipelines.download import Mirror, list_source
 from pipelines.home import Home
@@ -194,12 +195,12 @@ def main(mirror: str | None, recipe: str) -> None:
     # Dagster warns of what its own Pipes client calls.
     warnings.filterwarnings("ignore", message="Function `PipesMessageReader.expected_writer_count`")
     try:
+        instance = open_instance(home)
         if mirror is None:
             with console.status("writing a mirror of simulated ECGs"):
                 ensure_mirror(home.simulated_mirror)
         home.set_mirror(mirror or str(home.simulated_mirror))
         console.print(f"Data home {home.root}, ECGs from {home.mirror}\n")
-        instance = dg.DagsterInstance.get()
         harvest(home, instance)
         outcomes = train(instance, recipe, simulated=home.simulated)
     except (StageFailed, ValueError) as error:

@@ -86,15 +86,15 @@ def stop(servers: Sequence[subprocess.Popen[bytes]]) -> None:
 @click.option("--mlflow-port", default=5000, show_default=True, help="Port of the MLflow UI.")
 def main(dagster_port: int, mlflow_port: int) -> None:
     # Not needed by what else is in here, and slow to import.
-    import dagster as dg
-
+    from orchestration.instance import open_instance
     from orchestration.limits import seed
 
-    if "DAGSTER_HOME" not in os.environ:
-        raise click.ClickException("DAGSTER_HOME is not set, and history would be lost: use `make ui`")
-    with dg.DagsterInstance.get() as instance:
-        seed(instance)
     home = Home.default()
+    try:
+        with open_instance(home) as instance:
+            seed(instance)
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
     logs = home.root / "logs"
     home.artifact_root.mkdir(parents=True, exist_ok=True)
     # One server of MLflow needs no job workers: 2 processes in place of 9.

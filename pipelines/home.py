@@ -1,6 +1,7 @@
 """Where everything lives: one folder, and inside it one space for each place that ECGs come from.
 
 <home>/mirror              the place last chosen: a folder, a base URL, or nothing for the true hosts
+<home>/tracking, drops     in production: MLflow's address, and where own ECGs are dropped (`deploy/start`)
 <home>/<space>/            the products of that place (`pipelines.stage`); two places never share a product
 <home>/<space>/files/      what was downloaded, under its `wget -r` path; a folder mirror is read where it lies
 <home>/incoming/           own ECGs, a sub-folder a drop; ECG_INCOMING may name another place
@@ -38,10 +39,7 @@ class Home:
     @property
     def mirror(self) -> str | None:
         """A folder or base URL that stands in for the hosts; None for the hosts themselves."""
-        chosen = self._mirror
-        if chosen is None:
-            remembered = self.root / "mirror"
-            chosen = remembered.read_text().strip() if remembered.is_file() else HOSTS
+        chosen = self._mirror or self._remembered("mirror") or HOSTS
         return None if chosen == HOSTS else _absolute(chosen)
 
     def set_mirror(self, place: str) -> None:
@@ -82,9 +80,9 @@ class Home:
 
     @property
     def incoming(self) -> Path | str:
-        """Where own ECGs are dropped, a sub-folder a drop: ECG_INCOMING, a folder or a bucket's URL; or
-        <home>/incoming."""
-        chosen = os.environ.get("ECG_INCOMING") or str(self.root / "incoming")
+        """Where own ECGs are dropped, a sub-folder a drop: ECG_INCOMING, a folder or a bucket's URL; or the one that
+        production remembered; or <home>/incoming."""
+        chosen = os.environ.get("ECG_INCOMING") or self._remembered("drops") or str(self.root / "incoming")
         return chosen if "://" in chosen else Path(chosen).expanduser().resolve()
 
     @property
@@ -93,12 +91,17 @@ class Home:
 
     @property
     def tracking_uri(self) -> str:
-        """MLFLOW_TRACKING_URI, or the home's own SQLite store."""
-        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.root / 'mlflow' / 'mlflow.db'}"
+        """MLFLOW_TRACKING_URI, or the server that production remembered, or the home's own SQLite store."""
+        chosen = os.environ.get("MLFLOW_TRACKING_URI") or self._remembered("tracking")
+        return chosen or f"sqlite:///{self.root / 'mlflow' / 'mlflow.db'}"
 
     @property
     def artifact_root(self) -> Path:
         return self.root / "mlflow" / "artifacts"
+
+    def _remembered(self, name: str) -> str | None:
+        file = self.root / name
+        return (file.read_text().strip() or None) if file.is_file() else None
 
 
 def check_url(text: str) -> None:

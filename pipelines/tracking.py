@@ -33,6 +33,7 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 with warnings.catch_warnings():
     # MLflow 3.17 warns of its own type hints and of SQLAlchemy 2.1's deprecations while it is imported.
     warnings.simplefilter("ignore")
+    import mlflow.db
     import mlflow.pyfunc
     import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
     from mlflow import MlflowClient
@@ -70,11 +71,21 @@ class Tracking:
     def is_server(self) -> bool:
         return self.uri.startswith(("http://", "https://"))
 
+    def upgrade(self) -> None:
+        """Bring a database to the schema of this MLflow, or create it; of a server that is its own affair."""
+        if not self.is_server:
+            self._make_folder()
+            assert mlflow.db.upgrade.callback is not None  # it is a command
+            mlflow.db.upgrade.callback(self.uri)
+
     def client(self) -> MlflowClient:
         """A client of this store; an SQLite store is created where it is not there yet."""
+        self._make_folder()
+        return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+
+    def _make_folder(self) -> None:
         if self.uri.startswith("sqlite:///"):
             Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-        return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
 
     def experiment_id(self, client: MlflowClient) -> str:
         """The experiment's id; the experiment is created where it is not there yet."""

@@ -718,8 +718,12 @@ def rollback(version: int | None, why: str, name: str) -> None:
     from pipelines.cli.promoting import go_back
     from pipelines.home import Home
 
-    now = go_back(Home.default(), name, version, why)
-    click.echo(f"models:/{name}@champion is version {now.version}; loaded models keep what they loaded until restarted")
+    home = Home.default()
+    now = go_back(home, name, version, why)
+    click.echo(
+        f"models:/{name}@champion is version {now.version} in {home.tracking_uri}; loaded models keep what they loaded "
+        "until restarted"
+    )
 
 
 def _place(home: Home) -> str:
@@ -728,7 +732,7 @@ def _place(home: Home) -> str:
 
 def _pull(uri: str) -> Any:
     """The model, from the home's store."""
-    from pipelines.cli.promoting import store_of
+    from pipelines.cli.store import store_of
     from pipelines.home import Home
 
     tracking = store_of(Home.default())

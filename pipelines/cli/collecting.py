@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipelines.cli.store import store_of
 from pipelines.collect import Leftover, leftovers, registered_digests, remove
 from pipelines.home import Home
 from pipelines.pace import in_bytes
@@ -51,8 +52,11 @@ class Collected:
 
 
 def collect(home: Home, *, delete: bool, unfinished: bool) -> Collected:
-    """The leftovers of the home's space, removed where `delete`. ValueError where MLflow does not answer."""
-    tracking = Tracking(uri=home.tracking_uri, artifact_root=home.artifact_root)
+    """The leftovers of the home's space, removed where `delete`.
+
+    Raises ValueError where MLflow does not answer, or where `delete` and there is no store to ask for models.
+    """
+    tracking = store_of(home) if delete else Tracking(uri=home.tracking_uri, artifact_root=home.artifact_root)
     versions, registered = registered_digests(tracking)
     listed = leftovers(home, registered, unfinished=unfinished)
     return Collected(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
+from pipelines.cli.store import store_of
 from pipelines.home import Home
 from pipelines.release import Release, aliases_of, rollback, versions_of
-from pipelines.tracking import Tracking
 
 
 def versions(home: Home, name: str) -> list[tuple[str, str, str, str, str]]:
@@ -34,12 +32,3 @@ def versions(home: Home, name: str) -> list[tuple[str, str, str, str, str]]:
 def go_back(home: Home, name: str, version: int | None, why: str) -> Release:
     """`rollback` in the home's store."""
     return rollback(to=version, why=why, name=name, tracking=store_of(home))
-
-
-def store_of(home: Home) -> Tracking:
-    """The home's store. One that is not there is not made, but missed."""
-    tracking = Tracking(uri=home.tracking_uri, artifact_root=home.artifact_root)
-    database = tracking.uri.removeprefix("sqlite:///")
-    if database != tracking.uri and not Path(database).is_file():
-        raise ValueError(f"no models here: {database} is not there; run `make demo`, or set MLFLOW_TRACKING_URI")
-    return tracking

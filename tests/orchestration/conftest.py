@@ -32,7 +32,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Tracking:
     folder = tmp_path_factory.mktemp("mlflow")
-    return Tracking(uri=f"sqlite:///{folder / 'mlflow.db'}", artifact_root=folder)
+    store = Tracking(uri=f"sqlite:///{folder / 'mlflow.db'}", artifact_root=folder)
+    store.upgrade()
+    return store
 
 
 @pytest.fixture

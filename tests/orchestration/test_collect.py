@@ -104,6 +104,18 @@ def test_a_registry_that_is_not_there_names_none_and_is_not_made(home):
     assert not (home.root / "mlflow").exists()
 
 
+def test_nothing_is_removed_where_the_registry_is_not_there(home):
+    train(home.workspace(), "perhaps the champion")
+    train(home.workspace(), "new")
+    before = everything(home.workspace())
+    assert "4 outputs" in CliRunner().invoke(main, ["gc"]).output
+    done = CliRunner().invoke(main, ["gc", "--delete"])
+    assert done.exit_code == 1, done.output
+    assert "mlflow.db is not there" in done.output
+    assert "MLFLOW_TRACKING_URI" in done.output
+    assert everything(home.workspace()) == before
+
+
 def test_the_registry_is_asked_for_every_digest_of_every_model(tracking):
     client = tracking.client()
     for name in ("ecg-encoder", "ecg-classifier"):
@@ -239,7 +251,7 @@ def test_nothing_that_is_reached_from_what_is_kept_is_ever_listed(tmp_path_facto
     assert {one.path for one in leftovers(home, pinned)} == {product.path for product, _ in built} - kept
 
 
-def test_the_command_lists_first_and_removes_when_told(home):
+def test_the_command_lists_first_and_removes_when_told(home, tracking):
     workspace = home.workspace()
     train(workspace, "old")
     old = everything(workspace)

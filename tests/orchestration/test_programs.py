@@ -16,25 +16,42 @@ from orchestration.ui import start, stop, wait_until_healthy
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def program(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "orchestration.demo", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=prepared(home), cwd=ROOT)
+def program(home: Path, *arguments: str, name: str = "demo") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", f"orchestration.{name}", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=pointed(home), cwd=ROOT)
 
 
-def prepared(home: Path) -> dict[str, str]:
-    """A new home with the instance file in it, and the environment that points there and nowhere else."""
+def pointed(home: Path) -> dict[str, str]:
+    """The environment that points to a home, and to nothing else."""
+    foreign = ("ECG_", "MLFLOW_", "DAGSTER_")
+    own = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    return {**own, "ECG_HOME": str(home)}
+
+
+@pytest.mark.parametrize(("name", "arguments"), [("demo", ()), ("demo", ("--mirror", "{}/real")), ("ui", ())])
+def test_production_s_home_is_left_as_it_is(tmp_path, name, arguments):
+    (tmp_path / "real").mkdir()
+    home = tmp_path / "home"
     (home / "dagster").mkdir(parents=True)
-    (home / "dagster" / "dagster.yaml").write_bytes((ROOT / "dagster.yaml").read_bytes())
-    own = {name: value for name, value in os.environ.items() if name not in ("ECG_MIRROR", "MLFLOW_TRACKING_URI")}
-    return {**own, "ECG_HOME": str(home), "DAGSTER_HOME": str(home / "dagster")}
+    (home / "mirror").write_text("hosts")
+    as_started = (ROOT / "dagster.yaml").read_text() + (ROOT / "deploy" / "storage.yaml").read_text()
+    (home / "dagster" / "dagster.yaml").write_text(as_started)
+    done = program(home, *(argument.format(tmp_path) for argument in arguments), name=name)
+    assert done.returncode == 1
+    assert "is production's home" in done.stdout + done.stderr
+    assert "deploy/start" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert {path.name for path in home.iterdir()} == {"dagster", "mirror"}
+    assert (home / "mirror").read_text() == "hosts"
+    assert [path.read_text() for path in (home / "dagster").iterdir()] == [as_started]
 
 
-def test_a_mirror_that_is_not_there_is_one_line_and_nothing_is_written(tmp_path):
+def test_a_mirror_that_is_not_there_is_one_line_and_is_not_remembered(tmp_path):
     done = program(tmp_path / "home", "--mirror", str(tmp_path / "nowhere"))
     assert done.returncode == 1
     assert "no such folder; give a folder, a base URL, or 'hosts'" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
-    assert [path.name for path in (tmp_path / "home").iterdir()] == ["dagster"]
+    assert not (tmp_path / "home" / "mirror").exists()
 
 
 def test_an_empty_mirror_says_that_nothing_is_there_and_what_to_do(tmp_path):
@@ -68,7 +85,7 @@ def test_a_server_stops_on_the_signal_and_a_deaf_one_is_killed(tmp_path, monkeyp
 
 @pytest.mark.slow
 def test_the_ui_answers_on_loopback_and_ends_with_its_parent(tmp_path):
-    environment = prepared(tmp_path / "home")
+    environment = pointed(tmp_path / "home")
     command = [sys.executable, "-m", "orchestration.ui", "--dagster-port", "13311", "--mlflow-port", "13312"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, cwd=ROOT) as ui:
         assert ui.stdout is not None

@@ -60,7 +60,7 @@ def test_targets_scripts_and_modules_are_there() -> None:
         for line in said(page):
             if made := re.match(r"make ([a-z][a-z-]*)", line):
                 assert made[1] in targets, f"{page.name}: {line}"
-            if script := re.match(r"(deploy/(?:start|backup|restore))(?= |$)", line):
+            if script := re.match(r"(deploy/(?:start|shell|backup|restore))(?= |$)", line):
                 assert (ROOT / script[1]).exists(), f"{page.name}: {line}"
             if module := re.match(r"(?:\S*/)?python -m ((?:benchmarks|orchestration|pipelines)[\w.]*)", line):
                 path = ROOT.joinpath(*module[1].split("."))

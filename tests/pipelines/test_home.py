@@ -32,6 +32,21 @@ def test_a_mirror_is_remembered_and_an_override_wins(tmp_path, monkeypatch):
     assert Home.default().mirror is None
 
 
+def test_what_production_remembers_holds_for_whoever_has_the_home_alone_and_the_environment_wins(tmp_path, monkeypatch):
+    for name in ("MLFLOW_TRACKING_URI", "ECG_INCOMING"):
+        monkeypatch.delenv(name, raising=False)
+    home = Home(tmp_path)
+    assert (home.tracking_uri, home.incoming) == (f"sqlite:///{tmp_path}/mlflow/mlflow.db", tmp_path / "incoming")
+    (tmp_path / "tracking").write_text("http://127.0.0.1:5000\n")
+    (tmp_path / "drops").write_text("s3://ward/ecgs\n")
+    assert (home.tracking_uri, home.incoming) == ("http://127.0.0.1:5000", "s3://ward/ecgs")
+    (tmp_path / "drops").write_text("\n")
+    assert home.incoming == tmp_path / "incoming"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://other:5000")
+    monkeypatch.setenv("ECG_INCOMING", "/dropped")
+    assert (home.tracking_uri, str(home.incoming)) == ("http://other:5000", "/dropped")
+
+
 def test_a_relative_folder_is_remembered_as_an_absolute_one(tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path)

@@ -100,10 +100,8 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     sizes = MirrorSizes(chapman=(60,), code15=(), ptbxl=(20, 20, 20), cpsc2018=(), georgia=(), ludb=0)
     write_mirror(root / "mirror", seed=4, sizes=sizes)
     home = root / "home"
-    (home / "dagster").mkdir(parents=True)
-    (home / "dagster" / "dagster.yaml").write_bytes((ROOT / "dagster.yaml").read_bytes())
     own = {name: value for name, value in os.environ.items() if not name.startswith(("ECG_", "MLFLOW_", "DAGSTER_"))}
-    own |= {"ECG_HOME": str(home), "DAGSTER_HOME": str(home / "dagster"), "ECG_MIRROR": str(root / "mirror")}
+    own |= {"ECG_HOME": str(home), "ECG_MIRROR": str(root / "mirror")}
     dagster, mlflow = free_port(), free_port()
     command = [sys.executable, "-m", "orchestration.ui", "--dagster-port", str(dagster), "--mlflow-port", str(mlflow)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=own, cwd=ROOT) as ui:

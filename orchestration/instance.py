@@ -1,0 +1,44 @@
+"""The instance of `make demo` and `make ui`, in the data home; production's is made by `deploy/start`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import yaml
+
+from pipelines.home import Home
+from pipelines.stage import write_atomically
+from pipelines.tracking import Tracking
+
+_FILE = Path(__file__).resolve().parents[1] / "dagster.yaml"
+
+
+def open_instance(home: Home) -> dg.DagsterInstance:
+    """The instance in <home>/dagster, with its store's schema and MLflow's brought up to date; made where it is not
+    there. DAGSTER_HOME names that folder from then on, whatever it named before.
+
+    Raises ValueError, and touches nothing, where the home is production's.
+    """
+    folder = home.root / "dagster"
+    file = folder / _FILE.name
+    if file.is_file() and "postgres" in (yaml.safe_load(file.read_text()) or {}).get("storage", {}):
+        raise ValueError(
+            f"{home.root} is production's home, with PostgreSQL in {file}: start it with deploy/start, "
+            "or set ECG_HOME to another folder"
+        )
+    write_atomically(file, _FILE.read_bytes())
+    os.environ["DAGSTER_HOME"] = str(folder)
+    instance = dg.DagsterInstance.get()
+    if _is_behind(instance):
+        instance.upgrade()
+    Tracking(uri=home.tracking_uri, artifact_root=home.artifact_root).upgrade()
+    return instance
+
+
+def _is_behind(instance: dg.DagsterInstance) -> bool:
+    """Whether one of its stores has another schema than this Dagster's; to upgrade looks through every run."""
+    stores: list[Any] = [instance.run_storage, instance.event_log_storage, instance.schedule_storage]
+    return any(found != latest for found, latest in (store.alembic_version() for store in stores))
