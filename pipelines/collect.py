@@ -2,7 +2,8 @@
 
 Needed is what is current, what a registered model was made of, what a build that runs or waits to go on reads, and
 all that these were made of in turn. What an output is made of stands in its done.json, by digest. An output that is
-removed costs time, not knowledge: asked for again, it is built again.
+removed costs time, not knowledge: asked for again, it is built again. Of a training that has ended, the checkpoints
+are not needed.
 """
 
 from __future__ import annotations
@@ -28,14 +29,15 @@ from pipelines.stage import ASIDE, DONE, MAKING, PARTIAL, Workspace
 if TYPE_CHECKING:
     from pipelines.tracking import Tracking
 
-_ENCODER_FILE = "encoder.safetensors"
+_REGISTERED_FILES = ("encoder.safetensors", "head.safetensors")
+_CHECKPOINTS = Path(ASIDE, "checkpoints")
 _DIGEST = re.compile(r"\b[0-9a-f]{64}\b")
 _OUTPUT = re.compile(rf"[0-9a-f]{{24}}({re.escape(PARTIAL)})?")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Leftover:
-    """An output, or our copy of a drop, that nobody needs. product: whose lock guards it."""
+    """An output, a part of one, or our copy of a drop, that nobody needs. product: whose lock guards it."""
 
     product: str
     path: Path
@@ -73,6 +75,11 @@ def leftovers(home: Home, registered: Collection[str], *, unfinished: bool = Fal
         for one in outputs
         if one.path not in needed
     ]
+    for one in outputs:
+        checkpoints = one.path / _CHECKPOINTS
+        if one.path in needed and one.finished and one.product not in busy and checkpoints.is_dir():
+            why = "what a training that has ended would have gone on from"
+            found.append(Leftover(product=one.product, path=checkpoints, bytes=_bytes_below(checkpoints), why=why))
     copies = {
         _copied_to(one.path) for one in outputs if one.product.startswith(f"raw/{INCOMING}/") and one.path in needed
     }
@@ -180,10 +187,10 @@ def _output(product: str, path: Path) -> _Output:
     done, making = _read(path / DONE), _read(path / MAKING)
     record = done or making or {}
     digests = {done["digest"]} | {done["facts"].get("digest")} if done else set()
-    weights = path / _ENCODER_FILE
-    if done and weights.is_file():
-        with weights.open("rb") as stream:
-            digests.add(hashlib.file_digest(stream, "sha256").hexdigest())
+    for weights in (path / name for name in _REGISTERED_FILES):
+        if done and weights.is_file():
+            with weights.open("rb") as stream:
+                digests.add(hashlib.file_digest(stream, "sha256").hexdigest())
     unfinished = path.name.endswith(PARTIAL)
     return _Output(
         product=product,

@@ -25,7 +25,8 @@ def build(
     workspace: Workspace, product: str, content: str, made_of: Mapping[str, Product] | None = None, **facts: str
 ) -> Product:
     def make(folder: Path) -> dict:
-        (folder / ("encoder.safetensors" if product == "encoder" else "content")).write_text(content)
+        name = {"encoder": "encoder.safetensors", "classifier": "head.safetensors"}.get(product, "content")
+        (folder / name).write_text(content)
         return facts
 
     inputs = {name: one.digest for name, one in (made_of or {}).items()}
@@ -96,6 +97,43 @@ def test_a_registered_encoder_keeps_all_that_it_was_made_of(home):
     assert listed(home, {weights}) == lost
     corpus_alone = {digest_of("registered")}
     assert listed(home, corpus_alone) == lost | named(encoder), "a corpus that is named, with its shard"
+
+
+def test_a_registered_head_keeps_the_probe_that_it_was_made_of(home):
+    workspace = home.workspace()
+    encoder = train(workspace, "only one")
+
+    def fit(content: str) -> tuple[Product, Product]:
+        probe = build(workspace, "probe/task/pretrained", content, {"encoder": encoder})
+        return probe, build(workspace, "classifier", content, {"probe": probe})
+
+    probe, head = fit("registered")
+    fit("current")
+    assert listed(home) == named(probe, head)
+    weights = hashlib.sha256((head.path / "head.safetensors").read_bytes()).hexdigest()
+    assert listed(home, {weights}) == set()
+
+
+def test_what_a_training_would_go_on_from_goes_when_it_has_ended(home):
+    workspace = home.workspace()
+
+    def checkpointed(folder: Path) -> None:
+        (folder / "aside" / "checkpoints").mkdir(parents=True)
+        (folder / "aside" / "checkpoints" / "step-1.safetensors").write_text("tensors")
+        (folder / "aside" / "metrics.jsonl").write_text("{}")
+
+    current = train(workspace, "current")
+    checkpointed(current.path)
+    stopped = workspace.folder("encoder") / f"{'0' * 24}{PARTIAL}"
+    checkpointed(stopped)
+    (found,) = leftovers(home, frozenset())
+    assert (found.path, found.bytes) == (current.path / "aside" / "checkpoints", len("tensors"))
+    assert "training that has ended" in found.why
+    assert remove(home, found)
+    again = workspace.require("encoder")
+    assert (again.digest, (again.aside / "metrics.jsonl").is_file()) == (current.digest, True)
+    assert train(workspace, "current").cached
+    assert (stopped / "aside" / "checkpoints").is_dir(), "it may go on"
 
 
 def test_a_registry_that_is_not_there_names_none_and_is_not_made(home):
