@@ -26,9 +26,10 @@ from pipelines.stage import Product, Workspace, digest_of, write_atomically
 PRODUCT = "comparison"
 HTML_FILE, JSON_FILE = "comparison.html", "comparison.json"
 
-RESAMPLES_A_LABEL = 60
-"""A bootstrap of R resamples shows no p below 2 / (R + 1), which Holm's adjustment multiplies by the number of labels:
-of 71 labels on 1,000 resamples none could ever be told apart. With this many a label, one can at 0.033."""
+RESAMPLES_A_COMPARISON = 400
+"""A bootstrap of R resamples shows no p below 2 / (R + 1), which Holm's adjustment multiplies by the number K of labels
+or of tasks: of 71 on 1,000 resamples none could ever be told apart. Of 400 K, the smallest of K is below 0.05 with up
+to nine on the far side of zero, so that no single resample decides."""
 
 FEW_POSITIVES = 10
 """A label with fewer in the test split is named beside its figures: they say little."""
@@ -52,8 +53,8 @@ class LabelComparison:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskComparison:
-    """Macro AUCs of two encoders on a task's test split. p_adjusted: Holm's, over the tasks compared. resamples: that
-    the differences are of."""
+    """Macro AUCs of two encoders on a task's test split. p_adjusted: Holm's, over the tasks compared. resamples: the
+    most that a difference is of; one that many of fewer contradict is of those."""
 
     task: str
     title: str
@@ -110,7 +111,7 @@ def compare_results(
 
     Raises ValueError where two are not about the same test records.
     """
-    found = [_compared(title, first, second, config) for title, first, second in pairs]
+    found = [_compared(title, first, second, config, len(pairs)) for title, first, second in pairs]
     adjusted = statistics.holm([one.difference.p_value for one in found])
     return tuple(replace(one, p_adjusted=p_adjusted) for one, p_adjusted in zip(found, adjusted, strict=True))
 
@@ -184,8 +185,8 @@ def _titled(progress: Report, title: str) -> Callable[[int, int], None]:
     return lambda done, total: progress(title, done, total)
 
 
-def _compared(title: str, first: ProbeResult, second: ProbeResult, config: ProbeConfig) -> TaskComparison:
-    """One task, whose p is not adjusted yet."""
+def _compared(title: str, first: ProbeResult, second: ProbeResult, config: ProbeConfig, tasks: int) -> TaskComparison:
+    """One of so many tasks, whose p is not adjusted yet."""
     assert first.scores is not None
     assert second.scores is not None
     assert first.predictions is not None
@@ -197,12 +198,14 @@ def _compared(title: str, first: ProbeResult, second: ProbeResult, config: Probe
     scored = first.scores.test.classes
     beside = {score.name: score for score in second.scores.test.classes}
     column = [a.classes.index(score.name) for score in scored]
-    resamples = max(config.resamples, RESAMPLES_A_LABEL * len(column))
+    most, most_by_label = RESAMPLES_A_COMPARISON * tasks, RESAMPLES_A_COMPARISON * len(column)
     macro, by_label = statistics.paired_differences(
         *(a.y_NC[:, column], a.score_NC[:, column], b.score_NC[:, column], a.patient),
-        resamples=resamples,
+        resamples=config.resamples,
         seed=config.seed,
         confidence=config.confidence,
+        most=most,
+        most_by_class=most_by_label,
     )
     adjusted = statistics.holm([difference.p_value for difference in by_label])
     labels = tuple(
@@ -226,7 +229,7 @@ def _compared(title: str, first: ProbeResult, second: ProbeResult, config: Probe
         second=second.scores.test.macro_auc,
         difference=macro,
         p_adjusted=macro.p_value,
-        resamples=resamples,
+        resamples=max(config.resamples, most, most_by_label),
         labels=labels,
         omitted=first.scores.test.omitted,
     )

@@ -19,6 +19,7 @@ from pipelines.evaluate.calibration import (
     resampled_f1,
 )
 from pipelines.evaluate.statistics import (
+    FAR_SIDE,
     average_precision,
     holm,
     paired_difference,
@@ -192,3 +193,43 @@ def test_many_resamples_are_drawn_in_blocks_that_differ():
     macro, _ = paired_differences(y_NC, first, second, names, resamples=2000, seed=3, confidence=0.95)
     assert (macro.low, macro.high, macro.p_value) == pytest.approx((whole.low, whole.high, whole.p_value), abs=1e-12)
     assert not np.array_equal(*drawn)
+
+
+def test_only_a_difference_that_few_resamples_contradict_is_resampled_on():
+    """Classes: ranked better by the first, by a little, and no better; FAR_SIDE is not reached for the first alone."""
+    rng = np.random.default_rng(7)
+    y_NC = rng.random((200, 3)) < 0.4
+    noise_NC = rng.random(y_NC.shape)
+    first_NC = noise_NC + y_NC * (2.0, 0.05, 0.0)
+    second_NC = np.column_stack([noise_NC[:, 0], rng.random((200, 2))])
+    names = [str(i) for i in range(200)]
+
+    def differences(**more):
+        asked = {"resamples": 500, "seed": 2, "confidence": 0.95}
+        macro, by_class = paired_differences(y_NC, first_NC, second_NC, names, **asked, **more)
+        return macro, *by_class
+
+    plain = differences()
+    by_class = differences(most_by_class=1800)
+    assert [one.p_value for one in plain[:2]] == pytest.approx([2 / 501] * 2), "none on the far side"
+    assert min(one.p_value for one in plain[2:]) > 2 * FAR_SIDE / 501
+    assert by_class[1].p_value == pytest.approx(2 / 1801)
+    assert (by_class[0], *by_class[2:]) == (plain[0], *plain[2:])
+    assert differences(most=1800)[0].p_value == pytest.approx(2 / 1801)
+    assert differences(most=400, most_by_class=500) == plain, "never fewer than asked for"
+
+
+def test_resamples_of_the_far_side_are_counted_over_all_blocks():
+    """A difference that one resample in a thousand contradicts: FAR_SIDE of them after several blocks."""
+    rng = np.random.default_rng(8)
+    y_N1 = rng.random((150, 1)) < 0.4
+    first_N1, second_N1 = rng.random((2, 150, 1)) + y_N1 * np.array([0.55, 0.22])[:, None, None]
+    names = [str(i) for i in range(150)]
+    asked = {"resamples": 1000, "seed": 0, "confidence": 0.95}
+    _, (found,) = paired_differences(y_N1, first_N1, second_N1, names, **asked, most_by_class=20_000)
+    blocks = [resample_patients(names, resamples=1000, seed=seed) for seed in range(20)]
+    apart = [(resampled_auc(y_N1, first_N1, t) - resampled_auc(y_N1, second_N1, t))[:, 0] for t in blocks]
+    far = np.cumsum([(one <= 0).sum() for one in apart])
+    stop = int(np.argmax(far >= FAR_SIDE))
+    assert 0 < stop < 19
+    assert found.p_value == pytest.approx(2 * (far[stop] + 1) / (1000 * (stop + 1) + 1))

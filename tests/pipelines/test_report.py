@@ -331,6 +331,36 @@ def test_the_verdict_is_what_is_shown_not_what_is_hoped(workspace, value, p, hea
     assert "below handcrafted features (-0.100" in both.sentences[0]
 
 
+def scored(y_NC: np.ndarray, score_NC: np.ndarray) -> ProbeResult:
+    """A probe's result with these scores of the test split, a patient a record."""
+    names = tuple(f"l{c}" for c in range(y_NC.shape[1]))
+    patients = tuple(map(str, range(len(y_NC))))
+    value = Interval(value=0.5, low=0.4, high=0.6)
+    classes = tuple(ClassScore(name=name, positives=1, negatives=1, auc=value, average_precision=0.3) for name in names)
+    test = SplitScores(
+        records=len(y_NC),
+        patients=len(y_NC),
+        macro_auc=value,
+        macro_average_precision=0.3,
+        classes=classes,
+        omitted={},
+    )
+    return ProbeResult(
+        task="many",
+        classes=names,
+        counts={},
+        scores=ProbeScores(penalty=None, trials=(), validation=None, test=test),
+        predictions=Predictions(
+            classes=names,
+            record_id=patients,
+            patient=patients,
+            split_N=np.full(len(y_NC), "test"),
+            y_NC=y_NC,
+            score_NC=score_NC,
+        ),
+    )
+
+
 def test_of_many_labels_one_that_differs_can_be_told():
     """Of 40 labels, one is ranked by one encoder alone: a thousand resamples could not show a p below 0.05 for it."""
     rng = np.random.default_rng(0)
@@ -338,37 +368,23 @@ def test_of_many_labels_one_that_differs_can_be_told():
     noise_NC = rng.random(y_NC.shape)
     better_NC = noise_NC.copy()
     better_NC[:, 7] = 0.5 * y_NC[:, 7] + 0.5 * noise_NC[:, 7]
-
-    def result(score_NC: np.ndarray) -> ProbeResult:
-        names = tuple(f"l{c}" for c in range(40))
-        patients = tuple(map(str, range(400)))
-        value = Interval(value=0.5, low=0.4, high=0.6)
-        classes = tuple(
-            ClassScore(name=name, positives=1, negatives=1, auc=value, average_precision=0.3) for name in names
-        )
-        scores = SplitScores(
-            records=400, patients=400, macro_auc=value, macro_average_precision=0.3, classes=classes, omitted={}
-        )
-        return ProbeResult(
-            task="many",
-            classes=names,
-            counts={},
-            scores=ProbeScores(penalty=None, trials=(), validation=None, test=scores),
-            predictions=Predictions(
-                classes=names,
-                record_id=patients,
-                patient=patients,
-                split_N=np.full(400, "test"),
-                y_NC=y_NC,
-                score_NC=score_NC,
-            ),
-        )
-
-    (found,) = compare_results([("Many", result(better_NC), result(noise_NC))], ProbeConfig())
-    assert found.resamples == 2400
-    told = [label.name for label in found.labels if label.p_adjusted < 0.05]
-    assert told == ["l7"]
+    (found,) = compare_results([("Many", scored(y_NC, better_NC), scored(y_NC, noise_NC))], ProbeConfig())
+    assert found.resamples == 16000
+    told = {label.name: label.p_adjusted for label in found.labels if label.p_adjusted < 0.05}
+    assert list(told) == ["l7"]
+    assert told["l7"] == pytest.approx(40 * 2 / 16001), "no resample is on the far side"
     assert {label.p_adjusted for label in found.labels if label.name != "l7"} == {1.0}, "equal scores do not differ"
+
+
+def test_of_many_tasks_those_that_differ_can_be_told():
+    """At 26 tasks a thousand resamples could show none of them below 0.05, were they ever so different."""
+    rng = np.random.default_rng(1)
+    y_NC = rng.random((60, 2)) < 0.4
+    noise_NC = rng.random(y_NC.shape)
+    better, same = scored(y_NC, 0.5 * y_NC + 0.5 * noise_NC), scored(y_NC, noise_NC)
+    found = compare_results([*[("Ahead", better, same)] * 25, ("Level", same, same)], ProbeConfig())
+    assert [one.p_adjusted < 0.05 for one in found] == [True] * 25 + [False]
+    assert {one.resamples for one in found} == {10400}
 
 
 def test_published_figures_are_found_by_the_question():
