@@ -7,6 +7,7 @@ of `SUITE_TASKS`; a task on other folds, or on another rate of the same source, 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -274,6 +275,18 @@ def patients(records: pa.Table) -> list[str]:
     """Whom each record is from: `patient_id`, or the record itself where no patient is known."""
     pairs = zip(_column(records, "patient_id").to_pylist(), _column(records, "record_id").to_pylist(), strict=True)
     return [f"record {record}" if patient is None else f"patient {patient}" for patient, record in pairs]
+
+
+def require_whole_patients(task: str, patient_N: np.ndarray, split_N: np.ndarray) -> None:
+    """No patient on both sides: a probe that has seen the patient is not tested. Raises ValueError where one is."""
+    used_N = split_N != Split.UNUSED
+    pairs = set(zip(patient_N[used_N].tolist(), split_N[used_N].tolist(), strict=True))
+    torn = sorted(patient for patient, splits in Counter(patient for patient, _ in pairs).items() if splits > 1)
+    if torn:
+        raise ValueError(
+            f"task {task}: {len(torn)} patients are in more than one split, such as {torn[0]}: "
+            "use folds or partitions that keep a patient's records together"
+        )
 
 
 def _ptbxl_codes(kind: Literal["all", "diagnostic", "form", "rhythm"]) -> tuple[LabelClass, ...]:

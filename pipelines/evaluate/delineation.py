@@ -34,7 +34,7 @@ from pipelines.evaluate.probe import read_records
 from pipelines.evaluate.pseudo import Failure, delineate_many
 from pipelines.evaluate.statistics import InsufficientData
 from pipelines.evaluate.waves import WAVES, Wave, Waves, inside_window
-from pipelines.labels import SUITE_TASKS, PatientProtocol, Protocol, Split, patients
+from pipelines.labels import SUITE_TASKS, PatientProtocol, Protocol, Split, patients, require_whole_patients
 from pipelines.sources.ludb import MarkedWave, read_waves
 from pipelines.sources.simulated.heart import SimulatedECG
 from pipelines.sources.simulated.truth import ptbxl_truth
@@ -160,16 +160,21 @@ class WaveData:
 def wave_data(
     workspace: Workspace, task: WaveTask, mirror: Path | None = None, progress: Progress | None = None
 ) -> WaveData:
-    """The harmonized records of a task's source and their waves; those that are not there yet are computed."""
+    """The harmonized records of a task's source and their waves; those that are not there yet are computed.
+
+    Raises ValueError for a patient in two splits.
+    """
+    records = read_records(shards_of(workspace, task.source))
+    split_N, patient_N = task.protocol.split(records), np.asarray(patients(records), dtype=str)
+    require_whole_patients(task.name, patient_N, split_N)
     products = materialize_delineation(
         workspace, task.source, task.labels, pseudo=task.pseudo, mirror=mirror, progress=progress
     )
-    records = read_records(shards_of(workspace, task.source))
     return WaveData(
         records=records,
         waves=_read(products, records),
-        split_N=task.protocol.split(records),
-        patient_N=np.asarray(patients(records), dtype=str),
+        split_N=split_N,
+        patient_N=patient_N,
         products=products,
     )
 

@@ -8,7 +8,6 @@ Shapes: N records, C classes; the rest is the head's (`heads`).
 from __future__ import annotations
 
 import shutil
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -43,7 +42,7 @@ from pipelines.evaluate.result import (
     write_result,
 )
 from pipelines.evaluate.statistics import InsufficientData, Interval, PairedDifference
-from pipelines.labels import LabelTask, Split, patients
+from pipelines.labels import LabelTask, Split, patients, require_whole_patients
 from pipelines.stage import Product, Workspace, digest_of
 from pipelines.store import RECORDS, open_shard
 
@@ -115,7 +114,7 @@ def run_probe(
     y_NC, names = task.targets(records)
     split_N = task.protocol.split(records)
     patient_N = np.asarray(patients(records), dtype=str)
-    _check_patients(patient_N, split_N, task)
+    require_whole_patients(task.name, patient_N, split_N)
     labelled_N = task.takes_part(y_NC)
     counts = {str(split): int((labelled_N & (split_N == split)).sum()) for split in Split}
     counts["unlabelled"] = int((~labelled_N).sum())
@@ -306,18 +305,6 @@ def _check_choice(task: LabelTask, head: Head) -> None:
         raise ValueError(
             f"task {task.name} has no validation split to choose on, and {head.to_dict()} chooses: give a single "
             "penalty, or solver='adamw'"
-        )
-
-
-def _check_patients(patient_N: np.ndarray, split_N: np.ndarray, task: LabelTask) -> None:
-    """No patient on both sides: a probe that has seen the patient is not tested."""
-    used_N = split_N != Split.UNUSED
-    pairs = set(zip(patient_N[used_N].tolist(), split_N[used_N].tolist(), strict=True))
-    torn = sorted(patient for patient, splits in Counter(patient for patient, _ in pairs).items() if splits > 1)
-    if torn:
-        raise ValueError(
-            f"task {task.name}: {len(torn)} patients are in more than one split, such as {torn[0]}: "
-            "use folds or partitions that keep a patient's records together"
         )
 
 

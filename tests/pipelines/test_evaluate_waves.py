@@ -20,7 +20,7 @@ from sklearn.metrics import jaccard_score, mean_absolute_error
 from ecg_model.config import EncoderConfig
 from ecg_model.encoder import random_encoder
 from pipelines.download import Mirror, materialize_raw
-from pipelines.evaluate import wave_views
+from pipelines.evaluate import delineation, wave_views
 from pipelines.evaluate.bootstrap import Bootstrap
 from pipelines.evaluate.delineation import WaveData, WaveTask, wave_data
 from pipelines.evaluate.features import EncoderSource, FeatureConfig
@@ -308,6 +308,14 @@ def test_regressions_are_kept_and_compared_on_the_same_records(workspace):
         assert differences[one["name"]].value == pytest.approx(one["mae"]["value"] - other["mae"]["value"])
         assert one["baseline"] == other["baseline"]
     assert "NaN" not in (first.path / "scores.json").read_text()
+
+
+def test_a_patient_on_both_sides_is_an_error(workspace, monkeypatch):
+    made, mirror = workspace
+    monkeypatch.setattr(delineation, "patients", lambda records: ["patient 7"] * records.num_rows)
+    for materialize in (materialize_segmentation, materialize_regression):
+        with pytest.raises(ValueError, match="task ptbxl_truth: 1 patients are in more than one split.* patient 7"):
+            materialize(made, TASK, ENCODERS[0], features=CPU, mirror=mirror)
 
 
 # What people look at
