@@ -542,7 +542,7 @@ def evaluate_labels(file: Path, encoder: str, source: str, min_positives: int) -
     from rich.markup import escape
     from rich.table import Table
 
-    from pipelines.cli.labelling import by_class
+    from pipelines.cli.labelling import by_class, kind_in_words
     from pipelines.cli.labelling import evaluate_labels as evaluate
     from pipelines.evaluate.probe import ProbeConfig
     from pipelines.home import Home
@@ -567,7 +567,8 @@ def evaluate_labels(file: Path, encoder: str, source: str, min_positives: int) -
         for row in listed:
             table.add_row(*("" if value is None else escape(str(value)) for value in row.values()))
         console.print(table)
-    console.print(f"\n{task.title}: {task.kind}, by a linear probe, in {standings[0].product.path}", markup=False)
+    place = standings[0].product.path
+    console.print(f"\n{task.title}: {kind_in_words(task)}; by a linear probe, in {place}", markup=False)
 
 
 @main.command()

@@ -33,6 +33,15 @@ def evaluate_labels(
     return task, [Standing(product=first, ahead=None), *beside]
 
 
+def kind_in_words(task: LabelTask) -> str:
+    """`multi-label`, with the records that make it so: a second label by mistake changes what is asked."""
+    several = [record for record, labels in (task.codes or {}).items() if len(labels) > 1]
+    if not several:
+        return f"{task.kind}, since each record has one label"
+    have = "1 record has" if len(several) == 1 else f"{len(several):,} records have"
+    return f"{task.kind}, since {have} several labels, such as {several[0]!r}"
+
+
 def by_class(standing: Standing) -> list[dict[str, Any]]:
     """A row a class of the test split, and a row a class that was left out, with its reason; none without scores."""
     scores = load_result(standing.product.path).scores

@@ -9,7 +9,7 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pipelines.evaluate.features import shards_of
@@ -19,24 +19,84 @@ from pipelines.stage import Workspace
 
 COLUMNS = ("record_id", "label")
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_SHOWN = 40  # characters of a field, in a message
+
 
 def read_labels(path: Path) -> dict[str, tuple[str, ...]]:
-    """The labels of each record, in the file's order. Raises ValueError, with the line, for what is no such csv."""
+    """The labels of each record, in the file's order.
+
+    Raises ValueError, with the line, for what is no such csv, and for what would be read as something else than was
+    meant: a field too many, a quote that is not closed, labels that differ in case alone.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")  # as spreadsheets write it, too
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: {error}: save it as a csv in UTF-8") from error
-    rows = csv.DictReader(io.StringIO(text, newline=""), skipinitialspace=True)
-    missing = [name for name in COLUMNS if name not in (rows.fieldnames or ())]
+    found: dict[str, list[str]] = {}
+    rows = _rows(path, text)
+    header = _header(path, next(rows, (1, []))[1])
+    for line, row in rows:
+        if any(row[len(header) :]):
+            raise ValueError(
+                f"{path}, line {line}: {len(row)} fields under {len(header)} columns: give each label a line of its "
+                "own, or quote one that holds a comma"
+            )
+        named = dict(zip(header, row, strict=False))
+        record, label = (named.get(name, "") for name in COLUMNS)
+        if not record or not label:
+            raise ValueError(f"{path}, line {line}: give a record_id and a label, or leave it out")
+        found.setdefault(record, []).append(label)
+    _require_unlike(path, {label for labels in found.values() for label in labels})
+    return {record: tuple(dict.fromkeys(labels)) for record, labels in found.items()}
+
+
+def _rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+    """The rows that are not empty, their fields without blanks around them, each with the line that it begins on."""
+    first = text.partition("\n")[0]
+    other = [word for sign, word in ((";", "semicolons"), ("\t", "tabs")) if sign in first]
+    if other and "," not in first:
+        raise ValueError(f"{path}: its columns are separated by {other[0]}: save it with commas")
+    rows = csv.reader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
+    line = 1
+    try:
+        for row in rows:
+            fields = [field.strip() for field in row]
+            unclean = [field for field in fields if _CONTROL.search(field)]
+            if unclean:
+                raise ValueError(
+                    f"{path}, line {line}: a field holds a line break or another control character, "
+                    f"{unclean[0][:_SHOWN]!r}: close its quote, or take the character out"
+                )
+            if fields:
+                yield line, fields
+            line = rows.line_num + 1
+    except csv.Error as error:
+        raise ValueError(
+            f"{path}, line {line}: {error}: close a quote that opens there, and write one within a field twice"
+        ) from error
+
+
+def _header(path: Path, names: list[str]) -> list[str]:
+    """The names of the columns; what stands right of the last one must be empty in each row."""
+    while names and not names[-1]:
+        names.pop()
+    missing = [name for name in COLUMNS if name not in names]
     if missing:
         raise ValueError(f"{path}: no column {missing[0]!r}: let the first line be {','.join(COLUMNS)}")
-    found: dict[str, list[str]] = {}
-    for row in rows:
-        record, label = ((row[name] or "").strip() for name in COLUMNS)
-        if not record or not label:
-            raise ValueError(f"{path}, line {rows.line_num}: give a record_id and a label, or leave it out")
-        found.setdefault(record, []).append(label)
-    return {record: tuple(dict.fromkeys(labels)) for record, labels in found.items()}
+    twice = [name for name, times in Counter(names).items() if times > 1]
+    if twice:
+        raise ValueError(f"{path}: the column {twice[0]!r} is there {names.count(twice[0])} times: name each once")
+    return names
+
+
+def _require_unlike(path: Path, labels: set[str]) -> None:
+    """No two labels that are one but for upper and lower case."""
+    first: dict[str, str] = {}
+    for label in sorted(labels):
+        other = first.setdefault(label.casefold(), label)
+        if other != label:
+            raise ValueError(f"{path}: the labels {other!r} and {label!r} differ in case alone: write them alike")
 
 
 def own_task(workspace: Workspace, path: Path, source: str) -> LabelTask:

@@ -65,6 +65,11 @@ def written(folder: Path, text: str) -> Path:
 def test_lines_become_labels(tmp_path):
     file = written(tmp_path, "\ufeffrecord_id, label,reader\na,AF,1\nb, NORM,1\na,LBBB,2\na,AF,3\n")
     assert read_labels(file) == {"a": ("AF", "LBBB"), "b": ("NORM",)}
+    spreadsheet = written(tmp_path, 'record_id,label,,\r\n\r\na,"Block, ""left""",,\r\nb,NORM\r\n,,,\r\n')
+    with pytest.raises(ValueError, match="line 5: give a record_id and a label"):
+        read_labels(spreadsheet)
+    spreadsheet.write_text(spreadsheet.read_text().replace("\n,,,", ""))
+    assert read_labels(spreadsheet) == {"a": ('Block, "left"',), "b": ("NORM",)}
 
 
 @pytest.mark.parametrize(
@@ -74,6 +79,17 @@ def test_lines_become_labels(tmp_path):
         ("", "no column 'record_id'"),
         ("record_id,label\na,AF\nb,\n", "line 3: give a record_id and a label"),
         ("record_id,label\na\n", "line 2: give a record_id and a label"),
+        ("record_id,label\na,AF\nb,AF,PVC\n", "line 3: 3 fields under 2 columns: give each label a line"),
+        ("record_id,label,\na,AF,PVC\n", "line 2: 3 fields under 2 columns"),
+        ("record_id,label,label\na,AF,PVC\n", "the column 'label' is there 2 times"),
+        ("record_id;label\na;AF\n", "separated by semicolons: save it with commas"),
+        ("record_id\tlabel\na\tAF\n", "separated by tabs: save it with commas"),
+        ('record_id,label\na,NORM\nb,"AF\nc,NORM\n', "line 3: unexpected end of data"),
+        ('record_id,label\na,"AF\nb,NORM\nc,"LBBB"\n', "line 2: ',' expected after"),
+        ('record_id,label\na,"AF\nb,NORM"\n', r"line 2: a field holds a line break .*'AF\\nb,NORM'"),
+        ("record_id,label\na,A\0F\n", r"line 2: a field holds .*control character, 'A\\x00F'"),
+        (f"record_id,label\na,AF\nb,{'x' * 140_000}\n", "line 3: field larger than field limit"),
+        ("record_id,label\na,AF\nb,NORM\nc,af\n", "labels 'AF' and 'af' differ in case alone"),
     ],
 )
 def test_a_csv_that_is_none_is_refused_with_its_line(tmp_path, text, says):
@@ -120,8 +136,9 @@ def test_the_command_scores_an_encoder_on_them(home, tmp_path):
     lines = [f"e{i},{'tall' if one else 'small'}" for i, one in enumerate(tall)] + ["e299,rare"]
     done = CliRunner().invoke(main, ["evaluate-labels", str(written(tmp_path, "record_id,label\n" + "\n".join(lines)))])
     assert done.exit_code == 0, done.output
-    for word in ("pretrained", "random", "handcrafted", "left out", "multi-label"):
+    for word in ("pretrained", "random", "handcrafted", "left out"):
         assert word in done.stdout
+    assert "multi-label, since 1 record has several labels, such as 'e299'" in " ".join(done.stdout.split())
     facts = home.workspace().require("probe/own_height_of_r/pretrained").facts
     assert facts["test_macro_auc"]["value"] > 0.95
     assert f"{facts['test_macro_auc']['value']:.3f}"[:4] in done.stdout
