@@ -155,6 +155,8 @@ def test_label_sets_have_the_fields_sizes():
         ("ptbxl_all__labels_1__labels_5", "few already"),
         ("ptbxl_all__leads_V1_II", "in this order"),
         ("ptbxl_all__leads_aVR", "name some of I, II"),
+        ("ptbxl_superclass__leads_II__fine_tuned", "fine-tuning takes all leads"),
+        ("ptbxl_superclass__fine_tuned_layerwise__leads_II_V1", "fine-tuning takes all leads"),
     ],
 )
 def test_a_name_that_means_nothing_is_refused(name, says):
