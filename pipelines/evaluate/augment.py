@@ -1,11 +1,14 @@
-"""RandAugment for ECGs: a few changes drawn at random, each of which leaves the diagnosis as it was.
+"""RandAugment for ECGs, as ST-MEM fine-tunes with it and the published recipe after it: changes drawn at random.
 
-Cubuk et al., arXiv 1909.13719; for ECGs with two operations and a probability of 0.5, as ST-MEM (Na et al., arXiv
-2402.09450) fine-tunes and the published recipe after it. Largest magnitudes are ST-MEM's: 30 % of the recording's time,
-30 % of its standard deviation. Two of its operations are left out: a flipped ECG is another diagnosis (electrodes
-swapped), and single samples set to zero come from no device.
-All are functions of an ECG, float32 (L, T) in millivolt, of a strength from 0 (no change) to 1, and of a generator;
-they return a new array. Shapes: L leads, T samples.
+Cubuk et al., arXiv 1909.13719; Na et al. (ST-MEM), arXiv 2402.09450, by its code and configs/downstream/st_mem.yaml:
+two operations an ECG, each done with a probability of 0.5, at the largest magnitude. They are ST-MEM's under its names,
+with three differences:
+- `flip` is left out: an ECG upside down is another diagnosis.
+- ECGs stay in millivolt where ST-MEM standardises each, so an operation is given the ECG in its own standard deviations
+  and its result is put back into millivolt. No mean is taken off: the band-pass before has done that.
+- `erase` is damped below full strength, so that strength 0 changes nothing; ST-MEM's has no magnitude.
+All are functions of an ECG, float32 (L, T) in standard deviations, of a strength from 0 (no change) to 1, ST-MEM's
+level 10, and of a generator; they return a new array. Shapes: L leads, T samples.
 """
 
 from __future__ import annotations
@@ -16,19 +19,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.store import RATE
-
 Ecg = NDArray[np.float32]
 Operation = Callable[[Ecg, float, np.random.Generator], Ecg]
 
 SHARE = 0.3
 """Largest share of the time, and largest amplitude in standard deviations of the ECG."""
 
-WANDER_HZ = (0.1, 0.5)
-"""Baseline wander follows breathing, 6 to 30 breaths a minute (Sörnmo and Laguna, Bioelectrical Signal Processing,
-2005, section 7.1)."""
-
-_SMALLEST_SCALE = 0.7
+WAVES = 2
+"""Periods of the sine over the recording, at full strength: 0.2 Hz over ten seconds."""
 
 
 def shift(x_LT: Ecg, strength: float, rng: np.random.Generator) -> Ecg:
@@ -39,45 +37,51 @@ def shift(x_LT: Ecg, strength: float, rng: np.random.Generator) -> Ecg:
     return moved_LT
 
 
-def time_mask(x_LT: Ecg, strength: float, rng: np.random.Generator) -> Ecg:
+def cutout(x_LT: Ecg, strength: float, rng: np.random.Generator) -> Ecg:
     """Up to 30 % of the time is zero in all leads, in one piece."""
     masked_LT = x_LT.copy()
     masked_LT[:, _piece(x_LT, strength, rng)] = 0.0
     return masked_LT
 
 
-def lead_mask(x_LT: Ecg, strength: float, rng: np.random.Generator) -> Ecg:
-    """One lead, any, is zero: an electrode that came off. Below full strength it is damped instead."""
+def drop(x_LT: Ecg, strength: float, rng: np.random.Generator) -> Ecg:
+    """Up to 30 % of the samples, here and there, are zero in all leads."""
+    masked_LT = x_LT.copy()
+    samples = x_LT.shape[1]
+    masked_LT[:, rng.choice(samples, _part(x_LT, strength, rng), replace=False)] = 0.0
+    return masked_LT
+
+
+def erase(x_LT: Ecg, strength: float, rng: np.random.Generator) -> Ecg:
+    """One lead, any, is zero: an electrode that came off."""
     masked_LT = x_LT.copy()
     masked_LT[rng.integers(len(x_LT))] *= np.float32(1 - strength)
     return masked_LT
 
 
-def amplitude(x_LT: Ecg, strength: float, rng: np.random.Generator) -> Ecg:
-    """All leads times one factor, from 0.7 to its inverse: voltages differ with the chest, not only with the heart."""
-    largest = -np.log(_SMALLEST_SCALE) * strength
-    return x_LT * np.float32(np.exp(rng.uniform(-largest, largest)))
+def sine(x_LT: Ecg, strength: float, rng: np.random.Generator) -> Ecg:
+    """The same slow sine is added to all leads; nothing of it is drawn."""
+    return x_LT + _sine(x_LT.shape[1], strength)
 
 
-def baseline_wander(x_LT: Ecg, strength: float, rng: np.random.Generator) -> Ecg:
-    """A sine of a breath's frequency is added, in each lead with an amplitude of its own."""
-    hertz, phase = rng.uniform(*WANDER_HZ), rng.uniform(0, 2 * np.pi)
-    size_L = rng.uniform(-1, 1, len(x_LT)) * SHARE * strength * x_LT.std()
-    wave_T = np.sin(2 * np.pi * hertz * np.arange(x_LT.shape[1]) / RATE + phase)
-    return x_LT + (size_L[:, None] * wave_T).astype(np.float32)
-
-
-def noise(x_LT: Ecg, strength: float, rng: np.random.Generator) -> Ecg:
-    """White noise is added to up to 30 % of the time, in one piece: a muscle that tenses."""
-    noisy_LT = x_LT.copy()
+def partial_sine(x_LT: Ecg, strength: float, rng: np.random.Generator) -> Ecg:
+    """The beginning of that sine is added to up to 30 % of the time, in one piece."""
     here = _piece(x_LT, strength, rng)
-    size = rng.uniform(0, SHARE * strength) * float(x_LT.std())
-    noisy_LT[:, here] += np.float32(size) * rng.standard_normal(noisy_LT[:, here].shape, dtype=np.float32)
+    changed_LT = x_LT.copy()
+    changed_LT[:, here] += _sine(x_LT.shape[1], strength)[: here.stop - here.start]
+    return changed_LT
+
+
+def partial_white_noise(x_LT: Ecg, strength: float, rng: np.random.Generator) -> Ecg:
+    """White noise, each lead's its own, is added to up to 30 % of the time, in one piece."""
+    here = _piece(x_LT, strength, rng)
+    noisy_LT = x_LT.copy()
+    noisy_LT[:, here] += np.float32(SHARE * strength) * rng.standard_normal(noisy_LT[:, here].shape, dtype=np.float32)
     return noisy_LT
 
 
 OPERATIONS: dict[str, Operation] = {
-    one.__name__: one for one in (shift, time_mask, lead_mask, amplitude, baseline_wander, noise)
+    one.__name__: one for one in (shift, cutout, drop, erase, sine, partial_sine, partial_white_noise)
 }
 
 
@@ -103,11 +107,16 @@ class AugmentConfig:
 
 
 def augmented(x_LT: Ecg, config: AugmentConfig, rng: np.random.Generator) -> Ecg:
-    """The ECG after the operations that `rng` draws; the same array where none is done."""
-    for name in rng.choice(config.operations, config.count, replace=False):
-        if rng.random() < config.probability:
-            x_LT = OPERATIONS[name](x_LT, config.strength, rng)
-    return x_LT
+    """The ECG, millivolt, after the operations that `rng` draws; the same array where none is done, or it is flat."""
+    drawn = rng.choice(config.operations, config.count, replace=False)
+    done = [name for name in drawn if rng.random() < config.probability]
+    size = x_LT.std()
+    if not done or size == 0:
+        return x_LT
+    changed_LT = x_LT / size
+    for name in done:
+        changed_LT = OPERATIONS[name](changed_LT, config.strength, rng)
+    return changed_LT * size
 
 
 def _part(x_LT: Ecg, strength: float, rng: np.random.Generator) -> int:
@@ -117,5 +126,11 @@ def _part(x_LT: Ecg, strength: float, rng: np.random.Generator) -> int:
 
 def _piece(x_LT: Ecg, strength: float, rng: np.random.Generator) -> slice:
     count = _part(x_LT, strength, rng)
-    first = int(rng.integers(x_LT.shape[1] - count + 1))
+    first = int(rng.integers(x_LT.shape[1] - count))
     return slice(first, first + count)
+
+
+def _sine(samples: int, strength: float) -> NDArray[np.float32]:
+    """(T,), in standard deviations: at a strength both lower and slower."""
+    phase_T = 2 * np.pi * WAVES * strength * np.arange(samples) / samples
+    return (SHARE * strength * np.sin(phase_T)).astype(np.float32)

@@ -1,8 +1,9 @@
 """Fine-tuning: the encoder itself is trained on, together with a linear layer on the mean of its tokens.
 
 The published recipe (method of ST-MEM, Na et al., arXiv 2402.09450, taken over by ECG-JEPA): ECGs band-passed to
-0.67-40 Hz, RandAugment, AdamW with a warm-up and a cosine. Learning rates that fall from the linear layer to the input
-are those of the benchmark of Al-Masud et al., arXiv 2509.25095, with its groups of layers for this encoder.
+0.67-40 Hz, RandAugment (see `augment`), AdamW with a warm-up and a cosine. ECGs are whole and in millivolt, where
+ST-MEM takes nine seconds of each and standardises them. Learning rates that fall from the linear layer to the input are
+those of the benchmark of Al-Masud et al., arXiv 2509.25095, with its groups of layers for this encoder.
 Order of records, augmentation and stochastic depth are pure functions of the seed and the epoch or step, so that after
 a kill the run goes on, to the bit on the same machine, from the weights and the optimizer's state of the last epoch.
 In the product: encoder.safetensors, readable by `load_encoder`; layer.safetensors (weight (C, D), bias (C,));

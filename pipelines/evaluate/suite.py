@@ -84,7 +84,9 @@ def evaluation(name: str) -> Evaluation:
     if found.noise is not None and (found.head not in ON_FEATURES or found.percent is not None):
         raise ValueError(f"evaluation {name!r}: noise is for a probe of pooled features with all labels")
     if found.leads is not None and found.head not in FROZEN:
-        raise ValueError(f"evaluation {name!r}: fine-tuning takes all leads; name a frozen head, or leave the leads out")
+        raise ValueError(
+            f"evaluation {name!r}: fine-tuning takes all leads; name a frozen head, or leave the leads out"
+        )
     return replace(found, task=replace(found.task, name=name))
 
 
