@@ -162,6 +162,16 @@ def load_encoder(path: Path | str) -> Encoder:
     return encoder.eval()
 
 
+def stored_config(path: Path | str) -> EncoderConfig:
+    """The configuration in a file of `save_encoder`; its weights are not read. Raises ValueError for a file that is
+    none."""
+    try:
+        with safe_open(str(path), framework="pt") as stored:
+            return _stored_config(stored.metadata() or {}, path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a safetensors file ({error}): give an encoder.safetensors") from error
+
+
 def _stored_config(metadata: Mapping[str, str], path: Path | str) -> EncoderConfig:
     """The configuration in a file's metadata; ValueError where it is another file's."""
     try:

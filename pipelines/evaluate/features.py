@@ -22,11 +22,12 @@ import numpy as np
 import torch
 
 from ecg_model.config import EncoderConfig
-from ecg_model.encoder import Encoder, load_encoder, random_encoder
+from ecg_model.encoder import Encoder, load_encoder, random_encoder, stored_config
+from ecg_model.leads import LEADS_12
 from pipelines import versions
 from pipelines.pace import in_bytes
 from pipelines.stage import Product, Workspace, digest_of
-from pipelines.store import LEADS, SAMPLES, open_shard, read_rows
+from pipelines.store import LEADS, RATE, SAMPLES, open_shard, read_rows
 
 FEATURES_FILE = "features.npy"
 TOKENS_FILE = "tokens.npy"
@@ -103,10 +104,12 @@ class FeatureSource(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderSource:
-    """An encoder that is not loaded yet: a name for people, a digest of what it computes, and how to load it."""
+    """An encoder that is not loaded yet: a name for people, a digest of what it computes, what it is made of, and how
+    to load it."""
 
     name: str
     digest: str
+    config: EncoderConfig
     load: Callable[[], Encoder]
 
     def extractor(self, config: FeatureConfig) -> Extract:
@@ -116,15 +119,22 @@ class EncoderSource:
 
     def loaded(self) -> Encoder:
         """The encoder. Raises ValueError where it was made for other ECGs than the store holds."""
-        encoder = self.load()
-        made_for = encoder.config
-        if made_for.leads < len(LEADS) or made_for.samples < SAMPLES or SAMPLES % made_for.patch_size:
+        made_for = self.config
+        fits = made_for.leads in (len(LEADS), len(LEADS_12))
+        if not fits or made_for.samples < SAMPLES or SAMPLES % made_for.patch_size:
             raise ValueError(
                 f"encoder {self.name!r} is made for {made_for.leads} leads and {made_for.samples} samples in patches "
-                f"of {made_for.patch_size}; ECGs here have {len(LEADS)} leads and {SAMPLES} samples: "
-                "probe an encoder that was pretrained on such"
+                f"of {made_for.patch_size}; ECGs here have {len(LEADS)} leads, or {len(LEADS_12)} with those that "
+                f"follow from them, and {SAMPLES} samples: probe an encoder that was pretrained on such"
             )
-        return encoder
+        return self.load()
+
+    @property
+    def window(self) -> str | None:
+        """What stands beside its scores where it was made for longer ECGs than there are here; else None."""
+        if self.config.samples == SAMPLES:
+            return None
+        return f"made for {self.config.samples / RATE:g} s, tested on {SAMPLES / RATE:g} s"
 
     @classmethod
     def of_product(cls, name: str, product: Product) -> EncoderSource:
@@ -138,13 +148,13 @@ class EncoderSource:
             raise ValueError(f"encoder {name!r}: no file {path}; pretrain it first, or name an existing one")
         with path.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        return cls(name=name, digest=digest, load=lambda: load_encoder(path))
+        return cls(name=name, digest=digest, config=stored_config(path), load=lambda: load_encoder(path))
 
     @classmethod
     def random(cls, name: str, config: EncoderConfig, seed: int) -> EncoderSource:
         """The same network with its initial weights: what a pretrained encoder has to beat."""
         digest = digest_of({"random": asdict(config), "seed": seed})
-        return cls(name=name, digest=digest, load=lambda: random_encoder(config, seed))
+        return cls(name=name, digest=digest, config=config, load=lambda: random_encoder(config, seed))
 
 
 def embed(

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from ecg_model.encoder import load_encoder
 from pipelines.evaluate.features import ENCODER_FILE, EncoderSource
 from pipelines.evaluate.subject import OURS, REFERENCE
 from pipelines.release import registered_encoder
@@ -41,11 +40,16 @@ def named_encoders(
         }
         sources = {name: _source(file, workspace) for name, file in files.items()}
         if RANDOM in names:
-            ((name, file),) = files.items()
-            sources[RANDOM] = _twin(sources[name], file, workspace)
+            (name,) = files
+            sources[RANDOM] = _twin(sources[name], workspace)
         if sources[first].digest == sources[second].digest:
             raise ValueError(f"{first} and {second} are one and the same encoder (sha256 {sources[first].digest[:12]})")
-        yield (first, sources[first]), (second, sources[second])
+        yield _called(first, sources[first]), _called(second, sources[second])
+
+
+def _called(name: str, source: EncoderSource) -> tuple[str, EncoderSource]:
+    """The encoder and its name, which says where it was made for other ECGs than it is tested on."""
+    return (name if source.window is None else f"{name} ({source.window})"), source
 
 
 def _file(name: str, workspace: Workspace, tracking: Tracking, folder: Path) -> Path:
@@ -72,12 +76,11 @@ def _source(file: Path, workspace: Workspace) -> EncoderSource:
     return replace(source, name=f"encoder-{source.digest[:12]}")
 
 
-def _twin(source: EncoderSource, file: Path, workspace: Workspace) -> EncoderSource:
+def _twin(source: EncoderSource, workspace: Workspace) -> EncoderSource:
     """The initial weights: of the seed that ours started from where it is ours, of seed 0 where that is not known."""
-    config = load_encoder(file).config
     for subject in (OURS, REFERENCE):
         if source.name == subject.probe:
             seed = workspace.require(subject.product).facts.get("recipe", {}).get("seed", 0)
-            return EncoderSource.random(subject.twin, config, seed)
-    twin = EncoderSource.random(RANDOM, config, 0)
+            return EncoderSource.random(subject.twin, source.config, seed)
+    twin = EncoderSource.random(RANDOM, source.config, 0)
     return replace(twin, name=f"random-{twin.digest[:12]}")

@@ -6,10 +6,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ecg_model.encoder import load_encoder
 from pipelines.checks import Finding
 from pipelines.evaluate import handcrafted
-from pipelines.evaluate.features import ENCODER_FILE, EncoderSource, Progress
+from pipelines.evaluate.features import EncoderSource, Progress
 from pipelines.evaluate.probe import Comparison, ProbeConfig, compare, materialize_probe
 from pipelines.evaluate.result import load_result
 from pipelines.evaluate.subject import OURS, Subject
@@ -51,7 +50,8 @@ class ProbePair:
         """What people look at first; one line where the task was not scored."""
         if self.comparison is None:
             return {"not scored": self.reason}
-        shown: dict[str, Any] = {}
+        window = self.pretrained.facts.get("window")
+        shown: dict[str, Any] = {} if window is None else {"window": window}
         for split in ("validation", "test"):
             beside = (("random", self.random), (handcrafted.NAME, self.floor))
             for name, product in ((self.subject.probe, self.pretrained), *beside):
@@ -101,9 +101,9 @@ def encoder_and_twin(workspace: Workspace, subject: Subject) -> tuple[EncoderSou
     The twin has the seed that the pretraining started from; 0 where that is not known, as of a released file.
     """
     encoder = workspace.require(subject.product)
-    network = load_encoder(encoder.path / ENCODER_FILE).config
+    source = EncoderSource.of_product(subject.probe, encoder)
     seed = encoder.facts.get("recipe", {}).get("seed", 0)
-    return EncoderSource.of_product(subject.probe, encoder), EncoderSource.random(subject.twin, network, seed)
+    return source, EncoderSource.random(subject.twin, source.config, seed)
 
 
 def beside_ours(workspace: Workspace, task: LabelTask, pair: ProbePair, config: ProbeConfig) -> dict[str, Any]:

@@ -205,7 +205,8 @@ def materialize_probe(
     Features or tokens that are not there yet are computed first. condition: of the ECGs of the test split; the probe
     is fitted on ECGs as they are. Facts: `scored`, `reason`, the macro AUCs with intervals (and accuracies where
     classes exclude each other), and `data_digest`, of the ECGs, labels and protocol: scores of two encoders compare
-    where it is the same. Raises ValueError for a head that the source of features has nothing for.
+    where it is the same; and `window` where the encoder was made for longer ECGs. Raises ValueError for a head that the
+    source of features has nothing for.
     """
     config = config or ProbeConfig()
     features = features or FeatureConfig()
@@ -260,7 +261,9 @@ def materialize_probe(
         }
         write_result(folder, result, about)
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
-        return {"data_digest": data_digest, **_facts(result)}
+        window = source.window if isinstance(source, EncoderSource) else None
+        made_for = {} if window is None else {"window": window}
+        return {"data_digest": data_digest, **made_for, **_facts(result)}
 
     return workspace.build(
         f"probe/{task.name}/{source.name}",

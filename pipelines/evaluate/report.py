@@ -89,7 +89,8 @@ class TaskReport:
 class Pretraining:
     """What the encoder is: its recipe, its digest, and the ECGs of each source that it saw, without their labels.
 
-    ecgs: None where the corpus that it was trained on is no longer here.
+    ecgs: None where the corpus that it was trained on is no longer here. window: where it was made for longer ECGs than
+    it is tested on.
     """
 
     recipe: str
@@ -97,6 +98,7 @@ class Pretraining:
     steps: int | None
     ecgs: dict[str, int] | None
     unlabelled_folds: tuple[int, ...]
+    window: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +189,8 @@ def summarise(
     simulated: bool,
 ) -> EvaluationReport:
     """The report on probes by task and name, ours among each task's."""
-    pretraining = _pretraining(encoder, digest, corpus)
+    window = next((found[OURS.probe].facts.get("window") for found in probes.values()), None)
+    pretraining = replace(_pretraining(encoder, digest, corpus), window=window)
     results = {task: {name: load_result(p.path) for name, p in found.items()} for task, found in probes.items()}
     abouts = {task: {name: _about(p) for name, p in found.items()} for task, found in probes.items()}
     differences = _differences(results, abouts)

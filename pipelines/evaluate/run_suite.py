@@ -106,6 +106,8 @@ def _mean_facts(products: Sequence[Product], config: ProbeConfig) -> dict[str, A
             for product in products
         ],
     }
+    if "window" in products[0].facts:
+        facts["window"] = products[0].facts["window"]
     if not reasons:
         found = _mean_macro([load_result(product.path) for product in products], config)
         facts["test_macro_auc"] = asdict(found.interval(config.confidence))
@@ -171,8 +173,9 @@ class Standing:
 
     @property
     def features(self) -> str:
-        """The name of the source of features."""
-        return self.product.name.rpartition("/")[2]
+        """The name of the source of features, and its window where it was made for another than the ECGs'."""
+        name, window = self.product.name.rpartition("/")[2], self.product.facts.get("window")
+        return name if window is None else f"{name} ({window})"
 
     def row(self) -> dict[str, Any]:
         """Its figures, as a row of a table."""

@@ -229,10 +229,30 @@ def test_leads_out_of_order_or_unknown_are_refused():
 
 
 def test_an_encoder_for_other_ecgs_is_refused_by_name(workspace):
-    for wrong in (replace(TINY, leads=3), replace(TINY, patches=20), replace(TINY, patch_size=64, patches=40)):
-        source = EncoderSource.random("other", wrong, 0)
-        with pytest.raises(ValueError, match="encoder 'other' is made for"):
-            materialize_features(workspace, source, "ptbxl")
+    others = ({"leads": 3}, {"leads": 10}, {"patches": 20}, {"patch_size": 64, "patches": 40})
+    for config in (replace(TINY, **wrong) for wrong in others):
+        source = EncoderSource.random("other", config, 0)
+        for looked_at in (None, FeatureConfig(leads=("II",))):
+            with pytest.raises(ValueError, match=r"encoder 'other' is made for .* probe an encoder that"):
+                materialize_features(workspace, source, "ptbxl", looked_at)
+
+
+@pytest.mark.parametrize("variant", ["multi_class", "labels_50"])
+def test_a_score_of_an_encoder_for_longer_ecgs_says_so(tmp_path, variant):
+    workspace = Workspace(tmp_path)
+    harmonized(workspace, "00000")
+
+    def make(work: Path) -> dict:
+        save_encoder(work / "encoder.safetensors", random_encoder(replace(TINY, patches=100), 5))
+        return {}
+
+    workspace.build("encoder", version="test", config={}, inputs={}, make=make)
+    mine, random, floor = evaluate_subject(workspace, evaluation(f"ptbxl_superclass__{variant}"), QUICK)
+    told = "made for 20 s, tested on 10 s"
+    assert mine.row()["features"] == f"pretrained ({told})"
+    assert mine.row()["test macro AUC"] is not None
+    assert random.product.facts["window"] == told
+    assert floor.row()["features"] == "handcrafted"
 
 
 def test_a_condition_changes_the_test_split_alone(workspace):

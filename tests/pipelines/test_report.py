@@ -260,6 +260,16 @@ def test_what_the_encoder_saw_is_said(report, workspace):
     assert picture.startswith(b"\x89PNG")
 
 
+def test_a_window_that_is_longer_than_the_ecgs_is_said_under_the_scores(workspace, report):
+    task, told = "ptbxl_superclass", "made for 20 s, tested on 10 s"
+    probe, encoder = workspace.require(f"probe/{task}/pretrained"), workspace.require("encoder")
+    probes = {task: {"pretrained": replace(probe, facts=probe.facts | {"window": told})}}
+    found = reports.summarise(probes, encoder, "0" * 64, None, simulated=True)
+    rocs = {task: {"pretrained": probe.path}}
+    assert told in page_of.report_page(found, rocs=rocs, maps={}, samples={}, examples={})
+    assert told not in (report.path / reports.HTML_FILE).read_text()
+
+
 def test_it_is_found_again_and_made_anew_for_a_new_probe(report, workspace):
     again = reports.materialize_report(workspace, simulated=True)
     assert again == replace(report, cached=True)
