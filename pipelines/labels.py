@@ -160,7 +160,7 @@ class FewLabels:
     """Another protocol with the labels of some training patients alone: a percentage, at least one patient.
 
     Patients are taken in the order of a hash of the seed and the id, so what is taken of fewer is part of what is taken
-    of more. Validation and test are the other protocol's.
+    of more. Validation and test are the other protocol's, so a choice is made on more labels than a probe is fitted on.
     """
 
     of: Protocol

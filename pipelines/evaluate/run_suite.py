@@ -21,7 +21,7 @@ from pipelines.evaluate.fine_tune import FineTune
 from pipelines.evaluate.handcrafted import HandcraftedSource
 from pipelines.evaluate.heads import Head, NearestMean, PaperLoop
 from pipelines.evaluate.pair import encoder_and_twin
-from pipelines.evaluate.probe import ProbeConfig, materialize_probe
+from pipelines.evaluate.probe import ProbeConfig, linear_head, materialize_probe
 from pipelines.evaluate.result import ProbeResult, load_result
 from pipelines.evaluate.statistics import Interval
 from pipelines.evaluate.subject import OURS, Subject
@@ -63,7 +63,7 @@ def materialize_evaluation(
     """The product `probe/<evaluation>/<source of features>`.
 
     Where labels are few it is of the mean over the draws: `mean.json` and facts hold the figures, `draws` names each
-    draw's own product. Facts are as `materialize_probe` gives them.
+    draw's own product, with the ECGs that it was fitted on and chosen on. Facts are as `materialize_probe` gives them.
     """
     config = config or ProbeConfig()
     features, head = FeatureConfig(leads=asked.leads), head_of(asked)
@@ -76,7 +76,7 @@ def materialize_evaluation(
         return products[0]
 
     def make(folder: Path) -> dict[str, Any]:
-        facts = _mean_facts(products, config)
+        facts = _mean_facts(products, config, chooses=(head or linear_head(config)).chooses)
         write_atomically(folder / MEAN_FILE, json.dumps(facts, indent=1, allow_nan=False).encode())
         return facts
 
@@ -89,7 +89,7 @@ def materialize_evaluation(
     )
 
 
-def _mean_facts(products: Sequence[Product], config: ProbeConfig) -> dict[str, Any]:
+def _mean_facts(products: Sequence[Product], config: ProbeConfig, *, chooses: bool) -> dict[str, Any]:
     reasons = [product.facts["reason"] for product in products if not product.facts["scored"]]
     facts: dict[str, Any] = {
         "scored": not reasons,
@@ -100,6 +100,7 @@ def _mean_facts(products: Sequence[Product], config: ProbeConfig) -> dict[str, A
                 "product": product.name,
                 "fingerprint": product.fingerprint,
                 "train_records": product.facts["counts"]["train"],
+                "chosen_on": product.facts["counts"]["validation"] if chooses else 0,
                 "test_macro_auc": product.facts.get("test_macro_auc"),
                 "omitted": product.facts.get("omitted"),
             }
@@ -120,6 +121,18 @@ def results_of(workspace: Workspace, product: Product) -> list[ProbeResult]:
         return [load_result(product.path)]
     draws = product.facts["draws"]
     return [load_result(workspace.folder(draw["product"]) / draw["fingerprint"]) for draw in draws]
+
+
+def labels_used(product: Product) -> str | None:
+    """Of an evaluation with few labels: the ECGs that it was fitted on, over the draws, and those that were chosen on.
+    None for another, and for one of an earlier version, which does not say."""
+    draws = product.facts.get("draws", [])
+    if not draws or "chosen_on" not in draws[0]:
+        return None
+    fitted = sorted(draw["train_records"] for draw in draws)
+    few = f"{fitted[0]:,}" if fitted[0] == fitted[-1] else f"{fitted[0]:,} to {fitted[-1]:,}"
+    chosen = draws[0]["chosen_on"]
+    return f"fitted on {few} ECGs, {f'chosen on {chosen:,} of validation' if chosen else 'nothing chosen'}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,12 +194,14 @@ class Standing:
         """Its figures, as a row of a table."""
         facts, ahead = self.product.facts, self.ahead
         auc, accuracy = facts.get("test_macro_auc"), facts.get("test_accuracy")
+        used = labels_used(self.product)
         return {
             "features": self.features,
             "test macro AUC": None if auc is None else round(auc["value"], 4),
             "interval": "" if auc is None else f"{auc['low']:.3f} to {auc['high']:.3f}",
             "accuracy": None if accuracy is None else round(accuracy["value"], 4),
             "ahead of it": "" if ahead is None else f"{ahead.value:+.3f} ({ahead.low:+.3f} to {ahead.high:+.3f})",
+            **({} if used is None else {"labels": used}),
         }
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pipelines.evaluate.features import shards_of
 from pipelines.evaluate.published import Published, published_for
 from pipelines.evaluate.result import SCORES_FILE
+from pipelines.evaluate.run_suite import labels_used
 from pipelines.evaluate.statistics import Interval
 from pipelines.evaluate.suite import SUITE, Evaluation, evaluation
 from pipelines.labels import SUITE_TASKS
@@ -21,7 +22,8 @@ class SuiteRow:
     """One evaluation. auc, accuracy: on the test split, by the name of what was probed, ours first; of others only
     where they are of the same ECGs, labels and protocol as ours. reason: why ours was not scored. left_out: labels that
     the mean is without, in some or all draws of few labels. percent: of the training patients' labels, where the plain
-    linear probe was fitted on that many; else None."""
+    linear probe was fitted on that many; else None. labels_used: where they are few, the ECGs that were fitted and
+    chosen on."""
 
     name: str
     title: str
@@ -30,6 +32,7 @@ class SuiteRow:
     reason: str | None
     left_out: tuple[str, ...]
     percent: float | None
+    labels_used: str | None
     published: Published | None
 
 
@@ -120,6 +123,7 @@ def _row(name: str, products: dict[str, Product]) -> SuiteRow:
         reason=first.facts["reason"],
         left_out=_left_out(first),
         percent=(100.0 if asked.percent is None else asked.percent) if budget else None,
+        labels_used=labels_used(first),
         published=published_for(name),
     )
 

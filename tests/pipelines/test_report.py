@@ -45,7 +45,7 @@ from pipelines.evaluate.result import (
     SplitScores,
     load_result,
 )
-from pipelines.evaluate.run_suite import materialize_evaluation, results_of
+from pipelines.evaluate.run_suite import labels_used, materialize_evaluation, results_of
 from pipelines.evaluate.segmentation import SegmentationConfig, materialize_segmentation
 from pipelines.evaluate.statistics import Interval, holm
 from pipelines.evaluate.suite import SUITE, evaluation
@@ -429,10 +429,14 @@ def test_the_suite_stands_on_the_page_where_it_was_done_for_this_encoder(workspa
     text = (again.path / reports.HTML_FILE).read_text()
     page = self_contained(text)
     rows = {cells[""]: cells for section, cells in page.rows if section == "suite" and "published: best known" in cells}
-    assert list(rows) == ["linear without 1 label HYP", "50 % of the labels without 1 label HYP"], (
-        "another encoder's evaluation is not this one's, and what is left out is named"
-    )
-    rows = {name.split(" without ")[0]: cells for name, cells in rows.items()}
+    draw = products["pretrained"].facts["draws"][0]
+    assert draw["chosen_on"] == results_of(workspace, products["pretrained"])[0].counts["validation"] > 0
+    assert list(rows) == [
+        "linear without 1 label HYP",
+        f"50 % of the labels {labels_used(products['pretrained'])} without 1 label HYP",
+    ], "another encoder's evaluation is not this one's, and what is left out is named"
+    assert f"chosen on {draw['chosen_on']} of validation" in list(rows)[1]
+    rows = {name.split(" without ")[0].split(" fitted ")[0]: cells for name, cells in rows.items()}
     for name, title in (("pretrained", "this encoder"), ("random", "random encoder")):
         assert rows["50 % of the labels"][title] == shown(products[name].facts["test_macro_auc"])
         draws = results_of(workspace, products[name])
