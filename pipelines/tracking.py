@@ -35,7 +35,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import mlflow.db
     import mlflow.pyfunc
-    import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+    import mlflow.store.tracking.sqlalchemy_store
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Param, Run, RunStatus
     from mlflow.exceptions import MlflowException

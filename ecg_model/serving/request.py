@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 
@@ -15,10 +14,11 @@ def batch(model_input: Any) -> NDArray[Any]:
     Raises ValueError for another table and for records that differ in their leads or lengths.
     """
     records = model_input
-    if isinstance(model_input, pd.DataFrame):
-        if len(model_input.columns) != 1:
+    columns = getattr(model_input, "columns", None)  # of a pandas table; an import would add it to what ships
+    if columns is not None:
+        if len(columns) != 1:
             raise ValueError(
-                f"a table of {len(model_input.columns)} columns: give one column, whose cells are records as lists of "
+                f"a table of {len(columns)} columns: give one column, whose cells are records as lists of "
                 "leads of samples"
             )
         records = model_input.iloc[:, 0].to_list()

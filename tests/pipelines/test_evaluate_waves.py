@@ -314,7 +314,7 @@ def test_a_patient_on_both_sides_is_an_error(workspace, monkeypatch):
     made, mirror = workspace
     monkeypatch.setattr(delineation, "patients", lambda records: ["patient 7"] * records.num_rows)
     for materialize in (materialize_segmentation, materialize_regression):
-        with pytest.raises(ValueError, match="task ptbxl_truth: 1 patients are in more than one split.* patient 7"):
+        with pytest.raises(ValueError, match=r"task ptbxl_truth: 1 patients are in more than one split.* patient 7"):
             materialize(made, TASK, ENCODERS[0], features=CPU, mirror=mirror)
 
 
