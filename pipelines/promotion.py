@@ -23,6 +23,7 @@ from pipelines.evaluate.result import SCORES_FILE, ProbeResult, load_result
 from pipelines.evaluate.subject import OURS, REFERENCE, Subject
 from pipelines.gate import Contest, GateConfig, Verdict
 from pipelines.labels import TASKS, Split, protocol_from_dict
+from pipelines.pretrain.product import send_metrics
 from pipelines.release import (
     CHAMPION,
     CLASSIFIER_NAME,
@@ -68,6 +69,7 @@ def scores_of(workspace: Workspace, gate_task: str = GATE_TASK, subject: Subject
 def release_current(workspace: Workspace, tracking: Tracking, *, gate_task: str = GATE_TASK) -> Release:
     """Register the current encoder with its scores as the challenger; found again where it is registered already."""
     encoder = workspace.require(OURS.product)
+    send_metrics(encoder, tracking)
     with workspace.locked("release"):  # two runs at once would both find no version, and register two
         return release_packaged(
             packaged_encoder(encoder.path / ENCODER_FILE),

@@ -130,7 +130,7 @@ def mirror_metrics(
     A line is a JSON object: `step` (int), numbers, and optionally `time` (seconds since 1970), the time that MLflow
     shows; other values are left out. The run's key is kept in `<metrics_path>.mlflow.json`, so the next mirror of the
     same file continues the run. Nothing that happens here reaches the body: at the end at most `flush_seconds` are
-    spent on what is not delivered yet, and a warning says what was left.
+    spent on what is not delivered yet, and a warning says what was left; `arrived` knows it, too.
     """
     mirror = MetricsMirror(metrics_path, tracking, run_name, dict(tags or {}), flat(params or {}), poll_seconds)
     mirror.start()
@@ -140,6 +140,16 @@ def mirror_metrics(
         mirror.close(failed=True, flush_seconds=flush_seconds)
         raise
     mirror.close(failed=False, flush_seconds=flush_seconds)
+
+
+def arrived(metrics_path: Path) -> bool:
+    """Whether nothing of this file is left to be mirrored: all was delivered, or nobody ever mirrored it."""
+    state = _state_of(metrics_path)
+    return not state.is_file() or json.loads(state.read_text()).get("delivered", False)
+
+
+def _state_of(metrics_path: Path) -> Path:
+    return metrics_path.with_name(f"{metrics_path.name}.mlflow.json")
 
 
 class MetricsMirror:
@@ -157,8 +167,9 @@ class MetricsMirror:
         self.run_id: str | None = None
         self._path, self._tracking, self._poll = metrics_path, tracking, poll_seconds
         self._run_name, self._tags, self._params = run_name, tags, params
-        self._state_path = metrics_path.with_name(f"{metrics_path.name}.mlflow.json")
-        self._key = self._read_or_make_key()
+        self._state_path = _state_of(metrics_path)
+        self._key = self._known_or_new_key()
+        self._keep(delivered=False)  # the run's tag is written before the run is made: there is never a second run
         self._client: MlflowClient | None = None  # None: (re)connect before the next batch
         self._logged: dict[str, int] = {}  # metric -> the last step that was sent
         self._offset, self._last_line = 0, b""
@@ -177,7 +188,7 @@ class MetricsMirror:
         self._thread.join(flush_seconds + 1)
         if not self._delivered:
             log.warning(
-                "%s: not everything reached MLflow at %s within %.0f s (%s); the next run on this file sends the rest",
+                "%s: not everything reached MLflow at %s within %.0f s (%s); the next mirror of it sends the rest",
                 self._path,
                 self._tracking.uri,
                 flush_seconds,
@@ -251,6 +262,7 @@ class MetricsMirror:
         assert self._client is not None
         assert self.run_id is not None
         self._client.set_terminated(self.run_id, self._status)
+        self._keep(delivered=True)
         self._delivered = True
 
     def _whole_lines(self) -> Iterator[list[bytes]]:
@@ -284,10 +296,9 @@ class MetricsMirror:
         self._logged |= dict.fromkeys(new, step)  # asked of the store again where the batch does not arrive
         return [Metric(key, float(value), timestamp, step) for key, value in new.items()]
 
-    def _read_or_make_key(self) -> str:
-        """The key that the run is tagged with; written before the run is made, so there is never a second run."""
-        if self._state_path.is_file():
-            return json.loads(self._state_path.read_text())["key"]
-        key = uuid.uuid4().hex
-        write_atomically(self._state_path, json.dumps({"key": key}).encode())
-        return key
+    def _known_or_new_key(self) -> str:
+        known = json.loads(self._state_path.read_text()) if self._state_path.is_file() else {}
+        return known.get("key") or uuid.uuid4().hex
+
+    def _keep(self, *, delivered: bool) -> None:
+        write_atomically(self._state_path, json.dumps({"key": self._key, "delivered": delivered}).encode())

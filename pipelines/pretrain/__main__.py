@@ -19,7 +19,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,9 @@ from filelock import FileLock, Timeout
 
 from pipelines.pretrain.data import load_corpus
 from pipelines.pretrain.distributed import joined, local_rank, stop_with_torchrun, torchrun_started_this
-from pipelines.pretrain.journal import METRICS_FILE, NonFinite, OnLog
+from pipelines.pretrain.journal import NonFinite, OnLog
 from pipelines.pretrain.online_probe import OnlineProbe
-from pipelines.pretrain.product import REFUSED
+from pipelines.pretrain.product import EXPERIMENT, REFUSED, mirror
 from pipelines.pretrain.recipes import RECIPES, Recipe, recipe_named
 from pipelines.pretrain.state import Figures
 from pipelines.pretrain.train import ENCODER_FILE, RunConfig, Stopped, train
@@ -185,7 +185,7 @@ def _parser() -> argparse.ArgumentParser:
         help="mirror the metrics to this MLflow server or database (default: MLFLOW_TRACKING_URI, else not)",
     )
     parser.add_argument(
-        "--experiment", default="pretrain", metavar="NAME", help="MLflow experiment (default: pretrain)"
+        "--experiment", default=EXPERIMENT, metavar="NAME", help=f"MLflow experiment (default: {EXPERIMENT})"
     )
     parser.add_argument(
         "--artifact-root", type=Path, metavar="DIR", help="MLflow's artifact folder, needed where --track is a database"
@@ -358,16 +358,12 @@ def _dagster_pipes() -> Iterator[Callable[[dict[str, Any]], None]]:
             logging.getLogger("pipelines").removeHandler(handler)
 
 
-def _mirror(options: argparse.Namespace, recipe: Recipe, corpus_digest: str) -> Any:
-    from pipelines.tracking import Tracking, mirror_metrics  # mlflow, where it is asked for
+def _mirror(options: argparse.Namespace, recipe: Recipe, corpus_digest: str) -> AbstractContextManager[object]:
+    from pipelines.tracking import Tracking  # mlflow, where it is asked for
 
-    return mirror_metrics(
-        options.out / METRICS_FILE,
-        tracking=Tracking(uri=options.track, experiment=options.experiment, artifact_root=options.artifact_root),
-        run_name=recipe.name,
-        tags={"recipe_digest": recipe.digest, "corpus_digest": corpus_digest},
-        params=recipe.to_dict(),
-    )
+    about = {"recipe": recipe.to_dict(), "recipe_digest": recipe.digest, "corpus_digest": corpus_digest}
+    tracking = Tracking(uri=options.track, experiment=options.experiment, artifact_root=options.artifact_root)
+    return mirror(options.out, about, tracking)
 
 
 if __name__ == "__main__":

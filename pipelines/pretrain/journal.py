@@ -23,13 +23,12 @@ from pipelines.pretrain.distributed import World
 from pipelines.pretrain.flops import flops_per_sample, matrix_rate
 from pipelines.pretrain.monitor import Monitor
 from pipelines.pretrain.order import Order
+from pipelines.pretrain.product import METRICS_FILE
 from pipelines.pretrain.recipes import Recipe
 from pipelines.pretrain.state import Figures, Progress
 from pipelines.stage import write_atomically
 
 log = logging.getLogger(__name__)
-
-METRICS_FILE = "aside/metrics.jsonl"
 
 # Logging steps a run, and the most steps between two.
 LOGS = 25

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipelines import versions
 from pipelines.pretrain.recipes import Recipe
 from pipelines.stage import Product, Workspace
+
+if TYPE_CHECKING:
+    from pipelines.tracking import Tracking
+
+METRICS_FILE = "aside/metrics.jsonl"
+EXPERIMENT = "pretrain"
 
 REFUSED = 2
 """Exit code of `python -m pipelines.pretrain` for what another try would meet again; of argparse, too."""
@@ -56,11 +64,40 @@ def materialize_encoder(
         launch([*command, "--recipe-json", json.dumps(recipe.to_dict(), sort_keys=True)])
         return json.loads((work / "summary.json").read_text())
 
-    return workspace.build(
+    encoder = workspace.build(
         "encoder",
         version=versions.ENCODER,
         config=recipe.to_dict(),
         inputs={"corpus": corpus.digest},
         make=make,
         resumable=True,
+    )
+    if track is not None:
+        from pipelines.tracking import Tracking  # mlflow, where it is asked for
+
+        send_metrics(encoder, Tracking(uri=track, artifact_root=artifact_root))
+    return encoder
+
+
+def send_metrics(encoder: Product, tracking: Tracking) -> None:
+    """Mirror what MLflow lacks of a training's metrics, and end its run: the server may have been away as the training
+    ended."""
+    from pipelines.tracking import arrived
+
+    if not arrived(encoder.path / METRICS_FILE):
+        with mirror(encoder.path, encoder.facts, replace(tracking, experiment=EXPERIMENT)):
+            pass
+
+
+def mirror(out: Path, about: Mapping[str, Any], tracking: Tracking) -> AbstractContextManager[object]:
+    """Mirror the metrics in a training's folder while the body works. about: its recipe and digests, as its summary
+    has them."""
+    from pipelines.tracking import mirror_metrics
+
+    return mirror_metrics(
+        out / METRICS_FILE,
+        tracking=tracking,
+        run_name=about["recipe"]["name"],
+        tags={name: about[name] for name in ("recipe_digest", "corpus_digest")},
+        params=about["recipe"],
     )

@@ -14,6 +14,12 @@ from pathlib import Path
 import pytest
 from mlflow_server import free_port, mlflow_server
 
+from ecg_model.config import EncoderConfig
+from ecg_model.encoder import random_encoder, save_encoder
+from pipelines.pretrain.product import materialize_encoder, send_metrics
+from pipelines.pretrain.recipes import Recipe, recipe_named
+from pipelines.promotion import release_current
+from pipelines.stage import Workspace
 from pipelines.tracking import MIRROR_TAG, MetricsMirror, Tracking, flat, mirror_metrics
 
 quick_mirror = partial(mirror_metrics, poll_seconds=0.02, flush_seconds=20.0)
@@ -164,6 +170,49 @@ def test_a_store_that_is_never_there_costs_a_bounded_wait_and_a_warning(
     assert "not everything reached MLflow" in caplog.messages[-1]
     assert str(path) in caplog.messages[-1]
     assert sum("trying again" in message for message in caplog.messages) == 1, "an outage is told once"
+
+
+def a_training_whose_server_is_away(workspace: Workspace) -> Callable[[list[str]], None]:
+    """What stands in for the program: its metrics reach nobody as it ends."""
+    away = Tracking(uri=f"http://127.0.0.1:{free_port()}", experiment="pretrain")
+
+    def launch(command: list[str]) -> None:
+        out = Path(command[command.index("--out") + 1])
+        recipe = Recipe.from_dict(json.loads(command[command.index("--recipe-json") + 1]))
+        digests = {"recipe_digest": recipe.digest, "corpus_digest": workspace.require("corpus").facts["digest"]}
+        (out / "summary.json").write_text(json.dumps({"recipe": recipe.to_dict(), **digests}))
+        save_encoder(out / "encoder.safetensors", random_encoder(EncoderConfig(dim=32, depth=1, heads=2), 0))
+        with mirror_metrics(out / "aside" / "metrics.jsonl", tracking=away, run_name="demo", flush_seconds=0.1):
+            append(out / "aside" / "metrics.jsonl", *range(3))
+
+    return launch
+
+
+def test_what_did_not_arrive_as_a_training_ended_arrives_when_its_encoder_is_asked_for_or_released(
+    store: Tracking, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    workspace, tracking = Workspace(tmp_path), replace(store, experiment="pretrain")
+    workspace.build("corpus", version="1", config={}, inputs={}, make=lambda folder: {"digest": "c" * 64})
+    launch, client = a_training_whose_server_is_away(workspace), tracking.client()
+
+    def mirrored(recipe: Recipe) -> list[tuple[str, int]]:
+        found = client.search_runs([tracking.experiment_id(client)], f"tags.recipe_digest = '{recipe.digest}'")
+        return [(run.info.status, len(client.get_metric_history(run.info.run_id, "loss"))) for run in found]
+
+    asked, released = (recipe_named("demo", {"seed": seed}) for seed in (1, 2))
+    materialize_encoder(workspace, asked, launch)
+    assert mirrored(asked) == []
+    again = materialize_encoder(workspace, asked, launch, track=store.uri, artifact_root=store.artifact_root)
+    assert again.cached
+    assert mirrored(asked) == [("FINISHED", 3)]
+
+    encoder = materialize_encoder(workspace, released, launch)
+    with pytest.raises(ValueError, match="is not built"):  # it was never probed
+        release_current(workspace, store)
+    assert mirrored(released) == [("FINISHED", 3)]
+    caplog.clear()
+    send_metrics(encoder, Tracking(uri=f"http://127.0.0.1:{free_port()}"))
+    assert not caplog.messages, "nothing is left to send, so nobody is asked"
 
 
 @pytest.mark.parametrize(
