@@ -45,9 +45,9 @@ def _released(release: "Release") -> dg.MaterializeResult:
 
     tags = release.tags
     return dg.MaterializeResult(
-        data_version=dg.DataVersion(tags["release"]),
+        data_version=dg.DataVersion(digest_of({name: tags[name] for name in ("release", "scores")})),
         metadata={
-            "cached": not release.created,
+            "cached": not (release.created or release.rescored),
             "version": release.version,
             "model": release.model_uri,
             "run": release.run_id,

@@ -33,6 +33,7 @@ RULES = {
 """The rules in words, by name; all must hold."""
 
 SERVING_TOLERANCE = 1e-5
+NOT_COMPARED = Finding(True, "not compared")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,26 +145,36 @@ def contest(
     )
 
 
+def settled(*, against: int | None, was_champion: bool, same_weights: bool) -> Finding | None:
+    """What decides before any score is looked at; None where the scores do.
+
+    against: the champion's version, if there is one. was_champion: the challenger was, and is no more: somebody, or a
+    better one, has replaced it, and going back is a person's decision. same_weights: as the champion's.
+    """
+    if was_champion:
+        return Finding(False, "it was champion before: `ecg rollback VERSION` goes back to it, not the gate")
+    if against is None:
+        return Finding(True, "there was no champion")
+    if same_weights:
+        return Finding(True, f"the weights are those of version {against}, served by other code")
+    return None
+
+
 def judge(
-    found: Contest | None,
+    found: Contest | Finding | None,
     *,
     against: int | None,
-    was_champion: bool,
     training: Finding,
     serving: Finding,
     config: GateConfig,
 ) -> Verdict:
-    """The verdict. found: None where the challenger was not scored. against: the champion's version, if there is one.
-
-    A version that was champion and is no more does not pass: somebody, or a better one, has replaced it, and going back
-    is a person's decision.
-    """
-    former = Finding(False, "it was champion before: `ecg rollback VERSION` goes back to it, not the gate")
+    """The verdict. found: the contest, what is `settled` without one, or None where the challenger was not scored.
+    against: the champion's version, if there is one."""
     return Verdict(
         against=against,
         rules={
-            "not_worse": former if was_champion else _not_worse(found, against, config),
-            "no_label_lost": _no_label_lost(found, against, config),
+            "not_worse": found if isinstance(found, Finding) else _not_worse(found, against, config),
+            "no_label_lost": NOT_COMPARED if isinstance(found, Finding) else _no_label_lost(found, config),
             "not_collapsed": training,
             "serves": serving,
         },
@@ -180,8 +191,6 @@ def of_champion(passed: Verdict | None) -> Verdict:
 
 
 def _not_worse(found: Contest | None, against: int | None, config: GateConfig) -> Finding:
-    if against is None:
-        return Finding(True, "there was no champion")
     if found is None:
         return Finding(False, "nothing to compare on validation, so nothing shows that it is not worse")
     low, high = found.macro.low, found.macro.high
@@ -193,9 +202,7 @@ def _not_worse(found: Contest | None, against: int | None, config: GateConfig) -
     )
 
 
-def _no_label_lost(found: Contest | None, against: int | None, config: GateConfig) -> Finding:
-    if against is None:
-        return Finding(True, "there was no champion")
+def _no_label_lost(found: Contest | None, config: GateConfig) -> Finding:
     if found is None:
         return Finding(False, "nothing to compare on validation")
     if found.lost:

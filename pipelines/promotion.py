@@ -30,7 +30,9 @@ from pipelines.release import (
     Packaged,
     Release,
     Scores,
-    champion_files,
+    files_of,
+    find_alias,
+    former,
     packaged_classifier,
     packaged_encoder,
     record,
@@ -156,23 +158,29 @@ def _judged(
 ) -> Judged:
     """The champion's encoder is probed as the current one was, on the same ECGs; a champion with a head of its own is
     scored with that. The champion is not judged again, and what was champion keeps the verdict that it passed by."""
-    with tempfile.TemporaryDirectory() as folder:
-        held = champion_files(Path(folder), name=release.name, tracking=tracking)
-        if held is not None and held[1].version == release.version:
-            return Judged(release, gate.of_champion(release.verdict), None)
-        found = None
-        if held is not None and release.scores.validation is not None:
-            mine = load_result(workspace.require(f"probe/{gate_task}/{OURS.probe}").path)
-            found = _contest(workspace, gate_task, mine, held[0], config)
+    champion = find_alias(CHAMPION, name=release.name, tracking=tracking)
+    if champion is not None and champion.version == release.version:
+        return Judged(release, gate.of_champion(release.verdict), None)
+    against = None if champion is None else champion.version
+    settled = gate.settled(
+        against=against,
+        was_champion=former(release, champion, tracking=tracking) is not None,
+        same_weights=champion is not None and champion.weights == release.weights,
+    )
+    contest = None
+    if settled is None and champion is not None and release.scores.validation is not None:
+        mine = load_result(workspace.require(f"probe/{gate_task}/{OURS.probe}").path)
+        with tempfile.TemporaryDirectory() as folder:
+            theirs = files_of(champion, Path(folder), tracking=tracking)
+            contest = _contest(workspace, gate_task, mine, theirs, config)
     verdict = gate.judge(
-        found,
-        against=None if held is None else held[1].version,
-        was_champion=bool(release.moves),
+        contest if settled is None else settled,
+        against=against,
         training=training_went_well(workspace.require(OURS.product).facts),
         serving=serves(release, packaged, tracking=tracking),
         config=config,
     )
-    return Judged(release if release.moves else record(release, verdict, tracking=tracking), verdict, found)
+    return Judged(release if release.moves else record(release, verdict, tracking=tracking), verdict, contest)
 
 
 def _contest(

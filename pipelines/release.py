@@ -2,11 +2,12 @@
 
     challenger   the version released last, until the gate has let it pass
     champion     what users pull: models:/ecg-encoder@champion
-    previous     the champion before it
+    previous     the champion before it, which has other weights
 
 A model that no gate judges, such as the author's released encoder, has versions without aliases.
-A version carries what made it, how it scored, what the gate said and each move as tags. It is addressed by its
-encoder's and its scores' digests: releasing the same again finds the version that is there.
+A version is what is served: its files, and the code that runs them (`versions.RELEASE`). Releasing the same again
+finds the version that is there, and brings its scores up to date. What made it, how it scored, what the gate said and
+each move are its tags.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from typing import Any
 
 import numpy as np
 
+from pipelines import versions
 from pipelines.checks import Finding
 from pipelines.evaluate.subject import OURS
 from pipelines.gate import SERVING_TOLERANCE, Verdict
@@ -57,6 +59,7 @@ REGISTERED_NAME = OURS.model
 CLASSIFIER_NAME = "ecg-classifier"
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
 WEIGHTS, HEAD = "encoder.safetensors", "head.safetensors"
+FILES = {"encoder": WEIGHTS, "head": HEAD}
 REQUIREMENTS = ("mlflow", "torch", "numpy", "scipy", "safetensors")
 
 _PACKAGE = Path(next(iter(ecg_model.__path__)))
@@ -111,13 +114,14 @@ class Packaged:
 
 @dataclass(frozen=True, kw_only=True)
 class Release:
-    """A version of the registered model. `created` is False where it was there before."""
+    """A version of the registered model. created: by this call. rescored: it was there before, with other scores."""
 
     name: str
     version: int
     run_id: str
     tags: Mapping[str, str]
     created: bool = False
+    rescored: bool = False
 
     @property
     def model_uri(self) -> str:
@@ -126,6 +130,11 @@ class Release:
     @property
     def scores(self) -> Scores:
         return Scores(**json.loads(self.tags["scores"]))
+
+    @property
+    def weights(self) -> dict[str, str]:
+        """The digests of its files, by name as in `Packaged`; two versions with the same differ in their code alone."""
+        return {name: self.tags[f"{name}_digest"] for name in FILES if f"{name}_digest" in self.tags}
 
     @property
     def verdict(self) -> Verdict | None:
@@ -180,37 +189,44 @@ def release_packaged(
     alias: str | None = CHALLENGER,
     artifacts: Sequence[Path] = (),
 ) -> Release:
-    """Log a model with its scores and register it as a new version; or find it where it is there.
+    """Log a model with its scores and register it as a new version; or find it, and give it these scores.
 
     provenance: tags that say what it was made from. recipe: the settings it was trained with, JSON values. alias: what
     a version is called that no gate has judged; None for a model without one. artifacts: files to lie beside it in the
     run (a report, pictures, metrics). The run and the version are complete before the alias moves.
     """
     digests = packaged.digests()
-    wanted = digest_of({**digests, "scores": asdict(scores)})
+    served = digest_of({**digests, "code": versions.RELEASE})
+    about = {
+        **provenance,
+        "validation": "not scored" if scores.validation is None else f"{scores.validation:.4f}",
+        "scores": json.dumps(asdict(scores), sort_keys=True),
+    }
     client = tracking.client()
     _ensure_registered(client, registered_name, packaged.description)
     _end_move(registered_name, tracking)
-    found = _find(client, registered_name, wanted)
+    found = _find(client, registered_name, served)
+    created = rescored = False
     if found is None:
         tags = {
-            **provenance,
-            "release": wanted,
+            **about,
+            "release": served,
             **{f"{name}_digest": digest for name, digest in digests.items()},
             "recipe_digest": digest_of(dict(recipe)),
             "git_commit": git_commit,
-            "validation": "not scored" if scores.validation is None else f"{scores.validation:.4f}",
-            "scores": json.dumps(asdict(scores), sort_keys=True),
         }
         found = _register(client, registered_name, packaged, scores, flat(recipe), tags, artifacts, tracking)
-        log.info("%s version %s released (%s)", registered_name, found.version, tags["validation"])
         created = True
+        log.info("%s version %s released (%s)", registered_name, found.version, about["validation"])
+    elif not about.items() <= found.tags.items():
+        found = _renew(client, found, scores, about, artifacts, tracking)
+        rescored = True
+        log.info("%s version %s has new scores (%s)", registered_name, found.version, about["validation"])
     else:
         log.info("%s version %s holds this and these scores already", registered_name, found.version)
-        created = False
     if alias is not None and "verdict" not in found.tags:
         client.set_registered_model_alias(registered_name, alias, found.version)
-    return _release(found, created=created)
+    return _release(found, created=created, rescored=rescored)
 
 
 def expected_of(packaged: Packaged) -> np.ndarray:
@@ -255,7 +271,7 @@ def promote(release: Release, *, tracking: Tracking) -> Release:
 
     Nothing moves where it holds it already. Killed on the way, the next call ends what this one began. Raises
     ValueError for a release that the gate has not judged, did not pass, or judged against another champion than the
-    one there is, and for one that was champion and was replaced, which is a person's to undo.
+    one there is, and for one that was champion and was replaced (`former`), which is a person's to undo.
     """
     _end_move(release.name, tracking)
     verdict = release.verdict
@@ -264,10 +280,12 @@ def promote(release: Release, *, tracking: Tracking) -> Release:
         return champion
     if verdict is None or not verdict.promote:
         raise ValueError(f"{release.model_uri} has not passed the gate: {release.tags.get('verdict', 'not judged')}")
-    if release.moves:
-        why = list(release.moves.values())[-1]
+    before = former(release, champion, tracking=tracking)
+    if before is not None:
+        why = list(before.moves.values())[-1]
         raise ValueError(
-            f"{release.model_uri} was champion before ({why}): `ecg rollback` goes back to it, not the gate"
+            f"{before.model_uri} was champion before ({why}): `ecg rollback {release.version}` goes back to it, not "
+            "the gate"
         )
     held = None if champion is None else champion.version
     if held != verdict.against:
@@ -278,11 +296,23 @@ def promote(release: Release, *, tracking: Tracking) -> Release:
     return _crown(release, champion, verdict.reason, tracking)
 
 
+def former(release: Release, champion: Release | None, *, tracking: Tracking) -> Release | None:
+    """The version that was champion and was replaced, where a release is that one or, under another champion's weights,
+    has its weights; None where it is none. Newer code is no way round a person who went back."""
+    if release.moves:
+        return release
+    if champion is not None and champion.weights == release.weights:
+        return None
+    known = versions_of(name=release.name, tracking=tracking)
+    return next((one for one in known if one.moves and one.weights == release.weights), None)
+
+
 def rollback(*, to: int | None = None, why: str, name: str = REGISTERED_NAME, tracking: Tracking) -> Release:
-    """Make an earlier version the champion again: `previous`, or version `to`. What was champion becomes `previous`.
+    """Make an earlier version the champion again: `previous`, or version `to`. What was champion becomes `previous`,
+    unless the two have the same weights.
 
     Killed on the way, the next call ends what this one began. Raises ValueError where there is no such version, or
-    where it never was champion.
+    where it never was champion, nor its weights.
     """
     ended = _end_move(name, tracking)
     if ended is not None and to in (None, ended.version) and _BACK in list(ended.moves.values())[-1]:
@@ -301,7 +331,7 @@ def rollback(*, to: int | None = None, why: str, name: str = REGISTERED_NAME, tr
         target = known[to]
     if champion is not None and target.version == champion.version:
         raise ValueError(f"version {target.version} of {name} is the champion already")
-    if not target.moves:
+    if former(target, champion, tracking=tracking) is None:
         raise ValueError(f"version {target.version} of {name} never was champion: the gate decides on it")
     left = "none" if champion is None else champion.version
     return _crown(target, champion, f"{_BACK} {left}: {why}", tracking)
@@ -343,7 +373,9 @@ def _end_move(name: str, tracking: Tracking) -> Release | None:
     move = json.loads(begun.tags[_MOVING])
     version, before, tag = str(move["to"]), move["from"], f"{_MOVED}{move['at']}"
     if before is not None:
-        client.set_registered_model_alias(name, PREVIOUS, str(before))
+        weights = [_release(client.get_model_version(name, str(one))).weights for one in (before, version)]
+        if weights[0] != weights[1]:
+            client.set_registered_model_alias(name, PREVIOUS, str(before))
         replaced = f"{_REPLACED} by version {version}: {move['reason']}"
         client.set_model_version_tag(name, str(before), tag, replaced)
     client.set_model_version_tag(name, version, tag, f"champion: {move['reason']}")
@@ -370,17 +402,9 @@ def _registered(client: MlflowClient, name: str) -> RegisteredModel | None:
         return None
 
 
-def champion_files(
-    folder: Path, *, name: str = REGISTERED_NAME, tracking: Tracking
-) -> tuple[dict[str, Path], Release] | None:
-    """Fetch the champion's files into `folder`, by name as in `Packaged`, to score it on new validation data; None
-    without a champion."""
-    champion = find_alias(CHAMPION, name=name, tracking=tracking)
-    if champion is None:
-        return None
-    names = [file for file in (WEIGHTS, HEAD) if f"{file.partition('.')[0]}_digest" in champion.tags]
-    fetched = {file.partition(".")[0]: _fetch(name, champion.version, file, folder, tracking) for file in names}
-    return fetched, champion
+def files_of(release: Release, folder: Path, *, tracking: Tracking) -> dict[str, Path]:
+    """Fetch a version's files into `folder`, by name as in `Packaged`, to score it on other data."""
+    return {name: _fetch(release.name, release.version, FILES[name], folder, tracking) for name in release.weights}
 
 
 def registered_encoder(model: str, folder: Path, *, tracking: Tracking) -> Path:
@@ -450,7 +474,6 @@ def _register(
     tracking: Tracking,
 ) -> ModelVersion:
     """A finished run with the model in it, then the version with all its tags at once."""
-    metrics = dict(scores.metrics) | ({} if scores.validation is None else {"validation": scores.validation})
     run_tags = {key: value for key, value in tags.items() if key != "scores"}  # a run has them as metrics
     experiment = tracking.experiment_id(client)
     with _using(tracking):
@@ -459,10 +482,37 @@ def _register(
             for path in artifacts:
                 mlflow.log_artifact(str(path))
             model = _log_model(packaged)
-            mlflow.log_metrics(metrics, model_id=model.model_id)
+            mlflow.log_metrics(_metrics(scores), model_id=model.model_id)
         return client.create_model_version(
             name, source=model.model_uri, run_id=run.info.run_id, tags=dict(tags), model_id=model.model_id
         )
+
+
+def _renew(
+    client: MlflowClient,
+    found: ModelVersion,
+    scores: Scores,
+    about: Mapping[str, str],
+    artifacts: Sequence[Path],
+    tracking: Tracking,
+) -> ModelVersion:
+    """Other scores for a version and its run; last the tag that holds them all, so that what was cut short is done
+    again."""
+    run_id = found.run_id
+    assert run_id is not None
+    for path in artifacts:
+        client.log_artifact(run_id, str(path))
+    with _using(tracking):
+        mlflow.log_metrics(_metrics(scores), run_id=run_id, model_id=found.model_id)
+    for tag, value in about.items():
+        if tag != "scores":
+            client.set_tag(run_id, tag, value)
+        client.set_model_version_tag(found.name, found.version, tag, value)
+    return client.get_model_version(found.name, found.version)
+
+
+def _metrics(scores: Scores) -> dict[str, float]:
+    return dict(scores.metrics) | ({} if scores.validation is None else {"validation": scores.validation})
 
 
 def _log_model(packaged: Packaged) -> ModelInfo:
@@ -507,18 +557,19 @@ def _ensure_registered(client: MlflowClient, name: str, description: str) -> Non
             raise
 
 
-def _find(client: MlflowClient, name: str, release: str) -> ModelVersion | None:
-    found = client.search_model_versions(f"name = '{name}' and tags.release = '{release}'")
+def _find(client: MlflowClient, name: str, served: str) -> ModelVersion | None:
+    found = client.search_model_versions(f"name = '{name}' and tags.release = '{served}'")
     return min(found, key=lambda version: int(version.version), default=None)
 
 
-def _release(version: ModelVersion, *, created: bool = False) -> Release:
+def _release(version: ModelVersion, *, created: bool = False, rescored: bool = False) -> Release:
     return Release(
         name=version.name,
         version=int(version.version),
         run_id=version.run_id or "",
         tags=dict(version.tags),
         created=created,
+        rescored=rescored,
     )
 
 

@@ -12,7 +12,7 @@ from pipelines.checks import Finding
 from pipelines.evaluate import statistics
 from pipelines.evaluate.result import ClassScore, Predictions, ProbeResult, ProbeScores, SplitScores
 from pipelines.evaluate.statistics import Interval, PairedDifference
-from pipelines.gate import RULES, Contest, GateConfig, Verdict, contest, judge, of_champion
+from pipelines.gate import RULES, Contest, GateConfig, Verdict, contest, judge, of_champion, settled
 from pipelines.labels import Split
 
 SOUND = Finding(True, "sound")
@@ -27,9 +27,12 @@ def contested(macro: PairedDifference, **labels: PairedDifference) -> Contest:
     return Contest(challenger=0.9, champion=0.9 - macro.value, records=100, patients=90, macro=macro, labels=labels)
 
 
-def verdict(found: Contest | None, against: int | None = 3, **changes) -> Verdict:
-    rest = {"was_champion": False, "training": SOUND, "serving": SOUND, "config": CONFIG} | changes
-    return judge(found, against=against, **rest)
+def verdict(found: Contest | Finding | None, against: int | None = 3, **changes) -> Verdict:
+    return judge(found, against=against, **{"training": SOUND, "serving": SOUND, "config": CONFIG} | changes)
+
+
+def decided(against: int | None = 3, **known) -> Finding | None:
+    return settled(against=against, **{"was_champion": False, "same_weights": False} | known)
 
 
 EVEN = difference(0.0, -0.005, 0.005)
@@ -69,27 +72,36 @@ def test_what_is_not_about_scores_decides_too(broken):
     found = verdict(contested(difference(0.02, 0.01, 0.03), MI=EVEN), **{broken: Finding(False, "broken thing")})
     assert not found.promote
     assert "broken thing" in found.reason
-    first = verdict(None, against=None, **{broken: Finding(False, "broken thing")})
+    first = verdict(decided(None), against=None, **{broken: Finding(False, "broken thing")})
     assert not first.promote, "also where there is no champion yet"
 
 
 def test_without_scores_a_release_is_champion_only_where_there_is_none():
-    assert verdict(None, against=None).promote
-    refused = verdict(None)
+    first = verdict(decided(None), against=None)
+    assert first.reason == "promoted: there was no champion"
+    refused = verdict(decided())
     assert not refused.promote
     assert "nothing to compare on validation" in refused.reason
 
 
-def test_what_was_champion_does_not_come_back_by_the_gate():
-    found = verdict(contested(difference(0.2, 0.1, 0.3), MI=EVEN), was_champion=True)
+@pytest.mark.parametrize("against", [None, 3])
+@pytest.mark.parametrize("same_weights", [False, True])
+def test_what_was_champion_does_not_come_back_by_the_gate(against, same_weights):
+    found = verdict(decided(against, was_champion=True, same_weights=same_weights), against=against)
     assert not found.promote
     assert "ecg rollback" in found.reason
+
+
+def test_the_champions_own_weights_are_not_compared_but_served():
+    found = verdict(decided(same_weights=True))
+    assert found.reason == "promoted: the weights are those of version 3, served by other code"
+    assert not verdict(decided(same_weights=True), serving=Finding(False, "it differs")).promote
 
 
 def test_of_the_champion_every_rule_holds_whatever_is_written_on_it():
     passed = verdict(contested(difference(0.02, 0.01, 0.03), MI=EVEN))
     assert of_champion(passed) == passed
-    refused = verdict(contested(difference(0.2, 0.1, 0.3), MI=EVEN), was_champion=True)
+    refused = verdict(decided(was_champion=True))
     older = Verdict(against=1, rules={"not_worse": Finding(True, "it was better")})
     for stored in (refused, older, None):
         found = of_champion(stored)

@@ -3,6 +3,7 @@
 import re
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from pipelines.imported import materialize_reference
 from pipelines.labels import TASKS
 from pipelines.promotion import git_commit, judge_current, release_current, release_reference, scores_of
 from pipelines.quality import QualityLimits
-from pipelines.release import CHAMPION, example_ecg, find_alias, promote, rollback, versions_of
+from pipelines.release import CHAMPION, aliases_of, example_ecg, find_alias, promote, rollback, versions_of
 from pipelines.sources import SOURCES
 from pipelines.sources.simulated import MirrorSizes, write_mirror
 from pipelines.stage import Workspace
@@ -147,6 +148,22 @@ def test_a_champion_that_was_rolled_back_and_brought_back_passes_its_own_gate(pl
     assert versions_of(tracking=tracking)[0].verdict == passed
     rollback(to=2, why="it was the hospital", tracking=tracking)
     assert judge_current(places[0], tracking, config=LENIENT).verdict == passed
+
+
+@pytest.mark.usefixtures("unserved")
+def test_the_champion_scored_anew_stays_and_newer_code_takes_its_place_and_no_other(places, tracking, monkeypatch):
+    prepare(places[0], SEEING)
+    promote(judge_current(places[0], tracking, config=LENIENT).release, tracking=tracking)
+    for task in TASKS.values():
+        probe_pair(places[0], task, replace(QUICK, penalties=(1.0,)))
+    again, verdict, _ = judge_current(places[0], tracking, config=LENIENT)
+    assert (again.version, again.scores, verdict.promote) == (1, scores_of(places[0]), True)
+    monkeypatch.setattr("pipelines.versions.RELEASE", "newer")
+    newer, verdict, contest = judge_current(places[0], tracking, config=LENIENT)
+    assert (newer.version, contest) == (2, None)
+    assert verdict.reason == "promoted: the weights are those of version 1, served by other code"
+    assert promote(newer, tracking=tracking).version == 2
+    assert aliases_of(tracking=tracking) == {CHAMPION: 2}, "one with other weights there never was"
 
 
 def test_a_collapsed_encoder_is_not_even_the_first_champion(places, tracking):

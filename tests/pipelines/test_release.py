@@ -28,8 +28,8 @@ from pipelines.release import (
     Release,
     Scores,
     aliases_of,
-    champion_files,
     example_ecg,
+    files_of,
     find_alias,
     packaged_encoder,
     promote,
@@ -173,14 +173,59 @@ def test_a_model_that_no_gate_judges_has_versions_and_no_alias(
     assert aliases(store, name) == {}
 
 
-def test_the_same_encoder_and_scores_are_released_once(store: Tracking, encoders: list[Path], name: str) -> None:
-    first = put(store, name, encoders[0], scored(0.8))
-    again = put(store, name, encoders[0], scored(0.8))
-    other_scores = put(store, name, encoders[0], scored(0.9))
-    other_encoder = put(store, name, encoders[1], scored(0.8))
-    assert (first.version, again.version, other_scores.version, other_encoder.version) == (1, 1, 2, 3)
-    assert (again.created, again.run_id) == (False, first.run_id)
-    assert len(store.client().search_model_versions(f"name = '{name}'")) == 3
+def test_the_same_weights_are_one_version_that_carries_its_newest_scores(
+    store: Tracking, encoders: list[Path], name: str, tmp_path: Path
+) -> None:
+    report = tmp_path / "report.md"
+    report.write_text("first")
+    first = put(store, name, encoders[0], scored(0.8, "data-1", **{"test/macro_auc": 0.7}), artifacts=[report])
+    again = put(store, name, encoders[0], scored(0.8, "data-1", **{"test/macro_auc": 0.7}))
+    report.write_text("second")
+    newer = scored(0.75, "data-2", **{"test/macro_auc": 0.6})
+    scored_anew = put(store, name, encoders[0], newer, artifacts=[report])
+    assert [(one.version, one.created, one.rescored) for one in (first, again, scored_anew)] == [
+        (1, True, False),
+        (1, False, False),
+        (1, False, True),
+    ]
+    (held,) = versions_of(name=name, tracking=store)
+    assert (held.scores, held.tags["validation"]) == (newer, "0.7500")
+    run = store.client().get_run(first.run_id)
+    assert run.data.metrics == {"validation": 0.75, "test/macro_auc": 0.6}
+    assert run.data.tags["validation"] == "0.7500"
+    assert run.info.status == "FINISHED"
+    kept = download_artifacts(run_id=first.run_id, artifact_path="report.md", tracking_uri=store.uri)
+    assert Path(kept).read_text() == "second", "the report on these scores"
+    assert put(store, name, encoders[1], scored(0.8)).version == 2
+
+
+def test_newer_code_for_the_same_weights_is_a_version_and_leaves_the_previous_champion(
+    store: Tracking, encoders: list[Path], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crown(store, name, encoders[0], scored(0.80))
+    crown(store, name, encoders[1], scored(0.82))
+    monkeypatch.setattr("pipelines.versions.RELEASE", "newer")
+    assert crown(store, name, encoders[1], scored(0.82)).version == 3
+    assert aliases(store, name) == {CHAMPION: 3, PREVIOUS: 1}
+    with pytest.raises(ValueError, match=r"/2 was champion before \(replaced as champion by version 3"):
+        promote(versions_of(name=name, tracking=store)[1], tracking=store)
+    assert rollback(to=2, why="the newer code is slow", name=name, tracking=store).version == 2
+    assert aliases(store, name) == {CHAMPION: 2, PREVIOUS: 1}
+    assert rollback(why="wrong gains", name=name, tracking=store).version == 1
+    assert aliases(store, name) == {CHAMPION: 1, PREVIOUS: 2}
+
+
+def test_newer_code_does_not_bring_back_weights_that_were_rolled_back(
+    store: Tracking, encoders: list[Path], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crown(store, name, encoders[0], scored(0.80))
+    crown(store, name, encoders[1], scored(0.82))
+    rollback(why="wrong gains", name=name, tracking=store)
+    monkeypatch.setattr("pipelines.versions.RELEASE", "newer")
+    with pytest.raises(ValueError, match=r"/2 was champion before .*wrong gains.*ecg rollback"):
+        crown(store, name, encoders[1], scored(0.82))
+    assert rollback(to=3, why="the gains were the code's", name=name, tracking=store).version == 3
+    assert aliases(store, name) == {CHAMPION: 3, PREVIOUS: 1}
 
 
 def test_the_stored_model_holds_code_and_weights_and_no_pickle(
@@ -271,11 +316,8 @@ def test_an_encoder_that_was_not_scored_says_so(store: Tracking, encoders: list[
 def test_an_encoder_is_fetched_by_what_people_call_it(
     store: Tracking, encoders: list[Path], name: str, tmp_path: Path
 ) -> None:
-    assert champion_files(tmp_path / "none", name=name, tracking=store) is None
-    crown(store, name, encoders[0], scored(0.9, "data-1"))
-    fetched = champion_files(tmp_path / "champion", name=name, tracking=store)
-    assert fetched is not None
-    files, champion = fetched
+    champion = crown(store, name, encoders[0], scored(0.9, "data-1"))
+    files = files_of(champion, tmp_path / "champion", tracking=store)
     assert {file: path.read_bytes() for file, path in files.items()} == {"encoder": encoders[0].read_bytes()}
     assert champion.tags["corpus_digest"] == "c0ffee"
     for model in (f"models:/{name}@champion", f"models:/{name}/{champion.version}"):
@@ -452,9 +494,8 @@ def test_a_release_through_a_server_is_pulled_from_it(
         released = crown(tracking, "served", encoders[0], scored(0.8))
         assert serves(released, packaged_encoder(encoders[0]), tracking=tracking).holds
         assert not put(tracking, "served", encoders[0], scored(0.8)).created
-        fetched = champion_files(tmp_path / "champion", name="served", tracking=tracking)
-        assert fetched is not None
-        assert fetched[0]["encoder"].read_bytes() == encoders[0].read_bytes()
+        fetched = files_of(released, tmp_path / "champion", tracking=tracking)
+        assert fetched["encoder"].read_bytes() == encoders[0].read_bytes()
         with monkeypatch.context() as patch:
             patch.setenv("MLFLOW_TRACKING_URI", tracking.uri)
             model = mlflow.pyfunc.load_model("models:/served@champion")
