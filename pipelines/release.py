@@ -65,6 +65,7 @@ REQUIREMENTS = ("mlflow", "torch", "numpy", "scipy", "safetensors")
 _PACKAGE = Path(next(iter(ecg_model.__path__)))
 _PULL_ONCE = _PACKAGE / "serving" / "pull_once.py"
 _EXAMPLE_RATE = 100.0
+_PULL_SECONDS = 900
 _MOVED = "moved "
 _MOVING = "moving"
 _BACK = "rolled back from version"
@@ -238,16 +239,24 @@ def expected_of(packaged: Packaged) -> np.ndarray:
 
 
 def serves(release: Release, packaged: Packaged, *, tracking: Tracking) -> Finding:
-    """Whether the version, pulled in a process of its own, says of the example ECG what its files say here."""
+    """Whether the version, pulled in a process of its own, says of the example ECG what its files say here.
+
+    Raises RuntimeError where it could not be pulled and run, and TimeoutError where that took too long: neither is
+    an answer.
+    """
     expected = expected_of(packaged)
     with tempfile.TemporaryDirectory() as folder:
         ecgs, answers = Path(folder) / "ecgs.npy", Path(folder) / "answers.npy"
         np.save(ecgs, example_ecg(), allow_pickle=False)
         command = [sys.executable, "-I", str(_PULL_ONCE), release.model_uri, tracking.uri, str(_EXAMPLE_RATE)]
-        ran = subprocess.run([*command, str(ecgs), str(answers)], capture_output=True, text=True, check=False)
+        command += [str(ecgs), str(answers)]
+        try:
+            ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_PULL_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise TimeoutError(f"{release.model_uri} was not pulled and run within {_PULL_SECONDS} s") from None
         if ran.returncode != 0:
-            last = (ran.stderr.strip().splitlines() or ["no message"])[-1]
-            return Finding(False, f"{release.model_uri} could not be pulled and run: {last}")
+            last = (ran.stderr.strip().splitlines() or [f"exit code {ran.returncode}"])[-1]
+            raise RuntimeError(f"{release.model_uri} could not be pulled and run: {last}")
         found = np.load(answers, allow_pickle=False)
     if found.shape != expected.shape or not np.isfinite(found).all():
         return Finding(False, f"{release.model_uri} gives {found.shape} or numbers that are not finite")

@@ -369,9 +369,18 @@ def test_a_version_serves_what_its_encoder_gives_and_nothing_else(
     other = serves(release, packaged_encoder(encoders[1]), tracking=store)
     assert not other.holds
     assert "differs by" in other.seen
-    gone = serves(replace(release, version=77), packaged_encoder(encoders[0]), tracking=store)
-    assert not gone.holds
-    assert f"models:/{name}/77 could not be pulled and run" in gone.seen
+
+
+def test_a_pull_that_fails_or_hangs_says_nothing_of_the_version(
+    store: Tracking, encoders: list[Path], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error, so that it is tried again: a full disk is no reason to refuse a training."""
+    release, packaged = put(store, name, encoders[0], scored(0.8)), packaged_encoder(encoders[0])
+    with pytest.raises(RuntimeError, match=rf"models:/{name}/77 could not be pulled and run: .*not found"):
+        serves(replace(release, version=77), packaged, tracking=store)
+    monkeypatch.setattr("pipelines.release._PULL_SECONDS", 0.2)
+    with pytest.raises(TimeoutError, match=rf"models:/{name}/1 was not pulled and run within 0.2 s"):
+        serves(release, packaged, tracking=store)
 
 
 MOVES = (
