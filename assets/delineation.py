@@ -1,4 +1,4 @@
-"""P, QRS and T from an encoder's tokens, and heart rate, PR, QRS and QT from its embeddings; the random-initialised
+"""P, QRS and T from an encoder's tokens, and heart rate, P, PR, QRS and QT from its embeddings; the random-initialised
 encoder beside it."""
 
 from typing import TYPE_CHECKING, Any
@@ -99,7 +99,7 @@ def _regression(source: str) -> dg.AssetsDefinition:
         **_about(
             "regression",
             source,
-            "Heart rate, PR, QRS and QT by ridge regression on frozen embeddings: mean absolute error, beside the "
+            "Heart rate, P, PR, QRS and QT by ridge regression on frozen embeddings: mean absolute error, beside the "
             "random-initialised encoder's and the training median's.",
             versions.REGRESSION,
         )

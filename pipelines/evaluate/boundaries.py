@@ -27,9 +27,9 @@ CSE_MS: dict[tuple[Wave, Side], float] = {
     (Wave.QRS, "offset"): 11.6,
     (Wave.T, "offset"): 30.6,
 }
-"""The standard deviation of the error that experts allow, two standard deviations of their own differences (CSE Working
-Party, Eur Heart J 6, 1985, 815-825, as tabulated by Martinez et al., IEEE Trans Biomed Eng 51, 2004, 570-581). None was
-given for the onset of T."""
+"""2 s_CSE, two standard deviations of the experts' own differences: the standard deviation of the error is below it by
+the loose criterion, and below s_CSE, half of it, by the strict one (CSE Working Party, Eur Heart J 6, 1985, 815-825, as
+tabulated by Martinez et al., IEEE Trans Biomed Eng 51, 2004, 570-581). None was given for the onset of T."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,11 +51,6 @@ class BoundaryScore:
     mean_ms: float | None
     sd_ms: float | None
     cse_ms: float | None
-
-    @property
-    def within_cse(self) -> bool | None:
-        """Whether the errors spread no more than experts allow; None where that is not known."""
-        return None if self.sd_ms is None or self.cse_ms is None else self.sd_ms <= self.cse_ms
 
 
 def match(

@@ -1,4 +1,4 @@
-"""Heart rate, PR, QRS and QT from frozen embeddings by ridge regression: the mean absolute error on the test split.
+"""Heart rate, P, PR, QRS and QT from frozen embeddings by ridge regression: the mean absolute error on the test split.
 
 What the figures are is in `waves.intervals`; where waves are pseudo-labels, so are they. For each figure, validation
 chooses how tokens are pooled and how strong the penalty is. Beside it stands the training median as the prediction.

@@ -26,7 +26,7 @@ from pipelines.stage import Product
 
 KINDS = {
     "segmentation": "P, QRS and T from tokens, frozen and fine-tuned",
-    "regression": "heart rate, PR, QRS and QT from embeddings",
+    "regression": "heart rate, P, PR, QRS and QT from embeddings",
 }
 WAVE_EVALUATIONS = ("segmentation/ludb", "segmentation/ptbxl", "regression/ptbxl")
 """Those that are kept up to date; of any other source they can be asked for, too."""

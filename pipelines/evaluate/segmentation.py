@@ -106,9 +106,10 @@ class SegmentationTrial:
 
 @dataclass(frozen=True, kw_only=True)
 class ReadOff:
-    """An interval measured on predicted waves against the same on annotated ones: mean absolute error.
+    """An interval measured on predicted waves against the same on annotated ones: mean absolute error, and mean and
+    standard deviation of predicted minus annotated, over records.
 
-    omitted: records that it could not be measured in, on either side.
+    omitted: records that it could not be measured in, on either side. None: too few could (for sd fewer than two).
     """
 
     name: str
@@ -116,6 +117,8 @@ class ReadOff:
     records: int
     omitted: int
     mae: Interval | None
+    mean: float | None
+    sd: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -379,13 +382,22 @@ def _overlap(
 
 def _read_off(true: Waves, predicted: Waves, patient_N: NDArray[np.str_], bootstrap: Bootstrap) -> tuple[ReadOff, ...]:
     """Each interval as the predicted waves have it, against the annotated ones."""
-    apart_NI = np.abs(intervals(predicted, len(patient_N)) - intervals(true, len(patient_N)))
+    apart_NI = intervals(predicted, len(patient_N)) - intervals(true, len(patient_N))
     found = []
     for one, apart_N in zip(INTERVALS, apart_NI.T, strict=True):
-        known = ~np.isnan(apart_N)
-        mae = bootstrap.mean(apart_N[known], patient_N[known]) if known.any() else None
-        omitted = int((~known).sum())
-        found.append(ReadOff(name=one.name, unit=one.unit, records=int(known.sum()), omitted=omitted, mae=mae))
+        known_N = ~np.isnan(apart_N)
+        error_K = apart_N[known_N]
+        found.append(
+            ReadOff(
+                name=one.name,
+                unit=one.unit,
+                records=len(error_K),
+                omitted=int((~known_N).sum()),
+                mae=bootstrap.mean(np.abs(error_K), patient_N[known_N]) if len(error_K) else None,
+                mean=float(error_K.mean()) if len(error_K) else None,
+                sd=float(error_K.std(ddof=1)) if len(error_K) > 1 else None,
+            )
+        )
     return tuple(found)
 
 

@@ -15,7 +15,7 @@ from pipelines.evaluate.delineation import WaveTask, wave_data
 from pipelines.evaluate.features import MILLIVOLT, shards_of
 from pipelines.evaluate.regression import compare_regressions
 from pipelines.evaluate.segmentation import CONFUSIONS_FILE, PREDICTIONS_FILE, SCORES_FILE
-from pipelines.evaluate.waves import INTERVALS, UNKNOWN, Wave, Waves, class_map
+from pipelines.evaluate.waves import IEC_MS, INTERVALS, UNKNOWN, Wave, Waves, class_map
 from pipelines.pictures.segmentation import SegmentedLead, Span, segmentation_sheet
 from pipelines.stage import Product, Workspace, write_atomically
 from pipelines.store import LEADS, RATE, SAMPLES, read_rows
@@ -51,20 +51,24 @@ def boundary_rows(segmentation: Product) -> list[Row]:
             "PPV": _rounded(one["ppv"], 4),
             "mean error, ms": _rounded(one["mean_ms"], 1),
             "sd, ms": _rounded(one["sd_ms"], 1),
-            "sd that experts allow, ms": one["cse_ms"],
+            "2 s_CSE (loose), ms": one["cse_ms"],
+            "s_CSE (strict), ms": None if one["cse_ms"] is None else round(one["cse_ms"] / 2, 2),
         }
         for one in (scores or {"boundaries": ()})["boundaries"]
     ]
 
 
 def read_off_rows(segmentation: Product) -> list[Row]:
-    """A row a figure that was measured on the predicted waves."""
+    """A row a figure that was measured on the predicted waves, beside what IEC 60601-2-25 accepts of its errors."""
     return [
         {
             "figure": _TITLES[one["name"]],
             "unit": one["unit"],
             "MAE": _rounded(one["mae"]["value"], 2),
             "interval": _interval(one["mae"], 2),
+            "mean error": _rounded(one["mean"], 2),
+            "sd": _rounded(one["sd"], 2),
+            "IEC: mean, sd": "±{:g}, {:g}".format(*IEC_MS[one["name"]]) if one["name"] in IEC_MS else "",
             "records": one["records"],
             "not measurable": one["omitted"],
         }
