@@ -72,7 +72,7 @@ def materialize_evaluation(
         materialize_probe(workspace, task, source, config, features, progress, head=head, condition=condition)
         for task in asked.draws()
     ]
-    if asked.percent is None:
+    if len(products) == 1:
         return products[0]
 
     def make(folder: Path) -> dict[str, Any]:

@@ -62,8 +62,9 @@ class Evaluation:
         return self.task.name
 
     def draws(self) -> tuple[LabelTask, ...]:
-        """The task of each draw of training patients; one task, the whole one, where labels are not few."""
-        if self.percent is None:
+        """The task of each draw of training patients; one task, the whole one, where labels are not few: of all of them
+        every draw is the same."""
+        if self.percent in (None, 100):
             return (self.task,)
         protocols = (FewLabels(of=self.task.protocol, percent=self.percent, seed=seed) for seed in range(DRAWS))
         return tuple(replace(self.task, name=f"{self.name}__seed_{few.seed}", protocol=few) for few in protocols)

@@ -215,6 +215,15 @@ def test_a_label_budget_is_the_mean_over_draws_and_keeps_each(workspace):
     assert "each needs 5" in few.facts["reason"]
 
 
+def test_all_of_the_labels_are_drawn_once(workspace):
+    everything = materialize_evaluation(workspace, evaluation("ptbxl_superclass__labels_100"), encoder(), QUICK)
+    plain = materialize_evaluation(workspace, evaluation("ptbxl_superclass"), encoder(), QUICK)
+    assert everything.name == "probe/ptbxl_superclass__labels_100/tiny"
+    assert len(results_of(workspace, everything)) == 1
+    assert not list(workspace.folder("probe").glob("ptbxl_superclass__labels_100__seed_*"))
+    assert everything.facts["test_macro_auc"] == plain.facts["test_macro_auc"]
+
+
 def test_fewer_leads_are_other_features_and_hold_what_they_show(workspace):
     auc = {}
     for leads in ("II", "V1"):
