@@ -13,15 +13,9 @@ from pipelines import versions
 WENT_WELL = "loss_finite_and_falling_and_not_collapsed"
 
 
-class PretrainSettings(dg.Config):
-    recipe: str = Field(default="demo", description="demo, small, paper_block or paper_random.")
-    changes: dict[str, Any] = Field(
-        default={}, description='Fields of the recipe to change, such as {"epochs": 3, "jepa.encoder.dim": 96}.'
-    )
-    warm_start: str = Field(
-        default="",
-        description="A registered encoder to start from, such as models:/ecg-encoder@champion. Empty: random weights.",
-    )
+class TrainingSettings(dg.Config):
+    """How a training is computed, which changes none of what it gives but last bits."""
+
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N.")
     processes: int = Field(
         default=0,
@@ -34,6 +28,27 @@ class PretrainSettings(dg.Config):
     )
     recompute: bool = Field(
         default=False, description="Compute blocks again in the backward pass: far less memory, a quarter more work."
+    )
+
+    def way(self, launcher: Launcher) -> dict[str, Any]:
+        """The settings as `materialize_encoder` takes them."""
+        processes = self.processes or launcher.usual_processes
+        return {
+            "device": self.device,
+            "processes": processes,
+            "accumulate": self.accumulate,
+            "recompute": self.recompute,
+        }
+
+
+class PretrainSettings(TrainingSettings):
+    recipe: str = Field(default="demo", description="demo, small, paper_block or paper_random.")
+    changes: dict[str, Any] = Field(
+        default={}, description='Fields of the recipe to change, such as {"epochs": 3, "jepa.encoder.dim": 96}.'
+    )
+    warm_start: str = Field(
+        default="",
+        description="A registered encoder to start from, such as models:/ecg-encoder@champion. Empty: random weights.",
     )
 
 
@@ -72,10 +87,7 @@ def encoder(
             home.workspace(),
             recipe_named(config.recipe, {**config.changes, **changes}),
             lambda command: launcher.run(context, command),
-            device=config.device,
-            processes=config.processes or launcher.usual_processes,
-            accumulate=config.accumulate,
-            recompute=config.recompute,
+            **config.way(launcher),
             warm_start=start,
             track=home.tracking_uri,
             artifact_root=home.artifact_root,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -38,13 +37,12 @@ class Launcher(dg.ConfigurableResource):
         """Run a command to its end, its log and figures in the step's; raises where it fails: a Failure that is not
         tried again where it ended with REFUSED, the error of the pipes where it was killed or failed otherwise.
 
-        Where this step is killed, the command is told to stop, as it is where the run is cancelled: an orphan would
-        keep the GPU and its folder from the run that goes on. Linux alone can promise that.
+        Where this step is killed, the command is told to stop, as it is where the run is cancelled.
         """
-        setpriv = shutil.which("setpriv")
-        tied = [setpriv, "--pdeathsig", "TERM"] if setpriv is not None else []
+        from pipelines.pretrain.product import tied
+
         try:
-            dg.PipesSubprocessClient().run(context=context, command=[*tied, *command])
+            dg.PipesSubprocessClient().run(context=context, command=tied(command))
         except DagsterPipesExecutionError as error:
             if not str(error).endswith(f" code {REFUSED}"):
                 raise

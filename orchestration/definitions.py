@@ -9,6 +9,7 @@ import dagster as dg
 from assets.compare import encoder_comparison
 from assets.corpus import corpus
 from assets.delineation import wave_assets
+from assets.dense import dense_assets
 from assets.evaluate import probe_assets, reference_probe_assets, suite_assets
 from assets.pretrain import encoder
 from assets.reference import reference_encoder
@@ -48,6 +49,7 @@ defs = dg.Definitions(
                 *reference_probe_assets,
                 *suite_assets,
                 *wave_assets,
+                *dense_assets,
                 released_reference,
                 encoder_comparison,
             ]

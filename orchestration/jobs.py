@@ -78,5 +78,5 @@ suite_job = dg.define_asset_job(
     SUITE,
     selection=dg.AssetSelection.groups(SUITE),
     description="All evaluations of the suite on the current encoder; what is cached is found. Leave out in the "
-    "launchpad what is not wanted: fine-tuning takes hours without a GPU.",
+    "launchpad what is not wanted: fine-tuning takes hours without a GPU, and `dense/...` pretrains a second encoder.",
 )

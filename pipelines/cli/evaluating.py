@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from pipelines.evaluate import wave_views
+from pipelines.evaluate.dense import against_dense, materialize_dense
 from pipelines.evaluate.features import Progress, shards_of
 from pipelines.evaluate.run_suite import evaluate_subject
 from pipelines.evaluate.run_waves import KINDS, WAVE_EVALUATIONS, regress_encoder, segment_encoder
 from pipelines.evaluate.subject import OURS, REFERENCE, Subject
-from pipelines.evaluate.suite import SUITE, evaluation
+from pipelines.evaluate.suite import AGAINST_DENSE, DENSE, SUITE, Evaluation, evaluation
 from pipelines.home import Home
 from pipelines.labels import TASKS
+from pipelines.pretrain.product import tied
 from pipelines.sources import SOURCES
 
 Report = Callable[[str, int, int], None]
@@ -26,6 +29,9 @@ def listed(home: Home) -> list[tuple[str, str, str]]:
     workspace = home.workspace()
     tasks = [*TASKS.values(), *(one.task for one in SUITE.values())]
     rows = [(task.name, task.title, task.source) for task in tasks]
+    for name in AGAINST_DENSE:
+        task = evaluation(name).task
+        rows.append((f"{DENSE}/{name}", f"{task.title}, CroPA against dense attention", task.source))
     for name in WAVE_EVALUATIONS:
         kind, source = name.split("/")
         rows.append((name, f"{source}: {KINDS[kind]}", source))
@@ -40,7 +46,7 @@ def evaluated(
     reason where it could not be scored. Raises ValueError for a name that means nothing, before any is done, and for
     one whose ECGs are not here."""
     workspace, subject = home.workspace(), SUBJECTS[encoder]
-    asked = [_wave_evaluation(name) if "/" in name else evaluation(name) for name in names]
+    asked = [_named(name, subject) for name in names]
     for name, one in zip(names, asked, strict=True):
         source = one[1] if isinstance(one, tuple) else one.task.source
         if not shards_of(workspace, source):
@@ -53,9 +59,38 @@ def evaluated(
         if isinstance(one, tuple):
             yield from _waves(home, *one, subject, progress)
             continue
+        if name.startswith(f"{DENSE}/"):
+            yield name, _against_dense(home, one, progress)
+            continue
         standings = evaluate_subject(workspace, one, subject=subject, progress=progress)
         reason = standings[0].product.facts["reason"]
         yield name, [{"not scored": reason}] if reason else [standing.row() for standing in standings]
+
+
+def _named(name: str, subject: Subject) -> Evaluation | tuple[str, str]:
+    """The evaluation of that name, or a kind of waves with its source."""
+    kind, _, rest = name.partition("/")
+    if kind != DENSE:
+        return _wave_evaluation(name) if "/" in name else evaluation(name)
+    if subject != OURS:
+        raise ValueError(f"{name}: it is about the encoder that was pretrained here, not {subject.probe!r}")
+    return evaluation(rest)
+
+
+def _against_dense(home: Home, asked: Evaluation, progress: Progress) -> list[dict[str, Any]]:
+    """Pretrains the dense encoder, where it is not there, as long as ours took or longer."""
+    workspace = home.workspace()
+    way = {"track": home.tracking_uri, "artifact_root": home.artifact_root}
+    found = against_dense(workspace, asked, materialize_dense(workspace, _pretrained, **way), progress=progress)
+    reason = found.product.facts["reason"]
+    return [{"not scored": reason}] if reason else [standing.row() for standing in found.standings]
+
+
+def _pretrained(command: list[str]) -> None:
+    """Run a pretraining; what it says goes to stderr."""
+    code = subprocess.run(tied(command), stdout=subprocess.DEVNULL, check=False).returncode
+    if code:
+        raise ValueError(f"pretraining ended with exit code {code}; the same command goes on from its last checkpoint")
 
 
 def _wave_evaluation(name: str) -> tuple[str, str]:

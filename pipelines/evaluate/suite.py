@@ -2,7 +2,8 @@
 
 A name is `<task>` or `<task>__<variant>`, or with more variants, such as `cpsc2018__multi_class__nearest_mean`; it
 names the product `probe/<evaluation>/<encoder>`. `evaluation(name)` makes any that makes sense; `SUITE` is the closed
-list of those that are kept up to date. Seeds are part of the recipe. Costs nothing to import: `run_suite` does it.
+list of those that are kept up to date. `dense/<evaluation>` asks it of our encoder and of one with dense attention.
+Seeds are part of the recipe. Costs nothing to import: `run_suite` does it.
 
     multi_class            records with exactly one class; a softmax, and accuracy beside AUC
     attention_pool         a learned query over all tokens in place of their mean
@@ -152,3 +153,9 @@ def _names() -> tuple[str, ...]:
 
 SUITE = {name: evaluation(name) for name in _names()}
 """What is kept up to date beside the plain probes of `labels.TASKS`, by name."""
+
+DENSE = "dense"
+"""Before an evaluation's name: CroPA against dense attention in it (`dense`)."""
+
+AGAINST_DENSE = ("georgia__multi_class",)
+"""Those that are kept up to date so: the paper's own row."""

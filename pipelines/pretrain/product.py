@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -27,11 +28,19 @@ Launch = Callable[[list[str]], object]
 """Runs a command to its end; raises where it fails."""
 
 
+def tied(command: list[str]) -> list[str]:
+    """The command, told to stop where whoever starts it is killed: an orphan would keep the GPU and its folder from the
+    run that goes on. Linux alone can promise that."""
+    setpriv = shutil.which("setpriv")
+    return command if setpriv is None else [setpriv, "--pdeathsig", "TERM", *command]
+
+
 def materialize_encoder(
     workspace: Workspace,
     recipe: Recipe,
     launch: Launch,
     *,
+    product: str = "encoder",
     device: str = "auto",
     processes: int = 1,
     accumulate: int = 1,
@@ -40,7 +49,8 @@ def materialize_encoder(
     track: str | None = None,
     artifact_root: Path | None = None,
 ) -> Product:
-    """The product `encoder`: encoder.safetensors and summary.json, and the metrics aside. Facts: the summary.
+    """The product `encoder`, or one of another name: encoder.safetensors and summary.json, the metrics aside. Facts:
+    the summary.
 
     `launch` is given a command of `python -m pipelines.pretrain`; where it is killed, the next call goes on from its
     last checkpoint. processes: that share each batch, on one machine. accumulate: parts that each of them computes its
@@ -65,7 +75,7 @@ def materialize_encoder(
         return json.loads((work / "summary.json").read_text())
 
     encoder = workspace.build(
-        "encoder",
+        product,
         version=versions.ENCODER,
         config=recipe.to_dict(),
         inputs={"corpus": corpus.digest},

@@ -12,7 +12,7 @@ from orchestration.definitions import defs
 from orchestration.jobs import COMPARE, REFERENCE, TRAIN
 from orchestration.limits import LIMITS
 from pipelines.evaluate.delineation import PseudoConfig
-from pipelines.evaluate.suite import SUITE
+from pipelines.evaluate.suite import AGAINST_DENSE, SUITE, evaluation
 from pipelines.sources import SOURCES
 
 
@@ -155,12 +155,14 @@ def test_the_suite_is_an_asset_an_evaluation_that_nothing_waits_for():
     graph = defs.resolve_asset_graph()
     suite = {key for key in graph.get_all_asset_keys() if graph.get(key).group_name == "evaluate_suite"}
     source_of = {f"probe/{name}": asked.task.source for name, asked in SUITE.items()} | WAVES
+    source_of |= {f"dense/{name}": evaluation(name).task.source for name in AGAINST_DENSE}
     assert {key.to_user_string() for key in suite} == set(source_of)
     assert defs.resolve_job_def("evaluate_suite").asset_layer.selected_asset_keys == suite
     for key in suite:
         node = graph.get(key)
         (source,) = [parent for parent in node.parent_keys if parent.path[0] == "ecgs"]
         assert source.path[1] == source_of[key.to_user_string()]
+        assert {parent.to_user_string() for parent in node.parent_keys} == {"encoder", source.to_user_string()}
         assert not node.child_keys
         assert not node.check_keys
 

@@ -29,7 +29,7 @@ from pipelines.evaluate.handcrafted import HandcraftedSource, handcrafted, heart
 from pipelines.evaluate.probe import ProbeConfig, materialize_probe, read_records
 from pipelines.evaluate.result import load_result
 from pipelines.evaluate.run_suite import Standing, evaluate_subject, head_of, materialize_evaluation, results_of
-from pipelines.evaluate.suite import DRAWS, SUITE, VARIANT_HEADS, evaluation
+from pipelines.evaluate.suite import AGAINST_DENSE, DRAWS, SUITE, VARIANT_HEADS, evaluation
 from pipelines.labels import PAPER_FOLDS, SUITE_TASKS, FewLabels, FoldProtocol, Split, patients, protocol_from_dict
 from pipelines.stage import Product, Workspace
 from pipelines.store import LEADS, QUALITY, ShardWriter, open_shard
@@ -112,6 +112,11 @@ def encoder() -> EncoderSource:
 def test_what_the_paper_reports_is_there_by_name(name):
     assert evaluation(name).name == name
     assert name in SUITE
+
+
+def test_cropa_off_and_on_is_there_by_name():
+    assert "georgia__multi_class" in AGAINST_DENSE
+    assert "georgia__multi_class" in SUITE
 
 
 def test_every_name_in_the_documentation_means_something():

@@ -1,0 +1,60 @@
+"""CroPA against dense attention: the encoder beside one that is pretrained alike, but for its attention."""
+
+import dagster as dg
+
+from assets import show
+from assets.pretrain import TrainingSettings, encoder
+from assets.resources import DataHome, Launcher
+from assets.sources import all_source_assets
+from pipelines import versions
+from pipelines.evaluate.suite import AGAINST_DENSE, DENSE, evaluation
+
+
+def _against_dense(name: str) -> dg.AssetsDefinition:
+    asked = evaluation(name)
+
+    @dg.asset(
+        key=[DENSE, name],
+        deps=[encoder, *(asset for asset in all_source_assets if asset.key.path == ["ecgs", asked.task.source])],
+        group_name="evaluate_suite",
+        description=f"{asked.task.title}: the encoder beside one with dense attention in place of CroPA, pretrained by "
+        "the same recipe on the same corpus from the same seed, which takes as long as `encoder` took, or longer. "
+        "Stopped or killed, the next run goes on from its last checkpoint.",
+        code_version=f"{versions.ENCODER}.{versions.PROBE}",
+        retry_policy=show.ONCE_MORE,
+        kinds={"torch"},
+        pool="gpu",
+    )
+    def dense(
+        context: dg.AssetExecutionContext, data_home: DataHome, launcher: Launcher, config: TrainingSettings
+    ) -> dg.MaterializeResult:
+        from pipelines import checks
+        from pipelines.evaluate.dense import against_dense, materialize_dense
+
+        home = data_home.open()
+        workspace = home.workspace()
+        with show.mistakes_explained():
+            other = materialize_dense(
+                workspace,
+                lambda command: launcher.run(context, command),
+                **config.way(launcher),
+                track=home.tracking_uri,
+                artifact_root=home.artifact_root,
+            )
+            found = against_dense(workspace, asked, other)
+        facts = found.product.facts
+        ahead = facts["cropa_minus_dense"]
+        return show.materialized(
+            found.product,
+            {
+                **({"not scored": facts["reason"]} if ahead is None else {"CroPA minus dense": ahead["value"]}),
+                "beside": show.table([standing.row() for standing in found.standings], "Nothing was scored."),
+                "dense pretraining": checks.training_went_well(other.facts).seen,
+                "dense encoder": dg.MetadataValue.path(str(other.path)),
+            },
+        )
+
+    return dense
+
+
+dense_assets = [_against_dense(name) for name in AGAINST_DENSE]
