@@ -20,7 +20,7 @@ from pipelines.evaluate.assessment import Assessment, assess
 from pipelines.evaluate.compare import FEW_POSITIVES, TaskComparison, compare_results
 from pipelines.evaluate.features import EncoderSource, FeatureConfig, materialize_features, shards_of
 from pipelines.evaluate.probe import ProbeConfig
-from pipelines.evaluate.published import Published, published_on
+from pipelines.evaluate.published import Published, published_for
 from pipelines.evaluate.result import SCORES_FILE, ProbeResult, load_result
 from pipelines.evaluate.statistics import Interval
 from pipelines.evaluate.subject import OURS, REFERENCE
@@ -401,7 +401,7 @@ def _task(
         omitted={} if scores is None else scores.test.omitted,
         few=tuple(label.name for label in labels if label.positives < FEW_POSITIVES),
         left_out=() if scores is None else tuple(_title(other) for other in results if other not in shown),
-        published=published_on(asked["source"], asked["kind"], len(result.classes)),
+        published=published_for(name),
     )
 
 

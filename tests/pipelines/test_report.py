@@ -35,7 +35,7 @@ from pipelines.evaluate.features import EncoderSource
 from pipelines.evaluate.named import named_encoders
 from pipelines.evaluate.pair import probe_pair
 from pipelines.evaluate.probe import ProbeConfig, compare, materialize_probe
-from pipelines.evaluate.published import BY_EVALUATION, published_for, published_on
+from pipelines.evaluate.published import BY_EVALUATION, published_for
 from pipelines.evaluate.regression import RegressionConfig, materialize_regression
 from pipelines.evaluate.result import (
     ClassScore,
@@ -371,11 +371,11 @@ def test_of_many_labels_one_that_differs_can_be_told():
     assert {label.p_adjusted for label in found.labels if label.name != "l7"} == {1.0}, "equal scores do not differ"
 
 
-def test_published_figures_are_found_by_the_question():
-    found = published_on("ptbxl100", "multi-label", 71)
-    assert found is not None
-    assert (found.ecg_jepa, found.best) == ("0.934", "0.940")
-    assert published_on("ptbxl", "multi-label", 7) is None
+@pytest.mark.parametrize("name", ["georgia", "ptbxl100_all"])
+def test_a_task_has_its_published_figures_beside_it(workspace, name):
+    probes = {name: {"pretrained": workspace.require(f"probe/{TASK.name}/pretrained")}}
+    (task,) = reports.summarise(probes, workspace.require("encoder"), "0" * 64, None, simulated=False).tasks
+    assert task.published == BY_EVALUATION[name.replace("100", "")]
 
 
 def test_every_evaluation_with_a_published_figure_exists():
@@ -383,6 +383,7 @@ def test_every_evaluation_with_a_published_figure_exists():
         assert evaluation(name).name == name
     assert published_for("ptbxl100_all__fine_tuned_layerwise") == BY_EVALUATION["ptbxl_all__fine_tuned"]
     assert published_for("ptbxl_superclass__labels_5") is None
+    assert {"georgia", "cpsc2018", "ptbxl_all"} <= BY_EVALUATION.keys() & SUITE_TASKS.keys()
     assert {"ptbxl_superclass__labels_1", "ptbxl_superclass__leads_II_V1"} <= BY_EVALUATION.keys() & SUITE.keys()
 
 
