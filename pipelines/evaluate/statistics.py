@@ -168,7 +168,7 @@ def paired_difference(
     value = float(auc(y_NC, first_NC).mean() - auc(y_NC, second_NC).mean())
     first_R = resampled_auc(y_NC, first_NC, times_RN).mean(axis=1)
     second_R = resampled_auc(y_NC, second_NC, times_RN).mean(axis=1)
-    return _difference(value, first_R - second_R, confidence)
+    return resampled_difference(value, first_R - second_R, confidence)
 
 
 def paired_differences(
@@ -192,8 +192,8 @@ def paired_differences(
         times_RN = resample_patients(patient_N, resamples=min(_BLOCK, resamples - begin), seed=seed + block)
         blocks.append(resampled_auc(y_NC, first_NC, times_RN) - resampled_auc(y_NC, second_NC, times_RN))
     difference_RC = np.ma.concatenate(blocks)
-    by_class = (_difference(float(value), difference_RC[:, c], confidence) for c, value in enumerate(value_C))
-    return _difference(float(value_C.mean()), difference_RC.mean(axis=1), confidence), tuple(by_class)
+    by_class = (resampled_difference(float(value), difference_RC[:, c], confidence) for c, value in enumerate(value_C))
+    return resampled_difference(float(value_C.mean()), difference_RC.mean(axis=1), confidence), tuple(by_class)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -208,7 +208,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted_K.tolist()
 
 
-def _difference(value: float, resampled_R: np.ndarray, confidence: float) -> PairedDifference:
+def resampled_difference(value: float, resampled_R: np.ndarray, confidence: float) -> PairedDifference:
+    """A difference with its interval and p, from the differences of the same two in each resample."""
     difference_R = np.ma.compressed(resampled_R)
     low, high = _percentiles(difference_R, confidence)
     # Plus one in numerator and denominator: a bootstrap of R resamples cannot show a p below 1 / (R + 1).
