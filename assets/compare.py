@@ -45,7 +45,9 @@ def encoder_comparison(data_home: DataHome, config: ComparisonSettings) -> dg.Ma
         {
             "task": one.task,
             "first": round(one.first.value, 4),
+            "seen by first": found.seen[one.task][0].in_words(),
             "second": round(one.second.value, 4),
+            "seen by second": found.seen[one.task][1].in_words(),
             "difference": round(one.difference.value, 4),
             "interval": f"{one.difference.low:+.3f} to {one.difference.high:+.3f}",
             "p": round(one.p_adjusted, 4),

@@ -20,7 +20,7 @@ from pipelines.checks import Finding
 from pipelines.evaluate import statistics
 from pipelines.evaluate.result import Predictions, ProbeResult
 from pipelines.evaluate.statistics import PairedDifference
-from pipelines.labels import Split
+from pipelines.labels import Split, of_patients
 
 RULES = {
     "not_worse": "The 95 % interval of challenger minus champion, validation macro AUC paired by patient, reaches no "
@@ -60,7 +60,8 @@ class GateConfig:
 @dataclass(frozen=True, kw_only=True)
 class Contest:
     """Challenger and champion on the same validation records. macro, labels: AUC of the challenger minus that of the
-    champion, of the labels that both have. lost: labels that the champion has and the challenger has not."""
+    champion, of the labels that both have. lost: labels that the champion has and the challenger has not. patients,
+    unnamed: as `labels.of_patients` takes them."""
 
     challenger: float
     champion: float
@@ -69,6 +70,7 @@ class Contest:
     macro: PairedDifference
     labels: Mapping[str, PairedDifference]
     lost: tuple[str, ...] = ()
+    unnamed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +144,7 @@ def contest(
         macro=macro,
         labels=dict(zip(label, by_label, strict=True)),
         lost=tuple(lost),
+        unnamed=mine.unnamed,
     )
 
 
@@ -197,8 +200,8 @@ def _not_worse(found: Contest | None, against: int | None, config: GateConfig) -
     return Finding(
         low >= -config.margin,
         f"validation macro AUC {found.challenger:.4f} against {found.champion:.4f} of version {against}, "
-        f"{found.macro.value:+.4f} ({low:+.4f} to {high:+.4f}) on {found.records} records of {found.patients} "
-        f"patients, margin {config.margin:g}",
+        f"{found.macro.value:+.4f} ({low:+.4f} to {high:+.4f}) on "
+        f"{of_patients(found.records, found.patients, found.unnamed)}, margin {config.margin:g}",
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Literal
@@ -271,10 +271,34 @@ class LabelTask:
         return classes_N == 1 if self.kind == "multi-class" else classes_N >= 1
 
 
+_RECORD = "record "
+
+
 def patients(records: pa.Table) -> list[str]:
     """Whom each record is from: `patient_id`, or the record itself where no patient is known."""
     pairs = zip(_column(records, "patient_id").to_pylist(), _column(records, "record_id").to_pylist(), strict=True)
-    return [f"record {record}" if patient is None else f"patient {patient}" for patient, record in pairs]
+    return [f"{_RECORD}{record}" if patient is None else f"patient {patient}" for patient, record in pairs]
+
+
+def unnamed(who: Sequence[str]) -> int:
+    """How many of them, as `patients` calls them, are records of which no patient is known."""
+    return sum(one.startswith(_RECORD) for one in who)
+
+
+def drawn_by(records: int, unnamed: int) -> str:
+    """What splits and resamples of so many records are drawn by, in words. unnamed: those of which no patient is known,
+    each of which is drawn alone."""
+    if unnamed == records:
+        return "ECG (the source names no patients)"
+    return "patient" if not unnamed else "patient, and by ECG where no patient is named"
+
+
+def of_patients(records: int, patients: int, unnamed: int) -> str:
+    """`120 ECGs of 60 patients`, where they are named. patients: with an unnamed record as one of its own."""
+    if unnamed == records:
+        return f"{records:,} ECGs, patients not named"
+    rest = f" and {unnamed:,} of no named patient" if unnamed else ""
+    return f"{records - unnamed:,} ECGs of {patients - unnamed:,} patients{rest}"
 
 
 def require_whole_patients(task: str, patient_N: np.ndarray, split_N: np.ndarray) -> None:
@@ -371,7 +395,7 @@ SUITE_TASKS = TASKS | _by_name(
     ),
     LabelTask(
         name="chapman_rhythm",
-        title="Chapman and Ningbo rhythm groups (in-domain: encoders are pretrained on these ECGs, without labels)",
+        title="Chapman and Ningbo rhythm groups",
         source="chapman",
         classes=_classes(CHAPMAN_RHYTHMS),
         protocol=PatientProtocol(),

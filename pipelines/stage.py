@@ -109,6 +109,14 @@ class Workspace:
             return None
         return self._finished(product, pointer.read_text().strip())
 
+    def finished(self, product: str) -> list[Product]:
+        """Every build of the product that is still here, the current one first."""
+        current = self.current(product)
+        names = sorted(done.parent.name for done in self.folder(product).glob(f"*/{DONE}"))
+        found = [self._finished(product, name) for name in names if not name.endswith(PARTIAL)]
+        others = [one for one in found if one is not None and (current is None or one.path != current.path)]
+        return others if current is None else [current, *others]
+
     def require(self, product: str) -> Product:
         """`current`, or a ValueError that says what to build first."""
         found = self.current(product)

@@ -479,6 +479,7 @@ def compare(first: str, second: str, tasks: tuple[str, ...], as_json: bool, html
     """
     from pipelines.cli.comparing import compare as compare_named
     from pipelines.cli.comparing import notes, rows
+    from pipelines.evaluate.seen import SEEN
     from pipelines.home import Home
 
     with _progress() as progress:
@@ -502,12 +503,14 @@ def compare(first: str, second: str, tasks: tuple[str, ...], as_json: bool, html
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table("task", "ECGs of patients", escape(first), escape(second), "first minus second", "p", box=None)
+    scores = ("seen", escape(first), "seen", escape(second))
+    table = Table("task", "tested on", *scores, "first minus second", "p", box=None)
     for row in rows(found):
         table.add_row(*row)
     console = _console()
     console.print("Macro AUC on the test split of linear probes (95 % interval); p by Holm's method over the tasks")
     console.print(table)
+    console.print(SEEN, markup=False)
     for note in notes(found):
         console.print(note, markup=False)
     console.print(f"\n{found.in_words()}", markup=False)
@@ -532,8 +535,9 @@ def compare(first: str, second: str, tasks: tuple[str, ...], as_json: bool, html
 def evaluate_labels(file: Path, encoder: str, source: str, min_positives: int) -> None:
     """Probe an encoder on labels of your own: a CSV with the columns record_id and label, a line a label.
 
-    The ECGs are harmonized drops (docs/own-data.md), or those of another source. Patients are split into 70 % to train
-    on, 10 to choose on and 20 to test; beside it stand the untrained network and handcrafted features.
+    The ECGs are harmonized drops (docs/own-data.md), or those of another source. Patients, or ECGs where no patient is
+    named, are split into 70 % to train on, 10 to choose on and 20 to test; beside it stand the untrained network and
+    handcrafted features. The scores, label by label, their curves and calibration are written as a page, too.
 
     \b
     ecg evaluate-labels labels.csv
@@ -545,11 +549,12 @@ def evaluate_labels(file: Path, encoder: str, source: str, min_positives: int) -
     from pipelines.cli.labelling import by_class, kind_in_words
     from pipelines.cli.labelling import evaluate_labels as evaluate
     from pipelines.evaluate.probe import ProbeConfig
+    from pipelines.evaluate.seen import SEEN
     from pipelines.home import Home
 
     with _progress() as progress:
         bar = progress.add_task("embedding", total=None)
-        task, standings = evaluate(
+        found = evaluate(
             Home.default(),
             file,
             encoder,
@@ -557,18 +562,23 @@ def evaluate_labels(file: Path, encoder: str, source: str, min_positives: int) -
             ProbeConfig(min_positives=min_positives),
             lambda done, total: progress.update(bar, completed=done, total=total),
         )
-    reason = standings[0].product.facts["reason"]
-    if reason is not None:
-        raise click.ClickException(f"{task.title} cannot be scored: {reason}")
-    rows = [standing.row() for standing in standings]
+    task, report = found.task, found.report
+    if report.reason is not None:
+        raise click.ClickException(f"{task.title} cannot be scored: {report.reason}")
+    rows = [standing.row() for standing in found.standings]
     console = _console()
-    for listed in (rows, by_class(standings[0])):
+    for listed in (rows, by_class(report)):
         table = Table(*listed[0], box=None)
         for row in listed:
             table.add_row(*("" if value is None else escape(str(value)) for value in row.values()))
         console.print(table)
-    place = standings[0].product.path
+    console.print(SEEN, markup=False)
+    console.print(f"tested on {report.tested}; splits and intervals by {report.drawn}", markup=False)
+    for name, why in report.probes[0].assessment.without_f1.items():
+        console.print(f"{name} without F1: {why}", markup=False)
+    place = found.standings[0].product.path
     console.print(f"\n{task.title}: {kind_in_words(task)}; by a linear probe, in {place}", markup=False)
+    console.print(f"as a page, with curves and calibration: {found.page}", markup=False)
 
 
 @main.command()
@@ -658,6 +668,7 @@ def evaluate(names: tuple[str, ...], encoder: str) -> None:
     from rich.table import Table
 
     from pipelines.cli.evaluating import evaluated, listed
+    from pipelines.evaluate.seen import SEEN
     from pipelines.home import Home
 
     home, console = Home.default(), _console()
@@ -678,6 +689,7 @@ def evaluate(names: tuple[str, ...], encoder: str) -> None:
             for row in rows:
                 table.add_row(*("" if value is None else str(value) for value in row.values()))
             console.print(table)
+    console.print(SEEN, markup=False)
 
 
 _MODEL_NAME = click.option("--name", default="ecg-encoder", show_default=True, help="The registered model.")

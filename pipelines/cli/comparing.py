@@ -9,7 +9,7 @@ from pipelines.evaluate.named import named_encoders
 from pipelines.evaluate.statistics import Interval
 from pipelines.evaluate.suite import evaluation
 from pipelines.home import Home
-from pipelines.labels import TASKS, LabelTask
+from pipelines.labels import TASKS, LabelTask, of_patients
 from pipelines.tracking import Tracking
 
 
@@ -36,12 +36,15 @@ def _linear(name: str) -> LabelTask:
 
 
 def rows(found: EncoderComparison) -> list[tuple[str, ...]]:
-    """A row a task: its name, patients, the two scores, their difference with its interval, and p."""
+    """A row a task: its name, what it was tested on, what each encoder saw of that and scored, the difference with its
+    interval, and p."""
     return [
         (
             one.task,
-            f"{one.records:,} of {one.patients:,}",
+            of_patients(one.records, one.patients, one.unnamed),
+            found.seen[one.task][0].in_words(),
             in_words(one.first),
+            found.seen[one.task][1].in_words(),
             in_words(one.second),
             f"{one.difference.value:+.3f} ({one.difference.low:+.3f} to {one.difference.high:+.3f})",
             f"{one.p_adjusted:.3f}",

@@ -11,6 +11,7 @@ from pipelines.evaluate.dense import against_dense, materialize_dense
 from pipelines.evaluate.features import Progress, shards_of
 from pipelines.evaluate.run_suite import evaluate_subject
 from pipelines.evaluate.run_waves import KINDS, WAVE_EVALUATIONS, regress_encoder, segment_encoder
+from pipelines.evaluate.seen import Overlaps
 from pipelines.evaluate.subject import OURS, REFERENCE, Subject
 from pipelines.evaluate.suite import AGAINST_DENSE, DENSE, SUITE, Evaluation, evaluation
 from pipelines.home import Home
@@ -63,8 +64,11 @@ def evaluated(
             yield name, _against_dense(home, one, progress)
             continue
         standings = evaluate_subject(workspace, one, subject=subject, progress=progress)
-        reason = standings[0].product.facts["reason"]
-        yield name, [{"not scored": reason}] if reason else [standing.row() for standing in standings]
+        reason, drawn = standings[0].product.facts["reason"], standings[0].drawn
+        if reason is not None:
+            yield name, [{"not scored": reason}]
+        else:
+            yield f"{name}, intervals by {drawn}", [standing.row() for standing in standings]
 
 
 def _named(name: str, subject: Subject) -> Evaluation | tuple[str, str]:
@@ -104,14 +108,17 @@ def _wave_evaluation(name: str) -> tuple[str, str]:
 def _waves(
     home: Home, kind: str, source: str, subject: Subject, progress: Progress
 ) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    overlaps = Overlaps(home.workspace())
     if kind == "regression":
         regressed = regress_encoder(home, source, subject=subject, progress=progress)
-        yield f"mean absolute errors, {regressed.task.title}", wave_views.error_rows(regressed.ours, regressed.twin)
+        seen = f"{regressed.task.title}; seen: {overlaps.of_waves(regressed.ours).in_words()}"
+        yield f"mean absolute errors, {seen}", wave_views.error_rows(regressed.ours, regressed.twin)
         return
     found = segment_encoder(home, source, subject=subject, progress=progress)
     if found.reason is not None:
         yield f"segmentation, {found.task.title}", [{"not scored": found.reason}]
         return
-    yield f"overlap, {found.task.title}", wave_views.overlap_rows(found.made)
+    seen = f"{found.task.title}; seen: {overlaps.of_waves(found.best).in_words()}"
+    yield f"overlap, {seen}", wave_views.overlap_rows(found.made)
     yield "boundaries, fine-tuned, predicted minus annotated", wave_views.boundary_rows(found.best)
     yield "read off the predicted waves", wave_views.read_off_rows(found.best)

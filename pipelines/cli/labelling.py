@@ -2,35 +2,72 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipelines.evaluate.compare import compare_results
 from pipelines.evaluate.features import Progress
 from pipelines.evaluate.handcrafted import HandcraftedSource
 from pipelines.evaluate.named import RANDOM, named_encoders
 from pipelines.evaluate.own_labels import own_task
 from pipelines.evaluate.probe import ProbeConfig, materialize_probe
-from pipelines.evaluate.result import load_result
-from pipelines.evaluate.run_suite import Standing, lead_over
+from pipelines.evaluate.run_suite import Standing, standings_of
+from pipelines.evaluate.seen import Overlaps
+from pipelines.evaluate.stored import Probe
+from pipelines.evaluate.subject import OURS
+from pipelines.evaluate.task_report import FLOOR, TaskReport, in_words, task_report
 from pipelines.home import Home
 from pipelines.labels import LabelTask
+from pipelines.stage import write_atomically
 from pipelines.tracking import Tracking
+
+PAGE_FILE = "report.html"
+"""Beside the encoder's product."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnLabels:
+    """standings: of the encoder, its untrained twin and handcrafted features. page: what there is to be told of them,
+    for a browser; None where the task was not scored."""
+
+    task: LabelTask
+    standings: list[Standing]
+    report: TaskReport
+    page: Path | None
 
 
 def evaluate_labels(
     home: Home, file: Path, encoder: str, source: str, config: ProbeConfig, progress: Progress
-) -> tuple[LabelTask, list[Standing]]:
-    """The task of a csv, and on it the encoder of that name, its untrained twin and handcrafted features."""
+) -> OwnLabels:
+    """The encoder of that name on the task of a csv."""
     workspace = home.workspace()
     task = own_task(workspace, file, source)
     tracking = Tracking(uri=home.tracking_uri, artifact_root=home.artifact_root)
     with named_encoders(encoder, RANDOM, workspace, tracking) as ((_, mine), (_, twin)):
-        first, *others = (
+        products = [
             materialize_probe(workspace, task, features, config, progress=progress)
             for features in (mine, twin, HandcraftedSource())
-        )
-    beside = (Standing(product=other, ahead=lead_over(workspace, first, other, config)) for other in others)
-    return task, [Standing(product=first, ahead=None), *beside]
+        ]
+    # On the page the encoder goes by the part that it plays, whatever it is called.
+    probes = dict(zip((OURS.probe, OURS.twin, FLOOR), (Probe.load(one.path) for one in products), strict=True))
+    first = probes[OURS.probe]
+    beside = {name: one.result for name, one in probes.items() if one is not first and first.comparable(one)}
+    differences = {
+        name: compared
+        for name, other in beside.items()
+        for compared in compare_results([(task.title, first.result, other)], config)
+    }
+    report = task_report(task.name, probes, Overlaps(workspace), differences)
+    page = None
+    if report.probes:
+        from pipelines.evaluate.page import task_page  # Jinja2 is not needed to say why there are no scores
+
+        page = products[0].aside / PAGE_FILE
+        folders = {name: one.folder for name, one in probes.items()}
+        text = task_page(report, folders, encoder=encoder, simulated=home.simulated)
+        write_atomically(page, text.encode())
+    return OwnLabels(task=task, standings=standings_of(workspace, products, config), report=report, page=page)
 
 
 def kind_in_words(task: LabelTask) -> str:
@@ -42,18 +79,24 @@ def kind_in_words(task: LabelTask) -> str:
     return f"{task.kind}, since {have} several labels, such as {several[0]!r}"
 
 
-def by_class(standing: Standing) -> list[dict[str, Any]]:
+def by_class(report: TaskReport) -> list[dict[str, Any]]:
     """A row a class of the test split, and a row a class that was left out, with its reason; none without scores."""
-    scores = load_result(standing.product.path).scores
-    if scores is None:
+    if not report.probes:
         return []
+    mine = report.probes[0].assessment
     rows: list[dict[str, Any]] = [
         {
             "label": one.name,
             "positives": one.positives,
-            "AUC": f"{one.auc.value:.3f} ({one.auc.low:.3f} to {one.auc.high:.3f})",
+            "AUC": in_words(one.auc),
+            "average precision": in_words(one.average_precision),
+            "F1": "no threshold" if one.f1 is None else in_words(one.f1),
+            "Brier score": in_words(one.brier),
         }
-        for one in scores.test.classes
+        for one in mine.labels
     ]
-    left_out = scores.test.omitted.items()
-    return rows + [{"label": name, "positives": None, "AUC": f"left out: {reason}"} for name, reason in left_out]
+    empty = {"average precision": "", "F1": "", "Brier score": ""}
+    left_out = report.omitted.items()
+    return rows + [
+        {"label": name, "positives": None, "AUC": f"left out: {reason}"} | empty for name, reason in left_out
+    ]

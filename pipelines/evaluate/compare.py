@@ -17,8 +17,10 @@ from pipelines import versions
 from pipelines.evaluate import statistics
 from pipelines.evaluate.features import EncoderSource, shards_of
 from pipelines.evaluate.probe import ProbeConfig, materialize_probe
-from pipelines.evaluate.result import SCORES_FILE, ProbeResult, load_result
+from pipelines.evaluate.result import SCORES_FILE, ProbeResult
+from pipelines.evaluate.seen import Overlap, Overlaps
 from pipelines.evaluate.statistics import Interval, PairedDifference
+from pipelines.evaluate.stored import Probe
 from pipelines.evaluate.subject import OURS
 from pipelines.labels import LabelTask, Split, protocol_from_dict
 from pipelines.stage import Product, Workspace, digest_of, write_atomically
@@ -53,13 +55,15 @@ class LabelComparison:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskComparison:
-    """Macro AUCs of two encoders on a task's test split. p_adjusted: Holm's, over the tasks compared. resamples: the
-    most that a difference is of; one that many of fewer contradict is of those."""
+    """Macro AUCs of two encoders on a task's test split. patients, unnamed: as `labels.of_patients` takes them.
+    p_adjusted: Holm's, over the tasks compared. resamples: the most that a difference is of; one that many of fewer
+    contradict is of those."""
 
     task: str
     title: str
     records: int
     patients: int
+    unnamed: int
     first: Interval
     second: Interval
     difference: PairedDifference
@@ -76,7 +80,8 @@ class TaskComparison:
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderComparison:
-    """first, second: as they were named, with the digests of what they compute. not_scored: tasks, each with why."""
+    """first, second: as they were named, with the digests of what they compute. seen: of the test ECGs of each task
+    that was scored, by the first and by the second, in pretraining. not_scored: tasks, each with why."""
 
     first: str
     second: str
@@ -84,6 +89,7 @@ class EncoderComparison:
     second_digest: str
     confidence: float
     tasks: tuple[TaskComparison, ...]
+    seen: dict[str, tuple[Overlap, Overlap]]
     not_scored: dict[str, str]
 
     def to_dict(self) -> dict[str, Any]:
@@ -132,18 +138,20 @@ def compare_encoders(
     if not here:
         wanted = ", ".join(dict.fromkeys(task.source for task in tasks))
         raise ValueError(f"no ECGs of {wanted} in {workspace.root}: harmonize them first")
-    pairs, not_scored, bootstrap = [], {}, ProbeConfig()
+    pairs, seen, not_scored, bootstrap = [], {}, {}, ProbeConfig()
+    overlaps = Overlaps(workspace)
     for task in here:
         asked, config = as_ours_was_probed(workspace, task)
         report = None if progress is None else _titled(progress, task.title)
         first, second = (
-            load_result(materialize_probe(workspace, asked, source, config, progress=report).path)
+            Probe.load(materialize_probe(workspace, asked, source, config, progress=report).path)
             for _, source in encoders
         )
-        if first.scores is None or second.scores is None:
-            not_scored[task.title] = first.reason or second.reason or ""
+        if first.result.scores is None or second.result.scores is None:
+            not_scored[task.title] = first.result.reason or second.result.reason or ""
         else:
-            pairs.append((task.title, first, second))
+            pairs.append((task.title, first.result, second.result))
+            seen[task.name] = (overlaps.of_probe(first), overlaps.of_probe(second))
     (first_name, first_source), (second_name, second_source) = encoders
     return EncoderComparison(
         first=first_name,
@@ -152,6 +160,7 @@ def compare_encoders(
         second_digest=second_source.digest,
         confidence=bootstrap.confidence,
         tasks=compare_results(pairs, bootstrap),
+        seen=seen,
         not_scored=not_scored,
     )
 
@@ -225,6 +234,7 @@ def _compared(title: str, first: ProbeResult, second: ProbeResult, config: Probe
         title=title,
         records=len(a.record_id),
         patients=first.scores.test.patients,
+        unnamed=a.unnamed,
         first=first.scores.test.macro_auc,
         second=second.scores.test.macro_auc,
         difference=macro,

@@ -16,14 +16,13 @@ from typing import Any
 from pipelines import versions
 from pipelines.evaluate.features import EncoderSource, Progress
 from pipelines.evaluate.probe import ProbeConfig
-from pipelines.evaluate.run_suite import Standing, lead_over, materialize_evaluation
+from pipelines.evaluate.run_suite import Standing, materialize_evaluation, standings_of
 from pipelines.evaluate.subject import OURS
-from pipelines.evaluate.suite import DENSE, Evaluation
+from pipelines.evaluate.suite import DENSE, DENSE_ENCODER, Evaluation
 from pipelines.pretrain.product import Launch, materialize_encoder
 from pipelines.pretrain.recipes import Recipe
 from pipelines.stage import Product, Workspace, write_atomically
 
-PRODUCT = "dense_encoder"
 DIFFERENCE_FILE = "difference.json"
 
 
@@ -32,7 +31,7 @@ class AgainstDense:
     """product: `dense/<evaluation>`. standings: our encoder's, and the dense one's with how far ours is ahead."""
 
     product: Product
-    standings: tuple[Standing, Standing]
+    standings: list[Standing]
 
 
 def materialize_dense(workspace: Workspace, launch: Launch, **way: Any) -> Product:
@@ -57,7 +56,7 @@ def materialize_dense(workspace: Workspace, launch: Launch, **way: Any) -> Produ
         )
     network = replace(recipe.jepa.encoder, attention="dense")
     dense = replace(recipe, jepa=replace(recipe.jepa, encoder=network))
-    return materialize_encoder(workspace, dense, launch, product=PRODUCT, **way)
+    return materialize_encoder(workspace, dense, launch, product=DENSE_ENCODER, **way)
 
 
 def against_dense(
@@ -74,7 +73,8 @@ def against_dense(
         EncoderSource.of_product(DENSE, dense),
     )
     ours, other = (materialize_evaluation(workspace, asked, source, config, progress) for source in sources)
-    ahead = lead_over(workspace, ours, other, config)
+    standings = standings_of(workspace, (ours, other), config)
+    ahead = standings[1].ahead
 
     def make(folder: Path) -> dict[str, Any]:
         facts = {
@@ -93,6 +93,4 @@ def against_dense(
         inputs={"cropa": ours.digest, "dense": other.digest},
         make=make,
     )
-    return AgainstDense(
-        product=product, standings=(Standing(product=ours, ahead=None), Standing(product=other, ahead=ahead))
-    )
+    return AgainstDense(product=product, standings=standings)

@@ -19,12 +19,15 @@ from markupsafe import Markup
 
 from pipelines.evaluate.assessment import LabelAssessment
 from pipelines.evaluate.compare import FEW_POSITIVES, EncoderComparison, LabelComparison, TaskComparison
-from pipelines.evaluate.report import ALPHA, FLOOR, TITLES, EvaluationReport, TaskReport, in_words
+from pipelines.evaluate.report import EvaluationReport
 from pipelines.evaluate.result import ROC_FILE
+from pipelines.evaluate.seen import SEEN, Overlap
 from pipelines.evaluate.statistics import Interval
 from pipelines.evaluate.subject import OURS
-from pipelines.evaluate.suite_table import SuiteTable
+from pipelines.evaluate.suite_table import Lead, SuiteTable
+from pipelines.evaluate.task_report import ALPHA, FLOOR, TITLES, Probed, TaskReport, in_words, sentence
 from pipelines.evaluate.views import SEVERAL, EmbeddingMap, Samples
+from pipelines.labels import of_patients
 from pipelines.pictures import svg
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -52,15 +55,16 @@ class _TaskView:
 def report_page(
     report: EvaluationReport,
     *,
-    rocs: Mapping[str, Mapping[str, Path]],
+    folders: Mapping[str, Mapping[str, Path]],
     maps: Mapping[str, EmbeddingMap],
     samples: Mapping[str, Samples],
     examples: Mapping[str, bytes],
 ) -> str:
-    """The page. rocs: the directories of the probes' products, by task and name. maps: by task; "" is by source.
+    """The page. folders: of the probes' products, by task and name. maps: by task; "" is by source.
     examples: of segmentations, as PNG, by task of waves."""
     present = {probed.name: probed for task in report.tasks for probed in task.probes}
     scored = [task for task in report.tasks if task.probes]
+    parts = [part for table in report.suite for row in table.rows for part in row.parts]
     first = scored[0].probes[0].assessment if scored else None
     return _render(
         "report.html.jinja",
@@ -68,12 +72,26 @@ def report_page(
         columns=[present[name] for name in TITLES if name in present],
         confidence=_percent(first.confidence) if first else "",
         resamples=first.resamples if first else 0,
-        few_positives=FEW_POSITIVES,
         source_map=maps.get(""),
         beside=[(name, TITLES[name], list(TITLES).index(name)) for name in (OURS.probe, OURS.twin, FLOOR)],
         examples={task: base64.b64encode(png).decode() for task, png in examples.items()},
         budgets={table.task: _budget(table) for table in report.suite if table.budget},
-        views={task.name: _view(task, rocs[task.name], maps, samples) for task in scored},
+        views={task.name: _view(task, folders[task.name], maps, samples) for task in (*scored, *parts) if task.probes},
+    )
+
+
+def task_page(task: TaskReport, folders: Mapping[str, Path], *, encoder: str, simulated: bool) -> str:
+    """A page on a scored task that is in no report. folders: of the probes' products, by name. encoder: its name."""
+    scored = task.probes[0].assessment
+    return _render(
+        "task.html.jinja",
+        task=task,
+        view=_view(task, folders, {}, {}),
+        encoder=encoder,
+        headline=sentence(task),
+        simulated=simulated,
+        confidence=_percent(scored.confidence),
+        resamples=scored.resamples,
     )
 
 
@@ -94,7 +112,6 @@ def comparison_page(found: EncoderComparison) -> str:
         found=found,
         views=views,
         confidence=_percent(found.confidence),
-        few_positives=FEW_POSITIVES,
     )
 
 
@@ -209,8 +226,9 @@ def _render(template: str, **context: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"figure": _figure, "ahead": _ahead, "probe": _probe, "map_figure": _map_figure}
-    environment.filters["cell"] = _cell
+    filters = (_figure, _ahead, _probe, _scored, _seen, _tested, _listed, _cell, _map_figure)
+    environment.filters |= {one.__name__.removeprefix("_"): one for one in filters}
+    environment.globals |= {"few_positives": FEW_POSITIVES, "SEEN": SEEN}
     return environment.get_template(template).render(**context)
 
 
@@ -231,7 +249,7 @@ def _cell(value: str | float | None) -> str:
     return value if isinstance(value, str) else f"{value:,}"
 
 
-def _ahead(found: TaskComparison | LabelComparison | None) -> Markup:
+def _ahead(found: TaskComparison | LabelComparison | Lead | None) -> Markup:
     """A difference with its interval and its p; coloured where it is shown, with the sign in front in any case."""
     if found is None:
         return Markup("–")
@@ -242,8 +260,26 @@ def _ahead(found: TaskComparison | LabelComparison | None) -> Markup:
     )
 
 
-def _probe(task: TaskReport, name: str) -> Interval | None:
-    return next((probed.assessment.auc for probed in task.probes if probed.name == name), None)
+def _probe(task: TaskReport, name: str) -> Probed | None:
+    return next((probed for probed in task.probes if probed.name == name), None)
+
+
+def _scored(found: Probed | None) -> Markup:
+    """Its AUC, and what was seen of the test."""
+    return _figure(None) if found is None else _figure(found.assessment.auc) + _seen(found.seen)
+
+
+def _seen(found: Overlap) -> Markup:
+    return Markup('<span class="ci seen">seen: {}</span>').format(found.in_words())
+
+
+def _tested(found: TaskComparison) -> str:
+    return of_patients(found.records, found.patients, found.unnamed)
+
+
+def _listed(names: Mapping[str, str]) -> str:
+    """Names, each with why."""
+    return "; ".join(f"{name} ({why})" for name, why in names.items())
 
 
 def _map_figure(found: EmbeddingMap, text: str) -> Markup:

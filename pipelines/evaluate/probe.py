@@ -2,7 +2,7 @@
 
 `run_probe` is a function of arrays; `materialize_probe` puts it on the harmonized shards of a workspace. A task that
 has too few records is not an error: its result says `scores` None and the reason.
-Shapes: N records, C classes; the rest is the head's (`heads`).
+Shapes: N records, C classes, R resamples; the rest is the head's (`heads`).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from pipelines.evaluate.result import (
     SplitScores,
     write_result,
 )
-from pipelines.evaluate.statistics import InsufficientData, Interval, PairedDifference
+from pipelines.evaluate.statistics import InsufficientData, PairedDifference
 from pipelines.labels import LabelTask, Split, patients, require_whole_patients
 from pipelines.stage import Product, Workspace, digest_of
 from pipelines.store import RECORDS, open_shard
@@ -353,15 +353,17 @@ def _score(predictions: Predictions, split: Split, task: LabelTask, config: Prob
         macro_average_precision=float(precision_C.mean()),
         classes=classes,
         omitted=untaught | {part.classes[c]: reason for c, reason in unscorable.items()},
-        accuracy=_accuracy(part, times_RN, config.confidence) if task.kind == "multi-class" else None,
+        accuracy=statistics.interval(*accuracy(part, times_RN), config.confidence)
+        if task.kind == "multi-class"
+        else None,
     )
 
 
-def _accuracy(part: Predictions, times_RN: np.ndarray, confidence: float) -> Interval:
-    """Share of records whose most probable class is theirs; of a class that was not taught, none is."""
+def accuracy(part: Predictions, times_RN: np.ndarray) -> tuple[float, np.ndarray]:
+    """Share of records whose most probable class is theirs, and that of each resample, (R,); of a class that was not
+    taught, none is."""
     right_N = part.y_NC[np.arange(len(part.y_NC)), part.score_NC.argmax(axis=1)]
-    resampled_R = times_RN @ right_N / times_RN.sum(axis=1)
-    return statistics.interval(float(right_N.mean()), resampled_R, confidence)
+    return float(right_N.mean()), times_RN @ right_N / times_RN.sum(axis=1)
 
 
 def _facts(result: ProbeResult) -> dict[str, Any]:

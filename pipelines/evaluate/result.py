@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.evaluate.statistics import Interval, roc_points
-from pipelines.labels import Split
+from pipelines.labels import Split, unnamed
 from pipelines.stage import write_atomically
 from pipelines.store import write_table
 
@@ -42,6 +42,7 @@ class ClassScore:
 class SplitScores:
     """Scores on one split.
 
+    patients: with a record of which no patient is known as one of its own (`Predictions.unnamed` counts those).
     omitted: the classes that are not in the macro means, each with its reason. accuracy: share of records whose most
     probable class is theirs, where classes exclude each other; a class that was not taught counts as missed.
     """
@@ -90,6 +91,11 @@ class Predictions:
     split_N: np.ndarray
     y_NC: np.ndarray
     score_NC: np.ndarray
+
+    @property
+    def unnamed(self) -> int:
+        """Records of which no patient is known."""
+        return unnamed(self.patient)
 
     def of(self, split: Split) -> Predictions:
         rows = np.flatnonzero(self.split_N == split)

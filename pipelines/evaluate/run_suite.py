@@ -6,7 +6,7 @@ Shapes: R resamples.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,18 +15,21 @@ import numpy as np
 
 from pipelines import versions
 from pipelines.evaluate import noise, statistics
+from pipelines.evaluate.assessment import Points, points
 from pipelines.evaluate.attention_pool import AttentionPool
 from pipelines.evaluate.features import FeatureConfig, FeatureSource, Progress
 from pipelines.evaluate.fine_tune import FineTune
 from pipelines.evaluate.handcrafted import HandcraftedSource
 from pipelines.evaluate.heads import Head, NearestMean, PaperLoop
 from pipelines.evaluate.pair import encoder_and_twin
-from pipelines.evaluate.probe import ProbeConfig, linear_head, materialize_probe
-from pipelines.evaluate.result import ProbeResult, load_result
-from pipelines.evaluate.statistics import Interval
+from pipelines.evaluate.probe import ProbeConfig, accuracy, linear_head, materialize_probe
+from pipelines.evaluate.result import Predictions, ProbeResult, load_result
+from pipelines.evaluate.seen import Overlap, Overlaps
+from pipelines.evaluate.statistics import Interval, PairedDifference
+from pipelines.evaluate.stored import Probe
 from pipelines.evaluate.subject import OURS, Subject
 from pipelines.evaluate.suite import FROZEN, Evaluation, HeadName
-from pipelines.labels import Split
+from pipelines.labels import Split, drawn_by
 from pipelines.stage import Product, Workspace, digest_of, write_atomically
 
 MEAN_FILE = "mean.json"
@@ -82,7 +85,7 @@ def materialize_evaluation(
 
     return workspace.build(
         f"probe/{asked.name}/{source.name}",
-        version=versions.PROBE,
+        version=versions.DRAWS,
         config={"mean of": [task.to_dict() for task in asked.draws()]},
         inputs={product.name: product.digest for product in products},
         make=make,
@@ -110,17 +113,24 @@ def _mean_facts(products: Sequence[Product], config: ProbeConfig, *, chooses: bo
     if "window" in products[0].facts:
         facts["window"] = products[0].facts["window"]
     if not reasons:
-        found = _mean_macro([load_result(product.path) for product in products], config)
-        facts["test_macro_auc"] = asdict(found.interval(config.confidence))
+        results = [load_result(product.path) for product in products]
+        facts["test_macro_auc"] = asdict(_mean(results, config, _macro_auc).interval(config.confidence))
+        if all(result.scores is not None and result.scores.test.accuracy is not None for result in results):
+            facts["test_accuracy"] = asdict(_mean(results, config, _accuracy).interval(config.confidence))
     return facts
+
+
+def folders_of(workspace: Workspace, product: Product) -> dict[str, Path]:
+    """The directories of the probes behind an evaluation's product, by task: its own, or that of each draw."""
+    draws = product.facts.get("draws")
+    if draws is None:
+        return {product.name.split("/")[1]: product.path}
+    return {draw["product"].split("/")[1]: workspace.folder(draw["product"]) / draw["fingerprint"] for draw in draws}
 
 
 def results_of(workspace: Workspace, product: Product) -> list[ProbeResult]:
     """The results behind an evaluation's product: one, or one of each draw."""
-    if "draws" not in product.facts:
-        return [load_result(product.path)]
-    draws = product.facts["draws"]
-    return [load_result(workspace.folder(draw["product"]) / draw["fingerprint"]) for draw in draws]
+    return [load_result(folder) for folder in folders_of(workspace, product).values()]
 
 
 def labels_used(product: Product) -> str | None:
@@ -136,8 +146,8 @@ def labels_used(product: Product) -> str | None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Macro:
-    """Test macro AUC, and that of each resample."""
+class _Mean:
+    """A figure on the test split, the mean over draws, and that of each resample."""
 
     value: float
     resampled_R: np.ndarray
@@ -146,25 +156,36 @@ class _Macro:
         return statistics.interval(self.value, self.resampled_R, confidence)
 
 
-def _mean_macro(results: Sequence[ProbeResult], config: ProbeConfig) -> _Macro:
-    """The mean over draws. Each draw is tested on the same records, so each resample is the same for all."""
-    values, resampled = [], []
+Figure = Callable[[ProbeResult, Predictions, np.ndarray], tuple[float, np.ndarray]]
+"""Of a result, its test split and (R, N) resamples: a figure, and that of each resample."""
+
+
+def _macro_auc(result: ProbeResult, test: Predictions, times_RN: np.ndarray) -> tuple[float, np.ndarray]:
+    assert result.scores is not None
+    column = [test.classes.index(scored.name) for scored in result.scores.test.classes]
+    resampled_RC = statistics.resampled_auc(test.y_NC[:, column], test.score_NC[:, column], times_RN)
+    return result.scores.test.macro_auc.value, resampled_RC.mean(axis=1)
+
+
+def _accuracy(result: ProbeResult, test: Predictions, times_RN: np.ndarray) -> tuple[float, np.ndarray]:
+    return accuracy(test, times_RN)
+
+
+def _mean(results: Sequence[ProbeResult], config: ProbeConfig, figure: Figure) -> _Mean:
+    """Each draw is tested on the same records, so each resample is the same for all."""
+    found = []
     for result in results:
-        assert result.scores is not None
         assert result.predictions is not None
-        part = result.predictions.of(Split.TEST)
-        column = [part.classes.index(scored.name) for scored in result.scores.test.classes]
-        times_RN = statistics.resample_patients(part.patient, resamples=config.resamples, seed=config.seed)
-        values.append(result.scores.test.macro_auc.value)
-        resampled.append(
-            statistics.resampled_auc(part.y_NC[:, column], part.score_NC[:, column], times_RN).mean(axis=1)
-        )
-    return _Macro(value=float(np.mean(values)), resampled_R=np.ma.mean(np.ma.stack(resampled), axis=0))
+        test = result.predictions.of(Split.TEST)
+        times_RN = statistics.resample_patients(test.patient, resamples=config.resamples, seed=config.seed)
+        found.append(figure(result, test, times_RN))
+    values, resampled = zip(*found, strict=True)
+    return _Mean(value=float(np.mean(values)), resampled_R=np.ma.mean(np.ma.stack(resampled), axis=0))
 
 
-def lead_over(workspace: Workspace, first: Product, second: Product, config: ProbeConfig) -> Interval | None:
-    """Test macro AUC of a first product of an evaluation minus that of a second, with its paired bootstrap interval, by
-    patient; None where one of them was not scored.
+def lead_over(workspace: Workspace, first: Product, second: Product, config: ProbeConfig) -> PairedDifference | None:
+    """Test macro AUC of a first product of an evaluation minus that of a second, by paired bootstrap, by patient; None
+    where one of them was not scored.
 
     Raises ValueError where they are not of the same ECGs, labels and protocol.
     """
@@ -172,17 +193,22 @@ def lead_over(workspace: Workspace, first: Product, second: Product, config: Pro
         raise ValueError(f"{first.name} and {second.name} are of other ECGs or protocols: evaluate both again")
     if not (first.facts["scored"] and second.facts["scored"]):
         return None
-    one, other = (_mean_macro(results_of(workspace, product), config) for product in (first, second))
-    return statistics.interval(one.value - other.value, one.resampled_R - other.resampled_R, config.confidence)
+    one, other = (_mean(results_of(workspace, product), config, _macro_auc) for product in (first, second))
+    difference_R = one.resampled_R - other.resampled_R
+    return statistics.resampled_difference(one.value - other.value, difference_R, config.confidence)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
     """One source of features in an evaluation. ahead: of the encoder that is evaluated, over this one; None for itself
-    and where there are no scores."""
+    and where there are no scores. seen: of the test ECGs, in pretraining. drawn: what splits and resamples are
+    drawn by. points: of its test split, or of each draw's; none where there are no scores."""
 
     product: Product
-    ahead: Interval | None
+    ahead: PairedDifference | None
+    seen: Overlap | None
+    drawn: str
+    points: tuple[Points, ...]
 
     @property
     def features(self) -> str:
@@ -191,18 +217,46 @@ class Standing:
         return name if window is None else f"{name} ({window})"
 
     def row(self) -> dict[str, Any]:
-        """Its figures, as a row of a table."""
+        """Its figures, as a row of a table; where there are draws, their means."""
         facts, ahead = self.product.facts, self.ahead
-        auc, accuracy = facts.get("test_macro_auc"), facts.get("test_accuracy")
+        auc, right = facts.get("test_macro_auc"), facts.get("test_accuracy")
+        f1 = [one.f1 for one in self.points if one.f1 is not None]
         used = labels_used(self.product)
         return {
             "features": self.features,
             "test macro AUC": None if auc is None else round(auc["value"], 4),
             "interval": "" if auc is None else f"{auc['low']:.3f} to {auc['high']:.3f}",
-            "accuracy": None if accuracy is None else round(accuracy["value"], 4),
+            "accuracy": None if right is None else round(right["value"], 4),
+            "average precision": _rounded([one.average_precision for one in self.points]),
+            "F1": _rounded(f1) if len(f1) == len(self.points) else None,
+            "Brier score": _rounded([one.brier for one in self.points]),
+            "seen": "" if self.seen is None else self.seen.in_words(),
             "ahead of it": "" if ahead is None else f"{ahead.value:+.3f} ({ahead.low:+.3f} to {ahead.high:+.3f})",
             **({} if used is None else {"labels": used}),
         }
+
+
+def standings_of(workspace: Workspace, products: Sequence[Product], config: ProbeConfig) -> list[Standing]:
+    """The first product of an evaluation, and beside it the others."""
+    first, overlaps = products[0], Overlaps(workspace)
+    found = []
+    for product in products:
+        probes = [Probe.load(folder) for folder in folders_of(workspace, product).values()]
+        test = probes[0].test
+        found.append(
+            Standing(
+                product=product,
+                ahead=None if product is first else lead_over(workspace, first, product, config),
+                seen=None if test is None else overlaps.of_probe(probes[0]),
+                drawn="" if test is None else drawn_by(len(test.record_id), test.unnamed),
+                points=tuple(points(one.result, one.settings) for one in probes) if product.facts["scored"] else (),
+            )
+        )
+    return found
+
+
+def _rounded(values: Sequence[float]) -> float | None:
+    return round(float(np.mean(values)), 4) if values else None
 
 
 def evaluate_subject(
@@ -225,8 +279,5 @@ def evaluate_subject(
         sources.append(twin)
     if head is None or head.takes == "features":
         sources.append(HandcraftedSource())
-    first, *others = (materialize_evaluation(workspace, asked, source, config, progress) for source in sources)
-    return [
-        Standing(product=first, ahead=None),
-        *(Standing(product=other, ahead=lead_over(workspace, first, other, config)) for other in others),
-    ]
+    products = [materialize_evaluation(workspace, asked, source, config, progress) for source in sources]
+    return standings_of(workspace, products, config)

@@ -174,7 +174,7 @@ def paired_difference(
     value = float(auc(y_NC, first_NC).mean() - auc(y_NC, second_NC).mean())
     first_R = resampled_auc(y_NC, first_NC, times_RN).mean(axis=1)
     second_R = resampled_auc(y_NC, second_NC, times_RN).mean(axis=1)
-    return _difference(value, first_R - second_R, confidence)
+    return resampled_difference(value, first_R - second_R, confidence)
 
 
 def paired_differences(
@@ -216,7 +216,9 @@ def paired_differences(
         drawn, seed = drawn + size, seed + 1
         open_C = (drawn < resamples) | (open_C & (drawn < most_C) & (_far_side(difference_RC) < FAR_SIDE))
     value_C = np.append(value_C, value_C.mean())
-    *by_class, macro = (_difference(float(value), difference_RC[:, c], confidence) for c, value in enumerate(value_C))
+    *by_class, macro = (
+        resampled_difference(float(value), difference_RC[:, c], confidence) for c, value in enumerate(value_C)
+    )
     return macro, tuple(by_class)
 
 
@@ -232,7 +234,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted_K.tolist()
 
 
-def _difference(value: float, resampled_R: np.ndarray, confidence: float) -> PairedDifference:
+def resampled_difference(value: float, resampled_R: np.ndarray, confidence: float) -> PairedDifference:
+    """A difference with its interval and p, from the differences of the same two in each resample."""
     difference_R = np.ma.compressed(resampled_R)
     low, high = _percentiles(difference_R, confidence)
     # Plus one in numerator and denominator: a bootstrap of R resamples cannot show a p below 1 / (R + 1).

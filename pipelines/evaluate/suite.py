@@ -157,5 +157,8 @@ SUITE = {name: evaluation(name) for name in _names()}
 DENSE = "dense"
 """Before an evaluation's name: CroPA against dense attention in it (`dense`)."""
 
+DENSE_ENCODER = "dense_encoder"
+"""The product of the encoder with dense attention."""
+
 AGAINST_DENSE = ("georgia__multi_class",)
 """Those that are kept up to date so: the paper's own row."""

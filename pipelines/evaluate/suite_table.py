@@ -1,39 +1,62 @@
-"""The suite's evaluations of one encoder as tables, a task each, read from the products that are there."""
+"""The suite's evaluations of one encoder as tables, a task each, read from the products that are there; and every
+figure of each, where it has no section of its own as a plain probe."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
+from pipelines.evaluate.compare import TaskComparison, compare_results
 from pipelines.evaluate.features import shards_of
+from pipelines.evaluate.probe import ProbeConfig
 from pipelines.evaluate.published import Published, published_for
 from pipelines.evaluate.result import SCORES_FILE
-from pipelines.evaluate.run_suite import labels_used
-from pipelines.evaluate.statistics import Interval
+from pipelines.evaluate.run_suite import folders_of, labels_used, lead_over
+from pipelines.evaluate.seen import Overlap, Overlaps
+from pipelines.evaluate.statistics import Interval, PairedDifference, holm
+from pipelines.evaluate.stored import Probe
+from pipelines.evaluate.subject import OURS
 from pipelines.evaluate.suite import SUITE, Evaluation, evaluation
+from pipelines.evaluate.task_report import TITLES, TaskReport, task_report
 from pipelines.labels import SUITE_TASKS
 from pipelines.stage import Product, Workspace
+
+RESAMPLES_AN_EVALUATION = 60
+"""For leads of means over draws, so that Holm's adjustment leaves one that can be shown; see `compare`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lead:
+    """A difference of macro AUCs. p_adjusted: Holm's, over the evaluations of all tables."""
+
+    difference: PairedDifference
+    p_adjusted: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class SuiteRow:
     """One evaluation. auc, accuracy: on the test split, by the name of what was probed, ours first; of others only
-    where they are of the same ECGs, labels and protocol as ours. reason: why ours was not scored. left_out: labels that
-    the mean is without, in some or all draws of few labels. percent: of the training patients' labels, where the plain
-    linear probe was fitted on that many; else None. labels_used: where they are few, the ECGs that were fitted and
-    chosen on."""
+    where they are of the same ECGs, labels and protocol as ours. ahead: ours over each other. seen: of the test ECGs,
+    by name. reason: why ours was not scored. left_out: labels that the mean is without, in some or all draws of few
+    labels. percent: of the training patients' labels, where the plain linear probe was fitted on that many; else None.
+    labels_used: where they are few, the ECGs that were fitted and chosen on. parts: every figure of it, or of each of
+    its draws; none of a plain probe."""
 
     name: str
     title: str
     auc: dict[str, Interval]
     accuracy: dict[str, Interval]
+    ahead: dict[str, Lead]
+    seen: dict[str, Overlap]
     reason: str | None
     left_out: tuple[str, ...]
     percent: float | None
     labels_used: str | None
     published: Published | None
+    parts: tuple[TaskReport, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,15 +98,82 @@ def suite_products(
     return {name: products for name, products in found.items() if name.partition("__")[0] in varied}
 
 
-def suite_tables(found: dict[str, dict[str, Product]]) -> tuple[SuiteTable, ...]:
+def suite_tables(
+    workspace: Workspace, found: dict[str, dict[str, Product]], overlaps: Overlaps
+) -> tuple[SuiteTable, ...]:
     """What `suite_products` found, a table a task, in the order of the suite's tasks."""
-    ordered = sorted(found.items(), key=lambda item: _order(item[0]))
+    ordered = dict(sorted(found.items(), key=lambda item: _order(item[0])))
+    probes = {
+        name: {
+            other: {part: Probe.load(folder) for part, folder in folders_of(workspace, product).items()}
+            for other, product in products.items()
+        }
+        for name, products in ordered.items()
+    }
+    compared = _compared(probes)
+    leads = _leads(workspace, ordered, compared)
     tables = []
     for task, labels in SUITE_TASKS.items():
-        rows = tuple(_row(name, products) for name, products in ordered if name.partition("__")[0] == task)
+        rows = tuple(
+            _row(name, products, probes[name], leads[name], compared.get(name, {}), overlaps)
+            for name, products in ordered.items()
+            if name.partition("__")[0] == task
+        )
         if rows:
             tables.append(SuiteTable(task=task, title=labels.title, rows=rows))
     return tuple(tables)
+
+
+def suite_folders(workspace: Workspace, found: dict[str, dict[str, Product]]) -> dict[str, dict[str, Path]]:
+    """The directories of the probes behind what `suite_products` found, by part and name."""
+    folders: dict[str, dict[str, Path]] = {}
+    for products in found.values():
+        for other, product in products.items():
+            for part, folder in folders_of(workspace, product).items():
+                folders.setdefault(part, {})[other] = folder
+    return folders
+
+
+def _others(found: Mapping[str, Mapping[str, object]]) -> list[str]:
+    """Who stands beside ours somewhere."""
+    return [other for other in TITLES if other != OURS.probe and any(other in products for products in found.values())]
+
+
+def _compared(probes: Mapping[str, Mapping[str, Mapping[str, Probe]]]) -> dict[str, dict[str, TaskComparison]]:
+    """Ours minus each other, by evaluation and name, label by label too; of those without draws."""
+    found: dict[str, dict[str, TaskComparison]] = {}
+    for other in _others(probes):
+        pairs = {}
+        for name, products in probes.items():
+            if list(products[OURS.probe]) == [name] and other in products:
+                ours, theirs = products[OURS.probe][name], products[other][name]
+                if ours.comparable(theirs):
+                    pairs[name] = (ours.about["title"], ours.result, theirs.result)
+        for name, one in zip(pairs, compare_results(list(pairs.values()), ProbeConfig()), strict=True):
+            found.setdefault(name, {})[other] = one
+    return found
+
+
+def _leads(
+    workspace: Workspace,
+    found: Mapping[str, Mapping[str, Product]],
+    compared: Mapping[str, Mapping[str, TaskComparison]],
+) -> dict[str, dict[str, Lead]]:
+    """Ours over each other, by evaluation and name; of draws, their means."""
+    leads: dict[str, dict[str, Lead]] = {name: {} for name in found}
+    config = ProbeConfig(resamples=max(ProbeConfig().resamples, RESAMPLES_AN_EVALUATION * len(found)))
+    for other in _others(found):
+        differences: dict[str, PairedDifference] = {}
+        for name, products in found.items():
+            if other in compared.get(name, {}):
+                differences[name] = compared[name][other].difference
+            elif other in products:
+                ahead = lead_over(workspace, products[OURS.probe], products[other], config)
+                differences |= {} if ahead is None else {name: ahead}
+        adjusted = holm([one.p_value for one in differences.values()])
+        for (name, one), p_adjusted in zip(differences.items(), adjusted, strict=True):
+            leads[name][other] = Lead(difference=one, p_adjusted=p_adjusted)
+    return leads
 
 
 def _asked(name: str) -> Evaluation | None:
@@ -97,11 +187,7 @@ def _asked(name: str) -> Evaluation | None:
 
 def _is_of(workspace: Workspace, product: Product, digest: str) -> bool:
     """Whether a product, or each of its draws, is of the encoder of that digest and of the ECGs that are here now."""
-    draws = product.facts.get("draws")
-    folders = (
-        [product.path] if draws is None else [workspace.folder(draw["product"]) / draw["fingerprint"] for draw in draws]
-    )
-    for folder in folders:
+    for folder in folders_of(workspace, product).values():
         about = json.loads((folder / SCORES_FILE).read_text())["about"]
         here = {one.name: one.digest for one in shards_of(workspace, about["task"]["source"]).values()}
         if about["encoder"]["digest"] != digest or about["ecgs"] != here:
@@ -109,22 +195,37 @@ def _is_of(workspace: Workspace, product: Product, digest: str) -> bool:
     return True
 
 
-def _row(name: str, products: dict[str, Product]) -> SuiteRow:
+def _row(
+    name: str,
+    products: dict[str, Product],
+    probes: Mapping[str, Mapping[str, Probe]],
+    ahead: dict[str, Lead],
+    compared: Mapping[str, TaskComparison],
+    overlaps: Overlaps,
+) -> SuiteRow:
     asked = evaluation(name)
     variants = name.split("__")[1:]
-    first = next(iter(products.values()))
+    first = products[OURS.probe]
     share = [] if asked.percent is None else [variants[-1]]
     budget = asked.head == "linear" and variants == share
+    adjusted = {other: replace(one, p_adjusted=ahead[other].p_adjusted) for other, one in compared.items()}
+    parts = tuple(
+        task_report(part, {other: of_draws[part] for other, of_draws in probes.items()}, overlaps, adjusted)
+        for part in (probes[OURS.probe] if variants else ())
+    )
     return SuiteRow(
         name=name,
         title=", ".join(map(_in_words, variants)) or "linear",
         auc=_figures(products, "test_macro_auc"),
         accuracy=_figures(products, "test_accuracy"),
+        ahead=ahead,
+        seen={other: overlaps.of_probe(next(iter(of_draws.values()))) for other, of_draws in probes.items()},
         reason=first.facts["reason"],
         left_out=_left_out(first),
         percent=(100.0 if asked.percent is None else asked.percent) if budget else None,
         labels_used=labels_used(first),
         published=published_for(name),
+        parts=parts,
     )
 
 

@@ -18,7 +18,7 @@ from pipelines.stage import Product, Workspace
 from pipelines.store import open_shard, read_rows
 
 if TYPE_CHECKING:
-    from pipelines.evaluate.report import TaskReport
+    from pipelines.evaluate.task_report import TaskReport
 
 POINTS = 900  # of a map
 SAMPLED = 4  # ECGs of a sheet

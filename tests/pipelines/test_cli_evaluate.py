@@ -9,6 +9,9 @@ from ecg_model.config import EncoderConfig
 from ecg_model.encoder import random_encoder, save_encoder
 from pipelines.cli import main
 from pipelines.download import Mirror, materialize_raw
+from pipelines.evaluate.assessment import assess
+from pipelines.evaluate.probe import ProbeConfig
+from pipelines.evaluate.result import load_result
 from pipelines.harmonize import materialize_ecgs
 from pipelines.home import Home
 from pipelines.quality import QualityLimits
@@ -57,12 +60,20 @@ def test_an_evaluation_stands_beside_what_it_has_to_beat_and_is_found_again(home
     first = ecg(home, *names)
     assert first.exit_code == 0, first.output
     one, other = first.stdout.split(names[1])
-    assert one.startswith(names[0])
+    assert one.startswith(f"{names[0]}, intervals by patient")
     rows = {line.split()[0]: line.split() for line in one.splitlines()[2:] if line.strip()}
     assert set(rows) == {"pretrained", "random", "handcrafted"}
     assert all(0 < float(row[1]) < 1 for row in rows.values())
+    lines = {line.split()[0]: line for line in one.splitlines()[2:] if line.strip()}
+    assert " not known" in lines["pretrained"], "its corpus is not here"
+    assert " nothing " in lines["random"]
+    assert " nothing " in lines["handcrafted"]
     assert "each needs 20" in other, "one percent of so few patients is not scored, and says so"
     product = home.workspace().require("probe/ptbxl_superclass__leads_II_V1/pretrained")
+    figures = assess(load_result(product.path), ProbeConfig())
+    assert figures.f1 is not None
+    for value in (figures.average_precision.value, figures.f1.value, figures.brier.value):
+        assert f" {round(value, 4)} " in lines["pretrained"]
     assert ecg(home, *names).stdout == first.stdout
     assert home.workspace().require("probe/ptbxl_superclass__leads_II_V1/pretrained").path == product.path
 
@@ -71,7 +82,7 @@ def test_intervals_are_told_beside_the_random_encoder(home):
     shown = ecg(home, "regression/ptbxl")
     assert shown.exit_code == 0, shown.output
     title, *lines = shown.stdout.splitlines()
-    assert title.rstrip() == "mean absolute errors, ptbxl, the simulator's known boundaries"
+    assert title.rstrip() == "mean absolute errors, ptbxl, the simulator's known boundaries; seen: not known"
     rows = {line[:14].strip(): line for line in lines[1:]}
     facts = home.workspace().require("regression/ptbxl_truth/pretrained").facts
     for one in facts["figures"]:

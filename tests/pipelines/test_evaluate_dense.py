@@ -141,6 +141,10 @@ def test_the_difference_is_the_paired_bootstraps_and_is_kept(workspace, dense):
 def test_an_encoder_without_such_a_twin_is_refused(workspace, dense):
     ours = workspace.require("encoder")
 
+    def named(folder, facts):
+        (folder / "encoder.safetensors").write_bytes(b"another")
+        return {**ours.facts, **facts}
+
     wrong = {
         "was not pretrained on the current corpus": {"corpus_digest": "0" * 64},
         "attention='dense' of the encoder": {"recipe": dense.facts["recipe"]},
@@ -153,7 +157,7 @@ def test_an_encoder_without_such_a_twin_is_refused(workspace, dense):
                 version="test",
                 config={"says": says},
                 inputs={},
-                make=lambda _, facts=facts: {**ours.facts, **facts},
+                make=lambda folder, facts=facts: named(folder, facts),
             )
             with pytest.raises(ValueError, match=says):
                 materialize_dense(workspace, not_again)
@@ -171,9 +175,10 @@ def test_it_is_an_evaluation_by_name_in_a_shell(home, dense, monkeypatch):
     monkeypatch.setattr(evaluating, "against_dense", partial(against_dense, config=QUICK))
     done = ecg(home, f"dense/{NAME}")
     assert done.exit_code == 0, done.output
-    title, head, *rows = done.stdout.splitlines()
+    title, head, *rows, seen = done.stdout.splitlines()
     assert (title.strip(), head.split()[0]) == (f"dense/{NAME}", "features")
     assert [row.split()[0] for row in rows] == ["pretrained", "dense"]
+    assert seen.startswith("seen: ")
     for arguments, says in (
         ((f"dense/{NAME}__kernel",), "use multi_class"),
         ((f"dense/{NAME}", "--encoder", "reference"), "pretrained here, not 'reference'"),

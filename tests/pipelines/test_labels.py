@@ -23,8 +23,11 @@ from pipelines.labels import (
     PartitionProtocol,
     PatientProtocol,
     Split,
+    drawn_by,
+    of_patients,
     patients,
     protocol_from_dict,
+    unnamed,
 )
 from pipelines.statements import PTBXL_STATEMENTS
 
@@ -194,6 +197,19 @@ def test_the_validation_share_is_about_what_was_asked():
 def test_an_unknown_patient_is_the_record_itself():
     table = records([[], [], []], patient_id=["7", None, "7"])
     assert patients(table) == ["patient 7", "record r1", "patient 7"]
+
+
+def test_where_no_patient_is_named_it_is_not_called_by_patient():
+    who = patients(records([[], [], []], patient_id=["7", None, "7"]))
+    assert unnamed(who) == 1
+    assert [drawn_by(3, n) for n in (0, 1, 3)] == [
+        "patient",
+        "patient, and by ECG where no patient is named",
+        "ECG (the source names no patients)",
+    ]
+    assert of_patients(1200, 900, 0) == "1,200 ECGs of 900 patients"
+    assert of_patients(30, 20, 5) == "25 ECGs of 15 patients and 5 of no named patient"
+    assert of_patients(1200, 1200, 1200) == "1,200 ECGs, patients not named"
 
 
 @pytest.mark.parametrize(

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from pages import self_contained
 
 from ecg_model.config import EncoderConfig
 from ecg_model.encoder import random_encoder, save_encoder
 from pipelines.cli import main
+from pipelines.evaluate.assessment import assess
 from pipelines.evaluate.features import shards_of
 from pipelines.evaluate.own_labels import own_task, read_labels
-from pipelines.evaluate.probe import read_records
+from pipelines.evaluate.probe import ProbeConfig, read_records
+from pipelines.evaluate.result import load_result
 from pipelines.home import Home
 from pipelines.labels import LabelTask
 from pipelines.stage import Workspace
@@ -143,6 +147,26 @@ def test_the_command_scores_an_encoder_on_them(home, tmp_path):
     assert facts["test_macro_auc"]["value"] > 0.95
     assert f"{facts['test_macro_auc']['value']:.3f}"[:4] in done.stdout
     assert set(facts["omitted"]) == {"rare"}
+    assert "splits and intervals by ECG (the source names no patients)" in done.stdout
+    (place,) = re.findall(r"as a page, .*: (/.*)", done.stdout)
+    page = self_contained(Path(place).read_text())
+    assert Path(place).parent == home.workspace().require("probe/own_height_of_r/pretrained").aside
+    result = load_result(home.workspace().require("probe/own_height_of_r/pretrained").path)
+    figures = assess(result, ProbeConfig())
+    rows = [cells for section, cells in page.rows if section == "own_height_of_r"]
+    (ours,) = [cells for cells in rows if cells[""] == "this encoder"]
+    for name, value in (
+        ("average precision", figures.average_precision),
+        ("F1", figures.f1),
+        ("Brier score", figures.brier),
+    ):
+        assert value is not None
+        assert ours[name] == f"{value.value:.3f} {value.low:.3f} to {value.high:.3f}"
+    assert ours["seen"] == "not known"
+    (label,) = [cells for cells in rows if cells[""] == "tall" and "positives" in cells]
+    assert label["positives"] == str(figures.labels[-1].positives)
+    assert "rare (" in page.words
+    assert "Tested on " in page.words
 
 
 def test_too_few_labels_are_said_in_one_line(home, tmp_path):

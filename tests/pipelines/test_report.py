@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pages import Page, self_contained
 from sklearn.decomposition import PCA
 from sklearn.metrics import average_precision_score, brier_score_loss, f1_score
 
@@ -29,13 +29,14 @@ from pipelines.download import Mirror, list_source, materialize_raw
 from pipelines.evaluate import page as page_of
 from pipelines.evaluate import report as reports
 from pipelines.evaluate import wave_views
+from pipelines.evaluate.assessment import assess, points
 from pipelines.evaluate.compare import compare_encoders, compare_results
 from pipelines.evaluate.delineation import WaveTask
 from pipelines.evaluate.features import EncoderSource
 from pipelines.evaluate.named import named_encoders
 from pipelines.evaluate.pair import probe_pair
 from pipelines.evaluate.probe import ProbeConfig, compare, materialize_probe
-from pipelines.evaluate.published import BY_EVALUATION, published_for, published_on
+from pipelines.evaluate.published import BY_EVALUATION, published_for
 from pipelines.evaluate.regression import RegressionConfig, materialize_regression
 from pipelines.evaluate.result import (
     ClassScore,
@@ -45,10 +46,13 @@ from pipelines.evaluate.result import (
     SplitScores,
     load_result,
 )
-from pipelines.evaluate.run_suite import labels_used, materialize_evaluation, results_of
+from pipelines.evaluate.run_suite import labels_used, lead_over, materialize_evaluation, results_of
+from pipelines.evaluate.seen import Overlaps
 from pipelines.evaluate.segmentation import SegmentationConfig, materialize_segmentation
 from pipelines.evaluate.statistics import Interval, holm
+from pipelines.evaluate.stored import Probe
 from pipelines.evaluate.suite import SUITE, evaluation
+from pipelines.evaluate.task_report import TaskReport
 from pipelines.evaluate.views import principal_plane, surest
 from pipelines.harmonize import materialize_ecgs
 from pipelines.home import Home
@@ -74,7 +78,7 @@ TASK = replace(
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     root = tmp_path_factory.mktemp("report")
-    sizes = MirrorSizes(chapman=(20,), code15=(), ptbxl=(400,), cpsc2018=(6,) * 7, georgia=(), ludb=0)
+    sizes = MirrorSizes(chapman=(90,), code15=(), ptbxl=(400,), cpsc2018=(6,) * 7, georgia=(), ludb=0)
     write_mirror(root / "mirror", seed=1, sizes=sizes)
     home, mirror = Home(root / "home", "hosts"), Mirror.parse(str(root / "mirror"))
     workspace = home.workspace()
@@ -112,67 +116,10 @@ def stored(product: Product) -> dict:
     return json.loads((product.path / reports.JSON_FILE).read_text())
 
 
-class Page(HTMLParser):
-    """What a browser would make of a page: its elements, its texts, and its tables' cells by row and name."""
-
-    VOID = ("meta", "img", "br")
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: set[str] = set()
-        self.attributes: list[tuple[str, str]] = []
-        self.section = ""
-        self.rows: list[tuple[str, dict[str, str]]] = []
-        self.words = ""
-        self.cell: str | None = None
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
-        self.attributes += [(name, value or "") for name, value in attrs]
-        found = dict(attrs)
-        if tag == "section":
-            self.section = found.get("id") or ""
-        if tag == "tr":
-            self.rows.append((self.section, {}))
-        if tag in ("th", "td") and self.rows:
-            self.cell = found.get("data-name") or ("" if tag == "th" else None)
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        self.handle_endtag(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-        if tag in ("th", "td"):
-            self.cell = None
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] != "style":
-            self.words += data
-        if self.cell is not None:
-            cells = self.rows[-1][1]
-            cells[self.cell] = f"{cells.get(self.cell, '')} {data.strip()}".strip()
-
-
-def self_contained(text: str) -> Page:
-    page = Page(text)
-    assert page.open == []
-    assert page.tags.isdisjoint({"script", "link", "iframe", "object", "base", "form", "use", "foreignobject"})
-    for name, value in page.attributes:
-        assert not name.startswith("on"), name
-        if name in ("src", "href", "srcset", "xlink:href", "action", "data", "poster"):
-            assert value.startswith(("data:image/png;base64,", "#")), value
-    for style in re.findall(r"<style>(.*?)</style>", text, re.DOTALL):
-        assert "url(" not in style
-        assert "@import" not in style
-    assert "http:" not in text
-    assert "https:" not in text
-    return page
+def summarised(workspace: Workspace, products: dict[str, dict[str, Product]]) -> tuple[TaskReport, ...]:
+    probes = {task: {name: Probe.load(one.path) for name, one in found.items()} for task, found in products.items()}
+    encoder, overlaps = workspace.require("encoder"), Overlaps(workspace)
+    return reports.summarise(workspace, probes, encoder, overlaps, simulated=False).tasks
 
 
 def shown(found: dict) -> str:
@@ -218,7 +165,7 @@ def test_the_pages_numbers_are_the_jsons(report):
         bins = [row for row in rows if row[""] == label["name"] and "came true" in row]
         assert [int(row["ECGs"]) for row in bins] == [b["records"] for b in label["reliability"]]
     (first,) = [cells for section, cells in page.rows if section == "summary" and cells[""] == task["title"]]
-    assert first["this encoder"] == shown(ours["auc"])
+    assert first["this encoder"] == f"{shown(ours['auc'])} seen: nothing"
     assert first["published: ECG-JEPA"].startswith("0.912")
     assert task["few"] == [label["name"] for label in ours["labels"] if label["positives"] < 10]
     assert task["few"], "the simulated test fold is small enough for one"
@@ -252,21 +199,24 @@ def test_the_jsons_numbers_are_scikit_learns(report, workspace):
 def test_what_the_encoder_saw_is_said(report, workspace):
     found = stored(report)
     assert found["pretraining"]["ecgs"] == workspace.require("corpus").facts["by_source"]
-    assert [task["in_domain"] for task in found["tasks"]] == [False, False]
+    nothing = {"data_set": False, "test": 0, "tested": found["tasks"][0]["probes"][0]["seen"]["tested"]}
+    assert [probed["seen"] for probed in found["tasks"][0]["probes"]] == [nothing, nothing, nothing]
     assert found["tasks"][0]["protocol"] == "fitted on folds 1, 2, 3, 4, 5, 6, 7, 8; chosen on 9; tested once on 10"
-    assert "chosen on 10% of their patients; tested once on g7" in found["tasks"][1]["protocol"]
+    unknown = "patient, or by ECG where no patient is named"
+    assert f"chosen on 10% of them, drawn by {unknown}; tested once on g7" in found["tasks"][1]["protocol"]
     picture = gallery.scores(report)
     assert picture is not None
     assert picture.startswith(b"\x89PNG")
 
 
-def test_a_window_that_is_longer_than_the_ecgs_is_said_under_the_scores(workspace, report):
+def test_a_window_that_is_longer_than_the_ecgs_is_said_under_the_scores(workspace, report, monkeypatch):
     task, told = "ptbxl_superclass", "made for 20 s, tested on 10 s"
-    probe, encoder = workspace.require(f"probe/{task}/pretrained"), workspace.require("encoder")
-    probes = {task: {"pretrained": replace(probe, facts=probe.facts | {"window": told})}}
-    found = reports.summarise(probes, encoder, "0" * 64, None, simulated=True)
-    rocs = {task: {"pretrained": probe.path}}
-    assert told in page_of.report_page(found, rocs=rocs, maps={}, samples={}, examples={})
+    probe = workspace.require(f"probe/{task}/pretrained")
+    monkeypatch.setattr(EncoderSource, "window", told)
+    probes, encoder = {task: {"pretrained": Probe.load(probe.path)}}, workspace.require("encoder")
+    found = reports.summarise(workspace, probes, encoder, Overlaps(workspace), simulated=True)
+    folders = {task: {"pretrained": probe.path}}
+    assert told in page_of.report_page(found, folders=folders, maps={}, samples={}, examples={})
     assert told not in (report.path / reports.HTML_FILE).read_text()
 
 
@@ -304,14 +254,29 @@ def test_probes_of_ecgs_that_have_changed_since_are_not_reported(workspace):
         materialize_ecgs(workspace, SOURCES["ptbxl"], "00000", limits=QualityLimits())
 
 
-def test_a_task_that_is_split_by_patient_is_told(workspace, tmp_path):
-    """Of sources without folds of their own."""
+def test_what_was_seen_of_a_task_and_that_its_source_names_no_patients_is_told(workspace, tmp_path):
+    """Of Chapman, which is in the encoder's corpus, a copy of one ECG aside, and has no folds of its own."""
     copied = Workspace(shutil.copytree(workspace.root, tmp_path / "copy"))
     task = SUITE_TASKS["chapman_rhythm"]
     probe_pair(copied, task, replace(QUICK, min_patients=2))
-    told = stored(reports.materialize_report(copied, simulated=True))
-    (found,) = [one for one in told["tasks"] if one["name"] == "chapman_rhythm"]
-    assert found["protocol"] == "fitted on 70%; chosen on 10% of the patients; tested once on 20%, drawn by patient"
+    report = reports.materialize_report(copied, simulated=True)
+    (found,) = [one for one in stored(report)["tasks"] if one["name"] == "chapman_rhythm"]
+    drawn = "ECG (the source names no patients)"
+    assert found["protocol"] == f"fitted on 70%; chosen on 10%; tested once on 20%, drawn by {drawn}"
+    predictions = load_result(copied.require("probe/chapman_rhythm/pretrained").path).predictions
+    assert predictions is not None
+    tested = set(predictions.of(Split.TEST).record_id)
+    index = pq.read_table(copied.require("corpus").path / "index.parquet")
+    there = tested & set(index["record_id"].to_pylist())
+    assert there, "the True case"
+    assert [probed["seen"]["test"] for probed in found["probes"]] == [len(there), 0, 0]
+    page = Page((report.path / reports.HTML_FILE).read_text())
+    assert f"Tested on {len(tested)} ECGs, patients not named; intervals by {drawn}." in page.words
+    (first,) = [cells for section, cells in page.rows if section == "summary" and cells[""] == task.title]
+    assert first["this encoder"].endswith(f" seen: {len(there)} of {len(tested)} test ECGs")
+    assert first["random encoder"].endswith(" seen: nothing")
+    seen = [cells["seen"] for section, cells in page.rows if section == "chapman_rhythm" and "seen" in cells]
+    assert seen == [f"{len(there)} of {len(tested)} test ECGs", "nothing", "nothing"]
 
 
 def test_a_scale_leaves_room_where_all_is_perfect():
@@ -328,9 +293,8 @@ def test_a_scale_leaves_room_where_all_is_perfect():
     ],
 )
 def test_the_verdict_is_what_is_shown_not_what_is_hoped(workspace, value, p, headline):
-    encoder = workspace.require("encoder")
     probes = {TASK.name: {name: workspace.require(f"probe/{TASK.name}/{name}") for name in ("pretrained", "random")}}
-    (task,) = reports.summarise(probes, encoder, "0" * 64, None, simulated=False).tasks
+    (task,) = summarised(workspace, probes)
     one = task.differences["random"]
     changed = replace(one, p_adjusted=p, difference=replace(one.difference, value=value))
     found = reports.judge([replace(task, differences={"random": changed})])
@@ -397,11 +361,11 @@ def test_of_many_tasks_those_that_differ_can_be_told():
     assert {one.resamples for one in found} == {10400}
 
 
-def test_published_figures_are_found_by_the_question():
-    found = published_on("ptbxl100", "multi-label", 71)
-    assert found is not None
-    assert (found.ecg_jepa, found.best) == ("0.934", "0.940")
-    assert published_on("ptbxl", "multi-label", 7) is None
+@pytest.mark.parametrize("name", ["georgia", "ptbxl100_all"])
+def test_a_task_has_its_published_figures_beside_it(workspace, name):
+    probes = {name: {"pretrained": workspace.require(f"probe/{TASK.name}/pretrained")}}
+    (task,) = summarised(workspace, probes)
+    assert task.published == BY_EVALUATION[name.replace("100", "")]
 
 
 def test_every_evaluation_with_a_published_figure_exists():
@@ -409,6 +373,7 @@ def test_every_evaluation_with_a_published_figure_exists():
         assert evaluation(name).name == name
     assert published_for("ptbxl100_all__fine_tuned_layerwise") == BY_EVALUATION["ptbxl_all__fine_tuned"]
     assert published_for("ptbxl_superclass__labels_5") is None
+    assert {"georgia", "cpsc2018", "ptbxl_all"} <= BY_EVALUATION.keys() & SUITE_TASKS.keys()
     assert {"ptbxl_superclass__labels_1", "ptbxl_superclass__leads_II_V1"} <= BY_EVALUATION.keys() & SUITE.keys()
 
 
@@ -438,16 +403,89 @@ def test_the_suite_stands_on_the_page_where_it_was_done_for_this_encoder(workspa
     assert f"chosen on {draw['chosen_on']} of validation" in list(rows)[1]
     rows = {name.split(" without ")[0].split(" fitted ")[0]: cells for name, cells in rows.items()}
     for name, title in (("pretrained", "this encoder"), ("random", "random encoder")):
-        assert rows["50 % of the labels"][title] == shown(products[name].facts["test_macro_auc"])
+        assert rows["50 % of the labels"][title] == f"{shown(products[name].facts['test_macro_auc'])} seen: nothing"
         draws = results_of(workspace, products[name])
         value = np.mean([draw.scores.test.macro_auc.value for draw in draws if draw.scores is not None])
         assert rows["50 % of the labels"][title].startswith(f"{value:.3f} ")
     assert rows["linear"]["published: ECG-JEPA"].startswith("0.912")
+    lead = lead_over(workspace, products["pretrained"], products["random"], ProbeConfig())
+    assert lead is not None
+    assert rows["50 % of the labels"]["ahead of random"].startswith(
+        f"{lead.value:+.3f} {lead.low:+.3f} to {lead.high:+.3f}"
+    )
+    assert rows["50 % of the labels"]["ahead of handcrafted"] == "–", "it was not asked the same"
     told = [value for name, value in page.attributes if name == "aria-label" and value.startswith("AUC by share")]
     found = products["pretrained"].facts["test_macro_auc"]["value"]
     assert len(told) == 1
     assert f"this encoder 50 %: {found:.3f}, 100 %: " in told[0]
     assert "nan" not in text.lower().split("</style>")[1].replace("base64", "").split("data:image")[0].split()
+
+
+def test_each_evaluation_has_every_figure_and_an_adjusted_lead(workspace):
+    """A multi-class one with three draws, and one with fewer leads, each beside its twin."""
+    ours = EncoderSource.of_product("pretrained", workspace.require("encoder"))
+    beside = (ours, EncoderSource.random("random", NETWORK, 4))
+    asked = [evaluation(f"ptbxl_superclass__{name}") for name in ("multi_class__labels_50", "leads_II_V1")]
+    few, leads = ([materialize_evaluation(workspace, one, source, QUICK) for source in beside] for one in asked)
+    report = reports.materialize_report(workspace, simulated=True)
+    (table,) = [one for one in stored(report)["suite"] if one["task"] == "ptbxl_superclass"]
+    rows = {row["name"]: row for row in table["rows"]}
+    assert rows["ptbxl_superclass"]["parts"] == [], "a plain probe has its own section"
+    draws = results_of(workspace, few[0])
+    accuracies = [draw.scores.test.accuracy.value for draw in draws if draw.scores and draw.scores.test.accuracy]
+    assert len(accuracies) == 3
+    accuracy = rows["ptbxl_superclass__multi_class__labels_50"]["accuracy"]["pretrained"]
+    assert accuracy["value"] == pytest.approx(np.mean(accuracies))
+    assert accuracy["low"] <= accuracy["value"] <= accuracy["high"]
+    parts = {part["name"]: part for row in rows.values() for part in row["parts"]}
+    assert {f"ptbxl_superclass__multi_class__labels_50__seed_{seed}" for seed in range(3)} <= set(parts)
+    part = parts["ptbxl_superclass__leads_II_V1"]
+    result = load_result(leads[0].path)
+    wanted = assess(result, QUICK)
+    (figures, _) = (probed["assessment"] for probed in part["probes"])
+    assert figures["f1"]["value"] == pytest.approx(wanted.f1.value if wanted.f1 else None)
+    assert figures["average_precision"]["value"] == pytest.approx(wanted.average_precision.value)
+    assert [len(label["reliability"]) for label in figures["labels"]] == [len(one.reliability) for one in wanted.labels]
+    compared = compare(result, load_result(leads[1].path), ProbeConfig()).difference
+    lead = {name: row["ahead"]["random"] for name, row in rows.items() if "random" in row["ahead"]}
+    assert lead["ptbxl_superclass__leads_II_V1"]["difference"]["value"] == pytest.approx(compared.value)
+    assert [one["p_adjusted"] for one in lead.values()] == holm([one["difference"]["p_value"] for one in lead.values()])
+    assert part["differences"]["random"]["p_adjusted"] == lead["ptbxl_superclass__leads_II_V1"]["p_adjusted"]
+    page = self_contained((report.path / reports.HTML_FILE).read_text())
+    told = [cells for section, cells in page.rows if section == "suite" and cells.get("F1") == shown(figures["f1"])]
+    assert told, "the section is on the page"
+    assert {label["name"] for label in figures["labels"]} <= {
+        cells[""] for section, cells in page.rows if section == "suite"
+    }
+
+
+def test_what_is_behind_each_figure_is_named(workspace):
+    """A label that validation has too few of has no threshold, and an AUC on test alone."""
+    result = load_result(workspace.require(f"probe/{TASK.name}/pretrained").path)
+    assert result.scores is not None
+    assert result.scores.validation is not None
+    assert result.predictions is not None
+    held = result.predictions.of(Split.VALIDATION)
+    count = {name: int(held.y_NC[:, c].sum()) for c, name in enumerate(held.classes)}
+    wanted = sorted(count.values())[1]
+    scored = [one.name for one in result.scores.test.classes]
+    without = [name for name in scored if count[name] < wanted]
+    found = assess(result, replace(QUICK, min_positives=wanted))
+    assert without
+    assert found.without_f1 == {name: f"{count[name]} positives on validation, fewer than {wanted}" for name in without}
+    assert [one.name for one in found.labels if one.f1 is None] == without
+    kept = [one.f1.value for one in found.labels if one.f1 is not None]
+    assert found.f1 is not None
+    assert found.f1.value == pytest.approx(np.mean(kept))
+    assert points(result, replace(QUICK, min_positives=wanted)).f1 == pytest.approx(found.f1.value)
+    validation = result.scores.validation
+    fewer = replace(validation, classes=validation.classes[1:], omitted={validation.classes[0].name: "too few"})
+    other = assess(replace(result, scores=replace(result.scores, validation=fewer)), QUICK)
+    assert other.not_validated == (validation.classes[0].name,)
+    assert (found.not_validated, found.validated_alone) == (
+        (),
+        tuple(one.name for one in validation.classes if one.name not in scored),
+    )
 
 
 @pytest.mark.slow
@@ -476,6 +514,8 @@ def test_waves_stand_on_the_page_where_they_were_told_from_this_encoder(home, wo
     assert rows["this encoder, frozen"]["published: ECG-JEPA"].startswith("0.888")
     assert rows["heart rate"]["published: ECG-JEPA"].startswith("0.40")
     assert "QRS onset" in rows
+    tested = pq.read_table(told["pretrained"].path / "confusions.parquet").num_rows
+    assert stored(again)["waves_seen"] == {"ptbxl_truth": {"data_set": False, "test": 0, "tested": tested}}
     materialize_segmentation(workspace, task, of_another, quick, mirror=mirror)
     materialize_regression(workspace, task, of_another, RegressionConfig(min_patients=2), mirror=mirror)
     assert stored(reports.materialize_report(workspace, simulated=True))["waves"] == [], "another encoder's"
@@ -606,8 +646,8 @@ def test_the_command_prints_what_it_found_as_table_json_and_page(home, tmp_path,
     (task,) = found["tasks"]
     parsed = self_contained(page.read_text())
     (cells,) = [cells for _, cells in parsed.rows if cells.get("") == task["title"]]
-    assert cells["pretrained"] == shown(task["first"])
-    assert cells["random"] == shown(task["second"])
+    assert cells["pretrained"] == f"{shown(task['first'])} seen: nothing"
+    assert cells["random"] == f"{shown(task['second'])} seen: nothing"
     table = CliRunner().invoke(main, ["compare", "pretrained", "random", *only])
     assert f"{task['difference']['value']:+.3f} ({task['difference']['low']:+.3f}" in table.stdout
     assert "few positives in the test split" in table.stdout

@@ -49,6 +49,18 @@ def test_another_config_or_input_is_another_product_and_both_stay(tmp_path, chan
     assert workspace.require("stage/one").fingerprint == first.fingerprint
 
 
+def test_every_finished_build_is_found_the_current_one_first(tmp_path):
+    workspace = Workspace(tmp_path)
+    assert workspace.finished("stage/one") == []
+    for text in "abc":
+        build(workspace, text, config={"k": text})
+    middle = build(workspace, config={"k": "b"})
+    (workspace.folder("stage/one") / "0123.partial").mkdir()
+    found = workspace.finished("stage/one")
+    assert found[0] == middle
+    assert len({one.fingerprint for one in found}) == 3
+
+
 def test_what_lies_aside_is_no_part_of_the_digest(tmp_path):
     digests = {build(Workspace(tmp_path / name)).digest for name in ("x", "y")}
     assert len(digests) == 1
