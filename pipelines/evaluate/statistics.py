@@ -244,7 +244,7 @@ def resampled_difference(value: float, resampled_R: np.ndarray, confidence: floa
 
 
 def _far_side(difference_R: np.ndarray) -> np.ndarray:
-    """(R, ...) -> (...): how many resamples lie on the side of zero, or on it, that fewer of them lie on."""
+    """(R, ...) -> (...): how many resamples lie on the side of zero that has fewer; zero itself is on both."""
     return np.minimum(*(np.ma.filled(side, False).sum(axis=0) for side in (difference_R <= 0, difference_R >= 0)))
 
 

@@ -219,8 +219,8 @@ def intervals(waves: Waves, records: int) -> NDArray[np.float64]:
     NaN where no lead has it. Heart rate: 60 s over the time from one QRS peak (its middle, where no peak is known) to
     the next. P: from its onset to its offset. PR: from the onset of the last P between two QRS to the onset of the QRS
     behind it. QRS: from its onset to its offset. QT: from the onset of a QRS to the offset of the first T behind it, if
-    that comes before the next QRS.
-    What looks like a QRS within 250 ms of one is no beat of its own, so 240 bpm are the most that is measured.
+    that comes before the next QRS. What looks like a QRS within 250 ms of one is no beat of its own, so 240 bpm are the
+    most that is measured.
     The definitions are those of the AHA, ACC and HRS (Kligfield et al., Circulation 115, 2007, 1306-1324), which
     measure from the earliest onset to the latest offset in any lead; a median over leads is some milliseconds shorter.
     """
