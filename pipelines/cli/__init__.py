@@ -656,7 +656,8 @@ def gc(delete: bool, unfinished: bool, as_json: bool) -> None:
 def evaluate(names: tuple[str, ...], encoder: str) -> None:
     """Evaluate the encoder by NAME, beside the random encoder and handcrafted features; without a NAME, list them.
 
-    A name is a task, with variants after it, or a kind of waves and a source. What is computed is kept: asked again, it
+    A name is a task, with variants after it, or a kind of waves and a source. `dense/` before a task sets the encoder
+    beside one with dense attention, and pretrains that where it is not there. What is computed is kept: asked again, it
     is found.
 
     \b

@@ -91,8 +91,13 @@ def _against_dense(home: Home, asked: Evaluation, progress: Progress) -> list[di
 
 
 def _pretrained(command: list[str]) -> None:
-    """Run a pretraining; what it says goes to stderr."""
-    code = subprocess.run(tied(command), stdout=subprocess.DEVNULL, check=False).returncode
+    """Run a pretraining to its end; what it says goes to stderr."""
+    with subprocess.Popen(tied(command), stdout=subprocess.DEVNULL) as process:
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:
+            process.wait()  # the terminal told it, too: it writes a checkpoint first
+            raise
     if code:
         raise ValueError(f"pretraining ended with exit code {code}; the same command goes on from its last checkpoint")
 
