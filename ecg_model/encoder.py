@@ -147,12 +147,9 @@ def load_encoder(path: Path | str) -> Encoder:
 
     Raises ValueError for a file that is none, and for weights whose names or shapes do not fit the configuration.
     """
-    try:
-        with safe_open(str(path), framework="pt") as stored:
-            config = _stored_config(stored.metadata() or {}, path)
-            weights = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a safetensors file ({error}): give an encoder.safetensors") from error
+    config = stored_config(path)
+    with safe_open(str(path), framework="pt") as stored:
+        weights = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
     with torch.device("meta"):  # names and shapes alone: no memory is taken on a file's word
         encoder = Encoder(config)
     require_fit(encoder, weights, str(path))
