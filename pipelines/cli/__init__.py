@@ -510,7 +510,7 @@ def compare(first: str, second: str, tasks: tuple[str, ...], as_json: bool, html
     console = _console()
     console.print("Macro AUC on the test split of linear probes (95 % interval); p by Holm's method over the tasks")
     console.print(table)
-    console.print(SEEN, markup=False)
+    console.print(f"seen: {SEEN}", markup=False)
     for note in notes(found):
         console.print(note, markup=False)
     console.print(f"\n{found.in_words()}", markup=False)
@@ -572,7 +572,7 @@ def evaluate_labels(file: Path, encoder: str, source: str, min_positives: int) -
         for row in listed:
             table.add_row(*("" if value is None else escape(str(value)) for value in row.values()))
         console.print(table)
-    console.print(SEEN, markup=False)
+    console.print(f"seen: {SEEN}", markup=False)
     console.print(f"tested on {report.tested}; splits and intervals by {report.drawn}", markup=False)
     for name, why in report.probes[0].assessment.without_f1.items():
         console.print(f"{name} without F1: {why}", markup=False)
@@ -690,7 +690,7 @@ def evaluate(names: tuple[str, ...], encoder: str) -> None:
             for row in rows:
                 table.add_row(*("" if value is None else str(value) for value in row.values()))
             console.print(table)
-    console.print(SEEN, markup=False)
+    console.print(f"seen: {SEEN}", markup=False)
 
 
 _MODEL_NAME = click.option("--name", default="ecg-encoder", show_default=True, help="The registered model.")

@@ -88,7 +88,8 @@ def task_page(task: TaskReport, folders: Mapping[str, Path], *, encoder: str, si
         task=task,
         view=_view(task, folders, {}, {}),
         encoder=encoder,
-        headline=sentence(task),
+        auc=in_words(scored.auc),
+        verdict=sentence(task),
         simulated=simulated,
         confidence=_percent(scored.confidence),
         resamples=scored.resamples,
@@ -255,7 +256,8 @@ def _ahead(found: TaskComparison | LabelComparison | Lead | None) -> Markup:
         return Markup("–")
     one, p = found.difference, found.p_adjusted
     shown = "" if p >= ALPHA else ("up" if one.value > 0 else "down")
-    return Markup('<span><b class="{}">{}</b><span class="ci">{} to {}, p {}</span></span>').format(
+    told = '<span><b class="{}">{}</b><span class="ci">{} to {}, <span class="p">p {}</span></span></span>'
+    return Markup(told).format(
         shown, f"{one.value:+.3f}", f"{one.low:+.3f}", f"{one.high:+.3f}", "<0.001" if p < 0.001 else f"{p:.3f}"
     )
 

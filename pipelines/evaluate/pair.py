@@ -11,6 +11,8 @@ from pipelines.evaluate import handcrafted
 from pipelines.evaluate.features import EncoderSource, Progress
 from pipelines.evaluate.probe import Comparison, ProbeConfig, compare, materialize_probe
 from pipelines.evaluate.result import load_result
+from pipelines.evaluate.seen import Overlap, Overlaps
+from pipelines.evaluate.stored import Probe
 from pipelines.evaluate.subject import OURS, Subject
 from pipelines.labels import LabelTask
 from pipelines.stage import Product, Workspace
@@ -20,7 +22,8 @@ from pipelines.stage import Product, Workspace
 class ProbePair:
     """Probes of one task on the same records: the subject's, its random twin's and that of handcrafted features.
 
-    comparison: of the first two; None where the task has too few to be scored.
+    comparison: of the first two; None where the task has too few to be scored. seen: of the test ECGs, by the subject,
+    in pretraining.
     """
 
     subject: Subject
@@ -28,6 +31,7 @@ class ProbePair:
     random: Product
     floor: Product
     comparison: Comparison | None
+    seen: Overlap
 
     @property
     def reason(self) -> str | None:
@@ -56,7 +60,7 @@ class ProbePair:
             beside = (("random", self.random), (handcrafted.NAME, self.floor))
             for name, product in ((self.subject.probe, self.pretrained), *beside):
                 shown |= _macro_auc(product, split, name)
-        return shown
+        return shown | {f"seen, {self.subject.probe}": self.seen.in_words()}
 
     def by_class(self) -> list[dict[str, Any]]:
         """A row a class that was scored, and a row a class that was left out, with its reason."""
@@ -92,7 +96,8 @@ def probe_pair(
     first, second, floor = (materialize_probe(workspace, task, source, config, progress=progress) for source in sources)
     scored = first.facts["scored"] and second.facts["scored"]
     comparison = compare(load_result(first.path), load_result(second.path), config) if scored else None
-    return ProbePair(subject=subject, pretrained=first, random=second, floor=floor, comparison=comparison)
+    seen = Overlaps(workspace).of_probe(Probe.load(first.path))
+    return ProbePair(subject=subject, pretrained=first, random=second, floor=floor, comparison=comparison, seen=seen)
 
 
 def encoder_and_twin(workspace: Workspace, subject: Subject) -> tuple[EncoderSource, EncoderSource]:

@@ -32,10 +32,10 @@ REFERENCE_SAW = ("chapman", "code15")
 cleaning is not told."""
 
 SEEN = (
-    "seen: what the encoder was pretrained on, without labels, of the data set that it is tested on; PTB-XL at 500 and "
-    "at 100 Hz is one"
+    "what the encoder was pretrained on, without labels, of the data set that it is tested on; PTB-XL at 500 and at "
+    "100 Hz is one"
 )
-"""What a column of that name says."""
+"""What a column `seen` says."""
 
 UNTRAINED = (OURS.twin, REFERENCE.twin, handcrafted.NAME)
 """Names of features that no ECG has shaped; `named` calls the twin of any other encoder random-<digest>."""

@@ -66,6 +66,7 @@ def test_figures_rows_and_picture_are_of_the_test_split(workspace):
     ours, random = (figures[f"validation macro AUC, {name}"] for name in ("pretrained", "random"))
     assert pair.above_random().holds == (ours > random), "the test split decides nothing"
     assert f"validation macro AUC {ours:.3f} against {random:.3f}" in pair.above_random().seen
+    assert figures["seen, pretrained"] == "not known", "no corpus is named"
     assert {row["class"] for row in rows} == set(TASK.names)
     scored = [row["AUC"] for row in rows if not row["note"]]
     assert abs(sum(scored) / len(scored) - figures["test macro AUC, pretrained"]) < 1e-3
