@@ -122,7 +122,7 @@ class Overlaps:
             if product is None:
                 self._seen[sha256] = Seen(records={}, complete=False)
             elif product.name == REFERENCE.product:
-                known = product.facts["published"] is not None  # another file in its form is anyone's
+                known = product.facts.get("published") is not None  # another file in its form is anyone's
                 self._seen[sha256] = Seen(records=dict.fromkeys(REFERENCE_SAW if known else ()), complete=known)
             else:
                 self._seen[sha256] = self._pretrained(product.facts)
