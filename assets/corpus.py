@@ -12,17 +12,24 @@ APART = "no_evaluation_patient_in_corpus"
 
 
 class CorpusSettings(dg.Config):
-    validation_share: float = Field(
-        default=0.05, gt=0, lt=1, description="Share of the patients that training never sees and its figures are of."
+    """What is empty is as the champion's corpus has it, or as usual without a champion."""
+
+    validation_share: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="Share of the patients that training never sees and its figures are of. Empty: the champion's, or "
+        "0.05.",
     )
-    seed: int = Field(default=0, description="Of the draw of those patients.")
-    sources: list[str] = Field(
-        default=[], description="Pretrain on these sources alone; empty: on all for pretraining."
+    seed: int | None = Field(default=None, description="Of the draw of those patients. Empty: the champion's, or 0.")
+    sources: list[str] | None = Field(
+        default=None,
+        description="Pretrain on these sources alone; []: on all for pretraining. Empty: the champion's, or all.",
     )
-    unlabelled_folds: list[int] = Field(
-        default=[],
+    unlabelled_folds: list[int] | None = Field(
+        default=None,
         description="Of the evaluation sources, pretrain on these folds too, without their labels, such as "
-        "[1, 2, 3, 4, 5, 6, 7]; the other folds are held out.",
+        "[1, 2, 3, 4, 5, 6, 7]; the other folds are held out; []: on none. Empty: the champion's, or none.",
     )
 
 
@@ -45,17 +52,13 @@ class CorpusSettings(dg.Config):
 )
 def corpus(context: dg.AssetExecutionContext, data_home: DataHome, config: CorpusSettings) -> dg.MaterializeResult:
     from pipelines import checks, gallery
-    from pipelines.corpus import CorpusConfig, materialize_corpus
+    from pipelines.corpus import materialize_corpus
+    from pipelines.retraining import asked_corpus
 
     workspace = data_home.open().workspace()
+    given = {name: value for name, value in config.model_dump().items() if value is not None}
     with show.mistakes_explained():
-        settings = CorpusConfig(
-            validation_share=config.validation_share,
-            seed=config.seed,
-            sources=tuple(config.sources) or None,
-            unlabelled_folds=tuple(config.unlabelled_folds),
-        )
-        product = materialize_corpus(workspace, settings)
+        product = materialize_corpus(workspace, asked_corpus(workspace, data_home.tracking(), given))
     facts = product.facts
     return show.materialized(
         product,

@@ -42,13 +42,18 @@ class TrainingSettings(dg.Config):
 
 
 class PretrainSettings(TrainingSettings):
-    recipe: str = Field(default="demo", description="demo, small, paper_block or paper_random.")
+    recipe: str = Field(
+        default="",
+        description="demo, small, paper_block or paper_random. Empty: ECG_RETRAIN_RECIPE, or the champion's own; demo "
+        "where nothing was trained yet.",
+    )
     changes: dict[str, Any] = Field(
         default={}, description='Fields of the recipe to change, such as {"epochs": 3, "jepa.encoder.dim": 96}.'
     )
     warm_start: str = Field(
         default="",
-        description="A registered encoder to start from, such as models:/ecg-encoder@champion. Empty: random weights.",
+        description="A registered encoder to start from, such as models:/ecg-encoder@champion. Empty: random weights, "
+        "or without a recipe as ECG_RETRAIN_START has it.",
     )
 
 
@@ -78,20 +83,26 @@ def encoder(
 ) -> dg.MaterializeResult:
     from pipelines import checks, gallery
     from pipelines.pretrain.product import materialize_encoder
-    from pipelines.pretrain.recipes import recipe_named
+    from pipelines.pretrain.recipes import Recipe
     from pipelines.promotion import warm_start
+    from pipelines.retraining import asked_training
 
     home = data_home.open()
-    with show.mistakes_explained(), warm_start(config.warm_start, data_home.tracking()) as (changes, start):
-        product = materialize_encoder(
-            home.workspace(),
-            recipe_named(config.recipe, {**config.changes, **changes}),
-            lambda command: launcher.run(context, command),
-            **config.way(launcher),
-            warm_start=start,
-            track=home.tracking_uri,
-            artifact_root=home.artifact_root,
+    workspace, tracking = home.workspace(), data_home.tracking()
+    with show.mistakes_explained():
+        asked = asked_training(
+            workspace, tracking, recipe=config.recipe, changes=config.changes, warm_start=config.warm_start
         )
+        with warm_start(asked.warm_start, tracking) as (changes, start):
+            product = asked.done or materialize_encoder(
+                workspace,
+                Recipe.from_dict({**asked.recipe.to_dict(), **changes}),
+                lambda command: launcher.run(context, command),
+                **config.way(launcher),
+                warm_start=start,
+                track=home.tracking_uri,
+                artifact_root=home.artifact_root,
+            )
     summary = product.facts
     return show.materialized(
         product,

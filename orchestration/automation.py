@@ -5,8 +5,8 @@
 
 Both switches are off until somebody turns them on under Automation. The usual way to a better model is the weekly
 schedule of `orchestration.schedules`, which builds the corpus itself and trains once for a week's new ECGs; the second
-switch trains at every change, and what it starts has the assets' usual settings, which may not be those that a corpus
-or an encoder was made with by hand.
+switch trains at every change. What either starts has no settings, so it is the champion's recipe on a corpus of the
+champion's settings (`pipelines.retraining`), and with all switches on the second finds what the first has trained.
 
 A condition fires once for new data or new code: never for a run that gave the same bytes, never twice for one change.
 """
@@ -69,14 +69,15 @@ automation_sensors = [
         "corpus_follows_ecgs",
         target=dg.AssetSelection.assets(*FOLLOWS_ECGS),
         default_status=dg.DefaultSensorStatus.STOPPED,
-        description="Builds the corpus again, with its usual settings, where harmonized ECGs changed. Costs a minute.",
+        description="Builds the corpus again, with the champion's settings, where harmonized ECGs changed. Costs a "
+        "minute.",
     ),
     dg.AutomationConditionSensorDefinition(
         "training_follows_corpus",
         target=dg.AssetSelection.assets(*FOLLOWS_CORPUS),
         default_status=dg.DefaultSensorStatus.STOPPED,
         run_tags={ALONE: TRAIN},
-        description="Trains, probes, releases and judges at every change of the corpus, with the assets' usual "
-        "settings. Costs what a training costs; the schedule `weekly_retraining` is the thriftier way.",
+        description="Trains, probes, releases and judges at every change of the corpus, by the champion's recipe or "
+        "ECG_RETRAIN_RECIPE. Costs what a training costs; the schedule `weekly_retraining` is the thriftier way.",
     ),
 ]

@@ -7,7 +7,7 @@ import os
 import dagster as dg
 
 from assets.resources import DataHome
-from orchestration.jobs import TRAIN, train_job
+from orchestration.jobs import ALONE, TRAIN, train_job
 
 # Not those that were created and never queued: a tick that died in between is to be ended by the next.
 UNFINISHED = [
@@ -31,21 +31,15 @@ UNFINISHED = [
 )
 def weekly_retraining(context: dg.ScheduleEvaluationContext, data_home: DataHome) -> dg.RunRequest | dg.SkipReason:
     """The run key is made of the corpus, the recipe and the start: two ticks of one time request one run. A training
-    that failed is requested again a week later, and goes on from its last checkpoint."""
+    that failed is requested again a week later, and goes on from its last checkpoint. The run has no settings: what it
+    trains is what the automation would, and the second of the two finds it."""
     from pipelines.retraining import NotDue, RetrainingConfig, plan
 
-    running = context.instance.get_runs(dg.RunsFilter(job_name=TRAIN, statuses=UNFINISHED), limit=1)
+    running = context.instance.get_runs(dg.RunsFilter(tags={ALONE: TRAIN}, statuses=UNFINISHED), limit=1)
     if running:
-        return dg.SkipReason(f"run {running[0].run_id[:8]} of {TRAIN} is not finished")
+        return dg.SkipReason(f"run {running[0].run_id[:8]} of {TRAIN}, or of the automation, is not finished")
     found = plan(data_home.open().workspace(), data_home.tracking(), RetrainingConfig.from_environment())
     if isinstance(found, NotDue):
         return dg.SkipReason(found.why)
     context.log.info(found.why)
-    encoder = {"recipe": found.recipe, "changes": dict(found.changes), "warm_start": found.warm_start}
-    # Lists of the corpus' settings that are empty stand for None in the form.
-    corpus = {name: [] if value is None else value for name, value in found.corpus.items()}
-    return dg.RunRequest(
-        run_key=found.key,
-        run_config={"ops": {"encoder": {"config": encoder}, "corpus": {"config": corpus}}},
-        tags={"ecg/why": found.why[:200]},
-    )
+    return dg.RunRequest(run_key=found.key, tags={"ecg/why": found.why[:200]})

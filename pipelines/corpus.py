@@ -125,7 +125,6 @@ def materialize_corpus(workspace: Workspace, config: CorpusConfig) -> Product:
         raise ValueError(
             f"no harmonized pretraining shard of {wanted} in {workspace.root}: harmonize a partition first"
         )
-    inputs = {product.name: product.digest for product in (*pretraining.values(), *evaluation.values())}
 
     def make(folder: Path) -> dict[str, Any]:
         held_out, held_signatures_NB = _rows(evaluation, lambda row: row.fold not in config.unlabelled_folds)
@@ -153,10 +152,36 @@ def materialize_corpus(workspace: Workspace, config: CorpusConfig) -> Product:
         PRODUCT,
         version=versions.CORPUS,
         config=asdict(config),
-        inputs=inputs,
+        inputs=shard_digests(workspace, config),
         make=make,
         still_valid=lambda corpus: _shards_are_there(workspace, corpus),
     )
+
+
+def built_corpus(workspace: Workspace, config: CorpusConfig) -> Product | None:
+    """The corpus that `materialize_corpus` would make now, where it is built."""
+    return workspace.find(
+        PRODUCT, version=versions.CORPUS, config=asdict(config), inputs=shard_digests(workspace, config)
+    )
+
+
+def shard_digests(workspace: Workspace, config: CorpusConfig) -> dict[str, str]:
+    """The digests of the harmonized shards that a corpus is made of now, by product."""
+    return {product.name: product.digest for shards in _shards(workspace, config) for product in shards.values()}
+
+
+def settings_of(workspace: Workspace, digest: str) -> CorpusConfig | None:
+    """The settings of a corpus that is built, by its product's digest or that of its ECGs; None where it is not."""
+    for product in workspace.finished(PRODUCT):
+        if digest in (product.digest, product.facts["digest"]):
+            return config_from(product.config)
+    return None
+
+
+def config_from(values: Mapping[str, Any]) -> CorpusConfig:
+    """The settings that JSON values of some of their fields stand for; no source is all of them."""
+    lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list | tuple)}
+    return CorpusConfig(**{**values, **lists, "sources": lists.get("sources") or None})
 
 
 def _shards_are_there(workspace: Workspace, corpus: Product) -> bool:

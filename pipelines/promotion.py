@@ -40,6 +40,7 @@ from pipelines.release import (
     release_packaged,
     serves,
 )
+from pipelines.retraining import corpus_settings
 from pipelines.stage import Product, Workspace
 from pipelines.tracking import Tracking
 
@@ -76,7 +77,7 @@ def release_current(workspace: Workspace, tracking: Tracking, *, gate_task: str 
         return release_packaged(
             packaged_encoder(encoder.path / ENCODER_FILE),
             scores_of(workspace, gate_task),
-            provenance={"corpus_digest": encoder.facts["corpus_digest"]},
+            provenance={"corpus_digest": encoder.facts["corpus_digest"], **corpus_settings(workspace, encoder)},
             recipe=encoder.facts["recipe"],
             git_commit=git_commit(),
             tracking=tracking,

@@ -1,4 +1,7 @@
-"""Whether to train again: what was trained and judged before, against the corpus and the recipe of now.
+"""What is trained where nobody says otherwise, and whether to train again.
+
+The recipe and the corpus' settings are the champion's, by a click, by the automation and by the schedule alike;
+ECG_RETRAIN_RECIPE names another recipe, ECG_RETRAIN_START whether weights start from the champion's.
 
 A training is due where no version of the registered model that the gate has judged was made of this corpus by this
 recipe. So a challenger that lost is not trained a second time to lose again. Where the weights start from is no part
@@ -10,19 +13,22 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pipelines import versions
+from pipelines.corpus import CorpusConfig, built_corpus, config_from, settings_of, shard_digests
 from pipelines.evaluate.subject import OURS
 from pipelines.pretrain.recipes import RECIPES, Recipe, differences, recipe_named
-from pipelines.sources.base import Role
-from pipelines.stage import DONE, Product, Workspace, digest_of
+from pipelines.stage import Product, Workspace, digest_of
 
 if TYPE_CHECKING:
     from pipelines.tracking import Tracking
 
 CHAMPION = "champion"
+
+CORPUS_SETTINGS = "corpus_settings"
+"""The tag of a version with the settings of the corpus that it was trained on."""
 
 Start = Literal["scratch", "champion"]
 
@@ -61,19 +67,55 @@ class RetrainingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """A training that is due. why: in words. key: the same for the same training.
+class Training:
+    """recipe: without what the weights start from. warm_start: a registered encoder, or empty for random weights.
+    done: the encoder that there is of this training, made the current one; None where it is to be trained."""
 
-    recipe, changes, warm_start: as the asset `encoder` takes them. corpus: the settings of the corpus, as it was built
-    last, or nothing for the usual ones.
+    recipe: Recipe
+    warm_start: str
+    done: Product | None = None
+
+
+def asked_training(
+    workspace: Workspace, tracking: Tracking, *, recipe: str, changes: Mapping[str, Any], warm_start: str
+) -> Training:
+    """What the settings of `encoder` ask for. Without a recipe's name it is the standing recipe, started as
+    ECG_RETRAIN_START has it, and not trained where an encoder of the current corpus' ECGs by that recipe is there,
+    whatever it was started from: the champion as a start would make it another training at every move of the alias.
+
+    Raises ValueError for a recipe or a field that there is not, and where the champion's recipe is none of ours.
     """
+    if recipe:
+        return Training(recipe=recipe_named(recipe, changes), warm_start=warm_start)
+    config, champion = RetrainingConfig.from_environment(), _champion(tracking)
+    standing = _standing_recipe(workspace, champion, config)
+    wanted = recipe_named(standing.name, {**_changes(standing), **changes})
+    if warm_start:
+        return Training(recipe=wanted, warm_start=warm_start)
+    done = _trained_alike(workspace, wanted)
+    if done is not None:
+        return Training(recipe=wanted, warm_start="", done=workspace.take_up(done))
+    return Training(recipe=wanted, warm_start=_start(champion, config))
+
+
+def asked_corpus(workspace: Workspace, tracking: Tracking, given: Mapping[str, Any]) -> CorpusConfig:
+    """What the settings of `corpus` ask for: the fields that are given, the others as the champion's corpus has them,
+    or as usual without a champion."""
+    return config_from({**asdict(_standing_corpus(workspace, _champion(tracking))), **given})
+
+
+def corpus_settings(workspace: Workspace, encoder: Product) -> dict[str, str]:
+    """The tag that says how the corpus of this encoder was built; none where it is not known any more."""
+    settings = settings_of(workspace, encoder.inputs.get("corpus", ""))
+    return {} if settings is None else {CORPUS_SETTINGS: json.dumps(asdict(settings), sort_keys=True)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A training that is due, by no settings at all. why: in words. key: the same for the same training."""
 
     why: str
     key: str
-    recipe: str
-    changes: Mapping[str, Any]
-    warm_start: str
-    corpus: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -86,30 +128,25 @@ class NotDue:
 def plan(workspace: Workspace, tracking: Tracking, config: RetrainingConfig) -> Plan | NotDue:
     """The training that is due, or why there is none. Looks at the registry and at what is built; builds nothing.
 
-    The corpus of now is the one that is built, where the harmonized shards are still those that it was built of;
-    where they are not, a new one is due and a training with it. Raises ValueError for a recipe that there is not.
+    The corpus of now has the settings of the champion's. Where it is not built, it is due, and a training with it,
+    which is found to be done where the corpus comes out as another that was trained on. Raises ValueError for a recipe
+    that there is not.
     """
     trained = _trained(tracking)
     champion = next((one for one in trained if one.is_champion), None)
     if champion is None:
         return NotDue("there is no champion yet: train and release a first encoder by hand")
-    shards = _shards(workspace)
+    settings = _standing_corpus(workspace, champion)
+    shards = shard_digests(workspace, settings)
     if not shards:
         return NotDue(f"no harmonized ECGs in {workspace.root}: materialize ecgs/<source> first")
-    if config.recipe:
-        recipe = recipe_named(config.recipe, config.changes)
-    elif champion.recipe is not None:
-        recipe = champion.recipe
-    else:
-        raise ValueError(
-            f"version {champion.version}, the champion, was trained by a recipe that is not among "
-            f"{', '.join(RECIPES)}: set ECG_RETRAIN_RECIPE"
-        )
-    corpus = workspace.current("corpus")
-    if corpus is None or not _is_of(corpus, shards):
-        why = "the harmonized ECGs changed since the corpus was built" if corpus else "no corpus is built"
-        data = digest_of({name: shard.digest for name, shard in shards.items()})
-        return _planned(f"{why} ({len(shards)} shards)", data, recipe, corpus, champion, config)
+    recipe = _standing_recipe(workspace, champion, config)
+    start = {"recipe": recipe.to_dict(), "warm_start": _start(champion, config)}
+    corpus = built_corpus(workspace, settings)
+    if corpus is None:
+        changed = "changed since the corpus was built" if workspace.current("corpus") else "have no corpus yet"
+        key = digest_of({"data": shards, "settings": asdict(settings), **start})[:24]
+        return Plan(why=f"the harmonized ECGs {changed} ({len(shards)} shards)", key=key)
     digest = corpus.facts["digest"]
     for one in trained:
         if one.verdict is not None and (one.corpus_digest, one.recipe) == (digest, recipe):
@@ -120,21 +157,27 @@ def plan(workspace: Workspace, tracking: Tracking, config: RetrainingConfig) -> 
         theirs = champion.recipe
         changes += ["another recipe"] if theirs is None else differences(theirs.to_dict(), recipe.to_dict())
     why = f"changed since version {champion.version}, the champion: {'; '.join(changes)}"
-    return _planned(why, digest, recipe, corpus, champion, config)
+    return Plan(why=why, key=digest_of({"data": digest, **start})[:24])
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Trained:
-    """A registered version. recipe: without what it was started from; None where it is none of ours."""
+    """A registered version. corpus: the settings of its corpus; None where they were not kept. recipe: without what it
+    was started from; None where it is none of ours."""
 
     version: int
     is_champion: bool
     corpus_digest: str
+    corpus: CorpusConfig | None
     verdict: str | None
     recipe: Recipe | None
 
 
-def _trained(tracking: Tracking) -> list[_Trained]:
+def _champion(tracking: Tracking) -> _Trained | None:
+    return next(iter(_trained(tracking, champion_alone=True)), None)
+
+
+def _trained(tracking: Tracking, *, champion_alone: bool = False) -> list[_Trained]:
     """The versions of our model, the newest first."""
     client = tracking.client()
     found = client.search_registered_models(filter_string=f"name = '{OURS.model}'")
@@ -147,10 +190,12 @@ def _trained(tracking: Tracking) -> list[_Trained]:
                 version=int(one.version),
                 is_champion=str(one.version) == champion,
                 corpus_digest=one.tags.get("corpus_digest", "unknown"),
+                corpus=config_from(json.loads(one.tags[CORPUS_SETTINGS])) if CORPUS_SETTINGS in one.tags else None,
                 verdict=one.tags.get("verdict"),
                 recipe=_recipe_of(client.get_run(one.run_id).data.params) if one.run_id else None,
             )
             for one in client.search_model_versions(f"name = '{OURS.model}'")
+            if not champion_alone or str(one.version) == champion
         ),
         key=lambda one: -one.version,
     )
@@ -165,42 +210,48 @@ def _recipe_of(params: Mapping[str, str]) -> Recipe | None:
     return recipe_named(name, {path: params[path] for path in fields})
 
 
-def _planned(
-    why: str, data: str, recipe: Recipe, corpus: Product | None, champion: _Trained, config: RetrainingConfig
-) -> Plan:
-    warm = f"models:/{OURS.model}/{champion.version}" if config.start == CHAMPION else ""
+def _standing_recipe(workspace: Workspace, champion: _Trained | None, config: RetrainingConfig) -> Recipe:
+    """The recipe of no name: that of `config`, or the champion's; before there is one, of what was trained last, and
+    `demo` before all else."""
+    if config.recipe:
+        return recipe_named(config.recipe, config.changes)
+    if champion is not None and champion.recipe is None:
+        raise ValueError(
+            f"version {champion.version}, the champion, was trained by a recipe that is not among "
+            f"{', '.join(RECIPES)}: set ECG_RETRAIN_RECIPE"
+        )
+    if champion is not None and champion.recipe is not None:
+        return champion.recipe
+    encoder = workspace.current(OURS.product)
+    last = None if encoder is None else _recipe_of(_leaves(encoder.config))
+    return last or recipe_named("demo")
+
+
+def _standing_corpus(workspace: Workspace, champion: _Trained | None) -> CorpusConfig:
+    """The settings of the champion's corpus. Versions that were registered before these were kept name its digest."""
+    if champion is None:
+        return CorpusConfig()
+    return champion.corpus or settings_of(workspace, champion.corpus_digest) or CorpusConfig()
+
+
+def _start(champion: _Trained | None, config: RetrainingConfig) -> str:
+    return f"models:/{OURS.model}/{champion.version}" if champion and config.start == CHAMPION else ""
+
+
+def _trained_alike(workspace: Workspace, recipe: Recipe) -> Product | None:
+    """An encoder that is there of the current corpus' ECGs by this recipe, the current one first."""
+    digest = workspace.require("corpus").facts["digest"]
+    wanted = (versions.ENCODER, digest, recipe.to_dict())
+    for one in workspace.finished(OURS.product):
+        if (one.version, one.facts.get("corpus_digest"), {**one.config, "warm_start": None}) == wanted:
+            return one
+    return None
+
+
+def _changes(recipe: Recipe) -> dict[str, Any]:
+    """How it differs from the recipe of its name, as `recipe_named` takes it."""
     usual = _leaves(RECIPES[recipe.name]().to_dict())
-    return Plan(
-        why=why,
-        key=digest_of({"data": data, "recipe": recipe.to_dict(), "warm_start": warm})[:24],
-        recipe=recipe.name,
-        changes={path: value for path, value in _leaves(recipe.to_dict()).items() if value != usual[path]},
-        warm_start=warm,
-        corpus={} if corpus is None else _done(corpus)["config"],
-    )
-
-
-def _shards(workspace: Workspace) -> dict[str, Product]:
-    """All harmonized shards, by product."""
-    names = sorted(p.parent.relative_to(workspace.root).as_posix() for p in workspace.root.glob("ecgs/*/*/current"))
-    products = {name: workspace.current(name) for name in names}
-    return {name: product for name, product in products.items() if product is not None}
-
-
-def _is_of(corpus: Product, shards: Mapping[str, Product]) -> bool:
-    """Whether the corpus was built of these shards, less those that it was told to leave out, by the step as it is."""
-    done = _done(corpus)
-    sources = done["config"]["sources"]
-    wanted = {
-        name: shard.digest
-        for name, shard in shards.items()
-        if sources is None or shard.facts["role"] == Role.EVALUATION or name.split("/")[1] in sources
-    }
-    return done["version"] == versions.CORPUS and done["inputs"] == wanted
-
-
-def _done(product: Product) -> dict[str, Any]:
-    return json.loads((product.path / DONE).read_text())
+    return {path: value for path, value in _leaves(recipe.to_dict()).items() if value != usual[path]}
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

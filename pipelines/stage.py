@@ -41,13 +41,17 @@ _PRODUCT = re.compile(r"[a-z0-9][a-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)*")
 
 @dataclass(frozen=True, kw_only=True)
 class Product:
-    """A finished directory. `facts` is what its maker reported; `cached` says that this call did not build it."""
+    """A finished directory. version, config, inputs: what made it. `facts` is what its maker reported; `cached` says
+    that this call did not build it."""
 
     name: str
     path: Path
     fingerprint: str
     digest: str
     seconds: float
+    version: str = ""
+    config: dict[str, Any] = field(default_factory=dict)
+    inputs: dict[str, str] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     cached: bool = True
 
@@ -124,6 +128,25 @@ class Workspace:
             raise ValueError(f"product {product!r} is not built in {self.root}: materialize it first")
         return found
 
+    def find(
+        self, product: str, *, version: str, config: Mapping[str, Any], inputs: Mapping[str, str]
+    ) -> Product | None:
+        """The finished product for (version, config, inputs), current or not; builds nothing."""
+        return self._finished(product, _fingerprint(version, config, inputs))
+
+    def finished(self, product: str) -> list[Product]:
+        """All that is built of a product and there, the current one first."""
+        current = self.current(product)
+        names = sorted(path.parent.name for path in self.folder(product).glob(f"*/{DONE}"))
+        others = [self._finished(product, name) for name in names if current is None or name != current.fingerprint]
+        return [one for one in (current, *others) if one is not None]
+
+    def take_up(self, product: Product) -> Product:
+        """Make a finished product the current one again, as building it does."""
+        with self.locked(product.name):
+            self._point(product.name, product.fingerprint)
+        return product
+
     def locked(self, product: str) -> AbstractContextManager[None]:
         """Hold a product as a build of it does: nobody builds it meanwhile."""
         folder = self.folder(product)
@@ -147,7 +170,7 @@ class Workspace:
         `resumable`: then it stays and is handed to the next call as it was left. `still_valid` may refuse a finished
         product whose meaning depends on files outside it; such a one is built again.
         """
-        fingerprint = digest_of({"version": version, "config": dict(config), "inputs": dict(inputs)})[:24]
+        fingerprint = _fingerprint(version, config, inputs)
         folder = self.folder(product)
         with self.locked(product):
             found = self._finished(product, fingerprint)
@@ -203,11 +226,18 @@ class Workspace:
             fingerprint=fingerprint,
             digest=done["digest"],
             seconds=done["seconds"],
+            version=done["version"],
+            config=done["config"],
+            inputs=done["inputs"],
             facts=done["facts"],
         )
 
     def _point(self, product: str, fingerprint: str) -> None:
         write_atomically(self.folder(product) / "current", fingerprint.encode())
+
+
+def _fingerprint(version: str, config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
+    return digest_of({"version": version, "config": dict(config), "inputs": dict(inputs)})[:24]
 
 
 @contextmanager

@@ -1,12 +1,14 @@
 """What a schedule and a sensor look at, without the work behind it: shards, a corpus, registered versions, drops."""
 
+import json
 from pathlib import Path
 
 from pipelines import versions
 from pipelines.home import Home
 from pipelines.pretrain.recipes import Recipe, recipe_named
+from pipelines.retraining import CORPUS_SETTINGS
 from pipelines.sources.incoming.drops import MARKER
-from pipelines.stage import Workspace
+from pipelines.stage import Product, Workspace
 from pipelines.tracking import Tracking, flat
 
 # isort: split
@@ -14,6 +16,8 @@ from pipelines.tracking import Tracking, flat
 from mlflow.entities import Param
 
 TINY = recipe_named("demo", {"steps": 8, "peak_lr": 1e-3})
+SETTINGS = {"validation_share": 0.2, "seed": 1, "sources": None, "unlabelled_folds": []}
+"""Of a corpus, and none of them as usual but for the last two."""
 
 
 def write_drop(home: Home, name: str, text: str = "ecg", *, complete: bool = True) -> None:
@@ -35,7 +39,7 @@ def harmonized(workspace: Workspace, digests: dict[str, str]) -> None:
         workspace.build(f"ecgs/{shard}", version=versions.ECGS, config={"content": content}, inputs={}, make=make)
 
 
-def corpus_built(workspace: Workspace, digest: str, sources: list[str] | None = None) -> None:
+def corpus_built(workspace: Workspace, digest: str, sources: list[str] | None = None) -> Product:
     """A corpus as if it were built of all shards that are there, but of sources that it leaves out."""
     names = [path.parent.relative_to(workspace.root).as_posix() for path in workspace.root.glob("ecgs/*/*/current")]
     taken = [name for name in sorted(names) if not sources or name.split("/")[1] in [*sources, "ptbxl"]]
@@ -44,12 +48,34 @@ def corpus_built(workspace: Workspace, digest: str, sources: list[str] | None = 
         (folder / "index").write_text(digest)
         return {"digest": digest}
 
-    config = {"validation_share": 0.2, "seed": int(digest[0]), "sources": sources, "unlabelled_folds": []}
     inputs = {name: workspace.require(name).digest for name in taken}
-    workspace.build("corpus", version=versions.CORPUS, config=config, inputs=inputs, make=make)
+    config = {**SETTINGS, "sources": sources}
+    return workspace.build("corpus", version=versions.CORPUS, config=config, inputs=inputs, make=make)
 
 
-def released(tracking: Tracking, corpus: str, recipe: Recipe, verdict: str | None, *, champion: bool = False) -> int:
+def trained(workspace: Workspace, recipe: Recipe) -> Product:
+    """An encoder as if it were trained on the current corpus."""
+    corpus = workspace.require("corpus")
+
+    def make(folder: Path) -> dict:
+        (folder / "weights").write_text(recipe.digest + corpus.digest)
+        return {"corpus_digest": corpus.facts["digest"], "recipe": recipe.to_dict()}
+
+    workspace.build(
+        "encoder", version=versions.ENCODER, config=recipe.to_dict(), inputs={"corpus": corpus.digest}, make=make
+    )
+    return workspace.require("encoder")
+
+
+def released(
+    tracking: Tracking,
+    corpus: str,
+    recipe: Recipe,
+    verdict: str | None,
+    *,
+    champion: bool = False,
+    settings: dict | None = SETTINGS,
+) -> int:
     """A registered version, as `pipelines.release` writes one."""
     client = tracking.client()
     if not client.search_registered_models(filter_string="name = 'ecg-encoder'"):
@@ -57,6 +83,7 @@ def released(tracking: Tracking, corpus: str, recipe: Recipe, verdict: str | Non
     run = client.create_run(tracking.experiment_id(client))
     client.log_batch(run.info.run_id, params=[Param(*item) for item in flat(recipe.to_dict()).items()])
     tags = {"corpus_digest": corpus} | ({} if verdict is None else {"verdict": verdict})
+    tags |= {} if settings is None else {CORPUS_SETTINGS: json.dumps(settings)}
     version = client.create_model_version("ecg-encoder", source="here", run_id=run.info.run_id, tags=tags)
     if champion:
         client.set_registered_model_alias("ecg-encoder", "champion", str(version.version))

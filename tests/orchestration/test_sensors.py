@@ -7,16 +7,16 @@ from collections.abc import Iterator
 
 import dagster as dg
 import pytest
-from registered import TINY, corpus_built, harmonized, released, write_drop
+from registered import SETTINGS, TINY, corpus_built, harmonized, released, write_drop
 
 from assets.resources import DataHome
 from assets.sources import incoming_drops
+from orchestration.automation import automation_sensors
 from orchestration.definitions import defs
 from orchestration.jobs import TRAIN
 from orchestration.schedules import weekly_retraining
 from orchestration.sensors import incoming_sensor
 from pipelines.home import HOSTS
-from pipelines.pretrain.recipes import recipe_named
 from pipelines.retraining import NotDue, Plan, RetrainingConfig, plan
 from pipelines.sources.incoming.drops import MARKER
 from pipelines.sources.incoming.taking import materialize_drop
@@ -202,15 +202,12 @@ def test_a_training_is_due_for_a_new_corpus_or_recipe_alone(home, tracking):
     other = plan(workspace, tracking, RetrainingConfig(recipe="demo", changes={"steps": 9, "peak_lr": 1e-3}))
     assert isinstance(other, Plan)
     assert "steps: 8 -> 9" in other.why
-    assert (other.recipe, other.changes, other.warm_start) == ("demo", {"steps": 9, "peak_lr": 1e-3}, "")
 
+    harmonized(workspace, {"chapman/02": "b"})
     corpus_built(workspace, TWO)
     changed = plan(workspace, tracking, RetrainingConfig(start="champion"))
     assert isinstance(changed, Plan)
     assert f"corpus {ONE[:12]} -> {TWO[:12]}" in changed.why
-    assert changed.warm_start == "models:/ecg-encoder/1"
-    assert recipe_named(changed.recipe, changed.changes) == TINY, "the champion's own recipe"
-    assert changed.corpus["validation_share"] == 0.2
     cold = plan(workspace, tracking, RetrainingConfig())
     assert isinstance(cold, Plan)
     assert cold.key != changed.key
@@ -243,7 +240,7 @@ def test_new_ecgs_are_seen_before_the_corpus_is_built_of_them(home, tracking, so
     workspace = home.workspace()
     harmonized(workspace, {"chapman/01": "a", "ptbxl/00000": "p"})
     corpus_built(workspace, ONE, sources)
-    released(tracking, ONE, TINY, "promoted", champion=True)
+    released(tracking, ONE, TINY, "promoted", champion=True, settings={**SETTINGS, "sources": sources})
     assert isinstance(plan(workspace, tracking, RetrainingConfig()), NotDue)
     harmonized(workspace, {new: "b"})
     found = plan(workspace, tracking, RetrainingConfig())
@@ -279,16 +276,16 @@ def test_the_schedule_requests_a_run_that_the_job_takes_and_says_why_not(home, t
         assert isinstance(request, dg.RunRequest)
         assert isinstance(second, dg.RunRequest)
         assert request.run_key == second.run_key, "two ticks of one time are one run"
+        assert not request.run_config, "what is trained without settings is the champion's recipe"
         job = defs.resolve_job_def(TRAIN)
-        config = dg.validate_run_config(job, request.run_config)
-        assert config["ops"]["corpus"]["config"]["validation_share"] == 0.2
-        assert config["ops"]["encoder"]["config"]["changes"] == {"steps": 8, "peak_lr": 1e-3}
-        started = dg.DagsterRunStatus.STARTED
-        running = instance.create_run_for_job(job, run_config=request.run_config, status=started)
-        skipped = weekly_retraining(context)
-        assert isinstance(skipped, dg.SkipReason)
-        assert f"run {running.run_id[:8]} of {TRAIN} is not finished" in str(skipped.skip_message)
-        instance.report_run_canceled(running)
+        dg.validate_run_config(job, request.run_config)
+        following = next(one for one in automation_sensors if one.name == "training_follows_corpus")
+        for tags in (job.tags, following.run_tags):
+            running = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED, tags=tags)
+            skipped = weekly_retraining(context)
+            assert isinstance(skipped, dg.SkipReason)
+            assert f"run {running.run_id[:8]} of {TRAIN}, or of the automation, is not" in str(skipped.skip_message)
+            instance.report_run_canceled(running)
         assert isinstance(weekly_retraining(context), dg.RunRequest)
         released(tracking, TWO, TINY, "kept as challenger")
         skipped = weekly_retraining(context)
