@@ -73,16 +73,15 @@ def release_current(workspace: Workspace, tracking: Tracking, *, gate_task: str 
     """Register the current encoder with its scores as the challenger; found again where it is registered already."""
     encoder = workspace.require(OURS.product)
     send_metrics(encoder, tracking)
-    with workspace.locked("release"):  # two runs at once would both find no version, and register two
-        return release_packaged(
-            packaged_encoder(encoder.path / ENCODER_FILE),
-            scores_of(workspace, gate_task),
-            provenance={"corpus_digest": encoder.facts["corpus_digest"], **corpus_settings(workspace, encoder)},
-            recipe=encoder.facts["recipe"],
-            git_commit=git_commit(),
-            tracking=tracking,
-            artifacts=_beside(workspace, encoder),
-        )
+    return release_packaged(
+        packaged_encoder(encoder.path / ENCODER_FILE),
+        scores_of(workspace, gate_task),
+        provenance={"corpus_digest": encoder.facts["corpus_digest"], **corpus_settings(workspace, encoder)},
+        recipe=encoder.facts["recipe"],
+        git_commit=git_commit(),
+        tracking=tracking,
+        artifacts=_beside(workspace, encoder),
+    )
 
 
 def release_reference(workspace: Workspace, tracking: Tracking, *, gate_task: str = GATE_TASK) -> Release:
@@ -90,17 +89,16 @@ def release_reference(workspace: Workspace, tracking: Tracking, *, gate_task: st
     reference = workspace.require(REFERENCE.product)
     known = {name: reference.facts[name] for name in ("file", "sha256", "published", "epoch")}
     source = {name: value for name, value in known.items() if value is not None}
-    with workspace.locked("release"):
-        return release_packaged(
-            packaged_encoder(reference.path / ENCODER_FILE),
-            scores_of(workspace, gate_task, REFERENCE),
-            provenance={f"source_{name}": str(value) for name, value in source.items()},
-            recipe={"name": REFERENCE.product, "source": source},
-            git_commit=git_commit(),
-            tracking=tracking,
-            registered_name=REFERENCE.model,
-            alias=None,
-        )
+    return release_packaged(
+        packaged_encoder(reference.path / ENCODER_FILE),
+        scores_of(workspace, gate_task, REFERENCE),
+        provenance={f"source_{name}": str(value) for name, value in source.items()},
+        recipe={"name": REFERENCE.product, "source": source},
+        git_commit=git_commit(),
+        tracking=tracking,
+        registered_name=REFERENCE.model,
+        alias=None,
+    )
 
 
 def release_classifier(workspace: Workspace, tracking: Tracking, *, gate_task: str = GATE_TASK) -> Release | None:
@@ -111,17 +109,16 @@ def release_classifier(workspace: Workspace, tracking: Tracking, *, gate_task: s
         return None
     scores = scores_of(workspace, gate_task)
     worth = {f"{gate_task}/test_{name}": head.facts[name] for name in ("brier", "brier_uncalibrated")}
-    with workspace.locked("release"):
-        return release_packaged(
-            packaged_classifier(encoder.path / ENCODER_FILE, head.path / HEAD_FILE),
-            replace(scores, metrics={**scores.metrics, **worth}),
-            provenance={"corpus_digest": encoder.facts["corpus_digest"], "task": gate_task},
-            recipe=encoder.facts["recipe"],
-            git_commit=git_commit(),
-            tracking=tracking,
-            registered_name=CLASSIFIER_NAME,
-            artifacts=_beside(workspace, encoder),
-        )
+    return release_packaged(
+        packaged_classifier(encoder.path / ENCODER_FILE, head.path / HEAD_FILE),
+        replace(scores, metrics={**scores.metrics, **worth}),
+        provenance={"corpus_digest": encoder.facts["corpus_digest"], "task": gate_task},
+        recipe=encoder.facts["recipe"],
+        git_commit=git_commit(),
+        tracking=tracking,
+        registered_name=CLASSIFIER_NAME,
+        artifacts=_beside(workspace, encoder),
+    )
 
 
 class Judged(NamedTuple):

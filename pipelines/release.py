@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version as installed
@@ -34,7 +34,7 @@ from pipelines import versions
 from pipelines.checks import Finding
 from pipelines.evaluate.subject import OURS
 from pipelines.gate import SERVING_TOLERANCE, Verdict
-from pipelines.stage import digest_of
+from pipelines.stage import Workspace, digest_of
 from pipelines.tracking import Tracking, flat
 
 # isort: split
@@ -194,7 +194,8 @@ def release_packaged(
 
     provenance: tags that say what it was made from. recipe: the settings it was trained with, JSON values. alias: what
     a version is called that no gate has judged; None for a model without one. artifacts: files to lie beside it in the
-    run (a report, pictures, metrics). The run and the version are complete before the alias moves.
+    run (a report, pictures, metrics). The run and the version are complete before the alias moves. Of two processes
+    that release the same at once, the second finds what the first registered.
     """
     digests = packaged.digests()
     served = digest_of({**digests, "code": versions.RELEASE})
@@ -204,30 +205,31 @@ def release_packaged(
         "scores": json.dumps(asdict(scores), sort_keys=True),
     }
     client = tracking.client()
-    _ensure_registered(client, registered_name, packaged.description)
-    _end_move(registered_name, tracking)
-    found = _find(client, registered_name, served)
-    created = rescored = False
-    if found is None:
-        tags = {
-            **about,
-            "release": served,
-            **{f"{name}_digest": digest for name, digest in digests.items()},
-            "recipe_digest": digest_of(dict(recipe)),
-            "git_commit": git_commit,
-        }
-        found = _register(client, registered_name, packaged, scores, flat(recipe), tags, artifacts, tracking)
-        created = True
-        log.info("%s version %s released (%s)", registered_name, found.version, about["validation"])
-    elif not about.items() <= found.tags.items():
-        found = _renew(client, found, scores, about, artifacts, tracking)
-        rescored = True
-        log.info("%s version %s has new scores (%s)", registered_name, found.version, about["validation"])
-    else:
-        log.info("%s version %s holds this and these scores already", registered_name, found.version)
-    if alias is not None and "verdict" not in found.tags:
-        client.set_registered_model_alias(registered_name, alias, found.version)
-    return _release(found, created=created, rescored=rescored)
+    with _alone(registered_name, tracking):
+        _ensure_registered(client, registered_name, packaged.description)
+        _end_move(registered_name, tracking)
+        found = _find(client, registered_name, served)
+        created = rescored = False
+        if found is None:
+            tags = {
+                **about,
+                "release": served,
+                **{f"{name}_digest": digest for name, digest in digests.items()},
+                "recipe_digest": digest_of(dict(recipe)),
+                "git_commit": git_commit,
+            }
+            found = _register(client, registered_name, packaged, scores, flat(recipe), tags, artifacts, tracking)
+            created = True
+            log.info("%s version %s released (%s)", registered_name, found.version, about["validation"])
+        elif not about.items() <= found.tags.items():
+            found = _renew(client, found, scores, about, artifacts, tracking)
+            rescored = True
+            log.info("%s version %s has new scores (%s)", registered_name, found.version, about["validation"])
+        else:
+            log.info("%s version %s holds this and these scores already", registered_name, found.version)
+        if alias is not None and "verdict" not in found.tags:
+            client.set_registered_model_alias(registered_name, alias, found.version)
+        return _release(found, created=created, rescored=rescored)
 
 
 def expected_of(packaged: Packaged) -> np.ndarray:
@@ -282,27 +284,30 @@ def promote(release: Release, *, tracking: Tracking) -> Release:
     ValueError for a release that the gate has not judged, did not pass, or judged against another champion than the
     one there is, and for one that was champion and was replaced (`former`), which is a person's to undo.
     """
-    _end_move(release.name, tracking)
-    verdict = release.verdict
-    champion = find_alias(CHAMPION, name=release.name, tracking=tracking)
-    if champion is not None and champion.version == release.version:
-        return champion
-    if verdict is None or not verdict.promote:
-        raise ValueError(f"{release.model_uri} has not passed the gate: {release.tags.get('verdict', 'not judged')}")
-    before = former(release, champion, tracking=tracking)
-    if before is not None:
-        why = list(before.moves.values())[-1]
-        raise ValueError(
-            f"{before.model_uri} was champion before ({why}): `ecg rollback {release.version}` goes back to it, not "
-            "the gate"
-        )
-    held = None if champion is None else champion.version
-    if held != verdict.against:
-        raise ValueError(
-            f"{release.model_uri} was judged against version {verdict.against}, and version {held} is champion now: "
-            "judge it again"
-        )
-    return _crown(release, champion, verdict.reason, tracking)
+    with _alone(release.name, tracking):
+        _end_move(release.name, tracking)
+        verdict = release.verdict
+        champion = find_alias(CHAMPION, name=release.name, tracking=tracking)
+        if champion is not None and champion.version == release.version:
+            return champion
+        if verdict is None or not verdict.promote:
+            raise ValueError(
+                f"{release.model_uri} has not passed the gate: {release.tags.get('verdict', 'not judged')}"
+            )
+        before = former(release, champion, tracking=tracking)
+        if before is not None:
+            why = list(before.moves.values())[-1]
+            raise ValueError(
+                f"{before.model_uri} was champion before ({why}): `ecg rollback {release.version}` goes back to it, "
+                "not the gate"
+            )
+        held = None if champion is None else champion.version
+        if held != verdict.against:
+            raise ValueError(
+                f"{release.model_uri} was judged against version {verdict.against}, and version {held} is champion "
+                "now: judge it again"
+            )
+        return _crown(release, champion, verdict.reason, tracking)
 
 
 def former(release: Release, champion: Release | None, *, tracking: Tracking) -> Release | None:
@@ -323,27 +328,28 @@ def rollback(*, to: int | None = None, why: str, name: str = REGISTERED_NAME, tr
     Killed on the way, the next call ends what this one began. Raises ValueError where there is no such version, or
     where it never was champion, nor its weights.
     """
-    ended = _end_move(name, tracking)
-    if ended is not None and to in (None, ended.version) and _BACK in list(ended.moves.values())[-1]:
-        return ended
-    champion = find_alias(CHAMPION, name=name, tracking=tracking)
-    if champion is None and to is None:
-        raise ValueError(f"{name} has no champion at {tracking.uri}: name the version to go back to")
-    if to is None:
-        target = find_alias(PREVIOUS, name=name, tracking=tracking)
-        if target is None:
-            raise ValueError(f"{name} has no previous champion: name a version to go back to")
-    else:
-        known = {one.version: one for one in versions_of(name=name, tracking=tracking)}
-        if to not in known:
-            raise ValueError(f"version {to} of {name}: use one of {', '.join(map(str, sorted(known)))}")
-        target = known[to]
-    if champion is not None and target.version == champion.version:
-        raise ValueError(f"version {target.version} of {name} is the champion already")
-    if former(target, champion, tracking=tracking) is None:
-        raise ValueError(f"version {target.version} of {name} never was champion: the gate decides on it")
-    left = "none" if champion is None else champion.version
-    return _crown(target, champion, f"{_BACK} {left}: {why}", tracking)
+    with _alone(name, tracking):
+        ended = _end_move(name, tracking)
+        if ended is not None and to in (None, ended.version) and _BACK in list(ended.moves.values())[-1]:
+            return ended
+        champion = find_alias(CHAMPION, name=name, tracking=tracking)
+        if champion is None and to is None:
+            raise ValueError(f"{name} has no champion at {tracking.uri}: name the version to go back to")
+        if to is None:
+            target = find_alias(PREVIOUS, name=name, tracking=tracking)
+            if target is None:
+                raise ValueError(f"{name} has no previous champion: name a version to go back to")
+        else:
+            known = {one.version: one for one in versions_of(name=name, tracking=tracking)}
+            if to not in known:
+                raise ValueError(f"version {to} of {name}: use one of {', '.join(map(str, sorted(known)))}")
+            target = known[to]
+        if champion is not None and target.version == champion.version:
+            raise ValueError(f"version {target.version} of {name} is the champion already")
+        if former(target, champion, tracking=tracking) is None:
+            raise ValueError(f"version {target.version} of {name} never was champion: the gate decides on it")
+        left = "none" if champion is None else champion.version
+        return _crown(target, champion, f"{_BACK} {left}: {why}", tracking)
 
 
 def versions_of(*, name: str = REGISTERED_NAME, tracking: Tracking) -> list[Release]:
@@ -358,6 +364,14 @@ def aliases_of(*, name: str = REGISTERED_NAME, tracking: Tracking) -> dict[str, 
     return {alias: one.version for alias, one in held.items() if one is not None}
 
 
+def _alone(name: str, tracking: Tracking) -> AbstractContextManager[None]:
+    """Hold a model: of a home's processes one at a time registers its versions and moves its aliases. Who has a server
+    and no home is not held up, nor waited for."""
+    if tracking.artifact_root is None:
+        return nullcontext()
+    return Workspace(tracking.artifact_root.parent).locked(name)
+
+
 def _crown(release: Release, champion: Release | None, reason: str, tracking: Tracking) -> Release:
     """Move the aliases, and write the move on both versions: first what is to be done, so that it is done whole."""
     move = {
@@ -366,32 +380,42 @@ def _crown(release: Release, champion: Release | None, reason: str, tracking: Tr
         "reason": reason,
         "at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}Z",
     }
-    tracking.client().set_registered_model_tag(release.name, _MOVING, json.dumps(move))
-    moved = _end_move(release.name, tracking)
-    assert moved is not None
+    begun = json.dumps(move)
+    tracking.client().set_registered_model_tag(release.name, _MOVING, begun)
+    moved = _move(release.name, begun, tracking)
     log.info("%s version %s is champion: %s", release.name, release.version, reason)
     return moved
 
 
 def _end_move(name: str, tracking: Tracking) -> Release | None:
     """Do what is left of a move that was begun; the new champion, or None where none was."""
+    begun = _begun(name, tracking)
+    return _move(name, begun, tracking) if begun else None
+
+
+def _begun(name: str, tracking: Tracking) -> str | None:
+    model = _registered(tracking.client(), name)
+    return None if model is None else model.tags.get(_MOVING)
+
+
+def _move(name: str, begun: str, tracking: Tracking) -> Release:
+    """The new champion. Raises RuntimeError where somebody of another home ended the move meanwhile, or began one."""
     client = tracking.client()
-    begun = _registered(client, name)
-    if begun is None or not begun.tags.get(_MOVING):
-        return None
-    move = json.loads(begun.tags[_MOVING])
+    move = json.loads(begun)
     version, before, tag = str(move["to"]), move["from"], f"{_MOVED}{move['at']}"
     if before is not None:
-        weights = [_release(client.get_model_version(name, str(one))).weights for one in (before, version)]
-        if weights[0] != weights[1]:
-            client.set_registered_model_alias(name, PREVIOUS, str(before))
         replaced = f"{_REPLACED} by version {version}: {move['reason']}"
         client.set_model_version_tag(name, str(before), tag, replaced)
     client.set_model_version_tag(name, version, tag, f"champion: {move['reason']}")
+    moved = _release(client.get_model_version(name, version))
+    if _begun(name, tracking) != begun:
+        raise RuntimeError(f"somebody else moved the aliases of {name} meanwhile: look with `ecg models`")
+    if before is not None and _release(client.get_model_version(name, str(before))).weights != moved.weights:
+        client.set_registered_model_alias(name, PREVIOUS, str(before))
     client.set_registered_model_alias(name, CHAMPION, version)
     _drop_challenger(client, name, move["to"])
     client.delete_registered_model_tag(name, _MOVING)
-    return _release(client.get_model_version(name, version))
+    return moved
 
 
 def find_alias(alias: str, *, name: str = REGISTERED_NAME, tracking: Tracking) -> Release | None:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -385,9 +386,9 @@ def test_a_pull_that_fails_or_hangs_says_nothing_of_the_version(
 
 MOVES = (
     "set_registered_model_tag",
+    "set_model_version_tag",
+    "set_model_version_tag",
     "set_registered_model_alias",
-    "set_model_version_tag",
-    "set_model_version_tag",
     "set_registered_model_alias",
     "delete_registered_model_alias",
     "delete_registered_model_tag",
@@ -447,6 +448,53 @@ def test_a_rollback_that_died_half_way_is_ended_by_the_next_and_not_turned_round
             rollback(why="wrong gains", name=name, tracking=store)
     assert rollback(why="wrong gains", name=name, tracking=store).version == 1
     assert aliases(store, name) == {CHAMPION: 1, PREVIOUS: 2}
+
+
+def halfway(patch: pytest.MonkeyPatch, meanwhile: Callable[[], object]) -> None:
+    """`meanwhile` happens in the next move, once it is written on the model and nothing else."""
+    whole = MlflowClient.set_model_version_tag
+
+    def do(*given: Any) -> None:
+        patch.undo()
+        meanwhile()
+        whole(*given)
+
+    patch.setattr(MlflowClient, "set_model_version_tag", do)
+
+
+def test_of_a_promotion_and_a_rollback_at_once_one_waits_for_the_other(
+    store: Tracking, encoders: list[Path], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crown(store, name, encoders[0], scored(0.8))
+    crown(store, name, encoders[1], scored(0.82))
+    challenger = judged(store, put(store, name, encoders[2], scored(0.9)), against=2)
+    began: list[Future[Release]] = []
+    with ThreadPoolExecutor(1) as pool, monkeypatch.context() as patch:
+
+        def meanwhile() -> None:
+            began.append(pool.submit(rollback, why="wrong gains", name=name, tracking=store))
+            with pytest.raises(TimeoutError):
+                began[0].result(timeout=1.0)
+
+        halfway(patch, meanwhile)
+        assert promote(challenger, tracking=store).version == 3
+        assert began[0].result(timeout=60).version == 2, "the champion before the one that was just made"
+    assert aliases(store, name) == {CHAMPION: 2, PREVIOUS: 3}
+
+
+def test_a_move_from_another_home_is_not_overwritten(
+    store: Tracking, encoders: list[Path], name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Two homes on one store hold different locks."""
+    other = Tracking(uri=store.uri, artifact_root=tmp_path / "home" / "artifacts")
+    crown(store, name, encoders[0], scored(0.8))
+    crown(store, name, encoders[1], scored(0.82))
+    challenger = judged(store, put(store, name, encoders[2], scored(0.9)), against=2)
+    with monkeypatch.context() as patch:
+        halfway(patch, lambda: rollback(why="wrong gains", name=name, tracking=other))
+        with pytest.raises(RuntimeError, match=f"moved the aliases of {name} meanwhile: look with `ecg models`"):
+            promote(challenger, tracking=store)
+    assert aliases(store, name) == {CHAMPION: 2, PREVIOUS: 3}, "as the rollback said"
 
 
 QUIET = """
