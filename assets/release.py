@@ -85,6 +85,7 @@ def released_encoder(data_home: DataHome, config: ReleaseSettings) -> dg.Materia
     code_version=versions.RELEASE,
     retry_policy=show.ONCE_MORE,
     kinds={"mlflow"},
+    pool="gpu",
     check_specs=[
         dg.AssetCheckSpec(name, asset="gate_verdict", blocking=True, description=rule) for name, rule in RULES.items()
     ],
@@ -154,6 +155,7 @@ def champion(data_home: DataHome, config: ReleaseSettings) -> dg.MaterializeResu
     code_version=versions.CLASSIFIER,
     retry_policy=show.ONCE_MORE,
     kinds={"mlflow"},
+    pool="gpu",
     check_specs=[dg.AssetCheckSpec(name, asset="classifier", description=rule) for name, rule in RULES.items()],
 )
 def classifier(data_home: DataHome, config: GateSettings) -> dg.MaterializeResult:
