@@ -21,11 +21,13 @@ if TYPE_CHECKING:
 
 class ReleaseSettings(dg.Config):
     gate_task: str = Field(
-        default="ptbxl_superclass", description="The probe whose validation macro AUC the gate compares."
+        default="ptbxl_superclass",
+        description="The probe whose validation macro AUC is the version's score. The gate and the classifier read it "
+        "off the version.",
     )
 
 
-class GateSettings(ReleaseSettings):
+class GateSettings(dg.Config):
     margin: float = Field(
         default=0.01,
         ge=0,
@@ -97,9 +99,7 @@ def gate_verdict(data_home: DataHome, config: GateSettings) -> dg.MaterializeRes
 
     with show.mistakes_explained():
         gate = GateConfig(margin=config.margin, label_margin=config.label_margin)
-        release, verdict, contest = judge_current(
-            data_home.open().workspace(), data_home.tracking(), gate_task=config.gate_task, config=gate
-        )
+        release, verdict, contest = judge_current(data_home.open().workspace(), data_home.tracking(), config=gate)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(digest_of({"release": release.tags["release"], **verdict.to_dict()})),
         metadata={
@@ -123,14 +123,14 @@ def gate_verdict(data_home: DataHome, config: GateSettings) -> dg.MaterializeRes
     retry_policy=show.ONCE_MORE,
     kinds={"mlflow"},
 )
-def champion(data_home: DataHome, config: ReleaseSettings) -> dg.MaterializeResult:
+def champion(data_home: DataHome) -> dg.MaterializeResult:
     from pipelines import gallery
-    from pipelines.promotion import release_current
+    from pipelines.promotion import current_release
     from pipelines.release import CHAMPION, PREVIOUS, aliases_of, find_alias, promote
 
     tracking = data_home.tracking()
     with show.mistakes_explained():
-        release = release_current(data_home.open().workspace(), tracking, gate_task=config.gate_task)
+        release = current_release(data_home.open().workspace(), tracking)
         before = find_alias(CHAMPION, tracking=tracking)
         held = promote(release, tracking=tracking)
     return dg.MaterializeResult(
@@ -163,14 +163,14 @@ def classifier(data_home: DataHome, config: GateSettings) -> dg.MaterializeResul
     from pipelines.checks import Finding
     from pipelines.classifier import materialize_classifier
     from pipelines.gate import GateConfig
-    from pipelines.promotion import judge_classifier
+    from pipelines.promotion import gate_task_of, judge_classifier
     from pipelines.release import CHAMPION, CLASSIFIER_NAME, find_alias, promote
 
     workspace, tracking = data_home.open().workspace(), data_home.tracking()
     with show.mistakes_explained():
-        head = materialize_classifier(workspace, config.gate_task)
+        head = materialize_classifier(workspace, gate_task_of(workspace, tracking))
         gate = GateConfig(margin=config.margin, label_margin=config.label_margin)
-        judged = judge_classifier(workspace, tracking, gate_task=config.gate_task, config=gate)
+        judged = judge_classifier(workspace, tracking, config=gate)
         if judged is not None and judged.verdict.promote:
             promote(judged.release, tracking=tracking)
         held = find_alias(CHAMPION, name=CLASSIFIER_NAME, tracking=tracking)

@@ -32,6 +32,7 @@ from pipelines.release import (
     Scores,
     files_of,
     find_alias,
+    find_release,
     former,
     packaged_classifier,
     packaged_encoder,
@@ -70,18 +71,39 @@ def scores_of(workspace: Workspace, gate_task: str = GATE_TASK, subject: Subject
 
 
 def release_current(workspace: Workspace, tracking: Tracking, *, gate_task: str = GATE_TASK) -> Release:
-    """Register the current encoder with its scores as the challenger; found again where it is registered already."""
+    """Register the current encoder with its scores as the challenger; found again where it is registered already.
+
+    gate_task: the probe whose validation macro AUC the gate compares. It is written on the version, where all that
+    follow read it.
+    """
     encoder = workspace.require(OURS.product)
     send_metrics(encoder, tracking)
     return release_packaged(
-        packaged_encoder(encoder.path / ENCODER_FILE),
+        _packaged_encoder(workspace),
         scores_of(workspace, gate_task),
-        provenance={"corpus_digest": encoder.facts["corpus_digest"], **corpus_settings(workspace, encoder)},
+        provenance={
+            "corpus_digest": encoder.facts["corpus_digest"],
+            **corpus_settings(workspace, encoder),
+            "gate_task": gate_task,
+        },
         recipe=encoder.facts["recipe"],
         git_commit=git_commit(),
         tracking=tracking,
         artifacts=_beside(workspace, encoder),
     )
+
+
+def current_release(workspace: Workspace, tracking: Tracking) -> Release:
+    """The version that the current encoder was released as; ValueError where it was not."""
+    found = find_release(_packaged_encoder(workspace), tracking=tracking)
+    if found is None:
+        raise ValueError(f"the current encoder is not registered at {tracking.uri}: materialize released_encoder first")
+    return found
+
+
+def gate_task_of(workspace: Workspace, tracking: Tracking) -> str:
+    """The task that the current encoder was released with."""
+    return current_release(workspace, tracking).tags["gate_task"]
 
 
 def release_reference(workspace: Workspace, tracking: Tracking, *, gate_task: str = GATE_TASK) -> Release:
@@ -101,9 +123,10 @@ def release_reference(workspace: Workspace, tracking: Tracking, *, gate_task: st
     )
 
 
-def release_classifier(workspace: Workspace, tracking: Tracking, *, gate_task: str = GATE_TASK) -> Release | None:
-    """Register the classifier on the current encoder as the challenger of its own model; None where its task was not
-    scored."""
+def release_classifier(workspace: Workspace, tracking: Tracking) -> Release | None:
+    """Register the classifier of the gate's task on the current encoder, which has to be released, as the challenger
+    of its own model; None where the task was not scored."""
+    gate_task = gate_task_of(workspace, tracking)
     head, encoder = materialize_classifier(workspace, gate_task), workspace.require(OURS.product)
     if not head.facts["scored"]:
         return None
@@ -129,23 +152,19 @@ class Judged(NamedTuple):
     contest: Contest | None
 
 
-def judge_current(
-    workspace: Workspace, tracking: Tracking, *, gate_task: str = GATE_TASK, config: GateConfig
-) -> Judged:
+def judge_current(workspace: Workspace, tracking: Tracking, *, config: GateConfig) -> Judged:
     """Put the current encoder's release before the gate, and write the verdict on it."""
-    release = release_current(workspace, tracking, gate_task=gate_task)
-    packaged = packaged_encoder(workspace.require(OURS.product).path / ENCODER_FILE)
-    return _judged(workspace, release, packaged, tracking, gate_task, config)
+    release = current_release(workspace, tracking)
+    return _judged(workspace, release, _packaged_encoder(workspace), tracking, release.tags["gate_task"], config)
 
 
-def judge_classifier(
-    workspace: Workspace, tracking: Tracking, *, gate_task: str = GATE_TASK, config: GateConfig
-) -> Judged | None:
+def judge_classifier(workspace: Workspace, tracking: Tracking, *, config: GateConfig) -> Judged | None:
     """The same of the classifier, against the champion of its own model, which is scored as it is served. A calibration
     leaves every AUC as it is, so the probe's are the challenger's. None where its task was not scored."""
-    release = release_classifier(workspace, tracking, gate_task=gate_task)
+    release = release_classifier(workspace, tracking)
     if release is None:
         return None
+    gate_task = release.tags["task"]
     head = materialize_classifier(workspace, gate_task)
     packaged = packaged_classifier(workspace.require(OURS.product).path / ENCODER_FILE, head.path / HEAD_FILE)
     return _judged(workspace, release, packaged, tracking, gate_task, config)
@@ -167,7 +186,9 @@ def _judged(
     )
     contest = None
     if settled is None and champion is not None and release.scores.validation is not None:
-        mine = load_result(workspace.require(f"probe/{gate_task}/{OURS.probe}").path)
+        probe = workspace.require(f"probe/{gate_task}/{OURS.probe}")
+        _require_probe_of(EncoderSource.of_product(OURS.probe, workspace.require(OURS.product)), probe)
+        mine = load_result(probe.path)
         with tempfile.TemporaryDirectory() as folder:
             theirs = files_of(champion, Path(folder), tracking=tracking)
             contest = _contest(workspace, gate_task, mine, theirs, config)
@@ -236,6 +257,10 @@ def _probed_alike(workspace: Workspace, encoder: Path, gate_task: str) -> Produc
     task = replace(TASKS[gate_task], protocol=protocol_from_dict(about["task"]["protocol"]))
     config = ProbeConfig(**{**about["probe"], "penalties": tuple(about["probe"]["penalties"])})
     return materialize_probe(workspace, task, EncoderSource.of_file(CHAMPION, encoder), config)
+
+
+def _packaged_encoder(workspace: Workspace) -> Packaged:
+    return packaged_encoder(workspace.require(OURS.product).path / ENCODER_FILE)
 
 
 def _require_probe_of(encoder: EncoderSource, probe: Product) -> None:

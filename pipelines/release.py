@@ -198,7 +198,7 @@ def release_packaged(
     that release the same at once, the second finds what the first registered.
     """
     digests = packaged.digests()
-    served = digest_of({**digests, "code": versions.RELEASE})
+    served = _served(digests)
     about = {
         **provenance,
         "validation": "not scored" if scores.validation is None else f"{scores.validation:.4f}",
@@ -230,6 +230,12 @@ def release_packaged(
         if alias is not None and "verdict" not in found.tags:
             client.set_registered_model_alias(registered_name, alias, found.version)
         return _release(found, created=created, rescored=rescored)
+
+
+def find_release(packaged: Packaged, *, registered_name: str = REGISTERED_NAME, tracking: Tracking) -> Release | None:
+    """The version that serves these files by the code of now; None where it was not released."""
+    found = _find(tracking.client(), registered_name, _served(packaged.digests()))
+    return None if found is None else _release(found)
 
 
 def expected_of(packaged: Packaged) -> np.ndarray:
@@ -588,6 +594,10 @@ def _ensure_registered(client: MlflowClient, name: str, description: str) -> Non
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
+
+
+def _served(digests: Mapping[str, str]) -> str:
+    return digest_of({**digests, "code": versions.RELEASE})
 
 
 def _find(client: MlflowClient, name: str, served: str) -> ModelVersion | None:

@@ -105,6 +105,13 @@ def test_every_setting_has_help():
             assert setting.description, f"{name}: {field}"
 
 
+def test_the_gates_task_is_asked_for_once():
+    """Two fields of it could differ."""
+    ops = {asset.op.name: asset.op for asset in defs.assets or () if isinstance(asset, dg.AssetsDefinition)}
+    asked = {name for name, op in ops.items() if "gate_task" in getattr(op.config_schema.config_type, "fields", {})}
+    assert asked == {"released_encoder", "released_reference"}
+
+
 def test_partitions_are_the_sources():
     graph = defs.resolve_asset_graph()
     for source in SOURCES.values():

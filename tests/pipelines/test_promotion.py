@@ -25,7 +25,7 @@ from pipelines.harmonize import materialize_ecgs
 from pipelines.home import HOSTS, Home
 from pipelines.imported import materialize_reference
 from pipelines.labels import TASKS
-from pipelines.promotion import git_commit, judge_current, release_current, release_reference, scores_of
+from pipelines.promotion import Judged, git_commit, judge_current, release_current, release_reference, scores_of
 from pipelines.quality import QualityLimits
 from pipelines.release import CHAMPION, aliases_of, example_ecg, find_alias, promote, rollback, versions_of
 from pipelines.sources import SOURCES
@@ -88,6 +88,12 @@ def prepare(workspace: Workspace, config: EncoderConfig, spread: float = 0.1) ->
         probe_pair(workspace, task, QUICK)
 
 
+def judged(workspace: Workspace, tracking: Tracking, config: GateConfig) -> Judged:
+    """Released, and put before the gate."""
+    release_current(workspace, tracking)
+    return judge_current(workspace, tracking, config=config)
+
+
 def test_scores_hold_every_probe_and_what_was_not_scored_is_left_out(places):
     prepare(places[0], SEEING)
     scores = scores_of(places[0])
@@ -105,12 +111,12 @@ def test_scores_hold_every_probe_and_what_was_not_scored_is_left_out(places):
 def test_the_champion_is_contested_on_the_challengers_data_by_the_challengers_protocol(places, tracking):
     first, second = places
     prepare(first, SEEING)
-    champion, verdict, _ = judge_current(first, tracking, config=GateConfig())
+    champion, verdict, _ = judged(first, tracking, GateConfig())
     assert verdict.promote
     assert promote(champion, tracking=tracking).version == 1
-    assert judge_current(first, tracking, config=GateConfig())[1] == verdict, "a champion's verdict stands"
+    assert judged(first, tracking, GateConfig())[1] == verdict, "a champion's verdict stands"
     prepare(second, STARVED)
-    challenger, strict, contest = judge_current(second, tracking, config=GateConfig(margin=0.0, label_margin=0.0))
+    challenger, strict, contest = judged(second, tracking, GateConfig(margin=0.0, label_margin=0.0))
     again = second.require("probe/ptbxl_superclass/champion").facts["validation_macro_auc"]["value"]
     assert again != champion.scores.validation, "the champion's score is not that of the data it was released with"
     mine = challenger.scores.validation
@@ -120,11 +126,11 @@ def test_the_champion_is_contested_on_the_challengers_data_by_the_challengers_pr
     assert contest is not None
     assert contest.macro.value == pytest.approx(mine - again)
     assert challenger.tags["verdict"] == strict.reason
-    lenient, verdict, _ = judge_current(second, tracking, config=GateConfig(margin=0.99, label_margin=0.99))
+    lenient, verdict, _ = judged(second, tracking, GateConfig(margin=0.99, label_margin=0.99))
     assert verdict.promote
     assert promote(lenient, tracking=tracking).version == challenger.version
     rollback(why="a test", tracking=tracking)
-    _, verdict, _ = judge_current(second, tracking, config=GateConfig(margin=0.99, label_margin=0.99))
+    _, verdict, _ = judged(second, tracking, GateConfig(margin=0.99, label_margin=0.99))
     assert not verdict.promote, "the gate does not undo a rollback"
     assert "ecg rollback" in verdict.reason
     held = find_alias(CHAMPION, tracking=tracking)
@@ -137,38 +143,61 @@ LENIENT = GateConfig(margin=0.99, label_margin=0.99, resamples=20)
 
 @pytest.mark.usefixtures("unserved")
 def test_a_champion_that_was_rolled_back_and_brought_back_passes_its_own_gate(places, tracking):
-    for version, network in enumerate((SEEING, STARVED), 1):
-        prepare(places[0], network)
-        release, passed, _ = judge_current(places[0], tracking, config=LENIENT)
-        assert promote(release, tracking=tracking).version == version
+    prepare(places[0], SEEING)
+    promote(judged(places[0], tracking, LENIENT).release, tracking=tracking)
+    prepare(places[0], STARVED)
+    release, passed, _ = judged(places[0], tracking, LENIENT)
+    assert promote(release, tracking=tracking).version == 2
     rollback(why="wrong gains", tracking=tracking)
-    former, refused, _ = judge_current(places[0], tracking, config=LENIENT)
+    former, refused, _ = judged(places[0], tracking, LENIENT)
     assert "ecg rollback" in refused.reason
     assert former.verdict == passed, "the verdict that it passed by stays on the version"
     assert versions_of(tracking=tracking)[0].verdict == passed
     rollback(to=2, why="it was the hospital", tracking=tracking)
-    assert judge_current(places[0], tracking, config=LENIENT).verdict == passed
+    assert judged(places[0], tracking, LENIENT).verdict == passed
 
 
 @pytest.mark.usefixtures("unserved")
 def test_the_champion_scored_anew_stays_and_newer_code_takes_its_place_and_no_other(places, tracking, monkeypatch):
     prepare(places[0], SEEING)
-    promote(judge_current(places[0], tracking, config=LENIENT).release, tracking=tracking)
+    promote(judged(places[0], tracking, LENIENT).release, tracking=tracking)
     for task in TASKS.values():
         probe_pair(places[0], task, replace(QUICK, penalties=(1.0,)))
-    again, verdict, _ = judge_current(places[0], tracking, config=LENIENT)
+    again, verdict, _ = judged(places[0], tracking, LENIENT)
     assert (again.version, again.scores, verdict.promote) == (1, scores_of(places[0]), True)
     monkeypatch.setattr("pipelines.versions.RELEASE", "newer")
-    newer, verdict, contest = judge_current(places[0], tracking, config=LENIENT)
+    newer, verdict, contest = judged(places[0], tracking, LENIENT)
     assert (newer.version, contest) == (2, None)
     assert verdict.reason == "promoted: the weights are those of version 1, served by other code"
     assert promote(newer, tracking=tracking).version == 2
     assert aliases_of(tracking=tracking) == {CHAMPION: 2}, "one with other weights there never was"
 
 
+@pytest.mark.usefixtures("unserved")
+def test_the_gate_judges_what_was_released_by_the_task_that_stands_on_it(places, tracking):
+    prepare(places[0], SEEING)
+    with pytest.raises(ValueError, match=r"encoder is not registered at .*: materialize released_encoder first"):
+        judge_current(places[0], tracking, config=LENIENT)
+    promote(judged(places[0], tracking, LENIENT).release, tracking=tracking)
+    prepare(places[0], STARVED)
+    release_current(places[0], tracking, gate_task="cpsc2018")
+    release, unscored, _ = judge_current(places[0], tracking, config=LENIENT)
+    assert (release.version, release.tags["gate_task"]) == (2, "cpsc2018")
+    assert "nothing to compare on validation" in unscored.reason
+    release_current(places[0], tracking)
+    release, scored, contest = judge_current(places[0], tracking, config=LENIENT)
+    assert (release.version, release.tags["gate_task"], scored.promote) == (2, "ptbxl_superclass", True)
+    assert contest is not None
+    put_encoder(places[0], SEEING)
+    prepare(places[0], SEEING)
+    put_encoder(places[0], STARVED)
+    with pytest.raises(ValueError, match="probe/ptbxl_superclass/pretrained is of an earlier encoder"):
+        judge_current(places[0], tracking, config=LENIENT)
+
+
 def test_a_collapsed_encoder_is_not_even_the_first_champion(places, tracking):
     prepare(places[0], SEEING, spread=1e-5)
-    release, verdict, _ = judge_current(places[0], tracking, config=GateConfig())
+    release, verdict, _ = judged(places[0], tracking, GateConfig())
     assert {name for name, rule in verdict.rules.items() if not rule.holds} == {"not_collapsed"}
     with pytest.raises(ValueError, match="has not passed the gate: kept as challenger: not_collapsed"):
         promote(release, tracking=tracking)
@@ -195,7 +224,7 @@ def test_the_reference_is_released_under_its_own_name_and_pulled_from_there(plac
     workspace = places[0]
     prepare(workspace, SEEING)
     ours = scores_of(workspace)
-    promote(judge_current(workspace, tracking, config=GateConfig())[0], tracking=tracking)
+    promote(judged(workspace, tracking, GateConfig())[0], tracking=tracking)
     theirs = random_encoder(SEEING, 6)
     state = {published_name(name): value for name, value in theirs.state_dict().items()}
     torch.save({"encoder": state, "epoch": 99}, tmp_path / "multiblock.pth")
