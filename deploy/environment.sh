@@ -16,4 +16,5 @@ for name in ECG_HOME PGHOST PGPORT PGUSER PGPASSWORD ECG_HOST ECG_DAGSTER_PORT E
 done
 ECG_HOME=$(realpath -m "$ECG_HOME")
 export ECG_HOME ECG_BIN=$PWD/.venv/bin DAGSTER_HOME=$ECG_HOME/dagster
-export MLFLOW_TRACKING_URI=http://127.0.0.1:$ECG_MLFLOW_PORT MLFLOW_DISABLE_TELEMETRY=true
+# Programs of this machine ask MLflow where it listens; 0.0.0.0 is every address.
+export MLFLOW_TRACKING_URI=http://${ECG_HOST/#0.0.0.0/127.0.0.1}:$ECG_MLFLOW_PORT MLFLOW_DISABLE_TELEMETRY=true

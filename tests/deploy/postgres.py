@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from sqlalchemy import URL
 
 USER, PASSWORD = "ecg", "p@ss w:rd/%"
 """A password with all that an address would have to quote."""
@@ -32,6 +33,10 @@ class Postgres:
         environment = {**os.environ, "PGHOST": "127.0.0.1", "PGPORT": str(self.port), "PGPASSWORD": PASSWORD}
         command = [str(self.binaries / program), *arguments]
         subprocess.run(command, check=True, user=self.account, env=environment, cwd="/", stdout=subprocess.DEVNULL)
+
+    def url(self, database: str) -> URL:
+        """For SQLAlchemy."""
+        return URL.create("postgresql+psycopg2", USER, PASSWORD, "127.0.0.1", self.port, database)
 
     def start(self) -> None:
         options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={self.folder} -c fsync=off"

@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from older_mlflow import make_older
 from postgres import PASSWORD, USER, Postgres, free_port, postgres
 
 from ecg_model.config import EncoderConfig
@@ -28,6 +29,9 @@ from pipelines.tracking import Tracking
 ROOT = Path(__file__).resolve().parents[2]
 SERVERS = ("code-server", "daemon", "mlflow", "webserver")
 ENCODER = EncoderConfig(dim=16, depth=1, heads=2)
+HOST = "127.0.0.2"
+"""Where the UIs listen: an address that is not the usual one, which every program has to be told."""
+LOCATION = {"repositoryLocationName": "ecg-foundry", "repositoryName": "__repository__"}
 
 
 class Production:
@@ -43,11 +47,12 @@ class Production:
             "PGUSER": USER,
             "PGPASSWORD": f"'{PASSWORD}'",
             "ECG_MIRROR": str(folder / "mirror"),
+            "ECG_HOST": HOST,
             **{f"ECG_{name}_PORT": str(port) for name, port in self.ports.items()},
         }
         self.file.write_text("".join(f"{name}={value}\n" for name, value in values.items()))
-        self.address = f"http://127.0.0.1:{self.ports['DAGSTER']}"
-        self.tracking = Tracking(uri=f"http://127.0.0.1:{self.ports['MLFLOW']}")
+        self.address = f"http://{HOST}:{self.ports['DAGSTER']}"
+        self.tracking = Tracking(uri=f"http://{HOST}:{self.ports['MLFLOW']}")
 
     def script(self, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         path = f"{self.database.binaries}:{os.environ['PATH']}"
@@ -108,12 +113,8 @@ class Production:
     def launch(self, partition: str) -> str:
         query = """mutation($run: ExecutionParams!) { launchRun(executionParams: $run) {
             __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
-        selector = {
-            "repositoryLocationName": "ecg-foundry",
-            "repositoryName": "__repository__",
-            "jobName": "harvest_ptbxl",
-        }
         tags = [{"key": "dagster/partition", "value": partition}]
+        selector = {**LOCATION, "jobName": "harvest_ptbxl"}
         run = {"selector": selector, "runConfigData": {}, "executionMetadata": {"tags": tags}}
         launched = self.graphql(query, run=run)["launchRun"]
         assert launched["__typename"] == "LaunchRunSuccess", launched
@@ -122,6 +123,34 @@ class Production:
     def runs(self) -> dict[str, str]:
         query = "{ runsOrError { ... on Runs { results { runId status } } } }"
         return {run["runId"]: run["status"] for run in self.graphql(query)["runsOrError"]["results"]}
+
+    def switch(self, cursor: str) -> None:
+        """What somebody does in the UI: the sensor off, its cursor set, the schedule on; each is not what it is of
+        itself."""
+        sensor = {**LOCATION, "sensorName": "incoming_drops"}
+        schedule = {**LOCATION, "scheduleName": "weekly_retraining"}
+        state = "sensorOrError(sensorSelector: $at) { ... on Sensor { sensorState { id } } }"
+        at = self.graphql(f"query($at: SensorSelector!) {{ {state} }}", at=sensor)["sensorOrError"]["sensorState"]["id"]
+        self.graphql("mutation($id: String!) { stopSensor(id: $id) { __typename } }", id=at)
+        set_to = "setSensorCursor(sensorSelector: $at, cursor: $cursor) { __typename }"
+        self.graphql(f"mutation($at: SensorSelector!, $cursor: String!) {{ {set_to} }}", at=sensor, cursor=cursor)
+        start = "startSchedule(scheduleSelector: $at) { __typename }"
+        self.graphql(f"mutation($at: ScheduleSelector!) {{ {start} }}", at=schedule)
+
+    def switches(self) -> dict[str, tuple[str, str | None]]:
+        """Of each sensor and schedule, whether it is on, and its cursor."""
+        about = "{ status typeSpecificData { ... on SensorData { lastCursor } } }"
+        query = f"""query($at: RepositorySelector!) {{
+            sensorsOrError(repositorySelector: $at) {{
+                ... on Sensors {{ results {{ name state: sensorState {about} }} }} }}
+            schedulesOrError(repositorySelector: $at) {{
+                ... on Schedules {{ results {{ name state: scheduleState {about} }} }} }} }}"""
+        found = self.graphql(query, at=LOCATION)
+        listed = [*found["sensorsOrError"]["results"], *found["schedulesOrError"]["results"]]
+        return {
+            one["name"]: (one["state"]["status"], (one["state"]["typeSpecificData"] or {}).get("lastCursor"))
+            for one in listed
+        }
 
     def materialized(self) -> list[str]:
         query = """{ assetNodeOrError(assetKey: {path: ["ecgs", "ptbxl"]}) {
@@ -162,6 +191,19 @@ def test_every_variable_that_is_read_is_explained():
     assert {value["env"] for value in storage.values() if isinstance(value, dict)} <= named
 
 
+def test_a_shell_has_what_the_servers_have(tmp_path):
+    example = {**dict(line.split("=", 1) for line in _example()), "PGPASSWORD": "secret", "ECG_HOME": str(tmp_path)}
+    asked = "echo $ECG_HOME $DAGSTER_HOME $PGPASSWORD $MLFLOW_TRACKING_URI; command -v ecg"
+    for host, reached in (("0.0.0.0", "127.0.0.1"), ("10.0.0.7", "10.0.0.7")):
+        lines = (f"{name}={value}\n" for name, value in {**example, "ECG_HOST": host}.items())
+        (tmp_path / "environment").write_text("".join(lines))
+        command = [ROOT / "deploy" / "shell", tmp_path / "environment"]
+        told = subprocess.run(command, input=asked, capture_output=True, text=True, env=_bare(), cwd="/", check=True)
+        has, ecg = told.stdout.splitlines()
+        assert has == f"{tmp_path} {tmp_path}/dagster secret http://{reached}:5000"
+        assert Path(ecg).samefile(Path(sys.executable).with_name("ecg"))
+
+
 def test_what_is_missing_is_named(tmp_path):
     start = ROOT / "deploy" / "start"
     absent = subprocess.run([start, tmp_path / "none"], capture_output=True, text=True, env=_bare())
@@ -179,7 +221,12 @@ def test_nothing_is_lost_when_pieces_die_and_when_everything_does(tmp_path):
     write_mirror(tmp_path / "mirror", seed=2, sizes=sizes)
     with postgres(free_port()) as database:
         stack = Production(tmp_path, database)
+        make_older(database.url("mlflow"))
         with stack.running():
+            stack.switch("up to here")
+            switches = stack.switches()
+            assert switches["incoming_drops"] == ("STOPPED", "up to here")
+            assert switches["weekly_retraining"][0] == "RUNNING"
             first = stack.launch("00000")
             until(lambda: stack.runs().get(first) in ("STARTED", "SUCCESS"), "the run is under way")
             before = {server: stack.pid(server) for server in SERVERS}
@@ -193,21 +240,34 @@ def test_nothing_is_lost_when_pieces_die_and_when_everything_does(tmp_path):
                 (Home(stack.home, str(tmp_path / "mirror")).workspace().folder("ecgs/ptbxl/00000")).iterdir()
             )
             assert len([path for path in products if path.is_dir()]) == 1, "made once, and nothing half-made is left"
+            assert stack.switches() == switches
 
+            second = stack.launch("01000")
+            until(lambda: stack.runs().get(second) == "STARTED", "a second run is under way")
             database.stop("immediate")  # as a crash leaves it
             database.start()
             until(lambda: stack.healthy("daemon"), "the daemon has its database back")
+            until(lambda: set(stack.materialized()) == {"00000", "01000"}, "the run went on, or was started again")
             launched: list[str] = []
             until(lambda: bool(launched.append(stack.launch("01000")) or launched), "the UI drops its dead connections")
-            (second,) = launched
-            until(lambda: stack.runs().get(second) == "SUCCESS", "a run after the database's restart")
-            version = _registered(stack.tracking, tmp_path)
+            until(lambda: set(stack.runs().values()) <= {"SUCCESS", "FAILURE"}, "every run has come to its end")
             history = stack.runs()
-            assert {first, second} <= history.keys()
+            assert {first, second, *launched} <= history.keys()
+            assert history[launched[0]] == "SUCCESS"
+            assert stack.switches() == switches
+            version = _registered(stack.tracking, tmp_path)
+            listed = subprocess.run(
+                [Path(sys.executable).with_name("ecg"), "models"],
+                capture_output=True,
+                text=True,
+                env={**_bare(), "ECG_HOME": str(stack.home)},
+            )
+            assert re.search(rf"^ *{version} +champion ", listed.stdout, re.MULTILINE), listed
             backed_up = stack.script("backup", str(tmp_path / "backup"), str(stack.file))
             assert backed_up.returncode == 0, backed_up.stderr
             told = (stack.home / "logs" / "supervisord.log").read_text()
             assert [told.count(f"exited: {server} ") for server in SERVERS] == [1] * len(SERVERS), told
+            assert "Updating database tables" in (stack.home / "logs" / "migrate.log").read_text(), "MLflow's, too"
 
         refused = stack.script("restore", str(tmp_path / "backup"), str(stack.file))
         assert refused.returncode == 1
@@ -218,6 +278,7 @@ def test_nothing_is_lost_when_pieces_die_and_when_everything_does(tmp_path):
         assert restored.returncode == 0, restored.stderr
         with stack.running():
             assert stack.runs() == history
+            assert stack.switches() == switches
             assert set(stack.materialized()) == {"00000", "01000"}
             champion = stack.tracking.client().get_model_version_by_alias("ecg-encoder", "champion")
             assert champion.version == version
