@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from pipelines.tracking import Tracking
 
 
+STOP_SECONDS = 150
+"""That a training which is told to stop has for its step and its checkpoint; `deploy/supervisord.conf` gives more."""
+
+
 class Launcher(dg.ConfigurableResource):
     """Where a training runs: in a process of this machine, or in several that torchrun starts here.
 
@@ -42,7 +46,8 @@ class Launcher(dg.ConfigurableResource):
         from pipelines.pretrain.product import tied
 
         try:
-            dg.PipesSubprocessClient().run(context=context, command=tied(command))
+            client = dg.PipesSubprocessClient(termination_timeout_seconds=STOP_SECONDS)
+            client.run(context=context, command=tied(command))
         except DagsterPipesExecutionError as error:
             if not str(error).endswith(f" code {REFUSED}"):
                 raise

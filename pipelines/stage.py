@@ -134,13 +134,6 @@ class Workspace:
         """The finished product for (version, config, inputs), current or not; builds nothing."""
         return self._finished(product, _fingerprint(version, config, inputs))
 
-    def finished(self, product: str) -> list[Product]:
-        """All that is built of a product and there, the current one first."""
-        current = self.current(product)
-        names = sorted(path.parent.name for path in self.folder(product).glob(f"*/{DONE}"))
-        others = [self._finished(product, name) for name in names if current is None or name != current.fingerprint]
-        return [one for one in (current, *others) if one is not None]
-
     def take_up(self, product: Product) -> Product:
         """Make a finished product the current one again, as building it does."""
         with self.locked(product.name):

@@ -40,7 +40,6 @@ log = logging.getLogger("pipelines.pretrain")
 PIPES = "DAGSTER_PIPES_CONTEXT"  # dagster_pipes.DAGSTER_PIPES_CONTEXT_ENV_VAR
 LINE_SECONDS = 10.0
 ORPHAN_SECONDS = 300.0
-ONE_DEATH_SECONDS = 1.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -274,18 +273,17 @@ def _budget(options: argparse.Namespace) -> int | None:
 
 
 def _stop_on_signals() -> list[int]:
-    """The signals to stop (SIGTERM, SIGINT) that have come so far. A second one ends the process at once, but for what
-    comes with the first: Linux tells of a parent's death once for each of its threads."""
+    """The signals to stop (SIGTERM, SIGINT) that have come so far.
+
+    A second SIGINT, of somebody who does not want to wait, ends the process at once. A second SIGTERM does not: the
+    supervisor, the step and torchrun each send one.
+    """
     received: list[int] = []
-    began = 0.0
 
     def note(number: int, _frame: object) -> None:
-        nonlocal began
-        if received and time.monotonic() - began > ONE_DEATH_SECONDS:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        began = began or time.monotonic()
         received.append(number)
+        if number == signal.SIGINT:
+            signal.signal(number, signal.SIG_DFL)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, note)

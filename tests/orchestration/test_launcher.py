@@ -1,5 +1,6 @@
 """Where a training runs: its failure is the step's, and it ends with the step, however that ended."""
 
+import configparser
 import multiprocessing
 import os
 import signal
@@ -9,17 +10,24 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+import yaml
 
-from assets.resources import Launcher
+from assets.resources import STOP_SECONDS, Launcher
 from pipelines.pretrain.product import REFUSED
+
+ROOT = Path(__file__).resolve().parents[2]
 
 PROGRAM = """
 import pathlib, signal, sys, time
+folder, takes = pathlib.Path(sys.argv[1]), float(sys.argv[2])
 def told(*_):
-    pathlib.Path(sys.argv[1], "stopped").touch()
+    time.sleep(takes)
+    (folder / "stopped").write_text((folder / "started").read_text())
     sys.exit()
 signal.signal(signal.SIGTERM, told)
-pathlib.Path(sys.argv[1], "started").touch()
+signal.signal(signal.SIGINT, told)
+with (folder / "started").open("a") as started:
+    started.write("once ")
 time.sleep(60)
 """
 
@@ -62,7 +70,7 @@ def test_a_training_that_is_killed_is_tried_again_and_one_that_refuses_is_not(tm
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux alone tells a process that its parent died")
 def test_where_the_step_is_killed_the_training_is_told_to_stop(tmp_path):
-    command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path), "0"]
     step = multiprocessing.get_context("fork").Process(target=launched, args=(command, Launcher()))
     step.start()
     wait_for(tmp_path / "started")
@@ -70,6 +78,29 @@ def test_where_the_step_is_killed_the_training_is_told_to_stop(tmp_path):
     os.kill(step.pid, signal.SIGKILL)
     step.join()
     wait_for(tmp_path / "stopped")
+
+
+@pytest.mark.slow
+def test_a_training_that_is_told_to_stop_has_time_for_its_checkpoint(tmp_path):
+    longer_than_pipes_waits = "22"
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path), longer_than_pipes_waits]
+    step = multiprocessing.get_context("fork").Process(target=launched, args=(command, Launcher()))
+    step.start()
+    wait_for(tmp_path / "started")
+    assert step.pid is not None
+    os.kill(step.pid, signal.SIGINT)
+    wait_for(tmp_path / "stopped")
+    step.kill()
+    step.join()
+    assert (tmp_path / "stopped").read_text() == "once ", "nothing was started anew before it had stopped"
+
+
+def test_each_that_waits_for_a_training_to_stop_waits_longer_than_the_one_before():
+    supervisor = configparser.RawConfigParser()
+    supervisor.read(ROOT / "deploy" / "supervisord.conf")
+    instance = yaml.safe_load((ROOT / "dagster.yaml").read_text())
+    server = supervisor.getint("program:code-server", "stopwaitsecs")
+    assert 20 < STOP_SECONDS < server <= instance["run_monitoring"]["cancel_timeout_seconds"]
 
 
 def test_the_processes_are_a_setting_of_the_resource_or_of_the_machine(monkeypatch):

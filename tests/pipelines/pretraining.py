@@ -103,14 +103,16 @@ class Program:
         while process.poll() is None and self.logged() < steps:
             time.sleep(0.002)
 
-    def interrupted(self, number: int, steps: int) -> tuple[int, str]:
+    def interrupted(self, number: int, steps: int, times: int = 1) -> tuple[int, str]:
         """Start it, send it a signal once it has logged `steps`, and return its exit code and what it said."""
         command = self.command("--checkpoint-every", "3")
         with subprocess.Popen(command, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True) as process:
             watchdog = threading.Timer(120, process.kill)
             watchdog.start()
             self.wait_for(process, steps)
-            process.send_signal(number)
+            for _ in range(times):
+                process.send_signal(number)
+                time.sleep(0.02)
             said = process.communicate()[1]
             watchdog.cancel()
         return process.returncode, said
