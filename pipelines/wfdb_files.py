@@ -24,7 +24,11 @@ MISSING = -32768  # the sample value that stands for "no value" in format 16
 MAT_HEAD = 24
 UNITS = {"mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "v": 1e3}  # one unit in millivolt
 # ADC units a millivolt that a recorder can have: 16 bits that span from 0.6 mV to 6.5 V.
-GAINS = (10.0, 100_000.0)
+RECORDER_GAINS = (10.0, 100_000.0)
+# A writer that scales each lead to all 16 bits gives a quiet one more: here 65,534 over 0.05 mV. The quietest lead of
+# 2,100 public records has 0.29 mV.
+GAINS = (10.0, 1_300_000.0)
+_SCALED = 32_768  # the least range of a lead's samples that were scaled so
 
 _NUMBER = r"\d+(?:\.\d*)?(?:[eE][+-]?\d+)?"
 _RECORD_LINE = re.compile(rf"([\w-]+)\s+(\d{{1,4}})\s+({_NUMBER})(?:\s+(\d{{1,12}})(.*))?", re.ASCII)
@@ -158,6 +162,9 @@ def decode(header: Header, data: bytes) -> NDArray[np.float32]:
         # Written signed or unsigned: the same 16 bits.
         if (signal.checksum - total) % 65536:
             raise _changed(name, signal, "checksum", total % 65536, signal.checksum % 65536)
+    for signal, d_T in zip(header.signals, d_LT, strict=True):
+        if signal.gain > RECORDER_GAINS[1]:
+            _check_scaled(d_T, signal, name)
     baseline_L = np.array([signal.baseline for signal in header.signals], np.float32)
     gain_L = np.array([signal.gain for signal in header.signals], np.float32)
     x_LT = d_LT.astype(np.float32)
@@ -197,10 +204,11 @@ def _signal(line: str, name: str, gains: tuple[float, float]) -> Signal:
     per_millivolt = float(parsed[1]) / UNITS[unit.lower()]
     low, high = gains
     if not low <= per_millivolt <= high:
-        allowed = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+        allowed = f"{low:,.0f}" if low == high else f"{low:,.0f} to {high:,.0f}"
         raise RecordError(
             DropReason.IMPLAUSIBLE_GAIN,
-            f"{name}.hea: gain {gain} of lead {lead}: {allowed} a millivolt is believed here; take a corrected header",
+            f"{name}.hea: gain {gain} of lead {lead}: {allowed} a millivolt is believed here; put the true gain into "
+            "the header, or take a corrected one",
         )
     return Signal(
         file=file,
@@ -211,6 +219,18 @@ def _signal(line: str, name: str, gains: tuple[float, float]) -> Signal:
         checksum=int(checksum),
         lead=lead,
     )
+
+
+def _check_scaled(d_T: NDArray[np.int16], signal: Signal, name: str) -> None:
+    """RecordError where a lead (T,), whose gain is finer than a recorder's, was not scaled to 16 bits."""
+    there = d_T[d_T != MISSING].tolist() or [0]
+    span = max(there) - min(there)
+    if span < _SCALED:
+        raise RecordError(
+            DropReason.IMPLAUSIBLE_GAIN,
+            f"{name}: gain {signal.gain:,.0f} a millivolt of lead {signal.lead}: above {RECORDER_GAINS[1]:,.0f} it is "
+            f"believed of a lead that fills 16 bits, and its samples span {span:,}; put the true gain into the header",
+        )
 
 
 def _unmerged(lines: list[str]) -> list[str] | None:

@@ -221,6 +221,39 @@ def test_what_is_wrong_has_its_reason_and_its_words(old, new, reason, words):
     assert "A1" in error.detail  # the file
 
 
+def with_gain(d_TL: np.ndarray, gain: str) -> tuple[str, bytes]:
+    """The record of digital values with another gain of lead aVF."""
+    text, data = record(d_TL)
+    lines = text.split("\n")
+    lines[6] = lines[6].replace("1000/mV", gain)
+    return "\n".join(lines), data
+
+
+def test_a_fine_gain_is_believed_of_a_lead_that_fills_its_bits():
+    d_TL = noise()
+    d_TL[:, 5] = np.linspace(-32767, 32767, len(d_TL)).round()
+    d_TL[3, 5] = -32768  # missing
+    text, data = with_gain(d_TL, "1300000/mV")
+    read_LT = decode(parse_header(text, "A1"), data)
+    assert np.nanmax(read_LT[5]) == pytest.approx(32767 / 1.3e6)
+    text, data = with_gain(d_TL, "1300001/mV")
+    with pytest.raises(RecordError, match=r"10 to 1,300,000 a millivolt .*put the true gain") as caught:
+        parse_header(text, "A1")
+    assert caught.value.reason is DropReason.IMPLAUSIBLE_GAIN
+    with pytest.raises(RecordError, match=r"gain 1300000/mV of lead aVF: 1,000 a millivolt"):
+        read(*with_gain(d_TL, "1300000/mV"))  # a collection whose gain is known
+
+
+@pytest.mark.parametrize("gain", ["100001/mV", "1000/uV"])
+def test_a_fine_gain_of_another_lead_is_a_wrong_unit(gain):
+    d_TL = noise()
+    d_TL[3, 5] = -32768  # missing: it fills nothing
+    text, data = with_gain(d_TL, gain)
+    with pytest.raises(RecordError, match=r"of lead aVF: above 100,000 .* fills 16 bits, .* span 3,\d\d\d") as caught:
+        decode(parse_header(text, "A1"), data)
+    assert caught.value.reason is DropReason.IMPLAUSIBLE_GAIN
+
+
 def test_a_container_that_is_none_is_refused():
     error = refused(TEXT, DATA[:4] + b"\x0b" + DATA[5:])
     assert error.reason is DropReason.UNREADABLE_SIGNAL

@@ -33,4 +33,4 @@ def _read(root: Path, partition: str, files: Sequence[RemoteFile]) -> Iterator[R
             yield reading.item
 
 
-INCOMING = OwnData(name=NAME, title="Own ECGs", version="1", role=Role.PRETRAINING, read=_read)
+INCOMING = OwnData(name=NAME, title="Own ECGs", version="2", role=Role.PRETRAINING, read=_read)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pipelines.records import DropReason, Record, RecordError
 from pipelines.sources.patient import age_of, sex_of
-from pipelines.wfdb_files import GAINS, UNITS
+from pipelines.wfdb_files import RECORDER_GAINS, UNITS
 
 SIGNAL_FIELDS = ("rate", "leads", "units", "gain", "baseline", "axes")
 PEOPLE_FIELDS = ("ids", "patient_ids", "ages", "sexes", "labels")
@@ -181,7 +181,7 @@ def _units(said: Mapping[str, Any], where: str, leads: int) -> tuple[NDArray[np.
     zero = np.zeros((1, 1))
     if units == RAW:
         gains = _numbers(gain, "gain", where, leads)
-        low, high = GAINS
+        low, high = RECORDER_GAINS
         if not ((gains >= low) & (gains <= high)).all():
             raise RecordError(
                 DropReason.IMPLAUSIBLE_GAIN,

@@ -278,8 +278,8 @@ def _wfdb_record(raw: WfdbRecord) -> Record:
 
 
 def _gains(raw: WfdbRecord) -> str:
-    gains = sorted({signal.gain for signal in raw.header.signals})
-    return f"raw, {gains[0]:g}{f' to {gains[-1]:g}' if len(gains) > 1 else ''} a mV"
+    gains = {signal.gain for signal in raw.header.signals}
+    return "raw, each lead by a gain of its own" if len(gains) > 1 else f"raw, {gains.pop():g} a mV"
 
 
 def _no_data(path: PurePosixPath) -> Iterator[Reading]:
