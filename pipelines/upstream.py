@@ -15,27 +15,37 @@ from pipelines.sources.base import RemoteFile, Source
 @dataclass(frozen=True, kw_only=True)
 class Upstream:
     """What a source's list says of the partitions that were taken. changed: those of which it names other files, or
-    other bytes. gone: those of which it names none. silence: why it could not be asked; None where it could."""
+    other bytes. gone: those of which it names none. followed: whether the list is kept from now on. silence: why it
+    could not be asked; None where it could."""
 
     source: str
     taken: tuple[str, ...]
     changed: tuple[str, ...] = ()
     gone: tuple[str, ...] = ()
+    followed: bool = False
     silence: str | None = None
 
     @property
     def unchanged(self) -> bool:
         return not self.changed and not self.gone and self.silence is None
 
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is left to decide: it is unchanged, or what changed is followed and nothing is gone."""
+        return self.unchanged or (self.followed and not self.gone and self.silence is None)
+
     def in_words(self) -> str:
         if self.silence is not None:
             return f"could not be asked: {self.silence}"
+        all_ = f"{len(self.taken)} partition{'' if len(self.taken) == 1 else 's'}"
         told = [
-            f"{len(found)} of {len(self.taken)} partitions {what}: {', '.join(found)}"
-            for what, found in (("changed", self.changed), ("are gone", self.gone))
+            f"{len(found)} of {all_} {what}: {', '.join(found)}"
+            for what, found in (("changed", self.changed), ("gone", self.gone))
             if found
         ]
-        return "; ".join(told) or f"as it was taken ({len(self.taken)} partitions)"
+        if self.changed and self.followed:
+            told.append(f"the new list is taken: now materialize raw/{self.source} {', '.join(self.changed)}")
+        return "; ".join(told) or f"as it was taken ({all_})"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -44,6 +54,7 @@ class Upstream:
             "taken": list(self.taken),
             "changed": list(self.changed),
             "gone": list(self.gone),
+            "followed": self.followed,
             "unchanged": self.unchanged,
             "silence": self.silence,
         }
@@ -83,6 +94,7 @@ def _asked(home: Home, source: Source, take: bool) -> Upstream | None:
         taken=tuple(files),
         changed=tuple(key for key in files if listed[key] and listed[key] != files[key]),
         gone=tuple(key for key in files if not listed[key]),
+        followed=take,
     )
 
 

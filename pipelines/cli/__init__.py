@@ -590,7 +590,7 @@ def evaluate_labels(file: Path, encoder: str, source: str, min_positives: int) -
 def upstream(source: str | None, take: bool, as_json: bool) -> None:
     """Ask the hosts, or the one of a SOURCE, whether they still have what was downloaded. Only lists are fetched.
 
-    Exit code 1 where something changed, is gone, or could not be asked.
+    Exit code 1 where something changed and is not taken, is gone, or could not be asked.
 
     \b
     ecg upstream
@@ -607,7 +607,7 @@ def upstream(source: str | None, take: bool, as_json: bool) -> None:
             click.echo(f"{one.source}: {one.in_words()}")
         if not found:
             click.echo("nothing is downloaded yet")
-    if not all(one.unchanged for one in found):
+    if not all(one.settled for one in found):
         sys.exit(1)
 
 

@@ -82,7 +82,7 @@ def test_what_is_as_it_was_is_said_to_be_and_lists_alone_are_fetched(home, serve
     assert done.exit_code == 0
     assert done.stdout.splitlines() == [
         "chapman: as it was taken (2 partitions)",
-        "ludb: as it was taken (1 partitions)",
+        "ludb: as it was taken (1 partition)",
     ]
     assert not [seen.path for seen in server.seen if seen.path.endswith((".hea", ".mat", ".dat"))]
 
@@ -100,13 +100,27 @@ def test_a_partition_that_changed_is_named_and_taken_when_it_is_asked_for(home, 
     assert upstream("chapman").exit_code == 0
 
 
+def test_taking_says_that_it_took_and_what_is_next(home, server):
+    change(server, "02")
+    done = upstream("--take")
+    assert done.exit_code == 0
+    assert done.stdout.splitlines() == [
+        "chapman: 1 of 2 partitions changed: 02; the new list is taken: now materialize raw/chapman 02",
+        "ludb: as it was taken (1 partition)",
+    ]
+    assert upstream("chapman").exit_code == 1, "until it is materialized"
+    assert not materialize(home, "chapman", "02")
+    assert upstream("chapman").exit_code == 0
+
+
 def test_a_partition_that_is_gone_is_named(home, server):
     sums = chapman_list(server)
     lines = sums.read_text().splitlines()
     kept = [line for line in lines if CHAPMAN.partition_of(f"{CHAPMAN.root}/{line.split()[1]}") != "01"]
     assert len(kept) < len(lines)
     sums.write_text("\n".join(kept) + "\n")
-    assert upstream("chapman").stdout == "chapman: 1 of 2 partitions are gone: 01\n"
+    assert upstream("chapman").stdout == "chapman: 1 of 2 partitions gone: 01\n"
+    assert upstream("chapman", "--take").exit_code == 1, "there is nothing to follow"
 
 
 def test_no_answer_and_a_page_in_place_of_a_list_are_no_change(home, server, monkeypatch):
