@@ -394,7 +394,8 @@ def _find(
     if wrong:
         raise ValueError(
             f"{len(wrong)} of {len(files)} files in {mirror} are not what their source lists, first {wrong[0].path} "
-            f"({wrong[0].checksum}): fetch them again, or correct the mirror's list"
+            f"({wrong[0].checksum}): fetch them into that folder again, which is never written to from here, or "
+            "correct its list"
         )
     return Manifest(root=folder, files=tuple(found))
 

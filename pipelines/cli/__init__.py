@@ -281,7 +281,7 @@ def verify(source: str | None, repair: bool, as_json: bool) -> None:
     ecg verify chapman --repair
     ecg verify --json | jq '.[] | select(.sound | not)'
     """
-    from pipelines.cli.verifying import faults_in_words
+    from pipelines.cli.verifying import faults_in_words, remedies
     from pipelines.cli.verifying import verify as verify_files
     from pipelines.home import Home
     from pipelines.pace import in_bytes
@@ -306,7 +306,7 @@ def verify(source: str | None, repair: bool, as_json: bool) -> None:
     if not faulty:
         return
     if not repair:
-        raise click.ClickException(f"{faults_in_words(found)}: materialize them again, or `ecg verify --repair`")
+        raise click.ClickException(f"{faults_in_words(found)}: {remedies(faulty)}")
     from pipelines.cli.verifying import repair as repair_files
 
     for one in faulty:

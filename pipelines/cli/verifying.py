@@ -11,7 +11,7 @@ from typing import Any
 from pipelines.cli.downloading import download
 from pipelines.download import is_let_go, mark_damaged, recorded
 from pipelines.fetching import each
-from pipelines.home import Home
+from pipelines.home import FILES, Home
 from pipelines.sources import SOURCES
 from pipelines.sources.base import Readable, RemoteFile, Source
 from pipelines.sources.incoming import INCOMING
@@ -29,7 +29,7 @@ OnFile = Callable[[int, int], None]
 @dataclass(frozen=True, kw_only=True)
 class Verified:
     """A downloaded partition, or a drop that was taken. missing, damaged: paths; let_go: its files went after
-    harmonization, as was asked."""
+    harmonization, as was asked; mirror: the folder mirror that its files lie in, None where they are our own."""
 
     source: Readable
     partition: str
@@ -38,6 +38,7 @@ class Verified:
     missing: tuple[str, ...]
     damaged: tuple[str, ...]
     let_go: bool
+    mirror: Path | None
 
     @property
     def sound(self) -> bool:
@@ -53,6 +54,7 @@ class Verified:
             "missing": list(self.missing),
             "damaged": list(self.damaged),
             "let_go": self.let_go,
+            "mirror": None if self.mirror is None else str(self.mirror),
             "sound": self.sound,
         }
 
@@ -76,7 +78,12 @@ def verify(
         if (product := workspace.current(f"raw/{name}/{partition}")) is not None
     ]
     if source and not found:
-        raise ValueError(f"nothing of {source} is downloaded in {workspace.root}: materialize raw/{source} first")
+        raise ValueError(
+            f"nothing of {source} has come whole to {workspace.root} yet, and that alone is hashed here: "
+            f"`ecg download {source}` goes on with what came, and names a file that is at fault"
+            if source in SOURCES
+            else f"no drop was taken into {workspace.root} yet: `ecg check-drop DIR` says what one holds"
+        )
     # A file that partitions share is looked at once.
     files = {item: None for _, _, _, its_files in found for item in its_files}
     done = iter(range(1, len(files) + 1))
@@ -119,6 +126,7 @@ def _verified(
     for root, file in files:
         by_fault.setdefault(faults[root, file], []).append(file.path)
     missing, damaged = by_fault.get("missing", []), by_fault.get("damaged", [])
+    own = (workspace.root / FILES).resolve()
     mark_damaged(workspace, product, missing + damaged)
     return Verified(
         source=source,
@@ -128,6 +136,7 @@ def _verified(
         missing=tuple(missing),
         damaged=tuple(damaged),
         let_go=is_let_go(product),
+        mirror=next((root for root, _ in files if not root.is_relative_to(own)), None),
     )
 
 
@@ -135,6 +144,17 @@ def faults_in_words(verified: Sequence[Verified]) -> str:
     """`3 of 1,204 files are missing or damaged`."""
     faulty = sum(len(one.missing) + len(one.damaged) for one in verified)
     return f"{faulty:,} of {sum(one.files for one in verified):,} files are missing or damaged"
+
+
+def remedies(faulty: Sequence[Verified]) -> str:
+    """What is to be done about partitions that are not sound."""
+    told = [
+        f"put them right in {mirror}, a folder that is read where it lies and never written to, and ask again"
+        for mirror in sorted({one.mirror for one in faulty if one.mirror is not None})
+    ]
+    if any(one.mirror is None for one in faulty):
+        told.append("materialize them again, or `ecg verify --repair`")
+    return "; the others: ".join(told)
 
 
 def repair(home: Home, verified: Verified) -> None:

@@ -144,10 +144,16 @@ def test_a_folder_mirror_is_named_and_left_as_it_is(
     root, files = raw_files(Home.default().workspace().require(_ludb()))
     good = (own / files[0].path).read_bytes()
     (own / files[0].path).write_bytes(bytes(len(good)))
-    assert ecg("verify").exit_code == 1
+    said = ecg("verify")
+    assert said.exit_code == 1
+    assert f"1 of {len(files)} files are missing or damaged: put them right in {own}, a folder" in said.stderr
+    assert "--repair" not in said.stderr
+    (state,) = json.loads(ecg("verify", "--json").stdout)
+    assert state["mirror"] == str(own)
     refused = ecg("verify", "--repair")
     assert refused.exit_code == 1
     assert "are not what their source lists" in refused.stderr
+    assert "fetch them into that folder again" in refused.stderr
     assert (own / files[0].path).read_bytes() == bytes(len(good))
     (own / files[0].path).write_bytes(good)  # its owner put it right
     assert ecg("verify").exit_code == 0
@@ -157,8 +163,23 @@ def test_a_folder_mirror_is_named_and_left_as_it_is(
 
 def test_verify_of_nothing(home: Home) -> None:
     assert ecg("verify").exit_code == 0
-    assert "nothing of ludb is downloaded" in ecg("verify", "ludb").stderr
+    assert "no drop was taken" in ecg("verify", "incoming").stderr
     assert "source 'nope'" in ecg("verify", "nope").stderr
+
+
+def test_before_a_first_success_verify_names_the_command_that_names_the_file(
+    home: Home, mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = shutil.copytree(mirror, tmp_path / "own")
+    broken = next(own.rglob("ludb/**/*.dat"))
+    broken.write_bytes(bytes(broken.stat().st_size))
+    monkeypatch.setenv("ECG_MIRROR", str(own))
+    failed = ecg("download", "ludb").stderr
+    assert f"first {broken.relative_to(own)}" in failed
+    said = ecg("verify", "ludb", "--repair").stderr
+    assert "nothing of ludb has come whole" in said
+    assert "`ecg download ludb` goes on with what came, and names a file" in said
+    assert ecg("download", "ludb").stderr == failed
 
 
 # letting go

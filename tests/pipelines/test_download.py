@@ -131,7 +131,7 @@ def test_a_file_that_a_folder_mirror_lacks_is_named(mirror, tmp_path):
 def test_changed_files_of_a_folder_mirror_are_counted_and_the_first_is_named(mirror, tmp_path):
     for name in ("JS010101.mat", "JS010102.mat"):
         (mirror / ROOT / "WFDBRecords/01/010" / name).write_bytes(b"x")
-    with pytest.raises(ValueError, match=r"^2 of 12 files in .*JS010101\.mat .*fetch them again"):
+    with pytest.raises(ValueError, match=r"^2 of 12 files in .*JS010101\.mat .*fetch them into that folder again"):
         download_partition(CHAPMAN, "01", mirror=Mirror.parse(str(mirror)), raw_root=tmp_path / "raw")
 
 
