@@ -39,7 +39,8 @@ def incoming_sensor(context: dg.SensorEvaluationContext, data_home: DataHome) ->
         return dg.SkipReason(f"{place} is not there: make it, and a sub-folder in it for each drop")
     if home.simulated:
         return dg.SkipReason(
-            f"ECGs come from {home.mirror}, which are simulated, and own ones do not join them: `ecg mirror hosts`"
+            f"ECGs come from {home.mirror}, which are simulated, and own ones do not join them: `ecg mirror hosts`, or "
+            "`ecg mirror FOLDER` with any other folder"
         )
     misnamed = misnamed_drops(place)
     if misnamed:

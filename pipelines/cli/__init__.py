@@ -227,6 +227,7 @@ def mirror(place: str | None) -> None:
     ecg mirror
     ecg mirror /data/ecg-mirror
     ecg mirror hosts
+    ecg mirror var/mirrors/simulated
     """
     from pipelines.home import Home
 

@@ -169,7 +169,7 @@ def test_own_ecgs_do_not_join_simulated_ones(home, instance):
     write_drop(home, "monday")
     home.simulated_mirror.mkdir(parents=True)
     home.set_mirror(str(home.simulated_mirror))
-    assert "ecg mirror hosts" in str(tick(instance).skip_message)
+    assert "`ecg mirror hosts`, or `ecg mirror FOLDER`" in str(tick(instance).skip_message)
 
 
 # The schedule

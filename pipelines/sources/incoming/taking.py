@@ -42,8 +42,8 @@ def materialize_drop(home: Home, name: str) -> Product:
     check_name(name)
     if home.simulated:
         raise ValueError(
-            "own ECGs do not join simulated ones: say with `ecg mirror hosts` (or a mirror of yours) that the others "
-            "are to be recorded ones, too"
+            "own ECGs do not join simulated ones: say with `ecg mirror hosts`, or `ecg mirror FOLDER` with any "
+            "other folder, that the others are to be recorded ones, too"
         )
     with alone(home.workspace(), name):
         return _taken(home, name)
