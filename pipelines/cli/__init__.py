@@ -68,7 +68,7 @@ def sources(as_json: bool) -> None:
     from pipelines.home import Home
 
     home = Home.default()
-    states = sources_here(home.workspace())
+    states = sources_here(home)
     if as_json:
         click.echo(json.dumps([state.to_dict() for state in states], indent=1))
         return
@@ -91,6 +91,10 @@ def sources(as_json: bool) -> None:
     console = _console()
     console.print(table)
     console.print(f"\nPartitions and ECGs in {home.workspace().root}, from {_place(home)}.")
+    if parts := [state.part for state in states if state.part is not None]:
+        console.print("The mirror has a part of these; choose the partitions that it has:")
+        for part in parts:
+            console.print(f"  {part}", markup=False)
 
 
 @main.command()

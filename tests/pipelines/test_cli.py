@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -118,6 +119,21 @@ def test_sources_tell_what_there_is_and_what_is_here(home: Home) -> None:
     assert "2 of 46" in line
     assert "14 of 15" in line
     assert str(workspace.root) in table
+
+
+def test_sources_tell_which_partitions_a_folder_mirror_has(home: Home, mirror: Path, tmp_path: Path) -> None:
+    assert "has a part" not in ecg("sources").stdout
+    own = shutil.copytree(mirror, tmp_path / "own")
+    home.set_mirror(str(own))
+    states = {state["name"]: state for state in json.loads(ecg("sources", "--json").output)}
+    offered = states["chapman"]["offered"]
+    assert 0 < len(offered) < 46
+    home.workspace().build("raw/ludb/all", version="1", config={}, inputs={}, make=lambda out: {})
+    told = ecg("sources").stdout.partition("choose the partitions that it has:\n")[2].splitlines()
+    assert f"  chapman: {', '.join(offered)} ({len(offered)} of 46)" in told
+    assert not [line for line in told if "ludb" in line], "all of it is here"
+    shutil.rmtree(own)  # a disk that is not mounted
+    assert "  chapman: none" in ecg("sources").stdout
 
 
 # inspect
