@@ -5,7 +5,9 @@ import shlex
 from pathlib import Path
 
 import click
+import dagster as dg
 import pytest
+import yaml
 
 from orchestration.definitions import defs
 from pipelines.cli import main
@@ -52,6 +54,15 @@ def test_a_command_is_there_with_its_options(page: str, call: str) -> None:
         takers = {option for one in command.params if not getattr(one, "is_flag", False) for option in one.opts}
         plain = [w for at, w in enumerate(words) if w[0] != "-" and (at == 0 or words[at - 1] not in takers)]
         assert len(plain) <= len(arguments), f"{page}: ecg {call}"
+
+
+def test_the_runbook_s_config_is_that_of_its_job() -> None:
+    (config,) = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "docs" / "runbook.md").read_text(), re.DOTALL | re.MULTILINE)
+    job = defs.resolve_job_def("harvest_code15")
+    found = dg.validate_run_config(job, yaml.safe_load(config))
+    assert found["ops"]["ecgs__code15"]["config"]["keep_raw"] is False
+    with pytest.raises(dg.DagsterInvalidConfigError):
+        dg.validate_run_config(job, yaml.safe_load(config.replace("keep_raw", "keep")))
 
 
 def test_targets_scripts_and_modules_are_there() -> None:
