@@ -728,7 +728,8 @@ def models_(name: str) -> None:
 def rollback(version: int | None, why: str, name: str) -> None:
     """Make the previous champion, or VERSION, champion again. What is champion now becomes the previous one.
 
-    The gate does not undo it: a version that was champion comes back by this command alone.
+    VERSION has to have been champion (it has moves in `ecg models`); of any other the gate decides. The gate does not
+    undo it: a version that was champion comes back by this command alone.
 
     \b
     ecg rollback --why "V5 amplitudes wrong since Monday"
