@@ -718,7 +718,9 @@ def models_(name: str) -> None:
     table = Table("version", "alias", "validation", "verdict", "moves", box=None)
     for row in versions(Home.default(), name):
         table.add_row(*row)
-    _console().print(table)
+    console = _console()
+    console.print(table)
+    console.print("\nvalidation: AUC by a version's own probe; a verdict is on the labels that both versions have")
 
 
 @main.command()
