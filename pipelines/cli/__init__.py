@@ -294,9 +294,7 @@ def verify(source: str | None, repair: bool, as_json: bool) -> None:
     home = Home.default()
     with _progress() as progress:
         task = progress.add_task("hashing", total=None)
-        found = verify_files(
-            home.workspace(), source, lambda done, total: progress.update(task, completed=done, total=total)
-        )
+        found = verify_files(home, source, lambda done, total: progress.update(task, completed=done, total=total))
     if as_json:
         click.echo(json.dumps([one.to_dict() for one in found], indent=1))
     else:

@@ -11,12 +11,12 @@ from typing import Any
 from pipelines.cli.downloading import download
 from pipelines.download import is_let_go, mark_damaged, recorded
 from pipelines.fetching import each
-from pipelines.home import FILES, Home
+from pipelines.home import Home
 from pipelines.sources import SOURCES
 from pipelines.sources.base import Readable, RemoteFile, Source
 from pipelines.sources.incoming import INCOMING
 from pipelines.sources.incoming.taking import materialize_drop, taken_drops
-from pipelines.stage import Product, Workspace
+from pipelines.stage import Product
 from pipelines.transfer import checksum_of, size_of
 
 # Hashing frees the interpreter, and a disk answers several readers faster than one.
@@ -59,9 +59,7 @@ class Verified:
         }
 
 
-def verify(
-    workspace: Workspace, source: str | None = None, on_file: OnFile = lambda done, total: None
-) -> list[Verified]:
+def verify(home: Home, source: str | None = None, on_file: OnFile = lambda done, total: None) -> list[Verified]:
     """Every downloaded partition and taken drop, or those of one source, with what is missing or damaged of it.
 
     That is remembered with the partition: materialized again, it fetches those files and no others. ValueError for a
@@ -70,6 +68,7 @@ def verify(
     sources: dict[str, Readable] = {**SOURCES, INCOMING.name: INCOMING}
     if source is not None and source not in sources:
         raise ValueError(f"source {source!r}: use one of {', '.join(sources)}")
+    workspace = home.workspace()
     partitions = {one.name: one.partitions for one in SOURCES.values()} | {INCOMING.name: taken_drops(workspace)}
     found = [
         (sources[name], partition, product, _files(product))
@@ -94,9 +93,7 @@ def verify(
         return fault
 
     faults = dict(zip(files, each(list(files), look, THREADS), strict=True))
-    return [
-        _verified(workspace, one, partition, product, its_files, faults) for one, partition, product, its_files in found
-    ]
+    return [_verified(home, one, partition, product, its_files, faults) for one, partition, product, its_files in found]
 
 
 def _files(product: Product) -> list[tuple[Path, RemoteFile]]:
@@ -115,7 +112,7 @@ def _fault(root: Path, file: RemoteFile) -> str | None:
 
 
 def _verified(
-    workspace: Workspace,
+    home: Home,
     source: Readable,
     partition: str,
     product: Product,
@@ -126,8 +123,7 @@ def _verified(
     for root, file in files:
         by_fault.setdefault(faults[root, file], []).append(file.path)
     missing, damaged = by_fault.get("missing", []), by_fault.get("damaged", [])
-    own = (workspace.root / FILES).resolve()
-    mark_damaged(workspace, product, missing + damaged)
+    mark_damaged(home.workspace(), product, missing + damaged)
     return Verified(
         source=source,
         partition=partition,
@@ -136,7 +132,7 @@ def _verified(
         missing=tuple(missing),
         damaged=tuple(damaged),
         let_go=is_let_go(product),
-        mirror=next((root for root, _ in files if not root.is_relative_to(own)), None),
+        mirror=next((root for root, _ in files if str(root) == home.mirror), None),
     )
 
 
