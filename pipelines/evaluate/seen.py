@@ -6,7 +6,6 @@ corpus counts as seen whether the encoder was trained on it or validated.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import pyarrow.parquet as pq
 
 from pipelines import corpus
 from pipelines.evaluate import handcrafted
-from pipelines.evaluate.features import ENCODER_FILE
+from pipelines.evaluate.features import ENCODER_FILE, EncoderSource
 from pipelines.evaluate.segmentation import CONFUSIONS_FILE, PREDICTIONS_FILE, SCORES_FILE
 from pipelines.evaluate.stored import Probe
 from pipelines.evaluate.subject import OURS, REFERENCE
@@ -131,9 +130,9 @@ class Overlaps:
     def _product(self, sha256: str) -> Product | None:
         for name in (OURS.product, DENSE_ENCODER, REFERENCE.product):
             for product in self._workspace.finished(name):
-                with (product.path / ENCODER_FILE).open("rb") as stream:
-                    if hashlib.file_digest(stream, "sha256").hexdigest() == sha256:
-                        return product
+                file = product.path / ENCODER_FILE
+                if file.is_file() and EncoderSource.of_file(product.name, file).digest == sha256:
+                    return product
         return None
 
     def _pretrained(self, facts: Mapping[str, Any]) -> Seen:
