@@ -74,7 +74,9 @@ def released_encoder(data_home: DataHome, config: ReleaseSettings) -> dg.Materia
 
     home = data_home.open()
     with show.mistakes_explained():
-        release = release_current(home.workspace(), data_home.tracking(), gate_task=config.gate_task)
+        release = release_current(
+            home.workspace(), data_home.tracking(), gate_task=config.gate_task, simulated=home.simulated
+        )
     return _released(release)
 
 

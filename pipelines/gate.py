@@ -1,6 +1,7 @@
 """The gate between a challenger and the champion: four rules, each with what was seen. Pure.
 
-    not_worse        the validation macro AUC, paired by patient with the champion's, did not fall
+    not_worse        the validation macro AUC, paired by patient with the champion's, did not fall; or what comes
+                     before scores: see `settled`
     no_label_lost    nor did that of any one label, which a macro mean would hide, and none is gone
     not_collapsed    the pretraining's own figures are sound
     serves           the registered version, pulled as users pull it, gives the encoder's embedding
@@ -24,7 +25,8 @@ from pipelines.labels import Split, of_patients
 
 RULES = {
     "not_worse": "The 95 % interval of challenger minus champion, validation macro AUC paired by patient, reaches no "
-    "further below zero than the margin.",
+    "further below zero than the margin. Never passed by what was champion and was replaced, nor by what was trained "
+    "on simulated ECGs where the champion was trained on recorded ones.",
     "no_label_lost": "The challenger has all labels that the champion has, and no label's validation AUC fell by more "
     "than the label margin with an interval that lies below zero as a whole.",
     "not_collapsed": "The loss fell, and the embeddings still tell ECGs apart.",
@@ -148,11 +150,16 @@ def contest(
     )
 
 
-def settled(*, against: int | None, was_champion: bool, same_weights: bool) -> Finding | None:
+def settled(
+    *, against: int | None, was_champion: bool, same_weights: bool, simulated: bool, champion_simulated: bool
+) -> Finding | None:
     """What decides before any score is looked at; None where the scores do.
 
     against: the champion's version, if there is one. was_champion: the challenger was, and is no more: somebody, or a
-    better one, has replaced it, and going back is a person's decision. same_weights: as the champion's.
+    better one, has replaced it, and going back is a person's decision. same_weights: as the champion's. simulated,
+    champion_simulated: whether challenger and champion were trained on ECGs that a program drew. Their scores are of
+    the challenger's ECGs: simulated ones say nothing of a champion of recorded ones, and who comes from the demo to
+    recorded ECGs, perhaps without labels yet, is not to be held up by the demo's encoder.
     """
     if was_champion:
         return Finding(False, "it was champion before: `ecg rollback VERSION` goes back to it, not the gate")
@@ -160,6 +167,16 @@ def settled(*, against: int | None, was_champion: bool, same_weights: bool) -> F
         return Finding(True, "there was no champion")
     if same_weights:
         return Finding(True, f"the weights are those of version {against}, served by other code")
+    if simulated and not champion_simulated:
+        return Finding(
+            False,
+            f"it was trained on simulated ECGs, and version {against}, the champion, on recorded ones: their scores do "
+            "not compare, and simulated ECGs never take the place of recorded ones",
+        )
+    if champion_simulated and not simulated:
+        return Finding(
+            True, f"version {against}, the champion, was trained on simulated ECGs, and this on recorded ones"
+        )
     return None
 
 

@@ -27,6 +27,8 @@ from pipelines.pretrain.product import send_metrics
 from pipelines.release import (
     CHAMPION,
     CLASSIFIER_NAME,
+    RECORDED,
+    SIMULATED,
     Packaged,
     Release,
     Scores,
@@ -70,11 +72,13 @@ def scores_of(workspace: Workspace, gate_task: str = GATE_TASK, subject: Subject
     return Scores(validation=validation, data_digest=digest if validation is not None else None, metrics=metrics)
 
 
-def release_current(workspace: Workspace, tracking: Tracking, *, gate_task: str = GATE_TASK) -> Release:
+def release_current(
+    workspace: Workspace, tracking: Tracking, *, gate_task: str = GATE_TASK, simulated: bool
+) -> Release:
     """Register the current encoder with its scores as the challenger; found again where it is registered already.
 
-    gate_task: the probe whose validation macro AUC the gate compares. It is written on the version, where all that
-    follow read it.
+    gate_task: the probe whose validation macro AUC the gate compares. simulated: whether the workspace's ECGs are drawn
+    by a program. Both are written on the version, where all that follow read them.
     """
     encoder = workspace.require(OURS.product)
     send_metrics(encoder, tracking)
@@ -84,6 +88,7 @@ def release_current(workspace: Workspace, tracking: Tracking, *, gate_task: str 
         provenance={
             "corpus_digest": encoder.facts["corpus_digest"],
             **corpus_settings(workspace, encoder),
+            "ecgs": SIMULATED if simulated else RECORDED,
             "gate_task": gate_task,
         },
         recipe=encoder.facts["recipe"],
@@ -126,7 +131,8 @@ def release_reference(workspace: Workspace, tracking: Tracking, *, gate_task: st
 def release_classifier(workspace: Workspace, tracking: Tracking) -> Release | None:
     """Register the classifier of the gate's task on the current encoder, which has to be released, as the challenger
     of its own model; None where the task was not scored."""
-    gate_task = gate_task_of(workspace, tracking)
+    released = current_release(workspace, tracking)
+    gate_task = released.tags["gate_task"]
     head, encoder = materialize_classifier(workspace, gate_task), workspace.require(OURS.product)
     if not head.facts["scored"]:
         return None
@@ -135,7 +141,7 @@ def release_classifier(workspace: Workspace, tracking: Tracking) -> Release | No
     return release_packaged(
         packaged_classifier(encoder.path / ENCODER_FILE, head.path / HEAD_FILE),
         replace(scores, metrics={**scores.metrics, **worth}),
-        provenance={"corpus_digest": encoder.facts["corpus_digest"], "task": gate_task},
+        provenance={name: released.tags[name] for name in ("corpus_digest", "ecgs", "gate_task")},
         recipe=encoder.facts["recipe"],
         git_commit=git_commit(),
         tracking=tracking,
@@ -164,7 +170,7 @@ def judge_classifier(workspace: Workspace, tracking: Tracking, *, config: GateCo
     release = release_classifier(workspace, tracking)
     if release is None:
         return None
-    gate_task = release.tags["task"]
+    gate_task = release.tags["gate_task"]
     head = materialize_classifier(workspace, gate_task)
     packaged = packaged_classifier(workspace.require(OURS.product).path / ENCODER_FILE, head.path / HEAD_FILE)
     return _judged(workspace, release, packaged, tracking, gate_task, config)
@@ -183,6 +189,8 @@ def _judged(
         against=against,
         was_champion=former(release, champion, tracking=tracking) is not None,
         same_weights=champion is not None and champion.weights == release.weights,
+        simulated=release.simulated,
+        champion_simulated=champion is not None and champion.simulated,
     )
     contest = None
     if settled is None and champion is not None and release.scores.validation is not None:

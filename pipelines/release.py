@@ -60,6 +60,7 @@ CLASSIFIER_NAME = "ecg-classifier"
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
 WEIGHTS, HEAD = "encoder.safetensors", "head.safetensors"
 FILES = {"encoder": WEIGHTS, "head": HEAD}
+SIMULATED, RECORDED = "simulated", "recorded"
 REQUIREMENTS = ("mlflow", "torch", "numpy", "scipy", "safetensors")
 
 _PACKAGE = Path(next(iter(ecg_model.__path__)))
@@ -136,6 +137,11 @@ class Release:
     def weights(self) -> dict[str, str]:
         """The digests of its files, by name as in `Packaged`; two versions with the same differ in their code alone."""
         return {name: self.tags[f"{name}_digest"] for name in FILES if f"{name}_digest" in self.tags}
+
+    @property
+    def simulated(self) -> bool:
+        """Whether it was trained on ECGs that a program drew; not so where it does not say, as of before."""
+        return self.tags.get("ecgs") == SIMULATED
 
     @property
     def verdict(self) -> Verdict | None:

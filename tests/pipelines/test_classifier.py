@@ -178,7 +178,7 @@ def test_a_head_that_is_none_and_one_that_does_not_fit_are_refused(workspace, tm
 
 @pytest.mark.slow
 def test_it_goes_through_the_same_gate_to_a_champion_of_its_own(workspace, tracking):
-    release_current(workspace, tracking)
+    release_current(workspace, tracking, simulated=True)
     judged = judge_classifier(workspace, tracking, config=GateConfig())
     assert judged is not None
     release, verdict, _ = judged
@@ -221,7 +221,7 @@ def test_the_champion_is_contested_as_it_is_served(workspace, tracking, tmp_path
     first = release_packaged(packaged, Scores(), tracking=tracking, **about)
     passed = Verdict(against=None, rules={"not_worse": Finding(True, "there was no champion")})
     promote(record(first, passed, tracking=tracking), tracking=tracking)
-    release_current(workspace, tracking)
+    release_current(workspace, tracking, simulated=True)
     judged = judge_classifier(workspace, tracking, config=GateConfig(margin=0.99, label_margin=0.99))
     assert judged is not None
     _, verdict, contest = judged
@@ -241,13 +241,13 @@ def test_without_a_scored_task_there_is_none(workspace, tracking):
     head = materialize_classifier(workspace, "cpsc2018")
     assert not head.facts["scored"]
     assert head.facts["reason"]
-    release_current(workspace, tracking, gate_task="cpsc2018")
+    release_current(workspace, tracking, gate_task="cpsc2018", simulated=True)
     assert judge_classifier(workspace, tracking, config=GateConfig()) is None
 
 
 @pytest.mark.slow
 def test_it_is_served(workspace, tracking, tmp_path):
-    release_current(workspace, tracking)
+    release_current(workspace, tracking, simulated=True)
     release = release_classifier(workspace, tracking)
     assert release is not None
     port = free_port()

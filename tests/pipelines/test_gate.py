@@ -32,7 +32,8 @@ def verdict(found: Contest | Finding | None, against: int | None = 3, **changes)
 
 
 def decided(against: int | None = 3, **known) -> Finding | None:
-    return settled(against=against, **{"was_champion": False, "same_weights": False} | known)
+    usual = dict.fromkeys(("was_champion", "same_weights", "simulated", "champion_simulated"), False)
+    return settled(against=against, **usual | known)
 
 
 EVEN = difference(0.0, -0.005, 0.005)
@@ -96,6 +97,21 @@ def test_the_champions_own_weights_are_not_compared_but_served():
     found = verdict(decided(same_weights=True))
     assert found.reason == "promoted: the weights are those of version 3, served by other code"
     assert not verdict(decided(same_weights=True), serving=Finding(False, "it differs")).promote
+
+
+@pytest.mark.parametrize(
+    ("simulated", "champion_simulated", "holds"),
+    [(False, False, None), (True, True, None), (True, False, False), (False, True, True)],
+)
+def test_simulated_ecgs_never_replace_recorded_ones_and_recorded_ones_need_not_beat_them(
+    simulated, champion_simulated, holds
+):
+    found = decided(simulated=simulated, champion_simulated=champion_simulated)
+    assert (None if found is None else found.holds) is holds
+    if holds is not None:
+        assert verdict(found).promote is holds
+        assert ("simulated ECGs never take the place of recorded ones" in verdict(found).reason) is not holds
+    assert verdict(decided(None, simulated=simulated), against=None).promote, "somebody has to be the first"
 
 
 def test_of_the_champion_every_rule_holds_whatever_is_written_on_it():

@@ -27,7 +27,17 @@ from pipelines.imported import materialize_reference
 from pipelines.labels import TASKS
 from pipelines.promotion import Judged, git_commit, judge_current, release_current, release_reference, scores_of
 from pipelines.quality import QualityLimits
-from pipelines.release import CHAMPION, aliases_of, example_ecg, find_alias, promote, rollback, versions_of
+from pipelines.release import (
+    CHALLENGER,
+    CHAMPION,
+    PREVIOUS,
+    aliases_of,
+    example_ecg,
+    find_alias,
+    promote,
+    rollback,
+    versions_of,
+)
 from pipelines.sources import SOURCES
 from pipelines.sources.simulated import MirrorSizes, write_mirror
 from pipelines.stage import Workspace
@@ -88,9 +98,9 @@ def prepare(workspace: Workspace, config: EncoderConfig, spread: float = 0.1) ->
         probe_pair(workspace, task, QUICK)
 
 
-def judged(workspace: Workspace, tracking: Tracking, config: GateConfig) -> Judged:
+def judged(workspace: Workspace, tracking: Tracking, config: GateConfig, *, simulated: bool = True) -> Judged:
     """Released, and put before the gate."""
-    release_current(workspace, tracking)
+    release_current(workspace, tracking, simulated=simulated)
     return judge_current(workspace, tracking, config=config)
 
 
@@ -180,11 +190,11 @@ def test_the_gate_judges_what_was_released_by_the_task_that_stands_on_it(places,
         judge_current(places[0], tracking, config=LENIENT)
     promote(judged(places[0], tracking, LENIENT).release, tracking=tracking)
     prepare(places[0], STARVED)
-    release_current(places[0], tracking, gate_task="cpsc2018")
+    release_current(places[0], tracking, gate_task="cpsc2018", simulated=True)
     release, unscored, _ = judge_current(places[0], tracking, config=LENIENT)
     assert (release.version, release.tags["gate_task"]) == (2, "cpsc2018")
     assert "nothing to compare on validation" in unscored.reason
-    release_current(places[0], tracking)
+    release_current(places[0], tracking, simulated=True)
     release, scored, contest = judge_current(places[0], tracking, config=LENIENT)
     assert (release.version, release.tags["gate_task"], scored.promote) == (2, "ptbxl_superclass", True)
     assert contest is not None
@@ -193,6 +203,22 @@ def test_the_gate_judges_what_was_released_by_the_task_that_stands_on_it(places,
     put_encoder(places[0], STARVED)
     with pytest.raises(ValueError, match="probe/ptbxl_superclass/pretrained is of an earlier encoder"):
         judge_current(places[0], tracking, config=LENIENT)
+
+
+@pytest.mark.usefixtures("unserved")
+def test_the_way_from_the_demo_to_recorded_ecgs_is_open_and_the_way_back_is_not(places, tracking):
+    prepare(places[0], SEEING)
+    demo = judged(places[0], tracking, LENIENT).release
+    assert (demo.tags["ecgs"], promote(demo, tracking=tracking).version) == ("simulated", 1)
+    prepare(places[0], STARVED)
+    recorded, verdict, contest = judged(places[0], tracking, GateConfig(margin=0.0), simulated=False)
+    assert (recorded.tags["ecgs"], verdict.promote, contest) == ("recorded", True, None)
+    assert promote(recorded, tracking=tracking).version == 2
+    prepare(places[0], replace(SEEING, input_scale=4.0))
+    again, verdict, _ = judged(places[0], tracking, LENIENT)
+    assert (again.version, verdict.promote) == (3, False)
+    assert "it was trained on simulated ECGs, and version 2, the champion, on recorded ones" in verdict.reason
+    assert aliases_of(tracking=tracking) == {CHAMPION: 2, PREVIOUS: 1, CHALLENGER: 3}
 
 
 def test_a_collapsed_encoder_is_not_even_the_first_champion(places, tracking):
@@ -206,7 +232,7 @@ def test_a_collapsed_encoder_is_not_even_the_first_champion(places, tracking):
 
 def test_the_same_release_is_found_again(places, tracking):
     prepare(places[0], SEEING)
-    first, second = (release_current(places[0], tracking) for _ in range(2))
+    first, second = (release_current(places[0], tracking, simulated=True) for _ in range(2))
     assert (first.created, second.created) == (True, False)
     assert first.version == second.version
 
@@ -214,7 +240,7 @@ def test_the_same_release_is_found_again(places, tracking):
 def test_two_releases_at_once_are_one_version(places, tracking):
     prepare(places[0], SEEING)
     with ThreadPoolExecutor(2) as pool:
-        found = list(pool.map(lambda _: release_current(places[0], tracking), range(2)))
+        found = list(pool.map(lambda _: release_current(places[0], tracking, simulated=True), range(2)))
     assert sorted(release.created for release in found) == [False, True]
     assert {release.version for release in found} == {1}
 
@@ -257,7 +283,7 @@ def test_scores_of_an_earlier_encoder_are_not_released_as_this_one_s(places, tra
     prepare(places[1], SEEING)
     put_encoder(places[1], STARVED)
     with pytest.raises(ValueError, match="probe/ptbxl_superclass/pretrained is of an earlier encoder"):
-        release_current(places[1], tracking)
+        release_current(places[1], tracking, simulated=True)
 
 
 def test_the_reference_s_scores_are_shown_beside_ours(places, tmp_path, monkeypatch):
