@@ -12,7 +12,7 @@ from assets.reference import reference_encoder
 from assets.report import evaluation_report
 from assets.resources import DataHome
 from pipelines import versions
-from pipelines.gate import RULES
+from pipelines.gate import CLASSIFIER_RULES, RULES
 from pipelines.stage import digest_of
 
 if TYPE_CHECKING:
@@ -153,12 +153,15 @@ def champion(data_home: DataHome) -> dg.MaterializeResult:
     deps=[champion],
     group_name="release",
     description="The MLflow model `ecg-classifier`: the encoder with its probe on the gate's task and a calibration of "
-    "each label, raw ECGs in, probabilities by label out. Released by the same gate, with a champion of its own.",
+    "each label, raw ECGs in, probabilities by label out. Released by the same gate, with a champion of its own, on the "
+    "encoders' champion alone.",
     code_version=versions.CLASSIFIER,
     retry_policy=show.ONCE_MORE,
     kinds={"mlflow"},
     pool="gpu",
-    check_specs=[dg.AssetCheckSpec(name, asset="classifier", description=rule) for name, rule in RULES.items()],
+    check_specs=[
+        dg.AssetCheckSpec(name, asset="classifier", description=rule) for name, rule in CLASSIFIER_RULES.items()
+    ],
 )
 def classifier(data_home: DataHome, config: GateSettings) -> dg.MaterializeResult:
     from pipelines import gallery
@@ -179,7 +182,7 @@ def classifier(data_home: DataHome, config: GateSettings) -> dg.MaterializeResul
     if judged is None:
         passed = Finding(True, f"not judged: {head.facts['reason']}")
         return show.materialized(
-            head, {"not scored": head.facts["reason"]}, [show.checked(name, passed) for name in RULES]
+            head, {"not scored": head.facts["reason"]}, [show.checked(name, passed) for name in CLASSIFIER_RULES]
         )
     release, verdict, contest = judged
     return show.materialized(

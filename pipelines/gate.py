@@ -1,17 +1,18 @@
-"""The gate between a challenger and the champion: four rules, each with what was seen. Pure.
+"""The gate between a challenger and the champion: four rules, of a classifier five, each with what was seen. Pure.
 
     not_worse        the validation macro AUC, paired by patient with the champion's, did not fall; or what comes
                      before scores: see `settled`
     no_label_lost    nor did that of any one label, which a macro mean would hide, and none is gone
     not_collapsed    the pretraining's own figures are sound
     serves           the registered version, pulled as users pull it, gives the encoder's embedding
+    on_champion      a classifier's encoder is the encoders' champion
 
 Validation decides; the test split is reported and never asked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -33,6 +34,8 @@ RULES = {
     "serves": "The registered version, pulled in a process of its own, embeds the example ECG as the encoder does.",
 }
 """The rules in words, by name; all must hold."""
+
+CLASSIFIER_RULES = {**RULES, "on_champion": "Its encoder is the champion of ecg-encoder."}
 
 SERVING_TOLERANCE = 1e-5
 NOT_COMPARED = Finding(True, "not compared")
@@ -186,10 +189,11 @@ def judge(
     against: int | None,
     training: Finding,
     serving: Finding,
+    on_champion: Finding | None = None,
     config: GateConfig,
 ) -> Verdict:
     """The verdict. found: the contest, what is `settled` without one, or None where the challenger was not scored.
-    against: the champion's version, if there is one."""
+    against: the champion's version, if there is one. on_champion: of a classifier."""
     return Verdict(
         against=against,
         rules={
@@ -197,17 +201,18 @@ def judge(
             "no_label_lost": NOT_COMPARED if isinstance(found, Finding) else _no_label_lost(found, config),
             "not_collapsed": training,
             "serves": serving,
+            **({} if on_champion is None else {"on_champion": on_champion}),
         },
     )
 
 
-def of_champion(passed: Verdict | None) -> Verdict:
+def of_champion(passed: Verdict | None, rules: Collection[str] = RULES) -> Verdict:
     """What the gate says of the champion itself: the verdict that it passed by, None where there is none. A rule that
     was not asked, or did not hold, holds by what it is: a person put it there."""
     asked = {} if passed is None else passed.rules
     is_champion = Finding(True, "it is the champion")
-    rules = {name: asked[name] if name in asked and asked[name].holds else is_champion for name in RULES}
-    return Verdict(against=None if passed is None else passed.against, rules=rules)
+    found = {name: asked[name] if name in asked and asked[name].holds else is_champion for name in rules}
+    return Verdict(against=None if passed is None else passed.against, rules=found)
 
 
 def _not_worse(found: Contest | None, against: int | None, config: GateConfig) -> Finding:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from ecg_model.serving.classify import CalibratedHead
 from pipelines import gate
-from pipelines.checks import training_went_well
+from pipelines.checks import Finding, training_went_well
 from pipelines.classifier import HEAD_FILE, materialize_classifier
 from pipelines.evaluate import report
 from pipelines.evaluate.features import ENCODER_FILE, EncoderSource, materialize_features, read_features, shards_of
@@ -28,6 +28,7 @@ from pipelines.release import (
     CHAMPION,
     CLASSIFIER_NAME,
     RECORDED,
+    REGISTERED_NAME,
     SIMULATED,
     Packaged,
     Release,
@@ -160,8 +161,7 @@ class Judged(NamedTuple):
 
 def judge_current(workspace: Workspace, tracking: Tracking, *, config: GateConfig) -> Judged:
     """Put the current encoder's release before the gate, and write the verdict on it."""
-    release = current_release(workspace, tracking)
-    return _judged(workspace, release, _packaged_encoder(workspace), tracking, release.tags["gate_task"], config)
+    return _judged(workspace, current_release(workspace, tracking), _packaged_encoder(workspace), tracking, config)
 
 
 def judge_classifier(workspace: Workspace, tracking: Tracking, *, config: GateConfig) -> Judged | None:
@@ -170,20 +170,34 @@ def judge_classifier(workspace: Workspace, tracking: Tracking, *, config: GateCo
     release = release_classifier(workspace, tracking)
     if release is None:
         return None
-    gate_task = release.tags["gate_task"]
-    head = materialize_classifier(workspace, gate_task)
+    head = materialize_classifier(workspace, release.tags["gate_task"])
     packaged = packaged_classifier(workspace.require(OURS.product).path / ENCODER_FILE, head.path / HEAD_FILE)
-    return _judged(workspace, release, packaged, tracking, gate_task, config)
+    return _judged(workspace, release, packaged, tracking, config, on_champion=_on_champion(release, tracking))
+
+
+def _on_champion(classifier: Release, tracking: Tracking) -> Finding:
+    champion = find_alias(CHAMPION, tracking=tracking)
+    if champion is None:
+        return Finding(False, f"{REGISTERED_NAME} has no champion")
+    same = champion.weights["encoder"] == classifier.weights["encoder"]
+    return Finding(same, f"its encoder is {'' if same else 'not '}that of {champion.model_uri}, the champion")
 
 
 def _judged(
-    workspace: Workspace, release: Release, packaged: Packaged, tracking: Tracking, gate_task: str, config: GateConfig
+    workspace: Workspace,
+    release: Release,
+    packaged: Packaged,
+    tracking: Tracking,
+    config: GateConfig,
+    *,
+    on_champion: Finding | None = None,
 ) -> Judged:
     """The champion's encoder is probed as the current one was, on the same ECGs; a champion with a head of its own is
     scored with that. The champion is not judged again, and what was champion keeps the verdict that it passed by."""
     champion = find_alias(CHAMPION, name=release.name, tracking=tracking)
     if champion is not None and champion.version == release.version:
-        return Judged(release, gate.of_champion(release.verdict), None)
+        rules = gate.RULES if on_champion is None else gate.CLASSIFIER_RULES
+        return Judged(release, gate.of_champion(release.verdict, rules), None)
     against = None if champion is None else champion.version
     settled = gate.settled(
         against=against,
@@ -194,6 +208,7 @@ def _judged(
     )
     contest = None
     if settled is None and champion is not None and release.scores.validation is not None:
+        gate_task = release.tags["gate_task"]
         probe = workspace.require(f"probe/{gate_task}/{OURS.probe}")
         _require_probe_of(EncoderSource.of_product(OURS.probe, workspace.require(OURS.product)), probe)
         mine = load_result(probe.path)
@@ -205,6 +220,7 @@ def _judged(
         against=against,
         training=training_went_well(workspace.require(OURS.product).facts),
         serving=serves(release, packaged, tracking=tracking),
+        on_champion=on_champion,
         config=config,
     )
     return Judged(release if release.moves else record(release, verdict, tracking=tracking), verdict, contest)

@@ -730,6 +730,7 @@ def rollback(version: int | None, why: str, name: str) -> None:
 
     VERSION has to have been champion (it has moves in `ecg models`); of any other the gate decides. The gate does not
     undo it: a version that was champion comes back by this command alone.
+    The classifier and its encoder are two models; whether the other one goes with what is champion now is said.
 
     \b
     ecg rollback --why "V5 amplitudes wrong since Monday"
@@ -738,12 +739,8 @@ def rollback(version: int | None, why: str, name: str) -> None:
     from pipelines.cli.promoting import go_back
     from pipelines.home import Home
 
-    home = Home.default()
-    now = go_back(home, name, version, why)
-    click.echo(
-        f"models:/{name}@champion is version {now.version} in {home.tracking_uri}; loaded models keep what they loaded "
-        "until restarted"
-    )
+    for line in go_back(Home.default(), name, version, why):
+        click.echo(line)
 
 
 def _place(home: Home) -> str:

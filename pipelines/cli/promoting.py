@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from pipelines.cli.store import store_of
 from pipelines.home import Home
-from pipelines.release import Release, aliases_of, rollback, versions_of
+from pipelines.release import (
+    CHAMPION,
+    CLASSIFIER_NAME,
+    REGISTERED_NAME,
+    Release,
+    aliases_of,
+    find_alias,
+    rollback,
+    versions_of,
+)
+from pipelines.tracking import Tracking
 
 
 def versions(home: Home, name: str) -> list[tuple[str, str, str, str, str]]:
@@ -29,6 +39,29 @@ def versions(home: Home, name: str) -> list[tuple[str, str, str, str, str]]:
     return found
 
 
-def go_back(home: Home, name: str, version: int | None, why: str) -> Release:
-    """`rollback` in the home's store."""
-    return rollback(to=version, why=why, name=name, tracking=store_of(home))
+def go_back(home: Home, name: str, version: int | None, why: str) -> list[str]:
+    """`rollback` in the home's store; what is pulled now, and how the model beside it stands to that, in sentences."""
+    tracking = store_of(home)
+    now = rollback(to=version, why=why, name=name, tracking=tracking)
+    told = (
+        f"models:/{name}@champion is version {now.version} in {home.tracking_uri}; loaded models keep what they loaded "
+        "until restarted"
+    )
+    return [told, *_beside(now, tracking)]
+
+
+def _beside(now: Release, tracking: Tracking) -> list[str]:
+    """Of an encoder, the classifier that is served; of a classifier, the encoder: nobody moves one with the other."""
+    other = {REGISTERED_NAME: CLASSIFIER_NAME, CLASSIFIER_NAME: REGISTERED_NAME}.get(now.name)
+    held = None if other is None else find_alias(CHAMPION, name=other, tracking=tracking)
+    if other is None or held is None:
+        return []
+    encoder = now.weights["encoder"]
+    told = f"models:/{other}@champion is version {held.version}, with"
+    if held.weights["encoder"] == encoder:
+        return [f"{told} the same encoder"]
+    known = versions_of(name=other, tracking=tracking)
+    fitting = next((one.version for one in known if one.moves and one.weights["encoder"] == encoder), None)
+    if fitting is None:
+        return [f"{told} another encoder, and no version of {other} with this one ever was champion"]
+    return [f'{told} another encoder: `ecg rollback {fitting} --name {other} --why "..."` goes back to this one']

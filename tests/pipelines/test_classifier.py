@@ -33,7 +33,7 @@ from pipelines.gate import GateConfig, Verdict
 from pipelines.harmonize import materialize_ecgs
 from pipelines.home import HOSTS, Home
 from pipelines.labels import TASKS
-from pipelines.promotion import GATE_TASK, judge_classifier, release_classifier, release_current
+from pipelines.promotion import GATE_TASK, current_release, judge_classifier, release_classifier, release_current
 from pipelines.quality import QualityLimits
 from pipelines.release import (
     CHAMPION,
@@ -57,6 +57,7 @@ from pipelines.tracking import Tracking
 # `pipelines.tracking` silences MLflow before it is imported.
 import mlflow.pyfunc
 
+PASSED = Verdict(against=None, rules={"not_worse": Finding(True, "there was no champion")})
 NETWORK = EncoderConfig(dim=32, depth=1, heads=2, input_scale=5.0, patch_init_scale=25.0)
 
 
@@ -182,13 +183,19 @@ def test_it_goes_through_the_same_gate_to_a_champion_of_its_own(workspace, track
     judged = judge_classifier(workspace, tracking, config=GateConfig())
     assert judged is not None
     release, verdict, _ = judged
+    assert verdict.reason == "kept as challenger: on_champion: ecg-encoder has no champion"
+    encoder = record(current_release(workspace, tracking), PASSED, tracking=tracking)
+    promote(encoder, tracking=tracking)
+    judged = judge_classifier(workspace, tracking, config=GateConfig())
+    assert judged is not None
+    release, verdict, _ = judged
     assert verdict.promote, verdict.reason
-    assert set(verdict.rules) == {"not_worse", "no_label_lost", "not_collapsed", "serves"}
+    assert set(verdict.rules) == {"not_worse", "no_label_lost", "not_collapsed", "serves", "on_champion"}
+    assert verdict.rules["on_champion"].seen == "its encoder is that of models:/ecg-encoder/1, the champion"
     promote(release, tracking=tracking)
     held = find_alias(CHAMPION, name=CLASSIFIER_NAME, tracking=tracking)
     assert held is not None
     assert (held.name, held.version) == (CLASSIFIER_NAME, 1)
-    assert find_alias(CHAMPION, tracking=tracking) is None, "the encoder's champion is another matter"
     again = release_classifier(workspace, tracking)
     assert again is not None
     assert (again.version, again.created) == (1, False)
@@ -219,8 +226,7 @@ def test_the_champion_is_contested_as_it_is_served(workspace, tracking, tmp_path
     packaged = packaged_classifier(encoder, tmp_path / HEAD_FILE)
     about = {"provenance": {}, "recipe": {}, "git_commit": "g", "registered_name": CLASSIFIER_NAME}
     first = release_packaged(packaged, Scores(), tracking=tracking, **about)
-    passed = Verdict(against=None, rules={"not_worse": Finding(True, "there was no champion")})
-    promote(record(first, passed, tracking=tracking), tracking=tracking)
+    promote(record(first, PASSED, tracking=tracking), tracking=tracking)
     release_current(workspace, tracking, simulated=True)
     judged = judge_classifier(workspace, tracking, config=GateConfig(margin=0.99, label_margin=0.99))
     assert judged is not None

@@ -12,7 +12,7 @@ from pipelines.checks import Finding
 from pipelines.evaluate import statistics
 from pipelines.evaluate.result import ClassScore, Predictions, ProbeResult, ProbeScores, SplitScores
 from pipelines.evaluate.statistics import Interval, PairedDifference
-from pipelines.gate import RULES, Contest, GateConfig, Verdict, contest, judge, of_champion, settled
+from pipelines.gate import CLASSIFIER_RULES, RULES, Contest, GateConfig, Verdict, contest, judge, of_champion, settled
 from pipelines.labels import Split
 
 SOUND = Finding(True, "sound")
@@ -112,6 +112,15 @@ def test_simulated_ecgs_never_replace_recorded_ones_and_recorded_ones_need_not_b
         assert verdict(found).promote is holds
         assert ("simulated ECGs never take the place of recorded ones" in verdict(found).reason) is not holds
     assert verdict(decided(None, simulated=simulated), against=None).promote, "somebody has to be the first"
+
+
+def test_a_classifier_has_a_rule_more():
+    better = contested(difference(0.02, 0.01, 0.03), MI=EVEN)
+    found = verdict(better, on_champion=Finding(True, "it is"))
+    assert found.promote
+    assert set(found.rules) == set(CLASSIFIER_RULES)
+    assert "on_champion: it is not" in verdict(better, on_champion=Finding(False, "it is not")).reason
+    assert set(of_champion(found, CLASSIFIER_RULES).rules) == set(CLASSIFIER_RULES)
 
 
 def test_of_the_champion_every_rule_holds_whatever_is_written_on_it():
