@@ -119,7 +119,7 @@ def registered_digests(tracking: Tracking) -> tuple[int, frozenset[str]]:
     A store that is not there has none, and is not made. Raises ValueError where a server does not answer.
     """
     if tracking.is_server:
-        _require_answer(tracking.uri)
+        _require_answer(tracking)
     elif tracking.uri.startswith("sqlite:///") and not Path(tracking.uri.removeprefix("sqlite:///")).is_file():
         return 0, frozenset()
     client = tracking.client()
@@ -131,14 +131,14 @@ def registered_digests(tracking: Tracking) -> tuple[int, frozenset[str]]:
     return len(versions), _digests_in([version.tags for version in versions])
 
 
-def _require_answer(uri: str) -> None:
+def _require_answer(tracking: Tracking) -> None:
     import httpx
 
     try:
-        httpx.get(f"{uri.rstrip('/')}/health", timeout=10.0).raise_for_status()
+        tracking.health(10.0).raise_for_status()
     except httpx.HTTPError as error:
         raise ValueError(
-            f"MLflow at {uri} does not answer ({error}): nothing is removed without knowing which models there are"
+            f"MLflow at {tracking.uri} does not answer ({error}): nothing is removed without knowing the models"
         ) from error
 
 

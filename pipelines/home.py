@@ -38,8 +38,10 @@ class Home:
 
     @property
     def mirror(self) -> str | None:
-        """A folder or base URL that stands in for the hosts; None for the hosts themselves."""
+        """A folder or base URL that stands in for the hosts; None for the hosts themselves. Raises as `check_url`."""
         chosen = self._mirror or self._remembered("mirror") or HOSTS
+        if _is_url(chosen):
+            check_url(chosen)
         return None if chosen == HOSTS else _absolute(chosen)
 
     def set_mirror(self, place: str) -> None:
@@ -105,7 +107,14 @@ class Home:
 
 
 def check_url(text: str) -> None:
-    """ValueError for a mirror's URL without a host, or with a port that is none."""
+    """ValueError for a mirror's URL without a host, with a port that is none, or with a password, which would be shown
+    and kept."""
+    host = text.partition("://")[2].partition("/")[0]
+    if "@" in host:
+        raise ValueError(
+            f"mirror at {host.rpartition('@')[2]}: leave name and password out of its address, and set NETRC to a file "
+            "that has them: machine HOST login NAME password WORD"
+        )
     try:
         parts = urlsplit(text)
         fault = None if parts.hostname and (parts.port is None or parts.port > 0) else "it names no host"

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -64,6 +65,11 @@ class Tracking:
             raise ValueError(
                 f"tracking uri {self.uri!r}: MLflow 3 has no file store; use sqlite:///FILE, a database or http(s)://"
             )
+        if urlsplit(self.uri).password is not None:
+            raise ValueError(
+                "the tracking uri has a password in it, which would be shown: set MLFLOW_TRACKING_USERNAME and "
+                "MLFLOW_TRACKING_PASSWORD for a server, and what the driver reads, such as PGPASSWORD, for a database"
+            )
         if not self.is_server and self.artifact_root is None:
             raise ValueError(f"artifact_root is missing: a store at {self.uri} needs a folder for its artifacts")
 
@@ -77,6 +83,12 @@ class Tracking:
             self._make_folder()
             assert mlflow.db.upgrade.callback is not None  # it is a command
             mlflow.db.upgrade.callback(self.uri)
+
+    def health(self, seconds: float) -> httpx.Response:
+        """What a server says within seconds, where MLflow's own retries take minutes; httpx.HTTPError for nothing."""
+        name, password = (os.environ.get(f"MLFLOW_TRACKING_{what}") for what in ("USERNAME", "PASSWORD"))
+        known = (name, password) if name and password else None
+        return httpx.get(f"{self.uri.rstrip('/')}/health", auth=known, timeout=seconds)
 
     def client(self) -> MlflowClient:
         """A client of this store; an SQLite store is created where it is not there yet."""
@@ -232,8 +244,7 @@ class MetricsMirror:
     def _connect(self) -> MlflowClient:
         """Find or create the run and learn how far it has come; the file is then read from its beginning."""
         if self._tracking.is_server:
-            # MLflow's own retries would hold the thread for minutes
-            answer = httpx.get(f"{self._tracking.uri.rstrip('/')}/health", timeout=5.0)
+            answer = self._tracking.health(5.0)
             if answer.is_server_error:  # a proxy whose server is away; anything else is somebody at home
                 answer.raise_for_status()
         client = self._tracking.client()

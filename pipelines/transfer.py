@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import netrc
 import os
 import random
 import threading
@@ -80,7 +81,10 @@ class Stopped(Exception):
 
 
 class Transfer:
-    """Persistent connections to one or more hosts, to be shared by threads. Use as a context manager."""
+    """Persistent connections to one or more hosts, to be shared by threads. Use as a context manager.
+
+    A host that asks for a password is given what the file has that NETRC names.
+    """
 
     def __init__(self, *, connections: int = 16, retries: Retries | None = None) -> None:
         if connections < 1:
@@ -93,6 +97,7 @@ class Transfer:
             limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
             timeout=httpx.Timeout(self._retries.silence, connect=min(30.0, self._retries.silence), pool=None),
             follow_redirects=True,
+            auth=_passwords(),
             # A body in transit encoding could not be resumed by its offset.
             headers={"Accept-Encoding": "identity", "User-Agent": "ecg-foundry"},
         )
@@ -295,6 +300,19 @@ class Transfer:
             raise ConnectionError(
                 f"{url}: {error} ({failures} failures in a row): run it again later, it goes on where it stopped"
             ) from error
+
+
+def _passwords() -> httpx.NetRCAuth | None:
+    """What the file that NETRC names says, host by host; ValueError where it cannot be read."""
+    file = os.environ.get("NETRC")
+    if not file:
+        return None
+    try:
+        return httpx.NetRCAuth(file)
+    except (OSError, netrc.NetrcParseError):
+        raise ValueError(  # the error's own message may show a password
+            f"NETRC {file}: no such file, or lines that are not machine HOST login NAME password WORD"
+        ) from None
 
 
 def checksum_of(path: Path, like: str) -> str:

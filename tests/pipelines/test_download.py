@@ -107,6 +107,8 @@ def test_mirrors_as_people_write_them(tmp_path):
         Mirror.parse(str(tmp_path / "none"))
     with pytest.raises(ValueError, match="names no host"):
         Mirror.parse("https:///x")
+    with pytest.raises(ValueError, match="set NETRC to a file"):
+        Mirror.parse("https://bob:s3cret@example.org")
 
 
 def test_a_mirror_with_a_part_of_a_source(mirror):

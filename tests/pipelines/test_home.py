@@ -55,6 +55,21 @@ def test_a_relative_folder_is_remembered_as_an_absolute_one(tmp_path, monkeypatc
     assert Home(tmp_path / "home").mirror == str(tmp_path / "here")
 
 
+@pytest.mark.parametrize(
+    "place", ["https://bob:s3cret@example.org/ecg", "http://s3cret@example.org", "http://b:s3cret@h:x"]
+)
+def test_a_password_in_a_mirror_s_address_is_neither_kept_nor_shown(tmp_path, place):
+    with pytest.raises(ValueError, match="set NETRC to a file") as refused:
+        Home(tmp_path).set_mirror(place)
+    assert "s3cret" not in str(refused.value)
+    assert not (tmp_path / "mirror").exists()
+    with pytest.raises(ValueError, match="set NETRC to a file"):
+        _ = Home(tmp_path, place).mirror
+    (tmp_path / "mirror").write_text(place)
+    with pytest.raises(ValueError, match="set NETRC to a file"):
+        _ = Home(tmp_path).mirror
+
+
 def test_a_folder_that_is_not_there_is_refused_with_the_remedy(tmp_path):
     with pytest.raises(ValueError, match="no such folder; give a folder, a base URL"):
         Home(tmp_path).set_mirror(str(tmp_path / "nowhere"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import threading
@@ -9,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -57,6 +59,31 @@ def runs(tracking: Tracking, name: str) -> list[str]:
     client = tracking.client()
     found = client.search_runs([tracking.experiment_id(client)], f"attributes.run_name = '{name}'")
     return [run.info.run_id for run in found]
+
+
+@pytest.mark.parametrize("uri", ["http://bob:s3cret@host:5000", "postgresql+psycopg2://bob:s3cret@host/mlflow"])
+def test_a_password_in_a_store_s_address_is_refused_and_not_shown(uri: str) -> None:
+    with pytest.raises(ValueError, match="MLFLOW_TRACKING_PASSWORD") as refused:
+        Tracking(uri=uri, artifact_root=Path())
+    assert "s3cret" not in str(refused.value)
+    Tracking(uri=uri.replace(":s3cret", ""), artifact_root=Path())
+
+
+def test_a_server_behind_a_password_is_asked_with_the_one_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Guarded(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            known = self.headers["Authorization"] == f"Basic {base64.b64encode(b'bob:s3cret').decode()}"
+            self.send_response(200 if known else 401)
+            self.end_headers()
+
+    with HTTPServer(("127.0.0.1", 0), Guarded) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        tracking = Tracking(uri=f"http://127.0.0.1:{server.server_port}")
+        assert tracking.health(10).status_code == 401
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "bob")
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "s3cret")
+        assert tracking.health(10).status_code == 200
+        server.shutdown()
 
 
 def test_every_line_arrives_once_with_its_step_and_time(store: Tracking, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
 import random
@@ -52,6 +53,28 @@ def test_a_file_arrives_whole(server, target):
     assert fetch(server, target) == len(BODY)
     assert target.read_bytes() == BODY
     assert left(target) == ["a.bin"]
+
+
+def test_a_host_that_asks_for_a_password_gets_it_from_the_file_of_netrc(server, target, tmp_path, monkeypatch):
+    def guarded(handler: Handler, data: bytes) -> bool:
+        basic = f"Basic {base64.b64encode(b'bob:s3cret').decode()}"
+        return handler.headers["Authorization"] != basic and status(401)(handler, data)
+
+    server.faults["a.bin"] = [guarded, guarded, guarded]
+    monkeypatch.delenv("NETRC", raising=False)
+    with pytest.raises(FileNotFoundError):
+        fetch(server, target)
+    passwords = tmp_path / "passwords"
+    monkeypatch.setenv("NETRC", str(passwords))
+    passwords.write_text("machine example.org login bob password s3cret\n")
+    with pytest.raises(FileNotFoundError):
+        fetch(server, target)
+    passwords.write_text("machine 127.0.0.1 login bob password s3cret\n")
+    assert fetch(server, target) == len(BODY)
+    passwords.write_text("127.0.0.1 bob s3cret\n")
+    with pytest.raises(ValueError, match=r"NETRC .*passwords: .* machine HOST login NAME password WORD") as refused:
+        fetch(server, target)
+    assert "s3cret" not in str(refused.value)
 
 
 def test_md5_is_checked_too(server, target):
