@@ -10,6 +10,7 @@ from pydantic import Field
 from assets import show
 from assets.resources import DataHome
 from pipelines import versions
+from pipelines.checks import COUNTS_ADD_UP, SHARD_IS_WHOLE
 from pipelines.sources import SOURCES
 from pipelines.sources.base import Source
 from pipelines.sources.incoming import INCOMING
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
 
 # A host that is away comes back; many that ask again do not ask at once. A wrong file fails at once (`show`).
 FETCHED_AGAIN = dg.RetryPolicy(max_retries=3, delay=10, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.FULL)
-
-COUNTS_ADD_UP = "every_record_accounted_for"
-SHARD_IS_WHOLE = "leads_in_order_and_no_sample_missing"
 
 
 class DownloadConfig(dg.Config):
@@ -141,11 +139,7 @@ def source_assets(source: Source) -> list[dg.AssetsDefinition]:
                 context.partition_key,
                 limits=QualityLimits(**config.model_dump(exclude={"keep_raw"})),
             )
-            _, files = download.recorded(workspace.require(f"raw/{source.name}/{context.partition_key}"))
-        found = {
-            COUNTS_ADD_UP: checks.counts_add_up(product, checks.records_listed(files)),
-            SHARD_IS_WHOLE: checks.shard_is_whole(product),
-        }
+        found = checks.kept_findings(product)
         if not config.keep_raw and all(finding.holds for finding in found.values()):
             freed = download.let_go(workspace, source, context.partition_key, raw_root=home.raw_root)
             context.log.info(f"raw files let go: {pace.in_bytes(freed)}")
@@ -243,9 +237,7 @@ def ecgs_incoming(
             limits=QualityLimits(**config.model_dump(exclude={"repeat_from", "mark_leads"})),
             incomplete=harmonize.Incomplete(repeat_from=config.repeat_from, mark_leads=config.mark_leads),
         )
-    # How many records a drop's files hold is not known from their names.
-    found = {COUNTS_ADD_UP: checks.counts_add_up(product), SHARD_IS_WHOLE: checks.shard_is_whole(product)}
-    return _harmonized(product, found)
+    return _harmonized(product, checks.kept_findings(product))
 
 
 all_source_assets = [

@@ -20,6 +20,11 @@ from pipelines.sources.base import RemoteFile
 from pipelines.stage import Product, Workspace
 from pipelines.store import SAMPLES, Shard, content_hash, open_shard, signatures_of
 
+COUNTS_ADD_UP = "every_record_accounted_for"
+SHARD_IS_WHOLE = "leads_in_order_and_no_sample_missing"
+FINDINGS = "findings"
+"""The fact of a harmonized shard that holds what its checks found as it was made."""
+
 # A pooled embedding that differs less than this between ECGs, relative to its size, says the same of all of them.
 LEAST_SPREAD = 1e-3
 
@@ -30,6 +35,18 @@ class Finding:
 
     holds: bool
     seen: str
+
+
+def shard_findings(shard: Product, listed: int | None = None) -> dict[str, Finding]:
+    """Of a harmonized shard: what its checks find, by their names. listed: as `counts_add_up` takes it."""
+    return {COUNTS_ADD_UP: counts_add_up(shard, listed), SHARD_IS_WHOLE: shard_is_whole(shard)}
+
+
+def kept_findings(shard: Product) -> dict[str, Finding]:
+    """Of a harmonized shard: what its checks found as it was made, and anew for one that is from before these were
+    kept."""
+    kept = shard.facts.get(FINDINGS)
+    return shard_findings(shard) if kept is None else {name: Finding(**found) for name, found in kept.items()}
 
 
 def records_listed(files: Sequence[RemoteFile]) -> int | None:

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipelines import versions
+from pipelines.checks import FINDINGS
 from pipelines.records import absent_leads
 from pipelines.signature import BYTES, first_copies
 from pipelines.stage import Product, Workspace, digest_of, write_atomically
@@ -308,7 +309,11 @@ def _draw(seed: int, person: _Person) -> float:
 
 
 def _shards(workspace: Workspace, config: CorpusConfig) -> tuple[dict[str, Product], dict[str, Product]]:
-    """The current harmonized shards, `<source>/<partition>` to product: for pretraining, and for evaluation."""
+    """The current harmonized shards, `<source>/<partition>` to product: for pretraining, and for evaluation.
+
+    Raises ValueError naming those of them that did not pass their checks: left out in silence, ECGs would be missing
+    from the training, and patients who are evaluated on would enter it.
+    """
     pretraining: dict[str, Product] = {}
     evaluation: dict[str, Product] = {}
     for pointer in sorted(workspace.root.glob("ecgs/*/*/current")):
@@ -320,6 +325,17 @@ def _shards(workspace: Workspace, config: CorpusConfig) -> tuple[dict[str, Produ
             evaluation[shard] = product
         elif _chosen(shard, config):
             pretraining[shard] = product
+    failed = [
+        f"{product.name} ({check}: {found['seen']})"
+        for product in (*pretraining.values(), *evaluation.values())
+        for check, found in product.facts.get(FINDINGS, {}).items()
+        if not found["holds"]
+    ]
+    if failed:
+        raise ValueError(
+            f"harmonized shards did not pass their checks: {'; '.join(failed)}: materialize these partitions again; "
+            "those of pretraining can be left out by `sources`"
+        )
     return pretraining, evaluation
 
 

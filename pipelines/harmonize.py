@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -29,13 +30,16 @@ from ecg_model.signal import (
     window_samples,
 )
 from pipelines import versions
-from pipelines.download import sound_files
+from pipelines.checks import FINDINGS, records_listed, shard_findings
+from pipelines.download import recorded, sound_files
 from pipelines.quality import Figures, QualityLimits, figures, missing_share, verdict
 from pipelines.records import Drop, DropReason, Record, RecordError, absent_note
 from pipelines.signature import signatures
-from pipelines.sources.base import Readable
+from pipelines.sources.base import Readable, Source
 from pipelines.stage import Product, Workspace
 from pipelines.store import ShardWriter, content_hash
+
+log = logging.getLogger(__name__)
 
 BATCH = 32  # of 64 the arrays no longer fit the cache: a sixth more processor time
 SHORTEST = 5.0
@@ -151,11 +155,14 @@ def materialize_ecgs(
 ) -> Product:
     """Harmonize one downloaded partition: the product `ecgs/<source>/<partition>` from `raw/<source>/<partition>`.
 
-    Its facts are `Counts.facts` and the source's role. Raises ValueError where the partition was not downloaded, what
-    the reader raises for a file that cannot be read at all, and where there are no records; nothing is left then.
+    Its facts are `Counts.facts`, the source's role, and what its checks found; a shard that was damaged since, or never
+    passed them, is made again. Raises ValueError where the partition was not downloaded, what the reader raises for a
+    file that cannot be read at all, and where there are no records; nothing is left then.
     """
     name = f"{source.name}/{partition}"
     raw = workspace.require(f"raw/{name}")
+    # How many records a drop's files hold is not known from their names.
+    listed = records_listed(recorded(raw)[1]) if isinstance(source, Source) else None
 
     def make(out: Path) -> dict[str, Any]:
         root, files = sound_files(workspace, raw)
@@ -169,7 +176,9 @@ def materialize_ecgs(
                 incomplete=incomplete,
                 progress=progress,
             )
-        return {**counts.facts(), "role": source.role.value}
+        facts = {**counts.facts(), "role": source.role.value}
+        made = Product(name=f"ecgs/{name}", path=out, fingerprint="", digest="", seconds=0.0, facts=facts)
+        return {**facts, FINDINGS: {check: asdict(found) for check, found in shard_findings(made, listed).items()}}
 
     config = {
         "source": name,
@@ -179,8 +188,21 @@ def materialize_ecgs(
         "incomplete": asdict(incomplete),
     }
     return workspace.build(
-        f"ecgs/{name}", version=versions.ECGS, config=config, inputs={raw.name: raw.digest}, make=make
+        f"ecgs/{name}",
+        version=versions.ECGS,
+        config=config,
+        inputs={raw.name: raw.digest},
+        make=make,
+        still_valid=lambda shard: _is_sound(shard, listed),
     )
+
+
+def _is_sound(shard: Product, listed: int | None) -> bool:
+    try:
+        return all(found.holds for found in shard_findings(shard, listed).values())
+    except (ValueError, OSError, RuntimeError) as error:  # as many as there are codecs: it cannot even be read
+        log.warning("%s: harmonized again, for it is damaged: %s", shard.name, error)
+        return False
 
 
 def _once(records: Iterable[Record | Drop]) -> Iterator[Record | Drop]:

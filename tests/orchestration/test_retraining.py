@@ -16,6 +16,7 @@ from assets.resources import DataHome
 from orchestration.definitions import defs
 from orchestration.jobs import TRAIN
 from orchestration.schedules import weekly_retraining
+from pipelines.checks import COUNTS_ADD_UP, FINDINGS
 from pipelines.corpus import CorpusConfig
 from pipelines.pretrain.recipes import Recipe, recipe_named
 from pipelines.release import versions_of
@@ -100,6 +101,18 @@ def test_a_champion_of_a_foreign_recipe_asks_for_a_name(workspace, tracking):
     with pytest.raises(ValueError, match=r"version 1, the champion, .* set ECG_RETRAIN_RECIPE"):
         asked(workspace, tracking)
     assert asked(workspace, tracking, recipe="demo").recipe == recipe_named("demo")
+
+
+def test_a_shard_that_did_not_pass_its_checks_stops_the_plan_by_its_name(workspace, tracking):
+    released(tracking, ONE, TINY, "promoted", champion=True)
+    found = {FINDINGS: {COUNTS_ADD_UP: {"holds": False, "seen": "3 entered, 2 kept, 0 dropped"}}}
+    workspace.build(
+        "ecgs/chapman/01",
+        **{"version": "1", "config": {}, "inputs": {}},
+        make=lambda folder: {"role": "pretraining", **found},
+    )
+    with pytest.raises(ValueError, match=r"ecgs/chapman/01 \(every_record_accounted_for: 3 entered"):
+        plan(workspace, tracking, RetrainingConfig())
 
 
 def given(**fields: object) -> dict[str, object]:

@@ -9,8 +9,9 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -19,14 +20,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecg_model.signal import LEADS, LEADS_12, derived_leads, prepare
+from pipelines.checks import COUNTS_ADD_UP, kept_findings
+from pipelines.corpus import CorpusConfig, built_corpus, materialize_corpus
 from pipelines.download import Mirror, materialize_raw
 from pipelines.harmonize import BATCH, harmonize, materialize_ecgs
 from pipelines.quality import QualityLimits
 from pipelines.records import Drop, DropReason, Record
 from pipelines.sources import SOURCES
 from pipelines.sources.base import RemoteFile
+from pipelines.sources.simulated import MirrorSizes, write_mirror
 from pipelines.stage import Workspace, digest_of_tree
-from pipelines.store import Shard, open_shard
+from pipelines.store import SIGNALS, Shard, open_shard
 
 SHARED = Path(__file__).resolve().parents[2] / ".." / "shared"
 MIRROR = SHARED / "real" / "mirror"
@@ -299,6 +303,60 @@ def test_a_real_partition_becomes_a_product_once(tmp_path: Path) -> None:
     other = materialize_ecgs(workspace, source, "g1", limits=QualityLimits(amplitude=1.0))
     assert not other.cached
     assert other.facts["dropped"]["amplitude out of range"] > 0
+
+
+@pytest.fixture
+def simulated(tmp_path: Path) -> Workspace:
+    """With raw files of two sources."""
+    sizes = MirrorSizes(chapman=(12,), code15=(), ptbxl=(12,), cpsc2018=(), georgia=(), ludb=0)
+    mirror, workspace = write_mirror(tmp_path / "mirror", sizes=sizes).path, Workspace(tmp_path / "home")
+    for source, partition in (("chapman", "01"), ("ptbxl", "00000")):
+        materialize_raw(
+            *(workspace, SOURCES[source], partition), mirror=Mirror.parse(str(mirror)), raw_root=tmp_path / "files"
+        )
+    return workspace
+
+
+@pytest.mark.parametrize("damage", ["a byte", "the table", "a file"])
+def test_a_shard_that_was_damaged_since_is_made_again(simulated: Workspace, damage: str) -> None:
+    whole = materialize_ecgs(simulated, SOURCES["chapman"], "01", limits=LIMITS)
+    assert materialize_ecgs(simulated, SOURCES["chapman"], "01", limits=LIMITS).cached
+    (signals,) = (path for path in (whole.path / SIGNALS / "signal").rglob("0") if path.is_file())
+    if damage == "a byte":
+        data = bytearray(signals.read_bytes())
+        data[len(data) // 2] ^= 255
+        signals.write_bytes(data)
+    elif damage == "the table":
+        (whole.path / "records.parquet").write_bytes(b"PAR1")
+    else:
+        signals.unlink()
+    again = materialize_ecgs(simulated, SOURCES["chapman"], "01", limits=LIMITS)
+    assert (again.cached, again.digest) == (False, whole.digest)
+    assert materialize_ecgs(simulated, SOURCES["chapman"], "01", limits=LIMITS).cached
+
+
+@pytest.mark.parametrize(("source", "partition"), [("chapman", "01"), ("ptbxl", "00000")])
+def test_a_shard_that_did_not_pass_its_checks_is_refused_from_the_corpus_by_name(
+    simulated: Workspace, source: str, partition: str
+) -> None:
+    def losing(root: Path, name: str, files: Sequence[RemoteFile]) -> Iterator[Record | Drop]:
+        return islice(SOURCES[source].read(root, name, files), 1, None)
+
+    for other, its_partition in (("chapman", "01"), ("ptbxl", "00000")):
+        materialize_ecgs(simulated, SOURCES[other], its_partition, limits=LIMITS)
+    materialize_corpus(simulated, CorpusConfig())
+    bad = replace(SOURCES[source], read=losing, version="0")
+    lost = materialize_ecgs(simulated, bad, partition, limits=LIMITS)
+    assert not kept_findings(lost)[COUNTS_ADD_UP].holds
+    told = rf"ecgs/{source}/{partition} \({COUNTS_ADD_UP}: 11 entered.*lists 12\): materialize these partitions again"
+    for ask in (materialize_corpus, built_corpus):
+        with pytest.raises(ValueError, match=told):
+            ask(simulated, CorpusConfig())
+    assert not materialize_ecgs(simulated, bad, partition, limits=LIMITS).cached, (
+        "it is tried again when it is asked for"
+    )
+    materialize_ecgs(simulated, SOURCES[source], partition, limits=LIMITS)
+    assert materialize_corpus(simulated, CorpusConfig()).cached
 
 
 @pytest.mark.slow
