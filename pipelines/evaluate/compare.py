@@ -56,8 +56,8 @@ class LabelComparison:
 @dataclass(frozen=True, kw_only=True)
 class TaskComparison:
     """Macro AUCs of two encoders on a task's test split. patients, unnamed: as `labels.of_patients` takes them.
-    p_adjusted: Holm's, over the tasks compared. resamples: the most that a difference is of; one that
-    enough of them contradict is of fewer."""
+    p_adjusted: Holm's, over the tasks compared. resamples: the most that a difference is of; one that enough of them
+    contradict is of fewer."""
 
     task: str
     title: str

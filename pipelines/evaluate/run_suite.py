@@ -85,7 +85,7 @@ def materialize_evaluation(
 
     return workspace.build(
         f"probe/{asked.name}/{source.name}",
-        version=versions.DRAWS,
+        version=versions.PROBE,
         config={"mean of": [task.to_dict() for task in asked.draws()]},
         inputs={product.name: product.digest for product in products},
         make=make,
@@ -183,9 +183,11 @@ def _mean(results: Sequence[ProbeResult], config: ProbeConfig, figure: Figure) -
     return _Mean(value=float(np.mean(values)), resampled_R=np.ma.mean(np.ma.stack(resampled), axis=0))
 
 
-def lead_over(workspace: Workspace, first: Product, second: Product, config: ProbeConfig) -> PairedDifference | None:
+def lead_over(
+    workspace: Workspace, first: Product, second: Product, config: ProbeConfig, most: int = 0
+) -> PairedDifference | None:
     """Test macro AUC of a first product of an evaluation minus that of a second, by paired bootstrap, by patient; None
-    where one of them was not scored.
+    where one of them was not scored. most: resamples, as `statistics.paired_differences` has it.
 
     Raises ValueError where they are not of the same ECGs, labels and protocol.
     """
@@ -193,9 +195,17 @@ def lead_over(workspace: Workspace, first: Product, second: Product, config: Pro
         raise ValueError(f"{first.name} and {second.name} are of other ECGs or protocols: evaluate both again")
     if not (first.facts["scored"] and second.facts["scored"]):
         return None
-    one, other = (_mean(results_of(workspace, product), config, _macro_auc) for product in (first, second))
-    difference_R = one.resampled_R - other.resampled_R
-    return statistics.resampled_difference(one.value - other.value, difference_R, config.confidence)
+    results = [results_of(workspace, product) for product in (first, second)]
+    value, difference_R, seed = 0.0, np.ma.masked_all(0), config.seed
+    while (drawn := len(difference_R)) < config.resamples or (
+        drawn < most and statistics.far_side(difference_R) < statistics.FAR_SIDE
+    ):
+        size = min(statistics.BLOCK, (config.resamples if drawn < config.resamples else most) - drawn)
+        block = replace(config, resamples=size, seed=seed)
+        one, other = (_mean(draws, block, _macro_auc) for draws in results)
+        value, seed = one.value - other.value, seed + 1
+        difference_R = np.ma.concatenate([difference_R, one.resampled_R - other.resampled_R])
+    return statistics.resampled_difference(value, difference_R, config.confidence)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,9 @@ from scipy.stats import rankdata
 FAR_SIDE = 10
 """A difference with so many resamples on the far side of zero is drawn no more: its p is known well enough."""
 
-_BLOCK = 1000  # resamples that are held at once
+BLOCK = 1000
+"""Resamples that are held at once."""
+
 _CACHED = 250  # resamples that are counted at once
 
 
@@ -202,7 +204,7 @@ def paired_differences(
     open_C = np.ones(len(most_C), dtype=bool)
     while open_C.any():
         drawn = len(difference_RC)
-        size = min(_BLOCK, (resamples if drawn < resamples else int(most_C[open_C].max())) - drawn)
+        size = min(BLOCK, (resamples if drawn < resamples else int(most_C[open_C].max())) - drawn)
         times_RN = resample_patients(patient_N, resamples=size, seed=seed)
         column = np.flatnonzero(open_C[:-1] | open_C[-1])
         first_RC, second_RC = (
@@ -214,7 +216,7 @@ def paired_differences(
             apart_RC[:, -1] = apart_RC[:, :-1].mean(axis=1)
         difference_RC = np.ma.concatenate([difference_RC, apart_RC])
         drawn, seed = drawn + size, seed + 1
-        open_C = (drawn < resamples) | (open_C & (drawn < most_C) & (_far_side(difference_RC) < FAR_SIDE))
+        open_C = (drawn < resamples) | (open_C & (drawn < most_C) & (far_side(difference_RC) < FAR_SIDE))
     value_C = np.append(value_C, value_C.mean())
     *by_class, macro = (
         resampled_difference(float(value), difference_RC[:, c], confidence) for c, value in enumerate(value_C)
@@ -239,11 +241,11 @@ def resampled_difference(value: float, resampled_R: np.ndarray, confidence: floa
     difference_R = np.ma.compressed(resampled_R)
     low, high = _percentiles(difference_R, confidence)
     # Plus one in numerator and denominator: a bootstrap of R resamples cannot show a p below 1 / (R + 1).
-    p_value = min(1.0, 2 * (int(_far_side(difference_R)) + 1) / (len(difference_R) + 1))
+    p_value = min(1.0, 2 * (int(far_side(difference_R)) + 1) / (len(difference_R) + 1))
     return PairedDifference(value=value, low=low, high=high, p_value=p_value)
 
 
-def _far_side(difference_R: np.ndarray) -> np.ndarray:
+def far_side(difference_R: np.ndarray) -> np.ndarray:
     """(R, ...) -> (...): how many resamples lie on the side of zero that has fewer; zero itself is on both."""
     return np.minimum(*(np.ma.filled(side, False).sum(axis=0) for side in (difference_R <= 0, difference_R >= 0)))
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipelines.evaluate.compare import TaskComparison, compare_results
+from pipelines.evaluate.compare import RESAMPLES_A_COMPARISON, TaskComparison, compare_results
 from pipelines.evaluate.features import shards_of
 from pipelines.evaluate.probe import ProbeConfig
 from pipelines.evaluate.published import Published, published_for
@@ -23,9 +23,6 @@ from pipelines.evaluate.suite import SUITE, Evaluation, evaluation
 from pipelines.evaluate.task_report import TITLES, TaskReport, task_report
 from pipelines.labels import SUITE_TASKS
 from pipelines.stage import Product, Workspace
-
-RESAMPLES_AN_EVALUATION = 60
-"""For leads of means over draws, so that Holm's adjustment leaves one that can be shown; see `compare`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,14 +158,14 @@ def _leads(
 ) -> dict[str, dict[str, Lead]]:
     """Ours over each other, by evaluation and name; of draws, their means."""
     leads: dict[str, dict[str, Lead]] = {name: {} for name in found}
-    config = ProbeConfig(resamples=max(ProbeConfig().resamples, RESAMPLES_AN_EVALUATION * len(found)))
+    most = RESAMPLES_A_COMPARISON * len(found)
     for other in _others(found):
         differences: dict[str, PairedDifference] = {}
         for name, products in found.items():
             if other in compared.get(name, {}):
                 differences[name] = compared[name][other].difference
             elif other in products:
-                ahead = lead_over(workspace, products[OURS.probe], products[other], config)
+                ahead = lead_over(workspace, products[OURS.probe], products[other], ProbeConfig(), most)
                 differences |= {} if ahead is None else {name: ahead}
         adjusted = holm([one.p_value for one in differences.values()])
         for (name, one), p_adjusted in zip(differences.items(), adjusted, strict=True):
