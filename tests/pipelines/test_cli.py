@@ -349,6 +349,21 @@ def test_embed_pulls_the_champion_and_goes_on_after_a_bad_file(mirror: Path, hom
     np.testing.assert_allclose(found_ND, expected_ND, atol=1e-5)
 
 
+def test_rollback_says_which_version_is_champion_and_in_which_store(home: Home) -> None:
+    from pipelines.tracking import Tracking
+
+    client = Tracking(uri=home.tracking_uri, artifact_root=home.artifact_root).client()
+    client.create_registered_model("ecg-encoder")
+    for alias in ("previous", "champion"):
+        was_champion = {"moved 2026-11-23T20:00:00.000000Z": "promoted"}
+        version = client.create_model_version("ecg-encoder", source="here", tags=was_champion).version
+        client.set_registered_model_alias("ecg-encoder", alias, str(version))
+    shown = ecg("rollback", "--why", "a test")
+    assert shown.exit_code == 0, shown.output
+    assert f"@champion is version 1 in sqlite:///{home.root}" in shown.output
+    assert str(client.get_model_version_by_alias("ecg-encoder", "champion").version) == "1"
+
+
 @pytest.mark.parametrize(("name", "refused"), [("00001_lr", True), ("other", False)])
 def test_inspect_judges_a_ptbxl_gain_by_ptbxl_s_range(tmp_path: Path, name: str, refused: bool) -> None:
     samples = (np.sin(np.arange(1000) / 9)[:, None] * 200).astype("<i2").repeat(12, axis=1)
