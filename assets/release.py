@@ -153,8 +153,8 @@ def champion(data_home: DataHome) -> dg.MaterializeResult:
     deps=[champion],
     group_name="release",
     description="The MLflow model `ecg-classifier`: the encoder with its probe on the gate's task and a calibration "
-    "of each label, raw ECGs in, probabilities by label out. Released by the same gate, with a champion of its own, on the "
-    "encoders' champion alone.",
+    "of each label, raw ECGs in, probabilities by label out. Released by the same gate, with a champion of its own, on "
+    "the encoders' champion alone.",
     code_version=versions.CLASSIFIER,
     retry_policy=show.ONCE_MORE,
     kinds={"mlflow"},

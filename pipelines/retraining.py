@@ -47,6 +47,8 @@ class RetrainingConfig:
             raise ValueError(f"start={self.start!r}: use {' or '.join(get_args(Start))}")
         if self.changes and not self.recipe:
             raise ValueError(f"changes={dict(self.changes)}: name the recipe that they are of")
+        if self.recipe:
+            recipe_named(self.recipe, self.changes)  # refuses a recipe or a field that there is not
 
     @classmethod
     def from_environment(cls) -> RetrainingConfig:

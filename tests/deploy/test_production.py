@@ -212,10 +212,17 @@ def test_what_is_missing_is_named(tmp_path):
     unfilled = subprocess.run([start, ROOT / "deploy/environment.example"], capture_output=True, text=True, env=_bare())
     assert unfilled.returncode == 1
     assert "PGPASSWORD is empty" in unfilled.stderr
+    example = {**dict(line.split("=", 1) for line in _example()), "PGPASSWORD": "secret", "ECG_HOME": str(tmp_path)}
+    example["ECG_RETRAIN_CHANGES"] = """'{"epochs": 3}'"""
+    (tmp_path / "environment").write_text("".join(f"{name}={value}\n" for name, value in example.items()))
+    unnamed = subprocess.run([start, tmp_path / "environment"], capture_output=True, text=True, env=_bare())
+    assert unnamed.returncode == 1
+    assert "changes={'epochs': 3}: name the recipe that they are of" in unnamed.stderr
+    assert not (tmp_path / "dagster").exists(), "nothing is begun"
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1500)
 def test_nothing_is_lost_when_pieces_die_and_when_everything_does(tmp_path):
     sizes = MirrorSizes(chapman=(), code15=(), ptbxl=(60, 20), cpsc2018=(), georgia=(), ludb=0)
     write_mirror(tmp_path / "mirror", seed=2, sizes=sizes)

@@ -111,3 +111,12 @@ def test_a_classifier_on_an_encoder_that_never_had_another_is_named_too(tracking
     crown(tracking, CLASSIFIER_NAME, packaged_classifier(second, head(tmp_path)))
     told = ecg("rollback", "1", "--why", "a test").output.splitlines()[1]
     assert told.endswith("with another encoder, and no version of ecg-classifier with this one ever was champion")
+
+
+def test_a_server_that_does_not_answer_is_one_sentence(tracking, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    for asked in (("models",), ("rollback", "--why", "worse since Monday")):
+        result = ecg(*asked)
+        assert result.exit_code == 1
+        (line,) = result.output.splitlines()
+        assert line.startswith("Error: MLflow at http://127.0.0.1:9 does not answer")
