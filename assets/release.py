@@ -152,9 +152,9 @@ def champion(data_home: DataHome) -> dg.MaterializeResult:
 @dg.asset(
     deps=[champion],
     group_name="release",
-    description="The MLflow model `ecg-classifier`: the encoder with its probe on the gate's task and a calibration "
-    "of each label, raw ECGs in, probabilities by label out. Released by the same gate, with a champion of its own, on "
-    "the encoders' champion alone.",
+    description="The MLflow model `ecg-classifier`: the encoder with its probe on the gate's task and a calibration of "
+    "each label, raw ECGs in, probabilities by label out. It has a champion of its own, which passed the same gate on "
+    "the encoders' champion.",
     code_version=versions.CLASSIFIER,
     retry_policy=show.ONCE_MORE,
     kinds={"mlflow"},

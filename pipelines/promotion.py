@@ -70,7 +70,12 @@ def scores_of(workspace: Workspace, gate_task: str = GATE_TASK, subject: Subject
                     metrics[f"{task}/{split}_macro_auc{ending}"] = found["value"]
     validation = metrics.get(f"{gate_task}/validation_macro_auc")
     digest = workspace.require(f"probe/{gate_task}/{subject.probe}").facts["data_digest"]
-    return Scores(validation=validation, data_digest=digest if validation is not None else None, metrics=metrics)
+    return Scores(
+        validation=validation,
+        data_digest=digest if validation is not None else None,
+        metrics=metrics,
+        task=gate_task,
+    )
 
 
 def release_current(
@@ -90,7 +95,6 @@ def release_current(
             "corpus_digest": encoder.facts["corpus_digest"],
             **corpus_settings(workspace, encoder),
             "ecgs": SIMULATED if simulated else RECORDED,
-            "gate_task": gate_task,
         },
         recipe=encoder.facts["recipe"],
         git_commit=git_commit(),
@@ -109,7 +113,7 @@ def current_release(workspace: Workspace, tracking: Tracking) -> Release:
 
 def gate_task_of(workspace: Workspace, tracking: Tracking) -> str:
     """The task that the current encoder was released with."""
-    return current_release(workspace, tracking).tags["gate_task"]
+    return current_release(workspace, tracking).scores.task
 
 
 def release_reference(workspace: Workspace, tracking: Tracking, *, gate_task: str = GATE_TASK) -> Release:
@@ -133,7 +137,7 @@ def release_classifier(workspace: Workspace, tracking: Tracking) -> Release | No
     """Register the classifier of the gate's task on the current encoder, which has to be released, as the challenger
     of its own model; None where the task was not scored."""
     released = current_release(workspace, tracking)
-    gate_task = released.tags["gate_task"]
+    gate_task = released.scores.task
     head, encoder = materialize_classifier(workspace, gate_task), workspace.require(OURS.product)
     if not head.facts["scored"]:
         return None
@@ -142,7 +146,7 @@ def release_classifier(workspace: Workspace, tracking: Tracking) -> Release | No
     return release_packaged(
         packaged_classifier(encoder.path / ENCODER_FILE, head.path / HEAD_FILE),
         replace(scores, metrics={**scores.metrics, **worth}),
-        provenance={name: released.tags[name] for name in ("corpus_digest", "ecgs", "gate_task")},
+        provenance={**{name: released.tags[name] for name in ("corpus_digest", "ecgs")}, "task": gate_task},
         recipe=encoder.facts["recipe"],
         git_commit=git_commit(),
         tracking=tracking,
@@ -170,7 +174,7 @@ def judge_classifier(workspace: Workspace, tracking: Tracking, *, config: GateCo
     release = release_classifier(workspace, tracking)
     if release is None:
         return None
-    head = materialize_classifier(workspace, release.tags["gate_task"])
+    head = materialize_classifier(workspace, release.scores.task)
     packaged = packaged_classifier(workspace.require(OURS.product).path / ENCODER_FILE, head.path / HEAD_FILE)
     return _judged(workspace, release, packaged, tracking, config, on_champion=_on_champion(release, tracking))
 
@@ -208,7 +212,7 @@ def _judged(
     )
     contest = None
     if settled is None and champion is not None and release.scores.validation is not None:
-        gate_task = release.tags["gate_task"]
+        gate_task = release.scores.task
         probe = workspace.require(f"probe/{gate_task}/{OURS.probe}")
         _require_probe_of(EncoderSource.of_product(OURS.probe, workspace.require(OURS.product)), probe)
         mine = load_result(probe.path)

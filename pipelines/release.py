@@ -78,6 +78,7 @@ _MODEL = re.compile(r"models:/(?P<name>[^/@]+)(@(?P<alias>[^/@]+)|/(?P<version>\
 class Scores:
     """How an encoder did. `validation` is of the split that the gate looks at: None where it was not scored.
 
+    task: whose probe the gate compares, by name; empty for a model that no gate judges.
     validation: macro AUC of the gate's probe on its validation fold, 0 to 1. data_digest: of the ECGs, labels and
     protocol it was taken on. metrics: whatever else is worth showing.
     """
@@ -85,6 +86,7 @@ class Scores:
     validation: float | None = None
     data_digest: str | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
+    task: str = ""
 
     def __post_init__(self) -> None:
         if self.validation is not None and not 0.0 <= self.validation <= 1.0:
@@ -205,8 +207,7 @@ def release_packaged(
     """
     digests = packaged.digests()
     served = _served(digests)
-    about = {
-        **provenance,
+    scored = {
         "validation": "not scored" if scores.validation is None else f"{scores.validation:.4f}",
         "scores": json.dumps(asdict(scores), sort_keys=True),
     }
@@ -218,7 +219,8 @@ def release_packaged(
         created = rescored = False
         if found is None:
             tags = {
-                **about,
+                **provenance,
+                **scored,
                 "release": served,
                 **{f"{name}_digest": digest for name, digest in digests.items()},
                 "recipe_digest": digest_of(dict(recipe)),
@@ -226,11 +228,11 @@ def release_packaged(
             }
             found = _register(client, registered_name, packaged, scores, flat(recipe), tags, artifacts, tracking)
             created = True
-            log.info("%s version %s released (%s)", registered_name, found.version, about["validation"])
-        elif not about.items() <= found.tags.items():
-            found = _renew(client, found, scores, about, artifacts, tracking)
+            log.info("%s version %s released (%s)", registered_name, found.version, scored["validation"])
+        elif found.tags["scores"] != scored["scores"]:
+            found = _renew(client, found, scores, scored, artifacts, tracking)
             rescored = True
-            log.info("%s version %s has new scores (%s)", registered_name, found.version, about["validation"])
+            log.info("%s version %s has new scores (%s)", registered_name, found.version, scored["validation"])
         else:
             log.info("%s version %s holds this and these scores already", registered_name, found.version)
         if alias is not None and "verdict" not in found.tags:
@@ -323,8 +325,11 @@ def promote(release: Release, *, tracking: Tracking) -> Release:
 
 
 def former(release: Release, champion: Release | None, *, tracking: Tracking) -> Release | None:
-    """The version that was champion and was replaced, where a release is that one or, under another champion's weights,
-    has its weights; None where it is none. Newer code is no way round a person who went back."""
+    """The version with a release's weights that was champion and was replaced; None where there is none.
+
+    Under a champion with the same weights that is the release itself or none: newer code may take that one's place.
+    Elsewhere newer code is no way round a person who went back.
+    """
     if release.moves:
         return release
     if champion is not None and champion.weights == release.weights:
@@ -537,7 +542,7 @@ def _renew(
     client: MlflowClient,
     found: ModelVersion,
     scores: Scores,
-    about: Mapping[str, str],
+    scored: Mapping[str, str],
     artifacts: Sequence[Path],
     tracking: Tracking,
 ) -> ModelVersion:
@@ -549,7 +554,7 @@ def _renew(
         client.log_artifact(run_id, str(path))
     with _using(tracking):
         mlflow.log_metrics(_metrics(scores), run_id=run_id, model_id=found.model_id)
-    for tag, value in about.items():
+    for tag, value in scored.items():
         if tag != "scores":
             client.set_tag(run_id, tag, value)
         client.set_model_version_tag(found.name, found.version, tag, value)

@@ -104,7 +104,8 @@ def test_the_road_runs_once_is_found_the_second_time_and_refuses_what_is_not_sho
     assert "The ECGs are simulated" in page, "the mirror says so of itself"
     assert made["champion"].metadata["champion"] == made["released_encoder"].metadata["version"] == 1
     store = Tracking(uri=home.tracking_uri, artifact_root=home.artifact_root).client()
-    run_of = store.get_model_version("ecg-encoder", "1").run_id
+    run_of, tags = (getattr(store.get_model_version("ecg-encoder", "1"), name) for name in ("run_id", "tags"))
+    assert tags["ecgs"] == "simulated"
     assert run_of is not None
     assert {"report.html", "report.json"} <= {file.path for file in store.list_artifacts(run_of)}
     (compared,) = run(COMPARE, instance)

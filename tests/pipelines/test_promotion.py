@@ -112,7 +112,7 @@ def test_scores_hold_every_probe_and_what_was_not_scored_is_left_out(places):
     }
     assert scores.validation == scores.metrics["ptbxl_superclass/validation_macro_auc"]
     unscored = scores_of(places[0], "cpsc2018")
-    assert (unscored.validation, unscored.data_digest) == (None, None)
+    assert (unscored.validation, unscored.data_digest, unscored.task) == (None, None, "cpsc2018")
     with pytest.raises(ValueError, match="gate task 'nothing': use ptbxl_superclass, cpsc2018"):
         scores_of(places[0], "nothing")
 
@@ -192,11 +192,11 @@ def test_the_gate_judges_what_was_released_by_the_task_that_stands_on_it(places,
     prepare(places[0], STARVED)
     release_current(places[0], tracking, gate_task="cpsc2018", simulated=True)
     release, unscored, _ = judge_current(places[0], tracking, config=LENIENT)
-    assert (release.version, release.tags["gate_task"]) == (2, "cpsc2018")
+    assert (release.version, release.scores.task) == (2, "cpsc2018")
     assert "nothing to compare on validation" in unscored.reason
     release_current(places[0], tracking, simulated=True)
     release, scored, contest = judge_current(places[0], tracking, config=LENIENT)
-    assert (release.version, release.tags["gate_task"], scored.promote) == (2, "ptbxl_superclass", True)
+    assert (release.version, release.scores.task, scored.promote) == (2, "ptbxl_superclass", True)
     assert contest is not None
     put_encoder(places[0], SEEING)
     prepare(places[0], SEEING)

@@ -551,6 +551,8 @@ def test_a_release_through_a_server_is_pulled_from_it(
         released = crown(tracking, "served", encoders[0], scored(0.8))
         assert serves(released, packaged_encoder(encoders[0]), tracking=tracking).holds
         assert not put(tracking, "served", encoders[0], scored(0.8)).created
+        (tmp_path / "report.md").write_text("of other scores")
+        assert put(tracking, "served", encoders[0], scored(0.7), artifacts=[tmp_path / "report.md"]).rescored
         fetched = files_of(released, tmp_path / "champion", tracking=tracking)
         assert fetched["encoder"].read_bytes() == encoders[0].read_bytes()
         with monkeypatch.context() as patch:
