@@ -55,10 +55,12 @@ def corpus(context: dg.AssetExecutionContext, data_home: DataHome, config: Corpu
     from pipelines.corpus import materialize_corpus
     from pipelines.retraining import asked_corpus
 
-    workspace = data_home.open().workspace()
+    home = data_home.open()
+    workspace = home.workspace()
     given = {name: value for name, value in config.model_dump().items() if value is not None}
     with show.mistakes_explained():
-        product = materialize_corpus(workspace, asked_corpus(workspace, data_home.tracking(), given))
+        settings = asked_corpus(workspace, data_home.tracking(), given, simulated=home.simulated)
+        product = materialize_corpus(workspace, settings)
     facts = product.facts
     return show.materialized(
         product,

@@ -91,7 +91,12 @@ def encoder(
     workspace, tracking = home.workspace(), data_home.tracking()
     with show.mistakes_explained():
         asked = asked_training(
-            workspace, tracking, recipe=config.recipe, changes=config.changes, warm_start=config.warm_start
+            workspace,
+            tracking,
+            simulated=home.simulated,
+            recipe=config.recipe,
+            changes=config.changes,
+            warm_start=config.warm_start,
         )
         with warm_start(asked.warm_start, tracking) as (changes, start):
             product = asked.done or materialize_encoder(

@@ -38,7 +38,9 @@ def weekly_retraining(context: dg.ScheduleEvaluationContext, data_home: DataHome
     running = context.instance.get_runs(dg.RunsFilter(tags={ALONE: TRAIN}, statuses=UNFINISHED), limit=1)
     if running:
         return dg.SkipReason(f"run {running[0].run_id[:8]} of {TRAIN}, or of the automation, is not finished")
-    found = plan(data_home.open().workspace(), data_home.tracking(), RetrainingConfig.from_environment())
+    home = data_home.open()
+    settings = RetrainingConfig.from_environment()
+    found = plan(home.workspace(), data_home.tracking(), settings, simulated=home.simulated)
     if isinstance(found, NotDue):
         return dg.SkipReason(found.why)
     context.log.info(found.why)

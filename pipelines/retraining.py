@@ -1,7 +1,8 @@
 """What is trained where nobody says otherwise, and whether to train again.
 
 The recipe and the corpus' settings are the champion's, by a click, by the automation and by the schedule alike;
-ECG_RETRAIN_RECIPE names another recipe, ECG_RETRAIN_START whether weights start from the champion's.
+ECG_RETRAIN_RECIPE names another recipe, ECG_RETRAIN_START whether weights start from the champion's. A champion of
+recorded ECGs says nothing of what is trained on simulated ones, nor the other way round.
 
 A training is due where no version of the registered model that the gate has judged was made of this corpus by this
 recipe. So a challenger that lost is not trained a second time to lose again. Where the weights start from is no part
@@ -29,6 +30,9 @@ CHAMPION = "champion"
 
 CORPUS_SETTINGS = "corpus_settings"
 """The tag of a version with the settings of the corpus that it was trained on."""
+
+ECGS = "ecgs"
+"""The tag that says whether these were recorded or simulated; versions that lack it are taken for either."""
 
 Start = Literal["scratch", "champion"]
 
@@ -79,17 +83,24 @@ class Training:
 
 
 def asked_training(
-    workspace: Workspace, tracking: Tracking, *, recipe: str, changes: Mapping[str, Any], warm_start: str
+    workspace: Workspace,
+    tracking: Tracking,
+    *,
+    simulated: bool,
+    recipe: str,
+    changes: Mapping[str, Any],
+    warm_start: str,
 ) -> Training:
     """What the settings of `encoder` ask for. Without a recipe's name it is the standing recipe, started as
     ECG_RETRAIN_START has it, and not trained where an encoder of the current corpus' ECGs by that recipe is there,
     whatever it was started from: the champion as a start would make it another training at every move of the alias.
+    simulated: whether the workspace's ECGs are.
 
     Raises ValueError for a recipe or a field that there is not, and where the champion's recipe is none of ours.
     """
     if recipe:
         return Training(recipe=recipe_named(recipe, changes), warm_start=warm_start)
-    config, champion = RetrainingConfig.from_environment(), _champion(tracking)
+    config, champion = RetrainingConfig.from_environment(), _champion(tracking, simulated)
     standing = _standing_recipe(workspace, champion, config)
     wanted = recipe_named(standing.name, {**_changes(standing), **changes})
     if warm_start:
@@ -100,10 +111,12 @@ def asked_training(
     return Training(recipe=wanted, warm_start=_start(champion, config))
 
 
-def asked_corpus(workspace: Workspace, tracking: Tracking, given: Mapping[str, Any]) -> CorpusConfig:
+def asked_corpus(
+    workspace: Workspace, tracking: Tracking, given: Mapping[str, Any], *, simulated: bool
+) -> CorpusConfig:
     """What the settings of `corpus` ask for: the fields that are given, the others as the champion's corpus has them,
     or as usual without a champion."""
-    return config_from({**asdict(_standing_corpus(workspace, _champion(tracking))), **given})
+    return config_from({**asdict(_standing_corpus(workspace, _champion(tracking, simulated))), **given})
 
 
 def corpus_settings(workspace: Workspace, encoder: Product) -> dict[str, str]:
@@ -127,17 +140,18 @@ class NotDue:
     why: str
 
 
-def plan(workspace: Workspace, tracking: Tracking, config: RetrainingConfig) -> Plan | NotDue:
+def plan(workspace: Workspace, tracking: Tracking, config: RetrainingConfig, *, simulated: bool) -> Plan | NotDue:
     """The training that is due, or why there is none. Looks at the registry and at what is built; builds nothing.
 
     The corpus of now has the settings of the champion's. Where it is not built, it is due, and a training with it,
     which is found to be done where the corpus comes out as another that was trained on. Raises ValueError for a recipe
     that there is not.
     """
-    trained = _trained(tracking)
+    trained = _trained(tracking, simulated)
     champion = next((one for one in trained if one.is_champion), None)
     if champion is None:
-        return NotDue("there is no champion yet: train and release a first encoder by hand")
+        kind = "simulated" if simulated else "recorded"
+        return NotDue(f"there is no champion of {kind} ECGs yet: train and release a first encoder by hand")
     settings = _standing_corpus(workspace, champion)
     shards = shard_digests(workspace, settings)
     if not shards:
@@ -175,17 +189,17 @@ class _Trained:
     recipe: Recipe | None
 
 
-def _champion(tracking: Tracking) -> _Trained | None:
-    return next(iter(_trained(tracking, champion_alone=True)), None)
+def _champion(tracking: Tracking, simulated: bool) -> _Trained | None:
+    return next(iter(_trained(tracking, simulated, champion_alone=True)), None)
 
 
-def _trained(tracking: Tracking, *, champion_alone: bool = False) -> list[_Trained]:
-    """The versions of our model, the newest first."""
+def _trained(tracking: Tracking, simulated: bool, *, champion_alone: bool = False) -> list[_Trained]:
+    """The versions of our model that were trained on ECGs of this kind, the newest first."""
     client = tracking.client()
     found = client.search_registered_models(filter_string=f"name = '{OURS.model}'")
     if not found:
         return []
-    champion = str(found[0].aliases.get(CHAMPION))
+    champion, kind = str(found[0].aliases.get(CHAMPION)), "simulated" if simulated else "recorded"
     return sorted(
         (
             _Trained(
@@ -197,7 +211,7 @@ def _trained(tracking: Tracking, *, champion_alone: bool = False) -> list[_Train
                 recipe=_recipe_of(client.get_run(one.run_id).data.params) if one.run_id else None,
             )
             for one in client.search_model_versions(f"name = '{OURS.model}'")
-            if not champion_alone or str(one.version) == champion
+            if one.tags.get(ECGS, kind) == kind and (not champion_alone or str(one.version) == champion)
         ),
         key=lambda one: -one.version,
     )

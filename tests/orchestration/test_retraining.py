@@ -22,6 +22,7 @@ from pipelines.pretrain.recipes import Recipe, recipe_named
 from pipelines.release import versions_of
 from pipelines.retraining import (
     CORPUS_SETTINGS,
+    NotDue,
     Plan,
     RetrainingConfig,
     Training,
@@ -41,7 +42,9 @@ CHAMPIONS = CorpusConfig(validation_share=0.2, seed=1)
 def asked(workspace: Workspace, tracking: Tracking, **given: object) -> Training:
     """What an untouched form asks for, but for these fields."""
     form = PretrainSettings(**given)
-    return asked_training(workspace, tracking, recipe=form.recipe, changes=form.changes, warm_start=form.warm_start)
+    return asked_training(
+        workspace, tracking, recipe=form.recipe, changes=form.changes, warm_start=form.warm_start, simulated=False
+    )
 
 
 @pytest.fixture
@@ -79,7 +82,9 @@ def test_a_start_from_the_champion_trains_an_unchanged_corpus_no_second_time(wor
     released(tracking, ONE, TINY, "promoted", champion=True)
     assert asked(workspace, tracking).done == first
     harmonized(workspace, {"ptbxl/00000": "q"})
-    assert isinstance(plan(workspace, tracking, RetrainingConfig(start="champion")), Plan), "for its probes' sake"
+    assert isinstance(plan(workspace, tracking, RetrainingConfig(start="champion"), simulated=False), Plan), (
+        "for its probes' sake"
+    )
     corpus_built(workspace, ONE)
     assert asked(workspace, tracking).done == first, "an evaluation shard alone has changed"
     harmonized(workspace, {"chapman/02": "b"})
@@ -94,6 +99,17 @@ def test_a_start_from_the_champion_trains_an_unchanged_corpus_no_second_time(wor
     again = asked(workspace, tracking, warm_start="models:/ecg-encoder/1")
     assert again == Training(recipe=TINY, warm_start="models:/ecg-encoder/1"), "who names a start gets it"
     assert asked(workspace, tracking, recipe="demo", changes={"steps": 8, "peak_lr": 1e-3}).done is None
+
+
+def test_a_champion_of_simulated_ecgs_says_nothing_of_recorded_ones(workspace, tracking):
+    version = released(tracking, ONE, TINY, "promoted", champion=True)
+    tracking.client().set_model_version_tag("ecg-encoder", str(version), "ecgs", "simulated")
+    assert asked(workspace, tracking).recipe == recipe_named("demo")
+    assert asked_corpus(workspace, tracking, {}, simulated=False) == CorpusConfig()
+    assert asked_corpus(workspace, tracking, {}, simulated=True) == CHAMPIONS
+    found = plan(workspace, tracking, RetrainingConfig(), simulated=False)
+    assert isinstance(found, NotDue)
+    assert "no champion of recorded ECGs yet" in found.why
 
 
 def test_a_champion_of_a_foreign_recipe_asks_for_a_name(workspace, tracking):
@@ -112,7 +128,7 @@ def test_a_shard_that_did_not_pass_its_checks_stops_the_plan_by_its_name(workspa
         make=lambda folder: {"role": "pretraining", **found},
     )
     with pytest.raises(ValueError, match=r"ecgs/chapman/01 \(every_record_accounted_for: 3 entered"):
-        plan(workspace, tracking, RetrainingConfig())
+        plan(workspace, tracking, RetrainingConfig(), simulated=False)
 
 
 def given(**fields: object) -> dict[str, object]:
@@ -120,14 +136,18 @@ def given(**fields: object) -> dict[str, object]:
 
 
 def test_the_corpus_of_no_settings_is_the_champions(workspace, tracking):
-    assert asked_corpus(workspace, tracking, given()) == CorpusConfig()
+    assert asked_corpus(workspace, tracking, given(), simulated=False) == CorpusConfig()
     settings = {**SETTINGS, "sources": ["chapman"], "unlabelled_folds": [1, 2]}
     released(tracking, TWO, TINY, "promoted", champion=True, settings=settings)
     champions = replace(CHAMPIONS, sources=("chapman",), unlabelled_folds=(1, 2))
-    assert asked_corpus(workspace, tracking, given()) == champions
-    assert asked_corpus(workspace, tracking, given(sources=[], seed=0)) == replace(champions, sources=None, seed=0)
+    assert asked_corpus(workspace, tracking, given(), simulated=False) == champions
+    assert asked_corpus(workspace, tracking, given(sources=[], seed=0), simulated=False) == replace(
+        champions, sources=None, seed=0
+    )
     released(tracking, ONE, TINY, "promoted", champion=True, settings=None)
-    assert asked_corpus(workspace, tracking, given()) == CHAMPIONS, "known by the digest alone, as versions were"
+    assert asked_corpus(workspace, tracking, given(), simulated=False) == CHAMPIONS, (
+        "known by the digest alone, as versions were"
+    )
 
 
 def test_a_version_keeps_the_settings_of_its_corpus(workspace):

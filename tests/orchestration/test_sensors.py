@@ -179,11 +179,11 @@ ONE, TWO = "1" * 64, "2" * 64
 
 
 def test_without_a_champion_or_ecgs_nothing_is_due(home, tracking):
-    assert plan(home.workspace(), tracking, RetrainingConfig()) == NotDue(
-        "there is no champion yet: train and release a first encoder by hand"
+    assert plan(home.workspace(), tracking, RetrainingConfig(), simulated=False) == NotDue(
+        "there is no champion of recorded ECGs yet: train and release a first encoder by hand"
     )
     released(tracking, ONE, TINY, "promoted", champion=True)
-    found = plan(home.workspace(), tracking, RetrainingConfig())
+    found = plan(home.workspace(), tracking, RetrainingConfig(), simulated=False)
     assert isinstance(found, NotDue)
     assert "no harmonized ECGs" in found.why
 
@@ -194,26 +194,28 @@ def test_a_training_is_due_for_a_new_corpus_or_recipe_alone(home, tracking):
     corpus_built(workspace, ONE)
     released(tracking, ONE, TINY, "promoted: it was the first", champion=True)
 
-    same = plan(workspace, tracking, RetrainingConfig())
+    same = plan(workspace, tracking, RetrainingConfig(), simulated=False)
     assert isinstance(same, NotDue)
     assert ONE[:12] in same.why
     assert TINY.digest[:12] in same.why
 
-    other = plan(workspace, tracking, RetrainingConfig(recipe="demo", changes={"steps": 9, "peak_lr": 1e-3}))
+    other = plan(
+        workspace, tracking, RetrainingConfig(recipe="demo", changes={"steps": 9, "peak_lr": 1e-3}), simulated=False
+    )
     assert isinstance(other, Plan)
     assert "steps: 8 -> 9" in other.why
 
     harmonized(workspace, {"chapman/02": "b"})
     corpus_built(workspace, TWO)
-    changed = plan(workspace, tracking, RetrainingConfig(start="champion"))
+    changed = plan(workspace, tracking, RetrainingConfig(start="champion"), simulated=False)
     assert isinstance(changed, Plan)
     assert f"corpus {ONE[:12]} -> {TWO[:12]}" in changed.why
-    cold = plan(workspace, tracking, RetrainingConfig())
+    cold = plan(workspace, tracking, RetrainingConfig(), simulated=False)
     assert isinstance(cold, Plan)
     assert cold.key != changed.key
 
     lost = released(tracking, TWO, TINY, "kept as challenger: -0.0200")
-    again = plan(workspace, tracking, RetrainingConfig())
+    again = plan(workspace, tracking, RetrainingConfig(), simulated=False)
     assert isinstance(again, NotDue), "it was trained, and lost"
     assert f"version {lost}: kept as challenger" in again.why
 
@@ -224,7 +226,7 @@ def test_a_version_that_was_not_judged_is_due_still(home, tracking):
     corpus_built(workspace, TWO)
     released(tracking, ONE, TINY, "promoted", champion=True)
     released(tracking, TWO, TINY, None)
-    assert isinstance(plan(workspace, tracking, RetrainingConfig()), Plan)
+    assert isinstance(plan(workspace, tracking, RetrainingConfig(), simulated=False), Plan)
 
 
 @pytest.mark.parametrize(
@@ -241,9 +243,9 @@ def test_new_ecgs_are_seen_before_the_corpus_is_built_of_them(home, tracking, so
     harmonized(workspace, {"chapman/01": "a", "ptbxl/00000": "p"})
     corpus_built(workspace, ONE, sources)
     released(tracking, ONE, TINY, "promoted", champion=True, settings={**SETTINGS, "sources": sources})
-    assert isinstance(plan(workspace, tracking, RetrainingConfig()), NotDue)
+    assert isinstance(plan(workspace, tracking, RetrainingConfig(), simulated=False), NotDue)
     harmonized(workspace, {new: "b"})
-    found = plan(workspace, tracking, RetrainingConfig())
+    found = plan(workspace, tracking, RetrainingConfig(), simulated=False)
     assert isinstance(found, Plan) is due
     if due:
         assert "harmonized ECGs changed" in found.why
