@@ -83,7 +83,8 @@ def test_it_goes_back_says_so_and_names_the_classifier_that_goes_with_it(trackin
     done = ecg("rollback", "--why", "V5 amplitudes wrong")
     assert done.exit_code == 0
     assert done.output.splitlines() == [
-        "models:/ecg-encoder@champion is version 1; loaded models keep what they loaded until restarted",
+        f"models:/ecg-encoder@champion is version 1 in {tracking.uri}; loaded models keep what they loaded until "
+        "restarted",
         "models:/ecg-classifier@champion is version 2, with another encoder: "
         '`ecg rollback 1 --name ecg-classifier --why "..."` goes back to this one',
     ]

@@ -28,7 +28,7 @@ from pipelines.evaluate.features import (
 from pipelines.evaluate.handcrafted import HandcraftedSource, handcrafted, heart_rate
 from pipelines.evaluate.probe import ProbeConfig, materialize_probe, read_records
 from pipelines.evaluate.result import load_result
-from pipelines.evaluate.run_suite import Standing, evaluate_subject, head_of, materialize_evaluation, results_of
+from pipelines.evaluate.run_suite import evaluate_subject, head_of, labels_used, materialize_evaluation, results_of
 from pipelines.evaluate.suite import AGAINST_DENSE, DRAWS, SUITE, VARIANT_HEADS, evaluation
 from pipelines.labels import PAPER_FOLDS, SUITE_TASKS, FewLabels, FoldProtocol, Split, patients, protocol_from_dict
 from pipelines.stage import Product, Workspace
@@ -209,12 +209,12 @@ def test_a_label_budget_is_the_mean_over_draws_and_keeps_each(workspace):
     fitted = [result.counts["train"] for result in draws]
     assert len(set(fitted)) == 1
     told = f"fitted on {fitted[0]} ECGs, chosen on {draws[0].counts['validation']} of validation"
-    assert Standing(product=product, ahead=None).row()["labels"] == told
-    assert "labels" not in Standing(product=workspace.require(product.facts["draws"][0]["product"]), ahead=None).row()
+    assert labels_used(product) == told
+    assert labels_used(workspace.require(product.facts["draws"][0]["product"])) is None
     assert materialize_evaluation(workspace, asked, encoder(), QUICK).cached
     unchosen = evaluation("ptbxl_superclass__paper_protocol__labels_50")
     product = materialize_evaluation(workspace, unchosen, encoder(), QUICK)
-    assert Standing(product=product, ahead=None).row()["labels"] == "fitted on 90 ECGs, nothing chosen"
+    assert labels_used(product) == "fitted on 90 ECGs, nothing chosen"
     few = materialize_evaluation(workspace, evaluation("ptbxl_superclass__labels_1"), encoder(), QUICK)
     assert not few.facts["scored"]
     assert "each needs 5" in few.facts["reason"]

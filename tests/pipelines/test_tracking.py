@@ -235,7 +235,7 @@ def test_what_did_not_arrive_as_a_training_ended_arrives_when_its_encoder_is_ask
 
     encoder = materialize_encoder(workspace, released, launch)
     with pytest.raises(ValueError, match="is not built"):  # it was never probed
-        release_current(workspace, store)
+        release_current(workspace, store, simulated=True)
     assert mirrored(released) == [("FINISHED", 3)]
     caplog.clear()
     send_metrics(encoder, Tracking(uri=f"http://127.0.0.1:{free_port()}"))
