@@ -115,7 +115,7 @@ def asked_corpus(
     workspace: Workspace, tracking: Tracking, given: Mapping[str, Any], *, simulated: bool
 ) -> CorpusConfig:
     """What the settings of `corpus` ask for: the fields that are given, the others as the champion's corpus has them,
-    or as usual without a champion."""
+    without a champion as the last encoder's has, or as usual."""
     return config_from({**asdict(_standing_corpus(workspace, _champion(tracking, simulated))), **given})
 
 
@@ -244,9 +244,12 @@ def _standing_recipe(workspace: Workspace, champion: _Trained | None, config: Re
 
 
 def _standing_corpus(workspace: Workspace, champion: _Trained | None) -> CorpusConfig:
-    """The settings of the champion's corpus. Versions that were registered before these were kept name its digest."""
+    """The settings of the champion's corpus; before there is one, of what was trained on last. Versions that were
+    registered before these were kept name its digest."""
     if champion is None:
-        return CorpusConfig()
+        encoder = workspace.current(OURS.product)
+        last = None if encoder is None else settings_of(workspace, encoder.inputs.get("corpus", ""))
+        return last or CorpusConfig()
     return champion.corpus or settings_of(workspace, champion.corpus_digest) or CorpusConfig()
 
 

@@ -137,6 +137,8 @@ def given(**fields: object) -> dict[str, object]:
 
 def test_the_corpus_of_no_settings_is_the_champions(workspace, tracking):
     assert asked_corpus(workspace, tracking, given(), simulated=False) == CorpusConfig()
+    trained(workspace, TINY)
+    assert asked_corpus(workspace, tracking, given(), simulated=False) == CHAMPIONS, "what was trained on last"
     settings = {**SETTINGS, "sources": ["chapman"], "unlabelled_folds": [1, 2]}
     released(tracking, TWO, TINY, "promoted", champion=True, settings=settings)
     champions = replace(CHAMPIONS, sources=("chapman",), unlabelled_folds=(1, 2))
