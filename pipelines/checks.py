@@ -17,15 +17,13 @@ from numpy.typing import NDArray
 from pipelines.records import DropReason
 from pipelines.signature import BYTES, first_copies
 from pipelines.stage import Product, Workspace
-from pipelines.store import SAMPLES, Shard, content_hash, open_shard, signatures_of
+from pipelines.store import FINDINGS, SAMPLES, Shard, content_hash, open_shard, signatures_of
 
 if TYPE_CHECKING:
     from pipelines.sources.base import RemoteFile  # a bare GPU machine has not all that sources are read with
 
 COUNTS_ADD_UP = "every_record_accounted_for"
 SHARD_IS_WHOLE = "leads_in_order_and_no_sample_missing"
-FINDINGS = "findings"
-"""The fact of a harmonized shard that holds what its checks found as it was made."""
 
 # A pooled embedding that differs less than this between ECGs, relative to its size, says the same of all of them.
 LEAST_SPREAD = 1e-3

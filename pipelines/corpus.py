@@ -21,11 +21,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipelines import versions
-from pipelines.checks import FINDINGS
 from pipelines.records import absent_leads
 from pipelines.signature import BYTES, first_copies
 from pipelines.stage import Product, Workspace, digest_of, write_atomically
-from pipelines.store import RECORDS_FILE, open_shard, read_rows, signatures_of, write_table
+from pipelines.store import FINDINGS, RECORDS_FILE, open_shard, read_rows, signatures_of, write_table
 
 PRODUCT = "corpus"
 
@@ -117,7 +116,8 @@ def materialize_corpus(workspace: Workspace, config: CorpusConfig) -> Product:
     """Index all current `ecgs/<source>/<partition>` of the data home; the product `corpus`.
 
     Pretraining shards are indexed; evaluation shards keep their records and patients out, but for the unlabelled
-    folds. Raises ValueError where there is no shard to pretrain on, or fewer than two patients are left.
+    folds. Raises ValueError where there is no shard to pretrain on, where one did not pass its checks, or where fewer
+    than two patients are left.
     """
     pretraining, evaluation = _shards(workspace, config)
     wanted_too = {shard: product for shard, product in evaluation.items() if _chosen(shard, config)}
@@ -153,7 +153,7 @@ def materialize_corpus(workspace: Workspace, config: CorpusConfig) -> Product:
         PRODUCT,
         version=versions.CORPUS,
         config=asdict(config),
-        inputs=shard_digests(workspace, config),
+        inputs=_digests(pretraining, evaluation),
         make=make,
         still_valid=lambda corpus: _shards_are_there(workspace, corpus),
     )
@@ -168,7 +168,7 @@ def built_corpus(workspace: Workspace, config: CorpusConfig) -> Product | None:
 
 def shard_digests(workspace: Workspace, config: CorpusConfig) -> dict[str, str]:
     """The digests of the harmonized shards that a corpus is made of now, by product."""
-    return {product.name: product.digest for shards in _shards(workspace, config) for product in shards.values()}
+    return _digests(*_shards(workspace, config))
 
 
 def settings_of(workspace: Workspace, digest: str) -> CorpusConfig | None:
@@ -337,6 +337,10 @@ def _shards(workspace: Workspace, config: CorpusConfig) -> tuple[dict[str, Produ
             "those of pretraining can be left out by `sources`"
         )
     return pretraining, evaluation
+
+
+def _digests(*shards: Mapping[str, Product]) -> dict[str, str]:
+    return {product.name: product.digest for some in shards for product in some.values()}
 
 
 def _chosen(shard: str, config: CorpusConfig) -> bool:

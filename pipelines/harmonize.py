@@ -30,14 +30,14 @@ from ecg_model.signal import (
     window_samples,
 )
 from pipelines import versions
-from pipelines.checks import FINDINGS, records_listed, shard_findings
+from pipelines.checks import records_listed, shard_findings
 from pipelines.download import recorded, sound_files
 from pipelines.quality import Figures, QualityLimits, figures, missing_share, verdict
 from pipelines.records import Drop, DropReason, Record, RecordError, absent_note
 from pipelines.signature import signatures
 from pipelines.sources.base import Readable, Source
 from pipelines.stage import Product, Workspace
-from pipelines.store import ShardWriter, content_hash
+from pipelines.store import FINDINGS, ShardWriter, content_hash
 
 log = logging.getLogger(__name__)
 

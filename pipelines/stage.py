@@ -161,7 +161,7 @@ class Workspace:
 
         make fills the directory and returns facts (JSON values). Where it raises, the directory is removed, unless
         `resumable`: then it stays and is handed to the next call as it was left. `still_valid` may refuse a finished
-        product whose meaning depends on files outside it; such a one is built again.
+        product that was damaged, or whose meaning depends on files outside it; such a one is built again.
         """
         fingerprint = _fingerprint(version, config, inputs)
         folder = self.folder(product)

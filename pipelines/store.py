@@ -42,6 +42,9 @@ SIGNALS = "ecgs.zarr"
 RECORDS_FILE = "records.parquet"
 DROPS_FILE = "drops.parquet"
 
+FINDINGS = "findings"
+"""The fact of a harmonized shard that holds what its checks found as it was made (`pipelines.checks`)."""
+
 # The figures of pipelines.quality, one column each.
 QUALITY = (
     "missing_share",

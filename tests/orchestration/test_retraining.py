@@ -16,7 +16,7 @@ from assets.resources import DataHome
 from orchestration.definitions import defs
 from orchestration.jobs import TRAIN
 from orchestration.schedules import weekly_retraining
-from pipelines.checks import COUNTS_ADD_UP, FINDINGS
+from pipelines.checks import COUNTS_ADD_UP
 from pipelines.corpus import CorpusConfig
 from pipelines.pretrain.recipes import Recipe, recipe_named
 from pipelines.release import versions_of
@@ -33,6 +33,7 @@ from pipelines.retraining import (
 )
 from pipelines.sources.simulated import MirrorSizes, write_mirror
 from pipelines.stage import Workspace
+from pipelines.store import FINDINGS
 from pipelines.tracking import Tracking
 
 ONE, TWO = "1" * 64, "2" * 64
