@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,11 +16,9 @@ from numpy.typing import NDArray
 
 from pipelines.records import DropReason
 from pipelines.signature import BYTES, first_copies
+from pipelines.sources.base import RemoteFile
 from pipelines.stage import Product, Workspace
 from pipelines.store import FINDINGS, SAMPLES, Shard, content_hash, open_shard, signatures_of
-
-if TYPE_CHECKING:
-    from pipelines.sources.base import RemoteFile  # a bare GPU machine has not all that sources are read with
 
 COUNTS_ADD_UP = "every_record_accounted_for"
 SHARD_IS_WHOLE = "leads_in_order_and_no_sample_missing"
