@@ -85,6 +85,7 @@ def retried(instance: dg.DagsterInstance) -> list[str]:
     return [str(entry.step_key) for entry in entries]
 
 
+@pytest.mark.slow
 def test_the_road_runs_once_is_found_the_second_time_and_refuses_what_is_not_shown_better(home, instance):
     first = harvest(home, instance)
     assert {key.split("/")[1] for key in first} == {"chapman", "code15", "ptbxl", "ptbxl100"}

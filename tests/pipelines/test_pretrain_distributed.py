@@ -98,6 +98,7 @@ def test_alone_nothing_is_exchanged() -> None:
     assert list(range(8))[World(rank=1, size=4).share] == [1, 5]
 
 
+@pytest.mark.slow
 def test_the_product_is_built_by_as_many_processes_as_asked(home: tuple[Path, Path]) -> None:
     workspace = Workspace(home[0])
     recipe = recipe_named("demo", {**TINY, "steps": 4})
