@@ -127,6 +127,7 @@ def test_the_road_runs_once_is_found_the_second_time_and_refuses_what_is_not_sho
     assert held.version == 1
 
 
+@pytest.mark.slow
 def test_a_changed_partition_is_seen_downstream_and_the_others_are_not_touched(home, instance, mirror):
     harvest(home, instance)
     before = home.workspace().require("ecgs/code15/0")

@@ -28,6 +28,7 @@ def pointed(home: Path) -> dict[str, str]:
     return {**own, "ECG_HOME": str(home)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "arguments"), [("demo", ()), ("demo", ("--mirror", "{}/real")), ("ui", ())])
 def test_production_s_home_is_left_as_it_is(tmp_path, name, arguments):
     (tmp_path / "real").mkdir()
@@ -46,6 +47,7 @@ def test_production_s_home_is_left_as_it_is(tmp_path, name, arguments):
     assert [path.read_text() for path in (home / "dagster").iterdir()] == [as_started]
 
 
+@pytest.mark.slow
 def test_a_mirror_that_is_not_there_is_one_line_and_is_not_remembered(tmp_path):
     done = program(tmp_path / "home", "--mirror", str(tmp_path / "nowhere"))
     assert done.returncode == 1
@@ -54,6 +56,7 @@ def test_a_mirror_that_is_not_there_is_one_line_and_is_not_remembered(tmp_path):
     assert not (tmp_path / "home" / "mirror").exists()
 
 
+@pytest.mark.slow
 def test_an_empty_mirror_says_that_nothing_is_there_and_what_to_do(tmp_path):
     (tmp_path / "mirror").mkdir()
     done = program(tmp_path / "home", "--mirror", str(tmp_path / "mirror"))

@@ -131,6 +131,7 @@ print(kills)
 """
 
 
+@pytest.mark.slow
 def test_killed_anywhere_a_run_ends_with_the_same_best(tmp_path: Path) -> None:
     """At each change of a file; and it goes on from the newest checkpoint as well as from the one before."""
     done = subprocess.run([sys.executable, "-c", _KILLED, str(tmp_path)], capture_output=True, text=True, check=True)

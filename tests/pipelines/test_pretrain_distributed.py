@@ -78,6 +78,7 @@ def test_two_processes_that_are_stopped_go_on(home: tuple[Path, Path], tmp_path:
         assert theirs["loss"] == pytest.approx(ours["loss"], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_batch_that_cannot_be_shared_out_is_refused(home: tuple[Path, Path], tmp_path: Path) -> None:
     program = Program(home, tmp_path)
     done = subprocess.run(torchrun(program, batch=5), cwd=ROOT, env=environment(), capture_output=True, text=True)
@@ -133,6 +134,7 @@ def test_probes_between_the_logging_steps_keep_the_processes_together(tmp_path: 
     assert (two.out / "best.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_a_second_run_in_the_same_folder_waits_for_the_first_and_is_refused_in_the_end(
     home: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

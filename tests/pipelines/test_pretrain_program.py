@@ -83,6 +83,7 @@ def tensors_of(checkpoint: Path) -> bytes:
     return data[8 + int.from_bytes(data[:8], "little") :]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_and_stopped_ends_with_the_bytes_of_one_that_is_not(
     home: tuple[Path, Path], whole: Program, tmp_path: Path
 ) -> None:

@@ -151,6 +151,7 @@ def test_the_champion_is_contested_on_the_challengers_data_by_the_challengers_pr
 LENIENT = GateConfig(margin=0.99, label_margin=0.99, resamples=20)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unserved")
 def test_a_champion_that_was_rolled_back_and_brought_back_passes_its_own_gate(places, tracking):
     prepare(places[0], SEEING)
@@ -221,6 +222,7 @@ def test_the_way_from_the_demo_to_recorded_ecgs_is_open_and_the_way_back_is_not(
     assert aliases_of(tracking=tracking) == {CHAMPION: 2, PREVIOUS: 1, CHALLENGER: 3}
 
 
+@pytest.mark.slow
 def test_a_collapsed_encoder_is_not_even_the_first_champion(places, tracking):
     prepare(places[0], SEEING, spread=1e-5)
     release, verdict, _ = judged(places[0], tracking, GateConfig())

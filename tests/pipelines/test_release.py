@@ -361,6 +361,7 @@ def test_going_back_swaps_the_champion_with_the_previous_and_says_why(
     assert rollback(to=2, why="it was deleted", name=name, tracking=store).version == 2
 
 
+@pytest.mark.slow
 def test_a_version_serves_what_its_encoder_gives_and_nothing_else(
     store: Tracking, encoders: list[Path], name: str
 ) -> None:
