@@ -27,9 +27,7 @@ from pipelines.pretrain.product import send_metrics
 from pipelines.release import (
     CHAMPION,
     CLASSIFIER_NAME,
-    RECORDED,
     REGISTERED_NAME,
-    SIMULATED,
     Packaged,
     Release,
     Scores,
@@ -44,7 +42,7 @@ from pipelines.release import (
     release_packaged,
     serves,
 )
-from pipelines.retraining import corpus_settings
+from pipelines.retraining import ECGS, corpus_settings, kind_of
 from pipelines.stage import Product, Workspace
 from pipelines.tracking import Tracking
 
@@ -94,7 +92,7 @@ def release_current(
         provenance={
             "corpus_digest": encoder.facts["corpus_digest"],
             **corpus_settings(workspace, encoder),
-            "ecgs": SIMULATED if simulated else RECORDED,
+            ECGS: kind_of(simulated=simulated),
         },
         recipe=encoder.facts["recipe"],
         git_commit=git_commit(),
@@ -146,7 +144,7 @@ def release_classifier(workspace: Workspace, tracking: Tracking) -> Release | No
     return release_packaged(
         packaged_classifier(encoder.path / ENCODER_FILE, head.path / HEAD_FILE),
         replace(scores, metrics={**scores.metrics, **worth}),
-        provenance={**{name: released.tags[name] for name in ("corpus_digest", "ecgs")}, "task": gate_task},
+        provenance={**{name: released.tags[name] for name in ("corpus_digest", ECGS)}, "task": gate_task},
         recipe=encoder.facts["recipe"],
         git_commit=git_commit(),
         tracking=tracking,

@@ -34,6 +34,7 @@ from pipelines import versions
 from pipelines.checks import Finding
 from pipelines.evaluate.subject import OURS
 from pipelines.gate import SERVING_TOLERANCE, Verdict
+from pipelines.retraining import ECGS, kind_of
 from pipelines.stage import Workspace, digest_of
 from pipelines.tracking import Tracking, flat
 
@@ -60,7 +61,6 @@ CLASSIFIER_NAME = "ecg-classifier"
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
 WEIGHTS, HEAD = "encoder.safetensors", "head.safetensors"
 FILES = {"encoder": WEIGHTS, "head": HEAD}
-SIMULATED, RECORDED = "simulated", "recorded"
 REQUIREMENTS = ("mlflow", "torch", "numpy", "scipy", "safetensors")
 
 _PACKAGE = Path(next(iter(ecg_model.__path__)))
@@ -143,7 +143,7 @@ class Release:
     @property
     def simulated(self) -> bool:
         """Whether it was trained on ECGs that a program drew; not so where it does not say, as of before."""
-        return self.tags.get("ecgs") == SIMULATED
+        return self.tags.get(ECGS) == kind_of(simulated=True)
 
     @property
     def verdict(self) -> Verdict | None:

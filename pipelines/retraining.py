@@ -32,7 +32,8 @@ CORPUS_SETTINGS = "corpus_settings"
 """The tag of a version with the settings of the corpus that it was trained on."""
 
 ECGS = "ecgs"
-"""The tag that says whether these were recorded or simulated; versions that lack it are taken for either."""
+"""The tag of a version that says whether these were recorded or simulated (`kind_of`); one that lacks it is taken for
+either here."""
 
 Start = Literal["scratch", "champion"]
 
@@ -119,6 +120,11 @@ def asked_corpus(
     return config_from({**asdict(_standing_corpus(workspace, _champion(tracking, simulated))), **given})
 
 
+def kind_of(*, simulated: bool) -> str:
+    """What the tag ECGS says of ECGs that a program drew, and of others."""
+    return "simulated" if simulated else "recorded"
+
+
 def corpus_settings(workspace: Workspace, encoder: Product) -> dict[str, str]:
     """The tag that says how the corpus of this encoder was built; none where it is not known any more."""
     settings = settings_of(workspace, encoder.inputs.get("corpus", ""))
@@ -150,7 +156,7 @@ def plan(workspace: Workspace, tracking: Tracking, config: RetrainingConfig, *, 
     trained = _trained(tracking, simulated)
     champion = next((one for one in trained if one.is_champion), None)
     if champion is None:
-        kind = "simulated" if simulated else "recorded"
+        kind = kind_of(simulated=simulated)
         return NotDue(f"there is no champion of {kind} ECGs yet: train and release a first encoder by hand")
     settings = _standing_corpus(workspace, champion)
     shards = shard_digests(workspace, settings)
@@ -199,7 +205,7 @@ def _trained(tracking: Tracking, simulated: bool, *, champion_alone: bool = Fals
     found = client.search_registered_models(filter_string=f"name = '{OURS.model}'")
     if not found:
         return []
-    champion, kind = str(found[0].aliases.get(CHAMPION)), "simulated" if simulated else "recorded"
+    champion, kind = str(found[0].aliases.get(CHAMPION)), kind_of(simulated=simulated)
     return sorted(
         (
             _Trained(

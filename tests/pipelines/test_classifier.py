@@ -38,7 +38,6 @@ from pipelines.quality import QualityLimits
 from pipelines.release import (
     CHAMPION,
     CLASSIFIER_NAME,
-    SIMULATED,
     Scores,
     example_ecg,
     expected_of,
@@ -225,7 +224,7 @@ def test_the_champion_is_contested_as_it_is_served(workspace, tracking, tmp_path
     )
     (tmp_path / HEAD_FILE).write_bytes(champion.to_bytes())
     packaged = packaged_classifier(encoder, tmp_path / HEAD_FILE)
-    about = {"provenance": {"ecgs": SIMULATED}, "recipe": {}, "git_commit": "g", "registered_name": CLASSIFIER_NAME}
+    about = {"provenance": {"ecgs": "simulated"}, "recipe": {}, "git_commit": "g", "registered_name": CLASSIFIER_NAME}
     first = release_packaged(packaged, Scores(), tracking=tracking, **about)
     promote(record(first, PASSED, tracking=tracking), tracking=tracking)
     release_current(workspace, tracking, simulated=True)
