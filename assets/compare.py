@@ -29,10 +29,10 @@ class ComparisonSettings(dg.Config):
     pool="gpu",
 )
 def encoder_comparison(data_home: DataHome, config: ComparisonSettings) -> dg.MaterializeResult:
-    from pipelines import gallery
-    from pipelines.evaluate.compare import HTML_FILE, compare_encoders, materialize_comparison
-    from pipelines.evaluate.named import named_encoders
-    from pipelines.labels import TASKS
+    from assets import previews as gallery
+    from pipelines.evaluate.report.compare import HTML_FILE, compare_encoders, materialize_comparison
+    from pipelines.release.resolve import named_encoders
+    from pipelines.tasks.catalogue import TASKS
 
     workspace = data_home.open().workspace()
     with (

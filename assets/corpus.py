@@ -51,9 +51,10 @@ class CorpusSettings(dg.Config):
     ],
 )
 def corpus(context: dg.AssetExecutionContext, data_home: DataHome, config: CorpusSettings) -> dg.MaterializeResult:
-    from pipelines import checks, gallery
-    from pipelines.corpus import materialize_corpus
-    from pipelines.retraining import asked_corpus
+    from assets import previews as gallery
+    from pipelines.corpus.step import materialize_corpus
+    from pipelines.harmonize import checks
+    from pipelines.release.retraining import asked_corpus
 
     home = data_home.open()
     workspace = home.workspace()

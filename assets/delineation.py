@@ -13,7 +13,7 @@ from assets.sources import all_source_assets
 from pipelines import versions
 
 if TYPE_CHECKING:
-    from pipelines.evaluate.delineation import PseudoConfig
+    from pipelines.evaluate.waves.delineation import PseudoConfig
 
 
 class WaveSettings(dg.Config):
@@ -31,7 +31,7 @@ class SegmentationSettings(WaveSettings):
 
 
 def _pseudo(config: WaveSettings) -> "PseudoConfig":
-    from pipelines.evaluate.delineation import PseudoConfig
+    from pipelines.evaluate.waves.delineation import PseudoConfig
 
     return PseudoConfig(share=config.pseudo_share)
 
@@ -62,9 +62,9 @@ def _segmentation(source: str, whose: str) -> dg.AssetsDefinition:
     def segmentation(data_home: DataHome, config: SegmentationSettings) -> dg.MaterializeResult:
         from dataclasses import replace
 
-        from pipelines.evaluate import wave_views
-        from pipelines.evaluate.run_waves import segment_encoder
-        from pipelines.evaluate.segmentation import FINE_TUNED, FROZEN
+        from pipelines.evaluate.waves import tables as wave_views
+        from pipelines.evaluate.waves.run import segment_encoder
+        from pipelines.evaluate.waves.segmentation import FINE_TUNED, FROZEN
 
         ways = [replace(way, steps=config.steps) for way in (FROZEN, FINE_TUNED)[: 2 if config.fine_tune else 1]]
         with show.mistakes_explained():
@@ -105,9 +105,9 @@ def _regression(source: str) -> dg.AssetsDefinition:
         )
     )
     def regression(data_home: DataHome, config: WaveSettings) -> dg.MaterializeResult:
-        from pipelines import gallery
-        from pipelines.evaluate import wave_views
-        from pipelines.evaluate.run_waves import regress_encoder
+        from assets import previews as gallery
+        from pipelines.evaluate.waves import tables as wave_views
+        from pipelines.evaluate.waves.run import regress_encoder
 
         with show.mistakes_explained():
             found = regress_encoder(data_home.open(), source, _pseudo(config))

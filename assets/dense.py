@@ -7,7 +7,7 @@ from assets.pretrain import TrainingSettings, encoder
 from assets.resources import DataHome, Launcher
 from assets.sources import all_source_assets
 from pipelines import versions
-from pipelines.evaluate.suite import AGAINST_DENSE, DENSE, evaluation
+from pipelines.evaluate.suite.names import AGAINST_DENSE, DENSE, evaluation
 
 
 def _against_dense(name: str) -> dg.AssetsDefinition:
@@ -28,8 +28,8 @@ def _against_dense(name: str) -> dg.AssetsDefinition:
     def dense(
         context: dg.AssetExecutionContext, data_home: DataHome, launcher: Launcher, config: TrainingSettings
     ) -> dg.MaterializeResult:
-        from pipelines import checks
-        from pipelines.evaluate.dense import against_dense, materialize_dense
+        from pipelines.evaluate.suite.attention_ablation import against_dense, materialize_dense
+        from pipelines.harmonize import checks
 
         home = data_home.open()
         workspace = home.workspace()

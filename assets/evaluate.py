@@ -16,9 +16,9 @@ from assets.reference import reference_encoder
 from assets.resources import DataHome
 from assets.sources import all_source_assets
 from pipelines import versions
-from pipelines.evaluate.subject import OURS, REFERENCE, Subject
-from pipelines.evaluate.suite import SUITE, Evaluation
-from pipelines.labels import TASKS, FoldProtocol, LabelTask
+from pipelines.encoders.names import OURS, REFERENCE, Subject
+from pipelines.evaluate.suite.names import SUITE, Evaluation
+from pipelines.tasks.catalogue import TASKS, FoldProtocol, LabelTask
 
 ABOVE_RANDOM = "probe_above_random_encoder"
 
@@ -112,9 +112,9 @@ def _about(suite: Suite, task: LabelTask) -> dict[str, Any]:
 
 
 def _probed(suite: Suite, task: LabelTask, data_home: DataHome, config: ProbeSettings) -> dg.MaterializeResult:
-    from pipelines import gallery
-    from pipelines.evaluate.pair import beside_ours, probe_pair
-    from pipelines.evaluate.probe import ProbeConfig
+    from assets import previews as gallery
+    from pipelines.evaluate.probes.fit import ProbeConfig
+    from pipelines.evaluate.suite.baselines import beside_ours, probe_pair
 
     workspace = data_home.open().workspace()
     with show.mistakes_explained():
@@ -169,8 +169,8 @@ def _evaluation(asked: Evaluation) -> dg.AssetsDefinition:
         pool="gpu",
     )
     def evaluated(data_home: DataHome) -> dg.MaterializeResult:
-        from pipelines import gallery
-        from pipelines.evaluate.run_suite import evaluate_subject
+        from assets import previews as gallery
+        from pipelines.evaluate.suite.run import evaluate_subject
 
         workspace = data_home.open().workspace()
         with show.mistakes_explained():

@@ -81,11 +81,12 @@ def encoder(
     launcher: Launcher,
     config: PretrainSettings,
 ) -> dg.MaterializeResult:
-    from pipelines import checks, gallery
-    from pipelines.pretrain.product import materialize_encoder
+    from assets import previews as gallery
+    from pipelines.harmonize import checks
     from pipelines.pretrain.recipes import Recipe
-    from pipelines.promotion import warm_start
-    from pipelines.retraining import asked_training
+    from pipelines.pretrain.step import materialize_encoder
+    from pipelines.release.retraining import asked_training
+    from pipelines.release.steps import warm_start
 
     home = data_home.open()
     workspace, tracking = home.workspace(), data_home.tracking()

@@ -8,7 +8,7 @@ from pydantic import Field
 from assets import show
 from assets.resources import DataHome
 from pipelines import versions
-from pipelines.evaluate.subject import REFERENCE
+from pipelines.encoders.names import REFERENCE
 
 
 class ReferenceSettings(dg.Config):
@@ -30,8 +30,8 @@ class ReferenceSettings(dg.Config):
 def reference_encoder(
     context: dg.AssetExecutionContext, data_home: DataHome, config: ReferenceSettings
 ) -> dg.MaterializeResult:
-    from pipelines import gallery
-    from pipelines.imported import materialize_reference
+    from assets import previews as gallery
+    from pipelines.encoders.import_reference import materialize_reference
 
     workspace = data_home.open().workspace()
     with show.mistakes_explained():

@@ -12,11 +12,11 @@ from assets.reference import reference_encoder
 from assets.report import evaluation_report
 from assets.resources import DataHome
 from pipelines import versions
-from pipelines.gate import CLASSIFIER_RULES, RULES
-from pipelines.stage import digest_of
+from pipelines.cache import digest_of
+from pipelines.release.gate import CLASSIFIER_RULES, RULES
 
 if TYPE_CHECKING:
-    from pipelines.release import Release
+    from pipelines.release.registry import Release
 
 
 class ReleaseSettings(dg.Config):
@@ -43,7 +43,7 @@ class GateSettings(dg.Config):
 
 
 def _released(release: "Release") -> dg.MaterializeResult:
-    from pipelines import gallery
+    from assets import previews as gallery
 
     tags = release.tags
     return dg.MaterializeResult(
@@ -70,7 +70,7 @@ def _released(release: "Release") -> dg.MaterializeResult:
     kinds={"mlflow"},
 )
 def released_encoder(data_home: DataHome, config: ReleaseSettings) -> dg.MaterializeResult:
-    from pipelines.promotion import release_current
+    from pipelines.release.steps import release_current
 
     home = data_home.open()
     with show.mistakes_explained():
@@ -95,9 +95,9 @@ def released_encoder(data_home: DataHome, config: ReleaseSettings) -> dg.Materia
     ],
 )
 def gate_verdict(data_home: DataHome, config: GateSettings) -> dg.MaterializeResult:
-    from pipelines import gallery
-    from pipelines.gate import GateConfig
-    from pipelines.promotion import judge_current
+    from assets import previews as gallery
+    from pipelines.release.gate import GateConfig
+    from pipelines.release.steps import judge_current
 
     with show.mistakes_explained():
         gate = GateConfig(margin=config.margin, label_margin=config.label_margin)
@@ -126,9 +126,9 @@ def gate_verdict(data_home: DataHome, config: GateSettings) -> dg.MaterializeRes
     kinds={"mlflow"},
 )
 def champion(data_home: DataHome) -> dg.MaterializeResult:
-    from pipelines import gallery
-    from pipelines.promotion import current_release
-    from pipelines.release import CHAMPION, PREVIOUS, aliases_of, find_alias, promote
+    from assets import previews as gallery
+    from pipelines.release.registry import CHAMPION, PREVIOUS, aliases_of, find_alias, promote
+    from pipelines.release.steps import current_release
 
     tracking = data_home.tracking()
     with show.mistakes_explained():
@@ -164,12 +164,12 @@ def champion(data_home: DataHome) -> dg.MaterializeResult:
     ],
 )
 def classifier(data_home: DataHome, config: GateSettings) -> dg.MaterializeResult:
-    from pipelines import gallery
-    from pipelines.checks import Finding
-    from pipelines.classifier import materialize_classifier
-    from pipelines.gate import GateConfig
-    from pipelines.promotion import gate_task_of, judge_classifier
-    from pipelines.release import CHAMPION, CLASSIFIER_NAME, find_alias, promote
+    from assets import previews as gallery
+    from pipelines.harmonize.checks import Finding
+    from pipelines.release.classifier import materialize_classifier
+    from pipelines.release.gate import GateConfig
+    from pipelines.release.registry import CHAMPION, CLASSIFIER_NAME, find_alias, promote
+    from pipelines.release.steps import gate_task_of, judge_classifier
 
     workspace, tracking = data_home.open().workspace(), data_home.tracking()
     with show.mistakes_explained():
@@ -214,7 +214,7 @@ def classifier(data_home: DataHome, config: GateSettings) -> dg.MaterializeResul
     kinds={"mlflow"},
 )
 def released_reference(data_home: DataHome, config: ReleaseSettings) -> dg.MaterializeResult:
-    from pipelines.promotion import release_reference
+    from pipelines.release.steps import release_reference
 
     home = data_home.open()
     with show.mistakes_explained():

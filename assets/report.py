@@ -20,8 +20,8 @@ from pipelines import versions
     kinds={"html"},
 )
 def evaluation_report(data_home: DataHome) -> dg.MaterializeResult:
-    from pipelines import gallery
-    from pipelines.evaluate.report import HTML_FILE, materialize_report
+    from assets import previews as gallery
+    from pipelines.evaluate.report.step import HTML_FILE, materialize_report
 
     home = data_home.open()
     with show.mistakes_explained():

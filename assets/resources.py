@@ -10,7 +10,7 @@ from dagster._core.errors import DagsterPipesExecutionError
 from pydantic import Field
 
 from pipelines.home import Home
-from pipelines.pretrain.product import REFUSED
+from pipelines.pretrain.step import REFUSED
 
 if TYPE_CHECKING:
     from pipelines.tracking import Tracking
@@ -43,7 +43,7 @@ class Launcher(dg.ConfigurableResource):
 
         Where this step is killed, the command is told to stop, as it is where the run is cancelled.
         """
-        from pipelines.pretrain.product import tied
+        from pipelines.pretrain.step import tied
 
         try:
             client = dg.PipesSubprocessClient(termination_timeout_seconds=STOP_SECONDS)

@@ -10,14 +10,14 @@ from pydantic import Field
 from assets import show
 from assets.resources import DataHome
 from pipelines import versions
-from pipelines.checks import COUNTS_ADD_UP, SHARD_IS_WHOLE
+from pipelines.harmonize.checks import COUNTS_ADD_UP, SHARD_IS_WHOLE
+from pipelines.incoming import INCOMING
 from pipelines.sources import SOURCES
 from pipelines.sources.base import Source
-from pipelines.sources.incoming import INCOMING
 
 if TYPE_CHECKING:
-    from pipelines.checks import Finding
-    from pipelines.stage import Product
+    from pipelines.cache import Product
+    from pipelines.harmonize.checks import Finding
 
 # A host that is away comes back; many that ask again do not ask at once. A wrong file fails at once (`show`).
 FETCHED_AGAIN = dg.RetryPolicy(max_retries=3, delay=10, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.FULL)
@@ -31,7 +31,7 @@ class DownloadConfig(dg.Config):
 
 
 class LimitsConfig(dg.Config):
-    """The fields of pipelines.quality.QualityLimits, where each default is explained."""
+    """The fields of pipelines.harmonize.quality.QualityLimits, where each default is explained."""
 
     flat_leads: int = Field(default=0, ge=0, le=8, description="How many of the eight leads may be constant.")
     flat_millivolt: float = Field(
@@ -62,7 +62,7 @@ class HarmonizeConfig(LimitsConfig):
 
 
 class HarmonizeOwnConfig(LimitsConfig):
-    """The limits, and the fields of pipelines.harmonize.Incomplete."""
+    """The limits, and the fields of pipelines.harmonize.convert.Incomplete."""
 
     repeat_from: float = Field(
         default=10.0,
@@ -96,7 +96,8 @@ def source_assets(source: Source) -> list[dg.AssetsDefinition]:
         retry_policy=FETCHED_AGAIN,
     )
     def raw(context: dg.AssetExecutionContext, data_home: DataHome, config: DownloadConfig) -> dg.MaterializeResult:
-        from pipelines import download, pace
+        from pipelines.download import progress as pace
+        from pipelines.download import step as download
 
         home = data_home.open()
         with show.mistakes_explained():
@@ -127,8 +128,11 @@ def source_assets(source: Source) -> list[dg.AssetsDefinition]:
         check_specs=_checks_of(source.name),
     )
     def ecgs(context: dg.AssetExecutionContext, data_home: DataHome, config: HarmonizeConfig) -> dg.MaterializeResult:
-        from pipelines import checks, download, harmonize, pace
-        from pipelines.quality import QualityLimits
+        from pipelines.download import progress as pace
+        from pipelines.download import step as download
+        from pipelines.harmonize import checks
+        from pipelines.harmonize import convert as harmonize
+        from pipelines.harmonize.quality import QualityLimits
 
         home = data_home.open()
         workspace = home.workspace()
@@ -160,8 +164,8 @@ def _checks_of(source: str) -> list[dg.AssetCheckSpec]:
 
 def _fetched(product: "Product") -> dg.MaterializeResult:
     """Raw files as Dagster shows them."""
-    from pipelines.download import recorded
-    from pipelines.pictures.files import files_chart  # not through the gallery, which brings torch along
+    from pipelines.download.step import recorded
+    from pipelines.plots.files import files_chart  # not through the gallery, which brings torch along
 
     _, listed = recorded(product)
     chart = files_chart([(file.path, file.bytes or 0) for file in listed], f"{product.name}: {len(listed):,} files")
@@ -171,7 +175,7 @@ def _fetched(product: "Product") -> dg.MaterializeResult:
 
 def _harmonized(product: "Product", found: Mapping[str, "Finding"]) -> dg.MaterializeResult:
     """A harmonized partition as Dagster shows it; found: by the checks' names."""
-    from pipelines import gallery
+    from assets import previews as gallery
 
     facts = product.facts
     return show.materialized(
@@ -202,7 +206,7 @@ incoming_drops = dg.DynamicPartitionsDefinition(name="incoming_drops")
     retry_policy=FETCHED_AGAIN,
 )
 def raw_incoming(context: dg.AssetExecutionContext, data_home: DataHome) -> dg.MaterializeResult:
-    from pipelines.sources.incoming.taking import materialize_drop
+    from pipelines.incoming.step import materialize_drop
 
     with show.mistakes_explained():
         product = materialize_drop(data_home.open(), context.partition_key)
@@ -226,8 +230,9 @@ def raw_incoming(context: dg.AssetExecutionContext, data_home: DataHome) -> dg.M
 def ecgs_incoming(
     context: dg.AssetExecutionContext, data_home: DataHome, config: HarmonizeOwnConfig
 ) -> dg.MaterializeResult:
-    from pipelines import checks, harmonize
-    from pipelines.quality import QualityLimits
+    from pipelines.harmonize import checks
+    from pipelines.harmonize import convert as harmonize
+    from pipelines.harmonize.quality import QualityLimits
 
     with show.mistakes_explained():
         product = harmonize.materialize_ecgs(

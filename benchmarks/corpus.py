@@ -28,10 +28,10 @@ from numpy.typing import NDArray
 from scipy.fft import irfft, rfft
 
 from pipelines import versions
-from pipelines.corpus import CorpusConfig, load_signals, materialize_corpus
-from pipelines.signature import signatures
-from pipelines.stage import Workspace
-from pipelines.store import LEADS, RATE, SAMPLES, SHARD, ShardWriter
+from pipelines.cache import Workspace
+from pipelines.corpus.step import CorpusConfig, load_signals, materialize_corpus
+from pipelines.formats.shard import LEADS, RATE, SAMPLES, SHARD, ShardWriter
+from pipelines.formats.simhash import signatures
 
 PARTITION = 10 * SHARD
 COPIES = 100  # one in so many

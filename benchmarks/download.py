@@ -24,7 +24,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from pipelines.download import Mirror, download_partition
+from pipelines.download.step import Mirror, download_partition
 from pipelines.sources import SOURCES
 from pipelines.sources.base import Source
 

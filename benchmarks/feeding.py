@@ -19,10 +19,10 @@ from typing import Any
 import torch
 
 from benchmarks.corpus import fill
-from pipelines.corpus import CorpusConfig, materialize_corpus
+from pipelines.cache import Workspace
+from pipelines.corpus.step import CorpusConfig, materialize_corpus
 from pipelines.pretrain.data import BYTES, Corpus, load_corpus
-from pipelines.pretrain.order import Order
-from pipelines.stage import Workspace
+from pipelines.pretrain.sampling_order import Order
 
 CPU = torch.device("cpu")
 BATCH = 64

@@ -38,14 +38,14 @@ from scipy.signal import resample as fft_resample
 
 from benchmarks.corpus import BYTES, peak_bytes
 from ecg_model.signal import RATE, SAMPLES, resample
-from pipelines.download import Mirror, list_source, materialize_raw
-from pipelines.harmonize import Kept, harmonize, judge, materialize_ecgs
-from pipelines.quality import QualityLimits
+from pipelines.cache import Workspace
+from pipelines.download.step import Mirror, list_source, materialize_raw
+from pipelines.formats.shard import SIGNALS
+from pipelines.harmonize.convert import Kept, harmonize, judge, materialize_ecgs
+from pipelines.harmonize.quality import QualityLimits
 from pipelines.records import Drop, Record
+from pipelines.simulate import MirrorSizes, write_mirror
 from pipelines.sources import SOURCES
-from pipelines.sources.simulated import MirrorSizes, write_mirror
-from pipelines.stage import Workspace
-from pipelines.store import SIGNALS
 
 CHAPMAN, CODE15 = SOURCES["chapman"], SOURCES["code15"]
 PARTITIONS = ("01", "02")

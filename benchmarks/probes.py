@@ -22,9 +22,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from sklearn.metrics import roc_auc_score
 
-from pipelines.evaluate import statistics
-from pipelines.evaluate.probe import ProbeConfig, run_probe
-from pipelines.labels import SUITE_TASKS, LabelTask
+from pipelines.evaluate.probes.fit import ProbeConfig, run_probe
+from pipelines.evaluate.statistics import ranking as statistics
+from pipelines.tasks.catalogue import SUITE_TASKS, LabelTask
 
 RECORDS, TEST_RECORDS, LABELS, RESAMPLES = 21_799, 2_198, 71, 1_000
 WIDTHS = (192, 768)

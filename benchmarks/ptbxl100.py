@@ -16,20 +16,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.corpus import CorpusConfig, materialize_corpus
-from pipelines.download import Mirror, list_source, materialize_raw
-from pipelines.evaluate.pair import probe_pair
-from pipelines.evaluate.probe import ProbeConfig
-from pipelines.evaluate.report import HTML_FILE, materialize_report
-from pipelines.evaluate.run_suite import evaluate_subject
-from pipelines.evaluate.suite import evaluation
-from pipelines.harmonize import materialize_ecgs
+from pipelines.cache import Workspace
+from pipelines.corpus.step import CorpusConfig, materialize_corpus
+from pipelines.download.step import Mirror, list_source, materialize_raw
+from pipelines.evaluate.probes.fit import ProbeConfig
+from pipelines.evaluate.report.step import HTML_FILE, materialize_report
+from pipelines.evaluate.suite.baselines import probe_pair
+from pipelines.evaluate.suite.names import evaluation
+from pipelines.evaluate.suite.run import evaluate_subject
+from pipelines.harmonize.convert import materialize_ecgs
+from pipelines.harmonize.quality import QualityLimits
 from pipelines.home import Home
-from pipelines.pretrain.product import materialize_encoder
 from pipelines.pretrain.recipes import recipe_named
-from pipelines.quality import QualityLimits
+from pipelines.pretrain.step import materialize_encoder
 from pipelines.sources import SOURCES
-from pipelines.stage import Workspace
 
 SOURCE = "ptbxl100"
 TRAIN_FOLDS = tuple(range(1, 8))

@@ -28,7 +28,7 @@ import numpy as np
 from ecg_model.encoder import random_encoder, save_encoder
 from ecg_model.serving.embed import embed
 from pipelines.pretrain.recipes import recipe_named
-from pipelines.release import WEIGHTS, Scores, packaged_encoder, release_packaged
+from pipelines.release.registry import WEIGHTS, Scores, packaged_encoder, release_packaged
 from pipelines.tracking import Tracking
 
 RATE, SAMPLES, LEADS = 500.0, 5000, 12

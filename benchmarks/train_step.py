@@ -39,7 +39,7 @@ from ecg_model.stochastic_depth import kept_branches
 from pipelines.pretrain.checkpoint import CheckpointFolder
 from pipelines.pretrain.flops import encoder_flops, flops_per_sample, matrix_rate, step_flops
 from pipelines.pretrain.recipes import Recipe
-from pipelines.pretrain.state import Progress, captured
+from pipelines.pretrain.run_state import Progress, captured
 from pipelines.pretrain.train import RunConfig, adamw
 
 CORPUS, EPOCHS = 174_140, 100

@@ -6,7 +6,8 @@
 Both switches are off until somebody turns them on under Automation. The usual way to a better model is the weekly
 schedule of `orchestration.schedules`, which builds the corpus itself and trains once for a week's new ECGs; the second
 switch trains at every change. What either starts has no settings, so it is the champion's recipe on a corpus of the
-champion's settings (`pipelines.retraining`), and with all switches on the second finds what the first has trained.
+champion's settings (`pipelines.release.retraining`), and with all switches on the second finds what the first has
+trained.
 
 A condition fires once for new data or new code: never for a run that gave the same bytes, never twice for one change.
 """

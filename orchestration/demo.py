@@ -25,11 +25,11 @@ from assets.release import gate_verdict
 from orchestration.definitions import defs
 from orchestration.instance import open_instance
 from orchestration.jobs import TRAIN, harvest_job_name
-from pipelines.download import Mirror, list_source
+from pipelines.download.step import Mirror, list_source
 from pipelines.home import Home
-from pipelines.labels import TASKS
+from pipelines.simulate import ensure_mirror
 from pipelines.sources import SOURCES
-from pipelines.sources.simulated import ensure_mirror
+from pipelines.tasks.catalogue import TASKS
 
 console = Console(highlight=False, soft_wrap=True)
 FEW_POSITIVES = 3

@@ -9,8 +9,8 @@ from typing import Any
 import dagster as dg
 import yaml
 
+from pipelines.cache import write_atomically
 from pipelines.home import Home
-from pipelines.stage import write_atomically
 from pipelines.tracking import Tracking
 
 _FILE = Path(__file__).resolve().parents[1] / "dagster.yaml"

@@ -10,8 +10,8 @@ from assets.evaluate import reference_probe_assets
 from assets.reference import reference_encoder
 from assets.release import released_reference
 from assets.sources import ecgs_incoming, raw_incoming
+from pipelines.incoming import INCOMING
 from pipelines.sources import SOURCES
-from pipelines.sources.incoming import INCOMING
 
 TRAIN = "train_and_release"
 REFERENCE = "import_and_release_reference"

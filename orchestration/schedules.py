@@ -33,7 +33,7 @@ def weekly_retraining(context: dg.ScheduleEvaluationContext, data_home: DataHome
     """The run key is made of the corpus, the recipe and the start: two ticks of one time request one run. A training
     that failed is requested again a week later, and goes on from its last checkpoint. The run has no settings: what it
     trains is what the automation would, and the second of the two finds it."""
-    from pipelines.retraining import NotDue, RetrainingConfig, plan
+    from pipelines.release.retraining import NotDue, RetrainingConfig, plan
 
     running = context.instance.get_runs(dg.RunsFilter(tags={ALONE: TRAIN}, statuses=UNFINISHED), limit=1)
     if running:

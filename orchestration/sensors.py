@@ -10,7 +10,7 @@ import dagster as dg
 from assets.resources import DataHome
 from assets.sources import incoming_drops
 from orchestration.jobs import incoming_job
-from pipelines.sources.incoming.drops import MARKER, complete_drops, misnamed_drops
+from pipelines.incoming.listing import MARKER, complete_drops, misnamed_drops
 
 MOST_AT_ONCE = 50
 
@@ -30,8 +30,8 @@ def incoming_sensor(context: dg.SensorEvaluationContext, data_home: DataHome) ->
     """The cursor is `Past`. A tick that died between adding a partition and requesting its run is mended by the next,
     which has the same run keys; a lost cursor requests nothing that is as it was at first; and a drop that goes back to
     an earlier content is taken again."""
-    from pipelines.sources.incoming.bucket import place_of
-    from pipelines.sources.incoming.taking import held_drops
+    from pipelines.incoming.bucket import place_of
+    from pipelines.incoming.step import held_drops
 
     home = data_home.open()
     place = place_of(home.incoming)

@@ -20,7 +20,7 @@ class AskConfig(dg.Config):
     pool="download",
 )
 def ask_hosts(context: dg.OpExecutionContext, data_home: DataHome, config: AskConfig) -> None:
-    from pipelines.upstream import ask
+    from pipelines.maintenance.upstream import ask
 
     for one in ask(data_home.open(), take=config.take):
         told = one.in_words()

@@ -2,7 +2,7 @@
 
 <home>/mirror              the place last chosen: a folder, a base URL, or nothing for the true hosts
 <home>/tracking, drops     in production: MLflow's address, and where own ECGs are dropped (`deploy/start`)
-<home>/<space>/            the products of that place (`pipelines.stage`); two places never share a product
+<home>/<space>/            the products of that place (`pipelines.cache`); two places never share a product
 <home>/<space>/files/      what was downloaded, under its `wget -r` path; a folder mirror is read where it lies
 <home>/incoming/           own ECGs, a sub-folder a drop; ECG_INCOMING may name another place
 <home>/mirrors/simulated/  the simulated mirror that `make demo` writes
@@ -17,7 +17,7 @@ import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from pipelines.stage import Workspace, write_atomically
+from pipelines.cache import Workspace, write_atomically
 
 HOSTS = "hosts"
 FILES = "files"

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from pipelines.stage import write_atomically
+from pipelines.cache import write_atomically
 
 # Read by MLflow when it is imported. A user's own setting wins.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

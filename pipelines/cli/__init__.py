@@ -126,8 +126,8 @@ def inspect(file: Path, record_id: str | None, png: Path | None, as_json: bool) 
         for name, text in found.lines():
             click.echo(f"{name:<18}{text}")
     if png is not None and found.record is not None:
-        from pipelines.pictures.ecg_paper import ecg_paper
-        from pipelines.stage import write_atomically
+        from pipelines.cache import write_atomically
+        from pipelines.plots.ecg_paper import ecg_paper
 
         record = found.record
         about = [f"{record.age:g} years" if record.age is not None else "", record.sex or "", ", ".join(record.labels)]
@@ -202,7 +202,7 @@ def simulate(folder: Path, seed: int, size: str) -> None:
     ecg simulate /tmp/mirror --size small
     make demo MIRROR=/tmp/mirror
     """
-    from pipelines.sources.simulated import MirrorSizes, write_mirror
+    from pipelines.simulate import MirrorSizes, write_mirror
 
     with _progress() as progress:
         tasks: dict[str, Any] = {}
@@ -258,8 +258,8 @@ def download(source: str, partitions: tuple[str, ...], connections: int) -> None
     """
     from pipelines.cli.downloading import download as download_partition
     from pipelines.cli.downloading import wanted
+    from pipelines.download.progress import in_bytes
     from pipelines.home import Home
-    from pipelines.pace import in_bytes
 
     home = Home.default()
     found, chosen = wanted(home, source, partitions)
@@ -286,10 +286,10 @@ def verify(source: str | None, repair: bool, as_json: bool) -> None:
     ecg verify chapman --repair
     ecg verify --json | jq '.[] | select(.sound | not)'
     """
-    from pipelines.cli.verifying import faults_in_words, remedies
-    from pipelines.cli.verifying import verify as verify_files
+    from pipelines.download.progress import in_bytes
     from pipelines.home import Home
-    from pipelines.pace import in_bytes
+    from pipelines.maintenance.verify import faults_in_words, remedies
+    from pipelines.maintenance.verify import verify as verify_files
 
     home = Home.default()
     with _progress() as progress:
@@ -310,7 +310,7 @@ def verify(source: str | None, repair: bool, as_json: bool) -> None:
         return
     if not repair:
         raise click.ClickException(f"{faults_in_words(found)}: {remedies(faulty)}")
-    from pipelines.cli.verifying import repair as repair_files
+    from pipelines.maintenance.verify import repair as repair_files
 
     for one in faulty:
         repair_files(home, one)
@@ -337,8 +337,8 @@ def export(selection: str, out: Path, form: Literal["numpy", "wfdb"]) -> None:
     ecg export ecgs/ludb ludb --format wfdb
     ecg export corpus/train train
     """
-    from pipelines.cli.exporting import export as export_rows
-    from pipelines.cli.exporting import select
+    from pipelines.corpus.export import export as export_rows
+    from pipelines.corpus.export import select
     from pipelines.home import Home
 
     selected = select(Home.default().workspace(), selection)
@@ -363,7 +363,7 @@ def check_drop(folder: Path, as_json: bool) -> None:
     ecg check-drop incoming/ward-7
     ecg check-drop incoming/ward-7 --json | jq '.dropped[] | .reason'
     """
-    from pipelines.cli.dropping import check_drop as check
+    from pipelines.incoming.check import check_drop as check
 
     with _progress() as progress:
         task = progress.add_task("reading", total=None)
@@ -398,8 +398,8 @@ def withdraw_drop(name: str, yes: bool) -> None:
     ecg withdraw-drop ward-7_2026-05
     """
     from pipelines.home import Home
-    from pipelines.sources.incoming.bucket import place_of
-    from pipelines.sources.incoming.withdrawing import withdraw_drop as withdraw
+    from pipelines.incoming.bucket import place_of
+    from pipelines.incoming.withdraw import withdraw_drop as withdraw
 
     home = Home.default()
     if not yes:
@@ -426,8 +426,8 @@ def import_reference(file: Path, release: bool) -> None:
     ecg import-reference multiblock_epoch100.pth
     ecg import-reference multiblock_epoch100.pth --release
     """
+    from pipelines.encoders.import_reference import materialize_reference
     from pipelines.home import Home
-    from pipelines.imported import materialize_reference
 
     home = Home.default()
     imported = materialize_reference(home.workspace(), file)
@@ -482,7 +482,7 @@ def compare(first: str, second: str, tasks: tuple[str, ...], as_json: bool, html
     """
     from pipelines.cli.comparing import compare as compare_named
     from pipelines.cli.comparing import notes, rows
-    from pipelines.evaluate.seen import SEEN
+    from pipelines.evaluate.exposure import SEEN
     from pipelines.home import Home
 
     with _progress() as progress:
@@ -495,8 +495,8 @@ def compare(first: str, second: str, tasks: tuple[str, ...], as_json: bool, html
             lambda title, done, total: progress.update(task, description=title, completed=done, total=total),
         )
     if html is not None:
-        from pipelines.evaluate.page import comparison_page
-        from pipelines.stage import write_atomically
+        from pipelines.cache import write_atomically
+        from pipelines.evaluate.report.page import comparison_page
 
         write_atomically(html, comparison_page(found).encode())
         click.echo(f"written to {html}", err=True)
@@ -551,8 +551,8 @@ def evaluate_labels(file: Path, encoder: str, source: str, min_positives: int) -
 
     from pipelines.cli.labelling import by_class, kind_in_words
     from pipelines.cli.labelling import evaluate_labels as evaluate
-    from pipelines.evaluate.probe import ProbeConfig
-    from pipelines.evaluate.seen import SEEN
+    from pipelines.evaluate.exposure import SEEN
+    from pipelines.evaluate.probes.fit import ProbeConfig
     from pipelines.home import Home
 
     with _progress() as progress:
@@ -600,7 +600,7 @@ def upstream(source: str | None, take: bool, as_json: bool) -> None:
     ecg upstream chapman --take
     """
     from pipelines.home import Home
-    from pipelines.upstream import ask
+    from pipelines.maintenance.upstream import ask
 
     found = ask(Home.default(), source, take=take)
     if as_json:
@@ -629,8 +629,8 @@ def gc(delete: bool, unfinished: bool, as_json: bool) -> None:
     ecg gc --delete
     """
     from pipelines.cli.collecting import collect
+    from pipelines.download.progress import in_bytes
     from pipelines.home import Home
-    from pipelines.pace import in_bytes
 
     found = collect(Home.default(), delete=delete, unfinished=unfinished)
     if as_json:
@@ -672,7 +672,7 @@ def evaluate(names: tuple[str, ...], encoder: str) -> None:
     from rich.table import Table
 
     from pipelines.cli.evaluating import evaluated, listed
-    from pipelines.evaluate.seen import SEEN
+    from pipelines.evaluate.exposure import SEEN
     from pipelines.home import Home
 
     home, console = Home.default(), _console()
@@ -754,7 +754,7 @@ def _pull(uri: str) -> Any:
 
     tracking = store_of(Home.default())
     # After pipelines.tracking, which silences MLflow before it is imported.
-    from ecg_model.serving.pulled import PulledEncoder
+    from pipelines.release.pulled_encoder import PulledEncoder
 
     return PulledEncoder(uri, tracking_uri=tracking.uri)
 

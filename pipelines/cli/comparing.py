@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipelines.evaluate.compare import EncoderComparison, Report, TaskComparison, compare_encoders
-from pipelines.evaluate.named import named_encoders
-from pipelines.evaluate.statistics import Interval
-from pipelines.evaluate.suite import evaluation
+from pipelines.evaluate.report.compare import EncoderComparison, Report, TaskComparison, compare_encoders
+from pipelines.evaluate.statistics.ranking import Interval
+from pipelines.evaluate.suite.names import evaluation
 from pipelines.home import Home
-from pipelines.labels import TASKS, LabelTask, of_patients
+from pipelines.release.resolve import named_encoders
+from pipelines.tasks.catalogue import TASKS, LabelTask, of_patients
 from pipelines.tracking import Tracking
 
 

@@ -9,13 +9,13 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from pipelines.download import Mirror, list_source, materialize_raw
+from pipelines.cache import Product
+from pipelines.download.progress import OnProgress, Pace, told_now_and_then
+from pipelines.download.progress import Progress as Here
+from pipelines.download.step import Mirror, list_source, materialize_raw
 from pipelines.home import Home
-from pipelines.pace import OnProgress, Pace, told_now_and_then
-from pipelines.pace import Progress as Here
 from pipelines.sources import SOURCES
 from pipelines.sources.base import Source
-from pipelines.stage import Product
 
 REDRAWN = 0.1  # seconds between two drawings of the bar
 

@@ -13,9 +13,9 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from pipelines.cache import write_atomically
 from pipelines.cli.files import read_file
 from pipelines.records import Drop, Record
-from pipelines.stage import write_atomically
 
 Embed = Callable[[Record], NDArray[np.float32]]
 """A record to its embedding (dim,); ValueError where it cannot be embedded."""

@@ -6,18 +6,18 @@ import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from pipelines.evaluate import wave_views
-from pipelines.evaluate.dense import against_dense, materialize_dense
+from pipelines.encoders.names import OURS, REFERENCE, Subject
+from pipelines.evaluate.exposure import Overlaps
 from pipelines.evaluate.features import Progress, shards_of
-from pipelines.evaluate.run_suite import evaluate_subject
-from pipelines.evaluate.run_waves import KINDS, WAVE_EVALUATIONS, regress_encoder, segment_encoder
-from pipelines.evaluate.seen import Overlaps
-from pipelines.evaluate.subject import OURS, REFERENCE, Subject
-from pipelines.evaluate.suite import AGAINST_DENSE, DENSE, SUITE, Evaluation, evaluation
+from pipelines.evaluate.suite.attention_ablation import against_dense, materialize_dense
+from pipelines.evaluate.suite.names import AGAINST_DENSE, DENSE, SUITE, Evaluation, evaluation
+from pipelines.evaluate.suite.run import evaluate_subject
+from pipelines.evaluate.waves import tables as wave_views
+from pipelines.evaluate.waves.run import KINDS, WAVE_EVALUATIONS, regress_encoder, segment_encoder
 from pipelines.home import Home
-from pipelines.labels import TASKS
-from pipelines.pretrain.product import tied
+from pipelines.pretrain.step import tied
 from pipelines.sources import SOURCES
+from pipelines.tasks.catalogue import TASKS
 
 Report = Callable[[str, int, int], None]
 """Called with an evaluation's title, the ECGs of a shard that are embedded, and the ECGs of that shard."""

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipelines.formats.wfdb import GAINS, Header, WfdbRecord, parse_header, read_wfdb
 from pipelines.records import Drop, Record, RecordError
 from pipelines.sources import challenge, ptbxl
 from pipelines.sources.challenge import challenge_record
 from pipelines.sources.code15 import read_part
 from pipelines.sources.ludb import ludb_record
-from pipelines.wfdb_files import GAINS, Header, WfdbRecord, parse_header, read_wfdb
 
 WFDB = (".hea", ".mat", ".dat")
 PART = ".zip"

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pipelines.evaluate.pair import beside_ours, probe_pair
-from pipelines.evaluate.probe import ProbeConfig
-from pipelines.evaluate.subject import OURS, REFERENCE
+from pipelines.encoders.names import OURS, REFERENCE
+from pipelines.evaluate.probes.fit import ProbeConfig
+from pipelines.evaluate.suite.baselines import beside_ours, probe_pair
 from pipelines.home import Home
-from pipelines.labels import TASKS
-from pipelines.promotion import release_reference
-from pipelines.release import Release
+from pipelines.release.registry import Release
+from pipelines.release.steps import release_reference
+from pipelines.tasks.catalogue import TASKS
 from pipelines.tracking import Tracking
 
 Report = Callable[[str, int, int], None]

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from pipelines.cli.files import Reading, read_file
-from pipelines.harmonize import harmonize
-from pipelines.quality import QualityLimits
+from pipelines.formats.shard import QUALITY, open_shard
+from pipelines.harmonize.convert import harmonize
+from pipelines.harmonize.quality import QualityLimits
 from pipelines.records import Drop, DropReason, Record
-from pipelines.store import QUALITY, open_shard
 
 _UNITS = {
     "missing_share": "",

@@ -6,20 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.evaluate.compare import compare_results
+from pipelines.cache import write_atomically
+from pipelines.encoders.names import OURS
+from pipelines.evaluate.exposure import Overlaps
 from pipelines.evaluate.features import Progress
-from pipelines.evaluate.handcrafted import HandcraftedSource
-from pipelines.evaluate.named import RANDOM, named_encoders
-from pipelines.evaluate.own_labels import own_task
-from pipelines.evaluate.probe import ProbeConfig, materialize_probe
-from pipelines.evaluate.run_suite import Standing, standings_of
-from pipelines.evaluate.seen import Overlaps
-from pipelines.evaluate.stored import Probe
-from pipelines.evaluate.subject import OURS
-from pipelines.evaluate.task_report import FLOOR, TaskReport, in_words, task_report
+from pipelines.evaluate.probes.fit import ProbeConfig, materialize_probe
+from pipelines.evaluate.probes.handcrafted import HandcraftedSource
+from pipelines.evaluate.probes.stored import Probe
+from pipelines.evaluate.report.compare import compare_results
+from pipelines.evaluate.report.tasks import FLOOR, TaskReport, in_words, task_report
+from pipelines.evaluate.suite.own_labels import own_task
+from pipelines.evaluate.suite.run import Standing, standings_of
 from pipelines.home import Home
-from pipelines.labels import LabelTask
-from pipelines.stage import write_atomically
+from pipelines.release.resolve import RANDOM, named_encoders
+from pipelines.tasks.catalogue import LabelTask
 from pipelines.tracking import Tracking
 
 PAGE_FILE = "report.html"
@@ -61,7 +61,7 @@ def evaluate_labels(
     report = task_report(task.name, probes, Overlaps(workspace), differences)
     page = None
     if report.probes:
-        from pipelines.evaluate.page import task_page  # Jinja2 is not needed to say why there are no scores
+        from pipelines.evaluate.report.page import task_page  # Jinja2 is not needed to say why there are no scores
 
         page = products[0].aside / PAGE_FILE
         folders = {name: one.folder for name, one in probes.items()}

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.download import Mirror, list_source
+from pipelines.cache import Workspace
+from pipelines.download.step import Mirror, list_source
 from pipelines.home import Home
+from pipelines.incoming import INCOMING, OwnData
+from pipelines.incoming.step import taken_drops
 from pipelines.sources import SOURCES
 from pipelines.sources.base import Source
-from pipelines.sources.incoming import INCOMING, OwnData
-from pipelines.sources.incoming.taking import taken_drops
-from pipelines.stage import Workspace
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipelines.cli.store import store_of
 from pipelines.home import Home
-from pipelines.release import (
+from pipelines.release.registry import (
     CHAMPION,
     CLASSIFIER_NAME,
     REGISTERED_NAME,

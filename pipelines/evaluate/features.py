@@ -25,9 +25,9 @@ from ecg_model.config import EncoderConfig
 from ecg_model.encoder import Encoder, load_encoder, random_encoder, stored_config
 from ecg_model.leads import LEADS_12
 from pipelines import versions
-from pipelines.pace import in_bytes
-from pipelines.stage import Product, Workspace, digest_of
-from pipelines.store import LEADS, RATE, SAMPLES, open_shard, read_rows
+from pipelines.cache import Product, Workspace, digest_of
+from pipelines.download.progress import in_bytes
+from pipelines.formats.shard import LEADS, RATE, SAMPLES, open_shard, read_rows
 
 FEATURES_FILE = "features.npy"
 TOKENS_FILE = "tokens.npy"

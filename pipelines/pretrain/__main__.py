@@ -28,11 +28,11 @@ from filelock import FileLock, Timeout
 
 from pipelines.pretrain.data import load_corpus
 from pipelines.pretrain.distributed import joined, local_rank, stop_with_torchrun, torchrun_started_this
-from pipelines.pretrain.journal import NonFinite, OnLog
+from pipelines.pretrain.metrics_log import NonFinite, OnLog
 from pipelines.pretrain.online_probe import OnlineProbe
-from pipelines.pretrain.product import EXPERIMENT, REFUSED, mirror
 from pipelines.pretrain.recipes import RECIPES, Recipe, recipe_named
-from pipelines.pretrain.state import Figures
+from pipelines.pretrain.run_state import Figures
+from pipelines.pretrain.step import EXPERIMENT, REFUSED, mirror
 from pipelines.pretrain.train import ENCODER_FILE, RunConfig, Stopped, train
 
 log = logging.getLogger("pipelines.pretrain")

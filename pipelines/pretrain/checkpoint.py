@@ -20,7 +20,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pipelines.stage import write_atomically
+from pipelines.cache import write_atomically
 
 log = logging.getLogger(__name__)
 

@@ -24,10 +24,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipelines.corpus import load_signals
-from pipelines.pretrain.memory import free_memory
-from pipelines.pretrain.order import Order, Window
-from pipelines.store import CHUNK, LEADS, SAMPLES, SHARD, THREADS, Reading, open_shard, read_rows, start_reading
+from pipelines.corpus.step import load_signals
+from pipelines.formats.shard import CHUNK, LEADS, SAMPLES, SHARD, THREADS, Reading, open_shard, read_rows, start_reading
+from pipelines.pretrain.free_memory import free_memory
+from pipelines.pretrain.sampling_order import Order, Window
 
 log = logging.getLogger(__name__)
 

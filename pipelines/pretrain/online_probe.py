@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ecg_model.encoder import Encoder
-from pipelines.labels import patients
+from pipelines.formats.shard import open_shard, read_rows
 from pipelines.pretrain.data import to_millivolt
 from pipelines.pretrain.monitor import eval_mode
-from pipelines.store import open_shard, read_rows
+from pipelines.tasks.catalogue import patients
 
 log = logging.getLogger(__name__)
 

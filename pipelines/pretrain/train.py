@@ -31,16 +31,16 @@ from ecg_model.encoder import encoder_bytes, load_encoder
 from ecg_model.jepa import JEPA, split_columns
 from ecg_model.masking import masked_columns
 from ecg_model.stochastic_depth import kept_branches
+from pipelines.cache import write_atomically
 from pipelines.pretrain import schedule
-from pipelines.pretrain.best import BEST_FILE, keep_best, kept_best
+from pipelines.pretrain.best_encoder import BEST_FILE, keep_best, kept_best
 from pipelines.pretrain.checkpoint import CheckpointFolder
 from pipelines.pretrain.data import Corpus, to_device
 from pipelines.pretrain.distributed import World
-from pipelines.pretrain.journal import Journal, OnLog, Probe, peak_memory_mb
-from pipelines.pretrain.order import Order
+from pipelines.pretrain.metrics_log import Journal, OnLog, Probe, peak_memory_mb
 from pipelines.pretrain.recipes import Recipe, differences
-from pipelines.pretrain.state import Figures, Progress, captured, resumed
-from pipelines.stage import write_atomically
+from pipelines.pretrain.run_state import Figures, Progress, captured, resumed
+from pipelines.pretrain.sampling_order import Order
 
 ENCODER_FILE = "encoder.safetensors"
 SUMMARY_FILE = "summary.json"

@@ -9,11 +9,11 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from pipelines.formats.wfdb import WfdbRecord
 from pipelines.records import Drop, Record
 from pipelines.sources.base import RemoteFile, Role, Source
-from pipelines.sources.patient import age_of, sex_of
+from pipelines.sources.demographics import age_of, sex_of
 from pipelines.sources.physionet import listed_by_sums, partition_by, project_root, read_records
-from pipelines.wfdb_files import WfdbRecord
 
 # All headers in this form give 1000 units a millivolt. Georgia's of before August 2020 give 4880, which is wrong for
 # the same samples, and still go round: any other gain is another edition's header.

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from pipelines.records import Drop, DropReason, Record, Sex
 from pipelines.sources.base import Fetch, RemoteFile, Role, Source, read_table
-from pipelines.sources.patient import age_of
+from pipelines.sources.demographics import age_of
 
 _RECORD = "4916206"
 _ROOT = f"zenodo.org/records/{_RECORD}"

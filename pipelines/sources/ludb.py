@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ecg_model.leads import LEADS_12
+from pipelines.formats.wfdb import WfdbRecord
+from pipelines.formats.wfdb_annotations import Mark, parse_marks
 from pipelines.records import Drop, Record
 from pipelines.sources.base import RemoteFile, Role, Source
-from pipelines.sources.patient import age_of, sex_of
+from pipelines.sources.demographics import age_of, sex_of
 from pipelines.sources.physionet import listed_by_sums, partition_by, project_root, read_records
-from pipelines.wfdb_annotations import Mark, parse_marks
-from pipelines.wfdb_files import WfdbRecord
 
 _ROOT = project_root("ludb", "1.0.1")
 _ALL = "all"

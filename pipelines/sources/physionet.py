@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
+from pipelines.formats.wfdb import GAINS, WfdbRecord, read_wfdb
 from pipelines.records import Drop, Record, RecordError
 from pipelines.sources.base import Fetch, RemoteFile
-from pipelines.wfdb_files import GAINS, WfdbRecord, read_wfdb
 
 SUMS = "SHA256SUMS.txt"
 _LINE = re.compile(r"([0-9a-f]{64}) [ *]?(\S.*)")  # `<hex> <path>`, or GNU's `<hex>  <path>`

@@ -12,11 +12,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from pipelines.formats.wfdb import WfdbRecord
 from pipelines.records import Drop, DropReason, Record, RecordError, Sex
 from pipelines.sources.base import RemoteFile, Role, Source, read_table
-from pipelines.sources.patient import age_of
+from pipelines.sources.demographics import age_of
 from pipelines.sources.physionet import listed_by_sums, partition_by, project_root, read_records
-from pipelines.wfdb_files import WfdbRecord
 
 _ROOT = project_root("ptb-xl", "1.0.3")
 _TABLE = f"{_ROOT}/ptbxl_database.csv"

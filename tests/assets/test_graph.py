@@ -11,8 +11,8 @@ from assets.sources import incoming_drops
 from orchestration.definitions import defs
 from orchestration.jobs import COMPARE, REFERENCE, TRAIN
 from orchestration.limits import LIMITS
-from pipelines.evaluate.delineation import PseudoConfig
-from pipelines.evaluate.suite import AGAINST_DENSE, SUITE, evaluation
+from pipelines.evaluate.suite.names import AGAINST_DENSE, SUITE, evaluation
+from pipelines.evaluate.waves.delineation import PseudoConfig
 from pipelines.sources import SOURCES
 
 

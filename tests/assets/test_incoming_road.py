@@ -14,10 +14,10 @@ from assets.sources import ecgs_incoming, incoming_drops, raw_incoming
 from ecg_model.signal import LEADS_12
 from orchestration.demo import StageFailed, run
 from orchestration.jobs import harvest_job_name
-from pipelines.corpus import CorpusConfig, materialize_corpus
+from pipelines.corpus.step import CorpusConfig, materialize_corpus
 from pipelines.home import HOSTS, Home
-from pipelines.sources.incoming.bucket import place_of
-from pipelines.sources.incoming.drops import MARKER, complete_drops
+from pipelines.incoming.bucket import place_of
+from pipelines.incoming.listing import MARKER, complete_drops
 
 JOB = harvest_job_name("incoming")
 

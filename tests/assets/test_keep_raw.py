@@ -12,7 +12,7 @@ import pytest
 
 from orchestration.definitions import defs
 from pipelines.home import Home
-from pipelines.sources.simulated import MirrorSizes, write_mirror
+from pipelines.simulate import MirrorSizes, write_mirror
 
 
 class Handler(SimpleHTTPRequestHandler):

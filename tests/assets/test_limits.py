@@ -3,7 +3,7 @@
 from dataclasses import asdict
 
 from assets.sources import HarmonizeConfig
-from pipelines.quality import QualityLimits
+from pipelines.harmonize.quality import QualityLimits
 
 
 def test_the_form_has_every_limit() -> None:

@@ -14,12 +14,12 @@ from ecg_model.reference import published_name
 from orchestration.definitions import defs
 from orchestration.demo import StageFailed, run
 from orchestration.jobs import COMPARE, REFERENCE, TRAIN, harvest_job_name
-from pipelines.download import Mirror, list_source
+from pipelines.download.step import Mirror, list_source
+from pipelines.encoders.import_reference import materialize_reference
 from pipelines.home import Home
-from pipelines.imported import materialize_reference
-from pipelines.release import CHAMPION, find_alias
+from pipelines.release.registry import CHAMPION, find_alias
+from pipelines.simulate import MirrorSizes, write_mirror
 from pipelines.sources import SOURCES
-from pipelines.sources.simulated import MirrorSizes, write_mirror
 from pipelines.tracking import Tracking
 
 SIZES = MirrorSizes(chapman=(60,), code15=(40,), ptbxl=(60,), cpsc2018=(), georgia=(), ludb=0)

@@ -17,14 +17,14 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from older_mlflow import make_older
-from postgres import PASSWORD, USER, Postgres, free_port, postgres
 
 from ecg_model.config import EncoderConfig
 from ecg_model.encoder import load_encoder, random_encoder, save_encoder
 from pipelines.home import Home
-from pipelines.sources.simulated import MirrorSizes, write_mirror
+from pipelines.simulate import MirrorSizes, write_mirror
 from pipelines.tracking import Tracking
+from tests.support.older_mlflow import make_older
+from tests.support.postgres import PASSWORD, USER, Postgres, free_port, postgres
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVERS = ("code-server", "daemon", "mlflow", "webserver")

@@ -5,10 +5,10 @@ from contextlib import closing
 from pathlib import Path
 
 import dagster as dg
-from older_mlflow import make_older
 
 from orchestration.instance import open_instance
 from pipelines.home import Home
+from tests.support.older_mlflow import make_older
 
 OLDER = "6b7fb194ff9c"
 """A revision of Dagster's."""

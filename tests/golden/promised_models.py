@@ -16,18 +16,18 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
-from promised_steps import Recorder, constant_encoder
 
 from ecg_model.encoder import save_encoder
-from pipelines.checks import Finding
-from pipelines.evaluate.subject import OURS, REFERENCE
-from pipelines.gate import CLASSIFIER_RULES, RULES, Verdict
-from pipelines.pretrain.product import EXPERIMENT, mirror
+from pipelines.encoders.names import OURS, REFERENCE
+from pipelines.harmonize.checks import Finding
 from pipelines.pretrain.recipes import recipe_named
-from pipelines.promotion import GATE_TASK, release_classifier, release_current, release_reference
-from pipelines.release import Scores, packaged_encoder, promote, record, release_packaged, rollback
-from pipelines.retraining import kind_of
+from pipelines.pretrain.step import EXPERIMENT, mirror
+from pipelines.release.gate import CLASSIFIER_RULES, RULES, Verdict
+from pipelines.release.registry import Scores, packaged_encoder, promote, record, release_packaged, rollback
+from pipelines.release.retraining import kind_of
+from pipelines.release.steps import GATE_TASK, release_classifier, release_current, release_reference
 from pipelines.tracking import Tracking
+from tests.golden.promised_steps import Recorder, constant_encoder
 
 # isort: split
 # `pipelines.tracking` silences MLflow before it is imported.

@@ -21,8 +21,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from promised_commands import parameters_of
-from promised_steps import constant_encoder, zero_head
 from safetensors import safe_open
 
 from ecg_model.config import EncoderConfig, JEPAConfig, MaskingConfig
@@ -32,50 +30,52 @@ from ecg_model.reference import main as reference_program
 from ecg_model.stochastic_depth import kept_branches
 from orchestration.demo import main as demo_program
 from orchestration.ui import main as ui_program
-from pipelines.checks import Finding
-from pipelines.corpus import EXCLUSIONS, INDEX, CorpusConfig, Exclusion
-from pipelines.evaluate.assessment import Assessment, LabelAssessment
-from pipelines.evaluate.attention_pool import AttentionPool
-from pipelines.evaluate.augment import OPERATIONS, AugmentConfig
-from pipelines.evaluate.bootstrap import Bootstrap
-from pipelines.evaluate.boundaries import BoundaryScore
-from pipelines.evaluate.calibration import ReliabilityBin
-from pipelines.evaluate.compare import EncoderComparison, LabelComparison, TaskComparison
-from pipelines.evaluate.delineation import LEFT_OUT, PseudoConfig, Undelineated
-from pipelines.evaluate.fine_tune import FineTune
-from pipelines.evaluate.noise import lead_noise
-from pipelines.evaluate.probe import ProbeConfig
-from pipelines.evaluate.pseudo import Failure
-from pipelines.evaluate.published import Published
-from pipelines.evaluate.regression import PREDICTIONS, FigureScores, RegressionConfig, RegressionTrial
-from pipelines.evaluate.report import EvaluationReport, Pretraining
-from pipelines.evaluate.report import Verdict as ReportVerdict
-from pipelines.evaluate.result import ClassScore, ProbeScores, SplitScores, Trial
-from pipelines.evaluate.seen import Overlap
-from pipelines.evaluate.segmentation import ReadOff, SegmentationConfig, SegmentationScores, SegmentationTrial
-from pipelines.evaluate.statistics import Interval, PairedDifference
-from pipelines.evaluate.suite import NOISES
-from pipelines.evaluate.suite_table import Lead, SuiteRow, SuiteTable
-from pipelines.evaluate.task_report import TITLES, Probed, TaskReport
-from pipelines.evaluate.wave_report import WaveReport
-from pipelines.evaluate.waves import SCHEMA as WAVES
-from pipelines.gate import CLASSIFIER_RULES, GateConfig
-from pipelines.harmonize import Incomplete
-from pipelines.labels import FewLabels, FoldProtocol, PartitionProtocol, PatientProtocol, Protocol
+from pipelines.cache import Workspace
+from pipelines.corpus.step import EXCLUSIONS, INDEX, CorpusConfig, Exclusion
+from pipelines.evaluate.exposure import Overlap
+from pipelines.evaluate.probes.assessment import Assessment, LabelAssessment
+from pipelines.evaluate.probes.attention_pool import AttentionPool
+from pipelines.evaluate.probes.augment import OPERATIONS, AugmentConfig
+from pipelines.evaluate.probes.fine_tune import FineTune
+from pipelines.evaluate.probes.fit import ProbeConfig
+from pipelines.evaluate.probes.result import ClassScore, ProbeScores, SplitScores, Trial
+from pipelines.evaluate.report.compare import EncoderComparison, LabelComparison, TaskComparison
+from pipelines.evaluate.report.published import Published
+from pipelines.evaluate.report.step import EvaluationReport, Pretraining
+from pipelines.evaluate.report.step import Verdict as ReportVerdict
+from pipelines.evaluate.report.suite import Lead, SuiteRow, SuiteTable
+from pipelines.evaluate.report.tasks import TITLES, Probed, TaskReport
+from pipelines.evaluate.report.waves import WaveReport
+from pipelines.evaluate.statistics.bootstrap import Bootstrap
+from pipelines.evaluate.statistics.calibration import ReliabilityBin
+from pipelines.evaluate.statistics.ranking import Interval, PairedDifference
+from pipelines.evaluate.suite.names import NOISES
+from pipelines.evaluate.suite.noise import lead_noise
+from pipelines.evaluate.waves.annotations import SCHEMA as WAVES
+from pipelines.evaluate.waves.boundaries import BoundaryScore
+from pipelines.evaluate.waves.delineation import LEFT_OUT, PseudoConfig, Undelineated
+from pipelines.evaluate.waves.intervals import PREDICTIONS, FigureScores, RegressionConfig, RegressionTrial
+from pipelines.evaluate.waves.pseudo_labels import Failure
+from pipelines.evaluate.waves.segmentation import ReadOff, SegmentationConfig, SegmentationScores, SegmentationTrial
+from pipelines.formats.shard import DROPS, RECORDS, content_hash
+from pipelines.formats.simhash import signatures
+from pipelines.harmonize.checks import Finding
+from pipelines.harmonize.convert import Incomplete
+from pipelines.harmonize.quality import QualityLimits
 from pipelines.pretrain.__main__ import main as pretrain_program
 from pipelines.pretrain.data import load_corpus
-from pipelines.pretrain.order import Order
-from pipelines.pretrain.product import REFUSED
 from pipelines.pretrain.recipes import RECIPES, Recipe, recipe_named
+from pipelines.pretrain.sampling_order import Order
+from pipelines.pretrain.step import REFUSED
 from pipelines.pretrain.train import RunConfig, train
-from pipelines.quality import QualityLimits
 from pipelines.records import DropReason
-from pipelines.release import Scores
-from pipelines.retraining import RetrainingConfig
-from pipelines.signature import signatures
+from pipelines.release.gate import CLASSIFIER_RULES, GateConfig
+from pipelines.release.registry import Scores
+from pipelines.release.retraining import RetrainingConfig
 from pipelines.sources.base import RemoteFile, Role
-from pipelines.stage import Workspace
-from pipelines.store import DROPS, RECORDS, content_hash
+from pipelines.tasks.catalogue import FewLabels, FoldProtocol, PartitionProtocol, PatientProtocol, Protocol
+from tests.golden.promised_commands import parameters_of
+from tests.golden.promised_steps import constant_encoder, zero_head
 
 ROOT = Path(__file__).resolve().parents[2]
 READ = re.compile(r"""environ(?:\.get\(|\[|\.setdefault\()\s*"([A-Z][A-Z0-9_]+)\"""")

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from promised_commands import commands, json_keys
-from promised_graph import graph
-from promised_models import told_to_mlflow
-from promised_names import draws, stored, surroundings, trained, written
-from promised_steps import Recorder, tasks, walk
 
-from pipelines.sources.simulated import MirrorSizes, write_mirror
+from pipelines.simulate import MirrorSizes, write_mirror
+from tests.golden.promised_commands import commands, json_keys
+from tests.golden.promised_graph import graph
+from tests.golden.promised_models import told_to_mlflow
+from tests.golden.promised_names import draws, stored, surroundings, trained, written
+from tests.golden.promised_steps import Recorder, tasks, walk
 
 TABLES = Path(__file__).parent
 

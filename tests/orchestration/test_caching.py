@@ -23,8 +23,8 @@ from orchestration.definitions import defs
 from orchestration.demo import StageFailed, run
 from orchestration.jobs import TRAIN, harvest_job_name
 from pipelines.home import Home
-from pipelines.retraining import NotDue, RetrainingConfig, plan
-from pipelines.sources.simulated import MirrorSizes, write_mirror
+from pipelines.release.retraining import NotDue, RetrainingConfig, plan
+from pipelines.simulate import MirrorSizes, write_mirror
 from pipelines.tracking import Tracking
 
 pytestmark = pytest.mark.slow
@@ -100,7 +100,7 @@ def stage_log() -> Iterator[Callable[[], set[str]]]:
         lines.clear()
         return found
 
-    log, handler = logging.getLogger("pipelines.stage"), Kept()
+    log, handler = logging.getLogger("pipelines.cache"), Kept()
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     yield made
@@ -148,7 +148,7 @@ import json
 import dagster as dg
 import orchestration
 from pipelines.home import Home
-from test_caching import Road, code_versions, stage_log
+from tests.orchestration.test_caching import Road, code_versions, stage_log
 with dg.DagsterInstance.ephemeral() as instance, stage_log() as made:
     road = Road(Home.default(), instance, made)
     road.harvest_all()
@@ -162,7 +162,7 @@ def test_a_comment_in_every_file_changes_nothing(road, tmp_path):
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
     for file in tmp_path.rglob("*.py"):
         file.write_text(file.read_text() + "# A comment.\n")
-    places = os.pathsep.join([str(tmp_path), str(Path(__file__).parent)])
+    places = os.pathsep.join([str(tmp_path), str(ROOT)])
     done = subprocess.run(
         [sys.executable, "-c", WITH_COMMENTS],
         env={**os.environ, "PYTHONPATH": places},

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from registered import TINY, corpus_built, harmonized, released, write_drop
 
 from assets.sources import incoming_drops
 from orchestration.jobs import TRAIN, harvest_job_name
+from tests.support.registered import TINY, corpus_built, harmonized, released, write_drop
 
 pytestmark = pytest.mark.slow
 
@@ -27,7 +27,7 @@ def tick(home, tmp_path) -> Tick:
     (tmp_path / "dagster" / "dagster.yaml").write_bytes((ROOT / "dagster.yaml").read_bytes())
 
     def run(*arguments: str) -> int:
-        command = [sys.executable, str(Path(__file__).with_name("ticking.py")), *arguments]
+        command = [sys.executable, str(ROOT / "tests" / "support" / "ticking.py"), *arguments]
         environment = {**os.environ, "DAGSTER_HOME": str(tmp_path / "dagster")}
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode in (0, -signal.SIGKILL), done.stderr

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from assets.resources import STOP_SECONDS, Launcher
-from pipelines.pretrain.product import REFUSED
+from pipelines.pretrain.step import REFUSED
 
 ROOT = Path(__file__).resolve().parents[2]
 

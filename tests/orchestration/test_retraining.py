@@ -5,10 +5,6 @@ from dataclasses import replace
 
 import dagster as dg
 import pytest
-from registered import SETTINGS, TINY, corpus_built, harmonized, released, trained
-from test_automation import Ticks
-from test_caching import TINY as TINY_CHANGES
-from test_caching import Road, stage_log
 
 from assets.corpus import CorpusSettings
 from assets.pretrain import PretrainSettings
@@ -16,11 +12,13 @@ from assets.resources import DataHome
 from orchestration.definitions import defs
 from orchestration.jobs import TRAIN
 from orchestration.schedules import weekly_retraining
-from pipelines.checks import COUNTS_ADD_UP
-from pipelines.corpus import CorpusConfig
+from pipelines.cache import Workspace
+from pipelines.corpus.step import CorpusConfig
+from pipelines.formats.shard import FINDINGS
+from pipelines.harmonize.checks import COUNTS_ADD_UP
 from pipelines.pretrain.recipes import Recipe, recipe_named
-from pipelines.release import versions_of
-from pipelines.retraining import (
+from pipelines.release.registry import versions_of
+from pipelines.release.retraining import (
     CORPUS_SETTINGS,
     NotDue,
     Plan,
@@ -31,10 +29,12 @@ from pipelines.retraining import (
     corpus_settings,
     plan,
 )
-from pipelines.sources.simulated import MirrorSizes, write_mirror
-from pipelines.stage import Workspace
-from pipelines.store import FINDINGS
+from pipelines.simulate import MirrorSizes, write_mirror
 from pipelines.tracking import Tracking
+from tests.orchestration.test_automation import Ticks
+from tests.orchestration.test_caching import TINY as TINY_CHANGES
+from tests.orchestration.test_caching import Road, stage_log
+from tests.support.registered import SETTINGS, TINY, corpus_built, harmonized, released, trained
 
 ONE, TWO = "1" * 64, "2" * 64
 CHAMPIONS = CorpusConfig(validation_share=0.2, seed=1)

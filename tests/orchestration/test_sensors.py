@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import dagster as dg
 import pytest
-from registered import SETTINGS, TINY, corpus_built, harmonized, released, write_drop
 
 from assets.resources import DataHome
 from assets.sources import incoming_drops
@@ -17,10 +16,11 @@ from orchestration.jobs import TRAIN
 from orchestration.schedules import weekly_retraining
 from orchestration.sensors import incoming_sensor
 from pipelines.home import HOSTS
-from pipelines.retraining import NotDue, Plan, RetrainingConfig, plan
-from pipelines.sources.incoming.drops import MARKER
-from pipelines.sources.incoming.taking import materialize_drop
-from pipelines.sources.incoming.withdrawing import withdraw_drop
+from pipelines.incoming.listing import MARKER
+from pipelines.incoming.step import materialize_drop
+from pipelines.incoming.withdraw import withdraw_drop
+from pipelines.release.retraining import NotDue, Plan, RetrainingConfig, plan
+from tests.support.registered import SETTINGS, TINY, corpus_built, harmonized, released, write_drop
 
 
 @pytest.fixture

@@ -24,9 +24,9 @@ from orchestration.demo import run
 from orchestration.jobs import TRAIN, harvest_job_name
 from orchestration.sensors import incoming_sensor
 from pipelines.home import Home
-from pipelines.release import versions_of
-from pipelines.sources.incoming.drops import MARKER
-from pipelines.sources.simulated import MirrorSizes, write_mirror
+from pipelines.incoming.listing import MARKER
+from pipelines.release.registry import versions_of
+from pipelines.simulate import MirrorSizes, write_mirror
 from pipelines.tracking import Tracking
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

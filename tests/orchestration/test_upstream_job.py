@@ -6,9 +6,9 @@ import pytest
 from assets.resources import DataHome
 from orchestration.definitions import defs
 from orchestration.upstream import upstream_job
-from pipelines.download import Mirror, materialize_raw
+from pipelines.download.step import Mirror, materialize_raw
+from pipelines.simulate import MirrorSizes, write_mirror
 from pipelines.sources import SOURCES
-from pipelines.sources.simulated import MirrorSizes, write_mirror
 
 
 @pytest.mark.parametrize("changed", [False, True])

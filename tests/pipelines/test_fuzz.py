@@ -23,15 +23,15 @@ import numpy as np
 import pytest
 
 from ecg_model.signal import LEADS_12
-from pipelines.download import Mirror, list_source
+from pipelines.download.step import Mirror, list_source
+from pipelines.formats.wfdb_annotations import parse_marks
+from pipelines.incoming import INCOMING
+from pipelines.incoming.listing import list_drop
 from pipelines.records import Drop, DropReason, Record
+from pipelines.simulate import MirrorSizes, write_mirror
 from pipelines.sources import SOURCES
 from pipelines.sources.base import RemoteFile, Source
-from pipelines.sources.incoming import INCOMING
-from pipelines.sources.incoming.drops import list_drop
 from pipelines.sources.physionet import parse_sums
-from pipelines.sources.simulated import MirrorSizes, write_mirror
-from pipelines.wfdb_annotations import parse_marks
 
 REAL = Path(__file__).resolve().parents[2] / ".." / "shared" / "real" / "mirror"
 SIZES = MirrorSizes(chapman=(2,), code15=(4,), ptbxl=(2,), cpsc2018=(2,), georgia=(2,), ludb=2)

@@ -14,15 +14,15 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
-from mlflow_server import free_port, mlflow_server
 
 from ecg_model.config import EncoderConfig
 from ecg_model.encoder import random_encoder, save_encoder
-from pipelines.pretrain.product import materialize_encoder, send_metrics
+from pipelines.cache import Workspace
 from pipelines.pretrain.recipes import Recipe, recipe_named
-from pipelines.promotion import release_current
-from pipelines.stage import Workspace
+from pipelines.pretrain.step import materialize_encoder, send_metrics
+from pipelines.release.steps import release_current
 from pipelines.tracking import MIRROR_TAG, MetricsMirror, Tracking, flat, mirror_metrics
+from tests.support.mlflow_server import free_port, mlflow_server
 
 quick_mirror = partial(mirror_metrics, poll_seconds=0.02, flush_seconds=20.0)
 

@@ -23,9 +23,9 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 from ecg_model.config import EncoderConfig
 from ecg_model.encoder import random_encoder, save_encoder
-from pipelines.checks import Finding
-from pipelines.gate import GateConfig, judge
-from pipelines.release import (
+from pipelines.harmonize.checks import Finding
+from pipelines.release.gate import GateConfig, judge
+from pipelines.release.registry import (
     WEIGHTS,
     Release,
     Scores,
@@ -35,7 +35,7 @@ from pipelines.release import (
     release_packaged,
     serves,
 )
-from pipelines.sources.simulated import MirrorSizes, write_mirror
+from pipelines.simulate import MirrorSizes, write_mirror
 from pipelines.tracking import Tracking
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -1,0 +1,215 @@
+"""The pictures of products, for the asset's metadata: drawn from what was written, each below 100 kB."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow.parquet as pq
+from safetensors.numpy import load_file
+from scipy.signal import welch
+
+from ecg_model.serving.classify import CalibratedHead
+from pipelines.cache import Product, Workspace
+from pipelines.encoders.names import OURS
+from pipelines.evaluate.features import ENCODER_FILE
+from pipelines.evaluate.probes.result import ROC_FILE, load_result
+from pipelines.evaluate.report.compare import EncoderComparison
+from pipelines.evaluate.report.step import JSON_FILE
+from pipelines.evaluate.suite.baselines import ProbePair
+from pipelines.evaluate.suite.run import Standing
+from pipelines.formats.shard import RATE, open_shard, read_rows
+from pipelines.plots.comparison import SourceFigures, source_comparison
+from pipelines.plots.curves import Curve, histograms, loss_curve, roc_curves
+from pipelines.plots.ecg_paper import ecg_sheet
+from pipelines.plots.reliability import reliability_chart
+from pipelines.plots.scores import Score, score_chart
+from pipelines.plots.weights import patch_filters
+from pipelines.records import absent_leads
+from pipelines.release.classifier import HEAD_FILE, calibrated
+from pipelines.release.gate import Contest, GateConfig
+from pipelines.tasks.catalogue import Split
+
+if TYPE_CHECKING:
+    from pipelines.release.registry import Release
+
+SAMPLED = 6
+SPECTRA = 512  # ECGs of a source, about
+_ENDS = ("value", "low", "high")
+MILLIVOLT = 1e-3  # of the store's microvolt
+
+
+def sampled_ecgs(product: Product) -> bytes | None:
+    """A sheet of ECGs of a harmonized shard, evenly spaced over it; None where it is empty."""
+    shard = open_shard(product.path)
+    records = shard.records()
+    if records.num_rows == 0:
+        return None
+    rows = np.unique(np.linspace(0, records.num_rows - 1, min(SAMPLED, records.num_rows)).round().astype(int))
+    captions = [
+        f"{record['record_id']}   {_who(record['age'], record['sex'])}   {', '.join(record['labels'])[:48]}"
+        f"{_not_recorded(record['notes'])}"
+        for record in records.take(rows).to_pylist()
+    ]
+    return ecg_sheet(shard.signals()[rows] / 1000.0, captions, title=f"{product.name}, {records.num_rows:,} ECGs")
+
+
+def quality_histograms(product: Product) -> bytes | None:
+    """What a shard's records are like; None where it is empty."""
+    records = open_shard(product.path).records()
+    return histograms(records, product.name) if records.num_rows else None
+
+
+def compared_sources(workspace: Workspace, corpus: Product) -> bytes:
+    """A corpus' sources beside each other."""
+    figures = source_figures(workspace, corpus)
+    ecgs = sum(len(one.amplitude_N) for one in figures.values())
+    return source_comparison(figures, f"{len(figures)} source{'s' if len(figures) > 1 else ''}, {ecgs:,} ECGs")
+
+
+def source_figures(workspace: Workspace, corpus: Product) -> dict[str, SourceFigures]:
+    """By source: amplitude and wander of all its ECGs in a corpus, the spectrum of some, evenly spaced."""
+    shards = json.loads((corpus.path / "corpus.json").read_text())["shards"]
+    index = pq.read_table(corpus.path / "index.parquet", columns=["shard", "row", "source"])
+    shard_N, source_N = (np.asarray(index[name].to_pylist()) for name in ("shard", "source"))
+    row_N = index["row"].to_numpy()
+    figures: dict[str, SourceFigures] = {}
+    for source in dict.fromkeys(source_N.tolist()):
+        amplitudes, wanders, signals = [], [], []
+        its_shards = dict.fromkeys(shard_N[source_N == source].tolist())
+        for name in its_shards:
+            shard, rows = open_shard(workspace.root / shards[name]["path"]), row_N[shard_N == name]
+            records = shard.records().take(rows)
+            peaks = [records[f"quality_{end}"].to_numpy() for end in ("minimum", "maximum")]
+            amplitudes.append(np.abs(peaks).max(axis=0))
+            wanders.append(records["quality_wander"].to_numpy())
+            some = rows[np.linspace(0, len(rows) - 1, min(len(rows), SPECTRA // len(its_shards) + 1)).astype(int)]
+            signals.append(read_rows([(shard.folder, np.unique(some))]))
+        frequency_F, power_NLF = welch(np.concatenate(signals) * MILLIVOLT, RATE, nperseg=2 * RATE)
+        figures[source] = SourceFigures(
+            amplitude_N=np.concatenate(amplitudes),
+            wander_N=np.concatenate(wanders),
+            frequency_F=frequency_F,
+            spectrum_F=np.median(power_NLF.mean(axis=1), axis=0),
+        )
+    return figures
+
+
+def training_curves(encoder: Product) -> bytes:
+    """Loss and collapse figures of a pretraining."""
+    lines = (encoder.aside / "metrics.jsonl").read_text().splitlines()
+    return loss_curve([json.loads(line) for line in lines], "Pretraining")
+
+
+def roc(pair: ProbePair) -> bytes | None:
+    """The test ROC of each class, the random encoder's dashed; None where the task was not scored."""
+    if pair.comparison is None:
+        return None
+    curves, aucs = _roc(pair.pretrained)
+    random_curves, random_aucs = _roc(pair.random)
+    title = f"{pair.pretrained.name.split('/')[1]}: ROC on the test split"
+    return roc_curves(curves, aucs, random_curves=random_curves, random_aucs=random_aucs, title=title)
+
+
+def scores(report: Product) -> bytes | None:
+    """A report's macro AUCs with their intervals; None where no task was scored."""
+    stored = json.loads((report.path / JSON_FILE).read_text())
+    found = [
+        Score(task["name"], probed["title"], **probed["assessment"]["auc"])
+        for task in stored["tasks"]
+        for probed in task["probes"]
+    ]
+    return score_chart(found, stored["verdict"]["headline"]) if found else None
+
+
+def filters(encoder: Product) -> bytes:
+    """What an encoder's first layer looks for."""
+    weights = load_file(encoder.path / ENCODER_FILE)["patch.weight"]
+    return patch_filters(weights.reshape(len(weights), -1), "What its first layer looks for, 200 ms each")
+
+
+def released(release: Release) -> bytes | None:
+    """A version's test scores beside its random twin's; None where no task was scored."""
+    found = [
+        Score(task, whose, value, value, value)
+        for name, value in release.scores.metrics.items()
+        for task, _, figure in [name.partition("/")]
+        for whose in [{"test_macro_auc": "this version", "test_macro_auc_random": "random encoder"}.get(figure)]
+        if whose is not None
+    ]
+    return score_chart(found, f"{release.name} version {release.version}") if found else None
+
+
+def contested(contest: Contest | None, config: GateConfig) -> bytes | None:
+    """Challenger minus champion, as a whole and label by label; None where there was nothing to compare."""
+    if contest is None:
+        return None
+    drawn = {"macro": contest.macro, **contest.labels}
+    found = [Score(name, "difference", one.value, one.low, one.high) for name, one in drawn.items()]
+    title = f"margin {config.margin:g}, of a label {config.label_margin:g}"
+    axis = "Validation AUC, challenger minus champion"
+    return score_chart(found, title, axis=axis, marks=(0.0, -config.margin, -config.label_margin))
+
+
+def evaluated(standings: Sequence[Standing]) -> bytes | None:
+    """An evaluation's encoder and what it has to beat; None where nothing was scored."""
+    scored = [(one.features, one.product.facts.get("test_macro_auc")) for one in standings]
+    found = [Score("", features, *(auc[end] for end in _ENDS)) for features, auc in scored if auc is not None]
+    return score_chart(found) if found else None
+
+
+def compared(comparison: EncoderComparison) -> bytes | None:
+    """The differences of two encoders, task by task; None where no task was scored."""
+    found = [
+        Score(one.task, "difference", one.difference.value, one.difference.low, one.difference.high)
+        for one in comparison.tasks
+    ]
+    axis = f"Macro AUC on the test split, {comparison.first} minus {comparison.second}"
+    return score_chart(found, axis=axis, marks=(0.0,)) if found else None
+
+
+def regressed(ours: Product, twin: Product) -> bytes | None:
+    """Errors of intervals as shares of what the training median errs by, which is taken as given; None where none was
+    scored."""
+    found = [
+        Score(f"{one['title']} ({one['unit']})", name, *(one["mae"][end] / one["baseline"]["value"] for end in _ENDS))
+        for name, product in (("this encoder", ours), ("random encoder", twin))
+        for one in product.facts["figures"]
+        if one["baseline"]["value"] > 0
+    ]
+    axis = "Mean absolute error, the training median's being 1"
+    return score_chart(found, axis=axis, marks=(1.0,)) if found else None
+
+
+def reliability(workspace: Workspace, head: Product) -> bytes | None:
+    """A classifier's probabilities on the test split, before and after; None where its task was not scored."""
+    if not head.facts["scored"]:
+        return None
+    predictions = load_result(workspace.require(f"probe/{head.facts['task']}/{OURS.probe}").path).predictions
+    assert predictions is not None
+    test = predictions.of(Split.TEST)
+    after_NC = calibrated(test.score_NC, CalibratedHead.load(head.path / HEAD_FILE))
+    said = {"uncalibrated": test.score_NC.ravel(), "calibrated": after_NC.ravel()}
+    return reliability_chart(test.y_NC.ravel(), said, "All labels together, test split")
+
+
+def _roc(probe: Product) -> tuple[dict[str, Curve], dict[str, float]]:
+    scores = load_result(probe.path).scores
+    assert scores is not None
+    table = pq.read_table(probe.path / ROC_FILE)
+    names = np.asarray(table["class"].to_pylist())
+    false, true = (table[name].to_numpy() for name in ("false_positive_rate", "true_positive_rate"))
+    curves = {name: (false[names == name], true[names == name]) for name in dict.fromkeys(names.tolist())}
+    return curves, {score.name: score.auc.value for score in scores.test.classes}
+
+
+def _who(age: float | None, sex: str | None) -> str:
+    return f"{'age unknown' if age is None else f'{age:.0f} y'} {sex or ''}".strip()
+
+
+def _not_recorded(notes: Sequence[str]) -> str:
+    """The leads that are zeros because there were none, so that nobody takes them for an ECG's."""
+    absent = absent_leads(notes)
+    return f"   not recorded: {', '.join(absent)}" if absent else ""

@@ -1,0 +1,219 @@
+"""Harmonized ECGs for programs that read neither Zarr nor Parquet.
+
+    numpy   signals.npy    int16 (records, leads, samples), microvolt; no pickle in it
+            records.csv    one row a record, in the array's order; lists are joined by `;`
+            about.json     leads, rate, unit, and what was exported
+    wfdb    RECORDS        the paths of all records, one a line
+            <source>/<partition>/<record>.hea, .dat   format 16, 1000 units a millivolt: a unit is a microvolt
+
+Both hold the stored numbers, to the microvolt.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from pipelines.cache import Workspace
+from pipelines.corpus.step import PRODUCT as CORPUS
+from pipelines.download.progress import in_bytes
+from pipelines.formats.shard import LEADS, RATE, SAMPLES, open_shard
+from pipelines.simulate.wfdb_writer import dat_bytes, header
+from pipelines.sources import SOURCES
+
+Format = Literal["numpy", "wfdb"]
+SPLITS = ("train", "validation")
+_FORM = "use ecgs/<source>, ecgs/<source>/<partition>, corpus/train or corpus/validation"
+_BYTES = len(LEADS) * SAMPLES * 2
+
+OnRecords = Callable[[int, int], None]
+"""Called with the records that were written, and how many there are."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some rows of a harmonized shard, ascending. shard: `<source>/<partition>`."""
+
+    shard: str
+    folder: Path
+    rows_N: NDArray[np.integer[Any]]
+
+
+def select(workspace: Workspace, selection: str) -> list[Rows]:
+    """The rows that `ecgs/<source>[/<partition>]` or `corpus/<split>` means; ValueError where there are none."""
+    kind, _, rest = selection.strip("/").partition("/")
+    if kind == "ecgs" and rest:
+        found = _of_source(workspace, *rest.split("/"))
+    elif kind == CORPUS and rest in SPLITS:
+        found = _of_corpus(workspace, rest)
+    else:
+        raise ValueError(f"selection {selection!r}: {_FORM}")
+    if not any(len(one.rows_N) for one in found):
+        raise ValueError(f"selection {selection!r}: no harmonized ECG in {workspace.root}: materialize it first")
+    return found
+
+
+def export(selected: list[Rows], out: Path, form: Format, *, on_records: OnRecords = lambda done, total: None) -> int:
+    """Write the selected ECGs into the new folder `out`, whole or not at all; how many they are.
+
+    Raises ValueError where `out` is there, or where the disk has no room for it.
+    """
+    if out.exists():
+        raise ValueError(f"{out} exists: give a new folder, or remove it yourself")
+    total = sum(len(one.rows_N) for one in selected)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(out.parent).free
+    if total * _BYTES > free:
+        raise ValueError(f"{out}: {in_bytes(total * _BYTES)} are needed, {in_bytes(free)} are free: make room")
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as own:
+        partial = Path(own) / "export"
+        partial.mkdir()
+        _WRITERS[form](selected, partial, total, on_records)
+        if out.exists():
+            raise ValueError(f"{out} was made meanwhile: give a new folder")
+        partial.rename(out)
+    return total
+
+
+def _of_source(workspace: Workspace, source: str, *partition: str) -> list[Rows]:
+    if len(partition) > 1:
+        raise ValueError(f"selection 'ecgs/{'/'.join((source, *partition))}': {_FORM}")
+    here = workspace.folder(f"ecgs/{source}")
+    order = SOURCES[source].partitions if source in SOURCES else ()
+    keys = partition or sorted(
+        (pointer.parent.name for pointer in here.glob("*/current")),
+        key=lambda key: (order.index(key) if key in order else len(order), key),
+    )
+    shards = {f"{source}/{key}": workspace.current(f"ecgs/{source}/{key}") for key in keys}
+    return [
+        Rows(shard, product.path, np.arange(len(open_shard(product.path))))
+        for shard, product in shards.items()
+        if product is not None
+    ]
+
+
+def _of_corpus(workspace: Workspace, split: str) -> list[Rows]:
+    corpus = workspace.require(CORPUS)
+    shards = json.loads((corpus.path / "corpus.json").read_text())["shards"]
+    index = pq.read_table(corpus.path / "index.parquet", columns=["shard", "row"], filters=[("split", "==", split)])
+    names, rows_N = np.asarray(index["shard"].to_pylist()), index["row"].to_numpy()
+    return [Rows(name, workspace.root / shard["path"], rows_N[names == name]) for name, shard in shards.items()]
+
+
+def _batches(selected: list[Rows]) -> Iterator[tuple[str, NDArray[np.int16], pa.Table]]:
+    """Shard, int16 (n, 8, 2500) microvolt and the same rows of its table: a file of the array at a time."""
+    for one in selected:
+        shard = open_shard(one.folder)
+        records = shard.records()
+        for first, end in shard.spans():
+            rows = one.rows_N[np.searchsorted(one.rows_N, first) : np.searchsorted(one.rows_N, end)]
+            if len(rows):
+                yield one.shard, shard.read(first, end)[rows - first], records.take(pa.array(rows))
+
+
+def _write_numpy(selected: list[Rows], folder: Path, total: int, on_records: OnRecords) -> None:
+    shape = (total, len(LEADS), SAMPLES)
+    signal_NLT = np.lib.format.open_memmap(folder / "signals.npy", mode="w+", dtype="<i2", shape=shape)
+    tables, done = [], 0
+    for shard, batch_NLT, records in _batches(selected):
+        signal_NLT[done : done + len(batch_NLT)] = batch_NLT
+        tables.append(_flat(records, shard))
+        done += len(batch_NLT)
+        on_records(done, total)
+    signal_NLT.flush()
+    pa_csv.write_csv(pa.concat_tables(tables), folder / "records.csv")
+    about = {"records": total, "leads": list(LEADS), "rate": RATE, "unit": "microvolt", "shards": _names(selected)}
+    (folder / "about.json").write_text(json.dumps(about, indent=1) + "\n")
+
+
+def _names(selected: list[Rows]) -> list[str]:
+    return [one.shard for one in selected if len(one.rows_N)]
+
+
+_EXPORTED = {"rate": RATE, "samples": SAMPLES}
+
+
+def _flat(records: pa.Table, shard: str) -> pa.Table:
+    """A table of records as csv can hold it: with its partition, lists joined, without bytes.
+
+    rate and samples are the exported array's; a record had source_rate and source_samples before.
+    """
+    count = records.num_rows
+    columns: dict[str, Any] = {"partition": [shard.partition("/")[2]] * count}
+    for field, column in zip(records.schema, records.columns, strict=True):
+        if field.name in _EXPORTED:
+            columns |= {field.name: [_EXPORTED[field.name]] * count, f"source_{field.name}": column}
+        elif pa.types.is_list(field.type):
+            columns[field.name] = [";".join(values) for values in column.to_pylist()]
+        elif not pa.types.is_binary(field.type) and not pa.types.is_fixed_size_binary(field.type):
+            columns[field.name] = column
+    return pa.table(columns)
+
+
+def _write_wfdb(selected: list[Rows], folder: Path, total: int, on_records: OnRecords) -> None:
+    paths: list[str] = []
+    taken: set[str] = set()
+    for shard, batch_NLT, records in _batches(selected):
+        (folder / shard).mkdir(parents=True, exist_ok=True)
+        for x_LT, row in zip(batch_NLT, records.to_pylist(), strict=True):
+            name = _name(row["record_id"])
+            while f"{shard}/{name}" in taken:
+                name += "_"
+            taken.add(f"{shard}/{name}")
+            text = header(
+                name,
+                x_LT,
+                leads=LEADS,
+                rate=RATE,
+                file=f"{name}.dat",
+                layout="16",
+                gains=["1000/mV"] * len(LEADS),
+                signed=False,
+                comments=_comments(shard, row),
+            )
+            (folder / shard / f"{name}.hea").write_text(text)
+            (folder / shard / f"{name}.dat").write_bytes(dat_bytes(x_LT))
+            paths.append(f"{shard}/{name}")
+        on_records(len(paths), total)
+    (folder / "RECORDS").write_text("".join(f"{path}\n" for path in paths))
+
+
+def _name(record_id: str) -> str:
+    """A record's id as WFDB allows it in a name: letters, digits, `_` and `-`."""
+    return re.sub(r"[^\w-]", "_", record_id, flags=re.ASCII) or "_"
+
+
+def _comments(shard: str, row: dict[str, Any]) -> list[str]:
+    """Age, Sex and Dx as the PhysioNet challenges write them, then where the record is from."""
+    source, _, partition = shard.partition("/")
+    said = {
+        "Age": None if row["age"] is None else f"{row['age']:g}",
+        "Sex": None if row["sex"] is None else str(row["sex"]).capitalize(),
+        "Dx": ",".join(row["labels"]),
+        "Source": source,
+        "Partition": partition,
+        "Record": row["record_id"],
+        "Patient": row["patient_id"],
+        "Fold": row["fold"],
+        "Notes": "; ".join(row["notes"]),
+    }
+    # One line each, whatever a source put into its ids.
+    return [f"{name}: {' '.join(str(value).split())}" for name, value in said.items() if value not in (None, "")]
+
+
+_WRITERS: dict[Format, Callable[[list[Rows], Path, int, OnRecords], None]] = {
+    "numpy": _write_numpy,
+    "wfdb": _write_wfdb,
+}

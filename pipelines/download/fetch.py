@@ -1,0 +1,192 @@
+"""Listed files into a folder, over many connections at once: what is missing, and nothing else."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from filelock import FileLock, Timeout
+
+from pipelines.download.http import Retries, Transfer, checksum_of, size_of
+from pipelines.download.multipart import InPieces, Pieces
+from pipelines.download.progress import OnProgress, Progress, in_bytes
+from pipelines.sources.base import RemoteFile
+
+# A file of twice that or more, whose size is listed, comes in pieces over all connections.
+PIECE = 8 << 20
+# What a download leaves free, a hundredth of a small disk: not every source lists sizes, and others write there too.
+RESERVE = 256 << 20
+# No room left, on the disk, in the quota or below the limit for one file.
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def bring(
+    files: Sequence[RemoteFile],
+    root: Path,
+    *,
+    lock: Path,
+    urls: Callable[[str], Sequence[str]],
+    connections: int,
+    progress: OnProgress | None,
+    retries: Retries | None,
+) -> list[RemoteFile]:
+    """The files below root, each with its size; those that are missing or damaged there are fetched first.
+
+    One process at a time holds `lock`; urls gives a path's addresses in the order to be tried. Raises
+    FileNotFoundError with the path of a file that no address has, ConnectionError, ValueError where a host has another
+    file than is listed, or where the disk has no room for what is to come, and OSError where it is all but full on the
+    way: with less than a reserve left no further file is begun.
+    """
+    with _alone(lock), Transfer(connections=connections, retries=retries) as transfer, full_disk_explained(root):
+        tally = Tally(files, progress)
+        here = each(files, lambda file: _is_here(file, root, tally), connections)
+        missing = [file for file, is_here in zip(files, here, strict=True) if not is_here]
+        _check_room(missing, root)
+        jobs = [job for file in missing for job in _jobs(file, root / file.path, urls(file.path), transfer, tally)]
+
+        def work(job: Callable[[], None]) -> None:
+            _check_reserve(root)
+            job()
+
+        each(jobs, work, connections, transfer.stop)
+        return [replace(file, bytes=size_of(root / file.path)) for file in files]
+
+
+class Tally:
+    """Counts what several threads bring, and reports it."""
+
+    def __init__(self, files: Sequence[RemoteFile], progress: OnProgress | None) -> None:
+        sizes = [file.bytes for file in files if file.bytes is not None]
+        of_bytes = sum(sizes) if len(sizes) == len(files) else None
+        self._now = Progress(files=0, of_files=len(files), bytes=0, of_bytes=of_bytes, fetched=0)
+        self._progress = progress
+        self._lock = threading.Lock()
+
+    def add(self, *, files: int = 0, bytes: int = 0, fetched: int = 0) -> None:
+        with self._lock:
+            now = self._now
+            self._now = replace(now, files=now.files + files, bytes=now.bytes + bytes, fetched=now.fetched + fetched)
+            if self._progress is not None:
+                self._progress(self._now)
+
+
+def each(items: Sequence[T], work: Callable[[T], R], threads: int, stop: Callable[[], None] = lambda: None) -> list[R]:
+    """work(item) of each, in threads; the first failure is raised and the others are stopped. Results in order."""
+    with ThreadPoolExecutor(threads, thread_name_prefix="download") as pool:
+        futures = [pool.submit(work, item) for item in items]
+        try:
+            for future in as_completed(futures):
+                future.result()
+        except BaseException:
+            stop()
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+    return [future.result() for future in futures]
+
+
+def _is_here(file: RemoteFile, root: Path, tally: Tally) -> bool:
+    path = root / file.path
+    if not path.is_file() or checksum_of(path, file.checksum) != file.checksum:
+        return False
+    tally.add(files=1, bytes=size_of(path))
+    return True
+
+
+def _jobs(
+    file: RemoteFile, path: Path, urls: Sequence[str], transfer: Transfer, tally: Tally
+) -> list[Callable[[], None]]:
+    """What is to be done, in any order, for a file to be at `path`."""
+
+    def advance(gained: int) -> None:
+        tally.add(bytes=gained, fetched=max(gained, 0))
+
+    def finished() -> None:
+        tally.add(files=1)
+
+    def whole() -> None:
+        transfer.fetch(urls, path, file.checksum, advance, file.bytes)
+        finished()
+
+    if file.bytes is None or file.bytes < 2 * PIECE:
+        tally.add(bytes=size_of(path.with_name(f"{path.name}.part")))
+        jobs: list[Callable[[], None]] = [whole]
+    else:
+        pieces = Pieces(path=path, size=file.bytes, piece=PIECE)
+        in_pieces = InPieces(transfer, urls, pieces, file.checksum, advance)
+        tally.add(bytes=pieces.bytes_here())
+        jobs = in_pieces.jobs(finished)
+    return [partial(_named, file.path, job) for job in jobs]
+
+
+def _named(path: str, job: Callable[[], None]) -> None:
+    try:
+        job()
+    except FileNotFoundError as error:
+        raise FileNotFoundError(path) from error
+
+
+def _check_room(missing: Sequence[RemoteFile], root: Path) -> None:
+    """ValueError where what is still to come, as far as its size is known, does not fit on the disk."""
+    needed = sum(_to_come(root / file.path, file.bytes) for file in missing if file.bytes is not None)
+    free = shutil.disk_usage(root).free
+    if needed > free:
+        raise ValueError(
+            f"{in_bytes(needed)} are to come and {in_bytes(free)} are free in {root}: make room, or take a larger disk "
+            "as ECG_HOME; with keep_raw off, raw files go once they are harmonized"
+        )
+
+
+def _check_reserve(root: Path) -> None:
+    disk = shutil.disk_usage(root)
+    reserve = min(RESERVE, disk.total // 100)
+    if disk.free < reserve:
+        raise OSError(errno.ENOSPC, f"{in_bytes(disk.free)} are free, and {in_bytes(reserve)} stay free for others")
+
+
+def _to_come(path: Path, size: int) -> int:
+    """Bytes still to be written for a file: all, less what of it is here, and a piece more where they are joined."""
+    return max(size - Pieces(path=path, size=size, piece=PIECE).bytes_here(), 0) + (PIECE if size >= 2 * PIECE else 0)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold a lock; say so once where another process holds it."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("%s: another process fetches from this source; waiting", path.parent)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def full_disk_explained(root: Path) -> Iterator[None]:
+    """An OSError that says what to do where the disk below root is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise OSError(
+            error.errno,
+            f"no room left in {root} ({error.strerror}): make room, or take a larger disk as ECG_HOME, and run it "
+            "again; it goes on where it stopped",
+        ) from error

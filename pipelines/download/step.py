@@ -1,0 +1,422 @@
+"""Listed files to verified files: from the true hosts, from a mirror's base URL, or where they lie in a mirror folder.
+
+A folder mirror is used in place: its files are verified and nothing is copied. It holds the partitions of which it
+has a file; one that lacks some of its files fails and names them, since a shard must not lose records in silence.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from pipelines import versions
+from pipelines.cache import ASIDE, DONE, Product, Workspace, digest_of, write_atomically
+from pipelines.download.fetch import Tally, bring, each
+from pipelines.download.http import Retries, Transfer, checksum_of, size_of
+from pipelines.download.list_cache import forget, kept
+from pipelines.download.progress import OnProgress
+from pipelines.home import check_url
+from pipelines.sources.base import RemoteFile, Source, addresses
+
+HASHERS = 4  # threads; hashing leaves the interpreter alone
+FILES = "files.json"
+ROOT = "root"
+DAMAGED = "damaged.json"  # what `mark_damaged` wrote: paths
+LET_GO = "let_go"  # there where the files were let go
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """Where files are taken from: a folder, a base URL, or (None) the true hosts."""
+
+    place: Path | str | None = None
+
+    @classmethod
+    def parse(cls, text: str | None) -> Mirror:
+        """A mirror as a person writes it; None or nothing: the hosts. ValueError where a folder is not there."""
+        if not text:
+            return cls(None)
+        if text.startswith(("http://", "https://")):
+            check_url(text)
+            return cls(text.rstrip("/"))
+        folder = Path(text).expanduser()
+        if not folder.is_dir():
+            raise ValueError(f"mirror {text!r}: no such folder; give one that holds physionet.org/ or zenodo.org/")
+        return cls(folder.resolve())
+
+    @property
+    def folder(self) -> Path | None:
+        return self.place if isinstance(self.place, Path) else None
+
+    def urls(self, path: str) -> tuple[str, ...]:
+        """The addresses of a file, in the order to be tried. Not for a folder."""
+        assert self.folder is None
+        if self.place is None:
+            return tuple(quote(url, safe=":/") for url in addresses(path))
+        return (f"{self.place}/{quote(path)}",)
+
+    def __str__(self) -> str:
+        return "the true hosts" if self.place is None else f"the mirror {self.place}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """Verified files, each with its size, below one folder."""
+
+    root: Path
+    files: tuple[RemoteFile, ...]
+
+    @property
+    def bytes(self) -> int:
+        return sum(file.bytes or 0 for file in self.files)
+
+
+def list_source(source: Source, mirror: Mirror, *, raw_root: Path | None = None) -> list[RemoteFile]:
+    """The files of the partitions that the mirror holds, with what they share; none where it has no such source.
+
+    raw_root: where lists that come over the network are kept, to be used where the host cannot be reached.
+    """
+    try:
+        listing = _listing(source, mirror, raw_root, None)
+    except FileNotFoundError as error:
+        if mirror.place is None or (mirror.folder is not None and (mirror.folder / source.root).is_dir()):
+            raise _no_list(source, mirror, error) from error
+        return []
+    return listing if mirror.folder is None else _held(source, listing, mirror.folder)
+
+
+def partition_files(
+    source: Source, partition: str, *, mirror: Mirror, raw_root: Path, retries: Retries | None = None
+) -> list[RemoteFile]:
+    """The files that a partition needs, from the source's list; ValueError where the list names none."""
+    try:
+        listing = _listing(source, mirror, raw_root, retries)
+    except FileNotFoundError as error:
+        raise _no_list(source, mirror, error) from error
+    files = source.files_of(listing, partition)
+    if not files:
+        there = ", ".join(source.available(listing)) or "none"
+        raise ValueError(
+            f"partition {partition} of {source.name}: the list of {mirror} names no file of it; "
+            f"it has {there}: take one of these, or complete the mirror with its list"
+        )
+    return files
+
+
+def download_partition(
+    source: Source,
+    partition: str,
+    *,
+    mirror: Mirror,
+    raw_root: Path,
+    connections: int = 16,
+    progress: OnProgress | None = None,
+    retries: Retries | None = None,
+) -> Manifest:
+    """Bring the files of a partition below `raw_root`, or find them in a folder mirror; all verified by checksum.
+
+    What is there already is not fetched again, and a partial file goes on where it stopped. Raises ValueError where the
+    mirror lacks a listed file or has another one, ConnectionError where a host cannot be reached.
+    """
+    files = partition_files(source, partition, mirror=mirror, raw_root=raw_root, retries=retries)
+    return _download(source, files, mirror, raw_root, connections, progress, retries)
+
+
+def materialize_raw(
+    workspace: Workspace,
+    source: Source,
+    partition: str,
+    *,
+    mirror: Mirror,
+    raw_root: Path,
+    connections: int = 16,
+    progress: OnProgress | None = None,
+    bring_back: bool = False,
+) -> Product:
+    """The product `raw/<source>/<partition>`: files.json (path, checksum, bytes), and aside/root, their folder.
+
+    It is built again where one of the files is gone, has another size or was found damaged. Files that were let go stay
+    so while what was harmonized from them is current, unless bring_back. A finished product needs no network.
+    """
+    name = f"raw/{source.name}/{partition}"
+
+    def still_valid(product: Product) -> bool:
+        if bring_back or not is_let_go(product):
+            return not damaged(product) and not gone_files(*recorded(product))
+        return _is_harmonized(workspace, product)
+
+    files = _files_of_finished(workspace, source, partition, mirror, raw_root)
+    if files is None:
+        files = partition_files(source, partition, mirror=mirror, raw_root=raw_root)
+
+    def make(directory: Path) -> dict[str, Any]:
+        manifest = _download(source, files, mirror, raw_root, connections, progress, None)
+        (directory / FILES).write_text(json.dumps([asdict(file) for file in manifest.files], indent=1))
+        (directory / ASIDE).mkdir()
+        (directory / ASIDE / ROOT).write_text(str(manifest.root))
+        return {"files": len(manifest.files), "bytes": manifest.bytes}
+
+    return workspace.build(
+        name,
+        version=versions.RAW,
+        config={"source": source.name, "version": source.version, "partition": partition},
+        inputs={"files": _digest_of(files)},
+        make=make,
+        still_valid=still_valid,
+    )
+
+
+def raw_files(product: Product) -> tuple[Path, list[RemoteFile]]:
+    """The folder of a raw product and its files; ValueError where they are no longer what was verified."""
+    root, files = recorded(product)
+    if is_let_go(product):
+        _, source, partition = product.name.split("/")
+        raise ValueError(
+            f"{product.name}: its {len(files)} files were let go after harmonization: bring them back with "
+            f"`ecg download {source} {partition}`"
+        )
+    if gone := damaged(product) or [file.path for file in gone_files(root, files)]:
+        raise ValueError(
+            f"{product.name}: {len(gone)} of {len(files)} files under {root} are gone or changed, "
+            f"first {gone[0]}: materialize it again"
+        )
+    return root, files
+
+
+def sound_files(workspace: Workspace, product: Product) -> tuple[Path, list[RemoteFile]]:
+    """`raw_files`, hashed again just before they are read: what has rotted on the disk must not be harmonized.
+
+    Raises ValueError naming the first that is not what was verified; the next materialization fetches those again.
+    """
+    root, files = raw_files(product)
+    with ThreadPoolExecutor(HASHERS) as pool:
+        same = pool.map(lambda file: checksum_of(root / file.path, file.checksum) == file.checksum, files)
+        bad = [file.path for file, whole in zip(files, same, strict=True) if not whole]
+    if bad:
+        mark_damaged(workspace, product, bad)
+        raise ValueError(
+            f"{product.name}: {len(bad)} of {len(files)} files under {root} are not what was verified, "
+            f"first {bad[0]}: materialize it again"
+        )
+    return root, files
+
+
+def recorded(product: Product) -> tuple[Path, list[RemoteFile]]:
+    """The folder of a raw product and its files as they were verified, whatever has become of them."""
+    root = Path((product.aside / ROOT).read_text())
+    return root, [RemoteFile(**file) for file in json.loads((product.path / FILES).read_text())]
+
+
+def damaged(product: Product) -> list[str]:
+    """The paths of a raw product's files that were found missing or damaged since."""
+    mark = product.aside / DAMAGED
+    return json.loads(mark.read_text()) if mark.is_file() else []
+
+
+def mark_damaged(workspace: Workspace, product: Product, paths: Sequence[str]) -> None:
+    """Remember which files of a raw product are not what was verified: the next materialization fetches those again."""
+    with workspace.locked(product.name):
+        if not (product.path / DONE).is_file():
+            return  # it was removed since
+        if paths:
+            write_atomically(product.aside / DAMAGED, json.dumps(list(paths), indent=1).encode())
+        else:
+            (product.aside / DAMAGED).unlink(missing_ok=True)
+
+
+def is_let_go(product: Product) -> bool:
+    """Whether the files of a raw product were let go after harmonization."""
+    return (product.aside / LET_GO).is_file()
+
+
+def let_go(workspace: Workspace, source: Source, partition: str, *, raw_root: Path) -> int:
+    """Delete the raw files of a partition that was harmonized, but those that partitions share; the bytes freed.
+
+    Nothing is deleted, and 0 returned, where the files are not our own (a folder mirror), or where what was harmonized
+    is not made of them. The raw product stays, and counts as finished while what was harmonized from it is current.
+    """
+    name = f"{source.name}/{partition}"
+    # Nobody reads them for a harmonization with other limits, or brings them back, meanwhile.
+    with workspace.locked(f"ecgs/{name}"), workspace.locked(f"raw/{name}"):
+        product = workspace.require(f"raw/{name}")
+        root, files = recorded(product)
+        if root != raw_root.resolve() or not _is_harmonized(workspace, product):
+            return 0
+        # The mark first: killed below, the files that are left are not taken for all of them.
+        write_atomically(product.aside / LET_GO, b"")
+        own = [root / file.path for file in files if source.partition_of(file.path) == partition]
+        freed = sum(size_of(path) for path in own)
+        for path in own:
+            path.unlink(missing_ok=True)
+        return freed
+
+
+def _is_harmonized(workspace: Workspace, raw: Product) -> bool:
+    """Whether the current harmonized product was made of this raw one, by the step as it is now."""
+    ecgs = workspace.current(f"ecgs/{raw.name.partition('/')[2]}")
+    if ecgs is None:
+        return False
+    done = json.loads((ecgs.path / DONE).read_text())
+    return done["version"] == versions.ECGS and done["inputs"].get(raw.name) == raw.digest
+
+
+def _files_of_finished(
+    workspace: Workspace, source: Source, partition: str, mirror: Mirror, raw_root: Path
+) -> list[RemoteFile] | None:
+    """The partition's files by the kept list, where the current raw product was made of exactly these; else None."""
+    current = workspace.current(f"raw/{source.name}/{partition}")
+    if current is None or mirror.folder is not None:
+        return None
+
+    def read(path: str) -> bytes:
+        data = kept(raw_root / path)
+        if data is None:
+            raise FileNotFoundError(path)
+        return data
+
+    try:
+        files = source.files_of(source.list_files(read), partition)
+    except (FileNotFoundError, ValueError):
+        return None  # the host is asked, and what is wrong with its list is said then
+    made_of = json.loads((current.path / DONE).read_text())["inputs"]
+    return files if made_of == {"files": _digest_of(files)} else None
+
+
+def _digest_of(files: Sequence[RemoteFile]) -> str:
+    return digest_of([[file.path, file.checksum] for file in files])
+
+
+def gone_files(root: Path, files: Sequence[RemoteFile]) -> list[RemoteFile]:
+    """Those that are no longer below root, or have another size."""
+    return [file for file in files if _size(root / file.path) != file.bytes]
+
+
+def _size(path: Path) -> int | None:
+    return path.stat().st_size if path.is_file() else None
+
+
+def _listing(source: Source, mirror: Mirror, raw_root: Path | None, retries: Retries | None) -> list[RemoteFile]:
+    """The source's own list, complete; FileNotFoundError where the mirror has none."""
+    if mirror.folder is not None:
+        folder = mirror.folder
+
+        def read(path: str) -> bytes:
+            # One of the lists may be a folder where `wget -r` went on below it.
+            if not (folder / path).is_file():
+                raise FileNotFoundError(path)
+            return (folder / path).read_bytes()
+
+        return source.list_files(read)
+    copies: list[Path] = []
+    with Transfer(connections=1, retries=retries) as transfer:
+
+        def fetch(path: str) -> bytes:
+            copies.extend([raw_root / path] if raw_root else [])
+            return transfer.get(mirror.urls(path), copies[-1] if raw_root else None)
+
+        try:
+            return source.list_files(fetch)
+        except ValueError:  # not a list: a proxy's page, say, with the date of today
+            for copy in copies:
+                forget(copy)
+            raise
+
+
+def _held(source: Source, listing: Sequence[RemoteFile], folder: Path) -> list[RemoteFile]:
+    """The part of a list that belongs to partitions of which a folder has a file."""
+
+    @cache
+    def names(parent: str) -> frozenset[str]:
+        directory = folder / parent
+        return frozenset(entry.name for entry in directory.iterdir()) if directory.is_dir() else frozenset()
+
+    def has(path: str) -> bool:
+        parent, _, name = path.rpartition("/")
+        return name in names(parent)
+
+    partitions = {file.path: source.partition_of(file.path) for file in listing}
+    held = {partition for path, partition in partitions.items() if partition is not None and has(path)}
+    return [file for file in listing if partitions[file.path] in held or (held and source.shared(file.path))]
+
+
+def _download(
+    source: Source,
+    files: Sequence[RemoteFile],
+    mirror: Mirror,
+    raw_root: Path,
+    connections: int,
+    progress: OnProgress | None,
+    retries: Retries | None,
+) -> Manifest:
+    """The manifest of a partition's files, found in a folder mirror or fetched below raw_root."""
+    if mirror.folder is not None:
+        return _find(source, files, mirror, mirror.folder, connections, progress)
+    root = raw_root.resolve()
+    folder = root / source.root
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        # Partitions share files, and hosts count connections: one process at a time fetches from a source.
+        brought = bring(
+            files,
+            root,
+            lock=folder / ".lock",
+            urls=mirror.urls,
+            connections=connections,
+            progress=progress,
+            retries=retries,
+        )
+    except FileNotFoundError as error:
+        raise _lacking(source, mirror, [str(error)]) from error
+    return Manifest(root=root, files=tuple(brought))
+
+
+def _find(
+    source: Source,
+    files: Sequence[RemoteFile],
+    mirror: Mirror,
+    folder: Path,
+    connections: int,
+    progress: OnProgress | None,
+) -> Manifest:
+    """The manifest of files that a folder mirror holds."""
+    missing = [file.path for file in files if not (folder / file.path).is_file()]
+    if missing:
+        raise _lacking(source, mirror, missing)
+    tally = Tally(files, progress)
+    found = each(files, lambda file: _as_found(file, folder, tally), connections)
+    wrong = [now for listed, now in zip(files, found, strict=True) if now.checksum != listed.checksum]
+    if wrong:
+        raise ValueError(
+            f"{len(wrong)} of {len(files)} files in {mirror} are not what their source lists, first {wrong[0].path} "
+            f"({wrong[0].checksum}): fetch them into that folder again, which is never written to from here, or "
+            "correct its list"
+        )
+    return Manifest(root=folder, files=tuple(found))
+
+
+def _as_found(file: RemoteFile, folder: Path, tally: Tally) -> RemoteFile:
+    """A file of a folder mirror with the size and the checksum that it has there."""
+    path = folder / file.path
+    size = path.stat().st_size
+    found = checksum_of(path, file.checksum)
+    tally.add(files=1, bytes=size)
+    return replace(file, checksum=found, bytes=size)
+
+
+def _no_list(source: Source, mirror: Mirror, error: FileNotFoundError) -> ValueError:
+    return ValueError(
+        f"{source.name}: {mirror} has no list of its files ({error}): fetch the list as well, it holds the checksums"
+    )
+
+
+def _lacking(source: Source, mirror: Mirror, missing: Sequence[str]) -> ValueError:
+    return ValueError(
+        f"{source.name}: {missing[0]} is listed but not in {mirror} ({len(missing)} missing): "
+        "complete it, take the partition out of its list, or use another mirror"
+    )

@@ -1,0 +1,212 @@
+"""Attention pooling: a learned query looks at all tokens of a frozen encoder, then one linear layer.
+
+The mean over tokens gives a beat that happens once no more weight than the silence around it; a query can look for it
+(attentive probing: Chen et al., arXiv 2202.03026; asked of ECG encoders by arXiv 2602.17531).
+It is multi-head cross-attention with one query, written so that no token is projected: of the keys only their product
+with the query matters, and the mean of projected values is the projection of the mean. An epoch is then two thin matrix
+products over the tokens, which are read from disk batch by batch, once for all settings that are tried.
+
+Shapes: B records, P tokens, D channels, H heads, E = D / H, C classes.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipelines.evaluate.probes.heads import Fit, Problem, Rows, Takes
+from pipelines.evaluate.probes.result import Trial
+
+_BATCH = 256  # records that are read at once where nothing is learned: 40 MB of float16 tokens with D = 192
+
+
+class Pooling(nn.Module):
+    """Tokens (B, P, D) -> logits (B, C).
+
+    The attention's output is normalised by batch statistics before the linear layer, as linear probes of transformers
+    are (He et al., arXiv 2111.06377, appendix A): records differ by a few hundredths of what all tokens have in common.
+    """
+
+    def __init__(self, dim: int, heads: int, classes: int) -> None:
+        super().__init__()
+        self.query = nn.Parameter(torch.empty(heads, dim // heads))
+        self.key = nn.Parameter(torch.empty(heads, dim // heads, dim))
+        self.value = nn.Parameter(torch.empty(heads, dim // heads, dim))
+        self.norm = nn.BatchNorm1d(dim, eps=1e-8, affine=False)
+        self.layer = nn.Linear(dim, classes)
+
+    def initialise(self, prevalence_C: Tensor, *, multi_class: bool, seed: int) -> None:
+        """From a small query the attention is almost even, so that training starts at the mean over tokens; from zero
+        weights and these biases each class's probability starts at its prevalence."""
+        draw = torch.Generator().manual_seed(seed)
+        dim = self.key.shape[-1]
+        for projection in (self.key, self.value):
+            nn.init.xavier_uniform_(projection.view(dim, dim), generator=draw)
+        nn.init.trunc_normal_(self.query, std=0.02, generator=draw)
+        nn.init.zeros_(self.layer.weight)
+        with torch.no_grad():
+            self.layer.bias.copy_(prevalence_C.log() if multi_class else prevalence_C.logit())
+
+    def seen(self) -> Tensor:
+        """(H, D): what the heads look for in a token, the product of query and keys."""
+        return torch.einsum("he,hed->hd", self.query, self.key) / self.query.shape[1] ** 0.5
+
+    def pooled(self, mean_BHD: Tensor) -> Tensor:
+        """The heads' mean tokens -> their mean values side by side, (B, D)."""
+        return torch.einsum("bhd,hed->bhe", mean_BHD, self.value).flatten(1)
+
+    def forward(self, x_BPD: Tensor) -> Tensor:
+        return logits_together([self], x_BPD)[0]
+
+
+def attention(seen_HD: Tensor, x_BPD: Tensor) -> Tensor:
+    """How heads look at the tokens: (B, H, P), each row sums to one."""
+    return (x_BPD @ seen_HD.T).transpose(1, 2).softmax(dim=-1)
+
+
+def logits_together(networks: Sequence[Pooling], x_BPD: Tensor) -> list[Tensor]:
+    """Each network's logits (B, C). All heads of all networks read the tokens at once: the time is that of reading."""
+    seen_HD = torch.cat([network.seen() for network in networks])
+    mean_BHD = attention(seen_HD, x_BPD) @ x_BPD
+    parts = zip(networks, mean_BHD.chunk(len(networks), dim=1), strict=True)
+    return [network.layer(network.norm(network.pooled(part_BHD))) for network, part_BHD in parts]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pooled:
+    """A fitted `Pooling` as a `Model`."""
+
+    network: Pooling
+    multi_class: bool
+
+    def probabilities(self, x: Rows, rows: np.ndarray) -> np.ndarray:
+        return _probabilities([self.network], x, rows, self.multi_class)[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionPool:
+    """AdamW with a cosine to zero, for each learning rate and weight decay; the setting and the epoch with the best
+    macro AUC on validation are kept, of equals the earlier.
+
+    heads: has to divide the encoder's width. keep: `last` chooses no epoch; with one rate and one weight decay there is
+    no choice left, as protocols without validation need it. device: `auto` is a GPU where there is one.
+    """
+
+    heads: int = 8
+    rates: tuple[float, ...] = (3e-3, 1e-2)
+    weight_decays: tuple[float, ...] = (1e-2, 1.0)
+    epochs: int = 10
+    batch: int = 64
+    keep: Literal["best", "last"] = "best"
+    device: str = "auto"
+
+    takes: ClassVar[Takes] = "tokens"
+
+    def __post_init__(self) -> None:
+        for name in ("heads", "epochs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: use at least 1")
+        if self.batch < 2:
+            raise ValueError(f"batch={self.batch}: use at least 2 records, which normalisation takes its figures of")
+        if not self.rates or min(self.rates) <= 0:
+            raise ValueError(f"rates={self.rates}: give positive learning rates")
+        if not self.weight_decays or min(self.weight_decays) < 0:
+            raise ValueError(f"weight_decays={self.weight_decays}: give numbers from 0 on")
+        if self.keep not in ("best", "last"):
+            raise ValueError(f"keep={self.keep!r}: use 'best' or 'last'")
+
+    @property
+    def chooses(self) -> bool:
+        return self.keep == "best" or len(self.rates) * len(self.weight_decays) > 1
+
+    def to_dict(self) -> dict[str, Any]:
+        settings = {name: value for name, value in asdict(self).items() if name != "device"}
+        return {"head": "attention_pool", **settings, "rates": list(self.rates), "weight_decays": [*self.weight_decays]}
+
+    def fit(self, problem: Problem) -> Fit:
+        """Raises ValueError for a width that the heads do not divide and for fewer than two training records."""
+        train = problem.train
+        dim = problem.x[train[:1]].shape[-1]
+        if dim % self.heads:
+            raise ValueError(f"heads={self.heads}: use a divisor of {dim}, the encoder's width")
+        if len(train) < 2:
+            raise ValueError(f"{len(train)} training records: attention pooling needs at least 2")
+        settings = [(rate, decay) for rate in self.rates for decay in self.weight_decays]
+        networks = [self._network(dim, problem) for _ in settings]
+        optimisers = [
+            torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=decay)
+            for network, (rate, decay) in zip(networks, settings, strict=True)
+        ]
+        steps = self.epochs * _batches(train, self.batch)
+        schedules = [torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps) for optimiser in optimisers]
+        best, trials = networks[0], []
+        for epoch in range(self.epochs):
+            for x_BPD, y_BC in self._epoch(problem, epoch, networks[0].query.device):
+                for optimiser in optimisers:
+                    optimiser.zero_grad()
+                _loss(networks, x_BPD, y_BC, problem.multi_class).backward()
+                for optimiser, schedule in zip(optimisers, schedules, strict=True):
+                    optimiser.step()
+                    schedule.step()
+            if not self.chooses or (self.keep == "last" and epoch < self.epochs - 1):
+                continue
+            score_KVC = _probabilities(networks, problem.x, problem.validation, problem.multi_class)
+            for network, (rate, decay), score_VC in zip(networks, settings, score_KVC, strict=True):
+                auc = problem.auc_of(score_VC)
+                if all(auc > trial.validation_macro_auc for trial in trials):
+                    best = copy.deepcopy(network)
+                trials.append(Trial(validation_macro_auc=auc, learning_rate=rate, weight_decay=decay, epoch=epoch + 1))
+        return Fit(model=Pooled(network=best, multi_class=problem.multi_class), trials=tuple(trials))
+
+    def _network(self, dim: int, problem: Problem) -> Pooling:
+        y_NC = problem.y_NC[problem.train]
+        network = Pooling(dim, self.heads, y_NC.shape[1])
+        prevalence_C = torch.from_numpy(y_NC.mean(axis=0)).float()
+        network.initialise(prevalence_C, multi_class=problem.multi_class, seed=problem.seed)
+        auto = "cuda" if torch.cuda.is_available() else "cpu"
+        return network.to(auto if self.device == "auto" else self.device)
+
+    def _epoch(self, problem: Problem, epoch: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+        """Tokens and labels of all training records, in an order of the seed's and the epoch's."""
+        order = np.random.default_rng([problem.seed, epoch]).permutation(problem.train)
+        for rows in np.array_split(order, _batches(problem.train, self.batch)):
+            y_BC = torch.from_numpy(problem.y_NC[rows].astype(np.float32))
+            yield _read(problem.x, rows, device), y_BC.to(device)
+
+
+def _batches(train: np.ndarray, batch: int) -> int:
+    """Parts of about one size, none of a single record, which has no spread to be normalised by."""
+    return min(-(-len(train) // batch), len(train) // 2)
+
+
+def _loss(networks: Sequence[Pooling], x_BPD: Tensor, y_BC: Tensor, multi_class: bool) -> Tensor:
+    """The sum over networks: each learns from its own part alone."""
+    loss_of = F.cross_entropy if multi_class else F.binary_cross_entropy_with_logits
+    logits = logits_together([network.train() for network in networks], x_BPD)
+    return torch.stack([loss_of(logit_BC, y_BC) for logit_BC in logits]).sum()
+
+
+def _probabilities(networks: Sequence[Pooling], x: Rows, rows: np.ndarray, multi_class: bool) -> np.ndarray:
+    """float64 (networks, len(rows), C)."""
+    networks = [network.eval() for network in networks]
+    layer = networks[0].layer
+    probability_KNC = np.empty((len(networks), len(rows), layer.out_features))
+    with torch.inference_mode():
+        for first in range(0, len(rows), _BATCH):
+            x_BPD = _read(x, rows[first : first + _BATCH], layer.weight.device)
+            logit_KBC = torch.stack(logits_together(networks, x_BPD)).double()
+            found_KBC = logit_KBC.softmax(dim=-1) if multi_class else logit_KBC.sigmoid()
+            probability_KNC[:, first : first + _BATCH] = found_KBC.cpu().numpy()
+    return probability_KNC
+
+
+def _read(x: Rows, rows: np.ndarray, device: torch.device) -> Tensor:
+    """float32 (B, P, D)."""
+    return torch.from_numpy(x[rows]).to(device).float()

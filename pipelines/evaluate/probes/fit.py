@@ -1,0 +1,378 @@
+"""A probe: a head, linear unless said otherwise, fitted on the training split, chosen on validation, tested once.
+
+`run_probe` is a function of arrays; `materialize_probe` puts it on the harmonized shards of a workspace. A task that
+has too few records is not an error: its result says `scores` None and the reason.
+Shapes: N records, C classes, R resamples; the rest is the head's (`heads`).
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from ecg_model.encoder import Encoder
+from pipelines import versions
+from pipelines.cache import Product, Workspace, digest_of
+from pipelines.evaluate.features import (
+    Condition,
+    EncoderSource,
+    FeatureConfig,
+    FeatureSource,
+    Progress,
+    Tokens,
+    materialize_features,
+    materialize_tokens,
+    read_features,
+    read_signals,
+    shards_of,
+)
+from pipelines.evaluate.probes.heads import CHECKPOINTS, Head, Logistic, PaperLoop, Problem, Rows, scorable
+from pipelines.evaluate.probes.result import (
+    ClassScore,
+    Predictions,
+    ProbeResult,
+    ProbeScores,
+    SplitScores,
+    write_result,
+)
+from pipelines.evaluate.statistics import ranking as statistics
+from pipelines.evaluate.statistics.ranking import InsufficientData, PairedDifference
+from pipelines.formats.shard import RECORDS, open_shard
+from pipelines.tasks.catalogue import LabelTask, Split, patients, require_whole_patients
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeConfig:
+    """The probe's protocol.
+
+    solver: `logistic` solves the L2-penalised problem for each penalty and keeps the one with the best validation
+    macro AUC; `adamw` is the paper's loop, which chooses nothing. penalties: see `linear.fit_path`; embeddings of small
+    encoders lie near a few axes and want the weak ones, wide embeddings of few records the strong ones; two in a row
+    that are no better than the best end the search, since the weakest cost most. min_patients: a
+    split with fewer is not scored. min_positives: a class with fewer in a split is left out of that split, by name.
+    resamples, confidence: of the bootstrap by patient.
+    """
+
+    solver: Literal["logistic", "adamw"] = "logistic"
+    penalties: tuple[float, ...] = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
+    min_patients: int = 20
+    min_positives: int = 10
+    resamples: int = 1000
+    confidence: float = 0.95
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.solver not in ("logistic", "adamw"):
+            raise ValueError(f"solver={self.solver!r}: use 'logistic' or 'adamw'")
+        falling = all(a > b for a, b in zip(self.penalties, self.penalties[1:], strict=False))
+        if not self.penalties or not falling or self.penalties[-1] <= 0:
+            raise ValueError(f"penalties={self.penalties}: give positive numbers, strongest first")
+        for name, least in (("min_patients", 2), ("min_positives", 1), ("resamples", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}={getattr(self, name)}: use at least {least}")
+        if not 0 < self.confidence < 1:
+            raise ValueError(f"confidence={self.confidence}: use a share between 0 and 1, such as 0.95")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Test macro AUC of a first encoder minus that of a second, on the same records."""
+
+    task: str
+    classes: tuple[str, ...]
+    records: int
+    difference: PairedDifference
+
+
+def run_probe(
+    task: LabelTask,
+    x: Rows,
+    records: pa.Table,
+    config: ProbeConfig | None = None,
+    *,
+    head: Head | None = None,
+    encoder: Callable[[], Encoder] | None = None,
+    folder: Path | None = None,
+) -> ProbeResult:
+    """Fit, choose and score a probe. records: the columns of records.parquet and `partition`, row i for row i of x.
+
+    x: what the head takes. head: the linear one that `config` describes where it is None. encoder, folder: see
+    `heads.Problem`. Raises ValueError for a protocol that cannot choose, for a patient in two splits and for tables
+    that do not fit.
+    """
+    config = config or ProbeConfig()
+    head = head or linear_head(config)
+    _check_choice(task, head)
+    if len(x) != records.num_rows:
+        raise ValueError(f"{len(x)} rows of features for {records.num_rows} records: compute them again")
+    y_NC, names = task.targets(records)
+    split_N = task.protocol.split(records)
+    patient_N = np.asarray(patients(records), dtype=str)
+    require_whole_patients(task.name, patient_N, split_N)
+    labelled_N = task.takes_part(y_NC)
+    counts = {str(split): int((labelled_N & (split_N == split)).sum()) for split in Split}
+    counts["unlabelled"] = int((~labelled_N).sum())
+    split_N[~labelled_N] = Split.UNUSED
+    unscored = ProbeResult(task=task.name, classes=names, counts=counts)
+    try:
+        _check_size(patient_N, split_N, task, config)
+        taught_C = _taught_classes(y_NC[split_N == Split.TRAIN])
+        problem = Problem(
+            x=x,
+            y_NC=y_NC[:, taught_C],
+            train=np.flatnonzero(split_N == Split.TRAIN),
+            validation=np.flatnonzero(split_N == Split.VALIDATION),
+            multi_class=task.kind == "multi-class",
+            seed=config.seed,
+            min_positives=config.min_positives,
+            encoder=encoder,
+            folder=folder,
+        )
+        fit = head.fit(problem)
+        held_out = np.flatnonzero(np.isin(split_N, (Split.VALIDATION, Split.TEST)))
+        record_id = np.asarray(records.column("record_id").to_pylist(), dtype=object)
+        predictions = Predictions(
+            classes=tuple(np.asarray(names)[taught_C].tolist()),
+            record_id=tuple(record_id[held_out].tolist()),
+            patient=tuple(patient_N[held_out].tolist()),
+            split_N=split_N[held_out],
+            y_NC=problem.y_NC[held_out],
+            score_NC=fit.model.probabilities(x, held_out),
+        )
+        scores = ProbeScores(
+            penalty=fit.penalty,
+            trials=fit.trials,
+            validation=_score(predictions, Split.VALIDATION, task, config) if task.protocol.has_validation else None,
+            test=_score(predictions, Split.TEST, task, config),
+        )
+    except InsufficientData as too_few:
+        return replace(unscored, reason=str(too_few))
+    return replace(unscored, scores=scores, predictions=predictions)
+
+
+def linear_head(config: ProbeConfig) -> Head:
+    """The plain probe's head."""
+    return PaperLoop() if config.solver == "adamw" else Logistic(penalties=config.penalties)
+
+
+def compare(first: ProbeResult, second: ProbeResult, config: ProbeConfig | None = None) -> Comparison:
+    """Paired bootstrap, by patient, of two encoders' test macro AUCs over the classes that were scored.
+
+    Raises InsufficientData where one of them was not scored, and ValueError where they are not about the same records.
+    """
+    config = config or ProbeConfig()
+    for result in (first, second):
+        if result.scores is None:
+            raise InsufficientData(f"task {result.task} was not scored: {result.reason}")
+    assert first.scores is not None
+    assert first.predictions is not None
+    assert second.predictions is not None
+    a, b = first.predictions.of(Split.TEST), second.predictions.of(Split.TEST)
+    same = first.task == second.task and (a.classes, a.record_id, a.patient) == (b.classes, b.record_id, b.patient)
+    if not same or not np.array_equal(a.y_NC, b.y_NC):
+        raise ValueError(
+            f"two probes on different test records ({first.task}: {len(a.record_id)}, {second.task}: "
+            f"{len(b.record_id)}): probe both encoders again on the same shards and protocol"
+        )
+    scored = tuple(c.name for c in first.scores.test.classes)
+    column = [a.classes.index(name) for name in scored]
+    times_RN = statistics.resample_patients(a.patient, resamples=config.resamples, seed=config.seed)
+    difference = statistics.paired_difference(
+        a.y_NC[:, column], a.score_NC[:, column], b.score_NC[:, column], times_RN, config.confidence
+    )
+    return Comparison(task=first.task, classes=scored, records=len(a.record_id), difference=difference)
+
+
+def materialize_probe(
+    workspace: Workspace,
+    task: LabelTask,
+    source: FeatureSource,
+    config: ProbeConfig | None = None,
+    features: FeatureConfig | None = None,
+    progress: Progress | None = None,
+    *,
+    head: Head | None = None,
+    condition: Condition | None = None,
+) -> Product:
+    """The product `probe/<task>/<source of features>`: the probe over all harmonized shards of the task's source.
+
+    Features or tokens that are not there yet are computed first. condition: of the ECGs of the test split; the probe
+    is fitted on ECGs as they are. Facts: `scored`, `reason`, the macro AUCs with intervals (and accuracies where
+    classes exclude each other), and `data_digest`, of the ECGs, labels and protocol: scores of two encoders compare
+    where it is the same; and `window` where the encoder was made for longer ECGs. Raises ValueError for a head that the
+    source of features has nothing for.
+    """
+    config = config or ProbeConfig()
+    features = features or FeatureConfig()
+    chosen_head = head or linear_head(config)
+    _check_choice(task, chosen_head)
+    encoder = _require_encoder(source, chosen_head, features, condition)
+    shards = shards_of(workspace, task.source)
+    ecgs = {product.name: product.digest for product in shards.values()}
+    question = {"task": task.to_dict(), "probe": asdict(config), **features.to_dict()}
+    if head is not None:
+        question["head"] = head.to_dict()
+    if condition is not None:
+        question["condition"] = {"name": condition.name, **condition.settings}
+    data_digest = digest_of({"ecgs": ecgs, **question})
+    computed: dict[str, Product] = {}
+    if encoder is None:
+        computed = materialize_features(workspace, source, task.source, features, progress)
+    elif chosen_head.takes == "tokens":
+        computed = materialize_tokens(workspace, encoder, task.source, features, progress)
+    changed: dict[str, Product] = {}
+    tested: dict[str, np.ndarray] = {}
+    if condition is not None:
+        tested = {
+            partition: np.flatnonzero(task.protocol.split(read_records({partition: shard})) == Split.TEST)
+            for partition, shard in shards.items()
+        }
+        changed = materialize_features(
+            workspace, source, task.source, features, progress, condition=condition, rows=tested
+        )
+
+    def inputs() -> Rows:
+        if chosen_head.takes == "signals":
+            return read_signals(shards)
+        if chosen_head.takes == "tokens":
+            return Tokens(computed)
+        feature_ND = read_features(computed)
+        if changed:
+            first = np.cumsum([0, *(open_shard(shard.path).records().num_rows for shard in shards.values())])
+            rows = np.concatenate([tested[part] + at for part, at in zip(shards, first, strict=False)])
+            feature_ND[rows] = read_features(changed)
+        return feature_ND
+
+    def make(folder: Path) -> dict[str, Any]:
+        load = None if encoder is None else encoder.loaded
+        result = run_probe(task, inputs(), read_records(shards), config, head=chosen_head, encoder=load, folder=folder)
+        about = {
+            "title": task.title,
+            "encoder": {"name": source.name, "digest": source.digest},
+            "data_digest": data_digest,
+            "ecgs": ecgs,
+            **question,
+        }
+        write_result(folder, result, about)
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+        window = source.window if isinstance(source, EncoderSource) else None
+        made_for = {} if window is None else {"window": window}
+        return {"data_digest": data_digest, **made_for, **_facts(result)}
+
+    return workspace.build(
+        f"probe/{task.name}/{source.name}",
+        version=versions.PROBE,
+        config={"encoder": source.digest, **question},
+        inputs=ecgs
+        | {product.name: product.digest for product in computed.values()}
+        | {product.name: product.digest for product in changed.values()},
+        make=make,
+        resumable=chosen_head.takes == "signals",  # training an encoder takes long
+    )
+
+
+def _require_encoder(
+    source: FeatureSource, head: Head, features: FeatureConfig, condition: Condition | None
+) -> EncoderSource | None:
+    """The source as an encoder where the head needs one, None where features do."""
+    if head.takes == "features":
+        return None
+    if not isinstance(source, EncoderSource):
+        raise ValueError(f"{source.name!r} has no {head.takes}: probe an encoder, or use a head on features")
+    if condition is not None:
+        raise ValueError(f"condition {condition.name!r}: use a head on features, not on {head.takes}")
+    if head.takes == "signals" and features.leads is not None:
+        raise ValueError(f"leads={features.leads}: use a head on features or on tokens, not on signals")
+    return source
+
+
+def read_records(shards: Mapping[str, Product]) -> pa.Table:
+    """The records of several shards, one after another in the mapping's order, with the column `partition`."""
+    if not shards:
+        return RECORDS.append(pa.field("partition", pa.string())).empty_table()
+    tables = []
+    for partition, product in shards.items():
+        records = open_shard(product.path).records()
+        tables.append(records.append_column("partition", pa.array([partition] * records.num_rows, pa.string())))
+    return pa.concat_tables(tables)
+
+
+def _check_choice(task: LabelTask, head: Head) -> None:
+    if head.chooses and not task.protocol.has_validation:
+        raise ValueError(
+            f"task {task.name} has no validation split to choose on, and {head.to_dict()} chooses: give a single "
+            "penalty, or solver='adamw'"
+        )
+
+
+def _check_size(patient_N: np.ndarray, split_N: np.ndarray, task: LabelTask, config: ProbeConfig) -> None:
+    needed = [Split.TRAIN, Split.VALIDATION, Split.TEST] if task.protocol.has_validation else [Split.TRAIN, Split.TEST]
+    have = {str(split): len(np.unique(patient_N[split_N == split])) for split in needed}
+    if min(have.values()) < config.min_patients:
+        listed = ", ".join(f"{split} {count}" for split, count in have.items())
+        raise InsufficientData(f"labelled patients by split: {listed}; each needs {config.min_patients}")
+
+
+def _taught_classes(y_NC: np.ndarray) -> np.ndarray:
+    """The columns with something to learn from, at least one."""
+    taught_C = [c for c in range(y_NC.shape[1]) if statistics.why_not_scorable(y_NC[:, c]) is None]
+    if not taught_C:
+        raise InsufficientData("no class has both positives and negatives in the training split")
+    return np.asarray(taught_C)
+
+
+def _score(predictions: Predictions, split: Split, task: LabelTask, config: ProbeConfig) -> SplitScores:
+    part = predictions.of(split)
+    scorable_C, unscorable = scorable(part.y_NC, config.min_positives, split)
+    y_NC, score_NC = part.y_NC[:, scorable_C], part.score_NC[:, scorable_C]
+    auc_C = statistics.auc(y_NC, score_NC)
+    precision_C = statistics.average_precision(y_NC, score_NC)
+    times_RN = statistics.resample_patients(part.patient, resamples=config.resamples, seed=config.seed)
+    resampled_RC = statistics.resampled_auc(y_NC, score_NC, times_RN)
+    classes = tuple(
+        ClassScore(
+            name=part.classes[c],
+            positives=int(y_NC[:, i].sum()),
+            negatives=int((~y_NC[:, i]).sum()),
+            auc=statistics.interval(auc_C[i], resampled_RC[:, i], config.confidence),
+            average_precision=float(precision_C[i]),
+        )
+        for i, c in enumerate(scorable_C)
+    )
+    untaught = {name: "no positives, or no negatives, to train on" for name in task.names if name not in part.classes}
+    return SplitScores(
+        records=len(part.record_id),
+        patients=len(set(part.patient)),
+        macro_auc=statistics.interval(auc_C.mean(), resampled_RC.mean(axis=1), config.confidence),
+        macro_average_precision=float(precision_C.mean()),
+        classes=classes,
+        omitted=untaught | {part.classes[c]: reason for c, reason in unscorable.items()},
+        accuracy=statistics.interval(*accuracy(part, times_RN), config.confidence)
+        if task.kind == "multi-class"
+        else None,
+    )
+
+
+def accuracy(part: Predictions, times_RN: np.ndarray) -> tuple[float, np.ndarray]:
+    """Share of records whose most probable class is theirs, and that of each resample, (R,); of a class that was not
+    taught, none is."""
+    right_N = part.y_NC[np.arange(len(part.y_NC)), part.score_NC.argmax(axis=1)]
+    return float(right_N.mean()), times_RN @ right_N / times_RN.sum(axis=1)
+
+
+def _facts(result: ProbeResult) -> dict[str, Any]:
+    facts: dict[str, Any] = {"scored": result.scores is not None, "reason": result.reason, "counts": result.counts}
+    if result.scores is not None:
+        facts["test_macro_auc"] = asdict(result.scores.test.macro_auc)
+        if result.scores.test.accuracy is not None:
+            facts["test_accuracy"] = asdict(result.scores.test.accuracy)
+        facts["omitted"] = result.scores.test.omitted
+        if result.scores.validation is not None:
+            facts["validation_macro_auc"] = asdict(result.scores.validation.macro_auc)
+    return facts

@@ -1,0 +1,211 @@
+"""What a probe found, in memory and on disk.
+
+    scores.json          what was scored, on what, by which protocol, and the scores; or the reason why not
+    predictions.parquet  record_id, patient, split, y (one bool a class), score (likewise)
+    roc.parquet          class, false_positive_rate, true_positive_rate on the test split
+
+Shapes: N records, C classes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.cache import write_atomically
+from pipelines.evaluate.statistics.ranking import Interval, roc_points
+from pipelines.formats.shard import write_table
+from pipelines.tasks.catalogue import Split, unnamed
+
+SCORES_FILE = "scores.json"
+PREDICTIONS_FILE = "predictions.parquet"
+ROC_FILE = "roc.parquet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassScore:
+    name: str
+    positives: int
+    negatives: int
+    auc: Interval
+    average_precision: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitScores:
+    """Scores on one split.
+
+    patients: with a record of which no patient is known as one of its own (`Predictions.unnamed` counts those).
+    omitted: the classes that are not in the macro means, each with its reason. accuracy: share of records whose most
+    probable class is theirs, where classes exclude each other; a class that was not taught counts as missed.
+    """
+
+    records: int
+    patients: int
+    macro_auc: Interval
+    macro_average_precision: float
+    classes: tuple[ClassScore, ...]
+    omitted: dict[str, str]
+    accuracy: Interval | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One choice that was tried, and what it scored on validation. It was of a penalty, or of an optimiser's settings
+    and of when to stop: after `epoch` passes over the training records."""
+
+    validation_macro_auc: float
+    penalty: float | None = None
+    learning_rate: float | None = None
+    weight_decay: float | None = None
+    epoch: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeScores:
+    """validation: None where the protocol has no validation split. penalty: None for a head without one."""
+
+    penalty: float | None
+    trials: tuple[Trial, ...]
+    validation: SplitScores | None
+    test: SplitScores
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictions:
+    """The probe's probabilities on validation and test, (N, C), with what they are about.
+
+    classes: those that the training split could teach, so C may be less than the task's number.
+    """
+
+    classes: tuple[str, ...]
+    record_id: tuple[str, ...]
+    patient: tuple[str, ...]
+    split_N: np.ndarray
+    y_NC: np.ndarray
+    score_NC: np.ndarray
+
+    @property
+    def unnamed(self) -> int:
+        """Records of which no patient is known."""
+        return unnamed(self.patient)
+
+    def of(self, split: Split) -> Predictions:
+        rows = np.flatnonzero(self.split_N == split)
+        return Predictions(
+            classes=self.classes,
+            record_id=tuple(self.record_id[i] for i in rows),
+            patient=tuple(self.patient[i] for i in rows),
+            split_N=self.split_N[rows],
+            y_NC=self.y_NC[rows],
+            score_NC=self.score_NC[rows],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeResult:
+    """What a probe found. Either `scores` and `predictions` are there, or `reason` says why not.
+
+    counts: records by split, `unused` (in no split of the protocol) and `unlabelled` (none of the task's classes, or
+    several in a multi-class task); they add up to all records.
+    """
+
+    task: str
+    classes: tuple[str, ...]
+    counts: dict[str, int]
+    scores: ProbeScores | None = None
+    predictions: Predictions | None = None
+    reason: str | None = None
+
+
+def write_result(folder: Path, result: ProbeResult, about: Mapping[str, Any]) -> None:
+    """Write the result's files; `about` says, in JSON values, what was probed and how."""
+    predictions = result.predictions
+    stored = {
+        "task": result.task,
+        "class_names": list(result.classes),
+        "counts": result.counts,
+        "reason": result.reason,
+        "scores": None if result.scores is None else asdict(result.scores),
+        "predicted_classes": [] if predictions is None else list(predictions.classes),
+        "about": dict(about),
+    }
+    write_atomically(folder / SCORES_FILE, json.dumps(stored, indent=1, allow_nan=False).encode())
+    if predictions is None:
+        return
+    columns = {
+        "record_id": pa.array(predictions.record_id, pa.string()),
+        "patient": pa.array(predictions.patient, pa.string()),
+        "split": pa.array(predictions.split_N.tolist(), pa.string()),
+        "y": pa.array(list(predictions.y_NC), pa.list_(pa.bool_())),
+        "score": pa.array(list(predictions.score_NC), pa.list_(pa.float64())),
+    }
+    write_table(folder / PREDICTIONS_FILE, pa.table(columns))
+    write_table(folder / ROC_FILE, roc_table(result))
+
+
+def load_result(folder: Path) -> ProbeResult:
+    """The result in a probe product's directory."""
+    stored = json.loads((folder / SCORES_FILE).read_text())
+    if stored["scores"] is None:
+        return _result(stored, None, None)
+    table = pq.read_table(folder / PREDICTIONS_FILE)
+    classes = tuple(stored["predicted_classes"])
+    predictions = Predictions(
+        classes=classes,
+        record_id=tuple(table.column("record_id").to_pylist()),
+        patient=tuple(table.column("patient").to_pylist()),
+        split_N=np.asarray(table.column("split").to_pylist(), dtype="<U10"),
+        y_NC=np.asarray(table.column("y").to_pylist(), dtype=bool),
+        score_NC=np.asarray(table.column("score").to_pylist(), dtype=np.float64),
+    )
+    return _result(stored, _scores(stored["scores"]), predictions)
+
+
+def roc_table(result: ProbeResult) -> pa.Table:
+    """The test split's ROC curves: class, false_positive_rate, true_positive_rate, a row a corner of a curve."""
+    assert result.scores is not None
+    assert result.predictions is not None
+    part = result.predictions.of(Split.TEST)
+    names, false, true = [], [], []
+    for scored in result.scores.test.classes:
+        c = part.classes.index(scored.name)
+        false_rate, true_rate = roc_points(part.y_NC[:, c], part.score_NC[:, c])
+        names += [scored.name] * len(false_rate)
+        false += false_rate.tolist()
+        true += true_rate.tolist()
+    return pa.table({"class": names, "false_positive_rate": false, "true_positive_rate": true})
+
+
+def _result(stored: Mapping[str, Any], scores: ProbeScores | None, predictions: Predictions | None) -> ProbeResult:
+    return ProbeResult(
+        task=stored["task"],
+        classes=tuple(stored["class_names"]),
+        counts=stored["counts"],
+        scores=scores,
+        predictions=predictions,
+        reason=stored["reason"],
+    )
+
+
+def _scores(stored: Mapping[str, Any]) -> ProbeScores:
+    return ProbeScores(
+        penalty=stored["penalty"],
+        trials=tuple(Trial(**t) for t in stored["trials"]),
+        validation=None if stored["validation"] is None else _split_scores(stored["validation"]),
+        test=_split_scores(stored["test"]),
+    )
+
+
+def _split_scores(stored: Mapping[str, Any]) -> SplitScores:
+    classes = tuple(ClassScore(**{**c, "auc": Interval(**c["auc"])}) for c in stored["classes"])
+    accuracy = None if stored.get("accuracy") is None else Interval(**stored["accuracy"])
+    macro_auc = Interval(**stored["macro_auc"])
+    return SplitScores(**{**stored, "macro_auc": macro_auc, "classes": classes, "accuracy": accuracy})

@@ -1,0 +1,43 @@
+"""A finished probe, read back: what it found, of what, and how."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines.evaluate.probes.fit import ProbeConfig
+from pipelines.evaluate.probes.result import SCORES_FILE, Predictions, ProbeResult, load_result
+from pipelines.tasks.catalogue import Split
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """about: what was probed, and how, as its product says."""
+
+    folder: Path
+    result: ProbeResult
+    about: Mapping[str, Any]
+
+    @classmethod
+    def load(cls, folder: Path) -> Probe:
+        about = json.loads((folder / SCORES_FILE).read_text())["about"]
+        return cls(folder=folder, result=load_result(folder), about=about)
+
+    @property
+    def test(self) -> Predictions | None:
+        """Its predictions on the test split; None where it was not scored."""
+        return None if self.result.predictions is None else self.result.predictions.of(Split.TEST)
+
+    @property
+    def settings(self) -> ProbeConfig:
+        """The bootstrap that its intervals were taken with, and the positives that it asks of a label."""
+        asked = ("resamples", "confidence", "seed", "min_positives")
+        return ProbeConfig(**{name: self.about["probe"][name] for name in asked})
+
+    def comparable(self, other: Probe) -> bool:
+        """Whether another is of the same ECGs, labels and protocol, and both are scored."""
+        same = self.about["data_digest"] == other.about["data_digest"]
+        return same and self.result.scores is not None and other.result.scores is not None

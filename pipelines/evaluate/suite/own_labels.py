@@ -1,0 +1,140 @@
+"""Labels of one's own ECGs from a csv, as a task: `record_id,label`, a line a label.
+
+A record with several lines has several labels; an ECG that is not in the file takes no part.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from pipelines.cache import Workspace
+from pipelines.evaluate.features import shards_of
+from pipelines.evaluate.probes.fit import read_records
+from pipelines.tasks.catalogue import LabelClass, LabelTask, PatientProtocol
+
+COLUMNS = ("record_id", "label")
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_SHOWN = 40  # characters of a field, in a message
+
+
+def read_labels(path: Path) -> dict[str, tuple[str, ...]]:
+    """The labels of each record, in the file's order.
+
+    Raises ValueError, with the line, for what is no such csv, and for what would be read as something else than was
+    meant: a field too many, a quote that is not closed, labels that differ in case alone.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # as spreadsheets write it, too
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: {error}: save it as a csv in UTF-8") from error
+    found: dict[str, list[str]] = {}
+    rows = _rows(path, text)
+    header = _header(path, next(rows, (1, []))[1])
+    for line, row in rows:
+        if any(row[len(header) :]):
+            raise ValueError(
+                f"{path}, line {line}: {len(row)} fields under {len(header)} columns: give each label a line of its "
+                "own, or quote one that holds a comma"
+            )
+        named = dict(zip(header, row, strict=False))
+        record, label = (named.get(name, "") for name in COLUMNS)
+        if not record or not label:
+            raise ValueError(f"{path}, line {line}: give a record_id and a label, or leave it out")
+        found.setdefault(record, []).append(label)
+    _require_unlike(path, {label for labels in found.values() for label in labels})
+    return {record: tuple(dict.fromkeys(labels)) for record, labels in found.items()}
+
+
+def _rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+    """The rows that are not empty, their fields without blanks around them, each with the line that it begins on."""
+    first = text.partition("\n")[0]
+    other = [word for sign, word in ((";", "semicolons"), ("\t", "tabs")) if sign in first]
+    if other and "," not in first:
+        raise ValueError(f"{path}: its columns are separated by {other[0]}: save it with commas")
+    rows = csv.reader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
+    line = 1
+    try:
+        for row in rows:
+            fields = [field.strip() for field in row]
+            unclean = [field for field in fields if _CONTROL.search(field)]
+            if unclean:
+                raise ValueError(
+                    f"{path}, line {line}: a field holds a line break or another control character, "
+                    f"{unclean[0][:_SHOWN]!r}: close its quote, or take the character out"
+                )
+            if fields:
+                yield line, fields
+            line = rows.line_num + 1
+    except csv.Error as error:
+        raise ValueError(
+            f"{path}, line {line}: {error}: close a quote that opens there, and write one within a field twice"
+        ) from error
+
+
+def _header(path: Path, names: list[str]) -> list[str]:
+    """The names of the columns; what stands right of the last one must be empty in each row."""
+    while names and not names[-1]:
+        names.pop()
+    missing = [name for name in COLUMNS if name not in names]
+    if missing:
+        raise ValueError(f"{path}: no column {missing[0]!r}: let the first line be {','.join(COLUMNS)}")
+    twice = [name for name, times in Counter(names).items() if times > 1]
+    if twice:
+        raise ValueError(f"{path}: the column {twice[0]!r} is there {names.count(twice[0])} times: name each once")
+    return names
+
+
+def _require_unlike(path: Path, labels: set[str]) -> None:
+    """No two labels that are one but for upper and lower case."""
+    first: dict[str, str] = {}
+    for label in sorted(labels):
+        other = first.setdefault(label.casefold(), label)
+        if other != label:
+            raise ValueError(f"{path}: the labels {other!r} and {label!r} differ in case alone: write them alike")
+
+
+def own_task(workspace: Workspace, path: Path, source: str) -> LabelTask:
+    """The task of a csv about harmonized ECGs of a source, split by patient: 70 % to train, 10 to choose, 20 to test.
+
+    Where every record has one label it is multi-class, else multi-label. Raises ValueError for records that are not
+    among the ECGs, and for fewer than two labels.
+    """
+    labels = read_labels(path)
+    shards = shards_of(workspace, source)
+    if not shards:
+        raise ValueError(f"no ECGs of {source} in {workspace.root}: harmonize them first")
+    _require_known(path, labels, Counter(read_records(shards).column("record_id").to_pylist()), source)
+    names = sorted({label for of_record in labels.values() for label in of_record})
+    if len(names) < 2:
+        raise ValueError(f"{path}: {len(names)} labels ({', '.join(names)}): label the others too, with a second one")
+    single = all(len(of_record) == 1 for of_record in labels.values())
+    return LabelTask(
+        name=f"own_{re.sub('[^A-Za-z0-9]+', '_', path.stem).strip('_').lower() or 'labels'}",
+        title=f"own labels of {path.name}",
+        source=source,
+        classes=tuple(LabelClass(name=name, title=name, codes=(name,)) for name in names),
+        protocol=PatientProtocol(),
+        kind="multi-class" if single else "multi-label",
+        codes=labels,
+    )
+
+
+def _require_known(path: Path, labels: Mapping[str, object], times: Mapping[str, int], source: str) -> None:
+    unknown = [record for record in labels if record not in times]
+    if unknown:
+        raise ValueError(
+            f"{path}: {len(unknown)} of {len(labels)} records are not among the {len(times):,} harmonized ECGs of "
+            f"{source}, such as {unknown[0]!r}: mend the ids, or leave out what was dropped"
+        )
+    twice = [record for record in labels if times[record] > 1]
+    if twice:
+        raise ValueError(
+            f"{path}: {len(twice)} records are in more than one drop of {source}, such as {twice[0]!r}: "
+            "which one is meant cannot be told; give drops ids of their own"
+        )

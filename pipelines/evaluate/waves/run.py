@@ -1,0 +1,112 @@
+"""The suite's evaluations of waves, done: an encoder of the data home beside its random twin."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.cache import Product
+from pipelines.encoders.names import OURS, Subject
+from pipelines.evaluate.features import Progress
+from pipelines.evaluate.statistics.ranking import Interval
+from pipelines.evaluate.suite.baselines import encoder_and_twin
+from pipelines.evaluate.waves import tables as wave_views
+from pipelines.evaluate.waves.delineation import PseudoConfig, WaveTask, usual_task, wave_data
+from pipelines.evaluate.waves.intervals import materialize_regression
+from pipelines.evaluate.waves.segmentation import (
+    FINE_TUNED,
+    FROZEN,
+    SegmentationConfig,
+    compare_segmentations,
+    materialize_segmentation,
+)
+from pipelines.evaluate.waves.tables import Row
+from pipelines.home import Home
+
+KINDS = {
+    "segmentation": "P, QRS and T from tokens, frozen and fine-tuned",
+    "regression": "heart rate, P, PR, QRS and QT from embeddings",
+}
+WAVE_EVALUATIONS = ("segmentation/ludb", "segmentation/ptbxl", "regression/ptbxl")
+"""Those that are kept up to date; of any other source they can be asked for, too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segmentations:
+    """made: by encoder and way, our frozen encoder first. ahead: its mean IoU minus its frozen twin's, None without a
+    score. best: ours, fine-tuned where it was, else frozen."""
+
+    task: WaveTask
+    made: dict[str, Product]
+    ahead: Interval | None
+    best: Product
+    picture: bytes | None
+    labels: list[Row]
+
+    @property
+    def reason(self) -> str | None:
+        """Why nothing was scored."""
+        return next(iter(self.made.values())).facts["reason"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Regressions:
+    """ours, twin: the products of `regression`."""
+
+    task: WaveTask
+    ours: Product
+    twin: Product
+    labels: list[Row]
+
+
+def segment_encoder(
+    home: Home,
+    source: str,
+    pseudo: PseudoConfig | None = None,
+    ways: Sequence[SegmentationConfig] = (FROZEN, FINE_TUNED),
+    subject: Subject = OURS,
+    progress: Progress | None = None,
+) -> Segmentations:
+    """An encoder and its twin on the best waves that a source has. ways: the frozen one first."""
+    workspace, (task, mirror) = home.workspace(), waves_of(home, source, pseudo)
+    made = {
+        f"{one.name}, {way.mode.replace('_', '-')}": materialize_segmentation(
+            workspace, task, one, way, mirror=mirror, progress=progress
+        )
+        for way in ways
+        for one in encoder_and_twin(workspace, subject)
+    }
+    frozen, random, *tuned = made.values()
+    best = tuned[0] if tuned else frozen
+    return Segmentations(
+        task=task,
+        made=made,
+        ahead=compare_segmentations(frozen, random).difference,
+        best=best,
+        picture=wave_views.examples(workspace, task, best, mirror),
+        labels=wave_views.label_rows(wave_data(workspace, task, mirror).products),
+    )
+
+
+def regress_encoder(
+    home: Home,
+    source: str,
+    pseudo: PseudoConfig | None = None,
+    subject: Subject = OURS,
+    progress: Progress | None = None,
+) -> Regressions:
+    """Intervals from the embeddings of an encoder and of its twin."""
+    workspace, (task, mirror) = home.workspace(), waves_of(home, source, pseudo)
+    ours, twin = (
+        materialize_regression(workspace, task, one, mirror=mirror, progress=progress)
+        for one in encoder_and_twin(workspace, subject)
+    )
+    labels = wave_views.label_rows(wave_data(workspace, task, mirror).products)
+    return Regressions(task=task, ours=ours, twin=twin, labels=labels)
+
+
+def waves_of(home: Home, source: str, pseudo: PseudoConfig | None = None) -> tuple[WaveTask, Path | None]:
+    """The waves that there are of a source, and the folder of its simulated mirror if that is what it is."""
+    mirror = Path(home.mirror) if home.simulated and home.mirror else None
+    return usual_task(source, simulated=home.simulated, pseudo=pseudo), mirror

@@ -1,0 +1,164 @@
+"""Drops in a bucket of S3, Google Cloud Storage or Azure, or of anything that speaks S3: each a common prefix of keys.
+
+Keys and secrets come from the environment alone, by the names that the stores' own tools use (docs/own-data.md).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import obstore
+from obstore.exceptions import BaseError, InvalidPathError
+from obstore.store import ObjectStore, from_url
+
+from pipelines.download.fetch import each, full_disk_explained
+from pipelines.download.progress import in_bytes
+from pipelines.incoming.listing import MARKER, FolderOfDrops, Found, Listing, Place, Refused, refusal
+
+if TYPE_CHECKING:
+    from obstore import ObjectMeta
+
+SCHEMES = ("s3", "gs", "az")
+TRIES = 4
+_THREADS = 8
+_REFUSED = re.compile(r"status code: 4(?!08|29)\d\d")
+_BLOCK = 4 << 20
+_ANSWER = timedelta(seconds=10)
+SILENCE = timedelta(seconds=15)
+_WHOLE_FILE = timedelta(hours=2)
+_KEEP_TRYING = timedelta(seconds=30)  # Dagster gives a tick of a sensor 60 seconds
+
+
+def place_of(where: Path | str) -> Place:
+    """The place of drops that a home names: a folder's path, or a bucket's URL."""
+    return FolderOfDrops(where) if isinstance(where, Path) else BucketOfDrops(where)
+
+
+class BucketOfDrops:
+    """Below a URL such as `s3://bucket/incoming`, a prefix a drop. ValueError for a URL of another kind."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in SCHEMES or not parts.netloc:
+            raise ValueError(f"ECG_INCOMING {url!r}: give a folder, or s3://BUCKET/PREFIX, gs://... or az://...")
+        self.url = url.rstrip("/")
+        try:
+            self._store: ObjectStore = from_url(
+                self.url,
+                client_options={
+                    "connect_timeout": _ANSWER,
+                    "read_timeout": SILENCE,
+                    "timeout": _WHOLE_FILE,
+                    "allow_http": os.environ.get("AWS_ALLOW_HTTP", "").lower() == "true",  # of a server of one's own
+                },
+                retry_config={"max_retries": TRIES, "retry_timeout": _KEEP_TRYING},
+            )
+        except BaseError as error:
+            raise ValueError(f"{self.url}: {_first_line(error)}; look at the settings in the environment") from error
+
+    @property
+    def tags_are_sure(self) -> bool:
+        return True
+
+    def __str__(self) -> str:
+        return self.url
+
+    def is_there(self) -> bool:
+        return True  # it has no folders that somebody would have to make; a wrong bucket says so when it is listed
+
+    def names(self) -> list[str]:
+        with self._explained():
+            prefixes = obstore.list_with_delimiter(self._store)["common_prefixes"]
+        return sorted(prefix.rsplit("/", 1)[-1] for prefix in prefixes)
+
+    def listing(self, name: str) -> Listing:
+        """The keys below a drop's prefix. What a console writes for an empty folder is no file."""
+        with self._explained():
+            try:
+                objects = obstore.list(self._store, prefix=name).collect()
+            except InvalidPathError as error:
+                return Listing(files=(), refused=(Refused(name, _first_line(error)),), marked=True)
+        files: list[Found] = []
+        refused: list[Refused] = []
+        # A folder's own key ends in `/`, which is not told: it may be as a file's.
+        keys = [(one["path"].removeprefix(f"{name}/"), one) for one in objects if one["path"] != name]
+        if not keys:
+            raise ValueError(f"{self.url}/{name}: no such drop")
+        folders = {str(parent) for path, _ in keys for parent in Path(path).parents}
+        for path, one in keys:
+            hidden = any(part[0] == "." for part in path.split("/"))
+            if path == MARKER or hidden or (one["size"] == 0 and path in folders):
+                continue
+            if path in folders:
+                refused.append(Refused(path, "a file and a folder of one name"))
+            elif (misnamed := refusal(path)) is not None:
+                refused.append(misnamed)
+            else:
+                files.append(Found(path, one["size"], _version(one)))
+        return Listing(
+            files=tuple(sorted(files)), refused=tuple(sorted(refused)), marked=any(path == MARKER for path, _ in keys)
+        )
+
+    def brought(self, name: str, listing: Listing, here: Path) -> Path:
+        """The drop's files below `here`, each whole or not there: killed, the next call goes on. What was fetched of
+        another listing goes.
+
+        Raises ValueError where a file is not what was listed any more, or the disk has no room.
+        """
+        folder = here / listing.digest[:16]
+        folder.mkdir(parents=True, exist_ok=True)
+        for other in here.iterdir():
+            if other != folder:
+                shutil.rmtree(other)
+        waiting = [file for file in listing.files if not (folder / file.path).is_file()]
+        needed, free = sum(file.bytes for file in waiting), shutil.disk_usage(folder).free
+        if needed > free:
+            raise ValueError(f"{in_bytes(needed)} are to be fetched and {in_bytes(free)} are free in {here}: make room")
+        with full_disk_explained(folder):
+            each(waiting, lambda file: self._fetch(name, file, folder / file.path), _THREADS)
+        return folder
+
+    def _fetch(self, name: str, file: Found, target: Path) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f".{target.name}.part")
+        with self._explained(), partial.open("wb") as copy:
+            found = obstore.get(self._store, f"{name}/{file.path}")
+            for block in found.stream(min_chunk_size=_BLOCK):
+                copy.write(block)
+            copy.flush()
+            os.fsync(copy.fileno())
+        if _version(found.meta) != file.version or partial.stat().st_size != file.bytes:
+            raise ValueError(
+                f"{self.url}/{name}/{file.path}: changed while it was fetched: write {MARKER} last, then take it again"
+            )
+        partial.replace(target)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """What the store says, in one line that names the place: a mistake as ValueError, a failure as OSError."""
+        try:
+            yield
+        except InvalidPathError as error:
+            raise ValueError(f"{self.url}: {_first_line(error)}: give the object another key") from error
+        except (BaseError, FileNotFoundError) as error:
+            told = (
+                f"{self.url}: {_first_line(error)}; look at the bucket's name, the keys in the environment, the network"
+            )
+            # A missing bucket and a wrong key come without a type of their own; asking again would not help.
+            raise (ValueError if _REFUSED.search(told) else OSError)(told) from error
+
+
+def _version(meta: ObjectMeta) -> str:
+    return meta["e_tag"] or meta["last_modified"].isoformat()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).split("\n", 1)[0].rstrip()

@@ -1,0 +1,220 @@
+"""What a drop of own ECGs would come to: read and judged as harmonization does, and not written."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipelines.harmonize.convert import Incomplete, judge
+from pipelines.harmonize.quality import QualityLimits
+from pipelines.incoming import INCOMING
+from pipelines.incoming.description import peak_to_peak
+from pipelines.incoming.listing import MARKER, Listing, check_name, list_drop
+from pipelines.incoming.readers import Part, Reading, parts
+from pipelines.records import Drop, Record, absent_leads
+
+# Of a person's ECG, the median lead from peak to peak, millivolt: outside of it a unit or a gain is probably wrong.
+PLAUSIBLE = (0.2, 10.0)
+NAMED = 20  # drops told of one by one; --json has all
+
+OnRecords = Callable[[int], None]
+"""Called with the number of records that were read so far."""
+
+
+@dataclass(kw_only=True)
+class PartReport:
+    """What one part of a drop came to. heights: of each record that was read, the median lead from peak to peak, mV;
+    incomplete: kept records that lack leads, which no corpus takes."""
+
+    kind: str
+    where: str
+    records: int = 0
+    kept: int = 0
+    incomplete: int = 0
+    rates: Counter[float] = field(default_factory=Counter)
+    leads: Counter[str] = field(default_factory=Counter)
+    seconds: list[float] = field(default_factory=list)
+    units: Counter[str] = field(default_factory=Counter)
+    heights: list[float] = field(default_factory=list)
+    dropped: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def height(self) -> float | None:
+        """The median record's; None where nothing could be read."""
+        return float(np.median(self.heights)) if self.heights else None
+
+    @property
+    def doubt(self) -> str | None:
+        """What its amplitude says against its unit; None where it says nothing."""
+        low, high = PLAUSIBLE
+        if self.height is None or low <= self.height <= high:
+            return None
+        return (
+            f"{self.where}: the median lead has {self.height:.3g} mV from peak to peak, and {low:g} to {high:g} are "
+            f"usual: is {' or '.join(self.units)} the unit?"
+        )
+
+    def read(self, reading: Reading) -> None:
+        self.records += 1
+        if reading.units:
+            self.units[reading.units] += 1
+        if isinstance(reading.item, Record):
+            record = reading.item
+            self.rates[record.rate] += 1
+            self.leads[" ".join(record.leads)] += 1
+            self.seconds.append(record.signal_LT.shape[1] / record.rate)
+            self.heights.append(float(np.median(peak_to_peak(record.signal_LT))))
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            "kind": self.kind,
+            "where": self.where,
+            "records": self.records,
+            "kept": self.kept,
+            "incomplete": self.incomplete,
+            "rates": {f"{rate:g}": count for rate, count in sorted(self.rates.items())},
+            "leads": dict(self.leads),
+            "seconds": [min(self.seconds), max(self.seconds)] if self.seconds else None,
+            "units": list(self.units),
+            "peak_to_peak_millivolt": [min(self.heights), self.height, max(self.heights)] if self.heights else None,
+            "doubt": self.doubt,
+            "dropped": dict(self.dropped),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class DropReport:
+    """What a whole drop came to. misnamed: why its folder's name can be no partition; None where it can. drops: each
+    record that is not kept, with the part it is of."""
+
+    folder: Path
+    misnamed: str | None
+    listing: Listing
+    parts: tuple[PartReport, ...]
+    drops: tuple[tuple[str, Drop], ...]
+
+    @property
+    def records(self) -> int:
+        return sum(part.records for part in self.parts)
+
+    @property
+    def kept(self) -> int:
+        return sum(part.kept for part in self.parts)
+
+    @property
+    def sound(self) -> bool:
+        """Whether the drop would be taken, and something of it kept."""
+        return self.kept > 0 and not self.listing.refused and self.misnamed is None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            "folder": str(self.folder),
+            "misnamed": self.misnamed,
+            "marked": self.listing.marked,
+            "files": len(self.listing.files),
+            "bytes": sum(file.bytes for file in self.listing.files),
+            "refused": [{"path": one.path, "why": one.why} for one in self.listing.refused],
+            "records": self.records,
+            "kept": self.kept,
+            "parts": [part.to_dict() for part in self.parts],
+            "dropped": [
+                {"where": where, "record": drop.record_id, "reason": drop.reason.value, "detail": drop.detail}
+                for where, drop in self.drops
+            ],
+            "sound": self.sound,
+        }
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """The table for people, a row a part: kind, where, records, kept, rate, leads, seconds, units, amplitude."""
+        return [
+            (
+                part.kind,
+                part.where,
+                f"{part.records:,}",
+                f"{part.kept:,}",
+                _some([f"{rate:g}" for rate in sorted(part.rates)]),
+                _some([str(len(names.split())) for names in part.leads]),
+                _span(part.seconds, "{:.4g}"),
+                _some(list(part.units)),
+                _span(part.heights, "{:.3g}"),
+            )
+            for part in self.parts
+        ]
+
+    def lines(self) -> list[str]:
+        """What there is to say below the table."""
+        marker = "is there" if self.listing.marked else "is not there yet: write it last, nothing is taken before"
+        told = [f"marker {MARKER}: {marker}"]
+        if self.misnamed is not None:
+            told.append(f"rename the folder, or nothing is ever taken: {self.misnamed}")
+        told += [f"refused {one.path}: {one.why}" for one in self.listing.refused]
+        told += [part.doubt for part in self.parts if part.doubt is not None]
+        if incomplete := sum(part.incomplete for part in self.parts):
+            told.append(f"{incomplete:,} of the kept lack leads: they are marked, and no corpus takes them")
+        told += [
+            f"dropped {where} {drop.record_id}: {drop.reason}: {drop.detail}" for where, drop in self.drops[:NAMED]
+        ]
+        if len(self.drops) > NAMED:
+            told.append(f"and {len(self.drops) - NAMED:,} more are dropped: --json names all")
+        return told
+
+
+def check_drop(folder: Path, on_records: OnRecords = lambda done: None) -> DropReport:
+    """Read and judge all that a drop's folder holds, by the defaults; nothing is written.
+
+    Raises ValueError where there is no such folder, and where its drop.json cannot be used.
+    """
+    listing = list_drop(folder)
+    misnamed = None
+    try:
+        check_name(folder.resolve().name)
+    except ValueError as error:
+        misnamed = str(error)
+    found = parts(folder, [file.path for file in listing.files])
+    reports = [PartReport(kind=part.kind, where=part.where) for part in found]
+    waiting: deque[PartReport] = deque()
+    drops: list[tuple[str, Drop]] = []
+    results = judge(
+        _items(found, reports, waiting),
+        source=INCOMING.name,
+        limits=QualityLimits(),
+        incomplete=Incomplete(mark_leads=True),
+    )
+    for done, result in enumerate(results, 1):
+        report = waiting.popleft()
+        if isinstance(result, Drop):
+            report.dropped[result.reason.value] += 1
+            drops.append((report.where, result))
+        else:
+            report.kept += 1
+            report.incomplete += bool(absent_leads(result.row["notes"]))
+        on_records(done)
+    return DropReport(folder=folder, misnamed=misnamed, listing=listing, parts=tuple(reports), drops=tuple(drops))
+
+
+def _items(found: list[Part], reports: list[PartReport], waiting: deque[PartReport]) -> Iterator[Record | Drop]:
+    """All records in turn; the report of each waits for its verdict, which come in the same order."""
+    for part, report in zip(found, reports, strict=True):
+        for reading in part.read():
+            report.read(reading)
+            waiting.append(report)
+            yield reading.item
+
+
+def _some(values: list[str], most: int = 3) -> str:
+    different = list(dict.fromkeys(values))
+    return ", ".join(different[:most]) + (", ..." if len(different) > most else "") or "-"
+
+
+def _span(values: list[float], form: str) -> str:
+    if not values:
+        return "-"
+    low, high = form.format(min(values)), form.format(max(values))
+    return low if low == high else f"{low} to {high}"

@@ -1,0 +1,277 @@
+"""What a drop says of its numbers, in JSON or in an HDF5 file's attributes: rate, leads, units, and whose they are.
+
+Nothing in it names a file. Everything that is wrong with it is a RecordError that names the field and the remedy.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.formats.wfdb import RECORDER_GAINS, UNITS
+from pipelines.records import DropReason, Record, RecordError
+from pipelines.sources.demographics import age_of, sex_of
+
+SIGNAL_FIELDS = ("rate", "leads", "units", "gain", "baseline", "axes")
+PEOPLE_FIELDS = ("ids", "patient_ids", "ages", "sexes", "labels")
+DATASETS = "datasets"
+FIELDS = frozenset((*SIGNAL_FIELDS, *PEOPLE_FIELDS, DATASETS))
+
+RATES = (100.0, 2000.0)
+AXES = ("record", "lead", "time")
+RAW = "raw"
+# Nobody needs more to make ten seconds of, and a file can claim any length.
+MOST_SECONDS = 30
+# No living heart writes less than this from peak to peak into every lead: such numbers bear the wrong unit.
+LEAST_MILLIVOLT = 0.05
+
+_MOST_BYTES = 256 << 20
+_MOST_LEADS = 64
+_MOST_TEXT = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """How a file's numbers become ECGs. gain_L1: numbers a millivolt, baseline_L1: the number that is 0 mV, each for
+    all leads (1, 1) or for each (L, 1). axes: the order of a three-dimensional array's axes. units: for people."""
+
+    rate: float
+    leads: tuple[str, ...]
+    gain_L1: NDArray[np.float64]
+    baseline_L1: NDArray[np.float64]
+    axes: tuple[str, ...]
+    units: str
+
+    @property
+    def most_samples(self) -> int:
+        """How much of a record is read."""
+        return math.ceil(MOST_SECONDS * self.rate)
+
+    def millivolt(self, x_LT: NDArray[Any]) -> NDArray[np.float32]:
+        """Numbers of a file to millivolt, NaN where there is none; RecordError for a unit that cannot be true."""
+        if x_LT.shape[0] != len(self.leads):
+            raise RecordError(
+                DropReason.UNREADABLE_SIGNAL, f"{x_LT.shape[0]} rows for {len(self.leads)} leads: name each row once"
+            )
+        with np.errstate(over="ignore", invalid="ignore"):
+            x_LT = ((x_LT.astype(np.float64) - self.baseline_L1) / self.gain_L1).astype(np.float32)
+        x_LT[~np.isfinite(x_LT)] = np.nan
+        return x_LT
+
+
+@dataclass(frozen=True, kw_only=True)
+class People:
+    """What is known beside the signals, one entry a record."""
+
+    ids: tuple[str, ...]
+    patient_ids: tuple[str | None, ...]
+    ages: tuple[str, ...]
+    sexes: tuple[str, ...]
+    labels: tuple[tuple[str, ...], ...]
+
+    def record(self, at: int, x_LT: NDArray[Any], form: Form, samples: int) -> Record:
+        """The record number `at`; x_LT: its numbers as the file has them, the first of `samples`."""
+        signal_LT = form.millivolt(x_LT)
+        check_plausible(signal_LT, form.units)
+        age, notes = age_of(self.ages[at])
+        if x_LT.shape[1] < samples:
+            notes += (f"the first {MOST_SECONDS} s of {samples / form.rate:g} s are read",)
+        return Record(
+            record_id=self.ids[at],
+            signal_LT=signal_LT,
+            leads=form.leads,
+            rate=form.rate,
+            patient_id=self.patient_ids[at],
+            age=age,
+            sex=sex_of(self.sexes[at]),
+            labels=self.labels[at],
+            notes=notes,
+        )
+
+
+def check_plausible(x_LT: NDArray[np.float32], units: str) -> None:
+    """RecordError where every lead is so small, in millivolt, that its unit is wrong; constant ones do not count."""
+    height = float(np.max(peak_to_peak(x_LT), initial=0.0))
+    if 0 < height < LEAST_MILLIVOLT:
+        raise RecordError(
+            DropReason.IMPLAUSIBLE_GAIN,
+            f"no lead has more than {height:.2g} mV from peak to peak, read as {units}: state the true units or gain",
+        )
+
+
+def peak_to_peak(x_LT: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(L, T) -> (L,): the range of each lead's samples; 0 where it has none."""
+    there_LT = np.isfinite(x_LT)
+    high_L = np.max(x_LT, axis=1, where=there_LT, initial=-np.inf)
+    low_L = np.min(x_LT, axis=1, where=there_LT, initial=np.inf)
+    return np.where(there_LT.any(axis=1), high_L - low_L, 0).astype(np.float32)
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """The fields of a JSON file; RecordError where it is none, or has a field that there is not."""
+    if path.stat().st_size > _MOST_BYTES:
+        raise _wrong(path.name, "its size", f"at most {_MOST_BYTES >> 20} MiB are read")
+    try:
+        said = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise _wrong(path.name, "it", f"it is no JSON ({error})") from error
+    if not isinstance(said, dict):
+        raise _wrong(path.name, "it", "one object {...} is needed")
+    if unknown := sorted(set(said) - FIELDS):
+        raise _wrong(path.name, f"field {_short(unknown[0])}", f"there are {', '.join(sorted(FIELDS))}")
+    return said
+
+
+def form_of(said: Mapping[str, Any], where: str, leads: Sequence[str] | None = None) -> Form:
+    """How to read numbers, from the fields said; leads: where the file itself names them. RecordError."""
+    names = leads if leads is not None else _leads(said.get("leads"), where)
+    gain, baseline, units = _units(said, where, len(names))
+    return Form(
+        rate=rate_of(said.get("rate"), where),
+        leads=tuple(names),
+        gain_L1=gain,
+        baseline_L1=baseline,
+        axes=_axes(said.get("axes", list(AXES)), where),
+        units=units,
+    )
+
+
+def people_of(said: Mapping[str, Any], where: str, count: int, ids: Sequence[str] | None = None) -> People:
+    """What is known of `count` records; ids: the file's own names for them, where the fields said give none."""
+    lists = {name: _list(said.get(name), name, where, count) for name in PEOPLE_FIELDS}
+    if said.get("ids") is None:
+        if ids is None:
+            raise _wrong(where, "ids", f"give one for each of its {count} records")
+        lists["ids"] = list(ids)
+    return People(
+        ids=tuple(_id(value, "ids", where) for value in lists["ids"]),
+        patient_ids=tuple(
+            None if _is_unknown(value) else _id(value, "patient_ids", where) for value in lists["patient_ids"]
+        ),
+        ages=tuple("" if _is_unknown(value) else _age(value, where) for value in lists["ages"]),
+        sexes=tuple("" if _is_unknown(value) else _sex(value, where) for value in lists["sexes"]),
+        labels=tuple(_labels(value, where) for value in lists["labels"]),
+    )
+
+
+def rate_of(value: Any, where: str) -> float:
+    """A rate that is read; RecordError for any other."""
+    low, high = RATES
+    if not _is_number(value) or not low <= value <= high:
+        raise _wrong(where, f"rate {_short(value)}", f"samples a second, {low:g} to {high:g}, are needed")
+    return float(value)
+
+
+def _leads(value: Any, where: str) -> list[str]:
+    if not _is_list(value) or not 1 <= len(value) <= _MOST_LEADS or not all(_is_text(name) for name in value):
+        raise _wrong(where, f"leads {_short(value)}", 'name each row of a record, as in ["I", "II", "V1"]')
+    return list(value)
+
+
+def _units(said: Mapping[str, Any], where: str, leads: int) -> tuple[NDArray[np.float64], NDArray[np.float64], str]:
+    """Numbers a millivolt, the number that is 0 mV, and both in words."""
+    units, gain, baseline = said.get("units"), said.get("gain"), said.get("baseline")
+    zero = np.zeros((1, 1))
+    if units == RAW:
+        gains = _numbers(gain, "gain", where, leads)
+        low, high = RECORDER_GAINS
+        if not ((gains >= low) & (gains <= high)).all():
+            raise RecordError(
+                DropReason.IMPLAUSIBLE_GAIN,
+                f"{where}: gain {_short(gain)}: {low:g} to {high:g} numbers a millivolt are believed; correct it",
+            )
+        baselines = zero if baseline is None else _numbers(baseline, "baseline", where, leads)
+        return gains, baselines, f"raw, {_span(gains)} a mV"
+    if gain is not None or baseline is not None:
+        raise _wrong(where, f"units {_short(units)}", f'with gain or baseline, units are "{RAW}"; else leave both out')
+    if not isinstance(units, str) or units.lower() not in UNITS:
+        raise RecordError(
+            DropReason.UNKNOWN_UNIT, f'{where}: units {_short(units)}: "mV", "uV", "V", or "{RAW}" with a gain'
+        )
+    return np.full((1, 1), 1 / UNITS[units.lower()]), zero, units
+
+
+def _numbers(value: Any, name: str, where: str, leads: int) -> NDArray[np.float64]:
+    """One number for all leads, (1, 1), or one for each, (leads, 1)."""
+    values = value if _is_list(value) else [value]
+    if len(values) not in (1, leads) or not all(_is_number(one) for one in values):
+        raise _wrong(where, f"{name} {_short(value)}", f"a number is needed, or a list of {leads}")
+    return np.array(values, np.float64)[:, None]
+
+
+def _axes(value: Any, where: str) -> tuple[str, ...]:
+    if not _is_list(value) or sorted(map(str, value)) != sorted(AXES):
+        raise _wrong(where, f"axes {_short(value)}", f'the order of "{", ".join(AXES)}" is needed, as a list')
+    return tuple(value)
+
+
+def _list(value: Any, name: str, where: str, count: int) -> list[Any]:
+    if value is None:
+        return [None] * count
+    if not _is_list(value) or len(value) != count:
+        told = f"{len(value)} of them" if _is_list(value) else _short(value)
+        raise _wrong(where, f"{name}, {told}", f"a list of {count} is needed, one entry a record")
+    return value
+
+
+def _id(value: Any, name: str, where: str) -> str:
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if not isinstance(text, str) or not _is_text(text):
+        raise _wrong(where, f"{_short(value)} in {name}", f"text of 1 to {_MOST_TEXT} characters is needed")
+    return text.strip()
+
+
+def _age(value: Any, where: str) -> str:
+    if not _is_number(value) and not isinstance(value, str):
+        raise _wrong(where, f"{_short(value)} in ages", "years are needed, or null")
+    return value if isinstance(value, str) else f"{value:g}"
+
+
+def _sex(value: Any, where: str) -> str:
+    if not isinstance(value, str):
+        raise _wrong(where, f"{_short(value)} in sexes", '"male", "female" or null is needed')
+    return value
+
+
+def _labels(value: Any, where: str) -> tuple[str, ...]:
+    """A record's labels: a list, or one."""
+    labels = [] if _is_unknown(value) else value if _is_list(value) else [value]
+    return tuple(dict.fromkeys(_id(label, "labels", where) for label in labels))
+
+
+def _is_unknown(value: Any) -> bool:
+    """null, and what tables write for it."""
+    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e12
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip()) and len(value) <= _MOST_TEXT and value.isprintable()
+
+
+def _span(values: NDArray[np.float64]) -> str:
+    low, high = values.min(), values.max()
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
+
+
+def _wrong(where: str, what: str, remedy: str) -> RecordError:
+    return RecordError(DropReason.UNREADABLE_HEADER, f"{where}: {what}: {remedy}")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

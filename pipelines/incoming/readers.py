@@ -1,0 +1,305 @@
+"""What a drop's files hold: its parts, each read into records or drops; the same for a copy and `ecg check-drop`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.formats.wfdb import WfdbRecord, read_wfdb
+from pipelines.incoming import arrays, hdf5
+from pipelines.incoming.description import (
+    AXES,
+    MOST_SECONDS,
+    PEOPLE_FIELDS,
+    Form,
+    People,
+    check_plausible,
+    form_of,
+    people_of,
+    rate_of,
+    read_description,
+)
+from pipelines.records import Drop, DropReason, Record, RecordError
+from pipelines.sources.challenge import challenge_record
+
+SHARED = "drop.json"
+WFDB = (".hea", ".mat", ".dat")
+HDF5 = (".h5", ".hdf5")
+DATA = (".npy", ".npz", ".csv", *HDF5)
+# For people, and the lists that WFDB folders have: no ECG is in them.
+PAPERS = ("", ".txt", ".md", ".pdf")
+
+_BLOCK = 64
+_BLOCK_BYTES = 32 << 20
+_PATIENT = re.compile(r"Patient\s*:\s*(\S.{0,127})", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one record gave. units: how its numbers became millivolt, for people."""
+
+    item: Record | Drop
+    units: str = ""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Records that are told of together: those of one file, or all of one kind in a folder, one a file.
+
+    kind: WFDB, NumPy, HDF5, csv, or what is not read. where: the file, or `folder/*.ending`.
+    """
+
+    kind: str
+    where: str
+    read: Callable[[], Iterator[Reading]]
+
+
+def parts(root: Path, paths: Sequence[str]) -> list[Part]:
+    """The parts of the drop that lies at root, made of the files `paths` inside it, by name.
+
+    Nothing else of the folder is read. Raises ValueError where drop.json, which all files lean on, cannot be used.
+    """
+    shared: dict[str, Any] = {}
+    if SHARED in paths:
+        shared = read_description(root / SHARED)
+        if own := [name for name in shared if name in PEOPLE_FIELDS]:
+            raise ValueError(f"{SHARED}: {own[0]}: what belongs to one file's records goes into the JSON beside it")
+    drop = _Drop(root, frozenset(paths), shared)
+    found: dict[tuple[str, str], list[Callable[[], Iterator[Reading]]]] = {}
+    for path in sorted(paths):
+        placed = drop.place(PurePosixPath(path))
+        if placed is not None:
+            kind, where, read = placed
+            found.setdefault((kind, where), []).append(read)
+    return [Part(kind, where, _in_turn(readers)) for (kind, where), readers in found.items()]
+
+
+def _in_turn(readers: Sequence[Callable[[], Iterator[Reading]]]) -> Callable[[], Iterator[Reading]]:
+    def read() -> Iterator[Reading]:
+        for reader in readers:
+            yield from reader()
+
+    return read
+
+
+@dataclass(frozen=True)
+class _Drop:
+    root: Path
+    paths: frozenset[str]
+    shared: dict[str, Any]
+
+    @cached_property
+    def described(self) -> frozenset[PurePosixPath]:
+        """Files of ECGs that a JSON beside them may describe, without their ending, which may be in capitals."""
+        files = map(PurePosixPath, self.paths)
+        return frozenset(file.with_suffix("") for file in files if file.suffix.lower() in DATA)
+
+    def place(self, path: PurePosixPath) -> tuple[str, str, Callable[[], Iterator[Reading]]] | None:
+        """The part that a file belongs to, and how to read it; None where it is read with another, or not at all."""
+        suffix = path.suffix.lower()
+        header = path.with_suffix(".hea")
+        if path.suffix in WFDB:
+            # Of the files of one record the first stands for it.
+            first = min(str(path.with_suffix(one)) for one in WFDB if str(path.with_suffix(one)) in self.paths)
+            return ("WFDB", _all_of(header), self._guarded(header, self._wfdb)) if str(path) == first else None
+        if suffix in (".npy", ".npz"):
+            return "NumPy", str(path), self._guarded(path, self._npy if suffix == ".npy" else self._npz)
+        if suffix in HDF5:
+            return "HDF5", str(path), self._guarded(path, self._hdf5)
+        if suffix == ".csv":
+            return "csv", _all_of(path), self._guarded(path, self._csv)
+        if suffix == ".json":
+            if str(path) == SHARED or path.with_suffix("") in self.described:
+                return None
+            return "description", str(path), self._guarded(path, _no_data)
+        if suffix in PAPERS or str(header) in self.paths:  # beside a header: its annotations
+            return None
+        return "unknown", _all_of(path), self._guarded(path, _unknown)
+
+    def _guarded(
+        self, path: PurePosixPath, read: Callable[[PurePosixPath], Iterator[Reading]]
+    ) -> Callable[[], Iterator[Reading]]:
+        """A reader of which what is wrong with the whole file is one drop, called as the file."""
+
+        def guarded() -> Iterator[Reading]:
+            try:
+                yield from read(path)
+            except RecordError as error:
+                yield Reading(error.drop(str(path)))
+
+        return guarded
+
+    def _said(self, path: PurePosixPath, *, needed: bool) -> dict[str, Any]:
+        """The fields of the JSON beside a file; RecordError where it is needed and not there."""
+        beside = path.with_suffix(".json")
+        if str(beside) in self.paths:
+            return read_description(self.root / beside)
+        if needed:
+            raise RecordError(
+                DropReason.FILE_MISSING, f"{beside} is not there: it says {path.name}'s rate, leads, units and ids"
+            )
+        return {}
+
+    def _wfdb(self, header: PurePosixPath) -> Iterator[Reading]:
+        for suffix in WFDB[1:]:
+            data = str(header.with_suffix(suffix))
+            if data in self.paths and (self.root / data).stat().st_size > arrays.MOST_BYTES:
+                raise RecordError(
+                    DropReason.UNREADABLE_SIGNAL,
+                    f"{data}: at most {arrays.MOST_BYTES >> 20} MiB are read of one record",
+                )
+        try:
+            if str(header) not in self.paths:
+                raise RecordError(DropReason.FILE_MISSING, f"{header.name} is not there: drop it with its signal file")
+            raw = read_wfdb(self.root / header)
+            rate_of(raw.header.rate, header.name)
+            units = _gains(raw)
+            check_plausible(raw.signal_LT, units)
+        except RecordError as error:
+            yield Reading(error.drop(header.stem))
+            return
+        yield Reading(_wfdb_record(raw), units)
+
+    def _npy(self, path: PurePosixPath) -> Iterator[Reading]:
+        form, said = self._described(path)
+        x = arrays.open_npy(self.root / path)
+        if x.ndim == 2:
+            x = np.expand_dims(x, form.axes.index("record"))
+        if x.ndim != 3:
+            raise _wrong_shape(path.name, x.shape)
+        x_NLT = np.transpose(x, [form.axes.index(axis) for axis in AXES])
+        people = people_of(said, path.name, len(x_NLT), [path.stem] if len(x_NLT) == 1 else None)
+        samples = x_NLT.shape[-1]
+        for at in range(len(x_NLT)):
+            yield _reading(people, at, x_NLT[at, :, : form.most_samples], form, samples)
+
+    def _npz(self, path: PurePosixPath) -> Iterator[Reading]:
+        form, said = self._described(path)
+        turned = form.axes.index("time") < form.axes.index("lead")
+        with arrays.Npz(self.root / path) as archive:
+            people = people_of(said, path.name, len(archive.names), archive.names)
+            if sorted(people.ids) != sorted(archive.names):
+                raise RecordError(
+                    DropReason.UNREADABLE_HEADER, f"{path.name}: ids name other records than its arrays: leave ids out"
+                )
+            for at, name in enumerate(people.ids):
+                try:
+                    x = archive.read(name)
+                    if x.ndim != 2:
+                        raise _wrong_shape(f"{path.name}, array {name!r}", x.shape)
+                except RecordError as error:
+                    yield Reading(error.drop(name))
+                    continue
+                x_LT = x.T if turned else x
+                yield _reading(people, at, x_LT[:, : form.most_samples], form, x_LT.shape[1])
+
+    def _hdf5(self, path: PurePosixPath) -> Iterator[Reading]:
+        said = self._said(path, needed=False)
+        names = hdf5.names_of({**self.shared, **said}, path.name)
+        with hdf5.opened(self.root / path) as file:
+            signals = hdf5.dataset(file, names[hdf5.SIGNALS], path.name)
+            if signals is None:
+                raise RecordError(
+                    DropReason.UNREADABLE_SIGNAL,
+                    f"{path.name}: no dataset {names[hdf5.SIGNALS]!r}: name it in `datasets` of the JSON beside it",
+                )
+            hdf5.check_signals(signals, (self.root / path).stat().st_size, path.name)
+            inside = {**hdf5.attributes(file, path.name), **hdf5.attributes(signals, path.name)}
+            form = form_of({**self.shared, **inside, **said}, path.name)
+            place = [form.axes.index(axis) for axis in AXES]
+            count, _, samples = (signals.shape[axis] for axis in place)
+            if count > hdf5.MOST_RECORDS:
+                raise _wrong_shape(path.name, signals.shape)
+            columns = {
+                name: hdf5.column(found, path.name)
+                for name in PEOPLE_FIELDS
+                if name not in said and (found := hdf5.dataset(file, names[name], path.name)) is not None
+            }
+            people = people_of({**columns, **said}, path.name, count)
+            read = min(samples, form.most_samples)
+            width = signals.nbytes // count // samples * read
+            rows = max(1, min(_BLOCK, _BLOCK_BYTES // max(1, width)))
+
+            def span(start: int, end: int) -> Iterator[Reading]:
+                wanted = {"record": slice(start, end), "lead": slice(None), "time": slice(read)}
+                try:
+                    found = hdf5.rows(signals, tuple(wanted[axis] for axis in form.axes), path.name)
+                except RecordError as error:
+                    if end - start == 1:
+                        yield Reading(error.drop(people.ids[start]))
+                    else:  # one by one: the others of the block may be sound
+                        for at in range(start, end):
+                            yield from span(at, at + 1)
+                    return
+                for at, x_LT in enumerate(np.transpose(found, place), start):
+                    yield _reading(people, at, x_LT, form, samples)
+
+            for start in range(0, count, rows):
+                yield from span(start, min(start + rows, count))
+
+    def _csv(self, path: PurePosixPath) -> Iterator[Reading]:
+        said = self._said(path, needed=False)
+        leads, x_LT = arrays.read_csv(self.root / path)
+        form = form_of({**self.shared, **said}, path.name, leads)
+        people = people_of(said, path.name, 1, [path.stem])
+        yield _reading(people, 0, x_LT[:, : form.most_samples], form, x_LT.shape[1])
+
+    def _described(self, path: PurePosixPath) -> tuple[Form, dict[str, Any]]:
+        said = self._said(path, needed=True)
+        return form_of({**self.shared, **said}, path.name), said
+
+
+def _reading(people: People, at: int, x_LT: NDArray[Any], form: Form, samples: int) -> Reading:
+    try:
+        return Reading(people.record(at, x_LT, form, samples), form.units)
+    except RecordError as error:
+        return Reading(error.drop(people.ids[at]), form.units)
+
+
+def _wfdb_record(raw: WfdbRecord) -> Record:
+    """A record by its header's comments: those of the PhysioNet Challenges, and `#Patient: <id>`."""
+    record = challenge_record(raw)
+    patients = [found[1].strip() for line in raw.header.comments if (found := _PATIENT.fullmatch(line))]
+    most, samples = int(np.ceil(MOST_SECONDS * record.rate)), record.signal_LT.shape[1]
+    cut = (f"the first {MOST_SECONDS} s of {samples / record.rate:g} s are read",) if samples > most else ()
+    return replace(
+        record,
+        signal_LT=record.signal_LT[:, :most].copy() if cut else record.signal_LT,
+        patient_id=patients[0] if patients else None,
+        notes=record.notes + cut,
+    )
+
+
+def _gains(raw: WfdbRecord) -> str:
+    gains = {signal.gain for signal in raw.header.signals}
+    return "raw, each lead by a gain of its own" if len(gains) > 1 else f"raw, {gains.pop():g} a mV"
+
+
+def _no_data(path: PurePosixPath) -> Iterator[Reading]:
+    raise RecordError(
+        DropReason.FILE_MISSING,
+        f"nothing that {path.name} describes lies beside it (WFDB headers say all themselves): drop both, or remove it",
+    )
+
+
+def _unknown(path: PurePosixPath) -> Iterator[Reading]:
+    read = ", ".join((*WFDB, *DATA))
+    raise RecordError(DropReason.UNKNOWN_FORMAT, f"{path.name}: read are {read}: write it as one of them")
+
+
+def _wrong_shape(where: str, shape: tuple[int, ...]) -> RecordError:
+    return RecordError(
+        DropReason.UNREADABLE_SIGNAL,
+        f"{where}: shape {shape}: (leads, samples), or {' x '.join(AXES)} in a file of several, is needed",
+    )
+
+
+def _all_of(path: PurePosixPath) -> str:
+    return str(path.with_name(f"*{path.suffix}"))

@@ -1,0 +1,222 @@
+"""A complete drop to verified files of our own: whatever becomes of the drop, what was read stays what it was."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pipelines import versions
+from pipelines.cache import ASIDE, Product, Workspace, digest_of, write_atomically
+from pipelines.download.fetch import each, full_disk_explained
+from pipelines.download.progress import in_bytes
+from pipelines.download.step import FILES, ROOT, damaged, gone_files, recorded
+from pipelines.home import FILES as SPACE_FILES
+from pipelines.home import Home
+from pipelines.incoming.bucket import place_of
+from pipelines.incoming.listing import MARKER, NAME, Listing, Place, check_name
+from pipelines.sources.base import RemoteFile
+
+LISTED = "listed"
+FETCHED = ".fetched"
+_BLOCK = 1 << 20
+_THREADS = 8
+
+
+def materialize_drop(home: Home, name: str) -> Product:
+    """The product `raw/incoming/<name>`: files.json (path, sha256, bytes), and aside/root, the folder of our copy.
+
+    A drop in a folder is hashed at each call, so that a change is seen; one in a bucket is fetched again where the
+    bucket lists it with another tag, size or name. It is copied once for what it holds; another content is another
+    copy. A drop that was taken and is no longer there is as it was taken. Raises ValueError where it is not there or
+    not marked, holds nothing or what is refused, or changes while it is copied, and in the home's simulated space,
+    since recorded and simulated ECGs never meet in a corpus; OSError where a bucket does not answer.
+    """
+    check_name(name)
+    if home.simulated:
+        raise ValueError(
+            "own ECGs do not join simulated ones: say with `ecg mirror hosts`, or `ecg mirror FOLDER` with any "
+            "other folder, that the others are to be recorded ones, too"
+        )
+    with alone(home.workspace(), name):
+        return _taken(home, name)
+
+
+def _taken(home: Home, name: str) -> Product:
+    workspace, product = home.workspace(), f"raw/{NAME}/{name}"
+    place, fetched = place_of(home.incoming), fetched_to(home.raw_root, name)
+    before = workspace.current(product)
+    if before is not None and name not in place.names():
+        listing, files = None, recorded(before)[1]
+    else:
+        listing = _whole(place, name)
+        if before is not None and place.tags_are_sure and _listed(before) == listing.digest:
+            files = recorded(before)[1]
+        else:
+            files = hashed(place.brought(name, listing, fetched), listing)
+    digest = digest_of([[file.path, file.checksum] for file in files])
+    root = home.raw_root.resolve() / NAME / name / digest[:16]
+
+    def make(directory: Path) -> dict[str, Any]:
+        if listing is None:
+            raise ValueError(
+                f"{place}/{name} is gone, and our copy of it is damaged: put it there again, or `ecg withdraw-drop "
+                f"{name}`"
+            )
+        folder = place.brought(name, listing, fetched)
+        root.mkdir(parents=True, exist_ok=True)
+        if folder.is_relative_to(fetched):
+            each(files, lambda file: _move(folder, root, file), _THREADS)
+        else:
+            _check_room(files, root)
+            with full_disk_explained(root):
+                each(files, lambda file: _copy(folder, root, file), _THREADS)
+        (directory / FILES).write_text(json.dumps([asdict(file) for file in files], indent=1))
+        (directory / ASIDE).mkdir()
+        (directory / ASIDE / ROOT).write_text(str(root))
+        return {"files": len(files), "bytes": sum(file.bytes or 0 for file in files)}
+
+    taken = workspace.build(
+        product,
+        version=versions.RAW,
+        config={"source": NAME, "partition": name},
+        inputs={"files": digest},
+        make=make,
+        still_valid=_is_whole,
+    )
+    if listing is not None and _listed(taken) != listing.digest:  # also where other tags came with the same bytes
+        write_atomically(taken.aside / LISTED, listing.digest.encode())
+    shutil.rmtree(fetched, ignore_errors=True)
+    return taken
+
+
+def alone(workspace: Workspace, name: str) -> AbstractContextManager[None]:
+    """Hold a drop, from its listing to the end of its copy: nobody else takes, withdraws or collects it meanwhile."""
+    return workspace.locked(lock_of(name))
+
+
+def lock_of(name: str) -> str:
+    """The name by which a workspace locks a drop that is being taken."""
+    return f"raw/{NAME}/{name}/taking"
+
+
+def fetched_to(raw_root: Path, name: str) -> Path:
+    """Where the files of a drop in a bucket lie until they are moved; beside the copies, so that none is one."""
+    return raw_root.resolve() / NAME / FETCHED / name
+
+
+def taken_drops(workspace: Workspace) -> list[str]:
+    """The names of the drops that were taken, whether they still lie in the folder of drops or not."""
+    pointers = [path for kind in ("raw", "ecgs") for path in (workspace.root / kind / NAME).glob("*/current")]
+    return sorted({path.parent.name for path in pointers})
+
+
+def held_drops(home: Home) -> dict[Path, set[str]]:
+    """By space of the home, the drops that were taken into it and those of which something was fetched."""
+    return {
+        space: {
+            *taken_drops(Workspace(space)),
+            *(path.name for path in (space / SPACE_FILES / NAME / FETCHED).glob("*")),
+        }
+        for space in home.spaces()
+    }
+
+
+def hashed(folder: Path, listing: Listing) -> list[RemoteFile]:
+    """The files of a drop with their sha256, in order of path."""
+
+    def look(path: str) -> RemoteFile:
+        total, size = hashlib.sha256(), 0
+        with _opened(folder / path) as stream:
+            while block := stream.read(_BLOCK):
+                total.update(block)
+                size += len(block)
+        return RemoteFile(path, f"sha256:{total.hexdigest()}", size)
+
+    return each([file.path for file in listing.files], look, _THREADS)
+
+
+def _whole(place: Place, name: str) -> Listing:
+    """What lies in a drop; ValueError names what keeps it from being taken."""
+    listing = place.listing(name)
+    if not listing.marked:
+        raise ValueError(f"{place}/{name}: {MARKER} is not there: write it when all files of the drop are")
+    if listing.refused:
+        first = listing.refused[0]
+        raise ValueError(
+            f"{place}/{name}: {len(listing.refused)} entries are refused, first {first.path}: {first.why}; "
+            "`ecg check-drop` names all of them, of a folder"
+        )
+    if not listing.files:
+        raise ValueError(f"{place}/{name}: no files but {MARKER}: put ECGs there, or remove the drop")
+    return listing
+
+
+def _listed(product: Product) -> str | None:
+    """The digest of the listing that a drop was taken by."""
+    path = product.path / ASIDE / LISTED
+    return path.read_text() if path.is_file() else None
+
+
+def _check_room(files: Sequence[RemoteFile], root: Path) -> None:
+    """ValueError where the files that are not below root yet do not fit there."""
+    needed, free = sum(file.bytes or 0 for file in gone_files(root, files)), shutil.disk_usage(root).free
+    if needed > free:
+        raise ValueError(
+            f"{in_bytes(needed)} are to be copied and {in_bytes(free)} are free in {root}: make room, or take a larger "
+            "disk as ECG_HOME"
+        )
+
+
+def _copy(folder: Path, root: Path, file: RemoteFile) -> None:
+    """One file of a drop to its place below root, atomically; what is there already and is right stays."""
+    target = root / file.path
+    if target.is_file() and _sha256(target) == file.checksum:
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.part")
+    with _opened(folder / file.path) as stream, partial.open("wb") as copy:
+        shutil.copyfileobj(stream, copy, _BLOCK)
+        copy.flush()
+        os.fsync(copy.fileno())
+    if _sha256(partial) != file.checksum:
+        partial.unlink()
+        raise ValueError(f"{folder / file.path}: changed while it was copied: write {MARKER} last, then take it again")
+    partial.replace(target)
+
+
+def _move(folder: Path, root: Path, file: RemoteFile) -> None:
+    """One file that was fetched to its place below root; what is there already and is right stays."""
+    target = root / file.path
+    if target.is_file() and _sha256(target) == file.checksum:
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if _sha256(folder / file.path) != file.checksum:
+        raise ValueError(f"{folder / file.path}: is not what it was: take the drop again")
+    (folder / file.path).replace(target)
+
+
+def _opened(path: Path) -> Any:
+    """A file opened for reading, not through a link; ValueError where that is not permitted."""
+    try:
+        return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb")
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOENT):
+            raise ValueError(f"{path}: cannot be read ({error.strerror}): make it a readable file") from error
+        raise
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}"
+
+
+def _is_whole(product: Product) -> bool:
+    return not damaged(product) and not gone_files(*recorded(product))

@@ -1,0 +1,243 @@
+"""The gate between a challenger and the champion: four rules, of a classifier five, each with what was seen. Pure.
+
+    not_worse        the validation macro AUC, paired by patient with the champion's, did not fall; or what comes
+                     before scores: see `settled`
+    no_label_lost    nor did that of any one label, which a macro mean would hide, and none is gone
+    not_collapsed    the pretraining's own figures are sound
+    serves           the registered version, pulled as users pull it, gives the encoder's embedding
+    on_champion      a classifier's encoder is the encoders' champion
+
+Validation decides; the test split is reported and never asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from pipelines.evaluate.probes.result import Predictions, ProbeResult
+from pipelines.evaluate.statistics import ranking as statistics
+from pipelines.evaluate.statistics.ranking import PairedDifference
+from pipelines.harmonize.checks import Finding
+from pipelines.tasks.catalogue import Split, of_patients
+
+RULES = {
+    "not_worse": "The 95 % interval of challenger minus champion, validation macro AUC paired by patient, reaches no "
+    "further below zero than the margin. Never passed by what was champion and was replaced, nor by what was trained "
+    "on simulated ECGs where the champion was trained on recorded ones.",
+    "no_label_lost": "The challenger has all labels that the champion has, and no label's validation AUC fell by more "
+    "than the label margin with an interval that lies below zero as a whole.",
+    "not_collapsed": "The loss fell, and the embeddings still tell ECGs apart.",
+    "serves": "The registered version, pulled in a process of its own, embeds the example ECG as the encoder does.",
+}
+"""The rules in words, by name; all must hold."""
+
+CLASSIFIER_RULES = {**RULES, "on_champion": "Its encoder is the champion of ecg-encoder."}
+
+SERVING_TOLERANCE = 1e-5
+NOT_COMPARED = Finding(True, "not compared")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateConfig:
+    """margin: of macro AUC, see RULES. label_margin: of one label's AUC. resamples, confidence, seed: of the paired
+    bootstrap."""
+
+    margin: float = 0.01
+    label_margin: float = 0.03
+    resamples: int = 1000
+    confidence: float = 0.95
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("margin", "label_margin"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ValueError(f"{name}={getattr(self, name)}: give a difference of AUC, 0 to below 1")
+        if self.resamples < 1:
+            raise ValueError(f"resamples={self.resamples}: use at least 1")
+        if not 0.0 < self.confidence < 1.0:
+            raise ValueError(f"confidence={self.confidence}: use a share between 0 and 1, such as 0.95")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contest:
+    """Challenger and champion on the same validation records. macro, labels: AUC of the challenger minus that of the
+    champion, of the labels that both have. lost: labels that the champion has and the challenger has not. patients,
+    unnamed: as `labels.of_patients` takes them."""
+
+    challenger: float
+    champion: float
+    records: int
+    patients: int
+    macro: PairedDifference
+    labels: Mapping[str, PairedDifference]
+    lost: tuple[str, ...] = ()
+    unnamed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """Whether the challenger becomes champion, and why. against: the champion's version; None where there was none."""
+
+    against: int | None
+    rules: Mapping[str, Finding]
+
+    @property
+    def promote(self) -> bool:
+        return all(rule.holds for rule in self.rules.values())
+
+    @property
+    def reason(self) -> str:
+        """One line: what decided."""
+        if self.promote:
+            return f"promoted: {self.rules['not_worse'].seen}"
+        failed = "; ".join(f"{name}: {rule.seen}" for name, rule in self.rules.items() if not rule.holds)
+        return f"kept as challenger: {failed}"
+
+    def page(self) -> str:
+        """The verdict in Markdown."""
+        rows = [
+            f"| {name} | {'holds' if rule.holds else '**does not hold**'} | {rule.seen} |"
+            for name, rule in self.rules.items()
+        ]
+        against = "There was no champion." if self.against is None else f"Against version {self.against}."
+        decision = "Promoted" if self.promote else "Kept as challenger"
+        return "\n".join([f"**{decision}.** {against}", "", "| rule | | seen |", "|---|---|---|", *rows])
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"against": self.against, "rules": {name: asdict(rule) for name, rule in self.rules.items()}}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Verdict:
+        rules = {name: Finding(**rule) for name, rule in values["rules"].items()}
+        return cls(against=values["against"], rules=rules)
+
+
+def contest(
+    challenger: ProbeResult, champion: Predictions, config: GateConfig, *, lost: Sequence[str] = ()
+) -> Contest | None:
+    """The two on validation; None where the challenger was not scored there, or they have no label in common.
+
+    champion: its scores of the same validation records. lost: labels of the champion that the challenger has not.
+    Labels that either has no scores of are in neither mean. Raises ValueError where the records differ.
+    """
+    if challenger.scores is None or challenger.scores.validation is None:
+        return None
+    assert challenger.predictions is not None
+    mine = challenger.predictions.of(Split.VALIDATION)
+    label = [score.name for score in challenger.scores.validation.classes if score.name in champion.classes]
+    a, b = ([one.classes.index(name) for name in label] for one in (mine, champion))
+    if mine.record_id != champion.record_id or not np.array_equal(mine.y_NC[:, a], champion.y_NC[:, b]):
+        raise ValueError(f"two probes of {challenger.task} are on different validation records: probe both again")
+    if not label:
+        return None
+    y_NC, first_NC, second_NC = mine.y_NC[:, a], mine.score_NC[:, a], champion.score_NC[:, b]
+    macro, by_label = statistics.paired_differences(
+        *(y_NC, first_NC, second_NC, mine.patient),
+        resamples=config.resamples,
+        seed=config.seed,
+        confidence=config.confidence,
+    )
+    return Contest(
+        challenger=float(statistics.auc(y_NC, first_NC).mean()),
+        champion=float(statistics.auc(y_NC, second_NC).mean()),
+        records=len(mine.record_id),
+        patients=len(set(mine.patient)),
+        macro=macro,
+        labels=dict(zip(label, by_label, strict=True)),
+        lost=tuple(lost),
+        unnamed=mine.unnamed,
+    )
+
+
+def settled(
+    *, against: int | None, was_champion: bool, same_weights: bool, simulated: bool, champion_simulated: bool
+) -> Finding | None:
+    """What decides before any score is looked at; None where the scores do.
+
+    against: the champion's version, if there is one. was_champion: the challenger was, and is no more: somebody, or a
+    better one, has replaced it, and going back is a person's decision. same_weights: as the champion's. simulated,
+    champion_simulated: whether challenger and champion were trained on ECGs that a program drew. Their scores are of
+    the challenger's ECGs: simulated ones say nothing of a champion of recorded ones, and who comes from the demo to
+    recorded ECGs, perhaps without labels yet, is not to be held up by the demo's encoder.
+    """
+    if was_champion:
+        return Finding(False, "it was champion before: `ecg rollback VERSION` goes back to it, not the gate")
+    if against is None:
+        return Finding(True, "there was no champion")
+    if same_weights:
+        return Finding(True, f"the weights are those of version {against}, served by other code")
+    if simulated and not champion_simulated:
+        return Finding(
+            False,
+            f"it was trained on simulated ECGs, and version {against}, the champion, on recorded ones: their scores do "
+            "not compare, and simulated ECGs never take the place of recorded ones",
+        )
+    if champion_simulated and not simulated:
+        return Finding(
+            True, f"version {against}, the champion, was trained on simulated ECGs, and this on recorded ones"
+        )
+    return None
+
+
+def judge(
+    found: Contest | Finding | None,
+    *,
+    against: int | None,
+    training: Finding,
+    serving: Finding,
+    on_champion: Finding | None = None,
+    config: GateConfig,
+) -> Verdict:
+    """The verdict. found: the contest, what is `settled` without one, or None where the challenger was not scored.
+    against: the champion's version, if there is one. on_champion: of a classifier."""
+    return Verdict(
+        against=against,
+        rules={
+            "not_worse": found if isinstance(found, Finding) else _not_worse(found, against, config),
+            "no_label_lost": NOT_COMPARED if isinstance(found, Finding) else _no_label_lost(found, config),
+            "not_collapsed": training,
+            "serves": serving,
+            **({} if on_champion is None else {"on_champion": on_champion}),
+        },
+    )
+
+
+def of_champion(passed: Verdict | None, rules: Collection[str] = RULES) -> Verdict:
+    """What the gate says of the champion itself: the verdict that it passed by, None where there is none. A rule that
+    was not asked, or did not hold, holds by what it is: a person put it there."""
+    asked = {} if passed is None else passed.rules
+    is_champion = Finding(True, "it is the champion")
+    found = {name: asked[name] if name in asked and asked[name].holds else is_champion for name in rules}
+    return Verdict(against=None if passed is None else passed.against, rules=found)
+
+
+def _not_worse(found: Contest | None, against: int | None, config: GateConfig) -> Finding:
+    if found is None:
+        return Finding(False, "nothing to compare on validation, so nothing shows that it is not worse")
+    low, high = found.macro.low, found.macro.high
+    return Finding(
+        low >= -config.margin,
+        f"validation macro AUC {found.challenger:.4f} against {found.champion:.4f} of version {against}, "
+        f"{found.macro.value:+.4f} ({low:+.4f} to {high:+.4f}) on "
+        f"{of_patients(found.records, found.patients, found.unnamed)}, margin {config.margin:g}",
+    )
+
+
+def _no_label_lost(found: Contest | None, config: GateConfig) -> Finding:
+    if found is None:
+        return Finding(False, "nothing to compare on validation")
+    if found.lost:
+        return Finding(False, f"it no longer has {', '.join(found.lost)}")
+    name, worst = min(found.labels.items(), key=lambda item: item[1].value)
+    lost = [
+        f"{label} {difference.value:+.4f} ({difference.low:+.4f} to {difference.high:+.4f})"
+        for label, difference in found.labels.items()
+        if difference.value < -config.label_margin and difference.high < 0
+    ]
+    if lost:
+        return Finding(False, f"fell by more than {config.label_margin:g}: {', '.join(lost)}")
+    return Finding(True, f"of {len(found.labels)} labels the worst is {name}, {worst.value:+.4f}")

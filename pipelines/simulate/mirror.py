@@ -1,0 +1,177 @@
+"""A mirror of the six sources in their native layouts, all of it simulated, for the code that reads the real ones.
+
+    dest/SIMULATED.json               what this is: seed, sizes, version, counts, planted defects
+    dest/physionet.org/files/...      ecg-arrhythmia, challenge-2020, ptb-xl, ludb
+    dest/zenodo.org/...               CODE-15
+
+Real collections have faults; some are planted here, each named in the summary, so that the road shows what it drops.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from pipelines.simulate import code15 as zenodo
+from pipelines.simulate import physionet, ptbxl
+from pipelines.simulate.mirror_tree import Defect, Tree
+
+VERSION = "1"
+MARK = "SIMULATED.json"
+
+Progress = Callable[[str, int, int], None]
+"""Called with a source's name, records written, and records in all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MirrorSizes:
+    """Records to write: by partition, or in all for `ludb`. An empty tuple (or 0) leaves the source out.
+
+    chapman: partitions 01, 02, ... code15: parts 0, 1, ... (the dummy rows not counted). ptbxl: folders 00000, 01000,
+    ... at 500 and at 100 Hz. cpsc2018: folders g1, g2, ... georgia: g1, then g8, g9, ...
+    """
+
+    chapman: tuple[int, ...] = (300, 300, 300)
+    code15: tuple[int, ...] = (300, 300)
+    ptbxl: tuple[int, ...] = (400, 400, 400)
+    cpsc2018: tuple[int, ...] = (72, 72, 72, 72, 72, 72, 72)
+    georgia: tuple[int, ...] = (30, 30)
+    ludb: int = 20
+
+    def __post_init__(self) -> None:
+        for name, limit, partitions in (
+            ("chapman", 1000, 46),
+            ("code15", 20000, 18),
+            ("ptbxl", 999, 22),
+            ("cpsc2018", 999, 7),
+            ("georgia", 500, 5),
+        ):
+            sizes = getattr(self, name)
+            if len(sizes) > partitions or not all(1 <= size <= limit for size in sizes):
+                raise ValueError(f"{name}={sizes}: give at most {partitions} partitions of 1 to {limit} records")
+        if not 0 <= self.ludb <= 200:
+            raise ValueError(f"ludb={self.ludb}: use 0 to 200 records")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MirrorSummary:
+    """What was written. records: by source. defects: by source and kind, the ids of the records that have it."""
+
+    path: Path
+    seed: int
+    records: Mapping[str, int]
+    defects: Mapping[str, Mapping[str, Sequence[str]]]
+    bytes: int
+
+    def count(self, source: str, kind: Defect) -> int:
+        return len(self.defects.get(source, {}).get(kind, ()))
+
+
+class Writer(Protocol):
+    """Writes one source's records of the given sizes, calling `tick` after each."""
+
+    def __call__(self, tree: Tree, sizes: Any, seed: int, tick: Callable[[], None], /) -> None: ...
+
+
+_WRITERS: dict[str, Writer] = {
+    "chapman": physionet.write_chapman,
+    "code15": zenodo.write_code15,
+    "ptbxl": ptbxl.write_ptbxl,
+    "cpsc2018": physionet.write_cpsc2018,
+    "georgia": physionet.write_georgia,
+    "ludb": physionet.write_ludb,
+}
+
+
+def write_mirror(
+    dest: Path | str, *, seed: int = 0, sizes: MirrorSizes | None = None, progress: Progress | None = None
+) -> MirrorSummary:
+    """Write the mirror; the same seed and sizes give the same bytes.
+
+    It is written beside `dest` and renamed when it is whole. A simulated mirror at `dest` is replaced; raises
+    ValueError where anything else is there.
+    """
+    dest = Path(dest)
+    sizes = sizes or MirrorSizes()
+    if dest.exists() and not (dest / MARK).is_file():
+        raise ValueError(
+            f"dest={dest}: it is there and is no simulated mirror; give a new folder, or remove it yourself"
+        )
+    partial = dest.with_name(f"{dest.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        tree = _write_tree(partial, seed, sizes, progress)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    if dest.exists():
+        old = dest.with_name(f"{dest.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        dest.rename(old)
+        partial.rename(dest)
+        shutil.rmtree(old)
+    else:
+        partial.rename(dest)
+    return _summary(dest, tree)
+
+
+def ensure_mirror(
+    dest: Path | str, *, seed: int = 0, sizes: MirrorSizes | None = None, progress: Progress | None = None
+) -> MirrorSummary:
+    """The mirror at `dest` where it is the one asked for; written anew where it is not."""
+    dest = Path(dest)
+    wanted = _description(seed, sizes or MirrorSizes())
+    if (dest / MARK).is_file():
+        mark = json.loads((dest / MARK).read_text())
+        if {name: mark.get(name) for name in wanted} == wanted:
+            return _summary(dest, mark)
+    return write_mirror(dest, seed=seed, sizes=sizes, progress=progress)
+
+
+def _write_tree(root: Path, seed: int, sizes: MirrorSizes, progress: Progress | None) -> dict[str, Any]:
+    """Write all sources and the mark, whose content is returned."""
+    tree = Tree(root)
+    for name, writer in _WRITERS.items():
+        size = getattr(sizes, name)
+        if size:
+            writer(tree, size, seed, _counter(name, size if isinstance(size, int) else sum(size), progress))
+    if tree.below(physionet.CHALLENGE, ".hea"):
+        physionet.finish_challenge(tree)
+    for project in (physionet.CHAPMAN, physionet.CHALLENGE, physionet.LUDB, ptbxl.PTBXL):
+        if tree.below(project, ".hea"):
+            tree.write_sums(project)
+    defects = {
+        source: {str(kind): sorted(ids) for kind, ids in kinds.items()} for source, kinds in tree.defects.items()
+    }
+    mark = _description(seed, sizes) | {"bytes": tree.bytes, "records": tree.records, "defects": defects}
+    tree.write(MARK, json.dumps(mark, indent=1) + "\n")
+    return mark
+
+
+def _counter(name: str, total: int, progress: Progress | None) -> Callable[[], None]:
+    written = itertools.count(1)
+    if progress is None:
+        return lambda: None
+    return lambda: progress(name, next(written), total)
+
+
+def _description(seed: int, sizes: MirrorSizes) -> dict[str, Any]:
+    """What decides the bytes of a mirror, as JSON values."""
+    return {
+        "what": "synthetic ECGs, simulated by ECG Foundry in the layouts of public data sets; they show no person",
+        "version": VERSION,
+        "seed": seed,
+        "sizes": {name: list(size) if isinstance(size, tuple) else size for name, size in asdict(sizes).items()},
+    }
+
+
+def _summary(dest: Path, mark: dict[str, Any]) -> MirrorSummary:
+    return MirrorSummary(
+        path=dest, seed=mark["seed"], records=mark["records"], defects=mark["defects"], bytes=mark["bytes"]
+    )

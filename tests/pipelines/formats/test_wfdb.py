@@ -1,0 +1,268 @@
+"""The WFDB reader against wfdb-python on real records, and against everything that can be wrong with a record."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines.formats.wfdb import decode, parse_header, read_wfdb
+from pipelines.records import DropReason, RecordError
+from pipelines.sources.challenge import GAIN
+
+with warnings.catch_warnings(action="ignore"):  # wfdb 4.3.1 uses what pandas 3.1 deprecates
+    import wfdb
+
+SHARED = Path(__file__).resolve().parents[3] / ".." / "shared"
+FILES = SHARED / "real" / "mirror" / "physionet.org" / "files"
+OLD = SHARED / "real" / "damaged" / "old_headers"
+
+real = pytest.mark.skipif(not FILES.is_dir(), reason=f"no real records at {FILES}")
+
+LEADS = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
+
+
+def record(d_TL: np.ndarray) -> tuple[str, bytes]:
+    """A challenge record A1 of digital values: its header's text and the bytes of its .mat."""
+    samples, leads = d_TL.shape
+    head = np.array([30, leads, samples, 0, 4], "<i4").tobytes() + b"val\0"
+    lines = [f"A1 {leads} 500 {samples}"]
+    for lead, values in zip(LEADS, d_TL.T.astype(np.int64), strict=False):
+        checksum = int(np.int16(np.uint16(values.sum() % 65536)))
+        lines.append(f"A1.mat 16+24 1000/mV 16 0 {values[0]} {checksum} 0 {lead}")
+    text = "\n".join([*lines, "#Age: 60", "#Sex: Male", "#Dx: 426783006"]) + "\n"
+    return text, head + d_TL.astype("<i2").tobytes()
+
+
+def noise(seed: int = 0, samples: int = 50) -> np.ndarray:
+    return np.random.default_rng(seed).integers(-2000, 2000, (samples, 12))
+
+
+def read(text: str, data: bytes) -> np.ndarray:
+    return decode(parse_header(text, "A1", gains=GAIN), data)
+
+
+def refused(text: str, data: bytes) -> RecordError:
+    with pytest.raises(RecordError) as caught:
+        read(text, data)
+    return caught.value
+
+
+TEXT, DATA = record(noise())
+
+
+@real
+@pytest.mark.parametrize("project", ["ecg-arrhythmia", "challenge-2020", "ludb", "ptb-xl"])
+def test_every_real_record_is_what_wfdb_reads(project):
+    headers = sorted((FILES / project).rglob("*.hea"))
+    assert headers
+    for path in headers:
+        ours = read_wfdb(path)
+        theirs = wfdb.rdrecord(str(path.with_suffix("")))
+        assert ours.leads == tuple(theirs.sig_name)
+        assert ours.header.rate == theirs.fs
+        assert ours.signal_LT.dtype == np.float32
+        # float32 holds one part in 1.7e7.
+        np.testing.assert_allclose(ours.signal_LT, theirs.p_signal.T, rtol=1e-7, atol=1e-6, equal_nan=True)
+
+
+@pytest.mark.skipif(not OLD.is_dir(), reason=f"no damaged records at {OLD}")
+def test_early_headers_are_refused_for_what_is_wrong_with_them(tmp_path):
+    wrong_gain = 0
+    for path in sorted(OLD.glob("*.hea")):
+        with pytest.raises(RecordError, match="record line") as caught:
+            read_wfdb(path)
+        assert caught.value.reason is DropReason.UNREADABLE_HEADER
+        # With the record line put right, what is left is the gain.
+        text = path.read_text()
+        (tmp_path / path.name).write_text(text.replace(f"{path.stem}.mat 12", f"{path.stem} 12", 1))
+        shutil.copy(path.with_suffix(".mat"), tmp_path)
+        if "4880/mV" in text:
+            wrong_gain += 1
+            with pytest.raises(RecordError, match="4880/mV") as caught:
+                read_wfdb(tmp_path / path.name, gains=GAIN)
+            assert caught.value.reason is DropReason.IMPLAUSIBLE_GAIN
+        else:
+            assert read_wfdb(tmp_path / path.name, gains=GAIN).signal_LT.shape == (12, 5000)
+    assert wrong_gain == 7
+
+
+@pytest.mark.filterwarnings("ignore:The inplace keyword")  # wfdb 4.3.1 and pandas 3.1
+@settings(deadline=None, max_examples=25)
+@given(data=st.data())
+def test_any_gain_baseline_and_unit_that_wfdb_writes(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("wfdb")
+    leads = data.draw(st.integers(1, 12))
+    unit, millivolt = data.draw(st.sampled_from([("mV", 1.0), ("uV", 1e-3), ("V", 1e3)]))
+    gain = [data.draw(st.floats(20, 90_000)) * millivolt for _ in range(leads)]
+    baseline = [data.draw(st.integers(-500, 500)) for _ in range(leads)]
+    seed = data.draw(st.integers(0, 2**32 - 1))
+    d_TL = np.random.default_rng(seed).integers(-32768, 32768, (data.draw(st.integers(1, 40)), leads))
+    wfdb.wrsamp(
+        "x1",
+        fs=data.draw(st.sampled_from([100, 257, 500, 1000])),
+        units=[unit] * leads,
+        sig_name=list(LEADS[:leads]),
+        d_signal=d_TL,
+        fmt=["16"] * leads,
+        adc_gain=gain,
+        baseline=baseline,
+        write_dir=str(folder),
+    )
+    theirs = wfdb.rdrecord(str(folder / "x1"))
+    ours = read_wfdb(folder / "x1.hea")
+    assert ours.header.rate == theirs.fs
+    assert ours.leads == tuple(LEADS[:leads])
+    np.testing.assert_allclose(ours.signal_LT, theirs.p_signal.T * millivolt, rtol=3e-7, atol=1e-9, equal_nan=True)
+    assert np.array_equal(np.isnan(ours.signal_LT), d_TL.T == -32768)
+
+
+@settings(deadline=None, max_examples=60)
+@given(at=st.integers(0, 599), change=st.integers(1, 65535))
+def test_no_changed_sample_is_read_as_a_good_one(at, change):
+    values = np.frombuffer(DATA, "<u2", offset=24).astype(np.uint32)
+    values[at] += change
+    error = refused(TEXT, DATA[:24] + (values % 65536).astype("<u2").tobytes())
+    assert error.reason is DropReason.CHECKSUM_WRONG
+    assert LEADS[at % 12] in error.detail
+
+
+@settings(deadline=None, max_examples=300)
+@given(data=st.data())
+def test_a_mutated_header_is_read_or_refused_and_nothing_else(data):
+    raw = bytearray(TEXT.encode())
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(raw) - 1))
+        raw[at : at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
+    with suppress(RecordError):
+        assert read(raw.decode("utf-8", "replace"), DATA).shape == (12, 50)
+
+
+@settings(deadline=None, max_examples=60)
+@given(size=st.integers(0, 3000).filter(lambda size: size != len(DATA)))
+def test_another_size_is_refused(size):
+    error = refused(TEXT, (DATA * 3)[:size])
+    assert error.reason is DropReason.WRONG_FILE_SIZE
+    assert f"{size} bytes" in error.detail
+
+
+@real
+def test_a_merged_header_is_rebuilt_and_says_so(tmp_path):
+    path = FILES / "ecg-arrhythmia/1.0.0/WFDBRecords/01/010/JS00001.hea"
+    whole = path.read_text().splitlines()
+    # As JS01052.hea and JS23074.hea are published: "\nJS00001.mat 16+24 10" is lost.
+    merged = whole[1].removeprefix("JS00001.mat 16+24 10")
+    (tmp_path / "JS00001.hea").write_text("\n".join([f"JS00001 12 500 5000{merged}", *whole[2:]]))
+    shutil.copy(path.with_suffix(".mat"), tmp_path)
+    repaired = read_wfdb(tmp_path / "JS00001.hea", gains=GAIN)
+    np.testing.assert_array_equal(repaired.signal_LT, read_wfdb(path).signal_LT)
+    assert repaired.leads == LEADS
+    assert repaired.header.comments == read_wfdb(path).header.comments
+    assert "repaired" in repaired.header.notes[0]
+    # The repair is proven by the first lead's checksum.
+    other = merged.replace("21756", "21757")
+    (tmp_path / "JS00001.hea").write_text("\n".join([f"JS00001 12 500 5000{other}", *whole[2:]]))
+    with pytest.raises(RecordError) as caught:
+        read_wfdb(tmp_path / "JS00001.hea")
+    assert caught.value.reason is DropReason.CHECKSUM_WRONG
+
+
+@pytest.mark.parametrize(
+    "start",
+    ["", " 12:33:59", " 12:33:59 12/05/2020", " 12-May-2020 12:33:59", " 12:33:59.250 12-May-2020", " 12-May-2020"],
+)
+def test_date_and_time_in_any_order(start):
+    assert read(TEXT.replace("A1 12 500 50\n", f"A1 12 500 50{start}\n"), DATA).shape == (12, 50)
+
+
+@pytest.mark.parametrize("line", ["A1 12 500\n", "A1 12 500 0\n"])
+def test_a_length_that_is_not_given_is_the_files(line):
+    assert read(TEXT.replace("A1 12 500 50\n", line), DATA).shape == (12, 50)
+
+
+REASON_OF_EDIT = [
+    ("A1 12 500 50\n", "", DropReason.UNREADABLE_HEADER, "record line"),
+    ("A1 12 500 50\n", "A1.mat 12 500 50\n", DropReason.UNREADABLE_HEADER, "record line"),
+    ("A1 12 500 50\n", "A2 12 500 50\n", DropReason.UNREADABLE_HEADER, "'A2'"),
+    ("A1 12 500 50\n", "A1 11 500 50\n", DropReason.UNREADABLE_HEADER, "12 signal lines"),
+    ("A1 12 500 50\n", "A1 12 0 50\n", DropReason.UNREADABLE_HEADER, "rate"),
+    ("A1 12 500 50\n", "A1/3 12 500 50\n", DropReason.UNREADABLE_HEADER, "record line"),
+    ("A1 12 500 50\n", "A1 12 500 50 yesterday\n", DropReason.UNREADABLE_HEADER, "yesterday"),
+    ("A1 12 500 50\n", "A1 12 500 51\n", DropReason.WRONG_FILE_SIZE, "1248 bytes"),
+    ("A1.mat 16+24", "../A1.mat 16+24", DropReason.UNREADABLE_HEADER, "../A1.mat"),
+    ("A1.mat 16+24", "/etc/A1.mat 16+24", DropReason.UNREADABLE_HEADER, "beside it"),
+    ("A1.mat 16+24", "B7.mat 16+24", DropReason.UNREADABLE_HEADER, "B7.mat"),
+    ("A1.mat 16+24", "A1.mat 212", DropReason.UNREADABLE_HEADER, "'212'"),
+    ("A1.mat 16+24", "A1.mat 16", DropReason.UNREADABLE_HEADER, "'16'"),
+    ("A1.mat 16+24", "A1.mat 16x2+24", DropReason.UNREADABLE_HEADER, "16x2+24"),
+    ("1000/mV", "1000/bpm", DropReason.UNKNOWN_UNIT, "'bpm'"),
+    ("1000/mV", "0/mV", DropReason.IMPLAUSIBLE_GAIN, "gain 0/mV"),
+    ("1000/mV", "-1000/mV", DropReason.IMPLAUSIBLE_GAIN, "gain -1000/mV"),
+    ("1000/mV", "1e999/mV", DropReason.IMPLAUSIBLE_GAIN, "1e999"),
+    ("1000/mV", "1000/uV", DropReason.IMPLAUSIBLE_GAIN, "1000/uV"),
+    ("1000/mV", "4880/mV", DropReason.IMPLAUSIBLE_GAIN, "4880/mV"),
+    ("1000/mV", "high/mV", DropReason.UNREADABLE_HEADER, "high/mV"),
+    (" 0 aVF\n", "\n", DropReason.UNREADABLE_HEADER, "nine fields"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "reason", "words"), REASON_OF_EDIT)
+def test_what_is_wrong_has_its_reason_and_its_words(old, new, reason, words):
+    assert old in TEXT
+    error = refused(TEXT.replace(old, new), DATA)
+    assert error.reason is reason
+    assert words in error.detail
+    assert "A1" in error.detail  # the file
+
+
+def with_gain(d_TL: np.ndarray, gain: str) -> tuple[str, bytes]:
+    """The record of digital values with another gain of lead aVF."""
+    text, data = record(d_TL)
+    lines = text.split("\n")
+    lines[6] = lines[6].replace("1000/mV", gain)
+    return "\n".join(lines), data
+
+
+def test_a_fine_gain_is_believed_of_a_lead_that_fills_its_bits():
+    d_TL = noise()
+    d_TL[:, 5] = np.linspace(-32767, 32767, len(d_TL)).round()
+    d_TL[3, 5] = -32768  # missing
+    text, data = with_gain(d_TL, "1300000/mV")
+    read_LT = decode(parse_header(text, "A1"), data)
+    assert np.nanmax(read_LT[5]) == pytest.approx(32767 / 1.3e6)
+    text, data = with_gain(d_TL, "1300001/mV")
+    with pytest.raises(RecordError, match=r"10 to 1,300,000 a millivolt .*put the true gain") as caught:
+        parse_header(text, "A1")
+    assert caught.value.reason is DropReason.IMPLAUSIBLE_GAIN
+    with pytest.raises(RecordError, match=r"gain 1300000/mV of lead aVF: 1,000 a millivolt"):
+        read(*with_gain(d_TL, "1300000/mV"))  # a collection whose gain is known
+
+
+@pytest.mark.parametrize("gain", ["100001/mV", "1000/uV"])
+def test_a_fine_gain_of_another_lead_is_a_wrong_unit(gain):
+    d_TL = noise()
+    d_TL[3, 5] = -32768  # missing: it fills nothing
+    text, data = with_gain(d_TL, gain)
+    with pytest.raises(RecordError, match=r"of lead aVF: above 100,000 .* fills 16 bits, .* span 3,\d\d\d") as caught:
+        decode(parse_header(text, "A1"), data)
+    assert caught.value.reason is DropReason.IMPLAUSIBLE_GAIN
+
+
+def test_a_container_that_is_none_is_refused():
+    error = refused(TEXT, DATA[:4] + b"\x0b" + DATA[5:])
+    assert error.reason is DropReason.UNREADABLE_SIGNAL
+    assert "MATLAB" in error.detail
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    (tmp_path / "A1.hea").write_text(TEXT)
+    for name in ("A1", "A2"):
+        with pytest.raises(RecordError, match=rf"{name}\.(mat|hea)") as caught:
+            read_wfdb(tmp_path / f"{name}.hea")
+        assert caught.value.reason is DropReason.FILE_MISSING

@@ -1,0 +1,319 @@
+"""Processes that are killed, disks that fill up, two at once: what is done again is what an undisturbed run makes."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pipelines.cache import Workspace
+from pipelines.download import fetch as fetching
+from pipelines.download.http import Retries
+from pipelines.download.step import Mirror, download_partition, materialize_raw
+from pipelines.harmonize.convert import materialize_ecgs
+from pipelines.harmonize.quality import QualityLimits
+from pipelines.simulate import MirrorSizes, write_mirror
+from pipelines.sources import SOURCES
+from tests.support.fault_server import FaultServer
+
+PIECE = 50_000  # so that the small archive here comes in pieces, as a part of CODE-15% does
+QUICK = Retries(attempts=3, first=0.001, longest=0.002)
+
+DOWNLOAD = f"""
+import sys
+from pathlib import Path
+from pipelines.download import fetch as fetching
+from pipelines.download.step import Mirror, materialize_raw
+from pipelines.sources import SOURCES
+from pipelines.cache import Workspace
+fetching.PIECE = {PIECE}
+url, source, partition, home, raw = sys.argv[1:]
+print("ready", flush=True)
+product = materialize_raw(
+    Workspace(home), SOURCES[source], partition, mirror=Mirror.parse(url), raw_root=Path(raw), connections=4
+)
+print(product.digest, product.cached)
+"""
+
+HARMONIZE = """
+import sys
+from pipelines.harmonize.convert import materialize_ecgs
+from pipelines.harmonize.quality import QualityLimits
+from pipelines.sources import SOURCES
+from pipelines.cache import Workspace
+source, partition, home = sys.argv[1:]
+print("ready", flush=True)
+print(materialize_ecgs(Workspace(home), SOURCES[source], partition, limits=QualityLimits()).digest)
+"""
+
+
+@pytest.fixture(scope="module")
+def mirror(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    sizes = MirrorSizes(chapman=(12,), code15=(6,), ptbxl=(), cpsc2018=(), georgia=(), ludb=0)
+    return write_mirror(tmp_path_factory.mktemp("faults") / "mirror", sizes=sizes).path
+
+
+@pytest.fixture
+def server(mirror: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultServer]:
+    monkeypatch.setattr(fetching, "PIECE", PIECE)
+    with FaultServer(mirror) as running:
+        yield running
+
+
+@dataclass(frozen=True)
+class Place:
+    """A data home of its own."""
+
+    folder: Path
+
+    @property
+    def workspace(self) -> Workspace:
+        return Workspace(self.folder / "home")
+
+    @property
+    def raw(self) -> Path:
+        return self.folder / "raw"
+
+    def download(self, url: str, source: str, partition: str) -> str:
+        product = materialize_raw(
+            self.workspace, SOURCES[source], partition, mirror=Mirror.parse(url), raw_root=self.raw
+        )
+        return product.digest
+
+    def harmonize(self, source: str, partition: str) -> str:
+        return materialize_ecgs(self.workspace, SOURCES[source], partition, limits=QualityLimits()).digest
+
+
+def program(code: str, *arguments: str | Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+
+
+def killed(code: str, *arguments: str | Path, when: Callable[[float], bool]) -> bool:
+    """Run a program and kill it when told, by the seconds since it was ready; whether it was still at work."""
+    with program(code, *arguments) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        began = time.monotonic()
+        while process.poll() is None and not when(time.monotonic() - began):
+            time.sleep(0.001)
+        process.kill()
+        return process.wait() == -signal.SIGKILL
+
+
+def files_below(folder: Path) -> dict[str, bytes]:
+    """What a person finds there; hidden are locks and the checksums of lists."""
+    paths = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+def check_nothing_is_half_written(raw: Path, mirror: Path) -> set[str]:
+    """Every file is the mirror's, or the part of one and called so; those that are whole."""
+    whole = set()
+    for name, data in files_below(raw).items():
+        path, part, number = name.partition(".part")
+        original = (mirror / path).read_bytes()
+        if not part:
+            assert data == original, name
+            whole.add(name)
+        elif number:
+            first = int(number.removeprefix(".")) * PIECE
+            assert original[first : first + PIECE].startswith(data), name
+        else:
+            assert original.startswith(data), name
+    return whole
+
+
+def kill_downloads(tmp_path: Path, server: FaultServer, mirror: Path, times: int) -> None:
+    draw = random.Random(times)
+    partitions = (("chapman", "01"), ("code15", "0"))
+    calm, requests = Place(tmp_path / "calm"), {}
+    for source, partition in partitions:
+        server.seen.clear()
+        calm.download(server.url, source, partition)
+        requests[source] = len(server.seen)
+    at_work = 0
+    for number in range(times):
+        source, partition = partitions[number % 2]
+        place = Place(tmp_path / str(number))
+        server.rate = 250_000.0
+        server.seen.clear()
+        # A moment of the work, which a busy machine does not move: so many requests, and somewhere in their answers.
+        so_many, then = draw.randrange(requests[source]), draw.uniform(0, 0.1)
+        moment = [0.0]
+
+        def now(seconds: float, so_many: int = so_many, then: float = then, moment: list[float] = moment) -> bool:
+            if len(server.seen) <= so_many:
+                moment[0] = seconds
+            return seconds >= moment[0] + then
+
+        at_work += killed(DOWNLOAD, server.url, source, partition, place.folder / "home", place.raw, when=now)
+        name = f"raw/{source}/{partition}"
+        expected = calm.workspace.require(name).digest
+        finished = place.workspace.current(name)
+        assert finished is None or finished.digest == expected
+        whole = check_nothing_is_half_written(place.raw, mirror)
+        server.rate = None
+        server.seen.clear()
+        assert place.download(server.url, source, partition) == expected
+        listed = {seen.path for seen in server.seen if seen.range is None and seen.since is None}
+        assert not listed & {path for path in whole if not path.endswith(("SHA256SUMS.txt", "4916206"))}
+        files = files_below(place.raw)
+        assert files == {path: data for path, data in files_below(calm.raw).items() if path in files}
+        assert not [path for path in files if ".part" in path]
+        shutil.rmtree(place.folder)
+    assert at_work > times // 2
+
+
+def kill_harmonizations(tmp_path: Path, mirror: Path, times: int) -> None:
+    draw = random.Random(times)
+    partitions = (("chapman", "01"), ("code15", "0"))
+    calm, needed = Place(tmp_path / "calm"), {}
+    for source, partition in partitions:
+        calm.download(str(mirror), source, partition)
+        with program(HARMONIZE, source, partition, calm.folder / "home") as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            began = time.monotonic()
+            assert process.wait() == 0
+        needed[source] = time.monotonic() - began
+    at_work = 0
+    for number in range(times):
+        source, partition = partitions[number % 2]
+        place = Place(tmp_path / str(number))
+        place.download(str(mirror), source, partition)
+        moment = draw.uniform(0, 0.9 * needed[source])
+        at_work += killed(
+            HARMONIZE, source, partition, place.folder / "home", when=lambda seconds, moment=moment: seconds >= moment
+        )
+        name = f"ecgs/{source}/{partition}"
+        expected = calm.workspace.require(name).digest
+        finished = place.workspace.current(name)
+        assert finished is None or finished.digest == expected
+        assert place.harmonize(source, partition) == expected
+        # The product and its pointer; what was half made is gone.
+        left = [path.name for path in place.workspace.folder(name).iterdir() if not path.name.startswith(".")]
+        assert sorted(left) == sorted([place.workspace.require(name).fingerprint, "current"])
+        shutil.rmtree(place.folder)
+    assert at_work >= times // 2
+
+
+def test_a_killed_download_goes_on(tmp_path: Path, server: FaultServer, mirror: Path) -> None:
+    kill_downloads(tmp_path, server, mirror, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_download_killed_at_fifty_moments_goes_on(tmp_path: Path, server: FaultServer, mirror: Path) -> None:
+    kill_downloads(tmp_path, server, mirror, 50)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_harmonization_killed_at_fifty_moments_is_done_again(tmp_path: Path, mirror: Path) -> None:
+    kill_harmonizations(tmp_path, mirror, 50)
+
+
+def test_of_two_processes_on_one_partition_one_works_and_the_other_waits(
+    tmp_path: Path, server: FaultServer, mirror: Path
+) -> None:
+    server.rate = 250_000.0
+    arguments = (server.url, "chapman", "01", tmp_path / "home", tmp_path / "raw")
+    with program(DOWNLOAD, *arguments) as one, program(DOWNLOAD, *arguments) as two:
+        told = [process.communicate()[0].split() for process in (one, two)]
+    assert [process.returncode for process in (one, two)] == [0, 0]
+    assert told[0][1] == told[1][1]
+    assert sorted(words[2] for words in told) == ["False", "True"]
+    fetched = [seen.path for seen in server.seen if "WFDBRecords" in seen.path]
+    assert len(fetched) == len(set(fetched)) == 24
+    check_nothing_is_half_written(tmp_path / "raw", mirror)
+
+
+# disks that fill up
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """An empty disk of 400 kB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if os.geteuid() != 0 or not mount(folder, "size=400k"):
+        pytest.skip("a small disk can be mounted by root alone")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def mount(folder: Path, options: str) -> bool:
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def test_a_disk_that_fills_up_is_named_and_the_download_goes_on_with_more_room(
+    tmp_path: Path, disk: Path, server: FaultServer, mirror: Path
+) -> None:
+    here, chapman = Mirror.parse(server.url), SOURCES["chapman"]
+    with pytest.raises(OSError, match=rf"no room left in {disk} .*make room, .*it goes on where it stopped"):
+        download_partition(chapman, "01", mirror=here, raw_root=disk, retries=QUICK)
+    whole = check_nothing_is_half_written(disk, mirror)
+    assert mount(disk, "remount,size=16m")
+    server.seen.clear()
+    manifest = download_partition(chapman, "01", mirror=here, raw_root=disk, retries=QUICK)
+    assert not {seen.path for seen in server.seen} & {path for path in whole if "WFDBRecords" in path}
+    calm = download_partition(chapman, "01", mirror=here, raw_root=tmp_path / "calm", retries=QUICK)
+    assert manifest.files == calm.files
+    assert files_below(disk) == files_below(tmp_path / "calm")
+
+
+def test_what_cannot_fit_is_not_begun(disk: Path, server: FaultServer) -> None:
+    with pytest.raises(ValueError, match=r"are to come and \d+ kB are free in .*make room"):
+        download_partition(SOURCES["code15"], "0", mirror=Mirror.parse(server.url), raw_root=disk, retries=QUICK)
+    assert not [seen for seen in server.seen if seen.path.endswith(".zip")]
+
+
+def test_a_download_of_unknown_size_stops_before_the_disk_is_full(disk: Path, server: FaultServer) -> None:
+    """PhysioNet lists no sizes; of 16 MB a hundredth stays free for whoever else writes there."""
+    assert mount(disk, "remount,size=16m")
+    (disk / "ballast").write_bytes(bytes((16 << 20) - 150_000))
+    with pytest.raises(OSError, match=rf"no room left in {disk} \(.* kB are free, and 168 kB stay free .*make room"):
+        download_partition(SOURCES["chapman"], "01", mirror=Mirror.parse(server.url), raw_root=disk, retries=QUICK)
+    assert not [seen for seen in server.seen if "WFDBRecords" in seen.path and not seen.path.endswith(".txt")]
+
+
+def test_a_disk_that_fills_up_leaves_no_harmonized_shard(tmp_path: Path, disk: Path, mirror: Path) -> None:
+    full, calm = Place(disk), Place(tmp_path / "calm")
+    for place in (full, calm):
+        place.download(str(mirror), "chapman", "01")
+    (disk / "ballast").write_bytes(bytes(300_000))
+    with pytest.raises(OSError, match="No space left on device"):
+        full.harmonize("chapman", "01")
+    assert full.workspace.current("ecgs/chapman/01") is None
+    assert not list(disk.rglob("*.partial"))
+    (disk / "ballast").unlink()
+    assert mount(disk, "remount,size=16m")
+    assert full.harmonize("chapman", "01") == calm.harmonize("chapman", "01")
+
+
+def test_a_file_that_may_not_grow_is_named(tmp_path: Path, server: FaultServer, mirror: Path) -> None:
+    """A limit of the shell or of a quota: no root is needed to see it."""
+    limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))\n" + DOWNLOAD
+    with program(limited, server.url, "chapman", "01", tmp_path / "home", tmp_path / "raw") as process:
+        _, said = process.communicate()
+    assert process.returncode == 1
+    assert f"no room left in {tmp_path / 'raw'} (File too large)" in said  # a limited coverage has its say too
+    check_nothing_is_half_written(tmp_path / "raw", mirror)
+    place = Place(tmp_path)
+    assert place.download(server.url, "chapman", "01") == Place(tmp_path / "calm").download(server.url, "chapman", "01")

@@ -1,0 +1,141 @@
+"""A tiny corpus, and `python -m pipelines.pretrain` on it."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import redirect_stderr
+from dataclasses import replace
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+
+from ecg_model.signal import LEADS
+from pipelines.cache import Workspace
+from pipelines.corpus.step import CorpusConfig, materialize_corpus
+from pipelines.harmonize.convert import harmonize
+from pipelines.harmonize.quality import QualityLimits
+from pipelines.pretrain.__main__ import main
+from pipelines.records import Record
+
+ROOT = Path(__file__).resolve().parents[2]
+STEPS = 40
+TINY = {
+    "jepa.encoder.dim": 16,
+    "jepa.encoder.depth": 2,
+    "jepa.encoder.heads": 2,
+    "jepa.encoder.drop_path": 0.5,
+    "jepa.predictor.dim": 8,
+    "jepa.predictor.depth": 1,
+    "jepa.predictor.heads": 2,
+    "batch": 4,
+    "steps": STEPS,
+}
+
+
+def waves(at: int) -> Record:
+    """Beats at a rate of the record's own, of another size in each lead."""
+    rng = np.random.default_rng(at)
+    time_T = np.arange(2500) / 250
+    phase_T = (time_T * rng.uniform(0.8, 2.0)) % 1.0 - 0.5
+    beat_T = np.exp(-((phase_T / 0.03) ** 2)) + 0.2 * np.exp(-(((phase_T - 0.25) / 0.08) ** 2))
+    x_LT = rng.uniform(0.3, 1.2, (8, 1)) * beat_T + 0.02 * rng.standard_normal((8, 2500))
+    return Record(record_id=f"r{at}", signal_LT=x_LT.astype(np.float32), leads=LEADS, rate=250)
+
+
+def small_home(root: Path, ecgs: int = 30, labels: Sequence[str] = ()) -> tuple[Path, Path]:
+    """A workspace with some ECGs, every second one with these labels, and its corpus."""
+    workspace = Workspace(root)
+
+    def make(out: Path) -> dict[str, object]:
+        records = [replace(waves(at), labels=tuple(labels) if at % 2 else ()) for at in range(ecgs)]
+        counts = harmonize(records, out, source="chapman", limits=QualityLimits())
+        return {**counts.facts(), "role": "pretraining"}
+
+    workspace.build("ecgs/chapman/01", version="1", config={}, inputs={}, make=make)
+    return root, materialize_corpus(workspace, CorpusConfig(validation_share=0.2)).path
+
+
+def in_this_process(arguments: Sequence[str]) -> tuple[int, str]:
+    """The program's exit code and what it says; what it sets for its process is undone."""
+    root, signals, said = logging.getLogger(), (signal.SIGTERM, signal.SIGINT), io.StringIO()
+    before = root.handlers[:], root.level, [signal.getsignal(number) for number in signals]
+    root.handlers = []  # those of pytest: the program closes what it finds
+    try:
+        with redirect_stderr(said), patch.dict(os.environ, environment(), clear=True):
+            code = main(arguments)
+    finally:
+        root.handlers, root.level = before[0], before[1]
+        for number, handler in zip(signals, before[2], strict=True):
+            signal.signal(number, handler)
+    return code, said.getvalue()
+
+
+class Program:
+    """The command line of a tiny run into one folder."""
+
+    def __init__(self, home: tuple[Path, Path], out: Path) -> None:
+        self.home, self.out = home, out
+
+    def command(self, *options: str, **changes: object) -> list[str]:
+        fields = [f"--set={name}={value}" for name, value in (TINY | changes).items()]
+        places = ["--workspace", str(self.home[0]), "--corpus", str(self.home[1]), "--out", str(self.out)]
+        return [sys.executable, "-m", "pipelines.pretrain", *places, "--device", "cpu", *fields, *options]
+
+    def run(self, *options: str, **changes: object) -> subprocess.CompletedProcess[str]:
+        command = self.command("--checkpoint-every", "3", *options, **changes)
+        return subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
+
+    def here(self, *options: str, **changes: object) -> tuple[int, str]:
+        return in_this_process(self.command(*options, **changes)[3:])
+
+    def wait_for(self, process: subprocess.Popen[str], steps: int) -> None:
+        """Until a running process has logged `steps`, or has ended."""
+        while process.poll() is None and self.logged() < steps:
+            time.sleep(0.002)
+
+    def interrupted(self, number: int, steps: int, times: int = 1) -> tuple[int, str]:
+        """Start it, send it a signal once it has logged `steps`, and return its exit code and what it said."""
+        command = self.command("--checkpoint-every", "3")
+        with subprocess.Popen(command, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True) as process:
+            watchdog = threading.Timer(120, process.kill)
+            watchdog.start()
+            self.wait_for(process, steps)
+            for _ in range(times):
+                process.send_signal(number)
+                time.sleep(0.02)
+            said = process.communicate()[1]
+            watchdog.cancel()
+        return process.returncode, said
+
+    def logged(self) -> int:
+        lines = self.metrics()
+        return int(lines[-1]["step"]) if lines else 0
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.out / "aside" / "metrics.jsonl"
+
+    def metrics(self) -> list[dict[str, float]]:
+        text = self.metrics_file.read_bytes() if self.metrics_file.is_file() else b""
+        return [json.loads(line) for line in text.rpartition(b"\n")[0].splitlines()]
+
+    def checkpoints(self) -> list[Path]:
+        return sorted((self.out / "aside" / "checkpoints").glob("step-*.safetensors"))
+
+    def step(self, checkpoint: Path) -> int:
+        return int(checkpoint.stem.removeprefix("step-"))
+
+
+def environment() -> dict[str, str]:
+    dropped = ("MLFLOW_TRACKING_URI", "DAGSTER_PIPES_CONTEXT", "DAGSTER_PIPES_MESSAGES")
+    return {name: value for name, value in os.environ.items() if name not in dropped} | {"OMP_NUM_THREADS": "1"}
