@@ -29,8 +29,9 @@ class ComparisonSettings(dg.Config):
     pool="gpu",
 )
 def encoder_comparison(data_home: DataHome, config: ComparisonSettings) -> dg.MaterializeResult:
-    from assets import previews as gallery
-    from pipelines.evaluate.report.compare import HTML_FILE, compare_encoders, materialize_comparison
+    from assets.previews import compared
+    from pipelines.evaluate.report.compare import compare_encoders
+    from pipelines.evaluate.report.step import COMPARISON_HTML, materialize_comparison
     from pipelines.release.resolve import named_encoders
     from pipelines.tasks.catalogue import TASKS
 
@@ -61,7 +62,7 @@ def encoder_comparison(data_home: DataHome, config: ComparisonSettings) -> dg.Ma
             "first": found.first,
             "second": found.second,
             "macro AUC": show.table(rows, "No task was scored."),
-            "page": dg.MetadataValue.path(str(product.path / HTML_FILE)),
-            **show.pictures(differences=gallery.compared(found)),
+            "page": dg.MetadataValue.path(str(product.path / COMPARISON_HTML)),
+            **show.pictures(differences=compared(found)),
         },
     )

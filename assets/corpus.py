@@ -51,9 +51,9 @@ class CorpusSettings(dg.Config):
     ],
 )
 def corpus(context: dg.AssetExecutionContext, data_home: DataHome, config: CorpusSettings) -> dg.MaterializeResult:
-    from assets import previews as gallery
+    from assets.previews import compared_sources
+    from pipelines.corpus.checks import corpus_is_apart
     from pipelines.corpus.step import materialize_corpus
-    from pipelines.harmonize import checks
     from pipelines.release.retraining import asked_corpus
 
     home = data_home.open()
@@ -71,8 +71,8 @@ def corpus(context: dg.AssetExecutionContext, data_home: DataHome, config: Corpu
             "validation": facts["validation"],
             "patients": facts["patients"],
             "by source": show.counts(facts["by_source"], "source", "ECGs", "No ECG is left."),
-            **show.pictures(sources=gallery.compared_sources(workspace, product)),
+            **show.pictures(sources=compared_sources(workspace, product)),
             "left out": show.counts(facts["excluded"], "reason", "ECGs", "Nothing was left out."),
         },
-        [show.checked(APART, checks.corpus_is_apart(workspace, product))],
+        [show.checked(APART, corpus_is_apart(workspace, product))],
     )

@@ -64,7 +64,7 @@ def _segmentation(source: str, whose: str) -> dg.AssetsDefinition:
 
         from pipelines.evaluate.waves import tables as wave_views
         from pipelines.evaluate.waves.run import segment_encoder
-        from pipelines.evaluate.waves.segmentation import FINE_TUNED, FROZEN
+        from pipelines.evaluate.waves.segmentation_model import FINE_TUNED, FROZEN
 
         ways = [replace(way, steps=config.steps) for way in (FROZEN, FINE_TUNED)[: 2 if config.fine_tune else 1]]
         with show.mistakes_explained():
@@ -105,7 +105,7 @@ def _regression(source: str) -> dg.AssetsDefinition:
         )
     )
     def regression(data_home: DataHome, config: WaveSettings) -> dg.MaterializeResult:
-        from assets import previews as gallery
+        from assets.previews import regressed
         from pipelines.evaluate.waves import tables as wave_views
         from pipelines.evaluate.waves.run import regress_encoder
 
@@ -117,7 +117,7 @@ def _regression(source: str) -> dg.AssetsDefinition:
                 "labels": found.task.title,
                 "errors": show.table(wave_views.error_rows(found.ours, found.twin), "Nothing was scored."),
                 "waves": show.table(found.labels, "No waves."),
-                **show.pictures(errors=gallery.regressed(found.ours, found.twin)),
+                **show.pictures(errors=regressed(found.ours, found.twin)),
             },
         )
 

@@ -29,7 +29,7 @@ def _against_dense(name: str) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, data_home: DataHome, launcher: Launcher, config: TrainingSettings
     ) -> dg.MaterializeResult:
         from pipelines.evaluate.suite.attention_ablation import against_dense, materialize_dense
-        from pipelines.harmonize import checks
+        from pipelines.pretrain.checks import training_went_well
 
         home = data_home.open()
         workspace = home.workspace()
@@ -49,7 +49,7 @@ def _against_dense(name: str) -> dg.AssetsDefinition:
             {
                 **({"not scored": facts["reason"]} if ahead is None else {"CroPA minus dense": ahead["value"]}),
                 "beside": show.table([standing.row() for standing in found.standings], "Nothing was scored."),
-                "dense pretraining": checks.training_went_well(other.facts).seen,
+                "dense pretraining": training_went_well(other.facts).seen,
                 "dense encoder": dg.MetadataValue.path(str(other.path)),
             },
         )

@@ -18,7 +18,8 @@ from assets.sources import all_source_assets
 from pipelines import versions
 from pipelines.encoders.names import OURS, REFERENCE, Subject
 from pipelines.evaluate.suite.names import SUITE, Evaluation
-from pipelines.tasks.catalogue import TASKS, FoldProtocol, LabelTask
+from pipelines.tasks.catalogue import TASKS, LabelTask
+from pipelines.tasks.splits import FoldProtocol
 
 ABOVE_RANDOM = "probe_above_random_encoder"
 
@@ -112,7 +113,7 @@ def _about(suite: Suite, task: LabelTask) -> dict[str, Any]:
 
 
 def _probed(suite: Suite, task: LabelTask, data_home: DataHome, config: ProbeSettings) -> dg.MaterializeResult:
-    from assets import previews as gallery
+    from assets import previews
     from pipelines.evaluate.probes.fit import ProbeConfig
     from pipelines.evaluate.suite.baselines import beside_ours, probe_pair
 
@@ -128,7 +129,7 @@ def _probed(suite: Suite, task: LabelTask, data_home: DataHome, config: ProbeSet
             **pair.figures(),
             **({} if suite.subject == OURS else beside_ours(workspace, task, pair, probe)),
             "by class": show.table(pair.by_class(), pair.reason or "No class was scored."),
-            **show.pictures(ROC=gallery.roc(pair)),
+            **show.pictures(ROC=previews.roc(pair)),
         },
         [show.checked(ABOVE_RANDOM, pair.above_random())],
     )
@@ -169,7 +170,7 @@ def _evaluation(asked: Evaluation) -> dg.AssetsDefinition:
         pool="gpu",
     )
     def evaluated(data_home: DataHome) -> dg.MaterializeResult:
-        from assets import previews as gallery
+        from assets import previews
         from pipelines.evaluate.suite.run import evaluate_subject
 
         workspace = data_home.open().workspace()
@@ -182,7 +183,7 @@ def _evaluation(asked: Evaluation) -> dg.AssetsDefinition:
             {
                 **({"not scored": mine.facts["reason"]} if scored is None else {"test macro AUC": scored["value"]}),
                 "beside": show.table([standing.row() for standing in found], "Nothing was scored."),
-                **show.pictures(scores=gallery.evaluated(found)),
+                **show.pictures(scores=previews.evaluated(found)),
             },
         )
 

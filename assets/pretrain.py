@@ -81,8 +81,8 @@ def encoder(
     launcher: Launcher,
     config: PretrainSettings,
 ) -> dg.MaterializeResult:
-    from assets import previews as gallery
-    from pipelines.harmonize import checks
+    from assets.previews import training_curves
+    from pipelines.pretrain.checks import training_went_well
     from pipelines.pretrain.recipes import Recipe
     from pipelines.pretrain.step import materialize_encoder
     from pipelines.release.retraining import asked_training
@@ -119,7 +119,7 @@ def encoder(
             "loss": summary["last"]["loss"],
             "embedding std": summary["last"]["embedding_std"],
             "effective rank": summary["last"]["effective_rank"],
-            **show.pictures(curves=gallery.training_curves(product)),
+            **show.pictures(curves=training_curves(product)),
         },
-        [show.checked(WENT_WELL, checks.training_went_well(summary))],
+        [show.checked(WENT_WELL, training_went_well(summary))],
     )

@@ -9,36 +9,33 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow.parquet as pq
 from safetensors.numpy import load_file
-from scipy.signal import welch
 
 from ecg_model.serving.classify import CalibratedHead
 from pipelines.cache import Product, Workspace
-from pipelines.encoders.names import OURS
-from pipelines.evaluate.features import ENCODER_FILE
+from pipelines.encoders.names import ENCODER_FILE, HEAD_FILE, OURS
 from pipelines.evaluate.probes.result import ROC_FILE, load_result
-from pipelines.evaluate.report.compare import EncoderComparison
+from pipelines.evaluate.report.model import EncoderComparison
 from pipelines.evaluate.report.step import JSON_FILE
 from pipelines.evaluate.suite.baselines import ProbePair
 from pipelines.evaluate.suite.run import Standing
-from pipelines.formats.shard import RATE, open_shard, read_rows
-from pipelines.plots.comparison import SourceFigures, source_comparison
+from pipelines.formats.shard import open_shard
+from pipelines.plots.comparison import source_comparison
 from pipelines.plots.curves import Curve, histograms, loss_curve, roc_curves
 from pipelines.plots.ecg_paper import ecg_sheet
 from pipelines.plots.reliability import reliability_chart
 from pipelines.plots.scores import Score, score_chart
 from pipelines.plots.weights import patch_filters
 from pipelines.records import absent_leads
-from pipelines.release.classifier import HEAD_FILE, calibrated
+from pipelines.release.classifier import calibrated
 from pipelines.release.gate import Contest, GateConfig
-from pipelines.tasks.catalogue import Split
+from pipelines.tasks.splits import Split
 
 if TYPE_CHECKING:
-    from pipelines.release.registry import Release
+    from pipelines.release.model import Release
+from pipelines.corpus.figures import source_figures
 
 SAMPLED = 6
-SPECTRA = 512  # ECGs of a source, about
 _ENDS = ("value", "low", "high")
-MILLIVOLT = 1e-3  # of the store's microvolt
 
 
 def sampled_ecgs(product: Product) -> bytes | None:
@@ -67,34 +64,6 @@ def compared_sources(workspace: Workspace, corpus: Product) -> bytes:
     figures = source_figures(workspace, corpus)
     ecgs = sum(len(one.amplitude_N) for one in figures.values())
     return source_comparison(figures, f"{len(figures)} source{'s' if len(figures) > 1 else ''}, {ecgs:,} ECGs")
-
-
-def source_figures(workspace: Workspace, corpus: Product) -> dict[str, SourceFigures]:
-    """By source: amplitude and wander of all its ECGs in a corpus, the spectrum of some, evenly spaced."""
-    shards = json.loads((corpus.path / "corpus.json").read_text())["shards"]
-    index = pq.read_table(corpus.path / "index.parquet", columns=["shard", "row", "source"])
-    shard_N, source_N = (np.asarray(index[name].to_pylist()) for name in ("shard", "source"))
-    row_N = index["row"].to_numpy()
-    figures: dict[str, SourceFigures] = {}
-    for source in dict.fromkeys(source_N.tolist()):
-        amplitudes, wanders, signals = [], [], []
-        its_shards = dict.fromkeys(shard_N[source_N == source].tolist())
-        for name in its_shards:
-            shard, rows = open_shard(workspace.root / shards[name]["path"]), row_N[shard_N == name]
-            records = shard.records().take(rows)
-            peaks = [records[f"quality_{end}"].to_numpy() for end in ("minimum", "maximum")]
-            amplitudes.append(np.abs(peaks).max(axis=0))
-            wanders.append(records["quality_wander"].to_numpy())
-            some = rows[np.linspace(0, len(rows) - 1, min(len(rows), SPECTRA // len(its_shards) + 1)).astype(int)]
-            signals.append(read_rows([(shard.folder, np.unique(some))]))
-        frequency_F, power_NLF = welch(np.concatenate(signals) * MILLIVOLT, RATE, nperseg=2 * RATE)
-        figures[source] = SourceFigures(
-            amplitude_N=np.concatenate(amplitudes),
-            wander_N=np.concatenate(wanders),
-            frequency_F=frequency_F,
-            spectrum_F=np.median(power_NLF.mean(axis=1), axis=0),
-        )
-    return figures
 
 
 def training_curves(encoder: Product) -> bytes:

@@ -30,7 +30,7 @@ class ReferenceSettings(dg.Config):
 def reference_encoder(
     context: dg.AssetExecutionContext, data_home: DataHome, config: ReferenceSettings
 ) -> dg.MaterializeResult:
-    from assets import previews as gallery
+    from assets.previews import filters
     from pipelines.encoders.import_reference import materialize_reference
 
     workspace = data_home.open().workspace()
@@ -52,6 +52,6 @@ def reference_encoder(
             "known as": facts["published"] or "none of the files that we know",
             "epoch": facts["epoch"],
             "weights": facts["weights"],
-            **show.pictures(filters=gallery.filters(product)),
+            **show.pictures(filters=filters(product)),
         },
     )

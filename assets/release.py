@@ -12,11 +12,11 @@ from assets.reference import reference_encoder
 from assets.report import evaluation_report
 from assets.resources import DataHome
 from pipelines import versions
-from pipelines.cache import digest_of
+from pipelines.hashing import digest_of
 from pipelines.release.gate import CLASSIFIER_RULES, RULES
 
 if TYPE_CHECKING:
-    from pipelines.release.registry import Release
+    from pipelines.release.model import Release
 
 
 class ReleaseSettings(dg.Config):
@@ -43,7 +43,7 @@ class GateSettings(dg.Config):
 
 
 def _released(release: "Release") -> dg.MaterializeResult:
-    from assets import previews as gallery
+    from assets.previews import released
 
     tags = release.tags
     return dg.MaterializeResult(
@@ -55,7 +55,7 @@ def _released(release: "Release") -> dg.MaterializeResult:
             "run": release.run_id,
             "validation": tags["validation"],
             "tags": show.table([{"tag": name, "value": value} for name, value in sorted(tags.items())], "No tags."),
-            **show.pictures(scores=gallery.released(release)),
+            **show.pictures(scores=released(release)),
         },
     )
 
@@ -95,7 +95,7 @@ def released_encoder(data_home: DataHome, config: ReleaseSettings) -> dg.Materia
     ],
 )
 def gate_verdict(data_home: DataHome, config: GateSettings) -> dg.MaterializeResult:
-    from assets import previews as gallery
+    from assets.previews import contested, released
     from pipelines.release.gate import GateConfig
     from pipelines.release.steps import judge_current
 
@@ -110,7 +110,7 @@ def gate_verdict(data_home: DataHome, config: GateSettings) -> dg.MaterializeRes
             "challenger": release.version,
             "champion": verdict.against or "none yet",
             "rules": dg.MetadataValue.md(verdict.page()),
-            **show.pictures(differences=gallery.contested(contest, gate), scores=gallery.released(release)),
+            **show.pictures(differences=contested(contest, gate), scores=released(release)),
         },
         check_results=[show.checked(name, rule) for name, rule in verdict.rules.items()],
     )
@@ -126,9 +126,10 @@ def gate_verdict(data_home: DataHome, config: GateSettings) -> dg.MaterializeRes
     kinds={"mlflow"},
 )
 def champion(data_home: DataHome) -> dg.MaterializeResult:
-    from assets import previews as gallery
-    from pipelines.release.registry import CHAMPION, PREVIOUS, aliases_of, find_alias, promote
+    from assets.previews import released
+    from pipelines.release.aliases import aliases_of, find_alias, promote
     from pipelines.release.steps import current_release
+    from pipelines.release.tags import CHAMPION, PREVIOUS
 
     tracking = data_home.tracking()
     with show.mistakes_explained():
@@ -144,7 +145,7 @@ def champion(data_home: DataHome) -> dg.MaterializeResult:
             "previous": aliases_of(tracking=tracking).get(PREVIOUS, "none yet"),
             "verdict": held.tags.get("verdict", "not judged"),
             "moves": show.table([{"time": when, "move": what} for when, what in held.moves.items()], "No move yet."),
-            **show.pictures(scores=gallery.released(held)),
+            **show.pictures(scores=released(held)),
         },
     )
 
@@ -164,12 +165,14 @@ def champion(data_home: DataHome) -> dg.MaterializeResult:
     ],
 )
 def classifier(data_home: DataHome, config: GateSettings) -> dg.MaterializeResult:
-    from assets import previews as gallery
-    from pipelines.harmonize.checks import Finding
+    from assets.previews import contested, reliability
+    from pipelines.finding import Finding
+    from pipelines.release.aliases import find_alias, promote
     from pipelines.release.classifier import materialize_classifier
     from pipelines.release.gate import GateConfig
-    from pipelines.release.registry import CHAMPION, CLASSIFIER_NAME, find_alias, promote
+    from pipelines.release.model import CLASSIFIER_NAME
     from pipelines.release.steps import gate_task_of, judge_classifier
+    from pipelines.release.tags import CHAMPION
 
     workspace, tracking = data_home.open().workspace(), data_home.tracking()
     with show.mistakes_explained():
@@ -196,9 +199,7 @@ def classifier(data_home: DataHome, config: GateSettings) -> dg.MaterializeResul
             "Brier score on test": round(head.facts["brier"], 4),
             "Brier score on test, uncalibrated": round(head.facts["brier_uncalibrated"], 4),
             "rules": dg.MetadataValue.md(verdict.page()),
-            **show.pictures(
-                reliability=gallery.reliability(workspace, head), differences=gallery.contested(contest, gate)
-            ),
+            **show.pictures(reliability=reliability(workspace, head), differences=contested(contest, gate)),
         },
         [show.checked(name, rule) for name, rule in verdict.rules.items()],
     )

@@ -20,7 +20,7 @@ from pipelines import versions
     kinds={"html"},
 )
 def evaluation_report(data_home: DataHome) -> dg.MaterializeResult:
-    from assets import previews as gallery
+    from assets.previews import scores
     from pipelines.evaluate.report.step import HTML_FILE, materialize_report
 
     home = data_home.open()
@@ -32,6 +32,6 @@ def evaluation_report(data_home: DataHome) -> dg.MaterializeResult:
             "verdict": report.facts["headline"],
             "tasks": dg.MetadataValue.md("\n".join(f"- {sentence}" for sentence in report.facts["sentences"])),
             "page": dg.MetadataValue.path(str(report.path / HTML_FILE)),
-            **show.pictures(scores=gallery.scores(report)),
+            **show.pictures(scores=scores(report)),
         },
     )

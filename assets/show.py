@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 
 from pipelines.cache import Product
-from pipelines.harmonize.checks import Finding
+from pipelines.finding import Finding
 
 # A step whose process was killed, or whose server was away, is tried once more, and goes on from what is there. A
 # mistake says of itself that it is not; downloads have more tries of their own.

@@ -17,7 +17,7 @@ from pipelines.sources.base import Source
 
 if TYPE_CHECKING:
     from pipelines.cache import Product
-    from pipelines.harmonize.checks import Finding
+    from pipelines.finding import Finding
 
 # A host that is away comes back; many that ask again do not ask at once. A wrong file fails at once (`show`).
 FETCHED_AGAIN = dg.RetryPolicy(max_retries=3, delay=10, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.FULL)
@@ -96,19 +96,20 @@ def source_assets(source: Source) -> list[dg.AssetsDefinition]:
         retry_policy=FETCHED_AGAIN,
     )
     def raw(context: dg.AssetExecutionContext, data_home: DataHome, config: DownloadConfig) -> dg.MaterializeResult:
-        from pipelines.download import progress as pace
-        from pipelines.download import step as download
+        from pipelines.download.mirror import Mirror
+        from pipelines.download.progress import told_now_and_then
+        from pipelines.download.step import materialize_raw
 
         home = data_home.open()
         with show.mistakes_explained():
-            product = download.materialize_raw(
+            product = materialize_raw(
                 home.workspace(),
                 source,
                 context.partition_key,
-                mirror=download.Mirror.parse(home.mirror),
+                mirror=Mirror.parse(home.mirror),
                 raw_root=home.raw_root,
                 connections=config.connections,
-                progress=pace.told_now_and_then(context.log.info),
+                progress=told_now_and_then(context.log.info),
                 bring_back=config.bring_back,
             )
         return _fetched(product)
@@ -128,25 +129,25 @@ def source_assets(source: Source) -> list[dg.AssetsDefinition]:
         check_specs=_checks_of(source.name),
     )
     def ecgs(context: dg.AssetExecutionContext, data_home: DataHome, config: HarmonizeConfig) -> dg.MaterializeResult:
-        from pipelines.download import progress as pace
-        from pipelines.download import step as download
-        from pipelines.harmonize import checks
-        from pipelines.harmonize import convert as harmonize
+        from pipelines.download.step import let_go
+        from pipelines.formatting import in_bytes
+        from pipelines.harmonize.checks import kept_findings
         from pipelines.harmonize.quality import QualityLimits
+        from pipelines.harmonize.step import materialize_ecgs
 
         home = data_home.open()
         workspace = home.workspace()
         with show.mistakes_explained():
-            product = harmonize.materialize_ecgs(
+            product = materialize_ecgs(
                 workspace,
                 source,
                 context.partition_key,
                 limits=QualityLimits(**config.model_dump(exclude={"keep_raw"})),
             )
-        found = checks.kept_findings(product)
+        found = kept_findings(product)
         if not config.keep_raw and all(finding.holds for finding in found.values()):
-            freed = download.let_go(workspace, source, context.partition_key, raw_root=home.raw_root)
-            context.log.info(f"raw files let go: {pace.in_bytes(freed)}")
+            freed = let_go(workspace, source, context.partition_key, raw_root=home.raw_root)
+            context.log.info(f"raw files let go: {in_bytes(freed)}")
         return _harmonized(product, found)
 
     return [raw, ecgs]
@@ -175,7 +176,7 @@ def _fetched(product: "Product") -> dg.MaterializeResult:
 
 def _harmonized(product: "Product", found: Mapping[str, "Finding"]) -> dg.MaterializeResult:
     """A harmonized partition as Dagster shows it; found: by the checks' names."""
-    from assets import previews as gallery
+    from assets.previews import quality_histograms, sampled_ecgs
 
     facts = product.facts
     return show.materialized(
@@ -184,7 +185,7 @@ def _harmonized(product: "Product", found: Mapping[str, "Finding"]) -> dg.Materi
             "dagster/row_count": facts["kept"],
             "entered": facts["entered"],
             "dropped": show.counts(facts["dropped"], "reason", "records", "Nothing was dropped."),
-            **show.pictures(ECGs=gallery.sampled_ecgs(product), quality=gallery.quality_histograms(product)),
+            **show.pictures(ECGs=sampled_ecgs(product), quality=quality_histograms(product)),
         },
         [show.checked(name, finding) for name, finding in found.items()],
     )
@@ -230,19 +231,20 @@ def raw_incoming(context: dg.AssetExecutionContext, data_home: DataHome) -> dg.M
 def ecgs_incoming(
     context: dg.AssetExecutionContext, data_home: DataHome, config: HarmonizeOwnConfig
 ) -> dg.MaterializeResult:
-    from pipelines.harmonize import checks
-    from pipelines.harmonize import convert as harmonize
+    from pipelines.harmonize.checks import kept_findings
+    from pipelines.harmonize.convert import Incomplete
     from pipelines.harmonize.quality import QualityLimits
+    from pipelines.harmonize.step import materialize_ecgs
 
     with show.mistakes_explained():
-        product = harmonize.materialize_ecgs(
+        product = materialize_ecgs(
             data_home.open().workspace(),
             INCOMING,
             context.partition_key,
             limits=QualityLimits(**config.model_dump(exclude={"repeat_from", "mark_leads"})),
-            incomplete=harmonize.Incomplete(repeat_from=config.repeat_from, mark_leads=config.mark_leads),
+            incomplete=Incomplete(repeat_from=config.repeat_from, mark_leads=config.mark_leads),
         )
-    return _harmonized(product, checks.kept_findings(product))
+    return _harmonized(product, kept_findings(product))
 
 
 all_source_assets = [

@@ -29,7 +29,9 @@ from scipy.fft import irfft, rfft
 
 from pipelines import versions
 from pipelines.cache import Workspace
-from pipelines.corpus.step import CorpusConfig, load_signals, materialize_corpus
+from pipelines.corpus.config import CorpusConfig
+from pipelines.corpus.index import load_signals
+from pipelines.corpus.step import materialize_corpus
 from pipelines.formats.shard import LEADS, RATE, SAMPLES, SHARD, ShardWriter
 from pipelines.formats.simhash import signatures
 

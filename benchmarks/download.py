@@ -24,7 +24,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from pipelines.download.step import Mirror, download_partition
+from pipelines.download.mirror import Mirror
+from pipelines.download.step import download_partition
 from pipelines.sources import SOURCES
 from pipelines.sources.base import Source
 

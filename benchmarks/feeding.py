@@ -20,7 +20,8 @@ import torch
 
 from benchmarks.corpus import fill
 from pipelines.cache import Workspace
-from pipelines.corpus.step import CorpusConfig, materialize_corpus
+from pipelines.corpus.config import CorpusConfig
+from pipelines.corpus.step import materialize_corpus
 from pipelines.pretrain.data import BYTES, Corpus, load_corpus
 from pipelines.pretrain.sampling_order import Order
 

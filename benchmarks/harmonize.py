@@ -39,10 +39,12 @@ from scipy.signal import resample as fft_resample
 from benchmarks.corpus import BYTES, peak_bytes
 from ecg_model.signal import RATE, SAMPLES, resample
 from pipelines.cache import Workspace
-from pipelines.download.step import Mirror, list_source, materialize_raw
+from pipelines.download.mirror import Mirror, list_source
+from pipelines.download.step import materialize_raw
 from pipelines.formats.shard import SIGNALS
-from pipelines.harmonize.convert import Kept, harmonize, judge, materialize_ecgs
+from pipelines.harmonize.convert import Kept, harmonize, judge
 from pipelines.harmonize.quality import QualityLimits
+from pipelines.harmonize.step import materialize_ecgs
 from pipelines.records import Drop, Record
 from pipelines.simulate import MirrorSizes, write_mirror
 from pipelines.sources import SOURCES

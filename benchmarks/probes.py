@@ -23,7 +23,8 @@ import pyarrow.parquet as pq
 from sklearn.metrics import roc_auc_score
 
 from pipelines.evaluate.probes.fit import ProbeConfig, run_probe
-from pipelines.evaluate.statistics import ranking as statistics
+from pipelines.evaluate.statistics.bootstrap import resample_patients
+from pipelines.evaluate.statistics.ranking import resampled_auc
 from pipelines.tasks.catalogue import SUITE_TASKS, LabelTask
 
 RECORDS, TEST_RECORDS, LABELS, RESAMPLES = 21_799, 2_198, 71, 1_000
@@ -76,8 +77,8 @@ def bootstrap_figures(checked: int = 5) -> dict[str, Any]:
     y_NC = rng.random((TEST_RECORDS, LABELS)) < np.geomspace(0.4, 0.005, LABELS)
     score_NC = np.round(rng.random((TEST_RECORDS, LABELS)) + 0.2 * y_NC, 3)  # with ties
     patient = [f"{i // 2}" for i in range(TEST_RECORDS)]
-    times_RN = statistics.resample_patients(patient, resamples=RESAMPLES, seed=0)
-    auc_RC, seconds = timed(lambda: statistics.resampled_auc(y_NC, score_NC, times_RN))
+    times_RN = resample_patients(patient, resamples=RESAMPLES, seed=0)
+    auc_RC, seconds = timed(lambda: resampled_auc(y_NC, score_NC, times_RN))
     worst = 0.0
     for times_N, auc_C in zip(times_RN[:checked], auc_RC[:checked], strict=True):
         rows = np.repeat(np.arange(TEST_RECORDS), times_N)

@@ -17,15 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.cache import Workspace
-from pipelines.corpus.step import CorpusConfig, materialize_corpus
-from pipelines.download.step import Mirror, list_source, materialize_raw
+from pipelines.corpus.config import CorpusConfig
+from pipelines.corpus.step import materialize_corpus
+from pipelines.download.mirror import Mirror, list_source
+from pipelines.download.step import materialize_raw
 from pipelines.evaluate.probes.fit import ProbeConfig
 from pipelines.evaluate.report.step import HTML_FILE, materialize_report
 from pipelines.evaluate.suite.baselines import probe_pair
 from pipelines.evaluate.suite.names import evaluation
 from pipelines.evaluate.suite.run import evaluate_subject
-from pipelines.harmonize.convert import materialize_ecgs
 from pipelines.harmonize.quality import QualityLimits
+from pipelines.harmonize.step import materialize_ecgs
 from pipelines.home import Home
 from pipelines.pretrain.recipes import recipe_named
 from pipelines.pretrain.step import materialize_encoder

@@ -27,8 +27,11 @@ import numpy as np
 
 from ecg_model.encoder import random_encoder, save_encoder
 from ecg_model.serving.embed import embed
+from pipelines.encoders.names import ENCODER_FILE
 from pipelines.pretrain.recipes import recipe_named
-from pipelines.release.registry import WEIGHTS, Scores, packaged_encoder, release_packaged
+from pipelines.release.model import Scores
+from pipelines.release.packaging import packaged_encoder
+from pipelines.release.registry import release_packaged
 from pipelines.tracking import Tracking
 
 RATE, SAMPLES, LEADS = 500.0, 5000, 12
@@ -121,10 +124,15 @@ def main() -> None:
     encoder = random_encoder(recipe_named(given.recipe).jepa.encoder, 0).eval()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        save_encoder(folder / WEIGHTS, encoder)
+        save_encoder(folder / ENCODER_FILE, encoder)
         tracking = Tracking(uri=f"sqlite:///{folder / 'mlflow.db'}", artifact_root=folder / "artifacts")
         release = release_packaged(
-            packaged_encoder(folder / WEIGHTS), Scores(), provenance={}, recipe={}, git_commit="", tracking=tracking
+            packaged_encoder(folder / ENCODER_FILE),
+            Scores(),
+            provenance={},
+            recipe={},
+            git_commit="",
+            tracking=tracking,
         )
         with served(release.model_uri, tracking, folder / "log") as address:
             rows = [figures(address, encoder, records, given.requests) for records in SIZES]

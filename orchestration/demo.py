@@ -25,7 +25,7 @@ from assets.release import gate_verdict
 from orchestration.definitions import defs
 from orchestration.instance import open_instance
 from orchestration.jobs import TRAIN, harvest_job_name
-from pipelines.download.step import Mirror, list_source
+from pipelines.download.mirror import Mirror, list_source
 from pipelines.home import Home
 from pipelines.simulate import ensure_mirror
 from pipelines.sources import SOURCES

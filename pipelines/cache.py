@@ -29,7 +29,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from pipelines.hashing import digest_of
+
 log = logging.getLogger(__name__)
+
 
 DONE = "done.json"
 MAKING = "making.json"
@@ -59,12 +62,6 @@ class Product:
     def aside(self) -> Path:
         """Pictures and logs: beside the product, not part of its digest."""
         return self.path / ASIDE
-
-
-def digest_of(value: Any) -> str:
-    """sha256 of a value's canonical JSON (sorted keys, no spaces, no NaN)."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def digest_of_tree(root: Path) -> str:

@@ -256,15 +256,16 @@ def download(source: str, partitions: tuple[str, ...], connections: int) -> None
     ecg download ludb
     ecg download chapman 01 02 --connections 8
     """
-    from pipelines.cli.downloading import download as download_partition
-    from pipelines.cli.downloading import wanted
-    from pipelines.download.progress import in_bytes
+    from pipelines.cli.downloading import shown, wanted
+    from pipelines.download.step import download_to_home
+    from pipelines.formatting import in_bytes
     from pipelines.home import Home
 
     home = Home.default()
     found, chosen = wanted(home, source, partitions)
     for partition in chosen:
-        product = download_partition(home, found, partition, connections=connections)
+        with shown(f"{source} {partition}") as progress:
+            product = download_to_home(home, found, partition, connections=connections, progress=progress)
         facts, state = product.facts, "here already" if product.cached else "downloaded"
         click.echo(f"{source} {partition}: {facts['files']:,} files, {in_bytes(facts['bytes'])}, {state}")
 
@@ -286,7 +287,7 @@ def verify(source: str | None, repair: bool, as_json: bool) -> None:
     ecg verify chapman --repair
     ecg verify --json | jq '.[] | select(.sound | not)'
     """
-    from pipelines.download.progress import in_bytes
+    from pipelines.formatting import in_bytes
     from pipelines.home import Home
     from pipelines.maintenance.verify import faults_in_words, remedies
     from pipelines.maintenance.verify import verify as verify_files
@@ -310,10 +311,12 @@ def verify(source: str | None, repair: bool, as_json: bool) -> None:
         return
     if not repair:
         raise click.ClickException(f"{faults_in_words(found)}: {remedies(faulty)}")
+    from pipelines.cli.downloading import shown
     from pipelines.maintenance.verify import repair as repair_files
 
     for one in faulty:
-        repair_files(home, one)
+        with shown(f"{one.source.name} {one.partition}") as on_progress:
+            repair_files(home, one, on_progress)
     click.echo(f"{faults_in_words(found)}; they were fetched again", err=True)
 
 
@@ -629,7 +632,7 @@ def gc(delete: bool, unfinished: bool, as_json: bool) -> None:
     ecg gc --delete
     """
     from pipelines.cli.collecting import collect
-    from pipelines.download.progress import in_bytes
+    from pipelines.formatting import in_bytes
     from pipelines.home import Home
 
     found = collect(Home.default(), delete=delete, unfinished=unfinished)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.cli.store import store_of
-from pipelines.download.progress import in_bytes
+from pipelines.formatting import in_bytes
 from pipelines.home import Home
 from pipelines.maintenance.garbage import Leftover, leftovers, registered_digests, remove
 from pipelines.tracking import Tracking

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipelines.evaluate.report.compare import EncoderComparison, Report, TaskComparison, compare_encoders
-from pipelines.evaluate.statistics.ranking import Interval
+from pipelines.evaluate.report.compare import Report, compare_encoders
+from pipelines.evaluate.report.model import EncoderComparison, TaskComparison
+from pipelines.evaluate.statistics.bootstrap import Interval
 from pipelines.evaluate.suite.names import evaluation
 from pipelines.home import Home
 from pipelines.release.resolve import named_encoders
-from pipelines.tasks.catalogue import TASKS, LabelTask, of_patients
+from pipelines.tasks.catalogue import TASKS, LabelTask
+from pipelines.tasks.splits import of_patients
 from pipelines.tracking import Tracking
 
 

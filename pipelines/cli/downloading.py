@@ -9,10 +9,9 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from pipelines.cache import Product
+from pipelines.download.mirror import Mirror, list_source
 from pipelines.download.progress import OnProgress, Pace, told_now_and_then
 from pipelines.download.progress import Progress as Here
-from pipelines.download.step import Mirror, list_source, materialize_raw
 from pipelines.home import Home
 from pipelines.sources import SOURCES
 from pipelines.sources.base import Source
@@ -31,23 +30,8 @@ def wanted(home: Home, name: str, partitions: Sequence[str]) -> tuple[Source, li
     return source, found
 
 
-def download(home: Home, source: Source, partition: str, *, connections: int = 16) -> Product:
-    """The raw product of one partition, shown on stderr as it comes; files that were let go are brought back."""
-    with _shown(f"{source.name} {partition}") as progress:
-        return materialize_raw(
-            home.workspace(),
-            source,
-            partition,
-            mirror=Mirror.parse(home.mirror),
-            raw_root=home.raw_root,
-            connections=connections,
-            progress=progress,
-            bring_back=True,
-        )
-
-
 @contextmanager
-def _shown(title: str) -> Iterator[OnProgress]:
+def shown(title: str) -> Iterator[OnProgress]:
     """A bar in a shell; where nobody looks, a line now and then."""
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:

@@ -8,12 +8,13 @@ from typing import Any
 
 from pipelines.encoders.names import OURS, REFERENCE, Subject
 from pipelines.evaluate.exposure import Overlaps
-from pipelines.evaluate.features import Progress, shards_of
+from pipelines.evaluate.features import Progress
 from pipelines.evaluate.suite.attention_ablation import against_dense, materialize_dense
 from pipelines.evaluate.suite.names import AGAINST_DENSE, DENSE, SUITE, Evaluation, evaluation
 from pipelines.evaluate.suite.run import evaluate_subject
 from pipelines.evaluate.waves import tables as wave_views
-from pipelines.evaluate.waves.run import KINDS, WAVE_EVALUATIONS, regress_encoder, segment_encoder
+from pipelines.evaluate.waves.run import KINDS, WAVE_EVALUATIONS, overlap_of_waves, regress_encoder, segment_encoder
+from pipelines.harmonize.shards import shards_of
 from pipelines.home import Home
 from pipelines.pretrain.step import tied
 from pipelines.sources import SOURCES
@@ -116,14 +117,14 @@ def _waves(
     overlaps = Overlaps(home.workspace())
     if kind == "regression":
         regressed = regress_encoder(home, source, subject=subject, progress=progress)
-        seen = f"{regressed.task.title}; seen: {overlaps.of_waves(regressed.ours).in_words()}"
+        seen = f"{regressed.task.title}; seen: {overlap_of_waves(overlaps, regressed.ours).in_words()}"
         yield f"mean absolute errors, {seen}", wave_views.error_rows(regressed.ours, regressed.twin)
         return
     found = segment_encoder(home, source, subject=subject, progress=progress)
     if found.reason is not None:
         yield f"segmentation, {found.task.title}", [{"not scored": found.reason}]
         return
-    seen = f"{found.task.title}; seen: {overlaps.of_waves(found.best).in_words()}"
+    seen = f"{found.task.title}; seen: {overlap_of_waves(overlaps, found.best).in_words()}"
     yield f"overlap, {seen}", wave_views.overlap_rows(found.made)
     yield "boundaries, fine-tuned, predicted minus annotated", wave_views.boundary_rows(found.best)
     yield "read off the predicted waves", wave_views.read_off_rows(found.best)

@@ -9,7 +9,7 @@ from pipelines.encoders.names import OURS, REFERENCE
 from pipelines.evaluate.probes.fit import ProbeConfig
 from pipelines.evaluate.suite.baselines import beside_ours, probe_pair
 from pipelines.home import Home
-from pipelines.release.registry import Release
+from pipelines.release.model import Release
 from pipelines.release.steps import release_reference
 from pipelines.tasks.catalogue import TASKS
 from pipelines.tracking import Tracking

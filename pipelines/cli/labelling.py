@@ -10,11 +10,14 @@ from pipelines.cache import write_atomically
 from pipelines.encoders.names import OURS
 from pipelines.evaluate.exposure import Overlaps
 from pipelines.evaluate.features import Progress
-from pipelines.evaluate.probes.fit import ProbeConfig, materialize_probe
+from pipelines.evaluate.probes.fit import ProbeConfig
 from pipelines.evaluate.probes.handcrafted import HandcraftedSource
+from pipelines.evaluate.probes.step import materialize_probe
 from pipelines.evaluate.probes.stored import Probe
 from pipelines.evaluate.report.compare import compare_results
-from pipelines.evaluate.report.tasks import FLOOR, TaskReport, in_words, task_report
+from pipelines.evaluate.report.model import FLOOR, TaskReport
+from pipelines.evaluate.report.tasks import task_report
+from pipelines.evaluate.report.wording import in_words
 from pipelines.evaluate.suite.own_labels import own_task
 from pipelines.evaluate.suite.run import Standing, standings_of
 from pipelines.home import Home

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.cache import Workspace
-from pipelines.download.step import Mirror, list_source
+from pipelines.download.mirror import Mirror, list_source
 from pipelines.home import Home
 from pipelines.incoming import INCOMING, OwnData
 from pipelines.incoming.step import taken_drops

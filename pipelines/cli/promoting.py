@@ -4,16 +4,9 @@ from __future__ import annotations
 
 from pipelines.cli.store import store_of
 from pipelines.home import Home
-from pipelines.release.registry import (
-    CHAMPION,
-    CLASSIFIER_NAME,
-    REGISTERED_NAME,
-    Release,
-    aliases_of,
-    find_alias,
-    rollback,
-    versions_of,
-)
+from pipelines.release.aliases import aliases_of, find_alias, rollback, versions_of
+from pipelines.release.model import CLASSIFIER_NAME, REGISTERED_NAME, Release
+from pipelines.release.tags import CHAMPION
 from pipelines.tracking import Tracking
 
 

@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 
 from pipelines.cache import Workspace
 from pipelines.corpus.step import PRODUCT as CORPUS
-from pipelines.download.progress import in_bytes
 from pipelines.formats.shard import LEADS, RATE, SAMPLES, open_shard
+from pipelines.formatting import in_bytes
 from pipelines.simulate.wfdb_writer import dat_bytes, header
 from pipelines.sources import SOURCES
 

@@ -18,7 +18,8 @@ from filelock import FileLock, Timeout
 
 from pipelines.download.http import Retries, Transfer, checksum_of, size_of
 from pipelines.download.multipart import InPieces, Pieces
-from pipelines.download.progress import OnProgress, Progress, in_bytes
+from pipelines.download.progress import OnProgress, Progress
+from pipelines.formatting import in_bytes
 from pipelines.sources.base import RemoteFile
 
 # A file of twice that or more, whose size is listed, comes in pieces over all connections.

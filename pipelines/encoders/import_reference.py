@@ -24,8 +24,7 @@ from ecg_model.encoder import Encoder, save_encoder
 from ecg_model.reference import from_published
 from pipelines import versions
 from pipelines.cache import Product, Workspace
-from pipelines.encoders.names import REFERENCE
-from pipelines.evaluate.features import ENCODER_FILE
+from pipelines.encoders.names import ENCODER_FILE, REFERENCE
 
 PUBLISHED = {"61334869": "published multi-block"}
 """How the sha256 of a file that the author released begins, and which one that is."""

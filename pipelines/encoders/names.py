@@ -24,3 +24,9 @@ OURS = Subject(product="encoder", probe="pretrained", twin="random", model="ecg-
 
 REFERENCE = Subject(product="reference", probe="reference", twin="reference-random", model="ecg-encoder-reference")
 """The author's released one: a yardstick, which no gate judges."""
+ENCODER_FILE = "encoder.safetensors"
+HEAD_FILE = "head.safetensors"
+"""The calibrated head of a classifier, beside its encoder."""
+
+DENSE_ENCODER = "dense_encoder"
+"""The product of the encoder with dense attention."""

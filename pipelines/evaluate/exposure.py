@@ -6,7 +6,6 @@ corpus counts as seen whether the encoder was trained on it or validated.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,13 +14,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.cache import Product, Workspace
-from pipelines.corpus import step as corpus
-from pipelines.encoders.names import OURS, REFERENCE
-from pipelines.evaluate.features import ENCODER_FILE, EncoderSource
+from pipelines.corpus.step import PRODUCT
+from pipelines.encoders.names import DENSE_ENCODER, ENCODER_FILE, OURS, REFERENCE
+from pipelines.evaluate.features import EncoderSource
 from pipelines.evaluate.probes import handcrafted
 from pipelines.evaluate.probes.stored import Probe
-from pipelines.evaluate.suite.names import DENSE_ENCODER
-from pipelines.evaluate.waves.segmentation import CONFUSIONS_FILE, PREDICTIONS_FILE, SCORES_FILE
 
 DATA_SETS = {"ptbxl100": "ptbxl"}
 """Sources of the same ECGs, under the same record ids, as another source; any other is a data set of its own."""
@@ -95,15 +92,6 @@ class Overlaps:
         encoder, tested = probe.about["encoder"], () if probe.test is None else probe.test.record_id
         return self.of(encoder["name"], encoder["digest"], probe.about["task"]["source"], tested)
 
-    def of_waves(self, product: Product) -> Overlap:
-        """The same of a segmentation's or a regression's test."""
-        stored = json.loads((product.path / SCORES_FILE).read_text())
-        # A segmentation's confusions name all its records, its predictions those with a wave alone.
-        files = [product.path / name for name in (CONFUSIONS_FILE, PREDICTIONS_FILE)]
-        file = next((file for file in files if file.is_file()), None)
-        tested = () if file is None else set(pq.read_table(file, columns=["record_id"])["record_id"].to_pylist())
-        return self.of(stored["encoder"]["name"], stored["encoder"]["digest"], stored["task"]["source"], tested)
-
     def of(self, name: str, digest: str, source: str, tested: Collection[str]) -> Overlap:
         """name, digest: of a source of features."""
         return self.known(name, digest).of(source, tested)
@@ -150,7 +138,7 @@ class Overlaps:
 def corpus_of(workspace: Workspace, facts: Mapping[str, Any]) -> Product | None:
     """The corpus that an encoder with these facts was pretrained on; None where it is no longer here."""
     digest = facts.get("corpus_digest")
-    return next((one for one in workspace.finished(corpus.PRODUCT) if one.facts["digest"] == digest), None)
+    return next((one for one in workspace.finished(PRODUCT) if one.facts["digest"] == digest), None)
 
 
 def _records(product: Product) -> dict[str, Collection[str] | None]:

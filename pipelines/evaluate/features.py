@@ -25,14 +25,15 @@ from ecg_model.config import EncoderConfig
 from ecg_model.encoder import Encoder, load_encoder, random_encoder, stored_config
 from ecg_model.leads import LEADS_12
 from pipelines import versions
-from pipelines.cache import Product, Workspace, digest_of
-from pipelines.download.progress import in_bytes
-from pipelines.formats.shard import LEADS, RATE, SAMPLES, open_shard, read_rows
+from pipelines.cache import Product, Workspace
+from pipelines.encoders.names import ENCODER_FILE, Subject
+from pipelines.formats.shard import LEADS, MILLIVOLT, RATE, SAMPLES, open_shard, read_rows
+from pipelines.formatting import in_bytes
+from pipelines.harmonize.shards import shards_of
+from pipelines.hashing import digest_of
 
 FEATURES_FILE = "features.npy"
 TOKENS_FILE = "tokens.npy"
-ENCODER_FILE = "encoder.safetensors"
-MILLIVOLT = 1e-3  # of the store's microvolt
 
 Progress = Callable[[int, int], None]
 """Called with the ECGs done and the ECGs in all."""
@@ -204,14 +205,6 @@ def _require_finite(finite_N: np.ndarray, config: FeatureConfig) -> None:
         )
 
 
-def shards_of(workspace: Workspace, source: str) -> dict[str, Product]:
-    """The harmonized shards of a source that the workspace holds, by partition."""
-    folder = workspace.folder(f"ecgs/{source}")
-    partitions = sorted(pointer.parent.name for pointer in folder.glob("*/current"))
-    products = {partition: workspace.current(f"ecgs/{source}/{partition}") for partition in partitions}
-    return {partition: product for partition, product in products.items() if product is not None}
-
-
 def materialize_features(
     workspace: Workspace,
     features: FeatureSource,
@@ -352,3 +345,22 @@ class Tokens:
 def read_signals(shards: Mapping[str, Product]) -> np.ndarray:
     """int16 (N, 8, 2500), microvolt: the ECGs of several partitions, one after another in their order."""
     return read_rows([(shard.path, np.arange(len(open_shard(shard.path)))) for shard in shards.values()])
+
+
+class Rows(Protocol):
+    """A value a record, read by row numbers."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: np.ndarray, /) -> np.ndarray: ...
+
+
+def encoder_and_twin(workspace: Workspace, subject: Subject) -> tuple[EncoderSource, EncoderSource]:
+    """An encoder of the workspace, and the same network with its initial weights.
+
+    The twin has the seed that the pretraining started from; 0 where that is not known, as of a released file.
+    """
+    encoder = workspace.require(subject.product)
+    source = EncoderSource.of_product(subject.probe, encoder)
+    seed = encoder.facts.get("recipe", {}).get("seed", 0)
+    return source, EncoderSource.random(subject.twin, source.config, seed)

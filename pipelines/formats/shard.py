@@ -31,6 +31,9 @@ from pipelines.records import Drop
 
 SCHEMA = 2
 LEADS = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
+MILLIVOLT = 1e-3
+"""Millivolt of one count: a shard holds whole microvolts."""
+
 RATE = 250
 SAMPLES = 2500
 CHUNK = 64

@@ -20,7 +20,7 @@ from obstore.exceptions import BaseError, InvalidPathError
 from obstore.store import ObjectStore, from_url
 
 from pipelines.download.fetch import each, full_disk_explained
-from pipelines.download.progress import in_bytes
+from pipelines.formatting import in_bytes
 from pipelines.incoming.listing import MARKER, FolderOfDrops, Found, Listing, Place, Refused, refusal
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from pipelines.cache import digest_of
 from pipelines.download.fetch import each
+from pipelines.hashing import digest_of
 from pipelines.sources.base import is_plain
 
 NAME = "incoming"

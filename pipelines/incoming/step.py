@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import versions
-from pipelines.cache import ASIDE, Product, Workspace, digest_of, write_atomically
+from pipelines.cache import ASIDE, Product, Workspace, write_atomically
 from pipelines.download.fetch import each, full_disk_explained
-from pipelines.download.progress import in_bytes
 from pipelines.download.step import FILES, ROOT, damaged, gone_files, recorded
+from pipelines.formatting import in_bytes
+from pipelines.hashing import digest_of
 from pipelines.home import FILES as SPACE_FILES
 from pipelines.home import Home
 from pipelines.incoming.bucket import place_of

@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 
 from pipelines.cache import ASIDE, DONE, MAKING, PARTIAL, Workspace
 from pipelines.download.step import ROOT
-from pipelines.encoders.names import OURS
+from pipelines.encoders.names import ENCODER_FILE, HEAD_FILE, OURS
 from pipelines.home import FILES, Home
 from pipelines.incoming.listing import NAME as INCOMING
 from pipelines.incoming.step import FETCHED, lock_of
@@ -29,7 +29,6 @@ from pipelines.incoming.step import FETCHED, lock_of
 if TYPE_CHECKING:
     from pipelines.tracking import Tracking
 
-_REGISTERED_FILES = ("encoder.safetensors", "head.safetensors")
 _CHECKPOINTS = Path(ASIDE, "checkpoints")
 _DIGEST = re.compile(r"\b[0-9a-f]{64}\b")
 _OUTPUT = re.compile(rf"[0-9a-f]{{24}}({re.escape(PARTIAL)})?")
@@ -187,7 +186,7 @@ def _output(product: str, path: Path) -> _Output:
     done, making = _read(path / DONE), _read(path / MAKING)
     record = done or making or {}
     digests = {done["digest"]} | {done["facts"].get("digest")} if done else set()
-    for weights in (path / name for name in _REGISTERED_FILES):
+    for weights in (path / name for name in (ENCODER_FILE, HEAD_FILE)):
         if done and weights.is_file():
             with weights.open("rb") as stream:
                 digests.add(hashlib.file_digest(stream, "sha256").hexdigest())

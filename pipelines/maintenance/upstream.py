@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.download.step import Mirror, list_source, recorded
+from pipelines.download.mirror import Mirror, list_source
+from pipelines.download.step import recorded
 from pipelines.home import Home
 from pipelines.sources import SOURCES
 from pipelines.sources.base import RemoteFile, Source

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.cache import Product
-from pipelines.cli.downloading import download
 from pipelines.download.fetch import each
 from pipelines.download.http import checksum_of, size_of
-from pipelines.download.step import is_let_go, mark_damaged, recorded
+from pipelines.download.progress import OnProgress
+from pipelines.download.step import download_to_home, is_let_go, mark_damaged, recorded
 from pipelines.home import Home
 from pipelines.incoming import INCOMING
 from pipelines.incoming.step import materialize_drop, taken_drops
@@ -153,9 +153,9 @@ def remedies(faulty: Sequence[Verified]) -> str:
     return "; the others: ".join(told)
 
 
-def repair(home: Home, verified: Verified) -> None:
+def repair(home: Home, verified: Verified, progress: OnProgress | None = None) -> None:
     """Fetch what is missing or damaged of a partition, or copy it from the drop again; raises where neither has it."""
     if isinstance(verified.source, Source):
-        download(home, verified.source, verified.partition)
+        download_to_home(home, verified.source, verified.partition, progress=progress)
     else:
         materialize_drop(home, verified.partition)

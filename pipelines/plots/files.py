@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 
 from matplotlib.figure import Figure
 
-from pipelines.download.progress import in_bytes
+from pipelines.formatting import in_bytes
 from pipelines.plots.canvas import PALETTE, name_axes, png
 
 _DPI = 110

@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
+from pipelines.encoders.names import ENCODER_FILE
 from pipelines.pretrain.data import load_corpus
 from pipelines.pretrain.distributed import joined, local_rank, stop_with_torchrun, torchrun_started_this
 from pipelines.pretrain.metrics_log import NonFinite, OnLog
@@ -33,7 +34,7 @@ from pipelines.pretrain.online_probe import OnlineProbe
 from pipelines.pretrain.recipes import RECIPES, Recipe, recipe_named
 from pipelines.pretrain.run_state import Figures
 from pipelines.pretrain.step import EXPERIMENT, REFUSED, mirror
-from pipelines.pretrain.train import ENCODER_FILE, RunConfig, Stopped, train
+from pipelines.pretrain.train import RunConfig, Stopped, train
 
 log = logging.getLogger("pipelines.pretrain")
 

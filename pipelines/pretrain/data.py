@@ -24,14 +24,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipelines.corpus.step import load_signals
-from pipelines.formats.shard import CHUNK, LEADS, SAMPLES, SHARD, THREADS, Reading, open_shard, read_rows, start_reading
+from pipelines.corpus.index import load_signals
+from pipelines.formats.shard import (
+    CHUNK,
+    LEADS,
+    MILLIVOLT,
+    SAMPLES,
+    SHARD,
+    THREADS,
+    Reading,
+    open_shard,
+    read_rows,
+    start_reading,
+)
 from pipelines.pretrain.free_memory import free_memory
 from pipelines.pretrain.sampling_order import Order, Window
 
 log = logging.getLogger(__name__)
 
-MILLIVOLT = 1e-3  # of the store's microvolt
 BYTES = 2 * len(LEADS) * SAMPLES  # of an ECG
 AHEAD = 2  # batches
 MEMORY_SHARE = 0.5  # of what is free

@@ -27,7 +27,7 @@ from ecg_model.encoder import Encoder
 from pipelines.formats.shard import open_shard, read_rows
 from pipelines.pretrain.data import to_millivolt
 from pipelines.pretrain.monitor import eval_mode
-from pipelines.tasks.catalogue import patients
+from pipelines.tasks.splits import patients
 
 log = logging.getLogger(__name__)
 

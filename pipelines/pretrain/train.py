@@ -32,6 +32,7 @@ from ecg_model.jepa import JEPA, split_columns
 from ecg_model.masking import masked_columns
 from ecg_model.stochastic_depth import kept_branches
 from pipelines.cache import write_atomically
+from pipelines.encoders.names import ENCODER_FILE
 from pipelines.pretrain import schedule
 from pipelines.pretrain.best_encoder import BEST_FILE, keep_best, kept_best
 from pipelines.pretrain.checkpoint import CheckpointFolder
@@ -42,7 +43,6 @@ from pipelines.pretrain.recipes import Recipe, differences
 from pipelines.pretrain.run_state import Figures, Progress, captured, resumed
 from pipelines.pretrain.sampling_order import Order
 
-ENCODER_FILE = "encoder.safetensors"
 SUMMARY_FILE = "summary.json"
 TIMING_FILE = "aside/timing.json"
 CHECKPOINTS = "aside/checkpoints"

@@ -17,15 +17,14 @@ from scipy.special import expit, logit
 from ecg_model.serving.classify import CalibratedHead
 from pipelines import versions
 from pipelines.cache import Product, Workspace, write_atomically
-from pipelines.encoders.names import OURS
+from pipelines.encoders.names import HEAD_FILE, OURS
 from pipelines.evaluate.probes.heads import LAYER_FILE
 from pipelines.evaluate.probes.result import load_result
-from pipelines.evaluate.statistics.calibration import brier
-from pipelines.evaluate.statistics.platt import fit_platt
-from pipelines.tasks.catalogue import TASKS, Split
+from pipelines.evaluate.statistics.calibration import brier, fit_platt
+from pipelines.tasks.catalogue import TASKS
+from pipelines.tasks.splits import Split
 
 PRODUCT = "classifier"
-HEAD_FILE = "head.safetensors"
 
 
 def materialize_classifier(workspace: Workspace, task: str) -> Product:

@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 
 from pipelines.evaluate.probes.result import Predictions, ProbeResult
-from pipelines.evaluate.statistics import ranking as statistics
-from pipelines.evaluate.statistics.ranking import PairedDifference
-from pipelines.harmonize.checks import Finding
-from pipelines.tasks.catalogue import Split, of_patients
+from pipelines.evaluate.statistics.bootstrap import PairedDifference
+from pipelines.evaluate.statistics.paired import paired_differences
+from pipelines.evaluate.statistics.ranking import auc
+from pipelines.finding import Finding
+from pipelines.tasks.splits import Split, of_patients
 
 RULES = {
     "not_worse": "The 95 % interval of challenger minus champion, validation macro AUC paired by patient, reaches no "
@@ -135,15 +136,15 @@ def contest(
     if not label:
         return None
     y_NC, first_NC, second_NC = mine.y_NC[:, a], mine.score_NC[:, a], champion.score_NC[:, b]
-    macro, by_label = statistics.paired_differences(
+    macro, by_label = paired_differences(
         *(y_NC, first_NC, second_NC, mine.patient),
         resamples=config.resamples,
         seed=config.seed,
         confidence=config.confidence,
     )
     return Contest(
-        challenger=float(statistics.auc(y_NC, first_NC).mean()),
-        champion=float(statistics.auc(y_NC, second_NC).mean()),
+        challenger=float(auc(y_NC, first_NC).mean()),
+        champion=float(auc(y_NC, second_NC).mean()),
         records=len(mine.record_id),
         patients=len(set(mine.patient)),
         macro=macro,

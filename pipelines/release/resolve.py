@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipelines.cache import Workspace
-from pipelines.encoders.names import OURS, REFERENCE
-from pipelines.evaluate.features import ENCODER_FILE, EncoderSource
+from pipelines.encoders.names import ENCODER_FILE, OURS, REFERENCE
+from pipelines.evaluate.features import EncoderSource
 from pipelines.release.registry import registered_encoder
 from pipelines.tracking import Tracking
 

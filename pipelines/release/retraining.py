@@ -18,22 +18,18 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pipelines import versions
-from pipelines.cache import Product, Workspace, digest_of
-from pipelines.corpus.step import CorpusConfig, built_corpus, config_from, settings_of, shard_digests
+from pipelines.cache import Product, Workspace
+from pipelines.corpus.config import CorpusConfig
+from pipelines.corpus.step import built_corpus, config_from, settings_of, shard_digests
 from pipelines.encoders.names import OURS
+from pipelines.hashing import digest_of
 from pipelines.pretrain.recipes import RECIPES, Recipe, differences, recipe_named
 
 if TYPE_CHECKING:
     from pipelines.tracking import Tracking
+from pipelines.release.tags import CORPUS_SETTINGS, ECGS, kind_of
 
 CHAMPION = "champion"
-
-CORPUS_SETTINGS = "corpus_settings"
-"""The tag of a version with the settings of the corpus that it was trained on."""
-
-ECGS = "ecgs"
-"""The tag of a version that says whether these were recorded or simulated (`kind_of`); one that lacks it is taken for
-either here."""
 
 Start = Literal["scratch", "champion"]
 
@@ -118,11 +114,6 @@ def asked_corpus(
     """What the settings of `corpus` ask for: the fields that are given, the others as the champion's corpus has them,
     without a champion as the last encoder's has, or as usual."""
     return config_from({**asdict(_standing_corpus(workspace, _champion(tracking, simulated))), **given})
-
-
-def kind_of(*, simulated: bool) -> str:
-    """What the tag ECGS says of ECGs that a program drew, and of others."""
-    return "simulated" if simulated else "recorded"
 
 
 def corpus_settings(workspace: Workspace, encoder: Product) -> dict[str, str]:

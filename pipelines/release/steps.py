@@ -14,36 +14,27 @@ from typing import Any, NamedTuple
 
 from ecg_model.serving.classify import CalibratedHead
 from pipelines.cache import Product, Workspace
-from pipelines.encoders.names import OURS, REFERENCE, Subject
-from pipelines.evaluate.features import ENCODER_FILE, EncoderSource, materialize_features, read_features, shards_of
-from pipelines.evaluate.probes.fit import ProbeConfig, materialize_probe, read_records
+from pipelines.encoders.names import ENCODER_FILE, HEAD_FILE, OURS, REFERENCE, Subject
+from pipelines.evaluate.features import EncoderSource, materialize_features, read_features
+from pipelines.evaluate.probes.fit import ProbeConfig
 from pipelines.evaluate.probes.result import SCORES_FILE, ProbeResult, load_result
-from pipelines.evaluate.report import step as report
-from pipelines.harmonize.checks import Finding, training_went_well
+from pipelines.evaluate.probes.step import materialize_probe
+from pipelines.evaluate.report.step import HTML_FILE, JSON_FILE, PRODUCT
+from pipelines.finding import Finding
+from pipelines.harmonize.shards import read_records, shards_of
+from pipelines.pretrain.checks import training_went_well
 from pipelines.pretrain.step import send_metrics
 from pipelines.release import gate
-from pipelines.release.classifier import HEAD_FILE, materialize_classifier
+from pipelines.release.aliases import find_alias, former
+from pipelines.release.classifier import materialize_classifier
 from pipelines.release.gate import Contest, GateConfig, Verdict
-from pipelines.release.registry import (
-    CHAMPION,
-    CLASSIFIER_NAME,
-    REGISTERED_NAME,
-    Packaged,
-    Release,
-    Scores,
-    files_of,
-    find_alias,
-    find_release,
-    former,
-    packaged_classifier,
-    packaged_encoder,
-    record,
-    registered_encoder,
-    release_packaged,
-    serves,
-)
-from pipelines.release.retraining import ECGS, corpus_settings, kind_of
-from pipelines.tasks.catalogue import TASKS, Split, protocol_from_dict
+from pipelines.release.model import CLASSIFIER_NAME, REGISTERED_NAME, Packaged, Release, Scores
+from pipelines.release.packaging import packaged_classifier, packaged_encoder, serves
+from pipelines.release.registry import files_of, find_release, record, registered_encoder, release_packaged
+from pipelines.release.retraining import corpus_settings
+from pipelines.release.tags import CHAMPION, ECGS, kind_of
+from pipelines.tasks.catalogue import TASKS
+from pipelines.tasks.splits import Split, protocol_from_dict
 from pipelines.tracking import Tracking
 
 GATE_TASK = "ptbxl_superclass"
@@ -302,7 +293,7 @@ def _about(probe: Product) -> dict[str, Any]:
 def _beside(workspace: Workspace, encoder: Product) -> list[Path]:
     """What lies beside the model in its run: how it was trained, and the report on it."""
     files = [encoder.path / "summary.json", encoder.aside / "metrics.jsonl"]
-    found = workspace.current(report.PRODUCT)
+    found = workspace.current(PRODUCT)
     if found is not None and found.facts["encoder_digest"] == EncoderSource.of_product(OURS.probe, encoder).digest:
-        files += [found.path / report.HTML_FILE, found.path / report.JSON_FILE]
+        files += [found.path / HTML_FILE, found.path / JSON_FILE]
     return [path for path in files if path.is_file()]

@@ -14,7 +14,8 @@ from assets.sources import ecgs_incoming, incoming_drops, raw_incoming
 from ecg_model.signal import LEADS_12
 from orchestration.demo import StageFailed, run
 from orchestration.jobs import harvest_job_name
-from pipelines.corpus.step import CorpusConfig, materialize_corpus
+from pipelines.corpus.config import CorpusConfig
+from pipelines.corpus.step import materialize_corpus
 from pipelines.home import HOSTS, Home
 from pipelines.incoming.bucket import place_of
 from pipelines.incoming.listing import MARKER, complete_drops

@@ -14,10 +14,11 @@ from ecg_model.reference import published_name
 from orchestration.definitions import defs
 from orchestration.demo import StageFailed, run
 from orchestration.jobs import COMPARE, REFERENCE, TRAIN, harvest_job_name
-from pipelines.download.step import Mirror, list_source
+from pipelines.download.mirror import Mirror, list_source
 from pipelines.encoders.import_reference import materialize_reference
 from pipelines.home import Home
-from pipelines.release.registry import CHAMPION, find_alias
+from pipelines.release.aliases import find_alias
+from pipelines.release.tags import CHAMPION
 from pipelines.simulate import MirrorSizes, write_mirror
 from pipelines.sources import SOURCES
 from pipelines.tracking import Tracking

@@ -18,9 +18,12 @@ from ecg_model.config import EncoderConfig
 from ecg_model.encoder import load_encoder, random_encoder, save_encoder
 from ecg_model.serving.embed import embed
 from ecg_model.signal import LEADS_12
-from pipelines.harmonize.checks import Finding
+from pipelines.finding import Finding
+from pipelines.release.aliases import promote
 from pipelines.release.gate import Verdict
-from pipelines.release.registry import Scores, example_ecg, packaged_encoder, promote, record, release_packaged
+from pipelines.release.model import Scores
+from pipelines.release.packaging import example_ecg, packaged_encoder
+from pipelines.release.registry import record, release_packaged
 from pipelines.tracking import Tracking
 
 # isort: split

@@ -9,7 +9,7 @@ import dagster as dg
 
 from orchestration.definitions import defs
 from orchestration.limits import LIMITS
-from pipelines.cache import digest_of
+from pipelines.hashing import digest_of
 
 
 def graph() -> dict[str, Any]:

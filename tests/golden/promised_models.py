@@ -19,13 +19,16 @@ import pytest
 
 from ecg_model.encoder import save_encoder
 from pipelines.encoders.names import OURS, REFERENCE
-from pipelines.harmonize.checks import Finding
+from pipelines.finding import Finding
 from pipelines.pretrain.recipes import recipe_named
 from pipelines.pretrain.step import EXPERIMENT, mirror
+from pipelines.release.aliases import promote, rollback
 from pipelines.release.gate import CLASSIFIER_RULES, RULES, Verdict
-from pipelines.release.registry import Scores, packaged_encoder, promote, record, release_packaged, rollback
-from pipelines.release.retraining import kind_of
+from pipelines.release.model import Scores
+from pipelines.release.packaging import packaged_encoder
+from pipelines.release.registry import record, release_packaged
 from pipelines.release.steps import GATE_TASK, release_classifier, release_current, release_reference
+from pipelines.release.tags import kind_of
 from pipelines.tracking import Tracking
 from tests.golden.promised_steps import Recorder, constant_encoder
 

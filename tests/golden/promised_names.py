@@ -31,7 +31,9 @@ from ecg_model.stochastic_depth import kept_branches
 from orchestration.demo import main as demo_program
 from orchestration.ui import main as ui_program
 from pipelines.cache import Workspace
-from pipelines.corpus.step import EXCLUSIONS, INDEX, CorpusConfig, Exclusion
+from pipelines.corpus.config import CorpusConfig
+from pipelines.corpus.index import EXCLUSIONS, INDEX
+from pipelines.corpus.selection import Exclusion
 from pipelines.evaluate.exposure import Overlap
 from pipelines.evaluate.probes.assessment import Assessment, LabelAssessment
 from pipelines.evaluate.probes.attention_pool import AttentionPool
@@ -39,16 +41,24 @@ from pipelines.evaluate.probes.augment import OPERATIONS, AugmentConfig
 from pipelines.evaluate.probes.fine_tune import FineTune
 from pipelines.evaluate.probes.fit import ProbeConfig
 from pipelines.evaluate.probes.result import ClassScore, ProbeScores, SplitScores, Trial
-from pipelines.evaluate.report.compare import EncoderComparison, LabelComparison, TaskComparison
+from pipelines.evaluate.report.model import (
+    TITLES,
+    EncoderComparison,
+    EvaluationReport,
+    LabelComparison,
+    Lead,
+    Pretraining,
+    Probed,
+    SuiteRow,
+    SuiteTable,
+    TaskComparison,
+    TaskReport,
+    WaveReport,
+)
+from pipelines.evaluate.report.model import Verdict as ReportVerdict
 from pipelines.evaluate.report.published import Published
-from pipelines.evaluate.report.step import EvaluationReport, Pretraining
-from pipelines.evaluate.report.step import Verdict as ReportVerdict
-from pipelines.evaluate.report.suite import Lead, SuiteRow, SuiteTable
-from pipelines.evaluate.report.tasks import TITLES, Probed, TaskReport
-from pipelines.evaluate.report.waves import WaveReport
-from pipelines.evaluate.statistics.bootstrap import Bootstrap
+from pipelines.evaluate.statistics.bootstrap import Bootstrap, Interval, PairedDifference
 from pipelines.evaluate.statistics.calibration import ReliabilityBin
-from pipelines.evaluate.statistics.ranking import Interval, PairedDifference
 from pipelines.evaluate.suite.names import NOISES
 from pipelines.evaluate.suite.noise import lead_noise
 from pipelines.evaluate.waves.annotations import SCHEMA as WAVES
@@ -56,10 +66,11 @@ from pipelines.evaluate.waves.boundaries import BoundaryScore
 from pipelines.evaluate.waves.delineation import LEFT_OUT, PseudoConfig, Undelineated
 from pipelines.evaluate.waves.intervals import PREDICTIONS, FigureScores, RegressionConfig, RegressionTrial
 from pipelines.evaluate.waves.pseudo_labels import Failure
-from pipelines.evaluate.waves.segmentation import ReadOff, SegmentationConfig, SegmentationScores, SegmentationTrial
+from pipelines.evaluate.waves.segmentation import ReadOff, SegmentationScores
+from pipelines.evaluate.waves.segmentation_model import SegmentationConfig, SegmentationTrial
+from pipelines.finding import Finding
 from pipelines.formats.shard import DROPS, RECORDS, content_hash
 from pipelines.formats.simhash import signatures
-from pipelines.harmonize.checks import Finding
 from pipelines.harmonize.convert import Incomplete
 from pipelines.harmonize.quality import QualityLimits
 from pipelines.pretrain.__main__ import main as pretrain_program
@@ -70,10 +81,10 @@ from pipelines.pretrain.step import REFUSED
 from pipelines.pretrain.train import RunConfig, train
 from pipelines.records import DropReason
 from pipelines.release.gate import CLASSIFIER_RULES, GateConfig
-from pipelines.release.registry import Scores
+from pipelines.release.model import Scores
 from pipelines.release.retraining import RetrainingConfig
 from pipelines.sources.base import RemoteFile, Role
-from pipelines.tasks.catalogue import FewLabels, FoldProtocol, PartitionProtocol, PatientProtocol, Protocol
+from pipelines.tasks.splits import FewLabels, FoldProtocol, PartitionProtocol, PatientProtocol, Protocol
 from tests.golden.promised_commands import parameters_of
 from tests.golden.promised_steps import constant_encoder, zero_head
 

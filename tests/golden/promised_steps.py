@@ -21,30 +21,41 @@ import torch
 from ecg_model.config import EncoderConfig
 from ecg_model.encoder import Encoder, save_encoder
 from ecg_model.serving.classify import CalibratedHead
-from pipelines.cache import Product, Workspace, digest_of
-from pipelines.corpus.step import CorpusConfig, materialize_corpus
-from pipelines.download.step import Mirror, list_source, materialize_raw
+from pipelines.cache import Product, Workspace
+from pipelines.corpus.config import CorpusConfig
+from pipelines.corpus.step import materialize_corpus
+from pipelines.download.mirror import Mirror, list_source
+from pipelines.download.step import materialize_raw
 from pipelines.encoders.import_reference import materialize_reference
 from pipelines.encoders.names import OURS, REFERENCE
-from pipelines.evaluate.features import EncoderSource, FeatureConfig, FeatureSource, materialize_features
+from pipelines.evaluate.features import (
+    EncoderSource,
+    FeatureConfig,
+    FeatureSource,
+    encoder_and_twin,
+    materialize_features,
+)
 from pipelines.evaluate.probes.augment import AugmentConfig
-from pipelines.evaluate.probes.fit import ProbeConfig, materialize_probe
+from pipelines.evaluate.probes.fit import ProbeConfig
 from pipelines.evaluate.probes.handcrafted import HandcraftedSource
 from pipelines.evaluate.probes.heads import Logistic
-from pipelines.evaluate.report.compare import EncoderComparison, materialize_comparison
-from pipelines.evaluate.report.step import materialize_report
+from pipelines.evaluate.probes.step import materialize_probe
+from pipelines.evaluate.report.model import EncoderComparison
+from pipelines.evaluate.report.step import materialize_comparison, materialize_report
 from pipelines.evaluate.suite.attention_ablation import against_dense, materialize_dense
-from pipelines.evaluate.suite.baselines import encoder_and_twin
 from pipelines.evaluate.suite.names import AGAINST_DENSE, SUITE, evaluation
 from pipelines.evaluate.suite.own_labels import own_task
 from pipelines.evaluate.suite.run import head_of, materialize_evaluation
 from pipelines.evaluate.waves.annotations import Waves
 from pipelines.evaluate.waves.delineation import PseudoConfig, usual_task
 from pipelines.evaluate.waves.intervals import RegressionConfig, materialize_regression
-from pipelines.evaluate.waves.segmentation import FINE_TUNED, FROZEN, materialize_segmentation
+from pipelines.evaluate.waves.segmentation import materialize_segmentation
+from pipelines.evaluate.waves.segmentation_model import FINE_TUNED, FROZEN
 from pipelines.formats.shard import SAMPLES, ShardWriter, content_hash, write_table
-from pipelines.harmonize.convert import Incomplete, materialize_ecgs
+from pipelines.harmonize.convert import Incomplete
 from pipelines.harmonize.quality import QualityLimits
+from pipelines.harmonize.step import materialize_ecgs
+from pipelines.hashing import digest_of
 from pipelines.home import Home
 from pipelines.incoming import INCOMING
 from pipelines.incoming.step import materialize_drop
@@ -52,7 +63,8 @@ from pipelines.pretrain.recipes import RECIPES, recipe_named
 from pipelines.pretrain.step import materialize_encoder
 from pipelines.release.classifier import materialize_classifier
 from pipelines.sources import SOURCES
-from pipelines.tasks.catalogue import PAPER_FOLDS, SUITE_TASKS, TASKS, FewLabels, LabelTask
+from pipelines.tasks.catalogue import SUITE_TASKS, TASKS, LabelTask
+from pipelines.tasks.splits import PAPER_FOLDS, FewLabels
 
 RECORDS = 40
 TESTED = 4  # of these, in the fold that tests

@@ -13,13 +13,12 @@ from orchestration.definitions import defs
 from orchestration.jobs import TRAIN
 from orchestration.schedules import weekly_retraining
 from pipelines.cache import Workspace
-from pipelines.corpus.step import CorpusConfig
+from pipelines.corpus.config import CorpusConfig
 from pipelines.formats.shard import FINDINGS
 from pipelines.harmonize.checks import COUNTS_ADD_UP
 from pipelines.pretrain.recipes import Recipe, recipe_named
-from pipelines.release.registry import versions_of
+from pipelines.release.aliases import versions_of
 from pipelines.release.retraining import (
-    CORPUS_SETTINGS,
     NotDue,
     Plan,
     RetrainingConfig,
@@ -29,6 +28,7 @@ from pipelines.release.retraining import (
     corpus_settings,
     plan,
 )
+from pipelines.release.tags import CORPUS_SETTINGS
 from pipelines.simulate import MirrorSizes, write_mirror
 from pipelines.tracking import Tracking
 from tests.orchestration.test_automation import Ticks

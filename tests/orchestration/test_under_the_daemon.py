@@ -25,7 +25,7 @@ from orchestration.jobs import TRAIN, harvest_job_name
 from orchestration.sensors import incoming_sensor
 from pipelines.home import Home
 from pipelines.incoming.listing import MARKER
-from pipelines.release.registry import versions_of
+from pipelines.release.aliases import versions_of
 from pipelines.simulate import MirrorSizes, write_mirror
 from pipelines.tracking import Tracking
 

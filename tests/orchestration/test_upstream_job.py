@@ -6,7 +6,8 @@ import pytest
 from assets.resources import DataHome
 from orchestration.definitions import defs
 from orchestration.upstream import upstream_job
-from pipelines.download.step import Mirror, materialize_raw
+from pipelines.download.mirror import Mirror
+from pipelines.download.step import materialize_raw
 from pipelines.simulate import MirrorSizes, write_mirror
 from pipelines.sources import SOURCES
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.cache import Product, Workspace, digest_of, write_atomically
+from pipelines.cache import Product, Workspace, write_atomically
+from pipelines.hashing import digest_of
 
 
 def build(workspace: Workspace, text: str = "a", *, config=None, inputs=None, calls=None, **more) -> Product:

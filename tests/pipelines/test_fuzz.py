@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 
 from ecg_model.signal import LEADS_12
-from pipelines.download.step import Mirror, list_source
+from pipelines.download.mirror import Mirror, list_source
 from pipelines.formats.wfdb_annotations import parse_marks
 from pipelines.incoming import INCOMING
 from pipelines.incoming.listing import list_drop

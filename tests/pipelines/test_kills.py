@@ -18,9 +18,10 @@ import pytest
 from pipelines.cache import Workspace
 from pipelines.download import fetch as fetching
 from pipelines.download.http import Retries
-from pipelines.download.step import Mirror, download_partition, materialize_raw
-from pipelines.harmonize.convert import materialize_ecgs
+from pipelines.download.mirror import Mirror
+from pipelines.download.step import download_partition, materialize_raw
 from pipelines.harmonize.quality import QualityLimits
+from pipelines.harmonize.step import materialize_ecgs
 from pipelines.simulate import MirrorSizes, write_mirror
 from pipelines.sources import SOURCES
 from tests.support.fault_server import FaultServer

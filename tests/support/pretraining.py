@@ -21,7 +21,8 @@ import numpy as np
 
 from ecg_model.signal import LEADS
 from pipelines.cache import Workspace
-from pipelines.corpus.step import CorpusConfig, materialize_corpus
+from pipelines.corpus.config import CorpusConfig
+from pipelines.corpus.step import materialize_corpus
 from pipelines.harmonize.convert import harmonize
 from pipelines.harmonize.quality import QualityLimits
 from pipelines.pretrain.__main__ import main

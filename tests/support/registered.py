@@ -8,7 +8,7 @@ from pipelines.cache import Product, Workspace
 from pipelines.home import Home
 from pipelines.incoming.listing import MARKER
 from pipelines.pretrain.recipes import Recipe, recipe_named
-from pipelines.release.retraining import CORPUS_SETTINGS
+from pipelines.release.tags import CORPUS_SETTINGS
 from pipelines.tracking import Tracking, flat
 
 # isort: split

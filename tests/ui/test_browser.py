@@ -23,18 +23,13 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 from ecg_model.config import EncoderConfig
 from ecg_model.encoder import random_encoder, save_encoder
-from pipelines.harmonize.checks import Finding
+from pipelines.encoders.names import ENCODER_FILE
+from pipelines.finding import Finding
+from pipelines.release.aliases import promote
 from pipelines.release.gate import GateConfig, judge
-from pipelines.release.registry import (
-    WEIGHTS,
-    Release,
-    Scores,
-    packaged_encoder,
-    promote,
-    record,
-    release_packaged,
-    serves,
-)
+from pipelines.release.model import Release, Scores
+from pipelines.release.packaging import packaged_encoder, serves
+from pipelines.release.registry import record, release_packaged
 from pipelines.simulate import MirrorSizes, write_mirror
 from pipelines.tracking import Tracking
 
@@ -243,9 +238,9 @@ def the_graph_reads_from_left_to_right(page: Page, servers: Servers) -> None:
 def champion(servers: Servers) -> Release:
     """A version of an encoder with a report beside it, through the gate."""
     tracking = Tracking(uri=servers.mlflow, artifact_root=servers.home / "mlflow" / "artifacts")
-    save_encoder(servers.home / WEIGHTS, random_encoder(EncoderConfig(dim=32, depth=1, heads=2), 0))
+    save_encoder(servers.home / ENCODER_FILE, random_encoder(EncoderConfig(dim=32, depth=1, heads=2), 0))
     (servers.home / "report.html").write_text("<h1>Verdict of the page</h1>")
-    packaged = packaged_encoder(servers.home / WEIGHTS)
+    packaged = packaged_encoder(servers.home / ENCODER_FILE)
     release = release_packaged(
         packaged,
         Scores(),

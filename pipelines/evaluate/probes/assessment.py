@@ -14,10 +14,10 @@ import numpy as np
 from pipelines.evaluate.probes.fit import ProbeConfig
 from pipelines.evaluate.probes.result import ClassScore, ProbeResult
 from pipelines.evaluate.statistics import calibration
-from pipelines.evaluate.statistics import ranking as statistics
+from pipelines.evaluate.statistics.bootstrap import Interval, interval, resample_patients
 from pipelines.evaluate.statistics.calibration import ReliabilityBin
-from pipelines.evaluate.statistics.ranking import Interval
-from pipelines.tasks.catalogue import Split
+from pipelines.evaluate.statistics.ranking import resampled_average_precision
+from pipelines.tasks.splits import Split
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,16 +89,14 @@ def assess(result: ProbeResult, config: ProbeConfig) -> Assessment:
     test = result.predictions.of(Split.TEST)
     scored = result.scores.test.classes
     y_NC, score_NC, column = _scored(result)
-    times_RN = statistics.resample_patients(test.patient, resamples=config.resamples, seed=config.seed)
-    precision_RC = statistics.resampled_average_precision(y_NC, score_NC, times_RN)
+    times_RN = resample_patients(test.patient, resamples=config.resamples, seed=config.seed)
+    precision_RC = resampled_average_precision(y_NC, score_NC, times_RN)
     brier_RC = calibration.resampled_brier(y_NC, score_NC, times_RN)
     threshold_C, without_f1 = _thresholds(result, column, config.min_positives)
     chosen_C = np.flatnonzero(np.isfinite(threshold_C))
     f1_RC = calibration.resampled_f1(y_NC[:, chosen_C], score_NC[:, chosen_C], threshold_C[chosen_C], times_RN)
     f1_C = calibration.f1(y_NC[:, chosen_C], score_NC[:, chosen_C], threshold_C[chosen_C])
-    f1_of = {
-        int(c): statistics.interval(f1_C[i], f1_RC[:, i], config.confidence) for i, c in enumerate(chosen_C.tolist())
-    }
+    f1_of = {int(c): interval(f1_C[i], f1_RC[:, i], config.confidence) for i, c in enumerate(chosen_C.tolist())}
     brier_C = calibration.brier(y_NC, score_NC)
     undefined_C = _undefined(y_NC, times_RN)
     tested = [score.name for score in scored]
@@ -111,21 +109,21 @@ def assess(result: ProbeResult, config: ProbeConfig) -> Assessment:
             positives=score.positives,
             negatives=score.negatives,
             auc=score.auc,
-            average_precision=statistics.interval(score.average_precision, precision_RC[:, c], config.confidence),
+            average_precision=interval(score.average_precision, precision_RC[:, c], config.confidence),
             threshold=float(threshold_C[c]) if c in f1_of else None,
             f1=f1_of.get(c),
-            brier=statistics.interval(brier_C[c], brier_RC[:, c], config.confidence),
+            brier=interval(brier_C[c], brier_RC[:, c], config.confidence),
             reliability=calibration.reliability(y_NC[:, c], score_NC[:, c], times_RN, confidence=config.confidence),
             undefined=int(undefined_C[c]),
         )
 
     return Assessment(
         auc=result.scores.test.macro_auc,
-        average_precision=statistics.interval(
+        average_precision=interval(
             result.scores.test.macro_average_precision, precision_RC.mean(axis=1), config.confidence
         ),
-        f1=statistics.interval(f1_C.mean(), f1_RC.mean(axis=1), config.confidence) if f1_of else None,
-        brier=statistics.interval(brier_C.mean(), brier_RC.mean(axis=1), config.confidence),
+        f1=interval(f1_C.mean(), f1_RC.mean(axis=1), config.confidence) if f1_of else None,
+        brier=interval(brier_C.mean(), brier_RC.mean(axis=1), config.confidence),
         validation_auc=None if validation is None else validation.macro_auc,
         without_f1=without_f1,
         not_validated=tuple(name for name in tested if validated and name not in validated),

@@ -21,7 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipelines.evaluate.probes.heads import Fit, Problem, Rows, Takes
+from pipelines.evaluate.features import Rows
+from pipelines.evaluate.probes.heads import Fit, Problem, Takes
 from pipelines.evaluate.probes.result import Trial
 
 _BATCH = 256  # records that are read at once where nothing is learned: 40 MB of float16 tokens with D = 192

@@ -32,15 +32,17 @@ from torch import Tensor, nn
 
 from ecg_model.encoder import Encoder, save_encoder
 from ecg_model.stochastic_depth import kept_branches
-from pipelines.cache import digest_of, write_atomically
-from pipelines.evaluate.features import ENCODER_FILE, MILLIVOLT
+from pipelines.cache import write_atomically
+from pipelines.encoders.names import ENCODER_FILE
+from pipelines.evaluate.features import Rows
 from pipelines.evaluate.probes.augment import AugmentConfig, augmented
-from pipelines.evaluate.probes.heads import CHECKPOINTS, LAYER_FILE, Fit, Problem, Rows, Takes, scorable
+from pipelines.evaluate.probes.heads import CHECKPOINTS, LAYER_FILE, Fit, Problem, Takes, scorable
 from pipelines.evaluate.probes.result import Trial
-from pipelines.formats.shard import RATE
+from pipelines.formats.shard import MILLIVOLT, RATE
+from pipelines.hashing import digest_of
 from pipelines.pretrain.checkpoint import Checkpoint, CheckpointFolder
 from pipelines.pretrain.schedule import learning_rate
-from pipelines.tasks.catalogue import Split
+from pipelines.tasks.splits import Split
 
 log = logging.getLogger(__name__)
 

@@ -1,50 +1,36 @@
-"""A probe: a head, linear unless said otherwise, fitted on the training split, chosen on validation, tested once.
+"""Fit a probe on the training split, choose on validation, and score the test split once.
 
-`run_probe` is a function of arrays; `materialize_probe` puts it on the harmonized shards of a workspace. A task that
-has too few records is not an error: its result says `scores` None and the reason.
+A task with too few records is not an error: its result has `scores` None and a reason.
 Shapes: N records, C classes, R resamples; the rest is the head's (`heads`).
 """
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 
 from ecg_model.encoder import Encoder
-from pipelines import versions
-from pipelines.cache import Product, Workspace, digest_of
 from pipelines.evaluate.features import (
-    Condition,
-    EncoderSource,
-    FeatureConfig,
-    FeatureSource,
-    Progress,
-    Tokens,
-    materialize_features,
-    materialize_tokens,
-    read_features,
-    read_signals,
-    shards_of,
+    Rows,
 )
-from pipelines.evaluate.probes.heads import CHECKPOINTS, Head, Logistic, PaperLoop, Problem, Rows, scorable
+from pipelines.evaluate.probes.heads import Head, Logistic, PaperLoop, Problem, scorable
 from pipelines.evaluate.probes.result import (
     ClassScore,
     Predictions,
     ProbeResult,
     ProbeScores,
     SplitScores,
-    write_result,
 )
-from pipelines.evaluate.statistics import ranking as statistics
-from pipelines.evaluate.statistics.ranking import InsufficientData, PairedDifference
-from pipelines.formats.shard import RECORDS, open_shard
-from pipelines.tasks.catalogue import LabelTask, Split, patients, require_whole_patients
+from pipelines.evaluate.statistics.bootstrap import InsufficientData, PairedDifference, interval, resample_patients
+from pipelines.evaluate.statistics.paired import paired_difference
+from pipelines.evaluate.statistics.ranking import auc, average_precision, resampled_auc, why_not_scorable
+from pipelines.tasks.catalogue import LabelTask
+from pipelines.tasks.splits import Split, patients, require_whole_patients
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +94,7 @@ def run_probe(
     """
     config = config or ProbeConfig()
     head = head or linear_head(config)
-    _check_choice(task, head)
+    check_choice(task, head)
     if len(x) != records.num_rows:
         raise ValueError(f"{len(x)} rows of features for {records.num_rows} records: compute them again")
     y_NC, names = task.targets(records)
@@ -182,128 +168,14 @@ def compare(first: ProbeResult, second: ProbeResult, config: ProbeConfig | None 
         )
     scored = tuple(c.name for c in first.scores.test.classes)
     column = [a.classes.index(name) for name in scored]
-    times_RN = statistics.resample_patients(a.patient, resamples=config.resamples, seed=config.seed)
-    difference = statistics.paired_difference(
+    times_RN = resample_patients(a.patient, resamples=config.resamples, seed=config.seed)
+    difference = paired_difference(
         a.y_NC[:, column], a.score_NC[:, column], b.score_NC[:, column], times_RN, config.confidence
     )
     return Comparison(task=first.task, classes=scored, records=len(a.record_id), difference=difference)
 
 
-def materialize_probe(
-    workspace: Workspace,
-    task: LabelTask,
-    source: FeatureSource,
-    config: ProbeConfig | None = None,
-    features: FeatureConfig | None = None,
-    progress: Progress | None = None,
-    *,
-    head: Head | None = None,
-    condition: Condition | None = None,
-) -> Product:
-    """The product `probe/<task>/<source of features>`: the probe over all harmonized shards of the task's source.
-
-    Features or tokens that are not there yet are computed first. condition: of the ECGs of the test split; the probe
-    is fitted on ECGs as they are. Facts: `scored`, `reason`, the macro AUCs with intervals (and accuracies where
-    classes exclude each other), and `data_digest`, of the ECGs, labels and protocol: scores of two encoders compare
-    where it is the same; and `window` where the encoder was made for longer ECGs. Raises ValueError for a head that the
-    source of features has nothing for.
-    """
-    config = config or ProbeConfig()
-    features = features or FeatureConfig()
-    chosen_head = head or linear_head(config)
-    _check_choice(task, chosen_head)
-    encoder = _require_encoder(source, chosen_head, features, condition)
-    shards = shards_of(workspace, task.source)
-    ecgs = {product.name: product.digest for product in shards.values()}
-    question = {"task": task.to_dict(), "probe": asdict(config), **features.to_dict()}
-    if head is not None:
-        question["head"] = head.to_dict()
-    if condition is not None:
-        question["condition"] = {"name": condition.name, **condition.settings}
-    data_digest = digest_of({"ecgs": ecgs, **question})
-    computed: dict[str, Product] = {}
-    if encoder is None:
-        computed = materialize_features(workspace, source, task.source, features, progress)
-    elif chosen_head.takes == "tokens":
-        computed = materialize_tokens(workspace, encoder, task.source, features, progress)
-    changed: dict[str, Product] = {}
-    tested: dict[str, np.ndarray] = {}
-    if condition is not None:
-        tested = {
-            partition: np.flatnonzero(task.protocol.split(read_records({partition: shard})) == Split.TEST)
-            for partition, shard in shards.items()
-        }
-        changed = materialize_features(
-            workspace, source, task.source, features, progress, condition=condition, rows=tested
-        )
-
-    def inputs() -> Rows:
-        if chosen_head.takes == "signals":
-            return read_signals(shards)
-        if chosen_head.takes == "tokens":
-            return Tokens(computed)
-        feature_ND = read_features(computed)
-        if changed:
-            first = np.cumsum([0, *(open_shard(shard.path).records().num_rows for shard in shards.values())])
-            rows = np.concatenate([tested[part] + at for part, at in zip(shards, first, strict=False)])
-            feature_ND[rows] = read_features(changed)
-        return feature_ND
-
-    def make(folder: Path) -> dict[str, Any]:
-        load = None if encoder is None else encoder.loaded
-        result = run_probe(task, inputs(), read_records(shards), config, head=chosen_head, encoder=load, folder=folder)
-        about = {
-            "title": task.title,
-            "encoder": {"name": source.name, "digest": source.digest},
-            "data_digest": data_digest,
-            "ecgs": ecgs,
-            **question,
-        }
-        write_result(folder, result, about)
-        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
-        window = source.window if isinstance(source, EncoderSource) else None
-        made_for = {} if window is None else {"window": window}
-        return {"data_digest": data_digest, **made_for, **_facts(result)}
-
-    return workspace.build(
-        f"probe/{task.name}/{source.name}",
-        version=versions.PROBE,
-        config={"encoder": source.digest, **question},
-        inputs=ecgs
-        | {product.name: product.digest for product in computed.values()}
-        | {product.name: product.digest for product in changed.values()},
-        make=make,
-        resumable=chosen_head.takes == "signals",  # training an encoder takes long
-    )
-
-
-def _require_encoder(
-    source: FeatureSource, head: Head, features: FeatureConfig, condition: Condition | None
-) -> EncoderSource | None:
-    """The source as an encoder where the head needs one, None where features do."""
-    if head.takes == "features":
-        return None
-    if not isinstance(source, EncoderSource):
-        raise ValueError(f"{source.name!r} has no {head.takes}: probe an encoder, or use a head on features")
-    if condition is not None:
-        raise ValueError(f"condition {condition.name!r}: use a head on features, not on {head.takes}")
-    if head.takes == "signals" and features.leads is not None:
-        raise ValueError(f"leads={features.leads}: use a head on features or on tokens, not on signals")
-    return source
-
-
-def read_records(shards: Mapping[str, Product]) -> pa.Table:
-    """The records of several shards, one after another in the mapping's order, with the column `partition`."""
-    if not shards:
-        return RECORDS.append(pa.field("partition", pa.string())).empty_table()
-    tables = []
-    for partition, product in shards.items():
-        records = open_shard(product.path).records()
-        tables.append(records.append_column("partition", pa.array([partition] * records.num_rows, pa.string())))
-    return pa.concat_tables(tables)
-
-
-def _check_choice(task: LabelTask, head: Head) -> None:
+def check_choice(task: LabelTask, head: Head) -> None:
     if head.chooses and not task.protocol.has_validation:
         raise ValueError(
             f"task {task.name} has no validation split to choose on, and {head.to_dict()} chooses: give a single "
@@ -321,7 +193,7 @@ def _check_size(patient_N: np.ndarray, split_N: np.ndarray, task: LabelTask, con
 
 def _taught_classes(y_NC: np.ndarray) -> np.ndarray:
     """The columns with something to learn from, at least one."""
-    taught_C = [c for c in range(y_NC.shape[1]) if statistics.why_not_scorable(y_NC[:, c]) is None]
+    taught_C = [c for c in range(y_NC.shape[1]) if why_not_scorable(y_NC[:, c]) is None]
     if not taught_C:
         raise InsufficientData("no class has both positives and negatives in the training split")
     return np.asarray(taught_C)
@@ -331,16 +203,16 @@ def _score(predictions: Predictions, split: Split, task: LabelTask, config: Prob
     part = predictions.of(split)
     scorable_C, unscorable = scorable(part.y_NC, config.min_positives, split)
     y_NC, score_NC = part.y_NC[:, scorable_C], part.score_NC[:, scorable_C]
-    auc_C = statistics.auc(y_NC, score_NC)
-    precision_C = statistics.average_precision(y_NC, score_NC)
-    times_RN = statistics.resample_patients(part.patient, resamples=config.resamples, seed=config.seed)
-    resampled_RC = statistics.resampled_auc(y_NC, score_NC, times_RN)
+    auc_C = auc(y_NC, score_NC)
+    precision_C = average_precision(y_NC, score_NC)
+    times_RN = resample_patients(part.patient, resamples=config.resamples, seed=config.seed)
+    resampled_RC = resampled_auc(y_NC, score_NC, times_RN)
     classes = tuple(
         ClassScore(
             name=part.classes[c],
             positives=int(y_NC[:, i].sum()),
             negatives=int((~y_NC[:, i]).sum()),
-            auc=statistics.interval(auc_C[i], resampled_RC[:, i], config.confidence),
+            auc=interval(auc_C[i], resampled_RC[:, i], config.confidence),
             average_precision=float(precision_C[i]),
         )
         for i, c in enumerate(scorable_C)
@@ -349,13 +221,11 @@ def _score(predictions: Predictions, split: Split, task: LabelTask, config: Prob
     return SplitScores(
         records=len(part.record_id),
         patients=len(set(part.patient)),
-        macro_auc=statistics.interval(auc_C.mean(), resampled_RC.mean(axis=1), config.confidence),
+        macro_auc=interval(auc_C.mean(), resampled_RC.mean(axis=1), config.confidence),
         macro_average_precision=float(precision_C.mean()),
         classes=classes,
         omitted=untaught | {part.classes[c]: reason for c, reason in unscorable.items()},
-        accuracy=statistics.interval(*accuracy(part, times_RN), config.confidence)
-        if task.kind == "multi-class"
-        else None,
+        accuracy=interval(*accuracy(part, times_RN), config.confidence) if task.kind == "multi-class" else None,
     )
 
 
@@ -364,15 +234,3 @@ def accuracy(part: Predictions, times_RN: np.ndarray) -> tuple[float, np.ndarray
     taught, none is."""
     right_N = part.y_NC[np.arange(len(part.y_NC)), part.score_NC.argmax(axis=1)]
     return float(right_N.mean()), times_RN @ right_N / times_RN.sum(axis=1)
-
-
-def _facts(result: ProbeResult) -> dict[str, Any]:
-    facts: dict[str, Any] = {"scored": result.scores is not None, "reason": result.reason, "counts": result.counts}
-    if result.scores is not None:
-        facts["test_macro_auc"] = asdict(result.scores.test.macro_auc)
-        if result.scores.test.accuracy is not None:
-            facts["test_accuracy"] = asdict(result.scores.test.accuracy)
-        facts["omitted"] = result.scores.test.omitted
-        if result.scores.validation is not None:
-            facts["validation_macro_auc"] = asdict(result.scores.validation.macro_auc)
-    return facts

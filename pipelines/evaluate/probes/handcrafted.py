@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
-from pipelines.cache import digest_of
 from pipelines.evaluate.features import Extract, FeatureConfig, Progress
 from pipelines.formats.shard import RATE
+from pipelines.hashing import digest_of
 
 NAME = "handcrafted"
 """Of the probes on these features."""

@@ -18,25 +18,18 @@ from scipy.special import softmax
 
 from ecg_model.encoder import Encoder
 from pipelines.cache import write_atomically
+from pipelines.evaluate.features import Rows
 from pipelines.evaluate.probes import linear
 from pipelines.evaluate.probes.result import Trial
-from pipelines.evaluate.statistics import ranking as statistics
-from pipelines.evaluate.statistics.ranking import InsufficientData
-from pipelines.tasks.catalogue import Split
+from pipelines.evaluate.statistics import ranking
+from pipelines.evaluate.statistics.bootstrap import InsufficientData
+from pipelines.tasks.splits import Split
 
 LAYER_FILE = "layer.safetensors"
 CHECKPOINTS = "checkpoints"
 
 Takes = Literal["features", "tokens", "signals"]
 Distance = Literal["euclid", "cosine"]
-
-
-class Rows(Protocol):
-    """A value a record, read by row numbers."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, rows: np.ndarray, /) -> np.ndarray: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +62,7 @@ class Problem:
         """The same of its scores on the validation rows."""
         y_VC = self.y_NC[self.validation]
         scorable_C = scorable(y_VC, self.min_positives, Split.VALIDATION)[0]
-        return float(statistics.auc(y_VC[:, scorable_C], score_VC[:, scorable_C]).mean())
+        return float(ranking.auc(y_VC[:, scorable_C], score_VC[:, scorable_C]).mean())
 
 
 class Model(Protocol):
@@ -234,7 +227,7 @@ class NearestMean:
 
 def scorable(y_NC: np.ndarray, min_positives: int, split: Split) -> tuple[list[int], dict[int, str]]:
     """The columns that a split can score, and why not the others. Raises InsufficientData where there is none."""
-    why = {c: statistics.why_not_scorable(y_NC[:, c], min_positives) for c in range(y_NC.shape[1])}
+    why = {c: ranking.why_not_scorable(y_NC[:, c], min_positives) for c in range(y_NC.shape[1])}
     scorable_C = [c for c, reason in why.items() if reason is None]
     if not scorable_C:
         raise InsufficientData(

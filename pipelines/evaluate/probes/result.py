@@ -20,9 +20,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.cache import write_atomically
-from pipelines.evaluate.statistics.ranking import Interval, roc_points
+from pipelines.evaluate.statistics.bootstrap import Interval
+from pipelines.evaluate.statistics.ranking import roc_points
 from pipelines.formats.shard import write_table
-from pipelines.tasks.catalogue import Split, unnamed
+from pipelines.tasks.splits import Split, unnamed
 
 SCORES_FILE = "scores.json"
 PREDICTIONS_FILE = "predictions.parquet"

@@ -10,7 +10,7 @@ from typing import Any
 
 from pipelines.evaluate.probes.fit import ProbeConfig
 from pipelines.evaluate.probes.result import SCORES_FILE, Predictions, ProbeResult, load_result
-from pipelines.tasks.catalogue import Split
+from pipelines.tasks.splits import Split
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,14 +21,27 @@ from pipelines.encoders.names import OURS
 from pipelines.evaluate.exposure import SEEN, Overlap
 from pipelines.evaluate.probes.assessment import LabelAssessment
 from pipelines.evaluate.probes.result import ROC_FILE
-from pipelines.evaluate.report.compare import FEW_POSITIVES, EncoderComparison, LabelComparison, TaskComparison
-from pipelines.evaluate.report.step import EvaluationReport
-from pipelines.evaluate.report.suite import Lead, SuiteTable
-from pipelines.evaluate.report.tasks import ALPHA, FLOOR, TITLES, Probed, TaskReport, in_words, sentence
-from pipelines.evaluate.report.views import SEVERAL, EmbeddingMap, Samples
-from pipelines.evaluate.statistics.ranking import Interval
+from pipelines.evaluate.report.model import (
+    ALPHA,
+    FEW_POSITIVES,
+    FLOOR,
+    SEVERAL,
+    TITLES,
+    EmbeddingMap,
+    EncoderComparison,
+    EvaluationReport,
+    LabelComparison,
+    Lead,
+    Probed,
+    Samples,
+    SuiteTable,
+    TaskComparison,
+    TaskReport,
+)
+from pipelines.evaluate.report.wording import in_words, sentence
+from pipelines.evaluate.statistics.bootstrap import Interval
 from pipelines.plots import svg
-from pipelines.tasks.catalogue import of_patients
+from pipelines.tasks.splits import of_patients
 
 TEMPLATES = Path(__file__).parent / "templates"
 PLOTTED = 12  # labels of a task that have an ROC and a reliability plot

@@ -1,80 +1,50 @@
-"""The evaluation of our encoder on one page: `report.html` for people, `report.json` with the same numbers.
+"""The products `report` and `comparison`: an HTML page for people, and JSON with the same numbers.
 
-    report/.../report.html   self-contained: no script, nothing from elsewhere
-    report/.../report.json   what the page says
+    report/.../report.html           self-contained: no script, nothing from elsewhere
+    report/.../report.json           what the page says
+    comparison/.../comparison.html   two encoders on the same ECGs
+    comparison/.../comparison.json   what that page says
 
-Everything is read from probes that are finished: of our encoder, of its random twin, and of whatever else was probed on
-the same ECGs by the same protocol (the handcrafted floor, the author's released encoder).
+Everything is read from finished probes: of our encoder, of its random baseline, and of whatever else was probed on the
+same ECGs with the same protocol (handcrafted features, the author's released encoder).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pipelines import versions
-from pipelines.cache import Product, Workspace, digest_of, write_atomically
+from pipelines.cache import Product, Workspace, write_atomically
 from pipelines.encoders.names import OURS
-from pipelines.evaluate.exposure import Overlap, Overlaps, corpus_of
-from pipelines.evaluate.features import EncoderSource, FeatureConfig, materialize_features, shards_of
+from pipelines.evaluate.exposure import Overlaps, corpus_of
+from pipelines.evaluate.features import EncoderSource, FeatureConfig, materialize_features
 from pipelines.evaluate.probes.fit import ProbeConfig
 from pipelines.evaluate.probes.result import SCORES_FILE
 from pipelines.evaluate.probes.stored import Probe
-from pipelines.evaluate.report.compare import TaskComparison, compare_results
-from pipelines.evaluate.report.suite import SuiteTable, suite_folders, suite_products, suite_tables
-from pipelines.evaluate.report.tasks import ALPHA, FLOOR, TITLES, TaskReport, sentence, task_report
-from pipelines.evaluate.report.waves import WaveReport, inputs_of, picture_of, shown_of, wave_products, wave_reports
+from pipelines.evaluate.report.compare import compare_results
+from pipelines.evaluate.report.model import (
+    FLOOR,
+    TITLES,
+    EncoderComparison,
+    EvaluationReport,
+    Pretraining,
+    TaskComparison,
+)
+from pipelines.evaluate.report.suite import suite_folders, suite_products, suite_tables
+from pipelines.evaluate.report.tasks import task_report
+from pipelines.evaluate.report.verdict import judge
+from pipelines.evaluate.report.waves import inputs_of, picture_of, shown_of, wave_products, wave_reports
+from pipelines.evaluate.waves.run import overlap_of_waves
+from pipelines.harmonize.shards import shards_of
+from pipelines.hashing import digest_of
 from pipelines.tasks.catalogue import SUITE_TASKS
 
 PRODUCT = "report"
 HTML_FILE, JSON_FILE = "report.html", "report.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pretraining:
-    """What the encoder is: its recipe, its digest, and the ECGs of each source that it saw, without their labels.
-
-    ecgs: None where the corpus that it was trained on is no longer here. window: where it was made for longer ECGs than
-    it is tested on.
-    """
-
-    recipe: str
-    digest: str
-    steps: int | None
-    ecgs: dict[str, int] | None
-    unlabelled_folds: tuple[int, ...]
-    window: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """headline: the answer in one sentence. sentences: one for each task, with what stands behind it."""
-
-    headline: str
-    sentences: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationReport:
-    """All that the page says in numbers and words. simulated: the ECGs are drawn by a program. suite: of the tasks that
-    were evaluated otherwise than by their plain probe. waves: of those that were segmented or measured; waves_seen: of
-    their test ECGs, by the encoder, in pretraining."""
-
-    simulated: bool
-    verdict: Verdict
-    pretraining: Pretraining
-    tasks: tuple[TaskReport, ...]
-    precision: str
-    suite: tuple[SuiteTable, ...] = ()
-    waves: tuple[WaveReport, ...] = ()
-    waves_seen: dict[str, Overlap] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
-        return asdict(self)
 
 
 def materialize_report(workspace: Workspace, *, simulated: bool) -> Product:
@@ -102,7 +72,7 @@ def materialize_report(workspace: Workspace, *, simulated: bool) -> Product:
             summarise(workspace, probes, encoder, overlaps, simulated=simulated),
             suite=suite_tables(workspace, suite, overlaps),
             waves=wave_reports(waves, TITLES),
-            waves_seen={task: overlaps.of_waves(found.all()[0]) for task, found in waves.items()},
+            waves_seen={task: overlap_of_waves(overlaps, found.all()[0]) for task, found in waves.items()},
         )
         ours = {task: found[OURS.probe].result for task, found in probes.items()}
         page = report_page(
@@ -160,46 +130,6 @@ def _known(overlaps: Overlaps, probes: Mapping[str, Mapping[str, Probe]]) -> str
     """A digest of what is known here of what the encoders saw."""
     encoders = [probe.about["encoder"] for found in probes.values() for probe in found.values()]
     return digest_of({one["name"]: overlaps.known(one["name"], one["digest"]).to_dict() for one in encoders})
-
-
-def judge(tasks: Sequence[TaskReport]) -> Verdict:
-    """The verdict: whether pretraining helped, and whether the encoder is above the handcrafted floor.
-
-    What is said to differ has a p-value below 0.05, adjusted for the number of tasks.
-    """
-    scored = [task for task in tasks if task.probes]
-    sentences = tuple(map(sentence, tasks))
-    if not scored:
-        return Verdict(headline="No task could be scored", sentences=sentences)
-    helped, hurt = _counts(scored, OURS.twin)
-    with_twin = [task for task in scored if OURS.twin in task.differences]
-    many = _of_tasks(len(with_twin))
-    if not with_twin:
-        headline = "Not compared with a random encoder"
-    elif helped:
-        headline = f"Pretraining helped on {helped} of {many}" + (f", and hurt on {hurt}" if hurt else "")
-    elif hurt:
-        headline = f"Pretraining hurt on {hurt} of {many}"
-    else:
-        headline = f"Pretraining is not shown to help on any of {many}"
-    floored = [task for task in scored if FLOOR in task.differences]
-    if floored:
-        above, below = _counts(floored, FLOOR)
-        level = len(floored) - above - below
-        parts = [f"{word} on {n}" for word, n in (("above", above), ("below", below), ("level", level)) if n]
-        headline += f"; beside handcrafted features {', '.join(parts)} of {_of_tasks(len(floored))}"
-    return Verdict(headline=headline, sentences=sentences)
-
-
-def _of_tasks(count: int) -> str:
-    return f"{count} task{'' if count == 1 else 's'}"
-
-
-def _counts(tasks: Sequence[TaskReport], other: str) -> tuple[int, int]:
-    """On how many tasks ours is better than another, and worse."""
-    found = [task.differences[other] for task in tasks if other in task.differences]
-    shown = [one.difference.value for one in found if one.p_adjusted < ALPHA]
-    return sum(value > 0 for value in shown), sum(value < 0 for value in shown)
 
 
 def _probes(workspace: Workspace, encoder: EncoderSource) -> dict[str, dict[str, Product]]:
@@ -277,3 +207,22 @@ def _differences(probes: Mapping[str, Mapping[str, Probe]]) -> dict[str, dict[st
         for task, one in zip(beside, compare_results(pairs, ProbeConfig()), strict=True):
             found.setdefault(task, {})[other] = one
     return found
+
+
+COMPARISON = "comparison"
+COMPARISON_HTML, COMPARISON_JSON = "comparison.html", "comparison.json"
+
+
+def materialize_comparison(workspace: Workspace, found: EncoderComparison) -> Product:
+    """The product `comparison`: comparison.html for people, comparison.json with the same numbers."""
+
+    def make(folder: Path) -> dict[str, Any]:
+        from pipelines.evaluate.report.page import comparison_page  # Jinja2 is not needed to find one that is there
+
+        write_atomically(folder / COMPARISON_JSON, json.dumps(found.to_dict(), indent=1, allow_nan=False).encode())
+        write_atomically(folder / COMPARISON_HTML, comparison_page(found).encode())
+        return {"headline": found.in_words()}
+
+    return workspace.build(
+        COMPARISON, version=versions.REPORT, config={}, inputs={"comparison": digest_of(found.to_dict())}, make=make
+    )

@@ -6,71 +6,25 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from pipelines.cache import Product, Workspace
 from pipelines.encoders.names import OURS
-from pipelines.evaluate.exposure import Overlap, Overlaps
-from pipelines.evaluate.features import shards_of
+from pipelines.evaluate.exposure import Overlaps
 from pipelines.evaluate.probes.fit import ProbeConfig
 from pipelines.evaluate.probes.result import SCORES_FILE
 from pipelines.evaluate.probes.stored import Probe
-from pipelines.evaluate.report.compare import RESAMPLES_A_COMPARISON, TaskComparison, compare_results
-from pipelines.evaluate.report.published import Published, published_for
-from pipelines.evaluate.report.tasks import TITLES, TaskReport, task_report
-from pipelines.evaluate.statistics.ranking import Interval, PairedDifference, holm
+from pipelines.evaluate.report.compare import RESAMPLES_A_COMPARISON, compare_results
+from pipelines.evaluate.report.model import TITLES, Lead, SuiteRow, SuiteTable, TaskComparison
+from pipelines.evaluate.report.published import published_for
+from pipelines.evaluate.report.tasks import task_report
+from pipelines.evaluate.statistics.bootstrap import Interval, PairedDifference
+from pipelines.evaluate.statistics.paired import holm
 from pipelines.evaluate.suite.names import SUITE, Evaluation, evaluation
 from pipelines.evaluate.suite.run import folders_of, labels_used, lead_over
+from pipelines.harmonize.shards import shards_of
 from pipelines.tasks.catalogue import SUITE_TASKS
-
-
-@dataclass(frozen=True, kw_only=True)
-class Lead:
-    """A difference of macro AUCs. p_adjusted: Holm's, over the evaluations of all tables."""
-
-    difference: PairedDifference
-    p_adjusted: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class SuiteRow:
-    """One evaluation. auc, accuracy: on the test split, by the name of what was probed, ours first; of others only
-    where they are of the same ECGs, labels and protocol as ours. ahead: ours over each other. seen: of the test ECGs,
-    by name. reason: why ours was not scored. left_out: labels that the mean is without, in some or all draws of few
-    labels. percent: of the training patients' labels, where the plain linear probe was fitted on that many; else None.
-    labels_used: where they are few, the ECGs that were fitted and chosen on. parts: every figure of it, or of each of
-    its draws; none of a plain probe."""
-
-    name: str
-    title: str
-    auc: dict[str, Interval]
-    accuracy: dict[str, Interval]
-    ahead: dict[str, Lead]
-    seen: dict[str, Overlap]
-    reason: str | None
-    left_out: tuple[str, ...]
-    percent: float | None
-    labels_used: str | None
-    published: Published | None
-    parts: tuple[TaskReport, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SuiteTable:
-    """A task's evaluations, the plain linear probe first where it is there."""
-
-    task: str
-    title: str
-    rows: tuple[SuiteRow, ...]
-
-    @property
-    def budget(self) -> tuple[SuiteRow, ...]:
-        """The rows of the label-budget curve, from few labels to all; none where labels were never few."""
-        rows = sorted(
-            (row for row in self.rows if row.percent is not None and row.auc), key=lambda row: row.percent or 0
-        )
-        return tuple(rows) if any(row.percent != 100 for row in rows) else ()
 
 
 def suite_products(

@@ -3,49 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipelines.cache import Product, Workspace
-from pipelines.evaluate.features import read_features, shards_of
-from pipelines.evaluate.probes.fit import read_records
+from pipelines.evaluate.features import read_features
 from pipelines.evaluate.probes.result import Predictions, ProbeResult
-from pipelines.formats.shard import open_shard, read_rows
+from pipelines.evaluate.report.model import EmbeddingMap, Samples, TaskReport
+from pipelines.formats.shard import MILLIVOLT, open_shard, read_rows
+from pipelines.harmonize.shards import read_records, shards_of
 from pipelines.plots.ecg_paper import ecg_sheet
 from pipelines.plots.svg import HUES
-from pipelines.tasks.catalogue import Split
-
-if TYPE_CHECKING:
-    from pipelines.evaluate.report.tasks import TaskReport
+from pipelines.tasks.splits import Split
 
 POINTS = 900  # of a map
 SAMPLED = 4  # ECGs of a sheet
-MILLIVOLT = 1e-3  # of the store's microvolt
-SEVERAL = "several or other"
-
-
-@dataclass(frozen=True, kw_only=True)
-class EmbeddingMap:
-    """Embeddings on their first two principal axes. hue_N: into `names`; -1 for what has no colour of its own.
-
-    explained: the share of their variance that the two axes hold. names: in the order of the hues, with counts.
-    """
-
-    title: str
-    point_N2: np.ndarray
-    hue_N: np.ndarray
-    names: dict[str, int]
-    explained: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Samples:
-    """Sheets of ECGs as PNG: the most confident predictions that were right, and those that were wrong."""
-
-    right: bytes | None
-    wrong: bytes | None
 
 
 def embedding_maps(

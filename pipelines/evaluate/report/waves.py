@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.cache import Product, Workspace
-from pipelines.evaluate.features import shards_of
+from pipelines.evaluate.report.model import WaveReport
 from pipelines.evaluate.report.published import WAVE_FIGURES, WaveFigure
 from pipelines.evaluate.waves.segmentation import SCORES_FILE
 from pipelines.evaluate.waves.tables import (
@@ -23,6 +23,7 @@ from pipelines.evaluate.waves.tables import (
     overlap_rows,
     read_off_rows,
 )
+from pipelines.harmonize.shards import shards_of
 
 WAYS = {"": "frozen", "__fine_tuned": "fine-tuned"}
 """How an encoder is segmented with, by what its product's name ends in."""
@@ -37,21 +38,6 @@ class WaveProducts:
 
     def all(self) -> list[Product]:
         return [*(one for named in self.segmentations.values() for one in named.values()), *self.regressions]
-
-
-@dataclass(frozen=True, kw_only=True)
-class WaveReport:
-    """A task of waves as tables. boundaries, read_off: of our segmentation that was done in the way `shown`; reasons:
-    what was not scored, and why."""
-
-    task: str
-    title: str
-    overlap: tuple[Row, ...]
-    shown: str | None
-    boundaries: tuple[Row, ...]
-    read_off: tuple[Row, ...]
-    errors: tuple[Row, ...]
-    reasons: tuple[str, ...]
 
 
 def wave_products(workspace: Workspace, digest: str, ours: str, twin: str) -> dict[str, WaveProducts]:

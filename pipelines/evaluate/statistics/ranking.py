@@ -8,42 +8,10 @@ others out and name them (`why_not_scorable`), so no function here returns a NaN
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import numpy as np
 from scipy.stats import rankdata
 
-FAR_SIDE = 10
-"""A difference with so many resamples on the far side of zero is drawn no more: its p is known well enough."""
-
-BLOCK = 1000
-"""Resamples that are held at once."""
-
 _CACHED = 250  # resamples that are counted at once
-
-
-class InsufficientData(ValueError):
-    """There is too little to score: not a fault of the program or of a file, but the end of this one number."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Interval:
-    """An estimate on the data as it is, and a bootstrap percentile interval around it."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class PairedDifference:
-    """First minus second on the same records. p_value: two-sided, from the resamples on the far side of zero."""
-
-    value: float
-    low: float
-    high: float
-    p_value: float
 
 
 def why_not_scorable(y_N: np.ndarray, min_positives: int = 1) -> str | None:
@@ -89,18 +57,6 @@ def roc_points(y_N: np.ndarray, score_N: np.ndarray) -> tuple[np.ndarray, np.nda
     corner = d_true[:-1] * d_false[1:] != d_true[1:] * d_false[:-1]
     keep = np.concatenate([[True], corner, [True]])
     return false[keep] / false[-1], true[keep] / true[-1]
-
-
-def resample_patients(patient_N: Sequence[str], *, resamples: int, seed: int) -> np.ndarray:
-    """How often each record is drawn when patients are drawn with replacement, int64 (R, N).
-
-    Records of one patient are not independent, so they are drawn together.
-    """
-    names, patient_of_N = np.unique(np.asarray(patient_N, dtype=str), return_inverse=True)
-    drawn = np.random.default_rng(seed).integers(0, len(names), size=(resamples, len(names)))
-    flat = drawn + len(names) * np.arange(resamples)[:, None]
-    times = np.bincount(flat.ravel(), minlength=resamples * len(names)).reshape(resamples, len(names))
-    return times[:, patient_of_N]
 
 
 def resampled_auc(y_NC: np.ndarray, score_NC: np.ndarray, times_RN: np.ndarray) -> np.ma.MaskedArray:
@@ -161,101 +117,6 @@ def resampled_average_precision(y_NC: np.ndarray, score_NC: np.ndarray, times_RN
         summed_R = np.einsum("gr,gr->r", gained_GR, precision_GR)
         np.divide(summed_R, found_GR[-1], out=value_RC[:, c], where=defined_RC[:, c])
     return np.ma.MaskedArray(value_RC, mask=~defined_RC)
-
-
-def interval(value: float, resampled_R: np.ndarray, confidence: float) -> Interval:
-    """The percentile interval of the resampled values around the estimate; masked resamples do not take part."""
-    low, high = _percentiles(resampled_R, confidence)
-    return Interval(value=float(value), low=low, high=high)
-
-
-def paired_difference(
-    y_NC: np.ndarray, first_NC: np.ndarray, second_NC: np.ndarray, times_RN: np.ndarray, confidence: float
-) -> PairedDifference:
-    """Macro AUC of the first scores minus that of the second, both on the same records and the same resamples."""
-    value = float(auc(y_NC, first_NC).mean() - auc(y_NC, second_NC).mean())
-    first_R = resampled_auc(y_NC, first_NC, times_RN).mean(axis=1)
-    second_R = resampled_auc(y_NC, second_NC, times_RN).mean(axis=1)
-    return resampled_difference(value, first_R - second_R, confidence)
-
-
-def paired_differences(
-    y_NC: np.ndarray,
-    first_NC: np.ndarray,
-    second_NC: np.ndarray,
-    patient_N: Sequence[str],
-    *,
-    resamples: int,
-    seed: int,
-    confidence: float,
-    most: int = 0,
-    most_by_class: int = 0,
-) -> tuple[PairedDifference, tuple[PairedDifference, ...]]:
-    """`paired_difference`, and the same of each class; p-values are not adjusted for being many (`holm` does that).
-
-    A difference that fewer than FAR_SIDE of its resamples contradict is resampled on, up to `most` times for the macro
-    AUC and `most_by_class` times for a class: the smaller a p is, the more it takes to tell (Besag and Clifford,
-    Biometrika 78, 1991, 301-304). Resamples are drawn a thousand at a time, from `seed` and the numbers after it; of
-    each, one number a class is kept.
-    """
-    value_C = auc(y_NC, first_NC) - auc(y_NC, second_NC)
-    most_C = np.append(np.full(len(value_C), most_by_class), most)  # the last one is of the mean over classes
-    difference_RC = np.ma.masked_all((0, len(most_C)))
-    open_C = np.ones(len(most_C), dtype=bool)
-    while open_C.any():
-        drawn = len(difference_RC)
-        size = min(BLOCK, (resamples if drawn < resamples else int(most_C[open_C].max())) - drawn)
-        times_RN = resample_patients(patient_N, resamples=size, seed=seed)
-        column = np.flatnonzero(open_C[:-1] | open_C[-1])
-        first_RC, second_RC = (
-            resampled_auc(y_NC[:, column], score_NC[:, column], times_RN) for score_NC in (first_NC, second_NC)
-        )
-        apart_RC = np.ma.masked_all((size, len(most_C)))
-        apart_RC[:, column] = first_RC - second_RC
-        if open_C[-1]:
-            apart_RC[:, -1] = apart_RC[:, :-1].mean(axis=1)
-        difference_RC = np.ma.concatenate([difference_RC, apart_RC])
-        drawn, seed = drawn + size, seed + 1
-        open_C = (drawn < resamples) | (open_C & (drawn < most_C) & (far_side(difference_RC) < FAR_SIDE))
-    value_C = np.append(value_C, value_C.mean())
-    *by_class, macro = (
-        resampled_difference(float(value), difference_RC[:, c], confidence) for c, value in enumerate(value_C)
-    )
-    return macro, tuple(by_class)
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """The p-values adjusted for being many, in the order given (Holm 1979): the smallest of K times K, the next times
-    K - 1 and so on, none below the one before it and none above 1. Raises ValueError for a p-value outside 0 to 1."""
-    p_K = np.asarray(p_values, dtype=np.float64)
-    if not ((p_K >= 0) & (p_K <= 1)).all():
-        raise ValueError(f"p-values {list(p_values)}: give numbers from 0 to 1")
-    order = np.argsort(p_K, kind="stable")
-    adjusted_K = np.empty_like(p_K)
-    adjusted_K[order] = np.minimum(np.maximum.accumulate(p_K[order] * np.arange(len(p_K), 0, -1)), 1.0)
-    return adjusted_K.tolist()
-
-
-def resampled_difference(value: float, resampled_R: np.ndarray, confidence: float) -> PairedDifference:
-    """A difference with its interval and p, from the differences of the same two in each resample."""
-    difference_R = np.ma.compressed(resampled_R)
-    low, high = _percentiles(difference_R, confidence)
-    # Plus one in numerator and denominator: a bootstrap of R resamples cannot show a p below 1 / (R + 1).
-    p_value = min(1.0, 2 * (int(far_side(difference_R)) + 1) / (len(difference_R) + 1))
-    return PairedDifference(value=value, low=low, high=high, p_value=p_value)
-
-
-def far_side(difference_R: np.ndarray) -> np.ndarray:
-    """(R, ...) -> (...): how many resamples lie on the side of zero that has fewer; zero itself is on both."""
-    return np.minimum(*(np.ma.filled(side, False).sum(axis=0) for side in (difference_R <= 0, difference_R >= 0)))
-
-
-def _percentiles(resampled_R: np.ndarray, confidence: float) -> tuple[float, float]:
-    values = np.ma.compressed(resampled_R)
-    if not len(values):
-        raise InsufficientData("no resample holds both positives and negatives of any class")
-    low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
 
 
 def _cumulated(y_N: np.ndarray, score_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -15,10 +15,10 @@ from typing import Any
 
 from pipelines import versions
 from pipelines.cache import Product, Workspace, write_atomically
-from pipelines.encoders.names import OURS
+from pipelines.encoders.names import DENSE_ENCODER, OURS
 from pipelines.evaluate.features import EncoderSource, Progress
 from pipelines.evaluate.probes.fit import ProbeConfig
-from pipelines.evaluate.suite.names import DENSE, DENSE_ENCODER, Evaluation
+from pipelines.evaluate.suite.names import DENSE, Evaluation
 from pipelines.evaluate.suite.run import Standing, materialize_evaluation, standings_of
 from pipelines.pretrain.recipes import Recipe
 from pipelines.pretrain.step import Launch, materialize_encoder

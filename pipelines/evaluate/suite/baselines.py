@@ -9,12 +9,13 @@ from typing import Any
 from pipelines.cache import Product, Workspace
 from pipelines.encoders.names import OURS, Subject
 from pipelines.evaluate.exposure import Overlap, Overlaps
-from pipelines.evaluate.features import EncoderSource, Progress
+from pipelines.evaluate.features import Progress, encoder_and_twin
 from pipelines.evaluate.probes import handcrafted
-from pipelines.evaluate.probes.fit import Comparison, ProbeConfig, compare, materialize_probe
+from pipelines.evaluate.probes.fit import Comparison, ProbeConfig, compare
 from pipelines.evaluate.probes.result import load_result
+from pipelines.evaluate.probes.step import materialize_probe
 from pipelines.evaluate.probes.stored import Probe
-from pipelines.harmonize.checks import Finding
+from pipelines.finding import Finding
 from pipelines.tasks.catalogue import LabelTask
 
 
@@ -98,17 +99,6 @@ def probe_pair(
     comparison = compare(load_result(first.path), load_result(second.path), config) if scored else None
     seen = Overlaps(workspace).of_probe(Probe.load(first.path))
     return ProbePair(subject=subject, pretrained=first, random=second, floor=floor, comparison=comparison, seen=seen)
-
-
-def encoder_and_twin(workspace: Workspace, subject: Subject) -> tuple[EncoderSource, EncoderSource]:
-    """An encoder of the workspace, and the same network with its initial weights.
-
-    The twin has the seed that the pretraining started from; 0 where that is not known, as of a released file.
-    """
-    encoder = workspace.require(subject.product)
-    source = EncoderSource.of_product(subject.probe, encoder)
-    seed = encoder.facts.get("recipe", {}).get("seed", 0)
-    return source, EncoderSource.random(subject.twin, source.config, seed)
 
 
 def beside_ours(workspace: Workspace, task: LabelTask, pair: ProbePair, config: ProbeConfig) -> dict[str, Any]:

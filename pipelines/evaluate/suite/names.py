@@ -22,7 +22,8 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from ecg_model.leads import LEADS
-from pipelines.tasks.catalogue import PAPER_FOLDS, SUITE_TASKS, TASKS, FewLabels, LabelTask
+from pipelines.tasks.catalogue import SUITE_TASKS, TASKS, LabelTask
+from pipelines.tasks.splits import PAPER_FOLDS, FewLabels
 
 HeadName = Literal["linear", "paper_loop", "nearest_mean", "attention_pool", "fine_tuned", "fine_tuned_layerwise"]
 
@@ -156,9 +157,6 @@ SUITE = {name: evaluation(name) for name in _names()}
 
 DENSE = "dense"
 """Before an evaluation's name: CroPA against dense attention in it (`dense`)."""
-
-DENSE_ENCODER = "dense_encoder"
-"""The product of the encoder with dense attention."""
 
 AGAINST_DENSE = ("georgia__multi_class",)
 """Those that are kept up to date so: the paper's own row."""

@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pipelines.cache import Workspace
-from pipelines.evaluate.features import shards_of
-from pipelines.evaluate.probes.fit import read_records
-from pipelines.tasks.catalogue import LabelClass, LabelTask, PatientProtocol
+from pipelines.harmonize.shards import read_records, shards_of
+from pipelines.tasks.catalogue import LabelClass, LabelTask
+from pipelines.tasks.splits import PatientProtocol
 
 COLUMNS = ("record_id", "label")
 

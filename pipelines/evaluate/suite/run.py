@@ -14,24 +14,25 @@ from typing import Any, Literal
 import numpy as np
 
 from pipelines import versions
-from pipelines.cache import Product, Workspace, digest_of, write_atomically
+from pipelines.cache import Product, Workspace, write_atomically
 from pipelines.encoders.names import OURS, Subject
 from pipelines.evaluate.exposure import Overlap, Overlaps
-from pipelines.evaluate.features import FeatureConfig, FeatureSource, Progress
+from pipelines.evaluate.features import FeatureConfig, FeatureSource, Progress, encoder_and_twin
 from pipelines.evaluate.probes.assessment import Points, points
 from pipelines.evaluate.probes.attention_pool import AttentionPool
 from pipelines.evaluate.probes.fine_tune import FineTune
-from pipelines.evaluate.probes.fit import ProbeConfig, accuracy, linear_head, materialize_probe
+from pipelines.evaluate.probes.fit import ProbeConfig, accuracy, linear_head
 from pipelines.evaluate.probes.handcrafted import HandcraftedSource
 from pipelines.evaluate.probes.heads import Head, NearestMean, PaperLoop
 from pipelines.evaluate.probes.result import Predictions, ProbeResult, load_result
+from pipelines.evaluate.probes.step import materialize_probe
 from pipelines.evaluate.probes.stored import Probe
-from pipelines.evaluate.statistics import ranking as statistics
-from pipelines.evaluate.statistics.ranking import Interval, PairedDifference
+from pipelines.evaluate.statistics import bootstrap, paired, ranking
+from pipelines.evaluate.statistics.bootstrap import Interval, PairedDifference
 from pipelines.evaluate.suite import noise
-from pipelines.evaluate.suite.baselines import encoder_and_twin
 from pipelines.evaluate.suite.names import FROZEN, Evaluation, HeadName
-from pipelines.tasks.catalogue import Split, drawn_by
+from pipelines.hashing import digest_of
+from pipelines.tasks.splits import Split, drawn_by
 
 MEAN_FILE = "mean.json"
 
@@ -154,7 +155,7 @@ class _Mean:
     resampled_R: np.ndarray
 
     def interval(self, confidence: float) -> Interval:
-        return statistics.interval(self.value, self.resampled_R, confidence)
+        return bootstrap.interval(self.value, self.resampled_R, confidence)
 
 
 Figure = Callable[[ProbeResult, Predictions, np.ndarray], tuple[float, np.ndarray]]
@@ -164,7 +165,7 @@ Figure = Callable[[ProbeResult, Predictions, np.ndarray], tuple[float, np.ndarra
 def _macro_auc(result: ProbeResult, test: Predictions, times_RN: np.ndarray) -> tuple[float, np.ndarray]:
     assert result.scores is not None
     column = [test.classes.index(scored.name) for scored in result.scores.test.classes]
-    resampled_RC = statistics.resampled_auc(test.y_NC[:, column], test.score_NC[:, column], times_RN)
+    resampled_RC = ranking.resampled_auc(test.y_NC[:, column], test.score_NC[:, column], times_RN)
     return result.scores.test.macro_auc.value, resampled_RC.mean(axis=1)
 
 
@@ -178,7 +179,7 @@ def _mean(results: Sequence[ProbeResult], config: ProbeConfig, figure: Figure) -
     for result in results:
         assert result.predictions is not None
         test = result.predictions.of(Split.TEST)
-        times_RN = statistics.resample_patients(test.patient, resamples=config.resamples, seed=config.seed)
+        times_RN = bootstrap.resample_patients(test.patient, resamples=config.resamples, seed=config.seed)
         found.append(figure(result, test, times_RN))
     values, resampled = zip(*found, strict=True)
     return _Mean(value=float(np.mean(values)), resampled_R=np.ma.mean(np.ma.stack(resampled), axis=0))
@@ -199,14 +200,14 @@ def lead_over(
     results = [results_of(workspace, product) for product in (first, second)]
     value, difference_R, seed = 0.0, np.ma.masked_all(0), config.seed
     while (drawn := len(difference_R)) < config.resamples or (
-        drawn < most and statistics.far_side(difference_R) < statistics.FAR_SIDE
+        drawn < most and bootstrap.far_side(difference_R) < paired.FAR_SIDE
     ):
-        size = min(statistics.BLOCK, (config.resamples if drawn < config.resamples else most) - drawn)
+        size = min(paired.BLOCK, (config.resamples if drawn < config.resamples else most) - drawn)
         block = replace(config, resamples=size, seed=seed)
         one, other = (_mean(draws, block, _macro_auc) for draws in results)
         value, seed = one.value - other.value, seed + 1
         difference_R = np.ma.concatenate([difference_R, one.resampled_R - other.resampled_R])
-    return statistics.resampled_difference(value, difference_R, config.confidence)
+    return bootstrap.resampled_difference(value, difference_R, config.confidence)
 
 
 @dataclass(frozen=True, kw_only=True)

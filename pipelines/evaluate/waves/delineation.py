@@ -28,19 +28,21 @@ from numpy.typing import NDArray
 
 from ecg_model.signal import independent_leads, resample, window_samples
 from pipelines import versions
-from pipelines.cache import Product, Workspace, digest_of
+from pipelines.cache import Product, Workspace
 from pipelines.download.step import sound_files
-from pipelines.evaluate.features import MILLIVOLT, Progress, shards_of
-from pipelines.evaluate.probes.fit import read_records
-from pipelines.evaluate.statistics.ranking import InsufficientData
+from pipelines.evaluate.features import Progress
+from pipelines.evaluate.statistics.bootstrap import InsufficientData
 from pipelines.evaluate.waves.annotations import WAVES, Wave, Waves, inside_window
 from pipelines.evaluate.waves.pseudo_labels import Failure, delineate_many
-from pipelines.formats.shard import LEADS, RATE, open_shard, write_table
+from pipelines.formats.shard import LEADS, MILLIVOLT, RATE, open_shard, write_table
+from pipelines.harmonize.shards import read_records, shards_of
+from pipelines.hashing import digest_of
 from pipelines.simulate.simulator import SimulatedECG
 from pipelines.simulate.truth import ptbxl_truth
 from pipelines.simulate.wfdb_writer import digital
 from pipelines.sources.ludb import MarkedWave, read_waves
-from pipelines.tasks.catalogue import SUITE_TASKS, PatientProtocol, Protocol, Split, patients, require_whole_patients
+from pipelines.tasks.catalogue import SUITE_TASKS
+from pipelines.tasks.splits import PatientProtocol, Protocol, Split, patients, require_whole_patients
 
 Labels = Literal["manual", "truth", "pseudo"]
 TITLES: dict[Labels, str] = {

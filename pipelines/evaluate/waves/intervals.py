@@ -21,23 +21,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipelines import versions
-from pipelines.cache import Product, Workspace, digest_of, write_atomically
+from pipelines.cache import Product, Workspace, write_atomically
 from pipelines.evaluate.features import (
-    MILLIVOLT,
     EncoderSource,
     Extract,
     FeatureConfig,
     Progress,
     materialize_features,
     read_features,
-    shards_of,
 )
-from pipelines.evaluate.statistics.bootstrap import Bootstrap
-from pipelines.evaluate.statistics.ranking import InsufficientData, Interval
+from pipelines.evaluate.statistics.bootstrap import Bootstrap, InsufficientData, Interval
 from pipelines.evaluate.waves.annotations import INTERVALS, intervals
 from pipelines.evaluate.waves.delineation import WaveData, WaveTask, wave_data
-from pipelines.formats.shard import SAMPLES, write_table
-from pipelines.tasks.catalogue import Split
+from pipelines.formats.shard import MILLIVOLT, SAMPLES, write_table
+from pipelines.harmonize.shards import shards_of
+from pipelines.hashing import digest_of
+from pipelines.tasks.splits import Split
 
 SCORES_FILE = "scores.json"
 PREDICTIONS_FILE = "predictions.parquet"

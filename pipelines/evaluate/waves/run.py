@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow.parquet as pq
+
 from pipelines.cache import Product
 from pipelines.encoders.names import OURS, Subject
-from pipelines.evaluate.features import Progress
-from pipelines.evaluate.statistics.ranking import Interval
-from pipelines.evaluate.suite.baselines import encoder_and_twin
-from pipelines.evaluate.waves import tables as wave_views
+from pipelines.evaluate.exposure import Overlap, Overlaps
+from pipelines.evaluate.features import Progress, encoder_and_twin
+from pipelines.evaluate.statistics.bootstrap import Interval
+from pipelines.evaluate.waves import tables
 from pipelines.evaluate.waves.delineation import PseudoConfig, WaveTask, usual_task, wave_data
 from pipelines.evaluate.waves.intervals import materialize_regression
 from pipelines.evaluate.waves.segmentation import (
-    FINE_TUNED,
-    FROZEN,
-    SegmentationConfig,
+    CONFUSIONS_FILE,
+    PREDICTIONS_FILE,
+    SCORES_FILE,
     compare_segmentations,
     materialize_segmentation,
 )
+from pipelines.evaluate.waves.segmentation_model import FINE_TUNED, FROZEN, SegmentationConfig
 from pipelines.evaluate.waves.tables import Row
 from pipelines.home import Home
 
@@ -84,8 +88,8 @@ def segment_encoder(
         made=made,
         ahead=compare_segmentations(frozen, random).difference,
         best=best,
-        picture=wave_views.examples(workspace, task, best, mirror),
-        labels=wave_views.label_rows(wave_data(workspace, task, mirror).products),
+        picture=tables.examples(workspace, task, best, mirror),
+        labels=tables.label_rows(wave_data(workspace, task, mirror).products),
     )
 
 
@@ -102,7 +106,7 @@ def regress_encoder(
         materialize_regression(workspace, task, one, mirror=mirror, progress=progress)
         for one in encoder_and_twin(workspace, subject)
     )
-    labels = wave_views.label_rows(wave_data(workspace, task, mirror).products)
+    labels = tables.label_rows(wave_data(workspace, task, mirror).products)
     return Regressions(task=task, ours=ours, twin=twin, labels=labels)
 
 
@@ -110,3 +114,13 @@ def waves_of(home: Home, source: str, pseudo: PseudoConfig | None = None) -> tup
     """The waves that there are of a source, and the folder of its simulated mirror if that is what it is."""
     mirror = Path(home.mirror) if home.simulated and home.mirror else None
     return usual_task(source, simulated=home.simulated, pseudo=pseudo), mirror
+
+
+def overlap_of_waves(overlaps: Overlaps, product: Product) -> Overlap:
+    """Return how much of a segmentation's or a regression's test split its encoder saw in pretraining."""
+    stored = json.loads((product.path / SCORES_FILE).read_text())
+    # A segmentation's confusions name all its records, its predictions only those with a wave.
+    files = [product.path / name for name in (CONFUSIONS_FILE, PREDICTIONS_FILE)]
+    file = next((file for file in files if file.is_file()), None)
+    tested = () if file is None else set(pq.read_table(file, columns=["record_id"])["record_id"].to_pylist())
+    return overlaps.of(stored["encoder"]["name"], stored["encoder"]["digest"], stored["task"]["source"], tested)

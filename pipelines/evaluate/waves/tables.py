@@ -12,12 +12,12 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from pipelines.cache import Product, Workspace, write_atomically
-from pipelines.evaluate.features import MILLIVOLT, shards_of
 from pipelines.evaluate.waves.annotations import IEC_MS, INTERVALS, UNKNOWN, Wave, Waves, class_map
 from pipelines.evaluate.waves.delineation import WaveTask, wave_data
 from pipelines.evaluate.waves.intervals import compare_regressions
 from pipelines.evaluate.waves.segmentation import CONFUSIONS_FILE, PREDICTIONS_FILE, SCORES_FILE
-from pipelines.formats.shard import LEADS, RATE, SAMPLES, read_rows
+from pipelines.formats.shard import LEADS, MILLIVOLT, RATE, SAMPLES, read_rows
+from pipelines.harmonize.shards import shards_of
 from pipelines.plots.segmentation import SegmentedLead, Span, segmentation_sheet
 
 EXAMPLES = 4

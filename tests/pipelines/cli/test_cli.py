@@ -312,9 +312,12 @@ def by_hand(header: Path) -> np.ndarray:
 @pytest.mark.slow
 def test_embed_pulls_the_champion_and_goes_on_after_a_bad_file(mirror: Path, home: Home, tmp_path: Path) -> None:
     """A released model through the installed command, against the encoder's own embedding of samples read by hand."""
-    from pipelines.harmonize.checks import Finding
+    from pipelines.finding import Finding
+    from pipelines.release.aliases import promote
     from pipelines.release.gate import Verdict
-    from pipelines.release.registry import Scores, packaged_encoder, promote, record, release_packaged
+    from pipelines.release.model import Scores
+    from pipelines.release.packaging import packaged_encoder
+    from pipelines.release.registry import record, release_packaged
     from pipelines.tracking import Tracking
 
     direct = Direct()

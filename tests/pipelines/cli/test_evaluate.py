@@ -8,12 +8,13 @@ from click.testing import CliRunner, Result
 from ecg_model.config import EncoderConfig
 from ecg_model.encoder import random_encoder, save_encoder
 from pipelines.cli import main
-from pipelines.download.step import Mirror, materialize_raw
+from pipelines.download.mirror import Mirror
+from pipelines.download.step import materialize_raw
 from pipelines.evaluate.probes.assessment import assess
 from pipelines.evaluate.probes.fit import ProbeConfig
 from pipelines.evaluate.probes.result import load_result
-from pipelines.harmonize.convert import materialize_ecgs
 from pipelines.harmonize.quality import QualityLimits
+from pipelines.harmonize.step import materialize_ecgs
 from pipelines.home import Home
 from pipelines.simulate import MirrorSizes, write_mirror
 from pipelines.sources import SOURCES

@@ -12,25 +12,14 @@ from ecg_model.config import EncoderConfig
 from ecg_model.encoder import random_encoder, save_encoder
 from ecg_model.serving.classify import CalibratedHead
 from pipelines.cli import main
-from pipelines.harmonize.checks import Finding
+from pipelines.finding import Finding
 from pipelines.home import Home
+from pipelines.release.aliases import aliases_of, find_alias, promote, versions_of
 from pipelines.release.gate import Verdict
-from pipelines.release.registry import (
-    CHAMPION,
-    CLASSIFIER_NAME,
-    PREVIOUS,
-    REGISTERED_NAME,
-    Packaged,
-    Scores,
-    aliases_of,
-    find_alias,
-    packaged_classifier,
-    packaged_encoder,
-    promote,
-    record,
-    release_packaged,
-    versions_of,
-)
+from pipelines.release.model import CLASSIFIER_NAME, REGISTERED_NAME, Packaged, Scores
+from pipelines.release.packaging import packaged_classifier, packaged_encoder
+from pipelines.release.registry import record, release_packaged
+from pipelines.release.tags import CHAMPION, PREVIOUS
 from pipelines.tracking import Tracking
 
 

@@ -11,9 +11,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pipelines.cli import main
-from pipelines.download.step import Mirror, let_go, materialize_raw, raw_files
-from pipelines.harmonize.convert import materialize_ecgs
+from pipelines.download.mirror import Mirror
+from pipelines.download.step import let_go, materialize_raw, raw_files
 from pipelines.harmonize.quality import QualityLimits
+from pipelines.harmonize.step import materialize_ecgs
 from pipelines.home import Home
 from pipelines.simulate import MirrorSizes, write_mirror
 from pipelines.sources import SOURCES

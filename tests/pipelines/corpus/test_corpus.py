@@ -17,10 +17,13 @@ from scipy.signal import resample_poly
 
 from ecg_model.signal import LEADS
 from pipelines.cache import Product, Workspace
-from pipelines.corpus import step as corpus
-from pipelines.corpus.step import CorpusConfig, load_signals, materialize_corpus
+from pipelines.corpus.checks import corpus_is_apart
+from pipelines.corpus.config import CorpusConfig
+from pipelines.corpus.index import load_signals
+from pipelines.corpus.selection import Candidate, select
+from pipelines.corpus.split import split_by_patient
+from pipelines.corpus.step import materialize_corpus
 from pipelines.formats.shard import open_shard
-from pipelines.harmonize.checks import corpus_is_apart
 from pipelines.harmonize.convert import harmonize
 from pipelines.harmonize.quality import QualityLimits
 from pipelines.records import Record
@@ -159,9 +162,9 @@ def test_nothing_that_is_kept_touches_evaluation_and_all_else_is_excluded(
     """Any groups of copies, any patients: what is kept is of different groups, and of nobody in a held-out one."""
     groups = data.draw(st.lists(st.integers(0, 12), min_size=n + held, max_size=n + held))
     patients = data.draw(st.lists(st.sampled_from([None, "a", "b", "c"]), min_size=n + held, max_size=n + held))
-    everyone = [corpus._Row("s/1", at, "s", f"r{at}", patients[at], str(at)) for at in range(n + held)]
+    everyone = [Candidate("s/1", at, "s", f"r{at}", patients[at], str(at)) for at in range(n + held)]
     first = [groups.index(group) for group in groups]
-    kept, excluded = corpus.select(everyone[held:], everyone[:held], first)
+    kept, excluded = select(everyone[held:], everyone[:held], first)
     assert {row.record_id for row in kept} | {row["record_id"] for row in excluded} == {
         f"r{at}" for at in range(held, n + held)
     }
@@ -211,9 +214,9 @@ def test_the_same_shards_give_the_same_corpus_and_other_shards_another(tmp_path:
     assert materialize_corpus(workspace, CorpusConfig(seed=1)).facts["digest"] != digests[0][1]
 
 
-def rows(count: int, per_patient: int = 1, offset: int = 0) -> list[corpus._Row]:
+def rows(count: int, per_patient: int = 1, offset: int = 0) -> list[Candidate]:
     return [
-        corpus._Row("s/1", at, "s", f"r{at}", None if per_patient == 1 else f"p{at // per_patient}", str(at))
+        Candidate("s/1", at, "s", f"r{at}", None if per_patient == 1 else f"p{at // per_patient}", str(at))
         for at in range(offset, offset + count)
     ]
 
@@ -227,7 +230,7 @@ def test_both_splits_are_filled_and_no_patient_is_in_both(count: int, share: flo
         persons = {member.person for member in members}
         if len(persons) < 2:
             continue
-        splits = corpus.split(members, config)
+        splits = split_by_patient(members, config)
         sides = {name: {m.person for m, s in zip(members, splits, strict=True) if s == name} for name in set(splits)}
         assert set(sides) == {"train", "validation"}
         assert not sides["train"] & sides["validation"]
@@ -237,13 +240,13 @@ def test_both_splits_are_filled_and_no_patient_is_in_both(count: int, share: flo
 @settings(deadline=None, max_examples=30)
 def test_added_records_move_nobody(before: int, added: int, seed: int) -> None:
     config = CorpusConfig(seed=seed, validation_share=0.1)
-    old = corpus.split(rows(before), config)
-    both = corpus.split([*rows(added, offset=before), *rows(before)], config)
+    old = split_by_patient(rows(before), config)
+    both = split_by_patient([*rows(added, offset=before), *rows(before)], config)
     assert both[added:] == old
 
 
 def test_the_validation_share_is_kept(tmp_path: Path) -> None:
-    splits = corpus.split(rows(20000), CorpusConfig(validation_share=0.05))
+    splits = split_by_patient(rows(20000), CorpusConfig(validation_share=0.05))
     assert splits.count("validation") / 20000 == pytest.approx(0.05, abs=0.005)
 
 

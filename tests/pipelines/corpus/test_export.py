@@ -18,8 +18,9 @@ from pipelines import versions
 from pipelines.cache import Product, Workspace
 from pipelines.cli import main
 from pipelines.corpus import export as exporting
+from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.export import export, select
-from pipelines.corpus.step import CorpusConfig, materialize_corpus
+from pipelines.corpus.step import materialize_corpus
 from pipelines.formats.shard import SHARD, open_shard
 from pipelines.formats.wfdb import read_wfdb
 from pipelines.harmonize.convert import harmonize

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from assets import previews as gallery
+from assets.previews import compared_sources
 from ecg_model.signal import LEADS
 from pipelines.cache import Workspace
-from pipelines.corpus.step import CorpusConfig, materialize_corpus
+from pipelines.corpus.config import CorpusConfig
+from pipelines.corpus.figures import source_figures
+from pipelines.corpus.step import materialize_corpus
 from pipelines.harmonize.convert import harmonize
 from pipelines.harmonize.quality import QualityLimits
 from pipelines.plots.comparison import SourceFigures, source_comparison
@@ -44,8 +46,8 @@ def test_each_source_is_drawn_from_its_own_ecgs(tmp_path: Path) -> None:
 
         workspace.build(f"ecgs/{shard}", version="1", config={}, inputs={}, make=make)
     corpus = materialize_corpus(workspace, CorpusConfig(validation_share=0.2))
-    drawn = gallery.source_figures(workspace, corpus)
-    assert gallery.compared_sources(workspace, corpus).startswith(b"\x89PNG")
+    drawn = source_figures(workspace, corpus)
+    assert compared_sources(workspace, corpus).startswith(b"\x89PNG")
     assert {name: len(one.amplitude_N) for name, one in drawn.items()} == {"chapman": 6, "code15": 12}
     for name, hz, millivolt in (("chapman", 10.0, 1.0), ("code15", 40.0, 2.0)):
         one = drawn[name]

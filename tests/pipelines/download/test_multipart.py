@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from pipelines.download.fetch import each
 from pipelines.download.http import Retries, Transfer
+from pipelines.download.mirror import Mirror
 from pipelines.download.multipart import InPieces, Pieces
-from pipelines.download.step import Mirror, download_partition
+from pipelines.download.step import download_partition
 from pipelines.sources import SOURCES
 from tests.support.fault_server import FaultServer, Handler, cut, status, truncated, wrong
 

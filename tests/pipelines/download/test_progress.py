@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pipelines.download.progress import Pace, Progress, in_bytes, in_time, told_now_and_then
+from pipelines.download.progress import Pace, Progress, told_now_and_then
+from pipelines.formatting import in_bytes, in_time
 
 
 class Clock:

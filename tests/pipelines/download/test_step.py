@@ -14,8 +14,9 @@ import pytest
 
 from pipelines.cache import Workspace
 from pipelines.download.http import Retries
+from pipelines.download.mirror import Mirror, list_source
 from pipelines.download.progress import Progress
-from pipelines.download.step import Mirror, download_partition, list_source, materialize_raw, raw_files
+from pipelines.download.step import download_partition, materialize_raw, raw_files
 from pipelines.home import Home
 from pipelines.records import Record
 from pipelines.sources import SOURCES

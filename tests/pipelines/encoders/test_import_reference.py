@@ -26,7 +26,7 @@ from ecg_model.reference import jepa_config, published_name
 from pipelines.cache import Workspace
 from pipelines.cli import main
 from pipelines.encoders.import_reference import materialize_reference
-from pipelines.evaluate.features import ENCODER_FILE
+from pipelines.encoders.names import ENCODER_FILE
 from pipelines.home import Home
 
 GOLDEN = Path(__file__).resolve().parents[3] / ".." / "shared" / "golden"

@@ -11,8 +11,8 @@ import pytest
 from ecg_model.config import EncoderConfig
 from ecg_model.encoder import random_encoder, save_encoder
 from pipelines.cache import Product, Workspace
-from pipelines.corpus import step as corpus
-from pipelines.corpus.step import INDEX
+from pipelines.corpus.index import INDEX
+from pipelines.corpus.step import PRODUCT
 from pipelines.evaluate.exposure import Overlap, Overlaps
 from pipelines.evaluate.features import EncoderSource
 from pipelines.formats.shard import write_table
@@ -39,7 +39,7 @@ def indexed(workspace: Workspace, digest: str, **records: tuple[str, ...]) -> No
         write_table(folder / "index.parquet", pa.Table.from_pylist(rows, schema=INDEX))
         return {"digest": digest}
 
-    workspace.build(corpus.PRODUCT, version="test", config={"digest": digest}, inputs={}, make=make)
+    workspace.build(PRODUCT, version="test", config={"digest": digest}, inputs={}, make=make)
 
 
 def put(workspace: Workspace, product: str, seed: int, facts: dict) -> str:

@@ -12,17 +12,12 @@ import torch
 from ecg_model.config import EncoderConfig
 from ecg_model.encoder import Encoder, random_encoder, save_encoder
 from pipelines.cache import Product, Workspace
-from pipelines.evaluate.features import (
-    EncoderSource,
-    FeatureConfig,
-    embed,
-    materialize_features,
-    read_features,
-    shards_of,
-)
-from pipelines.evaluate.probes.fit import ProbeConfig, materialize_probe, read_records
+from pipelines.evaluate.features import EncoderSource, FeatureConfig, embed, materialize_features, read_features
+from pipelines.evaluate.probes.fit import ProbeConfig
 from pipelines.evaluate.probes.result import load_result
+from pipelines.evaluate.probes.step import materialize_probe
 from pipelines.formats.shard import QUALITY, ShardWriter
+from pipelines.harmonize.shards import read_records, shards_of
 from pipelines.tasks.catalogue import TASKS
 
 TINY = EncoderConfig(dim=16, depth=1, heads=2, input_scale=5.0, patch_init_scale=7.0)

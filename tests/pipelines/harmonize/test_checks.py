@@ -9,11 +9,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.cache import Product, Workspace
-from pipelines.corpus.step import CorpusConfig, materialize_corpus
+from pipelines.corpus.checks import corpus_is_apart
+from pipelines.corpus.config import CorpusConfig
+from pipelines.corpus.step import materialize_corpus
+from pipelines.finding import Finding
 from pipelines.formats.shard import ShardWriter
-from pipelines.harmonize import checks
+from pipelines.harmonize.checks import counts_add_up, records_listed, shard_is_whole
 from pipelines.harmonize.convert import harmonize
 from pipelines.harmonize.quality import QualityLimits
+from pipelines.pretrain.checks import training_went_well
 from pipelines.records import Drop, DropReason, Record
 from pipelines.sources.base import RemoteFile
 
@@ -40,9 +44,9 @@ def workspace(tmp_path: Path) -> Workspace:
 def test_counts_that_add_up_and_counts_that_do_not(workspace):
     drop = Drop("gone", DropReason.FLAT_LEAD, "lead V1 is flat")
     product = shard(workspace, "one", "pretraining", [record("a", seed=1), drop])
-    assert checks.counts_add_up(product) == checks.Finding(True, "2 entered, 1 kept, 1 dropped")
+    assert counts_add_up(product) == Finding(True, "2 entered, 1 kept, 1 dropped")
     for facts in ({"entered": 3}, {"dropped": {}}):
-        assert not checks.counts_add_up(dataclasses.replace(product, facts=product.facts | facts)).holds
+        assert not counts_add_up(dataclasses.replace(product, facts=product.facts | facts)).holds
 
 
 def test_a_record_that_the_source_lists_and_nobody_read_is_found(workspace):
@@ -50,13 +54,13 @@ def test_a_record_that_the_source_lists_and_nobody_read_is_found(workspace):
     files = [
         RemoteFile(f"physionet.org/files/x/1/{n}", "sha256:" + "0" * 64) for n in ("a.hea", "a.mat", "b.hea", "b.mat")
     ]
-    assert checks.records_listed(files) == 2
-    assert checks.counts_add_up(product, checks.records_listed(files)).holds
-    lost = checks.counts_add_up(product, 3)
+    assert records_listed(files) == 2
+    assert counts_add_up(product, records_listed(files)).holds
+    lost = counts_add_up(product, 3)
     assert not lost.holds
     assert "the source lists 3" in lost.seen
     zipped = [RemoteFile("zenodo.org/records/1/files/p.zip", "md5:" + "0" * 32)]
-    assert checks.records_listed(zipped) is None
+    assert records_listed(zipped) is None
 
 
 def test_a_reason_outside_the_closed_list_is_found(workspace):
@@ -64,12 +68,12 @@ def test_a_reason_outside_the_closed_list_is_found(workspace):
     table = pq.read_table(product.path / "drops.parquet")
     changed = table.set_column(table.schema.get_field_index("reason"), table.schema.field("reason"), [["mood"]])
     pq.write_table(changed, product.path / "drops.parquet")
-    assert "unknown reasons ['mood']" in checks.counts_add_up(product).seen
+    assert "unknown reasons ['mood']" in counts_add_up(product).seen
 
 
 def test_an_empty_ecg_in_a_shard_is_found(workspace):
     good = shard(workspace, "one", "pretraining", [record("a", seed=1)])
-    assert checks.shard_is_whole(good).holds
+    assert shard_is_whole(good).holds
 
     def make(out: Path) -> dict:
         writer = ShardWriter(out)
@@ -82,7 +86,7 @@ def test_an_empty_ecg_in_a_shard_is_found(workspace):
         return {}
 
     bad = workspace.build("ecgs/two/a", version="1", config={}, inputs={}, make=make)
-    assert checks.shard_is_whole(bad) == checks.Finding(False, "2 ECGs of 8 leads and 2500 samples, 1 of them empty")
+    assert shard_is_whole(bad) == Finding(False, "2 ECGs of 8 leads and 2500 samples, 1 of them empty")
 
 
 def test_an_ecg_that_is_other_than_when_it_was_harmonized_is_found(workspace):
@@ -93,7 +97,7 @@ def test_an_ecg_that_is_other_than_when_it_was_harmonized_is_found(workspace):
     pq.write_table(
         table.set_column(at, table.schema.field(at), [[hashes[0], hashes[0]]]), good.path / "records.parquet"
     )
-    found = checks.shard_is_whole(good)
+    found = shard_is_whole(good)
     assert not found.holds
     assert found.seen.endswith("0 of them empty, 1 other than when they were harmonized")
 
@@ -102,11 +106,11 @@ def test_a_corpus_with_evaluation_data_in_it_is_found(workspace):
     shard(workspace, "train", "pretraining", [record(str(i), seed=i, patient=f"p{i}") for i in range(30)])
     shard(workspace, "test", "evaluation", [record("e", seed=100, patient="q")])
     corpus = materialize_corpus(workspace, CorpusConfig(validation_share=0.2))
-    finding = checks.corpus_is_apart(workspace, corpus)
+    finding = corpus_is_apart(workspace, corpus)
     assert finding.holds, finding.seen
     # The evaluation shard grows after the corpus was built: one ECG of the corpus is evaluated on from now.
     shard(workspace, "test", "evaluation", [record("e", seed=100, patient="q"), record("f", seed=3, patient="r")])
-    leaked = checks.corpus_is_apart(workspace, corpus)
+    leaked = corpus_is_apart(workspace, corpus)
     assert not leaked.holds
     assert "1 are also in an evaluation shard" in leaked.seen
 
@@ -117,7 +121,7 @@ def test_a_corpus_with_a_copy_of_an_evaluation_record_is_found(workspace):
     louder = record("f", seed=3)
     louder = dataclasses.replace(louder, signal_LT=1.3 * louder.signal_LT)
     shard(workspace, "test", "evaluation", [louder])
-    leaked = checks.corpus_is_apart(workspace, corpus)
+    leaked = corpus_is_apart(workspace, corpus)
     assert not leaked.holds
     assert "1 are also in an evaluation shard" in leaked.seen
 
@@ -130,7 +134,7 @@ def test_a_patient_in_two_splits_and_an_ecg_twice_are_found(workspace):
     train = next(row for row in rows if row["split"] == "train")
     twin = {**train, "split": "validation"}
     pq.write_table(index.from_pylist([*rows, twin], schema=index.schema), corpus.path / "index.parquet")
-    finding = checks.corpus_is_apart(workspace, corpus)
+    finding = corpus_is_apart(workspace, corpus)
     assert not finding.holds
     assert "1 ECGs repeat another, 1 patients are in both splits" in finding.seen
 
@@ -151,4 +155,4 @@ def summary(*, first: float = 0.5, last: float = 0.3, std: float = 0.1, rank: fl
     ],
 )
 def test_a_training_that_collapsed_or_diverged_is_found(changed, holds):
-    assert checks.training_went_well(summary(**changed)).holds is holds
+    assert training_went_well(summary(**changed)).holds is holds

@@ -21,12 +21,15 @@ from hypothesis import strategies as st
 
 from ecg_model.signal import LEADS, LEADS_12, derived_leads, prepare
 from pipelines.cache import Workspace, digest_of_tree
-from pipelines.corpus.step import CorpusConfig, built_corpus, materialize_corpus
-from pipelines.download.step import Mirror, materialize_raw
+from pipelines.corpus.config import CorpusConfig
+from pipelines.corpus.step import built_corpus, materialize_corpus
+from pipelines.download.mirror import Mirror
+from pipelines.download.step import materialize_raw
 from pipelines.formats.shard import SIGNALS, Shard, open_shard
 from pipelines.harmonize.checks import COUNTS_ADD_UP, kept_findings
-from pipelines.harmonize.convert import BATCH, harmonize, materialize_ecgs
+from pipelines.harmonize.convert import BATCH, harmonize
 from pipelines.harmonize.quality import QualityLimits
+from pipelines.harmonize.step import materialize_ecgs
 from pipelines.records import Drop, DropReason, Record
 from pipelines.simulate import MirrorSizes, write_mirror
 from pipelines.sources import SOURCES

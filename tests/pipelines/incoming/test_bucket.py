@@ -24,8 +24,8 @@ from ecg_model.signal import LEADS_12
 from orchestration.definitions import defs
 from orchestration.sensors import incoming_sensor
 from pipelines.download.step import recorded
-from pipelines.harmonize.convert import materialize_ecgs
 from pipelines.harmonize.quality import QualityLimits
+from pipelines.harmonize.step import materialize_ecgs
 from pipelines.home import HOSTS, Home
 from pipelines.incoming import INCOMING
 from pipelines.incoming import bucket as bucket_module

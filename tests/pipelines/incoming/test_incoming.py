@@ -21,12 +21,15 @@ from numpy.typing import NDArray
 
 from ecg_model.signal import LEADS, LEADS_12, prepare
 from pipelines.cli import main
-from pipelines.corpus.step import CorpusConfig, Exclusion, materialize_corpus
+from pipelines.corpus.config import CorpusConfig
+from pipelines.corpus.selection import Exclusion
+from pipelines.corpus.step import materialize_corpus
 from pipelines.download.step import recorded
 from pipelines.formats.shard import Shard, open_shard
 from pipelines.formats.wfdb import read_wfdb
-from pipelines.harmonize.convert import Incomplete, harmonize, materialize_ecgs
+from pipelines.harmonize.convert import Incomplete, harmonize
 from pipelines.harmonize.quality import QualityLimits
+from pipelines.harmonize.step import materialize_ecgs
 from pipelines.home import HOSTS, Home
 from pipelines.incoming import INCOMING
 from pipelines.incoming.arrays import Npz, read_csv

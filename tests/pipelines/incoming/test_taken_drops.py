@@ -10,10 +10,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pipelines.cli import main
-from pipelines.corpus.step import CorpusConfig, materialize_corpus
+from pipelines.corpus.config import CorpusConfig
+from pipelines.corpus.step import materialize_corpus
 from pipelines.download.step import recorded
-from pipelines.harmonize.convert import Incomplete, materialize_ecgs
+from pipelines.harmonize.convert import Incomplete
 from pipelines.harmonize.quality import QualityLimits
+from pipelines.harmonize.step import materialize_ecgs
 from pipelines.home import Home
 from pipelines.incoming import INCOMING
 from pipelines.incoming.step import materialize_drop

@@ -14,8 +14,9 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.cache import PARTIAL, Product, Workspace, digest_of
+from pipelines.cache import PARTIAL, Product, Workspace
 from pipelines.cli import main
+from pipelines.hashing import digest_of
 from pipelines.home import HOSTS, Home
 from pipelines.maintenance.garbage import Leftover, leftovers, registered_digests, remove
 from pipelines.tracking import Tracking

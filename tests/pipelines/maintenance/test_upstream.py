@@ -13,7 +13,8 @@ from click.testing import CliRunner, Result
 
 from pipelines.cli import main
 from pipelines.download.http import Retries
-from pipelines.download.step import Mirror, materialize_raw
+from pipelines.download.mirror import Mirror
+from pipelines.download.step import materialize_raw
 from pipelines.home import Home
 from pipelines.simulate import MirrorSizes, write_mirror
 from pipelines.sources import SOURCES

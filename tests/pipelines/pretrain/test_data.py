@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from pipelines.cache import Workspace
-from pipelines.corpus.step import CorpusConfig, materialize_corpus
+from pipelines.corpus.config import CorpusConfig
+from pipelines.corpus.step import materialize_corpus
 from pipelines.formats.shard import CHUNK, THREADS, ShardWriter
 from pipelines.formats.simhash import signatures
 from pipelines.pretrain import data

@@ -21,7 +21,8 @@ from sklearn.preprocessing import StandardScaler
 from ecg_model.config import EncoderConfig
 from ecg_model.encoder import Encoder, random_encoder
 from pipelines.cache import Product, Workspace
-from pipelines.corpus.step import CorpusConfig, materialize_corpus
+from pipelines.corpus.config import CorpusConfig
+from pipelines.corpus.step import materialize_corpus
 from pipelines.formats.shard import QUALITY, SIGNATURE_BYTES, ShardWriter
 from pipelines.pretrain import online_probe
 from pipelines.pretrain.online_probe import PENALTIES, OnlineProbe, auc, one_of_each, ridge

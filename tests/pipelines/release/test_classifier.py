@@ -21,32 +21,27 @@ from ecg_model.config import EncoderConfig
 from ecg_model.encoder import random_encoder, save_encoder
 from ecg_model.serving.classify import CalibratedHead, classify
 from pipelines.cache import Workspace
-from pipelines.download.step import Mirror, materialize_raw
+from pipelines.download.mirror import Mirror
+from pipelines.download.step import materialize_raw
+from pipelines.encoders.names import HEAD_FILE
 from pipelines.evaluate.features import EncoderSource
 from pipelines.evaluate.probes.fit import ProbeConfig
 from pipelines.evaluate.probes.result import SCORES_FILE, load_result, write_result
-from pipelines.evaluate.statistics.platt import fit_platt
+from pipelines.evaluate.statistics.calibration import fit_platt
 from pipelines.evaluate.suite.baselines import probe_pair
+from pipelines.finding import Finding
 from pipelines.formats.shard import open_shard
-from pipelines.harmonize.checks import Finding
-from pipelines.harmonize.convert import materialize_ecgs
 from pipelines.harmonize.quality import QualityLimits
+from pipelines.harmonize.step import materialize_ecgs
 from pipelines.home import HOSTS, Home
-from pipelines.release.classifier import HEAD_FILE, materialize_classifier
+from pipelines.release.aliases import find_alias, promote
+from pipelines.release.classifier import materialize_classifier
 from pipelines.release.gate import GateConfig, Verdict
-from pipelines.release.registry import (
-    CHAMPION,
-    CLASSIFIER_NAME,
-    Scores,
-    example_ecg,
-    expected_of,
-    find_alias,
-    packaged_classifier,
-    promote,
-    record,
-    release_packaged,
-)
+from pipelines.release.model import CLASSIFIER_NAME, Scores
+from pipelines.release.packaging import example_ecg, expected_of, packaged_classifier
+from pipelines.release.registry import record, release_packaged
 from pipelines.release.steps import GATE_TASK, current_release, judge_classifier, release_classifier, release_current
+from pipelines.release.tags import CHAMPION
 from pipelines.simulate import MirrorSizes, write_mirror
 from pipelines.sources import SOURCES
 from pipelines.tasks.catalogue import TASKS

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.evaluate.probes.result import ClassScore, Predictions, ProbeResult, ProbeScores, SplitScores
-from pipelines.evaluate.statistics import ranking as statistics
-from pipelines.evaluate.statistics.ranking import Interval, PairedDifference
-from pipelines.harmonize.checks import Finding
+from pipelines.evaluate.statistics.bootstrap import Interval, PairedDifference
+from pipelines.evaluate.statistics.ranking import auc
+from pipelines.finding import Finding
 from pipelines.release.gate import (
     CLASSIFIER_RULES,
     RULES,
@@ -23,7 +23,7 @@ from pipelines.release.gate import (
     of_champion,
     settled,
 )
-from pipelines.tasks.catalogue import Split
+from pipelines.tasks.splits import Split
 
 SOUND = Finding(True, "sound")
 CONFIG = GateConfig(margin=0.01, label_margin=0.03, resamples=200)
@@ -180,7 +180,7 @@ def result(score_NC: np.ndarray, y_NC: np.ndarray, patient: list[str]) -> ProbeR
         y_NC=y_NC,
         score_NC=score_NC,
     )
-    auc_C = statistics.auc(y_NC, score_NC)
+    auc_C = auc(y_NC, score_NC)
 
     def interval(value: float) -> Interval:
         return Interval(value=float(value), low=0.0, high=1.0)
@@ -252,7 +252,7 @@ def test_labels_that_both_have_are_compared_and_a_lost_one_is_named():
     found = contest(mine, other, CONFIG)
     assert found is not None
     assert set(found.labels) == {"c1", "c2"}
-    assert found.challenger == found.champion == pytest.approx(statistics.auc(y_NC[:, 1:], score_NC[:, 1:]).mean())
+    assert found.challenger == found.champion == pytest.approx(auc(y_NC[:, 1:], score_NC[:, 1:]).mean())
     assert verdict(found).promote, "a label more is nothing lost"
     without = contest(mine, other, CONFIG, lost=["HYP", "CD"])
     refused = verdict(without)

@@ -19,27 +19,13 @@ from ecg_model.config import EncoderConfig
 from ecg_model.encoder import load_encoder, random_encoder, save_encoder
 from ecg_model.serving.embed import embed
 from ecg_model.signal import LEADS_12
-from pipelines.harmonize.checks import Finding
+from pipelines.finding import Finding
+from pipelines.release.aliases import aliases_of, find_alias, promote, rollback, versions_of
 from pipelines.release.gate import RULES, Verdict
-from pipelines.release.registry import (
-    CHALLENGER,
-    CHAMPION,
-    PREVIOUS,
-    Release,
-    Scores,
-    aliases_of,
-    example_ecg,
-    files_of,
-    find_alias,
-    packaged_encoder,
-    promote,
-    record,
-    registered_encoder,
-    release_packaged,
-    rollback,
-    serves,
-    versions_of,
-)
+from pipelines.release.model import Release, Scores
+from pipelines.release.packaging import example_ecg, packaged_encoder, serves
+from pipelines.release.registry import files_of, record, registered_encoder, release_packaged
+from pipelines.release.tags import CHALLENGER, CHAMPION, PREVIOUS
 from pipelines.tracking import Tracking
 from tests.support.mlflow_server import free_port, mlflow_server
 
@@ -380,7 +366,7 @@ def test_a_pull_that_fails_or_hangs_says_nothing_of_the_version(
     release, packaged = put(store, name, encoders[0], scored(0.8)), packaged_encoder(encoders[0])
     with pytest.raises(RuntimeError, match=rf"models:/{name}/77 could not be pulled and run: .*not found"):
         serves(replace(release, version=77), packaged, tracking=store)
-    monkeypatch.setattr("pipelines.release.registry._PULL_SECONDS", 0.2)
+    monkeypatch.setattr("pipelines.release.packaging._PULL_SECONDS", 0.2)
     with pytest.raises(TimeoutError, match=rf"models:/{name}/1 was not pulled and run within 0.2 s"):
         serves(release, packaged, tracking=store)
 

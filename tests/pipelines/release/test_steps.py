@@ -16,28 +16,21 @@ from ecg_model.reference import published_name
 from ecg_model.serving.embed import embed
 from pipelines.cache import Workspace
 from pipelines.cli.importing import release_with_scores
-from pipelines.download.step import Mirror, materialize_raw
+from pipelines.download.mirror import Mirror
+from pipelines.download.step import materialize_raw
 from pipelines.encoders.import_reference import materialize_reference
 from pipelines.encoders.names import REFERENCE
 from pipelines.evaluate.probes.fit import ProbeConfig
 from pipelines.evaluate.suite.baselines import probe_pair
-from pipelines.harmonize.checks import Finding
-from pipelines.harmonize.convert import materialize_ecgs
+from pipelines.finding import Finding
 from pipelines.harmonize.quality import QualityLimits
+from pipelines.harmonize.step import materialize_ecgs
 from pipelines.home import HOSTS, Home
+from pipelines.release.aliases import aliases_of, find_alias, promote, rollback, versions_of
 from pipelines.release.gate import GateConfig
-from pipelines.release.registry import (
-    CHALLENGER,
-    CHAMPION,
-    PREVIOUS,
-    aliases_of,
-    example_ecg,
-    find_alias,
-    promote,
-    rollback,
-    versions_of,
-)
+from pipelines.release.packaging import example_ecg
 from pipelines.release.steps import Judged, git_commit, judge_current, release_current, release_reference, scores_of
+from pipelines.release.tags import CHALLENGER, CHAMPION, PREVIOUS
 from pipelines.simulate import MirrorSizes, write_mirror
 from pipelines.sources import SOURCES
 from pipelines.tasks.catalogue import TASKS

@@ -12,14 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.tasks.catalogue import (
+from pipelines.tasks.catalogue import PTBXL_SUPERCLASSES, SUITE_TASKS, TASKS, LabelClass, LabelTask
+from pipelines.tasks.splits import (
     PAPER_FOLDS,
-    PTBXL_SUPERCLASSES,
-    SUITE_TASKS,
-    TASKS,
     FoldProtocol,
-    LabelClass,
-    LabelTask,
     PartitionProtocol,
     PatientProtocol,
     Split,

@@ -22,10 +22,11 @@ from pipelines.evaluate.features import EncoderSource, FeatureConfig, embed
 from pipelines.evaluate.probes.attention_pool import AttentionPool
 from pipelines.evaluate.probes.augment import AugmentConfig
 from pipelines.evaluate.probes.fine_tune import FineTune, FineTuned, Network, band_pass, parameter_groups
-from pipelines.evaluate.probes.fit import ProbeConfig, materialize_probe
+from pipelines.evaluate.probes.fit import ProbeConfig
 from pipelines.evaluate.probes.heads import Logistic, Problem
 from pipelines.evaluate.probes.result import load_result
-from pipelines.evaluate.statistics.ranking import InsufficientData
+from pipelines.evaluate.probes.step import materialize_probe
+from pipelines.evaluate.statistics.bootstrap import InsufficientData
 from pipelines.formats.shard import QUALITY, ShardWriter
 from pipelines.simulate import Diagnosis, simulate
 from pipelines.tasks.catalogue import TASKS
@@ -340,7 +341,7 @@ def test_a_product_that_was_killed_after_its_training_trains_no_more(workspace, 
     caplog.set_level(logging.INFO)
     head = replace(QUICK, rate=0.1)
     with monkeypatch.context() as patch:
-        patch.setattr("pipelines.evaluate.probes.fit.write_result", killed)
+        patch.setattr("pipelines.evaluate.probes.step.write_result", killed)
         with pytest.raises(Killed):
             materialize_probe(workspace, TASK, SOURCE, SMALL, head=head)
     caplog.clear()

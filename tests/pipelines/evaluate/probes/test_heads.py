@@ -11,9 +11,11 @@ import pytest
 from sklearn.metrics import accuracy_score
 from sklearn.neighbors import NearestCentroid
 
+from pipelines.evaluate.features import Rows
 from pipelines.evaluate.probes.fit import ProbeConfig, run_probe
-from pipelines.evaluate.probes.heads import Fit, Logistic, NearestMean, PaperLoop, Problem, Rows, Takes
-from pipelines.tasks.catalogue import PAPER_FOLDS, FoldProtocol, LabelClass, LabelTask, Split
+from pipelines.evaluate.probes.heads import Fit, Logistic, NearestMean, PaperLoop, Problem, Takes
+from pipelines.tasks.catalogue import LabelClass, LabelTask
+from pipelines.tasks.splits import PAPER_FOLDS, FoldProtocol, Split
 
 CLASSES = tuple(LabelClass(name=name, title=name, codes=(name,)) for name in ("A", "B", "C"))
 TASK = LabelTask(

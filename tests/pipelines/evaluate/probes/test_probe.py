@@ -10,8 +10,9 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from pipelines.evaluate.probes.fit import ProbeConfig, compare, run_probe
 from pipelines.evaluate.probes.result import load_result, roc_table, write_result
-from pipelines.evaluate.statistics.ranking import InsufficientData
-from pipelines.tasks.catalogue import PAPER_FOLDS, TASKS, Split
+from pipelines.evaluate.statistics.bootstrap import InsufficientData
+from pipelines.tasks.catalogue import TASKS
+from pipelines.tasks.splits import PAPER_FOLDS, Split
 
 TASK = TASKS["ptbxl_superclass"]
 CODES = ("NORM", "IMI", "NDT", "LAFB", "LVH")

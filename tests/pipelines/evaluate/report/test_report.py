@@ -19,17 +19,19 @@ from hypothesis import strategies as st
 from sklearn.decomposition import PCA
 from sklearn.metrics import average_precision_score, brier_score_loss, f1_score
 
-from assets import previews as gallery
+from assets.previews import scores
 from ecg_model.config import EncoderConfig
 from ecg_model.encoder import random_encoder, save_encoder
 from pipelines.cache import Product, Workspace
 from pipelines.cli import main
-from pipelines.corpus.step import CorpusConfig, materialize_corpus
-from pipelines.download.step import Mirror, list_source, materialize_raw
+from pipelines.corpus.config import CorpusConfig
+from pipelines.corpus.step import materialize_corpus
+from pipelines.download.mirror import Mirror, list_source
+from pipelines.download.step import materialize_raw
 from pipelines.evaluate.exposure import Overlaps
 from pipelines.evaluate.features import EncoderSource
 from pipelines.evaluate.probes.assessment import assess, points
-from pipelines.evaluate.probes.fit import ProbeConfig, compare, materialize_probe
+from pipelines.evaluate.probes.fit import ProbeConfig, compare
 from pipelines.evaluate.probes.result import (
     ClassScore,
     Predictions,
@@ -38,29 +40,34 @@ from pipelines.evaluate.probes.result import (
     SplitScores,
     load_result,
 )
+from pipelines.evaluate.probes.step import materialize_probe
 from pipelines.evaluate.probes.stored import Probe
 from pipelines.evaluate.report import page as page_of
-from pipelines.evaluate.report import step as reports
 from pipelines.evaluate.report.compare import compare_encoders, compare_results
+from pipelines.evaluate.report.model import TaskReport
 from pipelines.evaluate.report.published import BY_EVALUATION, published_for
-from pipelines.evaluate.report.tasks import TaskReport
+from pipelines.evaluate.report.step import HTML_FILE, JSON_FILE, materialize_report, summarise
+from pipelines.evaluate.report.verdict import judge
 from pipelines.evaluate.report.views import principal_plane, surest
-from pipelines.evaluate.statistics.ranking import Interval, holm
+from pipelines.evaluate.statistics.bootstrap import Interval
+from pipelines.evaluate.statistics.paired import holm
 from pipelines.evaluate.suite.baselines import probe_pair
 from pipelines.evaluate.suite.names import SUITE, evaluation
 from pipelines.evaluate.suite.run import labels_used, lead_over, materialize_evaluation, results_of
 from pipelines.evaluate.waves import tables as wave_views
 from pipelines.evaluate.waves.delineation import WaveTask
 from pipelines.evaluate.waves.intervals import RegressionConfig, materialize_regression
-from pipelines.evaluate.waves.segmentation import SegmentationConfig, materialize_segmentation
-from pipelines.harmonize.convert import materialize_ecgs
+from pipelines.evaluate.waves.segmentation import materialize_segmentation
+from pipelines.evaluate.waves.segmentation_model import SegmentationConfig
 from pipelines.harmonize.quality import QualityLimits
+from pipelines.harmonize.step import materialize_ecgs
 from pipelines.home import Home
 from pipelines.plots import svg
 from pipelines.release.resolve import named_encoders
 from pipelines.simulate import MirrorSizes, write_mirror
 from pipelines.sources import SOURCES
-from pipelines.tasks.catalogue import SUITE_TASKS, TASKS, FoldProtocol, Split
+from pipelines.tasks.catalogue import SUITE_TASKS, TASKS
+from pipelines.tasks.splits import FoldProtocol, Split
 from pipelines.tracking import Tracking
 from tests.support.pages import Page, self_contained
 
@@ -101,7 +108,7 @@ def workspace(home: Home) -> Workspace:
 
 @pytest.fixture
 def report(workspace: Workspace) -> Product:
-    return reports.materialize_report(workspace, simulated=True)
+    return materialize_report(workspace, simulated=True)
 
 
 def put_encoder(workspace: Workspace, seed: int, corpus_digest: str) -> Product:
@@ -113,13 +120,13 @@ def put_encoder(workspace: Workspace, seed: int, corpus_digest: str) -> Product:
 
 
 def stored(product: Product) -> dict:
-    return json.loads((product.path / reports.JSON_FILE).read_text())
+    return json.loads((product.path / JSON_FILE).read_text())
 
 
 def summarised(workspace: Workspace, products: dict[str, dict[str, Product]]) -> tuple[TaskReport, ...]:
     probes = {task: {name: Probe.load(one.path) for name, one in found.items()} for task, found in products.items()}
     encoder, overlaps = workspace.require("encoder"), Overlaps(workspace)
-    return reports.summarise(workspace, probes, encoder, overlaps, simulated=False).tasks
+    return summarise(workspace, probes, encoder, overlaps, simulated=False).tasks
 
 
 def shown(found: dict) -> str:
@@ -130,7 +137,7 @@ def shown(found: dict) -> str:
 
 
 def test_the_page_holds_all_it_shows_and_takes_names_from_data_as_text(report):
-    text = (report.path / reports.HTML_FILE).read_text()
+    text = (report.path / HTML_FILE).read_text()
     page = self_contained(text)
     assert HOSTILE not in text
     assert HOSTILE in page.words
@@ -143,7 +150,7 @@ def test_the_page_holds_all_it_shows_and_takes_names_from_data_as_text(report):
 
 
 def test_the_pages_numbers_are_the_jsons(report):
-    page = Page((report.path / reports.HTML_FILE).read_text())
+    page = Page((report.path / HTML_FILE).read_text())
     task, unscored = stored(report)["tasks"]
     rows = [cells for section, cells in page.rows if section == task["name"]]
     for probed in task["probes"]:
@@ -204,7 +211,7 @@ def test_what_the_encoder_saw_is_said(report, workspace):
     assert found["tasks"][0]["protocol"] == "fitted on folds 1, 2, 3, 4, 5, 6, 7, 8; chosen on 9; tested once on 10"
     unknown = "patient, or by ECG where no patient is named"
     assert f"chosen on 10% of them, drawn by {unknown}; tested once on g7" in found["tasks"][1]["protocol"]
-    picture = gallery.scores(report)
+    picture = scores(report)
     assert picture is not None
     assert picture.startswith(b"\x89PNG")
 
@@ -214,23 +221,23 @@ def test_a_window_that_is_longer_than_the_ecgs_is_said_under_the_scores(workspac
     probe = workspace.require(f"probe/{task}/pretrained")
     monkeypatch.setattr(EncoderSource, "window", told)
     probes, encoder = {task: {"pretrained": Probe.load(probe.path)}}, workspace.require("encoder")
-    found = reports.summarise(workspace, probes, encoder, Overlaps(workspace), simulated=True)
+    found = summarise(workspace, probes, encoder, Overlaps(workspace), simulated=True)
     folders = {task: {"pretrained": probe.path}}
     assert told in page_of.report_page(found, folders=folders, maps={}, samples={}, examples={})
-    assert told not in (report.path / reports.HTML_FILE).read_text()
+    assert told not in (report.path / HTML_FILE).read_text()
 
 
 def test_it_is_found_again_and_made_anew_for_a_new_probe(report, workspace):
-    again = reports.materialize_report(workspace, simulated=True)
+    again = materialize_report(workspace, simulated=True)
     assert again == replace(report, cached=True)
     floor = EncoderSource.random("handcrafted", replace(NETWORK, depth=1), 9)
     materialize_probe(workspace, TASK, floor, QUICK)
-    with_floor = reports.materialize_report(workspace, simulated=True)
+    with_floor = materialize_report(workspace, simulated=True)
     task = stored(with_floor)["tasks"][0]
     assert [probed["name"] for probed in task["probes"]] == ["pretrained", "random", "handcrafted"]
     assert "beside handcrafted features" in with_floor.facts["headline"]
     materialize_probe(workspace, TASK, floor, replace(QUICK, min_positives=2))
-    other_protocol = stored(reports.materialize_report(workspace, simulated=True))["tasks"][0]
+    other_protocol = stored(materialize_report(workspace, simulated=True))["tasks"][0]
     assert other_protocol["left_out"] == ["handcrafted features"]
     assert [probed["name"] for probed in other_protocol["probes"]] == ["pretrained", "random"]
 
@@ -240,7 +247,7 @@ def test_probes_of_an_earlier_encoder_are_not_reported(workspace):
     put_encoder(workspace, 6, corpus)
     try:
         with pytest.raises(ValueError, match="no probe of the current encoder"):
-            reports.materialize_report(workspace, simulated=True)
+            materialize_report(workspace, simulated=True)
     finally:
         put_encoder(workspace, 5, corpus)
 
@@ -249,7 +256,7 @@ def test_probes_of_ecgs_that_have_changed_since_are_not_reported(workspace):
     materialize_ecgs(workspace, SOURCES["ptbxl"], "00000", limits=QualityLimits(amplitude=2.0))
     try:
         with pytest.raises(ValueError, match="probe/ptbxl_superclass is of other ECGs than are here now"):
-            reports.materialize_report(workspace, simulated=True)
+            materialize_report(workspace, simulated=True)
     finally:
         materialize_ecgs(workspace, SOURCES["ptbxl"], "00000", limits=QualityLimits())
 
@@ -259,7 +266,7 @@ def test_what_was_seen_of_a_task_and_that_its_source_names_no_patients_is_told(w
     copied = Workspace(shutil.copytree(workspace.root, tmp_path / "copy"))
     task = SUITE_TASKS["chapman_rhythm"]
     probe_pair(copied, task, replace(QUICK, min_patients=2))
-    report = reports.materialize_report(copied, simulated=True)
+    report = materialize_report(copied, simulated=True)
     (found,) = [one for one in stored(report)["tasks"] if one["name"] == "chapman_rhythm"]
     drawn = "ECG (the source names no patients)"
     assert found["protocol"] == f"fitted on 70%; chosen on 10%; tested once on 20%, drawn by {drawn}"
@@ -270,7 +277,7 @@ def test_what_was_seen_of_a_task_and_that_its_source_names_no_patients_is_told(w
     there = tested & set(index["record_id"].to_pylist())
     assert there, "the True case"
     assert [probed["seen"]["test"] for probed in found["probes"]] == [len(there), 0, 0]
-    page = Page((report.path / reports.HTML_FILE).read_text())
+    page = Page((report.path / HTML_FILE).read_text())
     assert f"Tested on {len(tested)} ECGs, patients not named; intervals by {drawn}." in page.words
     (first,) = [cells for section, cells in page.rows if section == "summary" and cells[""] == task.title]
     assert first["this encoder"].endswith(f" seen: {len(there)} of {len(tested)} test ECGs")
@@ -297,10 +304,10 @@ def test_the_verdict_is_what_is_shown_not_what_is_hoped(workspace, value, p, hea
     (task,) = summarised(workspace, probes)
     one = task.differences["random"]
     changed = replace(one, p_adjusted=p, difference=replace(one.difference, value=value))
-    found = reports.judge([replace(task, differences={"random": changed})])
+    found = judge([replace(task, differences={"random": changed})])
     assert found.headline == headline
     below = replace(changed, p_adjusted=0.001, difference=replace(one.difference, value=-0.1))
-    both = reports.judge([replace(task, differences={"random": changed, "handcrafted": below})])
+    both = judge([replace(task, differences={"random": changed, "handcrafted": below})])
     assert both.headline == f"{headline}; beside handcrafted features below on 1 of 1 task"
     assert "below handcrafted features (-0.100" in both.sentences[0]
 
@@ -378,7 +385,7 @@ def test_every_evaluation_with_a_published_figure_exists():
 
 
 def test_the_suite_stands_on_the_page_where_it_was_done_for_this_encoder(workspace, report):
-    before = Page((report.path / reports.HTML_FILE).read_text())
+    before = Page((report.path / HTML_FILE).read_text())
     assert all(section != "suite" for section, _ in before.rows), "only plain probes are here"
     assert stored(report)["suite"] == []
     ours = EncoderSource.of_product("pretrained", workspace.require("encoder"))
@@ -389,9 +396,9 @@ def test_the_suite_stands_on_the_page_where_it_was_done_for_this_encoder(workspa
     }
     of_another = EncoderSource.random("pretrained", NETWORK, 77)
     materialize_evaluation(workspace, evaluation("ptbxl_superclass__leads_II"), of_another, QUICK)
-    again = reports.materialize_report(workspace, simulated=True)
+    again = materialize_report(workspace, simulated=True)
     assert again.fingerprint != report.fingerprint, "what is shown is an input"
-    text = (again.path / reports.HTML_FILE).read_text()
+    text = (again.path / HTML_FILE).read_text()
     page = self_contained(text)
     rows = {cells[""]: cells for section, cells in page.rows if section == "suite" and "published: best known" in cells}
     draw = products["pretrained"].facts["draws"][0]
@@ -427,7 +434,7 @@ def test_each_evaluation_has_every_figure_and_an_adjusted_lead(workspace):
     beside = (ours, EncoderSource.random("random", NETWORK, 4))
     asked = [evaluation(f"ptbxl_superclass__{name}") for name in ("multi_class__labels_50", "leads_II_V1")]
     few, leads = ([materialize_evaluation(workspace, one, source, QUICK) for source in beside] for one in asked)
-    report = reports.materialize_report(workspace, simulated=True)
+    report = materialize_report(workspace, simulated=True)
     (table,) = [one for one in stored(report)["suite"] if one["task"] == "ptbxl_superclass"]
     rows = {row["name"]: row for row in table["rows"]}
     assert rows["ptbxl_superclass"]["parts"] == [], "a plain probe has its own section"
@@ -451,7 +458,7 @@ def test_each_evaluation_has_every_figure_and_an_adjusted_lead(workspace):
     assert lead["ptbxl_superclass__leads_II_V1"]["difference"]["value"] == pytest.approx(compared.value)
     assert [one["p_adjusted"] for one in lead.values()] == holm([one["difference"]["p_value"] for one in lead.values()])
     assert part["differences"]["random"]["p_adjusted"] == lead["ptbxl_superclass__leads_II_V1"]["p_adjusted"]
-    page = self_contained((report.path / reports.HTML_FILE).read_text())
+    page = self_contained((report.path / HTML_FILE).read_text())
     told = [cells for section, cells in page.rows if section == "suite" and cells.get("F1") == shown(figures["f1"])]
     assert told, "the section is on the page"
     assert {label["name"] for label in figures["labels"]} <= {
@@ -490,7 +497,7 @@ def test_what_is_behind_each_figure_is_named(workspace):
 
 @pytest.mark.slow
 def test_waves_stand_on_the_page_where_they_were_told_from_this_encoder(home, workspace, report):
-    text = (report.path / reports.HTML_FILE).read_text()
+    text = (report.path / HTML_FILE).read_text()
     assert "Not evaluated: materialize" in text
     assert stored(report)["waves"] == []
     mirror = home.root.parent / "mirror"
@@ -504,9 +511,9 @@ def test_waves_stand_on_the_page_where_they_were_told_from_this_encoder(home, wo
         materialize_regression(workspace, task, one, RegressionConfig(min_patients=2), mirror=mirror)
     picture = wave_views.examples(workspace, task, told["pretrained"], mirror)
     assert picture is not None
-    again = reports.materialize_report(workspace, simulated=True)
+    again = materialize_report(workspace, simulated=True)
     assert again.fingerprint != report.fingerprint, "what is shown is an input"
-    text = (again.path / reports.HTML_FILE).read_text()
+    text = (again.path / HTML_FILE).read_text()
     rows = {cells[""]: cells for section, cells in self_contained(text).rows if section == "waves"}
     assert base64.b64encode(picture).decode() in text
     for name, title in (("pretrained", "this encoder, frozen"), ("random", "random encoder, frozen")):
@@ -518,7 +525,7 @@ def test_waves_stand_on_the_page_where_they_were_told_from_this_encoder(home, wo
     assert stored(again)["waves_seen"] == {"ptbxl_truth": {"data_set": False, "test": 0, "tested": tested}}
     materialize_segmentation(workspace, task, of_another, quick, mirror=mirror)
     materialize_regression(workspace, task, of_another, RegressionConfig(min_patients=2), mirror=mirror)
-    assert stored(reports.materialize_report(workspace, simulated=True))["waves"] == [], "another encoder's"
+    assert stored(materialize_report(workspace, simulated=True))["waves"] == [], "another encoder's"
 
 
 # what is seen

@@ -10,6 +10,7 @@ from hypothesis.extra import numpy as hnp
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import average_precision_score, brier_score_loss, f1_score
 
+from pipelines.evaluate.statistics.bootstrap import resample_patients
 from pipelines.evaluate.statistics.calibration import (
     best_threshold,
     brier,
@@ -18,16 +19,8 @@ from pipelines.evaluate.statistics.calibration import (
     resampled_brier,
     resampled_f1,
 )
-from pipelines.evaluate.statistics.ranking import (
-    FAR_SIDE,
-    average_precision,
-    holm,
-    paired_difference,
-    paired_differences,
-    resample_patients,
-    resampled_auc,
-    resampled_average_precision,
-)
+from pipelines.evaluate.statistics.paired import FAR_SIDE, holm, paired_difference, paired_differences
+from pipelines.evaluate.statistics.ranking import average_precision, resampled_auc, resampled_average_precision
 
 
 @st.composite

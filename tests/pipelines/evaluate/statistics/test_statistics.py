@@ -7,17 +7,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
-from pipelines.evaluate.statistics.ranking import (
-    InsufficientData,
-    auc,
-    average_precision,
-    interval,
-    paired_difference,
-    resample_patients,
-    resampled_auc,
-    roc_points,
-    why_not_scorable,
-)
+from pipelines.evaluate.statistics.bootstrap import InsufficientData, interval, resample_patients
+from pipelines.evaluate.statistics.paired import paired_difference
+from pipelines.evaluate.statistics.ranking import auc, average_precision, resampled_auc, roc_points, why_not_scorable
 
 
 @st.composite

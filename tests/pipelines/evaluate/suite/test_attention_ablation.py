@@ -18,14 +18,16 @@ from assets.resources import DataHome, Launcher
 from ecg_model.encoder import load_encoder
 from pipelines.cache import Product, Workspace
 from pipelines.cli import evaluating, main
-from pipelines.corpus.step import CorpusConfig, materialize_corpus
-from pipelines.download.step import Mirror, list_source, materialize_raw
+from pipelines.corpus.config import CorpusConfig
+from pipelines.corpus.step import materialize_corpus
+from pipelines.download.mirror import Mirror, list_source
+from pipelines.download.step import materialize_raw
 from pipelines.evaluate.probes.fit import ProbeConfig, compare
 from pipelines.evaluate.suite.attention_ablation import against_dense, materialize_dense
 from pipelines.evaluate.suite.names import AGAINST_DENSE, evaluation
 from pipelines.evaluate.suite.run import results_of
-from pipelines.harmonize.convert import materialize_ecgs
 from pipelines.harmonize.quality import QualityLimits
+from pipelines.harmonize.step import materialize_ecgs
 from pipelines.home import Home
 from pipelines.pretrain.recipes import differences, recipe_named
 from pipelines.pretrain.step import materialize_encoder

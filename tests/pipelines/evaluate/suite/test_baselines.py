@@ -9,12 +9,13 @@ from assets.previews import roc
 from ecg_model.config import EncoderConfig
 from ecg_model.encoder import random_encoder, save_encoder
 from pipelines.cache import Workspace
-from pipelines.download.step import Mirror, materialize_raw
+from pipelines.download.mirror import Mirror
+from pipelines.download.step import materialize_raw
 from pipelines.encoders.names import REFERENCE
 from pipelines.evaluate.probes.fit import ProbeConfig
 from pipelines.evaluate.suite.baselines import beside_ours, probe_pair
-from pipelines.harmonize.convert import materialize_ecgs
 from pipelines.harmonize.quality import QualityLimits
+from pipelines.harmonize.step import materialize_ecgs
 from pipelines.simulate import MirrorSizes, write_mirror
 from pipelines.sources import SOURCES
 from pipelines.tasks.catalogue import TASKS

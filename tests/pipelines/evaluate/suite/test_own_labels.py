@@ -13,12 +13,12 @@ from ecg_model.config import EncoderConfig
 from ecg_model.encoder import random_encoder, save_encoder
 from pipelines.cache import Workspace
 from pipelines.cli import main
-from pipelines.evaluate.features import shards_of
 from pipelines.evaluate.probes.assessment import assess
-from pipelines.evaluate.probes.fit import ProbeConfig, read_records
+from pipelines.evaluate.probes.fit import ProbeConfig
 from pipelines.evaluate.probes.result import load_result
 from pipelines.evaluate.suite.own_labels import own_task, read_labels
 from pipelines.formats.shard import QUALITY, ShardWriter
+from pipelines.harmonize.shards import read_records, shards_of
 from pipelines.home import Home
 from pipelines.tasks.catalogue import LabelTask
 from tests.support.pages import self_contained

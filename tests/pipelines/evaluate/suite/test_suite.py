@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from assets import previews as gallery
+from assets.previews import evaluated
 from ecg_model.config import EncoderConfig
 from ecg_model.encoder import random_encoder, save_encoder
 from pipelines.cache import Product, Workspace
@@ -24,23 +24,17 @@ from pipelines.evaluate.features import (
     materialize_features,
     materialize_tokens,
     read_features,
-    shards_of,
 )
-from pipelines.evaluate.probes.fit import ProbeConfig, materialize_probe, read_records
+from pipelines.evaluate.probes.fit import ProbeConfig
 from pipelines.evaluate.probes.handcrafted import HandcraftedSource, handcrafted, heart_rate
 from pipelines.evaluate.probes.result import load_result
+from pipelines.evaluate.probes.step import materialize_probe
 from pipelines.evaluate.suite.names import AGAINST_DENSE, DRAWS, SUITE, VARIANT_HEADS, evaluation
 from pipelines.evaluate.suite.run import evaluate_subject, head_of, labels_used, materialize_evaluation, results_of
 from pipelines.formats.shard import LEADS, QUALITY, ShardWriter, open_shard
-from pipelines.tasks.catalogue import (
-    PAPER_FOLDS,
-    SUITE_TASKS,
-    FewLabels,
-    FoldProtocol,
-    Split,
-    patients,
-    protocol_from_dict,
-)
+from pipelines.harmonize.shards import read_records, shards_of
+from pipelines.tasks.catalogue import SUITE_TASKS
+from pipelines.tasks.splits import PAPER_FOLDS, FewLabels, FoldProtocol, Split, patients, protocol_from_dict
 
 TINY = EncoderConfig(dim=16, depth=1, heads=2, input_scale=5.0, patch_init_scale=7.0)
 QUICK = ProbeConfig(resamples=50, min_patients=5, min_positives=1)
@@ -332,14 +326,14 @@ def test_an_encoder_stands_beside_what_it_has_to_beat(workspace):
         assert standing.ahead.low <= standing.ahead.value <= standing.ahead.high
         assert standing.row()["accuracy"] is not None
     assert floor > 0.95
-    drawn = gallery.evaluated(standings)
+    drawn = evaluated(standings)
     assert drawn is not None
     assert drawn.startswith(b"\x89PNG")
 
 
 def test_what_was_not_scored_has_no_picture(workspace):
     few = replace(QUICK, min_patients=10_000)
-    assert gallery.evaluated(evaluate_subject(workspace, evaluation("ptbxl_superclass__multi_class"), few)) is None
+    assert evaluated(evaluate_subject(workspace, evaluation("ptbxl_superclass__multi_class"), few)) is None
 
 
 @pytest.mark.parametrize("head", VARIANT_HEADS)

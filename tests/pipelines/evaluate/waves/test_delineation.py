@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from ecg_model.signal import LEADS, LEADS_12, prepare
 from pipelines.cache import Workspace
-from pipelines.download.step import Mirror, materialize_raw
-from pipelines.evaluate.statistics.ranking import InsufficientData
+from pipelines.download.mirror import Mirror
+from pipelines.download.step import materialize_raw
+from pipelines.evaluate.statistics.bootstrap import InsufficientData
 from pipelines.evaluate.waves.annotations import (
     INTERVALS,
     SCHEMA,
@@ -45,14 +46,15 @@ from pipelines.evaluate.waves.delineation import (
 from pipelines.evaluate.waves.pseudo_labels import Failure
 from pipelines.formats.shard import open_shard
 from pipelines.formats.wfdb_annotations import Mark, parse_marks
-from pipelines.harmonize.convert import materialize_ecgs
 from pipelines.harmonize.quality import QualityLimits
+from pipelines.harmonize.step import materialize_ecgs
 from pipelines.simulate import Diagnosis, MirrorSizes, simulate, write_mirror
 from pipelines.simulate.physionet import _marks as marks_of
 from pipelines.simulate.wfdb_writer import annotation_bytes, digital
 from pipelines.sources import SOURCES
 from pipelines.sources.ludb import MarkedWave, waves_of_marks
-from pipelines.tasks.catalogue import PTBXL100_FOLDS, SUITE_TASKS, FoldProtocol, PatientProtocol
+from pipelines.tasks.catalogue import PTBXL100_FOLDS, SUITE_TASKS
+from pipelines.tasks.splits import FoldProtocol, PatientProtocol
 
 REAL = Path(__file__).resolve().parents[5] / "shared" / "real" / "mirror"
 LUDB = REAL / "physionet.org/files/ludb/1.0.1/data"

@@ -20,10 +20,10 @@ from sklearn.metrics import jaccard_score, mean_absolute_error
 from ecg_model.config import EncoderConfig
 from ecg_model.encoder import random_encoder
 from pipelines.cache import Workspace
-from pipelines.download.step import Mirror, materialize_raw
+from pipelines.download.mirror import Mirror
+from pipelines.download.step import materialize_raw
 from pipelines.evaluate.features import EncoderSource, FeatureConfig
-from pipelines.evaluate.statistics.bootstrap import Bootstrap
-from pipelines.evaluate.statistics.ranking import InsufficientData
+from pipelines.evaluate.statistics.bootstrap import Bootstrap, InsufficientData
 from pipelines.evaluate.waves import delineation
 from pipelines.evaluate.waves import tables as wave_views
 from pipelines.evaluate.waves.annotations import UNKNOWN, Wave, Waves, class_map, intervals
@@ -39,22 +39,24 @@ from pipelines.evaluate.waves.intervals import (
 from pipelines.evaluate.waves.segmentation import (
     PREDICTIONS_FILE,
     SCORES_FILE,
+    compare_segmentations,
+    materialize_segmentation,
+    segment,
+)
+from pipelines.evaluate.waves.segmentation_model import (
     PatchMap,
     SegmentationConfig,
     SignalFeed,
     TokenFeed,
-    compare_segmentations,
     confusions,
     iou_of,
-    materialize_segmentation,
-    segment,
 )
-from pipelines.harmonize.convert import materialize_ecgs
 from pipelines.harmonize.quality import QualityLimits
+from pipelines.harmonize.step import materialize_ecgs
 from pipelines.plots.segmentation import COLOURS, SegmentedLead, segmentation_sheet
 from pipelines.simulate import MirrorSizes, write_mirror
 from pipelines.sources import SOURCES
-from pipelines.tasks.catalogue import FoldProtocol, Split
+from pipelines.tasks.splits import FoldProtocol, Split
 
 TINY = EncoderConfig(dim=16, depth=1, heads=2, drop_path=0.0, input_scale=5.0, patch_init_scale=5.0)
 BOOTSTRAP = Bootstrap(resamples=50)

@@ -10,16 +10,18 @@ from pathlib import Path
 import pytest
 
 from pipelines.cache import Workspace
-from pipelines.corpus.step import CorpusConfig, materialize_corpus
-from pipelines.download.step import Mirror, materialize_raw
+from pipelines.corpus.config import CorpusConfig
+from pipelines.corpus.step import materialize_corpus
+from pipelines.download.mirror import Mirror
+from pipelines.download.step import materialize_raw
 from pipelines.encoders.names import OURS
-from pipelines.evaluate.features import FeatureConfig
-from pipelines.evaluate.suite.baselines import encoder_and_twin
+from pipelines.evaluate.features import FeatureConfig, encoder_and_twin
 from pipelines.evaluate.waves.delineation import usual_task
 from pipelines.evaluate.waves.intervals import compare_regressions, materialize_regression
-from pipelines.evaluate.waves.segmentation import FINE_TUNED, FROZEN, compare_segmentations, materialize_segmentation
-from pipelines.harmonize.convert import materialize_ecgs
+from pipelines.evaluate.waves.segmentation import compare_segmentations, materialize_segmentation
+from pipelines.evaluate.waves.segmentation_model import FINE_TUNED, FROZEN
 from pipelines.harmonize.quality import QualityLimits
+from pipelines.harmonize.step import materialize_ecgs
 from pipelines.pretrain.recipes import recipe_named
 from pipelines.pretrain.step import materialize_encoder
 from pipelines.simulate import MirrorSizes, write_mirror

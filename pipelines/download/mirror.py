@@ -1,0 +1,184 @@
+"""Where a source's files come from: the original hosts, a mirror URL, or a mirror folder that is read in place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from urllib.parse import quote
+
+from pipelines.download.fetch import Tally, each
+from pipelines.download.http import Retries, Transfer, checksum_of
+from pipelines.download.list_cache import forget
+from pipelines.download.progress import OnProgress
+from pipelines.home import check_url
+from pipelines.sources.base import RemoteFile, Source, addresses
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """Where files are taken from: a folder, a base URL, or (None) the true hosts."""
+
+    place: Path | str | None = None
+
+    @classmethod
+    def parse(cls, text: str | None) -> Mirror:
+        """A mirror as a person writes it; None or nothing: the hosts. ValueError where a folder is not there."""
+        if not text:
+            return cls(None)
+        if text.startswith(("http://", "https://")):
+            check_url(text)
+            return cls(text.rstrip("/"))
+        folder = Path(text).expanduser()
+        if not folder.is_dir():
+            raise ValueError(f"mirror {text!r}: no such folder; give one that holds physionet.org/ or zenodo.org/")
+        return cls(folder.resolve())
+
+    @property
+    def folder(self) -> Path | None:
+        return self.place if isinstance(self.place, Path) else None
+
+    def urls(self, path: str) -> tuple[str, ...]:
+        """The addresses of a file, in the order to be tried. Not for a folder."""
+        assert self.folder is None
+        if self.place is None:
+            return tuple(quote(url, safe=":/") for url in addresses(path))
+        return (f"{self.place}/{quote(path)}",)
+
+    def __str__(self) -> str:
+        return "the true hosts" if self.place is None else f"the mirror {self.place}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """Verified files, each with its size, below one folder."""
+
+    root: Path
+    files: tuple[RemoteFile, ...]
+
+    @property
+    def bytes(self) -> int:
+        return sum(file.bytes or 0 for file in self.files)
+
+
+def list_source(source: Source, mirror: Mirror, *, raw_root: Path | None = None) -> list[RemoteFile]:
+    """The files of the partitions that the mirror holds, with what they share; none where it has no such source.
+
+    raw_root: where lists that come over the network are kept, to be used where the host cannot be reached.
+    """
+    try:
+        listing = _listing(source, mirror, raw_root, None)
+    except FileNotFoundError as error:
+        if mirror.place is None or (mirror.folder is not None and (mirror.folder / source.root).is_dir()):
+            raise _no_list_error(source, mirror, error) from error
+        return []
+    return listing if mirror.folder is None else _held(source, listing, mirror.folder)
+
+
+def partition_files(
+    source: Source, partition: str, *, mirror: Mirror, raw_root: Path, retries: Retries | None = None
+) -> list[RemoteFile]:
+    """The files that a partition needs, from the source's list; ValueError where the list names none."""
+    try:
+        listing = _listing(source, mirror, raw_root, retries)
+    except FileNotFoundError as error:
+        raise _no_list_error(source, mirror, error) from error
+    files = source.files_of(listing, partition)
+    if not files:
+        there = ", ".join(source.available(listing)) or "none"
+        raise ValueError(
+            f"partition {partition} of {source.name}: the list of {mirror} names no file of it; "
+            f"it has {there}: take one of these, or complete the mirror with its list"
+        )
+    return files
+
+
+def _listing(source: Source, mirror: Mirror, raw_root: Path | None, retries: Retries | None) -> list[RemoteFile]:
+    """The source's own list, complete; FileNotFoundError where the mirror has none."""
+    if mirror.folder is not None:
+        folder = mirror.folder
+
+        def read(path: str) -> bytes:
+            # One of the lists may be a folder where `wget -r` went on below it.
+            if not (folder / path).is_file():
+                raise FileNotFoundError(path)
+            return (folder / path).read_bytes()
+
+        return source.list_files(read)
+    copies: list[Path] = []
+    with Transfer(connections=1, retries=retries) as transfer:
+
+        def fetch(path: str) -> bytes:
+            copies.extend([raw_root / path] if raw_root else [])
+            return transfer.get(mirror.urls(path), copies[-1] if raw_root else None)
+
+        try:
+            return source.list_files(fetch)
+        except ValueError:  # not a list: a proxy's page, say, with the date of today
+            for copy in copies:
+                forget(copy)
+            raise
+
+
+def _held(source: Source, listing: Sequence[RemoteFile], folder: Path) -> list[RemoteFile]:
+    """The part of a list that belongs to partitions of which a folder has a file."""
+
+    @cache
+    def names(parent: str) -> frozenset[str]:
+        directory = folder / parent
+        return frozenset(entry.name for entry in directory.iterdir()) if directory.is_dir() else frozenset()
+
+    def has(path: str) -> bool:
+        parent, _, name = path.rpartition("/")
+        return name in names(parent)
+
+    partitions = {file.path: source.partition_of(file.path) for file in listing}
+    held = {partition for path, partition in partitions.items() if partition is not None and has(path)}
+    return [file for file in listing if partitions[file.path] in held or (held and source.shared(file.path))]
+
+
+def find_in_folder(
+    source: Source,
+    files: Sequence[RemoteFile],
+    mirror: Mirror,
+    folder: Path,
+    connections: int,
+    progress: OnProgress | None,
+) -> Manifest:
+    """The manifest of files that a folder mirror holds."""
+    missing = [file.path for file in files if not (folder / file.path).is_file()]
+    if missing:
+        raise missing_files_error(source, mirror, missing)
+    tally = Tally(files, progress)
+    found = each(files, lambda file: _as_found(file, folder, tally), connections)
+    wrong = [now for listed, now in zip(files, found, strict=True) if now.checksum != listed.checksum]
+    if wrong:
+        raise ValueError(
+            f"{len(wrong)} of {len(files)} files in {mirror} are not what their source lists, first {wrong[0].path} "
+            f"({wrong[0].checksum}): fetch them into that folder again, which is never written to from here, or "
+            "correct its list"
+        )
+    return Manifest(root=folder, files=tuple(found))
+
+
+def _as_found(file: RemoteFile, folder: Path, tally: Tally) -> RemoteFile:
+    """A file of a folder mirror with the size and the checksum that it has there."""
+    path = folder / file.path
+    size = path.stat().st_size
+    found = checksum_of(path, file.checksum)
+    tally.add(files=1, bytes=size)
+    return replace(file, checksum=found, bytes=size)
+
+
+def _no_list_error(source: Source, mirror: Mirror, error: FileNotFoundError) -> ValueError:
+    return ValueError(
+        f"{source.name}: {mirror} has no list of its files ({error}): fetch the list as well, it holds the checksums"
+    )
+
+
+def missing_files_error(source: Source, mirror: Mirror, missing: Sequence[str]) -> ValueError:
+    return ValueError(
+        f"{source.name}: {missing[0]} is listed but not in {mirror} ({len(missing)} missing): "
+        "complete it, take the partition out of its list, or use another mirror"
+    )

@@ -1,0 +1,256 @@
+"""The segmentation network and its training: class scores of each sample from an encoder's tokens.
+
+Shapes: N records, B of a batch, L leads that have waves, P patches of a lead, S samples of a patch, T = P * S, D
+channels, C = 4 classes (`annotations.CLASSES`).
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ecg_model.encoder import Encoder
+from pipelines.evaluate.features import (
+    Progress,
+    Rows,
+)
+from pipelines.evaluate.statistics.bootstrap import Bootstrap
+from pipelines.evaluate.waves.annotations import CLASSES, UNKNOWN
+from pipelines.formats.shard import MILLIVOLT, SAMPLES
+
+_SCALED_BY = 64  # training records that the channels' means and deviations are taken from
+
+Mode = Literal["frozen", "fine_tuned"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentationConfig:
+    """How the map, and with `fine_tuned` the encoder, is trained: AdamW, a cosine to zero.
+
+    contexts: how many neighbours of a token on each side the map sees; each is tried, and validation chooses. batch:
+    records. lr: of the map; encoder_lr: of the encoder, to be divided by its width, since Adam's best rate falls with
+    it (Yang et al., arXiv 2203.03466). checks: how often in `steps` the validation split is looked at; the best moment
+    is kept. A split with fewer than min_patients is not scored.
+    """
+
+    mode: Mode = "frozen"
+    contexts: tuple[int, ...] = (0, 1)
+    steps: int = 1200
+    batch: int = 4
+    lr: float = 3e-3
+    encoder_lr: float = 0.1
+    weight_decay: float = 0.01
+    checks: int = 12
+    min_patients: int = 5
+    bootstrap: Bootstrap = field(default_factory=Bootstrap)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("frozen", "fine_tuned"):
+            raise ValueError(f"mode={self.mode!r}: use 'frozen' or 'fine_tuned'")
+        if not self.contexts or min(self.contexts) < 0:
+            raise ValueError(f"contexts={self.contexts}: give numbers of neighbours, 0 for none")
+        for name in ("steps", "batch", "checks", "min_patients"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: use at least 1")
+        for name in ("lr", "encoder_lr"):
+            if not 0 < getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: use a rate between 0 and 1")
+
+
+FROZEN = SegmentationConfig()
+FINE_TUNED = SegmentationConfig(mode="fine_tuned", contexts=(1,))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentationTrial:
+    """A context that was tried, its best moment, and the mean IoU on validation then."""
+
+    context: int
+    step: int
+    validation_miou: float
+
+
+class PatchMap(nn.Module):
+    """Tokens (..., P, D) -> class scores (..., T, C): one linear map of a token and `context` neighbours on each side.
+
+    Channels are first brought to the mean and the deviation that they have in training, which is linear too.
+    """
+
+    mean_D: Tensor
+    std_D: Tensor
+
+    def __init__(self, mean_D: Tensor, std_D: Tensor, patch_size: int, context: int) -> None:
+        super().__init__()
+        self.patch_size, self.context = patch_size, context
+        self.register_buffer("mean_D", mean_D)
+        self.register_buffer("std_D", std_D)
+        self.linear = nn.Linear(len(mean_D) * (2 * context + 1), patch_size * len(CLASSES))
+
+    def forward(self, token_PD: Tensor) -> Tensor:
+        x_PD = (token_PD - self.mean_D) / self.std_D
+        if self.context:
+            padded_PD = functional.pad(x_PD, (0, 0, self.context, self.context))
+            x_PD = padded_PD.unfold(-2, 2 * self.context + 1, 1).flatten(-2)
+        return self.linear(x_PD).unflatten(-1, (self.patch_size, len(CLASSES))).flatten(-3, -2)
+
+
+class FineTuned(nn.Module):
+    """ECGs (B, 8, T) millivolt -> class scores (B, L, T, C) of some leads: the encoder and the map on its tokens."""
+
+    def __init__(self, encoder: Encoder, head: PatchMap, leads: Sequence[int]) -> None:
+        super().__init__()
+        self.encoder, self.head, self.leads = encoder, head, list(leads)
+
+    def forward(self, x_BLT: Tensor) -> Tensor:
+        token_BLPD = self.encoder(x_BLT).unflatten(1, (-1, SAMPLES // self.head.patch_size))
+        return self.head(token_BLPD[:, self.leads])
+
+
+class Feed(Protocol):
+    """What a model is made on and fed with, by rows of the task's records."""
+
+    def model(self, context: int, rows: NDArray[np.int64], leads: Sequence[int]) -> nn.Module:
+        """A fresh model that gives class scores (B, L, T, C) of these leads; rows: of training records, to scale by."""
+        ...
+
+    def batch(self, rows: NDArray[np.int64], leads: Sequence[int]) -> Tensor:
+        """What the model takes."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenFeed:
+    """Tokens of a frozen encoder, float16 (N, at least 8 * P, D); the model is the map."""
+
+    tokens: Rows
+    patch_size: int
+
+    def model(self, context: int, rows: NDArray[np.int64], leads: Sequence[int]) -> nn.Module:
+        return PatchMap(*_channels(self.batch(rows, leads)), self.patch_size, context)
+
+    def batch(self, rows: NDArray[np.int64], leads: Sequence[int]) -> Tensor:
+        token_BND = torch.from_numpy(self.tokens[rows])
+        return token_BND.unflatten(1, (-1, SAMPLES // self.patch_size))[:, list(leads)].float()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignalFeed:
+    """ECGs int16 (N, 8, T), microvolt; the model is an encoder, loaded afresh, and the map."""
+
+    signal_NLT: NDArray[np.int16]
+    encoder: Callable[[], Encoder]
+
+    def model(self, context: int, rows: NDArray[np.int64], leads: Sequence[int]) -> nn.Module:
+        encoder = self.encoder().eval()
+        with torch.inference_mode():
+            mean_D, std_D = _channels(encoder(self.batch(rows, leads)))
+        head = PatchMap(mean_D.clone(), std_D.clone(), encoder.config.patch_size, context)
+        return FineTuned(encoder, head, leads)
+
+    def batch(self, rows: NDArray[np.int64], leads: Sequence[int]) -> Tensor:
+        return torch.from_numpy(self.signal_NLT[rows]).float() * MILLIVOLT
+
+
+def confusions(true_NLT: NDArray[np.int8], predicted_NLT: NDArray[np.int8]) -> NDArray[np.int64]:
+    """(N, C, C): samples of each record by annotated class, then by predicted class; UNKNOWN ones do not count."""
+    count = len(CLASSES)
+    known_NLT = true_NLT != UNKNOWN
+    record = np.broadcast_to(np.arange(len(true_NLT))[:, None, None], true_NLT.shape)[known_NLT]
+    place = (record * count + true_NLT[known_NLT]) * count + predicted_NLT[known_NLT]
+    return np.bincount(place, minlength=len(true_NLT) * count**2).reshape(-1, count, count)
+
+
+def iou_of(confusion_CC: NDArray[Any]) -> np.ma.MaskedArray:
+    """(..., C, C) -> (..., C): intersection over union (Jaccard) of each class, masked where it does not occur."""
+    hit_C = np.diagonal(confusion_CC, axis1=-2, axis2=-1).astype(np.float64)
+    union_C = confusion_CC.sum(axis=-1) + confusion_CC.sum(axis=-2) - hit_C
+    return np.ma.MaskedArray(hit_C / np.maximum(union_C, 1), mask=union_C == 0)
+
+
+def train_segmenter(
+    feed: Feed,
+    target_NLT: NDArray[np.int8],
+    rows: tuple[NDArray[np.int64], NDArray[np.int64]],
+    leads: list[int],
+    context: int,
+    config: SegmentationConfig,
+    device: torch.device,
+    progress: Progress | None,
+) -> tuple[nn.Module, SegmentationTrial]:
+    """The model at its best moment. rows: that train, and that validate."""
+    train, validation = rows
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = feed.model(context, train[:_SCALED_BY], leads).to(device)
+    of_encoder = [weight for name, weight in model.named_parameters() if name.startswith("encoder.")]
+    of_map = [weight for name, weight in model.named_parameters() if not name.startswith("encoder.")]
+    groups = [{"params": of_map, "lr": config.lr}]
+    if isinstance(model, FineTuned):
+        groups.append({"params": of_encoder, "lr": config.encoder_lr / model.encoder.config.dim})
+    optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: (1 + math.cos(math.pi * s / config.steps)) / 2)
+    due = set(np.linspace(0, config.steps, config.checks + 1).round().astype(int)[1:].tolist())
+    best, kept = SegmentationTrial(context=context, step=0, validation_miou=-1.0), model.state_dict()
+    for step, batch in enumerate(_batches(train, config), start=1):
+        model.train()
+        logit_BLTC = model(feed.batch(batch, leads).to(device))
+        target_BLT = torch.from_numpy(target_NLT[batch]).to(device).long()
+        loss = functional.cross_entropy(logit_BLTC.flatten(0, -2), target_BLT.flatten(), ignore_index=UNKNOWN)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        if step in due:
+            predicted_NLT = predict_classes(model, feed, validation, leads, config, device)
+            found = float(iou_of(confusions(target_NLT[validation], predicted_NLT).sum(axis=0)).mean())
+            if found > best.validation_miou:
+                best = SegmentationTrial(context=context, step=step, validation_miou=found)
+                kept = copy.deepcopy(model.state_dict())
+            if progress is not None:
+                progress(step, config.steps)
+    model.load_state_dict(kept)
+    return model, best
+
+
+def _batches(train: NDArray[np.int64], config: SegmentationConfig) -> Iterator[NDArray[np.int64]]:
+    """As many batches as there are steps; each pass over the records in an order of its own."""
+    rng = np.random.default_rng(config.seed)
+    each = math.ceil(len(train) / config.batch)
+    passes = (rng.permutation(train) for _ in range(math.ceil(config.steps / each)))
+    batches = (order[at * config.batch : (at + 1) * config.batch] for order in passes for at in range(each))
+    return itertools.islice(batches, config.steps)
+
+
+def predict_classes(
+    model: nn.Module,
+    feed: Feed,
+    rows: NDArray[np.int64],
+    leads: list[int],
+    config: SegmentationConfig,
+    device: torch.device,
+) -> NDArray[np.int8]:
+    """The most probable class of each sample, int8 (len(rows), L, T)."""
+    model.eval()
+    parts = []
+    with torch.inference_mode():
+        for first in range(0, len(rows), config.batch):
+            batch = feed.batch(rows[first : first + config.batch], leads).to(device)
+            parts.append(model(batch).argmax(dim=-1).to(torch.int8).cpu().numpy())
+    return np.concatenate(parts)
+
+
+def _channels(token_PD: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel over all other axes."""
+    flat_ND = token_PD.flatten(0, -2)
+    return flat_ND.mean(dim=0), flat_ND.std(dim=0).clamp_min(1e-6)

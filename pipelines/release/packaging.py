@@ -1,0 +1,147 @@
+"""A model as MLflow stores and serves it, and the check that a pulled version computes what its files compute."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from importlib.metadata import version as installed
+from pathlib import Path
+
+import numpy as np
+
+from pipelines.encoders.names import ENCODER_FILE
+from pipelines.finding import Finding
+from pipelines.release.gate import SERVING_TOLERANCE
+from pipelines.tracking import Tracking
+
+# isort: split
+# `pipelines.tracking` silences MLflow before it is imported.
+import mlflow.artifacts
+import mlflow.pyfunc
+from mlflow.models import ModelSignature
+from mlflow.models.model import ModelInfo
+from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
+
+import ecg_model
+from ecg_model.encoder import load_encoder
+from ecg_model.serving.classify import CalibratedHead, classify
+from ecg_model.serving.embed import STANDARD, embed
+from pipelines.release.model import Packaged, Release
+
+REQUIREMENTS = ("mlflow", "torch", "numpy", "scipy", "safetensors")
+
+_PACKAGE = Path(next(iter(ecg_model.__path__)))
+_PULL_ONCE = _PACKAGE / "serving" / "pull_once.py"
+EXAMPLE_RATE = 100.0
+_PULL_SECONDS = 900
+
+
+def packaged_encoder(encoder: Path) -> Packaged:
+    """encoder: a file of `save_encoder`, called as it is released."""
+    if encoder.name != ENCODER_FILE:
+        raise ValueError(
+            f"encoder {encoder}: the released file is called {ENCODER_FILE}; give the file of `save_encoder`"
+        )
+    dim = load_encoder(encoder).config.dim
+    return Packaged(
+        files={"encoder": encoder},
+        code="encoder_model.py",
+        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, dim))]),
+        output=f"(records, {dim}) float32 embeddings",
+        description="Raw 12-lead ECGs in millivolt -> embeddings (ECG-JEPA)",
+    )
+
+
+def packaged_classifier(encoder: Path, head: Path) -> Packaged:
+    """The encoder with a file of `CalibratedHead`. Raises ValueError where the two do not fit."""
+    packaged = packaged_encoder(encoder)
+    calibrated, dim = CalibratedHead.load(head), load_encoder(encoder).config.dim
+    if calibrated.weight_CD.shape[1] != dim:
+        raise ValueError(f"{head} is for embeddings of {calibrated.weight_CD.shape[1]}, the encoder's have {dim}")
+    return Packaged(
+        files={**packaged.files, "head": head},
+        code="classifier_model.py",
+        outputs=Schema([ColSpec("double", label) for label in calibrated.labels]),
+        output=f"for each record a calibrated probability of {', '.join(calibrated.labels)}",
+        description="Raw 12-lead ECGs in millivolt -> calibrated probabilities of diagnoses. Not a medical device.",
+    )
+
+
+def expected_of(packaged: Packaged) -> np.ndarray:
+    """What the files say of the example ECG, computed here: what a served version has to say, too."""
+    encoder, ecg = load_encoder(packaged.files["encoder"]), example_ecg()
+    if "head" not in packaged.files:
+        return embed(encoder, ecg, sampling_rate=EXAMPLE_RATE)
+    return classify(encoder, CalibratedHead.load(packaged.files["head"]), ecg, sampling_rate=EXAMPLE_RATE)
+
+
+def serves(release: Release, packaged: Packaged, *, tracking: Tracking) -> Finding:
+    """Whether the version, pulled in a process of its own, says of the example ECG what its files say here.
+
+    Raises RuntimeError where it could not be pulled and run, and TimeoutError where that took too long: neither is
+    an answer.
+    """
+    expected = expected_of(packaged)
+    with tempfile.TemporaryDirectory() as folder:
+        ecgs, answers = Path(folder) / "ecgs.npy", Path(folder) / "answers.npy"
+        np.save(ecgs, example_ecg(), allow_pickle=False)
+        command = [sys.executable, "-I", str(_PULL_ONCE), release.model_uri, tracking.uri, str(EXAMPLE_RATE)]
+        command += [str(ecgs), str(answers)]
+        try:
+            ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_PULL_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise TimeoutError(f"{release.model_uri} was not pulled and run within {_PULL_SECONDS} s") from None
+        if ran.returncode != 0:
+            last = (ran.stderr.strip().splitlines() or [f"exit code {ran.returncode}"])[-1]
+            raise RuntimeError(f"{release.model_uri} could not be pulled and run: {last}")
+        found = np.load(answers, allow_pickle=False)
+    if found.shape != expected.shape or not np.isfinite(found).all():
+        return Finding(False, f"{release.model_uri} gives {found.shape} or numbers that are not finite")
+    error = float(np.abs(found - expected).max())
+    return Finding(error <= SERVING_TOLERANCE, f"pulled, it differs by {error:.1e} at most from its files")
+
+
+def example_ecg() -> np.ndarray:
+    """(1, 12, 1000) float32 millivolt at 100 Hz: a drawn sinus rhythm, rounded to a microvolt, to show the input.
+
+    P, QRS and T are Gaussian waves; the chest leads' R grows from V1 to V5. It is an example, not a measurement.
+    """
+    t_T = np.arange(1000) / EXAMPLE_RATE
+    phase_T = (t_T + 0.3) % 0.85
+    # (time s, width s, amplitude of lead I, of lead II, of V1..V6)
+    waves = (
+        (0.20, 0.025, 0.08, 0.12, 0.05, 0.06, 0.06, 0.06, 0.06, 0.06),
+        (0.36, 0.010, 0.60, 0.90, 0.20, 0.40, 0.80, 1.20, 1.30, 1.00),
+        (0.39, 0.010, -0.10, -0.15, -0.90, -1.20, -0.80, -0.40, -0.20, -0.10),
+        (0.60, 0.050, 0.20, 0.30, -0.05, 0.30, 0.40, 0.40, 0.35, 0.25),
+    )
+    eight_LT = np.zeros((8, len(t_T)))
+    for centre, width, *amplitudes in waves:
+        eight_LT += np.outer(amplitudes, np.exp(-0.5 * ((phase_T - centre) / width) ** 2))
+    one, two = eight_LT[:2]
+    limb = (one, two, two - one, -(one + two) / 2, one - two / 2, two - one / 2)
+    return np.concatenate([limb, eight_LT[2:]])[None].round(3).astype(np.float32)
+
+
+def log_model(packaged: Packaged) -> ModelInfo:
+    signature = ModelSignature(
+        # No schema of inputs: MLflow's check would refuse float64, which wfdb reads, and records in a table; the model
+        # itself refuses in words.
+        outputs=packaged.outputs,
+        # No rate is a safe guess: the default stands for "not given" and is refused.
+        params=ParamSchema([ParamSpec("sampling_rate", "double", 0.0), ParamSpec("leads", "string", STANDARD)]),
+    )
+    return mlflow.pyfunc.log_model(
+        name="encoder",
+        python_model=str(_PACKAGE / "serving" / packaged.code),
+        artifacts={name: str(path) for name, path in packaged.files.items()},
+        code_paths=[str(_PACKAGE)],
+        pip_requirements=[f"{package}=={installed(package).partition('+')[0]}" for package in REQUIREMENTS],
+        signature=signature,
+        input_example=(example_ecg(), {"sampling_rate": EXAMPLE_RATE}),
+        metadata={
+            "input": "(records, leads, samples) of numbers in millivolt; 12 leads I..V6 or 8 (I, II, V1..V6)",
+            "output": packaged.output,
+        },
+    )
