@@ -54,13 +54,13 @@ def corpus(context: dg.AssetExecutionContext, data_home: DataHome, config: Corpu
     from assets.previews import compared_sources
     from pipelines.corpus.checks import corpus_is_apart
     from pipelines.corpus.step import materialize_corpus
-    from pipelines.release.retraining import asked_corpus
+    from pipelines.release.retraining import requested_corpus
 
     home = data_home.open()
     workspace = home.workspace()
     given = {name: value for name, value in config.model_dump().items() if value is not None}
     with show.mistakes_explained():
-        settings = asked_corpus(workspace, data_home.tracking(), given, simulated=home.simulated)
+        settings = requested_corpus(workspace, data_home.tracking(), given, simulated=home.simulated)
         product = materialize_corpus(workspace, settings)
     facts = product.facts
     return show.materialized(

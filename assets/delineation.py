@@ -115,9 +115,9 @@ def _regression(source: str) -> dg.AssetsDefinition:
             found.ours,
             {
                 "labels": found.task.title,
-                "errors": show.table(wave_views.error_rows(found.ours, found.twin), "Nothing was scored."),
+                "errors": show.table(wave_views.error_rows(found.ours, found.random_baseline), "Nothing was scored."),
                 "waves": show.table(found.labels, "No waves."),
-                **show.pictures(errors=regressed(found.ours, found.twin)),
+                **show.pictures(errors=regressed(found.ours, found.random_baseline)),
             },
         )
 

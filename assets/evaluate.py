@@ -16,7 +16,7 @@ from assets.reference import reference_encoder
 from assets.resources import DataHome
 from assets.sources import all_source_assets
 from pipelines import versions
-from pipelines.encoders.names import OURS, REFERENCE, Subject
+from pipelines.encoders.names import OURS, REFERENCE, EncoderNames
 from pipelines.evaluate.suite.names import SUITE, Evaluation
 from pipelines.tasks.catalogue import TASKS, LabelTask
 from pipelines.tasks.splits import FoldProtocol
@@ -45,7 +45,7 @@ class FoldProbeSettings(ProbeSettings):
 class Suite:
     """The probes of one encoder: `<prefix>/<task>`. must_beat_random: whether what follows stops where one does not."""
 
-    subject: Subject
+    encoder_names: EncoderNames
     encoder: dg.AssetsDefinition
     prefix: str
     whose: str
@@ -122,12 +122,12 @@ def _probed(suite: Suite, task: LabelTask, data_home: DataHome, config: ProbeSet
         probe = ProbeConfig(
             penalties=tuple(config.penalties), resamples=config.resamples, min_positives=config.min_positives
         )
-        pair = probe_pair(workspace, task, probe, suite.subject)
+        pair = probe_pair(workspace, task, probe, suite.encoder_names)
     return show.materialized(
         pair.pretrained,
         {
             **pair.figures(),
-            **({} if suite.subject == OURS else beside_ours(workspace, task, pair, probe)),
+            **({} if suite.encoder_names == OURS else beside_ours(workspace, task, pair, probe)),
             "by class": show.table(pair.by_class(), pair.reason or "No class was scored."),
             **show.pictures(ROC=previews.roc(pair)),
         },
@@ -137,7 +137,7 @@ def _probed(suite: Suite, task: LabelTask, data_home: DataHome, config: ProbeSet
 
 probe_assets = probes_of(
     Suite(
-        subject=OURS,
+        encoder_names=OURS,
         encoder=encoder,
         prefix="probe",
         whose="the pretrained encoder",
@@ -146,7 +146,7 @@ probe_assets = probes_of(
 )
 reference_probe_assets = probes_of(
     Suite(
-        subject=REFERENCE,
+        encoder_names=REFERENCE,
         encoder=reference_encoder,
         prefix="reference_probe",
         whose="the author's released encoder",
@@ -171,11 +171,11 @@ def _evaluation(asked: Evaluation) -> dg.AssetsDefinition:
     )
     def evaluated(data_home: DataHome) -> dg.MaterializeResult:
         from assets import previews
-        from pipelines.evaluate.suite.run import evaluate_subject
+        from pipelines.evaluate.suite.run import evaluate_encoder
 
         workspace = data_home.open().workspace()
         with show.mistakes_explained():
-            found = evaluate_subject(workspace, asked)
+            found = evaluate_encoder(workspace, asked)
         mine = found[0].product
         scored = mine.facts.get("test_macro_auc")
         return show.materialized(

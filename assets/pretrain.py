@@ -85,13 +85,13 @@ def encoder(
     from pipelines.pretrain.checks import training_went_well
     from pipelines.pretrain.recipes import Recipe
     from pipelines.pretrain.step import materialize_encoder
-    from pipelines.release.retraining import asked_training
+    from pipelines.release.retraining import requested_training
     from pipelines.release.steps import warm_start
 
     home = data_home.open()
     workspace, tracking = home.workspace(), data_home.tracking()
     with show.mistakes_explained():
-        asked = asked_training(
+        asked = requested_training(
             workspace,
             tracking,
             simulated=home.simulated,

@@ -17,7 +17,7 @@ from pipelines.evaluate.probes.result import ROC_FILE, load_result
 from pipelines.evaluate.report.model import EncoderComparison
 from pipelines.evaluate.report.step import JSON_FILE
 from pipelines.evaluate.suite.baselines import ProbePair
-from pipelines.evaluate.suite.run import Standing
+from pipelines.evaluate.suite.run import EvaluationRow
 from pipelines.formats.shard import open_shard
 from pipelines.plots.comparison import source_comparison
 from pipelines.plots.curves import Curve, histograms, loss_curve, roc_curves
@@ -100,7 +100,7 @@ def filters(encoder: Product) -> bytes:
 
 
 def released(release: Release) -> bytes | None:
-    """A version's test scores beside its random twin's; None where no task was scored."""
+    """A version's test scores beside its random baseline's; None where no task was scored."""
     found = [
         Score(task, whose, value, value, value)
         for name, value in release.scores.metrics.items()
@@ -122,7 +122,7 @@ def contested(contest: Contest | None, config: GateConfig) -> bytes | None:
     return score_chart(found, title, axis=axis, marks=(0.0, -config.margin, -config.label_margin))
 
 
-def evaluated(standings: Sequence[Standing]) -> bytes | None:
+def evaluated(standings: Sequence[EvaluationRow]) -> bytes | None:
     """An evaluation's encoder and what it has to beat; None where nothing was scored."""
     scored = [(one.features, one.product.facts.get("test_macro_auc")) for one in standings]
     found = [Score("", features, *(auc[end] for end in _ENDS)) for features, auc in scored if auc is not None]
@@ -139,12 +139,12 @@ def compared(comparison: EncoderComparison) -> bytes | None:
     return score_chart(found, axis=axis, marks=(0.0,)) if found else None
 
 
-def regressed(ours: Product, twin: Product) -> bytes | None:
+def regressed(ours: Product, random_baseline: Product) -> bytes | None:
     """Errors of intervals as shares of what the training median errs by, which is taken as given; None where none was
     scored."""
     found = [
         Score(f"{one['title']} ({one['unit']})", name, *(one["mae"][end] / one["baseline"]["value"] for end in _ENDS))
-        for name, product in (("this encoder", ours), ("random encoder", twin))
+        for name, product in (("this encoder", ours), ("random encoder", random_baseline))
         for one in product.facts["figures"]
         if one["baseline"]["value"] > 0
     ]

@@ -183,7 +183,7 @@ def classifier(data_home: DataHome, config: GateSettings) -> dg.MaterializeResul
             promote(judged.release, tracking=tracking)
         held = find_alias(CHAMPION, name=CLASSIFIER_NAME, tracking=tracking)
     if judged is None:
-        passed = Finding(True, f"not judged: {head.facts['reason']}")
+        passed = Finding.passed(f"not judged: {head.facts['reason']}")
         return show.materialized(
             head, {"not scored": head.facts["reason"]}, [show.checked(name, passed) for name in CLASSIFIER_RULES]
         )

@@ -97,7 +97,7 @@ def source_assets(source: Source) -> list[dg.AssetsDefinition]:
     )
     def raw(context: dg.AssetExecutionContext, data_home: DataHome, config: DownloadConfig) -> dg.MaterializeResult:
         from pipelines.download.mirror import Mirror
-        from pipelines.download.progress import told_now_and_then
+        from pipelines.download.progress import throttled
         from pipelines.download.step import materialize_raw
 
         home = data_home.open()
@@ -109,7 +109,7 @@ def source_assets(source: Source) -> list[dg.AssetsDefinition]:
                 mirror=Mirror.parse(home.mirror),
                 raw_root=home.raw_root,
                 connections=config.connections,
-                progress=told_now_and_then(context.log.info),
+                progress=throttled(context.log.info),
                 bring_back=config.bring_back,
             )
         return _fetched(product)
@@ -129,8 +129,8 @@ def source_assets(source: Source) -> list[dg.AssetsDefinition]:
         check_specs=_checks_of(source.name),
     )
     def ecgs(context: dg.AssetExecutionContext, data_home: DataHome, config: HarmonizeConfig) -> dg.MaterializeResult:
-        from pipelines.download.step import let_go
-        from pipelines.formatting import in_bytes
+        from pipelines.download.step import discard_raw
+        from pipelines.formatting import format_bytes
         from pipelines.harmonize.checks import kept_findings
         from pipelines.harmonize.quality import QualityLimits
         from pipelines.harmonize.step import materialize_ecgs
@@ -146,8 +146,8 @@ def source_assets(source: Source) -> list[dg.AssetsDefinition]:
             )
         found = kept_findings(product)
         if not config.keep_raw and all(finding.holds for finding in found.values()):
-            freed = let_go(workspace, source, context.partition_key, raw_root=home.raw_root)
-            context.log.info(f"raw files let go: {in_bytes(freed)}")
+            freed = discard_raw(workspace, source, context.partition_key, raw_root=home.raw_root)
+            context.log.info(f"raw files let go: {format_bytes(freed)}")
         return _harmonized(product, found)
 
     return [raw, ecgs]
@@ -165,10 +165,10 @@ def _checks_of(source: str) -> list[dg.AssetCheckSpec]:
 
 def _fetched(product: "Product") -> dg.MaterializeResult:
     """Raw files as Dagster shows them."""
-    from pipelines.download.step import recorded
+    from pipelines.download.step import recorded_files
     from pipelines.plots.files import files_chart  # not through the gallery, which brings torch along
 
-    _, listed = recorded(product)
+    _, listed = recorded_files(product)
     chart = files_chart([(file.path, file.bytes or 0) for file in listed], f"{product.name}: {len(listed):,} files")
     told = {"files": product.facts["files"], "bytes": product.facts["bytes"]}
     return show.materialized(product, {**told, **show.pictures(kinds=chart)})

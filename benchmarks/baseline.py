@@ -35,14 +35,14 @@ class DenseEncoder(Encoder):
         x_BLT: Tensor,
         visible_V: Tensor | None = None,
         leads: Sequence[int] | None = None,
-        kept_K2B: Tensor | None = None,
+        scale_K2B: Tensor | None = None,
     ) -> Tensor:
         columns = self.config.patches if visible_V is None else len(visible_V)
         mask = mask_by_loops(x_BLT.shape[1], columns).to(x_BLT.device)
         for block in self.blocks:
             assert isinstance(block, Block)
             block.attend = lambda q, k, v: masked_attention(q, k, v, mask)
-        return super().forward(x_BLT, visible_V, leads, kept_K2B)
+        return super().forward(x_BLT, visible_V, leads, scale_K2B)
 
 
 def mask_by_loops(leads: int, columns: int) -> Tensor:

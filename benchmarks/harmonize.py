@@ -45,7 +45,7 @@ from pipelines.formats.shard import SIGNALS
 from pipelines.harmonize.convert import Kept, harmonize, judge
 from pipelines.harmonize.quality import QualityLimits
 from pipelines.harmonize.step import materialize_ecgs
-from pipelines.records import Drop, Record
+from pipelines.records import DroppedRecord, Record
 from pipelines.simulate import MirrorSizes, write_mirror
 from pipelines.sources import SOURCES
 
@@ -74,7 +74,7 @@ def kept_headers(mirror: Path) -> list[Path]:
     return [found[item.row["record_id"]] for item in judged if isinstance(item, Kept) and not item.row["notes"]]
 
 
-def records_of(mirror: Path, source: str) -> Iterator[Record | Drop]:
+def records_of(mirror: Path, source: str) -> Iterator[Record | DroppedRecord]:
     of = SOURCES[source]
     listing = list_source(of, Mirror(mirror))
     for partition in of.available(listing):

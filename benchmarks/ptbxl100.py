@@ -25,7 +25,7 @@ from pipelines.evaluate.probes.fit import ProbeConfig
 from pipelines.evaluate.report.step import HTML_FILE, materialize_report
 from pipelines.evaluate.suite.baselines import probe_pair
 from pipelines.evaluate.suite.names import evaluation
-from pipelines.evaluate.suite.run import evaluate_subject
+from pipelines.evaluate.suite.run import evaluate_encoder
 from pipelines.harmonize.quality import QualityLimits
 from pipelines.harmonize.step import materialize_ecgs
 from pipelines.home import Home
@@ -118,7 +118,7 @@ def main() -> None:
         "|---|---|---|---|---|---|",
     ]
     for name in (superclass.name, *(given.evaluation or EVALUATIONS)):
-        standings = evaluate_subject(workspace, evaluation(name), config)
+        standings = evaluate_encoder(workspace, evaluation(name), config)
         new = rows_of(name, [standing.row() for standing in standings])
         print("\n".join(new), flush=True)
         lines += new

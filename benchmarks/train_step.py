@@ -35,11 +35,11 @@ from ecg_model.blocks import set_recompute
 from ecg_model.config import EncoderConfig, JEPAConfig, PredictorConfig
 from ecg_model.jepa import JEPA, split_columns
 from ecg_model.masking import masked_columns
-from ecg_model.stochastic_depth import kept_branches
+from ecg_model.stochastic_depth import drop_path_scale
 from pipelines.pretrain.checkpoint import CheckpointFolder
 from pipelines.pretrain.flops import encoder_flops, flops_per_sample, matrix_rate, step_flops
 from pipelines.pretrain.recipes import Recipe
-from pipelines.pretrain.run_state import Progress, captured
+from pipelines.pretrain.run_state import RunState, captured
 from pipelines.pretrain.train import RunConfig, adamw
 
 CORPUS, EPOCHS = 174_140, 100
@@ -72,13 +72,13 @@ class Contender:
         x_BLT = self._ecgs(batch)
         began = self._now()
         columns = [part.to(self.device) for part in split_columns(torch.from_numpy(mask_of(self.config, step)))]
-        kept = kept_branches(self.config.encoder, batch, seed=0, step=step)
-        kept_K2B = None if kept is None else torch.from_numpy(kept).to(self.device)
+        kept = drop_path_scale(self.config.encoder, batch, seed=0, step=step)
+        scale_K2B = None if kept is None else torch.from_numpy(kept).to(self.device)
         self.optimizer.zero_grad(set_to_none=True)
         for part in range(self._parts):
             some = slice(part, None, self._parts)
             with self._autocast():
-                loss = self._forward(x_BLT[some], *columns, None if kept_K2B is None else kept_K2B[:, :, some])
+                loss = self._forward(x_BLT[some], *columns, None if scale_K2B is None else scale_K2B[:, :, some])
             self._scaler.scale(loss / self._parts).backward()
         self._scaler.step(self.optimizer)
         self._scaler.update()
@@ -109,7 +109,7 @@ class Contender:
         """Seconds of writing one."""
         with tempfile.TemporaryDirectory(dir=parent) as folder:
             began = self._now()
-            state = captured(Progress(step=1), Recipe(name="bench", jepa=self.config), "", self.model, self.optimizer)
+            state = captured(RunState(step=1), Recipe(name="bench", jepa=self.config), "", self.model, self.optimizer)
             CheckpointFolder(Path(folder)).save(state)
             return self._now() - began
 

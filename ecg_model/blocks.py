@@ -34,23 +34,24 @@ class Block(nn.Module):
         self.fc1 = nn.Linear(dim, int(dim * mlp_ratio))
         self.fc2 = nn.Linear(int(dim * mlp_ratio), dim)
 
-    def forward(self, x_BLPD: Tensor, kept_2B: Tensor | None = None) -> Tensor:
-        """(B, L, P, D) -> (B, L, P, D). kept_2B: a factor on each branch of each record (`stochastic_depth`)."""
+    def forward(self, x_BLPD: Tensor, branch_scale_2B: Tensor | None = None) -> Tensor:
+        """(B, L, P, D) -> (B, L, P, D). branch_scale_2B: a factor on each branch of each record
+        (`stochastic_depth`)."""
         if self.recompute and torch.is_grad_enabled():
             # Nothing in it draws from a generator.
-            found = checkpoint(self._computed, x_BLPD, kept_2B, use_reentrant=False, preserve_rng_state=False)
+            found = checkpoint(self._computed, x_BLPD, branch_scale_2B, use_reentrant=False, preserve_rng_state=False)
             assert isinstance(found, Tensor)
             return found
-        return self._computed(x_BLPD, kept_2B)
+        return self._computed(x_BLPD, branch_scale_2B)
 
-    def _computed(self, x_BLPD: Tensor, kept_2B: Tensor | None) -> Tensor:
+    def _computed(self, x_BLPD: Tensor, branch_scale_2B: Tensor | None) -> Tensor:
         attended_BLPD = self._attention(self.norm1(x_BLPD))
-        if kept_2B is not None:
-            attended_BLPD = attended_BLPD * kept_2B[0, :, None, None, None].to(attended_BLPD.dtype)
+        if branch_scale_2B is not None:
+            attended_BLPD = attended_BLPD * branch_scale_2B[0, :, None, None, None].to(attended_BLPD.dtype)
         x_BLPD = x_BLPD + attended_BLPD
         mixed_BLPD = self.fc2(F.gelu(self.fc1(self.norm2(x_BLPD))))
-        if kept_2B is not None:
-            mixed_BLPD = mixed_BLPD * kept_2B[1, :, None, None, None].to(mixed_BLPD.dtype)
+        if branch_scale_2B is not None:
+            mixed_BLPD = mixed_BLPD * branch_scale_2B[1, :, None, None, None].to(mixed_BLPD.dtype)
         return x_BLPD + mixed_BLPD
 
     def _attention(self, x_BLPD: Tensor) -> Tensor:

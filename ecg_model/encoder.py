@@ -50,13 +50,13 @@ class Encoder(nn.Module):
         x_BLT: Tensor,
         visible_V: Tensor | None = None,
         leads: Sequence[int] | None = None,
-        kept_K2B: Tensor | None = None,
+        scale_K2B: Tensor | None = None,
     ) -> Tensor:
         """Tokens (B, N, D) after the final LayerNorm.
 
         x_BLT: float (B, L, T) millivolt; T may be any number of whole patches up to the configured one.
         visible_V: the columns to keep, int64, ascending, (V,) or (B, V); all where it is None. leads: which of the
-        configured leads the rows of x_BLT are; all in order where it is None. kept_K2B: stochastic depth
+        configured leads the rows of x_BLT are; all in order where it is None. scale_K2B: stochastic depth
         (`ecg_model.stochastic_depth`), for training. Raises ValueError for a shape that fits neither.
         """
         x_BLT, leads = self._with_derived_leads(x_BLT, leads)
@@ -70,7 +70,7 @@ class Encoder(nn.Module):
             positions_BLPD = take_columns(positions_BLPD, visible_V)
         x_BLPD = self.patch(x_BLPS)
         for number, block in enumerate(self.blocks):
-            x_BLPD = block(x_BLPD + positions_BLPD, None if kept_K2B is None else kept_K2B[number])
+            x_BLPD = block(x_BLPD + positions_BLPD, None if scale_K2B is None else scale_K2B[number])
         return self.norm(x_BLPD).flatten(1, 2)
 
     def embed(self, x_BLT: Tensor, leads: Sequence[int] | None = None) -> Tensor:

@@ -40,20 +40,21 @@ class JEPA(nn.Module):
             targets_BND = F.layer_norm(tokens_BND.float(), tokens_BND.shape[-1:], eps=1e-5)
         return targets_BND.unflatten(1, (self.config.encoder.leads, -1))
 
-    def predict(self, x_BLT: Tensor, visible_V: Tensor, masked_M: Tensor, kept_K2B: Tensor | None = None) -> Tensor:
+    def predict(self, x_BLT: Tensor, visible_V: Tensor, masked_M: Tensor, scale_K2B: Tensor | None = None) -> Tensor:
         """(B, L, P, D): the predictor's tokens, the visible columns first, then the masked ones."""
-        context_BND = self.student(x_BLT, visible_V, kept_K2B=kept_K2B)
+        context_BND = self.student(x_BLT, visible_V, scale_K2B=scale_K2B)
         return self.predictor(context_BND.unflatten(1, (self.config.encoder.leads, -1)), visible_V, masked_M)
 
-    def forward(self, x_BLT: Tensor, visible_V: Tensor, masked_M: Tensor, kept_K2B: Tensor | None = None) -> Tensor:
+    def forward(self, x_BLT: Tensor, visible_V: Tensor, masked_M: Tensor, scale_K2B: Tensor | None = None) -> Tensor:
         """The loss: smooth-L1 (beta 1), the mean over the masked tokens and their channels, float32.
 
         x_BLT: float (B, L, T) millivolt. visible_V, masked_M: int64 column indices, ascending, together all columns:
-        (V,), (M,) for all records alike, or each record's own (B, V), (B, M). kept_K2B: the student's stochastic depth.
+        (V,), (M,) for all records alike, or each record's own (B, V), (B, M). scale_K2B: the student's stochastic
+        depth.
         """
         # The teacher first: its memory is free again before the student's is held for the backward pass.
         targets_BLMD = take_columns(self.targets(x_BLT), masked_M)
-        predicted_BLMD = self.predict(x_BLT, visible_V, masked_M, kept_K2B)[:, :, visible_V.shape[-1] :]
+        predicted_BLMD = self.predict(x_BLT, visible_V, masked_M, scale_K2B)[:, :, visible_V.shape[-1] :]
         return F.smooth_l1_loss(predicted_BLMD.float(), targets_BLMD)
 
     @torch.no_grad()

@@ -14,7 +14,7 @@ from ecg_model.config import EncoderConfig
 _BRANCHES = 1  # separates these draws from those of the masks, which have the same seed and step
 
 
-def kept_branches(config: EncoderConfig, records: int, *, seed: int, step: int) -> NDArray[np.float32] | None:
+def drop_path_scale(config: EncoderConfig, records: int, *, seed: int, step: int) -> NDArray[np.float32] | None:
     """float32 (depth, 2, records): the factor on the attention and the MLP branch of each block, for each record.
 
     0 where a branch is left out, else 1 over its chance to stay, so that the mean is 1. The chance to be left out rises

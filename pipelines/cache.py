@@ -131,7 +131,7 @@ class Workspace:
         """The finished product for (version, config, inputs), current or not; builds nothing."""
         return self._finished(product, _fingerprint(version, config, inputs))
 
-    def take_up(self, product: Product) -> Product:
+    def make_current(self, product: Product) -> Product:
         """Make a finished product the current one again, as building it does."""
         with self.locked(product.name):
             self._point(product.name, product.fingerprint)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-def in_bytes(count: float) -> str:
+def format_bytes(count: float) -> str:
     """`14.1 MB`, in powers of ten."""
     for unit in ("B", "kB", "MB"):
         if count < 999.5:
@@ -12,7 +12,7 @@ def in_bytes(count: float) -> str:
     return f"{count:,.1f} GB"
 
 
-def in_time(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """`40 s`, `3 min`, `2 h 5 min`."""
     if seconds < 90:
         return f"{seconds:.0f} s"

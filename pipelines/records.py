@@ -75,7 +75,7 @@ def absent_leads(notes: Iterable[str]) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class Drop:
+class DroppedRecord:
     """A record that entered a shard and is not kept: its id, the reason, and the field, value and remedy in words."""
 
     record_id: str
@@ -91,5 +91,5 @@ class RecordError(ValueError):
         self.reason = reason
         self.detail = detail
 
-    def drop(self, record_id: str) -> Drop:
-        return Drop(record_id, self.reason, self.detail)
+    def dropped(self, record_id: str) -> DroppedRecord:
+        return DroppedRecord(record_id, self.reason, self.detail)

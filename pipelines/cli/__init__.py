@@ -258,7 +258,7 @@ def download(source: str, partitions: tuple[str, ...], connections: int) -> None
     """
     from pipelines.cli.downloading import shown, wanted
     from pipelines.download.step import download_to_home
-    from pipelines.formatting import in_bytes
+    from pipelines.formatting import format_bytes
     from pipelines.home import Home
 
     home = Home.default()
@@ -267,7 +267,7 @@ def download(source: str, partitions: tuple[str, ...], connections: int) -> None
         with shown(f"{source} {partition}") as progress:
             product = download_to_home(home, found, partition, connections=connections, progress=progress)
         facts, state = product.facts, "here already" if product.cached else "downloaded"
-        click.echo(f"{source} {partition}: {facts['files']:,} files, {in_bytes(facts['bytes'])}, {state}")
+        click.echo(f"{source} {partition}: {facts['files']:,} files, {format_bytes(facts['bytes'])}, {state}")
 
 
 @main.command()
@@ -287,7 +287,7 @@ def verify(source: str | None, repair: bool, as_json: bool) -> None:
     ecg verify chapman --repair
     ecg verify --json | jq '.[] | select(.sound | not)'
     """
-    from pipelines.formatting import in_bytes
+    from pipelines.formatting import format_bytes
     from pipelines.home import Home
     from pipelines.maintenance.verify import faults_in_words, remedies
     from pipelines.maintenance.verify import verify as verify_files
@@ -301,7 +301,7 @@ def verify(source: str | None, repair: bool, as_json: bool) -> None:
     else:
         for one in found:
             state = "sound" if one.sound else f"{len(one.missing)} missing, {len(one.damaged)} damaged"
-            told = f"{one.files:,} files, {in_bytes(one.bytes)}, {state}"
+            told = f"{one.files:,} files, {format_bytes(one.bytes)}, {state}"
             click.echo(f"{one.source.name} {one.partition}: {'let go after harmonization' if one.let_go else told}")
             for kind in ("missing", "damaged"):
                 for path in getattr(one, kind):
@@ -632,7 +632,7 @@ def gc(delete: bool, unfinished: bool, as_json: bool) -> None:
     ecg gc --delete
     """
     from pipelines.cli.collecting import collect
-    from pipelines.formatting import in_bytes
+    from pipelines.formatting import format_bytes
     from pipelines.home import Home
 
     found = collect(Home.default(), delete=delete, unfinished=unfinished)
@@ -643,7 +643,7 @@ def gc(delete: bool, unfinished: bool, as_json: bool) -> None:
 
     table = Table("size", "product", "output", "why", box=None)
     for one in found.listed:
-        table.add_row(in_bytes(one.bytes), one.product, one.path.name, one.why)
+        table.add_row(format_bytes(one.bytes), one.product, one.path.name, one.why)
     if found.listed:
         _console().print(table)
     for line in found.lines():

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.cli.store import store_of
-from pipelines.formatting import in_bytes
+from pipelines.formatting import format_bytes
 from pipelines.home import Home
-from pipelines.maintenance.garbage import Leftover, leftovers, registered_digests, remove
+from pipelines.maintenance.garbage import Unreferenced, registered_digests, remove, unreferenced
 from pipelines.tracking import Tracking
 
 
@@ -22,8 +22,8 @@ class Collected:
     root: Path
     store: str
     versions: int
-    listed: Sequence[Leftover]
-    removed: Sequence[Leftover] | None
+    listed: Sequence[Unreferenced]
+    removed: Sequence[Unreferenced] | None
 
     def lines(self) -> list[str]:
         """The last lines for people."""
@@ -58,7 +58,7 @@ def collect(home: Home, *, delete: bool, unfinished: bool) -> Collected:
     """
     tracking = store_of(home) if delete else Tracking(uri=home.tracking_uri, artifact_root=home.artifact_root)
     versions, registered = registered_digests(tracking)
-    listed = leftovers(home, registered, unfinished=unfinished)
+    listed = unreferenced(home, registered, unfinished=unfinished)
     return Collected(
         root=home.workspace().root,
         store=tracking.uri,
@@ -68,5 +68,5 @@ def collect(home: Home, *, delete: bool, unfinished: bool) -> Collected:
     )
 
 
-def _size(found: Sequence[Leftover]) -> str:
-    return in_bytes(sum(one.bytes for one in found))
+def _size(found: Sequence[Unreferenced]) -> str:
+    return format_bytes(sum(one.bytes for one in found))

@@ -10,8 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from pipelines.download.mirror import Mirror, list_source
-from pipelines.download.progress import OnProgress, Pace, told_now_and_then
-from pipelines.download.progress import Progress as Here
+from pipelines.download.progress import DownloadProgress, OnProgress, ThroughputMeter, throttled
 from pipelines.home import Home
 from pipelines.sources import SOURCES
 from pipelines.sources.base import Source
@@ -35,14 +34,14 @@ def shown(title: str) -> Iterator[OnProgress]:
     """A bar in a shell; where nobody looks, a line now and then."""
     console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
-        yield told_now_and_then(lambda line: console.print(f"{title}: {line}", markup=False, soft_wrap=True))
+        yield throttled(lambda line: console.print(f"{title}: {line}", markup=False, soft_wrap=True))
         return
-    pace, drawn = Pace(), 0.0
+    pace, drawn = ThroughputMeter(), 0.0
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[line]}", markup=False))
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(title, total=None, line="reading the list")
 
-        def on_progress(here: Here) -> None:
+        def on_progress(here: DownloadProgress) -> None:
             nonlocal drawn
             pace.see(here)
             now = time.monotonic()

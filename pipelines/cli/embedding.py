@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pipelines.cache import write_atomically
 from pipelines.cli.files import read_file
-from pipelines.records import Drop, Record
+from pipelines.records import DroppedRecord, Record
 
 Embed = Callable[[Record], NDArray[np.float32]]
 """A record to its embedding (dim,); ValueError where it cannot be embedded."""
@@ -47,8 +47,8 @@ def embed_files(paths: Iterable[Path], embed: Embed) -> Iterator[Embedded | Unre
             yield Unreadable(file=str(path), record_id="", why=str(error))
 
 
-def _embedded(file: str, item: Record | Drop, embed: Embed) -> Embedded | Unreadable:
-    if isinstance(item, Drop):
+def _embedded(file: str, item: Record | DroppedRecord, embed: Embed) -> Embedded | Unreadable:
+    if isinstance(item, DroppedRecord):
         return Unreadable(file=file, record_id=item.record_id, why=f"{item.reason}: {item.detail}")
     try:
         embedding_D = embed(item)

@@ -6,12 +6,12 @@ import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from pipelines.encoders.names import OURS, REFERENCE, Subject
+from pipelines.encoders.names import OURS, REFERENCE, EncoderNames
 from pipelines.evaluate.exposure import Overlaps
-from pipelines.evaluate.features import Progress
+from pipelines.evaluate.features import OnProgress
 from pipelines.evaluate.suite.attention_ablation import against_dense, materialize_dense
 from pipelines.evaluate.suite.names import AGAINST_DENSE, DENSE, SUITE, Evaluation, evaluation
-from pipelines.evaluate.suite.run import evaluate_subject
+from pipelines.evaluate.suite.run import evaluate_encoder
 from pipelines.evaluate.waves import tables as wave_views
 from pipelines.evaluate.waves.run import KINDS, WAVE_EVALUATIONS, overlap_of_waves, regress_encoder, segment_encoder
 from pipelines.harmonize.shards import shards_of
@@ -23,7 +23,7 @@ from pipelines.tasks.catalogue import TASKS
 Report = Callable[[str, int, int], None]
 """Called with an evaluation's title, the ECGs of a shard that are embedded, and the ECGs of that shard."""
 
-SUBJECTS = {subject.probe: subject for subject in (OURS, REFERENCE)}
+ENCODERS = {encoder_names.probe: encoder_names for encoder_names in (OURS, REFERENCE)}
 
 
 def listed(home: Home) -> list[tuple[str, str, str]]:
@@ -47,8 +47,8 @@ def evaluated(
     """Each evaluation's tables with their rows: the encoder's first, then those of what it has to beat; one row with a
     reason where it could not be scored. Raises ValueError for a name that means nothing, before any is done, and for
     one whose ECGs are not here."""
-    workspace, subject = home.workspace(), SUBJECTS[encoder]
-    asked = [_named(name, subject) for name in names]
+    workspace, encoder_names = home.workspace(), ENCODERS[encoder]
+    asked = [_named(name, encoder_names) for name in names]
     for name, one in zip(names, asked, strict=True):
         source = one[1] if isinstance(one, tuple) else one.task.source
         if not shards_of(workspace, source):
@@ -59,12 +59,12 @@ def evaluated(
             report(title, done, total)
 
         if isinstance(one, tuple):
-            yield from _waves(home, *one, subject, progress)
+            yield from _waves(home, *one, encoder_names, progress)
             continue
         if name.startswith(f"{DENSE}/"):
             yield name, _against_dense(home, one, progress)
             continue
-        standings = evaluate_subject(workspace, one, subject=subject, progress=progress)
+        standings = evaluate_encoder(workspace, one, encoder_names=encoder_names, progress=progress)
         reason, drawn = standings[0].product.facts["reason"], standings[0].drawn
         if reason is not None:
             yield name, [{"not scored": reason}]
@@ -72,17 +72,17 @@ def evaluated(
             yield f"{name}, intervals by {drawn}", [standing.row() for standing in standings]
 
 
-def _named(name: str, subject: Subject) -> Evaluation | tuple[str, str]:
+def _named(name: str, encoder_names: EncoderNames) -> Evaluation | tuple[str, str]:
     """The evaluation of that name, or a kind of waves with its source."""
     kind, _, rest = name.partition("/")
     if kind != DENSE:
         return _wave_evaluation(name) if "/" in name else evaluation(name)
-    if subject != OURS:
-        raise ValueError(f"{name}: it is about the encoder that was pretrained here, not {subject.probe!r}")
+    if encoder_names != OURS:
+        raise ValueError(f"{name}: it is about the encoder that was pretrained here, not {encoder_names.probe!r}")
     return evaluation(rest)
 
 
-def _against_dense(home: Home, asked: Evaluation, progress: Progress) -> list[dict[str, Any]]:
+def _against_dense(home: Home, asked: Evaluation, progress: OnProgress) -> list[dict[str, Any]]:
     """Pretrains the dense encoder, where it is not there, as long as ours took or longer."""
     workspace = home.workspace()
     way = {"track": home.tracking_uri, "artifact_root": home.artifact_root}
@@ -112,15 +112,15 @@ def _wave_evaluation(name: str) -> tuple[str, str]:
 
 
 def _waves(
-    home: Home, kind: str, source: str, subject: Subject, progress: Progress
+    home: Home, kind: str, source: str, encoder_names: EncoderNames, progress: OnProgress
 ) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     overlaps = Overlaps(home.workspace())
     if kind == "regression":
-        regressed = regress_encoder(home, source, subject=subject, progress=progress)
+        regressed = regress_encoder(home, source, encoder_names=encoder_names, progress=progress)
         seen = f"{regressed.task.title}; seen: {overlap_of_waves(overlaps, regressed.ours).in_words()}"
-        yield f"mean absolute errors, {seen}", wave_views.error_rows(regressed.ours, regressed.twin)
+        yield f"mean absolute errors, {seen}", wave_views.error_rows(regressed.ours, regressed.random_baseline)
         return
-    found = segment_encoder(home, source, subject=subject, progress=progress)
+    found = segment_encoder(home, source, encoder_names=encoder_names, progress=progress)
     if found.reason is not None:
         yield f"segmentation, {found.task.title}", [{"not scored": found.reason}]
         return

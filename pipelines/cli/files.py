@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.formats.wfdb import GAINS, Header, WfdbRecord, parse_header, read_wfdb
-from pipelines.records import Drop, Record, RecordError
+from pipelines.records import DroppedRecord, Record, RecordError
 from pipelines.sources import challenge, ptbxl
 from pipelines.sources.challenge import challenge_record
 from pipelines.sources.code15 import read_part
@@ -22,15 +22,15 @@ _PTBXL = re.compile(r"\d{5}_(lr|hr)")
 
 
 @dataclass(frozen=True)
-class Reading:
+class FileReading:
     """What one record of a file gave. form: how it was read; units: how its numbers became millivolt."""
 
-    item: Record | Drop
+    item: Record | DroppedRecord
     form: str
     units: str = ""
 
 
-def read_file(path: Path) -> Iterator[Reading]:
+def read_file(path: Path) -> Iterator[FileReading]:
     """The record of a WFDB header or signal file, or all of a part of CODE-15%, which has exams.csv beside it.
 
     A record that cannot be read is a Drop with its reason. Raises ValueError for a file of another kind, and where a
@@ -41,7 +41,7 @@ def read_file(path: Path) -> Iterator[Reading]:
         yield _read_wfdb(path.with_suffix(".hea"))
     elif suffix == PART:
         for item in read_part(path, path.with_name(EXAMS)):
-            yield Reading(item, "CODE-15% part", "float, millivolt by its authors' word")
+            yield FileReading(item, "CODE-15% part", "float, millivolt by its authors' word")
     else:
         raise ValueError(
             f"{path}: files of this kind are not read; give a WFDB record ({', '.join(WFDB)}) or a part of CODE-15% "
@@ -49,7 +49,7 @@ def read_file(path: Path) -> Iterator[Reading]:
         )
 
 
-def _read_wfdb(header: Path) -> Reading:
+def _read_wfdb(header: Path) -> FileReading:
     """A record in the form of the collection that its comments tell; what a PTB-XL table knows is not in the file."""
     form = "WFDB"
     try:
@@ -59,9 +59,9 @@ def _read_wfdb(header: Path) -> Reading:
             found = parse_header(header.read_text("utf-8", "replace"), header.stem)
             form = f"WFDB, {_collection(found)}"
             raw = read_wfdb(header, gains=_gains(found))
-        return Reading(_record(raw), form, _units(raw))
+        return FileReading(_record(raw), form, _units(raw))
     except RecordError as error:
-        return Reading(error.drop(header.stem), form)
+        return FileReading(error.dropped(header.stem), form)
 
 
 def _gains(header: Header) -> tuple[float, float]:

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.cli.files import Reading, read_file
+from pipelines.cli.files import FileReading, read_file
 from pipelines.formats.shard import QUALITY, open_shard
 from pipelines.harmonize.convert import harmonize
 from pipelines.harmonize.quality import QualityLimits
-from pipelines.records import Drop, DropReason, Record
+from pipelines.records import DroppedRecord, DropReason, Record
 
 _UNITS = {
     "missing_share": "",
@@ -35,8 +35,8 @@ class Inspection:
     does. range: least and largest sample, millivolt; None without any."""
 
     file: Path
-    reading: Reading
-    refused: Drop | None
+    reading: FileReading
+    refused: DroppedRecord | None
     quality: dict[str, float | None]
     range: tuple[float, float] | None = None
 
@@ -104,7 +104,7 @@ def inspect_file(path: Path, record_id: str | None = None) -> Inspection:
     named.
     """
     reading = _one(path, record_id)
-    if isinstance(reading.item, Drop):
+    if isinstance(reading.item, DroppedRecord):
         return Inspection(file=path, reading=reading, refused=reading.item, quality={})
     refused, quality = _judged(reading.item)
     finite = reading.item.signal_LT[np.isfinite(reading.item.signal_LT)]
@@ -112,7 +112,7 @@ def inspect_file(path: Path, record_id: str | None = None) -> Inspection:
     return Inspection(file=path, reading=reading, refused=refused, quality=quality, range=extremes)
 
 
-def _one(path: Path, record_id: str | None) -> Reading:
+def _one(path: Path, record_id: str | None) -> FileReading:
     readings = read_file(path)
     if record_id is not None:
         for reading in readings:
@@ -127,13 +127,13 @@ def _one(path: Path, record_id: str | None) -> Reading:
     return first
 
 
-def _judged(record: Record) -> tuple[Drop | None, dict[str, float | None]]:
+def _judged(record: Record) -> tuple[DroppedRecord | None, dict[str, float | None]]:
     """The verdict and the figures, from a shard of this record alone, so that there is no second way to judge."""
     with tempfile.TemporaryDirectory(prefix="ecg-inspect-") as folder:
         harmonize([record], Path(folder), source="file", limits=QualityLimits())
         shard = open_shard(folder)
         for row in shard.drops().to_pylist():
-            return Drop(record.record_id, DropReason(row["reason"]), row["detail"]), {}
+            return DroppedRecord(record.record_id, DropReason(row["reason"]), row["detail"]), {}
         row = shard.records().to_pylist()[0]
         return None, {name: row[f"quality_{name}"] for name in QUALITY}
 

@@ -9,17 +9,17 @@ from typing import Any
 from pipelines.cache import write_atomically
 from pipelines.encoders.names import OURS
 from pipelines.evaluate.exposure import Overlaps
-from pipelines.evaluate.features import Progress
+from pipelines.evaluate.features import OnProgress
 from pipelines.evaluate.probes.fit import ProbeConfig
 from pipelines.evaluate.probes.handcrafted import HandcraftedSource
 from pipelines.evaluate.probes.step import materialize_probe
 from pipelines.evaluate.probes.stored import Probe
 from pipelines.evaluate.report.compare import compare_results
-from pipelines.evaluate.report.model import FLOOR, TaskReport
+from pipelines.evaluate.report.model import HANDCRAFTED_BASELINE, TaskReport
 from pipelines.evaluate.report.tasks import task_report
 from pipelines.evaluate.report.wording import in_words
 from pipelines.evaluate.suite.own_labels import own_task
-from pipelines.evaluate.suite.run import Standing, standings_of
+from pipelines.evaluate.suite.run import EvaluationRow, evaluation_rows
 from pipelines.home import Home
 from pipelines.release.resolve import RANDOM, named_encoders
 from pipelines.tasks.catalogue import LabelTask
@@ -31,29 +31,35 @@ PAGE_FILE = "report.html"
 
 @dataclass(frozen=True, kw_only=True)
 class OwnLabels:
-    """standings: of the encoder, its untrained twin and handcrafted features. page: what there is to be told of them,
-    for a browser; None where the task was not scored."""
+    """standings: of the encoder, its untrained baseline and handcrafted features. page: what there is to be told of
+    them, for a browser; None where the task was not scored."""
 
     task: LabelTask
-    standings: list[Standing]
+    standings: list[EvaluationRow]
     report: TaskReport
     page: Path | None
 
 
 def evaluate_labels(
-    home: Home, file: Path, encoder: str, source: str, config: ProbeConfig, progress: Progress
+    home: Home, file: Path, encoder: str, source: str, config: ProbeConfig, progress: OnProgress
 ) -> OwnLabels:
     """The encoder of that name on the task of a csv."""
     workspace = home.workspace()
     task = own_task(workspace, file, source)
     tracking = Tracking(uri=home.tracking_uri, artifact_root=home.artifact_root)
-    with named_encoders(encoder, RANDOM, workspace, tracking) as ((_, mine), (_, twin)):
+    with named_encoders(encoder, RANDOM, workspace, tracking) as ((_, mine), (_, random_baseline)):
         products = [
             materialize_probe(workspace, task, features, config, progress=progress)
-            for features in (mine, twin, HandcraftedSource())
+            for features in (mine, random_baseline, HandcraftedSource())
         ]
     # On the page the encoder goes by the part that it plays, whatever it is called.
-    probes = dict(zip((OURS.probe, OURS.twin, FLOOR), (Probe.load(one.path) for one in products), strict=True))
+    probes = dict(
+        zip(
+            (OURS.probe, OURS.random_baseline, HANDCRAFTED_BASELINE),
+            (Probe.load(one.path) for one in products),
+            strict=True,
+        )
+    )
     first = probes[OURS.probe]
     beside = {name: one.result for name, one in probes.items() if one is not first and first.comparable(one)}
     differences = {
@@ -70,7 +76,7 @@ def evaluate_labels(
         folders = {name: one.folder for name, one in probes.items()}
         text = task_page(report, folders, encoder=encoder, simulated=home.simulated)
         write_atomically(page, text.encode())
-    return OwnLabels(task=task, standings=standings_of(workspace, products, config), report=report, page=page)
+    return OwnLabels(task=task, standings=evaluation_rows(workspace, products, config), report=report, page=page)
 
 
 def kind_in_words(task: LabelTask) -> str:

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from pipelines.cache import Workspace
 from pipelines.corpus.step import PRODUCT as CORPUS
 from pipelines.formats.shard import LEADS, RATE, SAMPLES, open_shard
-from pipelines.formatting import in_bytes
+from pipelines.formatting import format_bytes
 from pipelines.simulate.wfdb_writer import dat_bytes, header
 from pipelines.sources import SOURCES
 
@@ -43,7 +43,7 @@ OnRecords = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Rows:
+class ExportedRows:
     """Some rows of a harmonized shard, ascending. shard: `<source>/<partition>`."""
 
     shard: str
@@ -51,7 +51,7 @@ class Rows:
     rows_N: NDArray[np.integer[Any]]
 
 
-def select(workspace: Workspace, selection: str) -> list[Rows]:
+def select(workspace: Workspace, selection: str) -> list[ExportedRows]:
     """The rows that `ecgs/<source>[/<partition>]` or `corpus/<split>` means; ValueError where there are none."""
     kind, _, rest = selection.strip("/").partition("/")
     if kind == "ecgs" and rest:
@@ -65,7 +65,9 @@ def select(workspace: Workspace, selection: str) -> list[Rows]:
     return found
 
 
-def export(selected: list[Rows], out: Path, form: Format, *, on_records: OnRecords = lambda done, total: None) -> int:
+def export(
+    selected: list[ExportedRows], out: Path, form: Format, *, on_records: OnRecords = lambda done, total: None
+) -> int:
     """Write the selected ECGs into the new folder `out`, whole or not at all; how many they are.
 
     Raises ValueError where `out` is there, or where the disk has no room for it.
@@ -76,7 +78,7 @@ def export(selected: list[Rows], out: Path, form: Format, *, on_records: OnRecor
     out.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(out.parent).free
     if total * _BYTES > free:
-        raise ValueError(f"{out}: {in_bytes(total * _BYTES)} are needed, {in_bytes(free)} are free: make room")
+        raise ValueError(f"{out}: {format_bytes(total * _BYTES)} are needed, {format_bytes(free)} are free: make room")
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as own:
         partial = Path(own) / "export"
         partial.mkdir()
@@ -87,7 +89,7 @@ def export(selected: list[Rows], out: Path, form: Format, *, on_records: OnRecor
     return total
 
 
-def _of_source(workspace: Workspace, source: str, *partition: str) -> list[Rows]:
+def _of_source(workspace: Workspace, source: str, *partition: str) -> list[ExportedRows]:
     if len(partition) > 1:
         raise ValueError(f"selection 'ecgs/{'/'.join((source, *partition))}': {_FORM}")
     here = workspace.folder(f"ecgs/{source}")
@@ -98,21 +100,21 @@ def _of_source(workspace: Workspace, source: str, *partition: str) -> list[Rows]
     )
     shards = {f"{source}/{key}": workspace.current(f"ecgs/{source}/{key}") for key in keys}
     return [
-        Rows(shard, product.path, np.arange(len(open_shard(product.path))))
+        ExportedRows(shard, product.path, np.arange(len(open_shard(product.path))))
         for shard, product in shards.items()
         if product is not None
     ]
 
 
-def _of_corpus(workspace: Workspace, split: str) -> list[Rows]:
+def _of_corpus(workspace: Workspace, split: str) -> list[ExportedRows]:
     corpus = workspace.require(CORPUS)
     shards = json.loads((corpus.path / "corpus.json").read_text())["shards"]
     index = pq.read_table(corpus.path / "index.parquet", columns=["shard", "row"], filters=[("split", "==", split)])
     names, rows_N = np.asarray(index["shard"].to_pylist()), index["row"].to_numpy()
-    return [Rows(name, workspace.root / shard["path"], rows_N[names == name]) for name, shard in shards.items()]
+    return [ExportedRows(name, workspace.root / shard["path"], rows_N[names == name]) for name, shard in shards.items()]
 
 
-def _batches(selected: list[Rows]) -> Iterator[tuple[str, NDArray[np.int16], pa.Table]]:
+def _batches(selected: list[ExportedRows]) -> Iterator[tuple[str, NDArray[np.int16], pa.Table]]:
     """Shard, int16 (n, 8, 2500) microvolt and the same rows of its table: a file of the array at a time."""
     for one in selected:
         shard = open_shard(one.folder)
@@ -123,7 +125,7 @@ def _batches(selected: list[Rows]) -> Iterator[tuple[str, NDArray[np.int16], pa.
                 yield one.shard, shard.read(first, end)[rows - first], records.take(pa.array(rows))
 
 
-def _write_numpy(selected: list[Rows], folder: Path, total: int, on_records: OnRecords) -> None:
+def _write_numpy(selected: list[ExportedRows], folder: Path, total: int, on_records: OnRecords) -> None:
     shape = (total, len(LEADS), SAMPLES)
     signal_NLT = np.lib.format.open_memmap(folder / "signals.npy", mode="w+", dtype="<i2", shape=shape)
     tables, done = [], 0
@@ -138,7 +140,7 @@ def _write_numpy(selected: list[Rows], folder: Path, total: int, on_records: OnR
     (folder / "about.json").write_text(json.dumps(about, indent=1) + "\n")
 
 
-def _names(selected: list[Rows]) -> list[str]:
+def _names(selected: list[ExportedRows]) -> list[str]:
     return [one.shard for one in selected if len(one.rows_N)]
 
 
@@ -162,7 +164,7 @@ def _flat(records: pa.Table, shard: str) -> pa.Table:
     return pa.table(columns)
 
 
-def _write_wfdb(selected: list[Rows], folder: Path, total: int, on_records: OnRecords) -> None:
+def _write_wfdb(selected: list[ExportedRows], folder: Path, total: int, on_records: OnRecords) -> None:
     paths: list[str] = []
     taken: set[str] = set()
     for shard, batch_NLT, records in _batches(selected):
@@ -213,7 +215,7 @@ def _comments(shard: str, row: dict[str, Any]) -> list[str]:
     return [f"{name}: {' '.join(str(value).split())}" for name, value in said.items() if value not in (None, "")]
 
 
-_WRITERS: dict[Format, Callable[[list[Rows], Path, int, OnRecords], None]] = {
+_WRITERS: dict[Format, Callable[[list[ExportedRows], Path, int, OnRecords], None]] = {
     "numpy": _write_numpy,
     "wfdb": _write_wfdb,
 }

@@ -17,9 +17,9 @@ from typing import TypeVar
 from filelock import FileLock, Timeout
 
 from pipelines.download.http import Retries, Transfer, checksum_of, size_of
-from pipelines.download.multipart import InPieces, Pieces
-from pipelines.download.progress import OnProgress, Progress
-from pipelines.formatting import in_bytes
+from pipelines.download.multipart import MultipartDownload, PartFiles
+from pipelines.download.progress import DownloadProgress, OnProgress
+from pipelines.formatting import format_bytes
 from pipelines.sources.base import RemoteFile
 
 # A file of twice that or more, whose size is listed, comes in pieces over all connections.
@@ -35,7 +35,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def bring(
+def fetch_missing(
     files: Sequence[RemoteFile],
     root: Path,
     *,
@@ -53,8 +53,8 @@ def bring(
     way: with less than a reserve left no further file is begun.
     """
     with _alone(lock), Transfer(connections=connections, retries=retries) as transfer, full_disk_explained(root):
-        tally = Tally(files, progress)
-        here = each(files, lambda file: _is_here(file, root, tally), connections)
+        tally = ProgressCounter(files, progress)
+        here = map_in_threads(files, lambda file: _is_here(file, root, tally), connections)
         missing = [file for file, is_here in zip(files, here, strict=True) if not is_here]
         _check_room(missing, root)
         jobs = [job for file in missing for job in _jobs(file, root / file.path, urls(file.path), transfer, tally)]
@@ -63,17 +63,17 @@ def bring(
             _check_reserve(root)
             job()
 
-        each(jobs, work, connections, transfer.stop)
+        map_in_threads(jobs, work, connections, transfer.stop)
         return [replace(file, bytes=size_of(root / file.path)) for file in files]
 
 
-class Tally:
+class ProgressCounter:
     """Counts what several threads bring, and reports it."""
 
     def __init__(self, files: Sequence[RemoteFile], progress: OnProgress | None) -> None:
         sizes = [file.bytes for file in files if file.bytes is not None]
         of_bytes = sum(sizes) if len(sizes) == len(files) else None
-        self._now = Progress(files=0, of_files=len(files), bytes=0, of_bytes=of_bytes, fetched=0)
+        self._now = DownloadProgress(files=0, of_files=len(files), bytes=0, of_bytes=of_bytes, fetched=0)
         self._progress = progress
         self._lock = threading.Lock()
 
@@ -85,7 +85,9 @@ class Tally:
                 self._progress(self._now)
 
 
-def each(items: Sequence[T], work: Callable[[T], R], threads: int, stop: Callable[[], None] = lambda: None) -> list[R]:
+def map_in_threads(
+    items: Sequence[T], work: Callable[[T], R], threads: int, stop: Callable[[], None] = lambda: None
+) -> list[R]:
     """work(item) of each, in threads; the first failure is raised and the others are stopped. Results in order."""
     with ThreadPoolExecutor(threads, thread_name_prefix="download") as pool:
         futures = [pool.submit(work, item) for item in items]
@@ -99,7 +101,7 @@ def each(items: Sequence[T], work: Callable[[T], R], threads: int, stop: Callabl
     return [future.result() for future in futures]
 
 
-def _is_here(file: RemoteFile, root: Path, tally: Tally) -> bool:
+def _is_here(file: RemoteFile, root: Path, tally: ProgressCounter) -> bool:
     path = root / file.path
     if not path.is_file() or checksum_of(path, file.checksum) != file.checksum:
         return False
@@ -108,7 +110,7 @@ def _is_here(file: RemoteFile, root: Path, tally: Tally) -> bool:
 
 
 def _jobs(
-    file: RemoteFile, path: Path, urls: Sequence[str], transfer: Transfer, tally: Tally
+    file: RemoteFile, path: Path, urls: Sequence[str], transfer: Transfer, tally: ProgressCounter
 ) -> list[Callable[[], None]]:
     """What is to be done, in any order, for a file to be at `path`."""
 
@@ -126,8 +128,8 @@ def _jobs(
         tally.add(bytes=size_of(path.with_name(f"{path.name}.part")))
         jobs: list[Callable[[], None]] = [whole]
     else:
-        pieces = Pieces(path=path, size=file.bytes, piece=PIECE)
-        in_pieces = InPieces(transfer, urls, pieces, file.checksum, advance)
+        pieces = PartFiles(path=path, size=file.bytes, piece=PIECE)
+        in_pieces = MultipartDownload(transfer, urls, pieces, file.checksum, advance)
         tally.add(bytes=pieces.bytes_here())
         jobs = in_pieces.jobs(finished)
     return [partial(_named, file.path, job) for job in jobs]
@@ -146,7 +148,8 @@ def _check_room(missing: Sequence[RemoteFile], root: Path) -> None:
     free = shutil.disk_usage(root).free
     if needed > free:
         raise ValueError(
-            f"{in_bytes(needed)} are to come and {in_bytes(free)} are free in {root}: make room, or take a larger disk "
+            f"{format_bytes(needed)} are to come and {format_bytes(free)} are free in {root}: make room, "
+            "or take a larger disk "
             "as ECG_HOME; with keep_raw off, raw files go once they are harmonized"
         )
 
@@ -155,12 +158,15 @@ def _check_reserve(root: Path) -> None:
     disk = shutil.disk_usage(root)
     reserve = min(RESERVE, disk.total // 100)
     if disk.free < reserve:
-        raise OSError(errno.ENOSPC, f"{in_bytes(disk.free)} are free, and {in_bytes(reserve)} stay free for others")
+        free = f"{format_bytes(disk.free)} are free, and {format_bytes(reserve)} stay free for others"
+        raise OSError(errno.ENOSPC, free)
 
 
 def _to_come(path: Path, size: int) -> int:
     """Bytes still to be written for a file: all, less what of it is here, and a piece more where they are joined."""
-    return max(size - Pieces(path=path, size=size, piece=PIECE).bytes_here(), 0) + (PIECE if size >= 2 * PIECE else 0)
+    return max(size - PartFiles(path=path, size=size, piece=PIECE).bytes_here(), 0) + (
+        PIECE if size >= 2 * PIECE else 0
+    )
 
 
 @contextmanager

@@ -21,7 +21,7 @@ import httpx
 from tenacity import RetryCallState, Retrying, retry_if_exception_type
 from tenacity.nap import sleep_using_event
 
-from pipelines.download.list_cache import keep, kept
+from pipelines.download.list_cache import load, store
 
 NOT_THERE = frozenset({401, 403, 404, 410})  # a bucket says 403 of what it does not hold
 TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -63,7 +63,7 @@ class Retries:
         return min(self.longest, self.first * 2.0 ** (failures - 1)) * random.uniform(0.5, 1.0)
 
 
-class _Again(Exception):
+class TransientError(Exception):
     """A failure that may pass. asked: the host's Retry-After; reached: how far a file had come."""
 
     def __init__(self, reason: str, *, asked: float | None = None, reached: int = 0) -> None:
@@ -76,7 +76,7 @@ class NoRanges(Exception):
     """The host sends whole files alone."""
 
 
-class Stopped(Exception):
+class TransferStopped(Exception):
     """Another transfer of the same batch failed, or the person stopped it."""
 
 
@@ -121,7 +121,7 @@ class Transfer:
         be reached it is the answer. An answer that ends with the connection may have been cut, and no checksum would
         tell: it counts as a failure. Raises FileNotFoundError where no address has the file, ConnectionError at last.
         """
-        known = None if copy is None else kept(copy)
+        known = None if copy is None else load(copy)
 
         def once(url: str) -> bytes:
             headers = {}
@@ -136,11 +136,11 @@ class Transfer:
             _check_ended(response)
             if copy is not None:
                 # Without a date of the host's the copy is never newer than the original.
-                keep(copy, response.content, _seconds_of(response.headers.get("Last-Modified", "")) or 0.0)
+                store(copy, response.content, _seconds_of(response.headers.get("Last-Modified", "")) or 0.0)
             return response.content
 
         try:
-            return self._first(urls, once, lambda: 0)
+            return self._try_addresses(urls, once, lambda: 0)
         except ConnectionError as error:
             if known is None:
                 raise
@@ -166,7 +166,7 @@ class Transfer:
             for _ in range(2):  # once as it was left, once from nothing
                 if not part.is_file() or size is None or size_of(part) < size:
                     try:
-                        giver = self._first(left, append, lambda: size_of(part))
+                        giver = self._try_addresses(left, append, lambda: size_of(part))
                     except FileNotFoundError as error:
                         if wrong:
                             raise ValueError(wrong) from error
@@ -191,7 +191,7 @@ class Transfer:
         """
         part.parent.mkdir(parents=True, exist_ok=True)
         if size_of(part) < span[1] - span[0]:
-            self._first(urls, lambda url: self._append_span(url, part, span, advance), lambda: size_of(part))
+            self._try_addresses(urls, lambda url: self._append_span(url, part, span, advance), lambda: size_of(part))
 
     def _append(self, url: str, part: Path, advance: Advance, size: int | None) -> None:
         """One request for what is missing of a file."""
@@ -241,9 +241,9 @@ class Transfer:
         for chunk in response.iter_bytes():
             yield chunk
             if self._stop.is_set():
-                raise Stopped
+                raise TransferStopped
 
-    def _first(self, urls: Sequence[str], once: Callable[[str], T], reached: Callable[[], int]) -> T:
+    def _try_addresses(self, urls: Sequence[str], once: Callable[[str], T], reached: Callable[[], int]) -> T:
         """once(url) of the first address that has the file and can be reached, each tried again while it may pass.
 
         A host that never gave anything is asked last: not every project is in PhysioNet's bucket.
@@ -251,7 +251,7 @@ class Transfer:
         unreachable: ConnectionError | None = None
         for url in sorted(urls, key=self._is_barren):
             try:
-                found = self._patiently(url, once, reached)
+                found = self._with_retries(url, once, reached)
             except FileNotFoundError:
                 self._refused.add(urlsplit(url).netloc)
             except ConnectionError as error:
@@ -266,17 +266,17 @@ class Transfer:
         host = urlsplit(url).netloc
         return host in self._refused and host not in self._gave
 
-    def _patiently(self, url: str, once: Callable[[str], T], reached: Callable[[], int]) -> T:
+    def _with_retries(self, url: str, once: Callable[[str], T], reached: Callable[[], int]) -> T:
         failures = 0
         furthest = reached()
 
         def attempt() -> T:
             if self._stop.is_set():
-                raise Stopped
+                raise TransferStopped
             try:
                 return once(url)
             except httpx.TransportError as error:
-                raise _Again(f"{type(error).__name__}: {error}", reached=reached()) from error
+                raise TransientError(f"{type(error).__name__}: {error}", reached=reached()) from error
             except httpx.HTTPError as error:
                 raise ConnectionError(f"{url}: {error}") from error
 
@@ -287,7 +287,7 @@ class Transfer:
             furthest = max(furthest, again.reached)
 
         retrying = Retrying(
-            retry=retry_if_exception_type(_Again),
+            retry=retry_if_exception_type(TransientError),
             after=count,
             stop=lambda state: failures >= self._retries.attempts,
             wait=lambda state: self._retries.wait(failures, _failure(state).asked),
@@ -296,7 +296,7 @@ class Transfer:
         )
         try:
             return retrying(attempt)
-        except _Again as error:
+        except TransientError as error:
             raise ConnectionError(
                 f"{url}: {error} ({failures} failures in a row): run it again later, it goes on where it stopped"
             ) from error
@@ -333,7 +333,9 @@ def _check(response: httpx.Response) -> None:
     if status in NOT_THERE:
         raise FileNotFoundError(f"{response.url}: {status}")
     if status in TRANSIENT:
-        raise _Again(f"HTTP {status} {response.reason_phrase}", asked=_asked(response.headers.get("Retry-After")))
+        raise TransientError(
+            f"HTTP {status} {response.reason_phrase}", asked=_asked(response.headers.get("Retry-After"))
+        )
     if not response.is_success:
         raise ConnectionError(f"{response.url}: HTTP {status} {response.reason_phrase}")
 
@@ -351,13 +353,13 @@ def _is_range(response: httpx.Response, start: int) -> bool:
 def _check_length(found: int, expected: int | None) -> None:
     """Not every host says how long its body is: one that ends early looks whole."""
     if expected is not None and found < expected:
-        raise _Again(f"the body ended {expected - found} bytes early", reached=found)
+        raise TransientError(f"the body ended {expected - found} bytes early", reached=found)
 
 
 def _check_ended(response: httpx.Response) -> None:
     """A body of a stated length, or in chunks, is whole or httpx raises; of one that just ends nobody can tell."""
     if "Content-Length" not in response.headers and "chunked" not in response.headers.get("Transfer-Encoding", ""):
-        raise _Again(f"{response.url} does not say how long it is, so that it may have been cut")
+        raise TransientError(f"{response.url} does not say how long it is, so that it may have been cut")
 
 
 def _asked(retry_after: str | None) -> float | None:
@@ -378,8 +380,8 @@ def _seconds_of(date: str) -> float | None:
         return None
 
 
-def _failure(state: RetryCallState) -> _Again:
+def _failure(state: RetryCallState) -> TransientError:
     assert state.outcome is not None
     error = state.outcome.exception()
-    assert isinstance(error, _Again)
+    assert isinstance(error, TransientError)
     return error

@@ -13,7 +13,7 @@ from pathlib import Path
 from pipelines.cache import write_atomically
 
 
-def keep(path: Path, data: bytes, modified: float) -> None:
+def store(path: Path, data: bytes, modified: float) -> None:
     """Keep a list at `path`; modified: the host's date of it in seconds since the epoch, 0 where it gave none."""
     # The list first: killed between the two, the old checksum does not fit it and it is fetched again.
     write_atomically(path, data)
@@ -21,7 +21,7 @@ def keep(path: Path, data: bytes, modified: float) -> None:
     write_atomically(_beside(path), hashlib.sha256(data).hexdigest().encode())
 
 
-def kept(path: Path) -> bytes | None:
+def load(path: Path) -> bytes | None:
     """A list that was kept; None where there is none, or where it is not what came."""
     if not path.is_file() or not _beside(path).is_file():
         return None
@@ -29,7 +29,7 @@ def kept(path: Path) -> bytes | None:
     return data if hashlib.sha256(data).hexdigest() == _beside(path).read_text() else None
 
 
-def forget(path: Path) -> None:
+def discard(path: Path) -> None:
     """Let go of a list that turned out to be none: the next time it comes anew, whatever its date."""
     _beside(path).unlink(missing_ok=True)
     path.unlink(missing_ok=True)

@@ -8,9 +8,9 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import quote
 
-from pipelines.download.fetch import Tally, each
+from pipelines.download.fetch import ProgressCounter, map_in_threads
 from pipelines.download.http import Retries, Transfer, checksum_of
-from pipelines.download.list_cache import forget
+from pipelines.download.list_cache import discard
 from pipelines.download.progress import OnProgress
 from pipelines.home import check_url
 from pipelines.sources.base import RemoteFile, Source, addresses
@@ -117,7 +117,7 @@ def _listing(source: Source, mirror: Mirror, raw_root: Path | None, retries: Ret
             return source.list_files(fetch)
         except ValueError:  # not a list: a proxy's page, say, with the date of today
             for copy in copies:
-                forget(copy)
+                discard(copy)
             raise
 
 
@@ -150,8 +150,8 @@ def find_in_folder(
     missing = [file.path for file in files if not (folder / file.path).is_file()]
     if missing:
         raise missing_files_error(source, mirror, missing)
-    tally = Tally(files, progress)
-    found = each(files, lambda file: _as_found(file, folder, tally), connections)
+    tally = ProgressCounter(files, progress)
+    found = map_in_threads(files, lambda file: _as_found(file, folder, tally), connections)
     wrong = [now for listed, now in zip(files, found, strict=True) if now.checksum != listed.checksum]
     if wrong:
         raise ValueError(
@@ -162,7 +162,7 @@ def find_in_folder(
     return Manifest(root=folder, files=tuple(found))
 
 
-def _as_found(file: RemoteFile, folder: Path, tally: Tally) -> RemoteFile:
+def _as_found(file: RemoteFile, folder: Path, tally: ProgressCounter) -> RemoteFile:
     """A file of a folder mirror with the size and the checksum that it has there."""
     path = folder / file.path
     size = path.stat().st_size

@@ -21,7 +21,7 @@ from pipelines.download.http import Advance, NoRanges, Transfer, size_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pieces:
+class PartFiles:
     """The pieces of the file that will be `path`, `size` bytes long."""
 
     path: Path
@@ -85,11 +85,11 @@ class Pieces:
         return [(number, part) for number in numbers if (part := self.part(number)).is_file()]
 
 
-class InPieces:
+class MultipartDownload:
     """Brings one large file: a job a piece, for threads to share. Whichever job is the last joins and verifies."""
 
     def __init__(
-        self, transfer: Transfer, urls: Sequence[str], pieces: Pieces, checksum: str, advance: Advance
+        self, transfer: Transfer, urls: Sequence[str], pieces: PartFiles, checksum: str, advance: Advance
     ) -> None:
         self._transfer = transfer
         self._urls = urls

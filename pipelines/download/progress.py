@@ -7,13 +7,13 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pipelines.formatting import in_bytes, in_time
+from pipelines.formatting import format_bytes, format_duration
 
 WINDOW = 30.0  # seconds that a rate is taken over: a stall shows, a hiccup does not
 
 
 @dataclass(frozen=True, kw_only=True)
-class Progress:
+class DownloadProgress:
     """files: how many of of_files are here and verified; bytes: what is here of of_bytes (None: not all are known).
 
     fetched: the bytes of them that came over the network in this call.
@@ -27,17 +27,17 @@ class Progress:
 
 
 # Called from the threads at work, by one at a time.
-OnProgress = Callable[[Progress], None]
+OnProgress = Callable[[DownloadProgress], None]
 
 
-class Pace:
+class ThroughputMeter:
     """The rate of the last half minute. clock: seconds that only grow."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._seen: deque[tuple[float, Progress]] = deque()
+        self._seen: deque[tuple[float, DownloadProgress]] = deque()
 
-    def see(self, progress: Progress) -> None:
+    def see(self, progress: DownloadProgress) -> None:
         now = self._clock()
         # A second is fine enough; thousands of small files would fill the window.
         if len(self._seen) < 2 or now - self._seen[-2][0] >= 1.0:
@@ -66,18 +66,18 @@ class Pace:
         if not self._seen:
             return "nothing yet"
         now, left = self._seen[-1][1], self.seconds_left()
-        size = in_bytes(now.bytes) + ("" if now.of_bytes is None else f" of {in_bytes(now.of_bytes)}")
-        words = [f"{now.files:,} of {now.of_files:,} files", size, f"{in_bytes(self.rate())}/s"]
-        return ", ".join(words if left is None else [*words, f"{in_time(left)} left"])
+        size = format_bytes(now.bytes) + ("" if now.of_bytes is None else f" of {format_bytes(now.of_bytes)}")
+        words = [f"{now.files:,} of {now.of_files:,} files", size, f"{format_bytes(self.rate())}/s"]
+        return ", ".join(words if left is None else [*words, f"{format_duration(left)} left"])
 
-    def _per_second(self, what: Callable[[Progress], int]) -> float:
+    def _per_second(self, what: Callable[[DownloadProgress], int]) -> float:
         if len(self._seen) < 2:
             return 0.0
         (began, first), (ended, last) = self._seen[0], self._seen[-1]
         return (what(last) - what(first)) / (ended - began) if ended > began else 0.0
 
 
-def told_now_and_then(
+def throttled(
     tell: Callable[[str], None],
     *,
     seconds: float = 30.0,
@@ -89,10 +89,10 @@ def told_now_and_then(
     A share is told two seconds after the last line at the earliest, so a quick download says little, and one that is
     done at once says nothing.
     """
-    pace = Pace(clock)
+    pace = ThroughputMeter(clock)
     told, at = clock(), 0.0
 
-    def on_progress(progress: Progress) -> None:
+    def on_progress(progress: DownloadProgress) -> None:
         nonlocal told, at
         pace.see(progress)
         now = clock()

@@ -15,9 +15,9 @@ from typing import Any
 
 from pipelines import versions
 from pipelines.cache import ASIDE, DONE, Product, Workspace, write_atomically
-from pipelines.download.fetch import bring
+from pipelines.download.fetch import fetch_missing
 from pipelines.download.http import Retries, checksum_of, size_of
-from pipelines.download.list_cache import kept
+from pipelines.download.list_cache import load
 from pipelines.download.mirror import Manifest, Mirror, find_in_folder, missing_files_error, partition_files
 from pipelines.download.progress import OnProgress
 from pipelines.hashing import digest_of
@@ -69,8 +69,8 @@ def materialize_raw(
     name = f"raw/{source.name}/{partition}"
 
     def still_valid(product: Product) -> bool:
-        if bring_back or not is_let_go(product):
-            return not damaged(product) and not gone_files(*recorded(product))
+        if bring_back or not is_discarded(product):
+            return not damaged(product) and not gone_files(*recorded_files(product))
         return _is_harmonized(workspace, product)
 
     files = _files_of_finished(workspace, source, partition, mirror, raw_root)
@@ -112,8 +112,8 @@ def download_to_home(
 
 def raw_files(product: Product) -> tuple[Path, list[RemoteFile]]:
     """The folder of a raw product and its files; ValueError where they are no longer what was verified."""
-    root, files = recorded(product)
-    if is_let_go(product):
+    root, files = recorded_files(product)
+    if is_discarded(product):
         _, source, partition = product.name.split("/")
         raise ValueError(
             f"{product.name}: its {len(files)} files were let go after harmonization: bring them back with "
@@ -127,7 +127,7 @@ def raw_files(product: Product) -> tuple[Path, list[RemoteFile]]:
     return root, files
 
 
-def sound_files(workspace: Workspace, product: Product) -> tuple[Path, list[RemoteFile]]:
+def verified_files(workspace: Workspace, product: Product) -> tuple[Path, list[RemoteFile]]:
     """`raw_files`, hashed again just before they are read: what has rotted on the disk must not be harmonized.
 
     Raises ValueError naming the first that is not what was verified; the next materialization fetches those again.
@@ -145,7 +145,7 @@ def sound_files(workspace: Workspace, product: Product) -> tuple[Path, list[Remo
     return root, files
 
 
-def recorded(product: Product) -> tuple[Path, list[RemoteFile]]:
+def recorded_files(product: Product) -> tuple[Path, list[RemoteFile]]:
     """The folder of a raw product and its files as they were verified, whatever has become of them."""
     root = Path((product.aside / ROOT).read_text())
     return root, [RemoteFile(**file) for file in json.loads((product.path / FILES).read_text())]
@@ -168,12 +168,12 @@ def mark_damaged(workspace: Workspace, product: Product, paths: Sequence[str]) -
             (product.aside / DAMAGED).unlink(missing_ok=True)
 
 
-def is_let_go(product: Product) -> bool:
+def is_discarded(product: Product) -> bool:
     """Whether the files of a raw product were let go after harmonization."""
     return (product.aside / LET_GO).is_file()
 
 
-def let_go(workspace: Workspace, source: Source, partition: str, *, raw_root: Path) -> int:
+def discard_raw(workspace: Workspace, source: Source, partition: str, *, raw_root: Path) -> int:
     """Delete the raw files of a partition that was harmonized, but those that partitions share; the bytes freed.
 
     Nothing is deleted, and 0 returned, where the files are not our own (a folder mirror), or where what was harmonized
@@ -183,7 +183,7 @@ def let_go(workspace: Workspace, source: Source, partition: str, *, raw_root: Pa
     # Nobody reads them for a harmonization with other limits, or brings them back, meanwhile.
     with workspace.locked(f"ecgs/{name}"), workspace.locked(f"raw/{name}"):
         product = workspace.require(f"raw/{name}")
-        root, files = recorded(product)
+        root, files = recorded_files(product)
         if root != raw_root.resolve() or not _is_harmonized(workspace, product):
             return 0
         # The mark first: killed below, the files that are left are not taken for all of them.
@@ -213,7 +213,7 @@ def _files_of_finished(
         return None
 
     def read(path: str) -> bytes:
-        data = kept(raw_root / path)
+        data = load(raw_root / path)
         if data is None:
             raise FileNotFoundError(path)
         return data
@@ -256,7 +256,7 @@ def _download(
     folder.mkdir(parents=True, exist_ok=True)
     try:
         # Partitions share files, and hosts count connections: one process at a time fetches from a source.
-        brought = bring(
+        brought = fetch_missing(
             files,
             root,
             lock=folder / ".lock",

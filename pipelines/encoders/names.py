@@ -6,23 +6,25 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class EncoderNames:
     """An encoder and its names.
 
-    product: in the workspace. probe: of its probes, `probe/<task>/<probe>`, and in tables. twin: of the probes of the
-    same network with its initial weights. model: registered in MLflow.
+    product: in the workspace. probe: of its probes, `probe/<task>/<probe>`, and in tables. random_baseline: of the
+    probes of the same network with its initial weights. model: registered in MLflow.
     """
 
     product: str
     probe: str
-    twin: str
+    random_baseline: str
     model: str
 
 
-OURS = Subject(product="encoder", probe="pretrained", twin="random", model="ecg-encoder")
+OURS = EncoderNames(product="encoder", probe="pretrained", random_baseline="random", model="ecg-encoder")
 """The one that is pretrained here."""
 
-REFERENCE = Subject(product="reference", probe="reference", twin="reference-random", model="ecg-encoder-reference")
+REFERENCE = EncoderNames(
+    product="reference", probe="reference", random_baseline="reference-random", model="ecg-encoder-reference"
+)
 """The author's released one: a yardstick, which no gate judges."""
 ENCODER_FILE = "encoder.safetensors"
 HEAD_FILE = "head.safetensors"

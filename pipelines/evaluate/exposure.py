@@ -33,8 +33,8 @@ SEEN = (
 )
 """What a column `seen` says."""
 
-UNTRAINED = (OURS.twin, REFERENCE.twin, handcrafted.NAME)
-"""Names of features that no ECG has shaped; `named` calls the twin of any other encoder random-<digest>."""
+UNTRAINED = (OURS.random_baseline, REFERENCE.random_baseline, handcrafted.NAME)
+"""Names of features that no ECG has shaped; `named` calls the random baseline of any other encoder random-<digest>."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class Overlap:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
+class PretrainingData:
     """What an encoder was pretrained on. records: the ids by data set, None where only the data set is known. complete:
     whether there was nothing else."""
 
@@ -85,7 +85,7 @@ class Overlaps:
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
-        self._seen: dict[str, Seen] = {}
+        self._seen: dict[str, PretrainingData] = {}
 
     def of_probe(self, probe: Probe) -> Overlap:
         """Of a probe's test; of no ECGs where it was not scored."""
@@ -96,21 +96,23 @@ class Overlaps:
         """name, digest: of a source of features."""
         return self.known(name, digest).of(source, tested)
 
-    def known(self, name: str, digest: str) -> Seen:
+    def known(self, name: str, digest: str) -> PretrainingData:
         """All that a source of features was pretrained on."""
         if name in UNTRAINED or name.startswith("random-"):
-            return Seen(records={}, complete=True)
+            return PretrainingData(records={}, complete=True)
         return self._of_file(digest)
 
-    def _of_file(self, sha256: str) -> Seen:
+    def _of_file(self, sha256: str) -> PretrainingData:
         """What the encoder in a file saw; nothing is known of a file that is no product of this workspace."""
         if sha256 not in self._seen:
             product = self._product(sha256)
             if product is None:
-                self._seen[sha256] = Seen(records={}, complete=False)
+                self._seen[sha256] = PretrainingData(records={}, complete=False)
             elif product.name == REFERENCE.product:
                 known = product.facts.get("published") is not None  # another file in its form is anyone's
-                self._seen[sha256] = Seen(records=dict.fromkeys(REFERENCE_SAW if known else ()), complete=known)
+                self._seen[sha256] = PretrainingData(
+                    records=dict.fromkeys(REFERENCE_SAW if known else ()), complete=known
+                )
             else:
                 self._seen[sha256] = self._pretrained(product.facts)
         return self._seen[sha256]
@@ -123,13 +125,13 @@ class Overlaps:
                     return product
         return None
 
-    def _pretrained(self, facts: Mapping[str, Any]) -> Seen:
+    def _pretrained(self, facts: Mapping[str, Any]) -> PretrainingData:
         """What its corpus holds, and what the encoder saw that it began as."""
         own = corpus_of(self._workspace, facts)
         records: dict[str, Collection[str] | None] = {} if own is None else _records(own)
         start = facts.get("recipe", {}).get("warm_start")
-        began = Seen(records={}, complete=True) if start is None else self._of_file(start)
-        return Seen(
+        began = PretrainingData(records={}, complete=True) if start is None else self._of_file(start)
+        return PretrainingData(
             records={name: _both(records, began.records, name) for name in (*records, *began.records)},
             complete=own is not None and began.complete,
         )

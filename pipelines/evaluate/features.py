@@ -26,19 +26,19 @@ from ecg_model.encoder import Encoder, load_encoder, random_encoder, stored_conf
 from ecg_model.leads import LEADS_12
 from pipelines import versions
 from pipelines.cache import Product, Workspace
-from pipelines.encoders.names import ENCODER_FILE, Subject
+from pipelines.encoders.names import ENCODER_FILE, EncoderNames
 from pipelines.formats.shard import LEADS, MILLIVOLT, RATE, SAMPLES, open_shard, read_rows
-from pipelines.formatting import in_bytes
+from pipelines.formatting import format_bytes
 from pipelines.harmonize.shards import shards_of
 from pipelines.hashing import digest_of
 
 FEATURES_FILE = "features.npy"
 TOKENS_FILE = "tokens.npy"
 
-Progress = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 """Called with the ECGs done and the ECGs in all."""
 
-Extract = Callable[[np.ndarray, Progress | None], np.ndarray]
+Extract = Callable[[np.ndarray, OnProgress | None], np.ndarray]
 """Features float32 (N, D) of int16 ECGs (N, L, 2500) in microvolt."""
 
 
@@ -159,7 +159,7 @@ class EncoderSource:
 
 
 def embed(
-    encoder: Encoder, signal_NLT: np.ndarray, config: FeatureConfig, progress: Progress | None = None
+    encoder: Encoder, signal_NLT: np.ndarray, config: FeatureConfig, progress: OnProgress | None = None
 ) -> np.ndarray:
     """Mean-pooled embeddings, float32 (N, D), of int16 ECGs (N, L, 2500) in microvolt, L the leads of `config`.
 
@@ -182,7 +182,7 @@ def _in_batches(
     signal_NLT: np.ndarray,
     config: FeatureConfig,
     out_N: np.ndarray,
-    progress: Progress | None,
+    progress: OnProgress | None,
 ) -> None:
     """Fill `out_N`, an array with a row an ECG, with what `encode` gives of each."""
     device = config.torch_device
@@ -210,7 +210,7 @@ def materialize_features(
     features: FeatureSource,
     source: str,
     config: FeatureConfig | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
     *,
     condition: Condition | None = None,
     rows: Mapping[str, np.ndarray] | None = None,
@@ -262,7 +262,7 @@ def materialize_tokens(
     encoder: EncoderSource,
     source: str,
     config: FeatureConfig | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> dict[str, Product]:
     """All tokens of an encoder's output, float16 (N, P, D), for all harmonized shards of a source, by partition.
 
@@ -305,8 +305,8 @@ def _require_room(folder: Path, shape: tuple[int, ...]) -> None:
     needed, free = math.prod(shape) * np.dtype(np.float16).itemsize, shutil.disk_usage(folder).free
     if needed > free:
         raise ValueError(
-            f"tokens of {shape[0]} ECGs take {in_bytes(needed)} and {in_bytes(free)} are free in {folder}: make room, "
-            "name fewer leads, or use a head on features"
+            f"tokens of {shape[0]} ECGs take {format_bytes(needed)} and {format_bytes(free)} are free in {folder}: "
+            "make room, name fewer leads, or use a head on features"
         )
 
 
@@ -355,12 +355,15 @@ class Rows(Protocol):
     def __getitem__(self, rows: np.ndarray, /) -> np.ndarray: ...
 
 
-def encoder_and_twin(workspace: Workspace, subject: Subject) -> tuple[EncoderSource, EncoderSource]:
+def encoder_and_random_baseline(
+    workspace: Workspace, encoder_names: EncoderNames
+) -> tuple[EncoderSource, EncoderSource]:
     """An encoder of the workspace, and the same network with its initial weights.
 
-    The twin has the seed that the pretraining started from; 0 where that is not known, as of a released file.
+    The random baseline has the seed that the pretraining started from; 0 where that is not known, as of a released
+    file.
     """
-    encoder = workspace.require(subject.product)
-    source = EncoderSource.of_product(subject.probe, encoder)
+    encoder = workspace.require(encoder_names.product)
+    source = EncoderSource.of_product(encoder_names.probe, encoder)
     seed = encoder.facts.get("recipe", {}).get("seed", 0)
-    return source, EncoderSource.random(subject.twin, source.config, seed)
+    return source, EncoderSource.random(encoder_names.random_baseline, source.config, seed)

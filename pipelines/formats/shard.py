@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
 from pipelines.formats.simhash import BYTES as SIGNATURE_BYTES
-from pipelines.records import Drop
+from pipelines.records import DroppedRecord
 
 SCHEMA = 2
 LEADS = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
@@ -128,7 +128,7 @@ class ShardWriter:
         if filled + 1 == SHARD:
             self._flush()
 
-    def drop(self, drop: Drop, source: str) -> None:
+    def add_dropped(self, drop: DroppedRecord, source: str) -> None:
         row = {"source": source, "record_id": drop.record_id, "reason": drop.reason.value, "detail": drop.detail}
         self._drops.append(row)
 
@@ -217,7 +217,7 @@ def signatures_of(records: pa.Table) -> NDArray[np.uint8]:
     return np.frombuffer(joined, np.uint8).reshape(-1, SIGNATURE_BYTES)
 
 
-class Reading:
+class ShardReading:
     """Rows on their way into one array: parts of it, each read by itself."""
 
     def __init__(self, signal_NLT: NDArray[np.int16], parts: Sequence[Future[None]]) -> None:
@@ -237,7 +237,7 @@ class Reading:
 
 def start_reading(
     requests: Sequence[tuple[Shard, NDArray[np.integer[Any]]]], readers: Executor, unit: int = SHARD
-) -> Reading:
+) -> ShardReading:
     """Begin to read the given rows (ascending) of several shards, one after another, into one array.
 
     Units of the arrays are read whole and only their wanted rows are kept: beyond the result, memory is one unit a
@@ -261,7 +261,7 @@ def start_reading(
         # The rows are checked above; with mode "raise" numpy would gather into a copy first.
         np.take(shard.read(*span), wanted - span[0], axis=0, out=target_NLT, mode="clip")
 
-    return Reading(out_NLT, [readers.submit(read, *task) for task in tasks])
+    return ShardReading(out_NLT, [readers.submit(read, *task) for task in tasks])
 
 
 def read_rows(requests: Sequence[tuple[Path, NDArray[np.integer[Any]]]], unit: int = SHARD) -> NDArray[np.int16]:

@@ -14,20 +14,20 @@ _SYMBOLS = {1: "N", 24: "p", 27: "t", 39: "(", 40: ")"}
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class AnnotationMark:
     """A symbol at a sample, counted from 0 at the recording's rate."""
 
     sample: int
     symbol: str
 
 
-def parse_marks(data: bytes, name: str) -> tuple[Mark, ...]:
+def parse_marks(data: bytes, name: str) -> tuple[AnnotationMark, ...]:
     """The waves' marks in an annotation file, in its order; other annotations are left out.
 
     name: of the file, for messages. Raises ValueError where the bytes end before the file does.
     """
     words = [word for (word,) in struct.iter_unpack("<H", data[: len(data) // 2 * 2])]
-    marks: list[Mark] = []
+    marks: list[AnnotationMark] = []
     at = sample = 0
     while at < len(words):
         code, step = words[at] >> 10, words[at] & 0x3FF
@@ -45,5 +45,5 @@ def parse_marks(data: bytes, name: str) -> tuple[Mark, ...]:
         elif code < _LEAST_SPECIAL:
             sample += step
             if code in _SYMBOLS:
-                marks.append(Mark(sample, _SYMBOLS[code]))
+                marks.append(AnnotationMark(sample, _SYMBOLS[code]))
     raise ValueError(f"{name}: the annotations have no end after {len(data)} bytes: fetch the file again")

@@ -30,13 +30,13 @@ from ecg_model.signal import (
 from pipelines.formats.shard import ShardWriter, content_hash
 from pipelines.formats.simhash import signatures
 from pipelines.harmonize.quality import Figures, QualityLimits, figures, missing_share, verdict
-from pipelines.records import Drop, DropReason, Record, RecordError, absent_note
+from pipelines.records import DroppedRecord, DropReason, Record, RecordError, absent_note
 
 BATCH = 32  # of 64 the arrays no longer fit the cache: a sixth more processor time
 SHORTEST = 5.0
 
-Progress = Callable[[int], None]
-_Batch = list[Record | Drop]
+OnConverted = Callable[[int], None]
+_Batch = list[Record | DroppedRecord]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,13 +82,13 @@ class Kept:
 
 
 def harmonize(
-    records: Iterable[Record | Drop],
+    records: Iterable[Record | DroppedRecord],
     out: Path,
     *,
     source: str,
     limits: QualityLimits,
     incomplete: Incomplete = COMPLETE,
-    progress: Progress | None = None,
+    progress: OnConverted | None = None,
 ) -> Counts:
     """Write what the reader yields into the directory `out` as pipelines.formats.shard lays it out.
 
@@ -103,9 +103,9 @@ def harmonize(
     writer = ShardWriter(out)
     for batch in _batches(_once(records)):
         for result in _harmonized(batch, source=source, limits=limits, incomplete=incomplete):
-            if isinstance(result, Drop):
+            if isinstance(result, DroppedRecord):
                 dropped[result.reason] += 1
-                writer.drop(result, source)
+                writer.add_dropped(result, source)
             else:
                 kept += 1
                 rates[f"{result.row['rate']:g}"] += 1
@@ -128,19 +128,19 @@ def harmonize(
 
 
 def judge(
-    records: Iterable[Record | Drop], *, source: str, limits: QualityLimits, incomplete: Incomplete = COMPLETE
-) -> Iterator[Kept | Drop]:
+    records: Iterable[Record | DroppedRecord], *, source: str, limits: QualityLimits, incomplete: Incomplete = COMPLETE
+) -> Iterator[Kept | DroppedRecord]:
     """What `harmonize` would write of each item, in order, without writing it."""
     for batch in _batches(_once(records)):
         yield from _harmonized(batch, source=source, limits=limits, incomplete=incomplete)
 
 
-def _once(records: Iterable[Record | Drop]) -> Iterator[Record | Drop]:
+def _once(records: Iterable[Record | DroppedRecord]) -> Iterator[Record | DroppedRecord]:
     """The same items; a record whose id came before is a drop."""
     seen: set[str] = set()
     for item in records:
         if isinstance(item, Record) and item.record_id in seen:
-            yield Drop(
+            yield DroppedRecord(
                 item.record_id, DropReason.DUPLICATE_ID, f"record {item.record_id} came before; the first counts"
             )
             continue
@@ -149,23 +149,25 @@ def _once(records: Iterable[Record | Drop]) -> Iterator[Record | Drop]:
         yield item
 
 
-def _batches(items: Iterator[Record | Drop]) -> Iterator[_Batch]:
+def _batches(items: Iterator[Record | DroppedRecord]) -> Iterator[_Batch]:
     while batch := list(islice(items, BATCH)):
         yield batch
 
 
-def _harmonized(batch: _Batch, *, source: str, limits: QualityLimits, incomplete: Incomplete) -> list[Kept | Drop]:
+def _harmonized(
+    batch: _Batch, *, source: str, limits: QualityLimits, incomplete: Incomplete
+) -> list[Kept | DroppedRecord]:
     """One result an item, in order. Records of one form (leads, rate, samples) go through the filters together."""
-    results: list[Kept | Drop | None] = [None] * len(batch)
+    results: list[Kept | DroppedRecord | None] = [None] * len(batch)
     forms: dict[tuple[tuple[str, ...], float, int], list[tuple[int, Record, NDArray[np.float32]]]] = {}
     for at, item in enumerate(batch):
-        if isinstance(item, Drop):
+        if isinstance(item, DroppedRecord):
             results[at] = item
             continue
         try:
             window_LT = _window(item, incomplete)
         except RecordError as error:
-            results[at] = error.drop(item.record_id)
+            results[at] = error.dropped(item.record_id)
             continue
         forms.setdefault((item.leads, item.rate, window_LT.shape[-1]), []).append((at, item, window_LT))
     for (leads, rate, _), members in forms.items():
@@ -178,7 +180,7 @@ def _harmonized(batch: _Batch, *, source: str, limits: QualityLimits, incomplete
         for row, (at, record, _) in enumerate(members):
             judged = verdict(found, row, limits)
             if judged is not None:
-                results[at] = Drop(record.record_id, *judged)
+                results[at] = DroppedRecord(record.record_id, *judged)
                 continue
             kept.append((at, record, row))
         signal_NLT = np.rint(x_NLT[[row for _, _, row in kept]] * 1000).astype("<i2")

@@ -11,10 +11,10 @@ from threadpoolctl import threadpool_limits
 
 from pipelines import versions
 from pipelines.cache import Product, Workspace
-from pipelines.download.step import recorded, sound_files
+from pipelines.download.step import recorded_files, verified_files
 from pipelines.formats.shard import FINDINGS
 from pipelines.harmonize.checks import records_listed, shard_findings
-from pipelines.harmonize.convert import COMPLETE, Incomplete, Progress, harmonize
+from pipelines.harmonize.convert import COMPLETE, Incomplete, OnConverted, harmonize
 from pipelines.harmonize.quality import QualityLimits
 from pipelines.sources.base import Readable, Source
 
@@ -28,7 +28,7 @@ def materialize_ecgs(
     *,
     limits: QualityLimits,
     incomplete: Incomplete = COMPLETE,
-    progress: Progress | None = None,
+    progress: OnConverted | None = None,
 ) -> Product:
     """Harmonize one downloaded partition: the product `ecgs/<source>/<partition>` from `raw/<source>/<partition>`.
 
@@ -39,10 +39,10 @@ def materialize_ecgs(
     name = f"{source.name}/{partition}"
     raw = workspace.require(f"raw/{name}")
     # How many records a drop's files hold is not known from their names.
-    listed = records_listed(recorded(raw)[1]) if isinstance(source, Source) else None
+    listed = records_listed(recorded_files(raw)[1]) if isinstance(source, Source) else None
 
     def make(out: Path) -> dict[str, Any]:
-        root, files = sound_files(workspace, raw)
+        root, files = verified_files(workspace, raw)
         # Partitions are harmonized side by side: BLAS threads of each would spin while they wait for the others' cores.
         with threadpool_limits(1, user_api="blas"):
             counts = harmonize(

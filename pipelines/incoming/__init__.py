@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pipelines.incoming.listing import NAME
 from pipelines.incoming.readers import parts
-from pipelines.records import Drop, Record
+from pipelines.records import DroppedRecord, Record
 from pipelines.sources.base import RemoteFile, Role
 
 
@@ -24,10 +24,10 @@ class OwnData:
     title: str
     version: str
     role: Role
-    read: Callable[[Path, str, Sequence[RemoteFile]], Iterator[Record | Drop]]
+    read: Callable[[Path, str, Sequence[RemoteFile]], Iterator[Record | DroppedRecord]]
 
 
-def _read(root: Path, partition: str, files: Sequence[RemoteFile]) -> Iterator[Record | Drop]:
+def _read(root: Path, partition: str, files: Sequence[RemoteFile]) -> Iterator[Record | DroppedRecord]:
     for part in parts(root, [file.path for file in files]):
         for reading in part.read():
             yield reading.item

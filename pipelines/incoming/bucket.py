@@ -19,8 +19,8 @@ import obstore
 from obstore.exceptions import BaseError, InvalidPathError
 from obstore.store import ObjectStore, from_url
 
-from pipelines.download.fetch import each, full_disk_explained
-from pipelines.formatting import in_bytes
+from pipelines.download.fetch import full_disk_explained, map_in_threads
+from pipelines.formatting import format_bytes
 from pipelines.incoming.listing import MARKER, FolderOfDrops, Found, Listing, Place, Refused, refusal
 
 if TYPE_CHECKING:
@@ -121,9 +121,11 @@ class BucketOfDrops:
         waiting = [file for file in listing.files if not (folder / file.path).is_file()]
         needed, free = sum(file.bytes for file in waiting), shutil.disk_usage(folder).free
         if needed > free:
-            raise ValueError(f"{in_bytes(needed)} are to be fetched and {in_bytes(free)} are free in {here}: make room")
+            raise ValueError(
+                f"{format_bytes(needed)} are to be fetched and {format_bytes(free)} are free in {here}: make room"
+            )
         with full_disk_explained(folder):
-            each(waiting, lambda file: self._fetch(name, file, folder / file.path), _THREADS)
+            map_in_threads(waiting, lambda file: self._fetch(name, file, folder / file.path), _THREADS)
         return folder
 
     def _fetch(self, name: str, file: Found, target: Path) -> None:

@@ -15,8 +15,8 @@ from pipelines.harmonize.quality import QualityLimits
 from pipelines.incoming import INCOMING
 from pipelines.incoming.description import peak_to_peak
 from pipelines.incoming.listing import MARKER, Listing, check_name, list_drop
-from pipelines.incoming.readers import Part, Reading, parts
-from pipelines.records import Drop, Record, absent_leads
+from pipelines.incoming.readers import Part, RecordOrigin, parts
+from pipelines.records import DroppedRecord, Record, absent_leads
 
 # Of a person's ECG, the median lead from peak to peak, millivolt: outside of it a unit or a gain is probably wrong.
 PLAUSIBLE = (0.2, 10.0)
@@ -59,7 +59,7 @@ class PartReport:
             f"usual: is {' or '.join(self.units)} the unit?"
         )
 
-    def read(self, reading: Reading) -> None:
+    def read(self, reading: RecordOrigin) -> None:
         self.records += 1
         if reading.units:
             self.units[reading.units] += 1
@@ -97,7 +97,7 @@ class DropReport:
     misnamed: str | None
     listing: Listing
     parts: tuple[PartReport, ...]
-    drops: tuple[tuple[str, Drop], ...]
+    drops: tuple[tuple[str, DroppedRecord], ...]
 
     @property
     def records(self) -> int:
@@ -180,7 +180,7 @@ def check_drop(folder: Path, on_records: OnRecords = lambda done: None) -> DropR
     found = parts(folder, [file.path for file in listing.files])
     reports = [PartReport(kind=part.kind, where=part.where) for part in found]
     waiting: deque[PartReport] = deque()
-    drops: list[tuple[str, Drop]] = []
+    drops: list[tuple[str, DroppedRecord]] = []
     results = judge(
         _items(found, reports, waiting),
         source=INCOMING.name,
@@ -189,7 +189,7 @@ def check_drop(folder: Path, on_records: OnRecords = lambda done: None) -> DropR
     )
     for done, result in enumerate(results, 1):
         report = waiting.popleft()
-        if isinstance(result, Drop):
+        if isinstance(result, DroppedRecord):
             report.dropped[result.reason.value] += 1
             drops.append((report.where, result))
         else:
@@ -199,7 +199,9 @@ def check_drop(folder: Path, on_records: OnRecords = lambda done: None) -> DropR
     return DropReport(folder=folder, misnamed=misnamed, listing=listing, parts=tuple(reports), drops=tuple(drops))
 
 
-def _items(found: list[Part], reports: list[PartReport], waiting: deque[PartReport]) -> Iterator[Record | Drop]:
+def _items(
+    found: list[Part], reports: list[PartReport], waiting: deque[PartReport]
+) -> Iterator[Record | DroppedRecord]:
     """All records in turn; the report of each waits for its verdict, which come in the same order."""
     for part, report in zip(found, reports, strict=True):
         for reading in part.read():

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from pipelines.download.fetch import each
+from pipelines.download.fetch import map_in_threads
 from pipelines.hashing import digest_of
 from pipelines.sources.base import is_plain
 
@@ -132,7 +132,7 @@ def complete_drops(place: Place) -> list[CompleteDrop]:
     A drop that holds what is refused is among them, so that taking it says so.
     """
     names = [name for name in place.names() if _DROP.fullmatch(name)]
-    listings = each(names, place.listing, _THREADS)
+    listings = map_in_threads(names, place.listing, _THREADS)
     found = zip(names, listings, strict=True)
     return [CompleteDrop(name=name, listing=listing) for name, listing in found if listing.marked]
 

@@ -26,7 +26,7 @@ from pipelines.incoming.description import (
     rate_of,
     read_description,
 )
-from pipelines.records import Drop, DropReason, Record, RecordError
+from pipelines.records import DroppedRecord, DropReason, Record, RecordError
 from pipelines.sources.challenge import challenge_record
 
 SHARED = "drop.json"
@@ -42,10 +42,10 @@ _PATIENT = re.compile(r"Patient\s*:\s*(\S.{0,127})", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Reading:
+class RecordOrigin:
     """What one record gave. units: how its numbers became millivolt, for people."""
 
-    item: Record | Drop
+    item: Record | DroppedRecord
     units: str = ""
 
 
@@ -58,7 +58,7 @@ class Part:
 
     kind: str
     where: str
-    read: Callable[[], Iterator[Reading]]
+    read: Callable[[], Iterator[RecordOrigin]]
 
 
 def parts(root: Path, paths: Sequence[str]) -> list[Part]:
@@ -72,7 +72,7 @@ def parts(root: Path, paths: Sequence[str]) -> list[Part]:
         if own := [name for name in shared if name in PEOPLE_FIELDS]:
             raise ValueError(f"{SHARED}: {own[0]}: what belongs to one file's records goes into the JSON beside it")
     drop = _Drop(root, frozenset(paths), shared)
-    found: dict[tuple[str, str], list[Callable[[], Iterator[Reading]]]] = {}
+    found: dict[tuple[str, str], list[Callable[[], Iterator[RecordOrigin]]]] = {}
     for path in sorted(paths):
         placed = drop.place(PurePosixPath(path))
         if placed is not None:
@@ -81,8 +81,8 @@ def parts(root: Path, paths: Sequence[str]) -> list[Part]:
     return [Part(kind, where, _in_turn(readers)) for (kind, where), readers in found.items()]
 
 
-def _in_turn(readers: Sequence[Callable[[], Iterator[Reading]]]) -> Callable[[], Iterator[Reading]]:
-    def read() -> Iterator[Reading]:
+def _in_turn(readers: Sequence[Callable[[], Iterator[RecordOrigin]]]) -> Callable[[], Iterator[RecordOrigin]]:
+    def read() -> Iterator[RecordOrigin]:
         for reader in readers:
             yield from reader()
 
@@ -101,7 +101,7 @@ class _Drop:
         files = map(PurePosixPath, self.paths)
         return frozenset(file.with_suffix("") for file in files if file.suffix.lower() in DATA)
 
-    def place(self, path: PurePosixPath) -> tuple[str, str, Callable[[], Iterator[Reading]]] | None:
+    def place(self, path: PurePosixPath) -> tuple[str, str, Callable[[], Iterator[RecordOrigin]]] | None:
         """The part that a file belongs to, and how to read it; None where it is read with another, or not at all."""
         suffix = path.suffix.lower()
         header = path.with_suffix(".hea")
@@ -124,15 +124,15 @@ class _Drop:
         return "unknown", _all_of(path), self._guarded(path, _unknown)
 
     def _guarded(
-        self, path: PurePosixPath, read: Callable[[PurePosixPath], Iterator[Reading]]
-    ) -> Callable[[], Iterator[Reading]]:
+        self, path: PurePosixPath, read: Callable[[PurePosixPath], Iterator[RecordOrigin]]
+    ) -> Callable[[], Iterator[RecordOrigin]]:
         """A reader of which what is wrong with the whole file is one drop, called as the file."""
 
-        def guarded() -> Iterator[Reading]:
+        def guarded() -> Iterator[RecordOrigin]:
             try:
                 yield from read(path)
             except RecordError as error:
-                yield Reading(error.drop(str(path)))
+                yield RecordOrigin(error.dropped(str(path)))
 
         return guarded
 
@@ -147,7 +147,7 @@ class _Drop:
             )
         return {}
 
-    def _wfdb(self, header: PurePosixPath) -> Iterator[Reading]:
+    def _wfdb(self, header: PurePosixPath) -> Iterator[RecordOrigin]:
         for suffix in WFDB[1:]:
             data = str(header.with_suffix(suffix))
             if data in self.paths and (self.root / data).stat().st_size > arrays.MOST_BYTES:
@@ -163,11 +163,11 @@ class _Drop:
             units = _gains(raw)
             check_plausible(raw.signal_LT, units)
         except RecordError as error:
-            yield Reading(error.drop(header.stem))
+            yield RecordOrigin(error.dropped(header.stem))
             return
-        yield Reading(_wfdb_record(raw), units)
+        yield RecordOrigin(_wfdb_record(raw), units)
 
-    def _npy(self, path: PurePosixPath) -> Iterator[Reading]:
+    def _npy(self, path: PurePosixPath) -> Iterator[RecordOrigin]:
         form, said = self._described(path)
         x = arrays.open_npy(self.root / path)
         if x.ndim == 2:
@@ -180,7 +180,7 @@ class _Drop:
         for at in range(len(x_NLT)):
             yield _reading(people, at, x_NLT[at, :, : form.most_samples], form, samples)
 
-    def _npz(self, path: PurePosixPath) -> Iterator[Reading]:
+    def _npz(self, path: PurePosixPath) -> Iterator[RecordOrigin]:
         form, said = self._described(path)
         turned = form.axes.index("time") < form.axes.index("lead")
         with arrays.Npz(self.root / path) as archive:
@@ -195,12 +195,12 @@ class _Drop:
                     if x.ndim != 2:
                         raise _wrong_shape(f"{path.name}, array {name!r}", x.shape)
                 except RecordError as error:
-                    yield Reading(error.drop(name))
+                    yield RecordOrigin(error.dropped(name))
                     continue
                 x_LT = x.T if turned else x
                 yield _reading(people, at, x_LT[:, : form.most_samples], form, x_LT.shape[1])
 
-    def _hdf5(self, path: PurePosixPath) -> Iterator[Reading]:
+    def _hdf5(self, path: PurePosixPath) -> Iterator[RecordOrigin]:
         said = self._said(path, needed=False)
         names = hdf5.names_of({**self.shared, **said}, path.name)
         with hdf5.opened(self.root / path) as file:
@@ -227,13 +227,13 @@ class _Drop:
             width = signals.nbytes // count // samples * read
             rows = max(1, min(_BLOCK, _BLOCK_BYTES // max(1, width)))
 
-            def span(start: int, end: int) -> Iterator[Reading]:
+            def span(start: int, end: int) -> Iterator[RecordOrigin]:
                 wanted = {"record": slice(start, end), "lead": slice(None), "time": slice(read)}
                 try:
                     found = hdf5.rows(signals, tuple(wanted[axis] for axis in form.axes), path.name)
                 except RecordError as error:
                     if end - start == 1:
-                        yield Reading(error.drop(people.ids[start]))
+                        yield RecordOrigin(error.dropped(people.ids[start]))
                     else:  # one by one: the others of the block may be sound
                         for at in range(start, end):
                             yield from span(at, at + 1)
@@ -244,7 +244,7 @@ class _Drop:
             for start in range(0, count, rows):
                 yield from span(start, min(start + rows, count))
 
-    def _csv(self, path: PurePosixPath) -> Iterator[Reading]:
+    def _csv(self, path: PurePosixPath) -> Iterator[RecordOrigin]:
         said = self._said(path, needed=False)
         leads, x_LT = arrays.read_csv(self.root / path)
         form = form_of({**self.shared, **said}, path.name, leads)
@@ -256,11 +256,11 @@ class _Drop:
         return form_of({**self.shared, **said}, path.name), said
 
 
-def _reading(people: People, at: int, x_LT: NDArray[Any], form: Form, samples: int) -> Reading:
+def _reading(people: People, at: int, x_LT: NDArray[Any], form: Form, samples: int) -> RecordOrigin:
     try:
-        return Reading(people.record(at, x_LT, form, samples), form.units)
+        return RecordOrigin(people.record(at, x_LT, form, samples), form.units)
     except RecordError as error:
-        return Reading(error.drop(people.ids[at]), form.units)
+        return RecordOrigin(error.dropped(people.ids[at]), form.units)
 
 
 def _wfdb_record(raw: WfdbRecord) -> Record:
@@ -282,14 +282,14 @@ def _gains(raw: WfdbRecord) -> str:
     return "raw, each lead by a gain of its own" if len(gains) > 1 else f"raw, {gains.pop():g} a mV"
 
 
-def _no_data(path: PurePosixPath) -> Iterator[Reading]:
+def _no_data(path: PurePosixPath) -> Iterator[RecordOrigin]:
     raise RecordError(
         DropReason.FILE_MISSING,
         f"nothing that {path.name} describes lies beside it (WFDB headers say all themselves): drop both, or remove it",
     )
 
 
-def _unknown(path: PurePosixPath) -> Iterator[Reading]:
+def _unknown(path: PurePosixPath) -> Iterator[RecordOrigin]:
     read = ", ".join((*WFDB, *DATA))
     raise RecordError(DropReason.UNKNOWN_FORMAT, f"{path.name}: read are {read}: write it as one of them")
 

@@ -15,9 +15,9 @@ from typing import Any
 
 from pipelines import versions
 from pipelines.cache import ASIDE, Product, Workspace, write_atomically
-from pipelines.download.fetch import each, full_disk_explained
-from pipelines.download.step import FILES, ROOT, damaged, gone_files, recorded
-from pipelines.formatting import in_bytes
+from pipelines.download.fetch import full_disk_explained, map_in_threads
+from pipelines.download.step import FILES, ROOT, damaged, gone_files, recorded_files
+from pipelines.formatting import format_bytes
 from pipelines.hashing import digest_of
 from pipelines.home import FILES as SPACE_FILES
 from pipelines.home import Home
@@ -55,11 +55,11 @@ def _taken(home: Home, name: str) -> Product:
     place, fetched = place_of(home.incoming), fetched_to(home.raw_root, name)
     before = workspace.current(product)
     if before is not None and name not in place.names():
-        listing, files = None, recorded(before)[1]
+        listing, files = None, recorded_files(before)[1]
     else:
         listing = _whole(place, name)
         if before is not None and place.tags_are_sure and _listed(before) == listing.digest:
-            files = recorded(before)[1]
+            files = recorded_files(before)[1]
         else:
             files = hashed(place.brought(name, listing, fetched), listing)
     digest = digest_of([[file.path, file.checksum] for file in files])
@@ -74,11 +74,11 @@ def _taken(home: Home, name: str) -> Product:
         folder = place.brought(name, listing, fetched)
         root.mkdir(parents=True, exist_ok=True)
         if folder.is_relative_to(fetched):
-            each(files, lambda file: _move(folder, root, file), _THREADS)
+            map_in_threads(files, lambda file: _move(folder, root, file), _THREADS)
         else:
             _check_room(files, root)
             with full_disk_explained(root):
-                each(files, lambda file: _copy(folder, root, file), _THREADS)
+                map_in_threads(files, lambda file: _copy(folder, root, file), _THREADS)
         (directory / FILES).write_text(json.dumps([asdict(file) for file in files], indent=1))
         (directory / ASIDE).mkdir()
         (directory / ASIDE / ROOT).write_text(str(root))
@@ -141,7 +141,7 @@ def hashed(folder: Path, listing: Listing) -> list[RemoteFile]:
                 size += len(block)
         return RemoteFile(path, f"sha256:{total.hexdigest()}", size)
 
-    return each([file.path for file in listing.files], look, _THREADS)
+    return map_in_threads([file.path for file in listing.files], look, _THREADS)
 
 
 def _whole(place: Place, name: str) -> Listing:
@@ -171,7 +171,8 @@ def _check_room(files: Sequence[RemoteFile], root: Path) -> None:
     needed, free = sum(file.bytes or 0 for file in gone_files(root, files)), shutil.disk_usage(root).free
     if needed > free:
         raise ValueError(
-            f"{in_bytes(needed)} are to be copied and {in_bytes(free)} are free in {root}: make room, or take a larger "
+            f"{format_bytes(needed)} are to be copied and {format_bytes(free)} are free in {root}: make room, "
+            "or take a larger "
             "disk as ECG_HOME"
         )
 
@@ -220,4 +221,4 @@ def _sha256(path: Path) -> str:
 
 
 def _is_whole(product: Product) -> bool:
-    return not damaged(product) and not gone_files(*recorded(product))
+    return not damaged(product) and not gone_files(*recorded_files(product))

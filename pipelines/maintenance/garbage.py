@@ -35,7 +35,7 @@ _OUTPUT = re.compile(rf"[0-9a-f]{{24}}({re.escape(PARTIAL)})?")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Leftover:
+class Unreferenced:
     """An output, a part of one, or our copy of a drop, that nobody needs. product: whose lock guards it."""
 
     product: str
@@ -60,7 +60,7 @@ class _Output:
     made_of: frozenset[str]
 
 
-def leftovers(home: Home, registered: Collection[str], *, unfinished: bool = False) -> list[Leftover]:
+def unreferenced(home: Home, registered: Collection[str], *, unfinished: bool = False) -> list[Unreferenced]:
     """What may go of the home's space, by product. Nothing is removed.
 
     registered: digests that registered models name. unfinished: trainings that were stopped are leftovers, too.
@@ -70,7 +70,7 @@ def leftovers(home: Home, registered: Collection[str], *, unfinished: bool = Fal
     busy = {product for product in {output.product for output in outputs} if _is_busy(workspace, product)}
     needed = _needed(workspace, outputs, busy, registered, unfinished)
     found = [
-        Leftover(product=one.product, path=one.path, bytes=_bytes_below(one.path), why=_why(one))
+        Unreferenced(product=one.product, path=one.path, bytes=_bytes_below(one.path), why=_why(one))
         for one in outputs
         if one.path not in needed
     ]
@@ -78,7 +78,7 @@ def leftovers(home: Home, registered: Collection[str], *, unfinished: bool = Fal
         checkpoints = one.path / _CHECKPOINTS
         if one.path in needed and one.finished and one.product not in busy and checkpoints.is_dir():
             why = "what a training that has ended would have gone on from"
-            found.append(Leftover(product=one.product, path=checkpoints, bytes=_bytes_below(checkpoints), why=why))
+            found.append(Unreferenced(product=one.product, path=checkpoints, bytes=_bytes_below(checkpoints), why=why))
     copies = {
         _copied_to(one.path) for one in outputs if one.product.startswith(f"raw/{INCOMING}/") and one.path in needed
     }
@@ -86,16 +86,16 @@ def leftovers(home: Home, registered: Collection[str], *, unfinished: bool = Fal
         product = f"raw/{INCOMING}/{copy.parent.name}"
         if copy.resolve() not in copies and not _is_busy(workspace, product):
             why = "a copy of a drop that is superseded"
-            found.append(Leftover(product=product, path=copy, bytes=_bytes_below(copy), why=why))
+            found.append(Unreferenced(product=product, path=copy, bytes=_bytes_below(copy), why=why))
     for fetched in (home.raw_root / INCOMING / FETCHED).glob("*"):
         product = lock_of(fetched.name)
         if not _is_busy(workspace, product):
             why = "what was fetched of a drop that was not taken in the end"
-            found.append(Leftover(product=product, path=fetched, bytes=_bytes_below(fetched), why=why))
+            found.append(Unreferenced(product=product, path=fetched, bytes=_bytes_below(fetched), why=why))
     return sorted(found, key=lambda one: (one.product, one.path))
 
 
-def remove(home: Home, leftover: Leftover) -> bool:
+def remove(home: Home, leftover: Unreferenced) -> bool:
     """Remove a leftover; False where it is being built, or was asked for again since it was listed."""
     workspace = home.workspace()
     workspace.folder(leftover.product).mkdir(parents=True, exist_ok=True)

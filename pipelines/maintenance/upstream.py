@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.download.mirror import Mirror, list_source
-from pipelines.download.step import recorded
+from pipelines.download.step import recorded_files
 from pipelines.home import Home
 from pipelines.sources import SOURCES
 from pipelines.sources.base import RemoteFile, Source
@@ -80,7 +80,7 @@ def _asked(home: Home, source: Source, take: bool) -> Upstream | None:
     """None where nothing of the source was downloaded."""
     workspace, mirror = home.workspace(), Mirror.parse(home.mirror)
     taken = {key: workspace.current(f"raw/{source.name}/{key}") for key in source.partitions}
-    files = {key: _checksums(recorded(product)[1]) for key, product in taken.items() if product is not None}
+    files = {key: _checksums(recorded_files(product)[1]) for key, product in taken.items() if product is not None}
     if not files:
         return None
     try:

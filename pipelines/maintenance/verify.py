@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.cache import Product
-from pipelines.download.fetch import each
+from pipelines.download.fetch import map_in_threads
 from pipelines.download.http import checksum_of, size_of
 from pipelines.download.progress import OnProgress
-from pipelines.download.step import download_to_home, is_let_go, mark_damaged, recorded
+from pipelines.download.step import download_to_home, is_discarded, mark_damaged, recorded_files
 from pipelines.home import Home
 from pipelines.incoming import INCOMING
 from pipelines.incoming.step import materialize_drop, taken_drops
@@ -92,14 +92,14 @@ def verify(home: Home, source: str | None = None, on_file: OnFile = lambda done,
         on_file(next(done), len(files))
         return fault
 
-    faults = dict(zip(files, each(list(files), look, THREADS), strict=True))
+    faults = dict(zip(files, map_in_threads(list(files), look, THREADS), strict=True))
     return [_verified(home, one, partition, product, its_files, faults) for one, partition, product, its_files in found]
 
 
 def _files(product: Product) -> list[tuple[Path, RemoteFile]]:
-    if is_let_go(product):
+    if is_discarded(product):
         return []
-    root, files = recorded(product)
+    root, files = recorded_files(product)
     return [(root, file) for file in files]
 
 
@@ -131,7 +131,7 @@ def _verified(
         bytes=sum(file.bytes or 0 for _, file in files),
         missing=tuple(missing),
         damaged=tuple(damaged),
-        let_go=is_let_go(product),
+        let_go=is_discarded(product),
         mirror=next((root for root, _ in files if str(root) == home.mirror), None),
     )
 

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 
 from matplotlib.figure import Figure
 
-from pipelines.formatting import in_bytes
+from pipelines.formatting import format_bytes
 from pipelines.plots.canvas import PALETTE, name_axes, png
 
 _DPI = 110
@@ -30,7 +30,7 @@ def files_chart(files: Iterable[tuple[str, int]], title: str) -> bytes | None:
     axes = page.subplots()
     axes.barh(kinds, [total[kind] for kind in kinds], color=PALETTE[0], height=0.6)
     for row, kind in enumerate(kinds):
-        label = f"  {count[kind]:,} file{'s' if count[kind] > 1 else ''}, {in_bytes(total[kind])}"
+        label = f"  {count[kind]:,} file{'s' if count[kind] > 1 else ''}, {format_bytes(total[kind])}"
         axes.text(total[kind], row, label, va="center", fontsize=8)
     axes.set_xlim(0, max(total.values()) * 1.45 or 1)
     axes.set_xticks([])

@@ -21,7 +21,7 @@ _LEFT, _BOTTOM, _TOP = 24.0, 20.0, 6.0
 
 
 @dataclass(frozen=True)
-class Mark:
+class PlotMark:
     """A value and its interval, in the hue of an encoder."""
 
     low: float
@@ -30,7 +30,7 @@ class Mark:
     hue: int
 
 
-def intervals(marks: Sequence[Mark], low: float, high: float, ticks: Sequence[float], text: str) -> str:
+def intervals(marks: Sequence[PlotMark], low: float, high: float, ticks: Sequence[float], text: str) -> str:
     """One row of a forest plot: marks above each other over an axis from `low` to `high`. It takes any width: lines and
     dots keep their thickness. text: what it says, for those who cannot see it."""
     height = 8.0 * len(marks) + 4
@@ -59,7 +59,7 @@ def roc(curves: Sequence[tuple[int, NDArray[np.float64], NDArray[np.float64]]], 
 
 
 def budget(
-    curves: Sequence[tuple[int, Sequence[tuple[float, Mark]]]], published: Sequence[tuple[float, float]], text: str
+    curves: Sequence[tuple[int, Sequence[tuple[float, PlotMark]]]], published: Sequence[tuple[float, float]], text: str
 ) -> str:
     """AUC against the share of labels in percent, on a logarithmic axis from 1 to 100: a hue and its points for each
     curve, in order, with their intervals; what others report as crosses."""

@@ -34,7 +34,7 @@ from pipelines.pretrain.online_probe import OnlineProbe
 from pipelines.pretrain.recipes import RECIPES, Recipe, recipe_named
 from pipelines.pretrain.run_state import Figures
 from pipelines.pretrain.step import EXPERIMENT, REFUSED, mirror
-from pipelines.pretrain.train import RunConfig, Stopped, train
+from pipelines.pretrain.train import RunConfig, TrainingStopped, train
 
 log = logging.getLogger("pipelines.pretrain")
 
@@ -107,7 +107,7 @@ def _run(options: argparse.Namespace, speaks: bool, stop: list[int]) -> int:
         except (ValueError, NonFinite) as error:
             log.error("pretraining: %s", error)
             raise
-        except Stopped as stopped:
+        except TrainingStopped as stopped:
             log.warning("%s", stopped)
             return 128 + (stop[0] if stop else signal.SIGTERM)  # where another process was told to
         if speaks:
@@ -252,7 +252,7 @@ def _alone_in(out: Path, stop: Sequence[int]) -> Iterator[None]:
             break
         except Timeout as error:
             if stop:
-                raise Stopped(f"stopped while another run writes to {out}") from error
+                raise TrainingStopped(f"stopped while another run writes to {out}") from error
             if time.monotonic() - began >= ORPHAN_SECONDS:
                 raise ValueError(f"--out {out}: another run writes there; stop it, or use another folder") from error
             if not told:

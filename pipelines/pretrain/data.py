@@ -32,7 +32,7 @@ from pipelines.formats.shard import (
     SAMPLES,
     SHARD,
     THREADS,
-    Reading,
+    ShardReading,
     open_shard,
     read_rows,
     start_reading,
@@ -48,7 +48,7 @@ MEMORY_SHARE = 0.5  # of what is free
 PIECE = 16 * SHARD  # ECGs, 660 MB
 
 
-class Feed:
+class BatchFeed:
     """The batches of a run, one after another; a context manager.
 
     A thread prepares them AHEAD of the steps. waited_seconds: how long `next` took in all, time without a step.
@@ -119,9 +119,9 @@ class Corpus:
                     f"{name} has {len(getattr(self, name))} entries for {len(self.train)} ECGs: give one for each"
                 )
 
-    def feed(self, order: Order, *, device: torch.device, first_step: int, rank: int = 0, world: int = 1) -> Feed:
+    def feed(self, order: Order, *, device: torch.device, first_step: int, rank: int = 0, world: int = 1) -> BatchFeed:
         """The batches from `first_step` on; of each, every `world`-th record from `rank` on."""
-        return Feed(self.train, order, device=device, first_step=first_step, rank=rank, world=world)
+        return BatchFeed(self.train, order, device=device, first_step=first_step, rank=rank, world=world)
 
 
 def load_corpus(
@@ -258,7 +258,7 @@ class _Held:
 
     window: Window
     rows_N: NDArray[np.int64]
-    reading: Reading
+    reading: ShardReading
 
     def take(self, position_B: NDArray[np.int64]) -> Tensor:
         """int16 (B, L, T): the ECGs at these places of the sequence."""

@@ -19,12 +19,12 @@ from torch import Tensor
 from ecg_model.encoder import Encoder
 from ecg_model.jepa import JEPA
 from pipelines.cache import write_atomically
-from pipelines.pretrain.data import Corpus, Feed
+from pipelines.pretrain.data import BatchFeed, Corpus
 from pipelines.pretrain.distributed import World
 from pipelines.pretrain.flops import flops_per_sample, matrix_rate
 from pipelines.pretrain.monitor import Monitor
 from pipelines.pretrain.recipes import Recipe
-from pipelines.pretrain.run_state import Figures, Progress
+from pipelines.pretrain.run_state import Figures, RunState
 from pipelines.pretrain.sampling_order import Order
 from pipelines.pretrain.step import METRICS_FILE
 
@@ -56,7 +56,7 @@ class Journal:
         recipe: Recipe,
         corpus: Corpus,
         order: Order,
-        feed: Feed,
+        feed: BatchFeed,
         world: World,
         *,
         out: Path,
@@ -81,7 +81,7 @@ class Journal:
 
     def write(
         self,
-        progress: Progress,
+        progress: RunState,
         model: JEPA,
         autocast: torch.autocast,
         norm: Tensor,
@@ -131,7 +131,7 @@ class Journal:
         first, since, waited = self._timed
         self._timed = (first, since + time.monotonic() - began, waited)
 
-    def finite_losses(self, progress: Progress) -> Tensor:
+    def finite_losses(self, progress: RunState) -> Tensor:
         """The losses since the last line, the mean over the processes, on the CPU; NonFinite for the first that is
         not."""
         losses = torch.stack(progress.losses).float() if progress.losses else torch.zeros(0, device=self._device)

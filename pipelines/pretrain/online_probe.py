@@ -44,7 +44,7 @@ _CONSTANT = 1e-6  # spread over mean: a channel with less is constant to float32
 
 
 @dataclass(frozen=True, kw_only=True)
-class Problem:
+class RidgeProblem:
     """A source's labels. fit, scored: its ECGs, as rows of the probe's signals; fit_NC, scored_MC: bool, who has which.
 
     names: of the labels, `source/code`.
@@ -63,7 +63,7 @@ class OnlineProbe:
     signal_NLT: int16 microvolt, on the device where encoders will be.
     """
 
-    def __init__(self, signal_NLT: Tensor, problems: Sequence[Problem]) -> None:
+    def __init__(self, signal_NLT: Tensor, problems: Sequence[RidgeProblem]) -> None:
         self.signal_NLT, self.problems = signal_NLT, tuple(problems)
 
     @classmethod
@@ -189,7 +189,7 @@ def _runs(index: pa.Table) -> list[tuple[str, NDArray[np.int32]]]:
     return [(str(names[a]), rows[a:b]) for a, b in zip(starts, [*starts[1:], len(rows)], strict=True)]
 
 
-def _problems(index: pa.Table) -> list[Problem]:
+def _problems(index: pa.Table) -> list[RidgeProblem]:
     """One for each source with a label that both parts have enough of; rows are those of the index."""
     source_N, split_N, person_N = (
         np.asarray(values) for values in (index["source"].to_pylist(), index["split"].to_pylist(), patients(index))
@@ -210,13 +210,13 @@ def _problems(index: pa.Table) -> list[Problem]:
 
 def _problem(
     source: str, fit: NDArray[np.int64], scored: NDArray[np.int64], codes_N: Sequence[Sequence[str]]
-) -> Problem:
+) -> RidgeProblem:
     """The labels of a source that both parts have enough of: maybe none."""
     fitted, seen = ([codes_N[int(row)] for row in rows] for rows in (fit, scored))
     codes = sorted({code for found in fitted for code in found})
     fit_NC, scored_MC = _has(codes, fitted), _has(codes, seen)
     usable = np.flatnonzero(_enough(fit_NC, FIT_LEAST) & _enough(scored_MC, SCORED_LEAST))
-    return Problem(
+    return RidgeProblem(
         names=tuple(f"{source}/{codes[column]}" for column in usable),
         fit=fit,
         scored=scored,

@@ -19,7 +19,7 @@ Figures = dict[str, float]
 
 
 @dataclass(kw_only=True)
-class Progress:
+class RunState:
     """What a run knows beside its weights. losses: of the steps since the last log, on the device, this process's."""
 
     step: int = 0
@@ -30,7 +30,7 @@ class Progress:
 
 
 def captured(
-    progress: Progress, recipe: Recipe, corpus_digest: str, model: JEPA, optimizer: torch.optim.Optimizer
+    progress: RunState, recipe: Recipe, corpus_digest: str, model: JEPA, optimizer: torch.optim.Optimizer
 ) -> Checkpoint:
     """All that the next step depends on, and what the metrics and the summary need of the past."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
@@ -58,13 +58,13 @@ def resumed(
     corpus_digest: str,
     model: JEPA,
     optimizer: torch.optim.Optimizer,
-) -> Progress:
+) -> RunState:
     """Put a checkpoint back into model, optimizer and generators; from the beginning where there is none.
 
     Raises ValueError naming the fields where it is of another recipe, and where it is of another corpus.
     """
     if checkpoint is None:
-        return Progress()
+        return RunState()
     facts, tensors = checkpoint.facts, checkpoint.tensors
     changed = differences(facts["recipe"], recipe.to_dict())
     if facts["corpus"] != corpus_digest:
@@ -85,7 +85,7 @@ def resumed(
     if device.type == "cuda" and "rng.cuda" in tensors:
         torch.cuda.set_rng_state(tensors["rng.cuda"])
     log.info("going on from step %d", checkpoint.step)
-    return Progress(
+    return RunState(
         step=checkpoint.step,
         seconds=facts["seconds"],
         losses=list(tensors["losses"].to(device)),

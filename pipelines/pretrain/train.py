@@ -30,7 +30,7 @@ from ecg_model.config import to_dict
 from ecg_model.encoder import encoder_bytes, load_encoder
 from ecg_model.jepa import JEPA, split_columns
 from ecg_model.masking import masked_columns
-from ecg_model.stochastic_depth import kept_branches
+from ecg_model.stochastic_depth import drop_path_scale
 from pipelines.cache import write_atomically
 from pipelines.encoders.names import ENCODER_FILE
 from pipelines.pretrain import schedule
@@ -40,7 +40,7 @@ from pipelines.pretrain.data import Corpus, to_device
 from pipelines.pretrain.distributed import World
 from pipelines.pretrain.metrics_log import Journal, OnLog, Probe, peak_memory_mb
 from pipelines.pretrain.recipes import Recipe, differences
-from pipelines.pretrain.run_state import Figures, Progress, captured, resumed
+from pipelines.pretrain.run_state import Figures, RunState, captured, resumed
 from pipelines.pretrain.sampling_order import Order
 
 SUMMARY_FILE = "summary.json"
@@ -50,7 +50,7 @@ CHECKPOINTS = "aside/checkpoints"
 ALONE = World()
 
 
-class Stopped(Exception):
+class TrainingStopped(Exception):
     """The run was asked to stop and has written a checkpoint."""
 
 
@@ -177,7 +177,9 @@ def train(
                         checkpoints.save(captured(progress, recipe, corpus.digest, model, optimizer))
                 saved = time.monotonic()
             if stop:
-                raise Stopped(f"stopped at step {progress.step} of {total}: the same command goes on from there")
+                raise TrainingStopped(
+                    f"stopped at step {progress.step} of {total}: the same command goes on from there"
+                )
 
     summary = _summary(recipe, corpus, model, progress, best)
     if world.writes:
@@ -209,24 +211,24 @@ class _Draw:
     """
 
     columns: tuple[Tensor, Tensor]
-    kept_K2B: Tensor | None
+    scale_K2B: Tensor | None
     mask_share: float
 
     def part(self, x_BLT: Tensor, number: int, parts: int) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """The arguments of the model's forward for every `parts`-th record."""
         some = slice(number, None, parts)
         visible, masked = (index if index.ndim == 1 else index[some] for index in self.columns)
-        return x_BLT[some], visible, masked, None if self.kept_K2B is None else self.kept_K2B[:, :, some]
+        return x_BLT[some], visible, masked, None if self.scale_K2B is None else self.scale_K2B[:, :, some]
 
 
 def _drawn(recipe: Recipe, step: int, world: World, device: torch.device) -> _Draw:
     jepa, seed, batch = recipe.jepa, recipe.seed, recipe.batch
     mask = masked_columns(jepa.masking, jepa.encoder.patches, seed=seed, step=step, records=batch)
     columns = split_columns(torch.from_numpy(mask if mask.ndim == 1 else mask[world.share]))
-    kept_K2B = kept_branches(jepa.encoder, batch, seed=seed, step=step)
+    scale_K2B = drop_path_scale(jepa.encoder, batch, seed=seed, step=step)
     return _Draw(
         columns=(to_device(columns[0], device), to_device(columns[1], device)),
-        kept_K2B=None if kept_K2B is None else to_device(torch.from_numpy(kept_K2B[:, :, world.share]), device),
+        scale_K2B=None if scale_K2B is None else to_device(torch.from_numpy(scale_K2B[:, :, world.share]), device),
         mask_share=float(mask.mean()),
     )
 
@@ -265,7 +267,7 @@ def _checkpoint_due(run: RunConfig, step: int, saved: float) -> bool:
     return by_steps or (run.checkpoint_minutes is not None and minutes >= run.checkpoint_minutes)
 
 
-def _summary(recipe: Recipe, corpus: Corpus, model: JEPA, progress: Progress, best: Figures) -> dict[str, Any]:
+def _summary(recipe: Recipe, corpus: Corpus, model: JEPA, progress: RunState, best: Figures) -> dict[str, Any]:
     def count(module: nn.Module) -> int:
         return sum(p.numel() for p in module.parameters())
 
@@ -284,7 +286,7 @@ def _summary(recipe: Recipe, corpus: Corpus, model: JEPA, progress: Progress, be
     }
 
 
-def _write(run: RunConfig, recipe: Recipe, model: JEPA, summary: dict[str, Any], progress: Progress) -> None:
+def _write(run: RunConfig, recipe: Recipe, model: JEPA, summary: dict[str, Any], progress: RunState) -> None:
     timing = {
         "seconds": round(progress.seconds, 3),
         "samples_per_second": round(summary["samples"] / progress.seconds, 2),

@@ -39,7 +39,7 @@ def promote(release: Release, *, tracking: Tracking) -> Release:
 
     Nothing moves where it holds it already. Killed on the way, the next call ends what this one began. Raises
     ValueError for a release that the gate has not judged, did not pass, or judged against another champion than the
-    one there is, and for one that was champion and was replaced (`former`), which is a person's to undo.
+    one there is, and for one that was champion and was replaced (`former_champion`), which is a person's to undo.
     """
     with locked_model(release.name, tracking):
         finish_move(release.name, tracking)
@@ -51,7 +51,7 @@ def promote(release: Release, *, tracking: Tracking) -> Release:
             raise ValueError(
                 f"{release.model_uri} has not passed the gate: {release.tags.get('verdict', 'not judged')}"
             )
-        before = former(release, champion, tracking=tracking)
+        before = former_champion(release, champion, tracking=tracking)
         if before is not None:
             why = list(before.moves.values())[-1]
             raise ValueError(
@@ -64,10 +64,10 @@ def promote(release: Release, *, tracking: Tracking) -> Release:
                 f"{release.model_uri} was judged against version {verdict.against}, and version {held} is champion "
                 "now: judge it again"
             )
-        return _crown(release, champion, verdict.reason, tracking)
+        return _set_champion(release, champion, verdict.reason, tracking)
 
 
-def former(release: Release, champion: Release | None, *, tracking: Tracking) -> Release | None:
+def former_champion(release: Release, champion: Release | None, *, tracking: Tracking) -> Release | None:
     """The version with a release's weights that was champion and was replaced; None where there is none.
 
     Under a champion with the same weights that is the release itself or none: newer code may take that one's place.
@@ -106,10 +106,10 @@ def rollback(*, to: int | None = None, why: str, name: str = REGISTERED_NAME, tr
             target = known[to]
         if champion is not None and target.version == champion.version:
             raise ValueError(f"version {target.version} of {name} is the champion already")
-        if former(target, champion, tracking=tracking) is None:
+        if former_champion(target, champion, tracking=tracking) is None:
             raise ValueError(f"version {target.version} of {name} never was champion: the gate decides on it")
         left = "none" if champion is None else champion.version
-        return _crown(target, champion, f"{_BACK} {left}: {why}", tracking)
+        return _set_champion(target, champion, f"{_BACK} {left}: {why}", tracking)
 
 
 def versions_of(*, name: str = REGISTERED_NAME, tracking: Tracking) -> list[Release]:
@@ -132,7 +132,7 @@ def locked_model(name: str, tracking: Tracking) -> AbstractContextManager[None]:
     return Workspace(tracking.artifact_root.parent).locked(name)
 
 
-def _crown(release: Release, champion: Release | None, reason: str, tracking: Tracking) -> Release:
+def _set_champion(release: Release, champion: Release | None, reason: str, tracking: Tracking) -> Release:
     """Move the aliases, and write the move on both versions: first what is to be done, so that it is done whole."""
     move = {
         "to": release.version,
@@ -149,11 +149,11 @@ def _crown(release: Release, champion: Release | None, reason: str, tracking: Tr
 
 def finish_move(name: str, tracking: Tracking) -> Release | None:
     """Do what is left of a move that was begun; the new champion, or None where none was."""
-    begun = _begun(name, tracking)
+    begun = _pending_move(name, tracking)
     return _move(name, begun, tracking) if begun else None
 
 
-def _begun(name: str, tracking: Tracking) -> str | None:
+def _pending_move(name: str, tracking: Tracking) -> str | None:
     model = _registered(tracking.client(), name)
     return None if model is None else model.tags.get(_MOVING)
 
@@ -168,7 +168,7 @@ def _move(name: str, begun: str, tracking: Tracking) -> Release:
         client.set_model_version_tag(name, str(before), tag, replaced)
     client.set_model_version_tag(name, version, tag, f"champion: {move['reason']}")
     moved = as_release(client.get_model_version(name, version))
-    if _begun(name, tracking) != begun:
+    if _pending_move(name, tracking) != begun:
         raise RuntimeError(f"somebody else moved the aliases of {name} meanwhile: look with `ecg models`")
     if before is not None and as_release(client.get_model_version(name, str(before))).weights != moved.weights:
         client.set_registered_model_alias(name, PREVIOUS, str(before))

@@ -1,7 +1,7 @@
 """The gate between a challenger and the champion: four rules, of a classifier five, each with what was seen. Pure.
 
     not_worse        the validation macro AUC, paired by patient with the champion's, did not fall; or what comes
-                     before scores: see `settled`
+                     before scores: see `decide_without_scores`
     no_label_lost    nor did that of any one label, which a macro mean would hide, and none is gone
     not_collapsed    the pretraining's own figures are sound
     serves           the registered version, pulled as users pull it, gives the encoder's embedding
@@ -39,7 +39,7 @@ RULES = {
 CLASSIFIER_RULES = {**RULES, "on_champion": "Its encoder is the champion of ecg-encoder."}
 
 SERVING_TOLERANCE = 1e-5
-NOT_COMPARED = Finding(True, "not compared")
+NOT_COMPARED = Finding.passed("not compared")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +80,7 @@ class Contest:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class GateVerdict:
     """Whether the challenger becomes champion, and why. against: the champion's version; None where there was none."""
 
     against: int | None
@@ -112,7 +112,7 @@ class Verdict:
         return {"against": self.against, "rules": {name: asdict(rule) for name, rule in self.rules.items()}}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Verdict:
+    def from_dict(cls, values: Mapping[str, Any]) -> GateVerdict:
         rules = {name: Finding(**rule) for name, rule in values["rules"].items()}
         return cls(against=values["against"], rules=rules)
 
@@ -154,7 +154,7 @@ def contest(
     )
 
 
-def settled(
+def decide_without_scores(
     *, against: int | None, was_champion: bool, same_weights: bool, simulated: bool, champion_simulated: bool
 ) -> Finding | None:
     """What decides before any score is looked at; None where the scores do.
@@ -166,11 +166,11 @@ def settled(
     recorded ECGs, perhaps without labels yet, is not to be held up by the demo's encoder.
     """
     if was_champion:
-        return Finding(False, "it was champion before: `ecg rollback VERSION` goes back to it, not the gate")
+        return Finding.failed("it was champion before: `ecg rollback VERSION` goes back to it, not the gate")
     if against is None:
-        return Finding(True, "there was no champion")
+        return Finding.passed("there was no champion")
     if same_weights:
-        return Finding(True, f"the weights are those of version {against}, served by other code")
+        return Finding.passed(f"the weights are those of version {against}, served by other code")
     if simulated and not champion_simulated:
         return Finding(
             False,
@@ -192,10 +192,10 @@ def judge(
     serving: Finding,
     on_champion: Finding | None = None,
     config: GateConfig,
-) -> Verdict:
-    """The verdict. found: the contest, what is `settled` without one, or None where the challenger was not scored.
-    against: the champion's version, if there is one. on_champion: of a classifier."""
-    return Verdict(
+) -> GateVerdict:
+    """The verdict. found: the contest, what is `decide_without_scores` without one, or None where the challenger was
+    not scored. against: the champion's version, if there is one. on_champion: of a classifier."""
+    return GateVerdict(
         against=against,
         rules={
             "not_worse": found if isinstance(found, Finding) else _not_worse(found, against, config),
@@ -207,18 +207,18 @@ def judge(
     )
 
 
-def of_champion(passed: Verdict | None, rules: Collection[str] = RULES) -> Verdict:
+def of_champion(passed: GateVerdict | None, rules: Collection[str] = RULES) -> GateVerdict:
     """What the gate says of the champion itself: the verdict that it passed by, None where there is none. A rule that
     was not asked, or did not hold, holds by what it is: a person put it there."""
     asked = {} if passed is None else passed.rules
-    is_champion = Finding(True, "it is the champion")
+    is_champion = Finding.passed("it is the champion")
     found = {name: asked[name] if name in asked and asked[name].holds else is_champion for name in rules}
-    return Verdict(against=None if passed is None else passed.against, rules=found)
+    return GateVerdict(against=None if passed is None else passed.against, rules=found)
 
 
 def _not_worse(found: Contest | None, against: int | None, config: GateConfig) -> Finding:
     if found is None:
-        return Finding(False, "nothing to compare on validation, so nothing shows that it is not worse")
+        return Finding.failed("nothing to compare on validation, so nothing shows that it is not worse")
     low, high = found.macro.low, found.macro.high
     return Finding(
         low >= -config.margin,
@@ -230,9 +230,9 @@ def _not_worse(found: Contest | None, against: int | None, config: GateConfig) -
 
 def _no_label_lost(found: Contest | None, config: GateConfig) -> Finding:
     if found is None:
-        return Finding(False, "nothing to compare on validation")
+        return Finding.failed("nothing to compare on validation")
     if found.lost:
-        return Finding(False, f"it no longer has {', '.join(found.lost)}")
+        return Finding.failed(f"it no longer has {', '.join(found.lost)}")
     name, worst = min(found.labels.items(), key=lambda item: item[1].value)
     lost = [
         f"{label} {difference.value:+.4f} ({difference.low:+.4f} to {difference.high:+.4f})"
@@ -240,5 +240,5 @@ def _no_label_lost(found: Contest | None, config: GateConfig) -> Finding:
         if difference.value < -config.label_margin and difference.high < 0
     ]
     if lost:
-        return Finding(False, f"fell by more than {config.label_margin:g}: {', '.join(lost)}")
-    return Finding(True, f"of {len(found.labels)} labels the worst is {name}, {worst.value:+.4f}")
+        return Finding.failed(f"fell by more than {config.label_margin:g}: {', '.join(lost)}")
+    return Finding.passed(f"of {len(found.labels)} labels the worst is {name}, {worst.value:+.4f}")

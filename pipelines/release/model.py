@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pipelines.tracking  # noqa: F401  # it silences MLflow, before MLflow is imported
 from pipelines.encoders.names import ENCODER_FILE, HEAD_FILE, OURS
-from pipelines.release.gate import Verdict
+from pipelines.release.gate import GateVerdict
 from pipelines.release.tags import ECGS, kind_of
 
 # isort: split
@@ -97,10 +97,10 @@ class Release:
         return self.tags.get(ECGS) == kind_of(simulated=True)
 
     @property
-    def verdict(self) -> Verdict | None:
+    def verdict(self) -> GateVerdict | None:
         """What the gate said last; None where it was not asked."""
         rules = self.tags.get("rules")
-        return None if rules is None else Verdict.from_dict(json.loads(rules))
+        return None if rules is None else GateVerdict.from_dict(json.loads(rules))
 
     @property
     def moves(self) -> dict[str, str]:

@@ -97,7 +97,7 @@ def serves(release: Release, packaged: Packaged, *, tracking: Tracking) -> Findi
             raise RuntimeError(f"{release.model_uri} could not be pulled and run: {last}")
         found = np.load(answers, allow_pickle=False)
     if found.shape != expected.shape or not np.isfinite(found).all():
-        return Finding(False, f"{release.model_uri} gives {found.shape} or numbers that are not finite")
+        return Finding.failed(f"{release.model_uri} gives {found.shape} or numbers that are not finite")
     error = float(np.abs(found - expected).max())
     return Finding(error <= SERVING_TOLERANCE, f"pulled, it differs by {error:.1e} at most from its files")
 

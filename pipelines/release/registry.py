@@ -19,7 +19,7 @@ from typing import Any
 from pipelines import versions
 from pipelines.encoders.names import ENCODER_FILE
 from pipelines.hashing import digest_of
-from pipelines.release.gate import Verdict
+from pipelines.release.gate import GateVerdict
 from pipelines.tracking import Tracking, flat
 
 # isort: split
@@ -101,7 +101,7 @@ def find_release(packaged: Packaged, *, registered_name: str = REGISTERED_NAME, 
     return None if found is None else as_release(found)
 
 
-def record(release: Release, verdict: Verdict, *, tracking: Tracking) -> Release:
+def record(release: Release, verdict: GateVerdict, *, tracking: Tracking) -> Release:
     """Write the verdict on the version: tags for programs, its description for people."""
     client = tracking.client()
     name, version = release.name, str(release.version)

@@ -1,4 +1,4 @@
-"""Encoders by what people call them: the workspace's, registered versions, files, and the untrained twin."""
+"""Encoders by what people call them: the workspace's, registered versions, files, and the untrained baseline."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def named_encoders(
     with tempfile.TemporaryDirectory() as folder:
         names = (first, second)
         if names == (RANDOM, RANDOM):
-            raise ValueError("both are 'random': name one encoder that it is the untrained twin of")
+            raise ValueError("both are 'random': name one encoder that it is the untrained baseline of")
         files = {
             name: _file(name, workspace, tracking, Path(folder) / str(number))
             for number, name in enumerate(names)
@@ -53,9 +53,9 @@ def _called(name: str, source: EncoderSource) -> tuple[str, EncoderSource]:
 
 
 def _file(name: str, workspace: Workspace, tracking: Tracking, folder: Path) -> Path:
-    for subject in (OURS, REFERENCE):
-        if name == subject.probe:
-            return workspace.require(subject.product).path / ENCODER_FILE
+    for encoder_names in (OURS, REFERENCE):
+        if name == encoder_names.probe:
+            return workspace.require(encoder_names.product).path / ENCODER_FILE
     if name.startswith("models:/"):
         return registered_encoder(name, folder, tracking=tracking)
     path = Path(name)
@@ -69,18 +69,18 @@ def _file(name: str, workspace: Workspace, tracking: Tracking, folder: Path) -> 
 
 def _source(file: Path, workspace: Workspace) -> EncoderSource:
     source = EncoderSource.of_file(file.name, file)
-    for subject in (OURS, REFERENCE):
-        product = workspace.current(subject.product)
-        if product is not None and EncoderSource.of_product(subject.probe, product).digest == source.digest:
-            return replace(source, name=subject.probe)
+    for encoder_names in (OURS, REFERENCE):
+        product = workspace.current(encoder_names.product)
+        if product is not None and EncoderSource.of_product(encoder_names.probe, product).digest == source.digest:
+            return replace(source, name=encoder_names.probe)
     return replace(source, name=f"encoder-{source.digest[:12]}")
 
 
 def _twin(source: EncoderSource, workspace: Workspace) -> EncoderSource:
     """The initial weights: of the seed that ours started from where it is ours, of seed 0 where that is not known."""
-    for subject in (OURS, REFERENCE):
-        if source.name == subject.probe:
-            seed = workspace.require(subject.product).facts.get("recipe", {}).get("seed", 0)
-            return EncoderSource.random(subject.twin, source.config, seed)
-    twin = EncoderSource.random(RANDOM, source.config, 0)
-    return replace(twin, name=f"random-{twin.digest[:12]}")
+    for encoder_names in (OURS, REFERENCE):
+        if source.name == encoder_names.probe:
+            seed = workspace.require(encoder_names.product).facts.get("recipe", {}).get("seed", 0)
+            return EncoderSource.random(encoder_names.random_baseline, source.config, seed)
+    random_baseline = EncoderSource.random(RANDOM, source.config, 0)
+    return replace(random_baseline, name=f"random-{random_baseline.digest[:12]}")

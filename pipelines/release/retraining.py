@@ -79,7 +79,7 @@ class Training:
     done: Product | None = None
 
 
-def asked_training(
+def requested_training(
     workspace: Workspace,
     tracking: Tracking,
     *,
@@ -98,22 +98,22 @@ def asked_training(
     if recipe:
         return Training(recipe=recipe_named(recipe, changes), warm_start=warm_start)
     config, champion = RetrainingConfig.from_environment(), _champion(tracking, simulated)
-    standing = _standing_recipe(workspace, champion, config)
+    standing = _default_recipe(workspace, champion, config)
     wanted = recipe_named(standing.name, {**_changes(standing), **changes})
     if warm_start:
         return Training(recipe=wanted, warm_start=warm_start)
     done = _trained_alike(workspace, wanted)
     if done is not None:
-        return Training(recipe=wanted, warm_start="", done=workspace.take_up(done))
+        return Training(recipe=wanted, warm_start="", done=workspace.make_current(done))
     return Training(recipe=wanted, warm_start=_start(champion, config))
 
 
-def asked_corpus(
+def requested_corpus(
     workspace: Workspace, tracking: Tracking, given: Mapping[str, Any], *, simulated: bool
 ) -> CorpusConfig:
     """What the settings of `corpus` ask for: the fields that are given, the others as the champion's corpus has them,
     without a champion as the last encoder's has, or as usual."""
-    return config_from({**asdict(_standing_corpus(workspace, _champion(tracking, simulated))), **given})
+    return config_from({**asdict(_default_corpus(workspace, _champion(tracking, simulated))), **given})
 
 
 def corpus_settings(workspace: Workspace, encoder: Product) -> dict[str, str]:
@@ -149,11 +149,11 @@ def plan(workspace: Workspace, tracking: Tracking, config: RetrainingConfig, *, 
     if champion is None:
         kind = kind_of(simulated=simulated)
         return NotDue(f"there is no champion of {kind} ECGs yet: train and release a first encoder by hand")
-    settings = _standing_corpus(workspace, champion)
+    settings = _default_corpus(workspace, champion)
     shards = shard_digests(workspace, settings)
     if not shards:
         return NotDue(f"no harmonized ECGs in {workspace.root}: materialize ecgs/<source> first")
-    recipe = _standing_recipe(workspace, champion, config)
+    recipe = _default_recipe(workspace, champion, config)
     start = {"recipe": recipe.to_dict(), "warm_start": _start(champion, config)}
     corpus = built_corpus(workspace, settings)
     if corpus is None:
@@ -223,7 +223,7 @@ def _recipe_of(params: Mapping[str, str]) -> Recipe | None:
     return recipe_named(name, {path: params[path] for path in fields})
 
 
-def _standing_recipe(workspace: Workspace, champion: _Trained | None, config: RetrainingConfig) -> Recipe:
+def _default_recipe(workspace: Workspace, champion: _Trained | None, config: RetrainingConfig) -> Recipe:
     """The recipe of no name: that of `config`, or the champion's; before there is one, of what was trained last, and
     `demo` before all else."""
     if config.recipe:
@@ -240,7 +240,7 @@ def _standing_recipe(workspace: Workspace, champion: _Trained | None, config: Re
     return last or recipe_named("demo")
 
 
-def _standing_corpus(workspace: Workspace, champion: _Trained | None) -> CorpusConfig:
+def _default_corpus(workspace: Workspace, champion: _Trained | None) -> CorpusConfig:
     """The settings of the champion's corpus; before there is one, of what was trained on last. Versions that were
     registered before these were kept name its digest."""
     if champion is None:

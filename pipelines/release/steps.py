@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from ecg_model.serving.classify import CalibratedHead
 from pipelines.cache import Product, Workspace
-from pipelines.encoders.names import ENCODER_FILE, HEAD_FILE, OURS, REFERENCE, Subject
+from pipelines.encoders.names import ENCODER_FILE, HEAD_FILE, OURS, REFERENCE, EncoderNames
 from pipelines.evaluate.features import EncoderSource, materialize_features, read_features
 from pipelines.evaluate.probes.fit import ProbeConfig
 from pipelines.evaluate.probes.result import SCORES_FILE, ProbeResult, load_result
@@ -25,9 +25,9 @@ from pipelines.harmonize.shards import read_records, shards_of
 from pipelines.pretrain.checks import training_went_well
 from pipelines.pretrain.step import send_metrics
 from pipelines.release import gate
-from pipelines.release.aliases import find_alias, former
+from pipelines.release.aliases import find_alias, former_champion
 from pipelines.release.classifier import materialize_classifier
-from pipelines.release.gate import Contest, GateConfig, Verdict
+from pipelines.release.gate import Contest, GateConfig, GateVerdict
 from pipelines.release.model import CLASSIFIER_NAME, REGISTERED_NAME, Packaged, Release, Scores
 from pipelines.release.packaging import packaged_classifier, packaged_encoder, serves
 from pipelines.release.registry import files_of, find_release, record, registered_encoder, release_packaged
@@ -40,25 +40,25 @@ from pipelines.tracking import Tracking
 GATE_TASK = "ptbxl_superclass"
 
 
-def scores_of(workspace: Workspace, gate_task: str = GATE_TASK, subject: Subject = OURS) -> Scores:
+def scores_of(workspace: Workspace, gate_task: str = GATE_TASK, encoder_names: EncoderNames = OURS) -> Scores:
     """How an encoder of the workspace did on all tasks; the gate compares its validation score on one of them.
 
     Raises ValueError for a gate task that is none, and where a probe is missing or is of another encoder.
     """
     if gate_task not in TASKS:
         raise ValueError(f"gate task {gate_task!r}: use {', '.join(TASKS)}")
-    encoder = EncoderSource.of_product(subject.probe, workspace.require(subject.product))
+    encoder = EncoderSource.of_product(encoder_names.probe, workspace.require(encoder_names.product))
     metrics: dict[str, float] = {}
     for task in TASKS:
-        _require_probe_of(encoder, workspace.require(f"probe/{task}/{subject.probe}"))
-        for name, ending in ((subject.probe, ""), (subject.twin, "_random")):
+        _require_probe_of(encoder, workspace.require(f"probe/{task}/{encoder_names.probe}"))
+        for name, ending in ((encoder_names.probe, ""), (encoder_names.random_baseline, "_random")):
             probe = workspace.require(f"probe/{task}/{name}")
             for split in ("validation", "test"):
                 found = probe.facts.get(f"{split}_macro_auc")
                 if found is not None:
                     metrics[f"{task}/{split}_macro_auc{ending}"] = found["value"]
     validation = metrics.get(f"{gate_task}/validation_macro_auc")
-    digest = workspace.require(f"probe/{gate_task}/{subject.probe}").facts["data_digest"]
+    digest = workspace.require(f"probe/{gate_task}/{encoder_names.probe}").facts["data_digest"]
     return Scores(
         validation=validation,
         data_digest=digest if validation is not None else None,
@@ -148,7 +148,7 @@ class Judged(NamedTuple):
     """contest: None where there was nothing to compare, or the verdict stood already."""
 
     release: Release
-    verdict: Verdict
+    verdict: GateVerdict
     contest: Contest | None
 
 
@@ -171,7 +171,7 @@ def judge_classifier(workspace: Workspace, tracking: Tracking, *, config: GateCo
 def _on_champion(classifier: Release, tracking: Tracking) -> Finding:
     champion = find_alias(CHAMPION, tracking=tracking)
     if champion is None:
-        return Finding(False, f"{REGISTERED_NAME} has no champion")
+        return Finding.failed(f"{REGISTERED_NAME} has no champion")
     same = champion.weights["encoder"] == classifier.weights["encoder"]
     return Finding(same, f"its encoder is {'' if same else 'not '}that of {champion.model_uri}, the champion")
 
@@ -192,9 +192,9 @@ def _judged(
         rules = gate.RULES if on_champion is None else gate.CLASSIFIER_RULES
         return Judged(release, gate.of_champion(release.verdict, rules), None)
     against = None if champion is None else champion.version
-    settled = gate.settled(
+    settled = gate.decide_without_scores(
         against=against,
-        was_champion=former(release, champion, tracking=tracking) is not None,
+        was_champion=former_champion(release, champion, tracking=tracking) is not None,
         same_weights=champion is not None and champion.weights == release.weights,
         simulated=release.simulated,
         champion_simulated=champion is not None and champion.simulated,

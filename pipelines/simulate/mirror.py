@@ -24,7 +24,7 @@ from pipelines.simulate.mirror_tree import Defect, Tree
 VERSION = "1"
 MARK = "SIMULATED.json"
 
-Progress = Callable[[str, int, int], None]
+OnSimulated = Callable[[str, int, int], None]
 """Called with a source's name, records written, and records in all."""
 
 
@@ -89,7 +89,7 @@ _WRITERS: dict[str, Writer] = {
 
 
 def write_mirror(
-    dest: Path | str, *, seed: int = 0, sizes: MirrorSizes | None = None, progress: Progress | None = None
+    dest: Path | str, *, seed: int = 0, sizes: MirrorSizes | None = None, progress: OnSimulated | None = None
 ) -> MirrorSummary:
     """Write the mirror; the same seed and sizes give the same bytes.
 
@@ -122,7 +122,7 @@ def write_mirror(
 
 
 def ensure_mirror(
-    dest: Path | str, *, seed: int = 0, sizes: MirrorSizes | None = None, progress: Progress | None = None
+    dest: Path | str, *, seed: int = 0, sizes: MirrorSizes | None = None, progress: OnSimulated | None = None
 ) -> MirrorSummary:
     """The mirror at `dest` where it is the one asked for; written anew where it is not."""
     dest = Path(dest)
@@ -134,7 +134,7 @@ def ensure_mirror(
     return write_mirror(dest, seed=seed, sizes=sizes, progress=progress)
 
 
-def _write_tree(root: Path, seed: int, sizes: MirrorSizes, progress: Progress | None) -> dict[str, Any]:
+def _write_tree(root: Path, seed: int, sizes: MirrorSizes, progress: OnSimulated | None) -> dict[str, Any]:
     """Write all sources and the mark, whose content is returned."""
     tree = Tree(root)
     for name, writer in _WRITERS.items():
@@ -154,7 +154,7 @@ def _write_tree(root: Path, seed: int, sizes: MirrorSizes, progress: Progress | 
     return mark
 
 
-def _counter(name: str, total: int, progress: Progress | None) -> Callable[[], None]:
+def _counter(name: str, total: int, progress: OnSimulated | None) -> Callable[[], None]:
     written = itertools.count(1)
     if progress is None:
         return lambda: None

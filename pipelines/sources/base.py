@@ -15,7 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipelines.records import Drop, Record
+from pipelines.records import DroppedRecord, Record
 
 # The true addresses behind a path, in the order they are tried. PhysioNet's open bucket answers ten times as fast as
 # its web server, but does not hold every project.
@@ -81,7 +81,7 @@ class Readable(Protocol):
     @property
     def role(self) -> Role: ...
     @property
-    def read(self) -> Callable[[Path, str, Sequence[RemoteFile]], Iterator[Record | Drop]]: ...
+    def read(self) -> Callable[[Path, str, Sequence[RemoteFile]], Iterator[Record | DroppedRecord]]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +107,7 @@ class Source:
     partitions: tuple[str, ...]
     list_files: Callable[[Fetch], list[RemoteFile]]
     partition_of: Callable[[str], str | None]
-    read: Callable[[Path, str, Sequence[RemoteFile]], Iterator[Record | Drop]]
+    read: Callable[[Path, str, Sequence[RemoteFile]], Iterator[Record | DroppedRecord]]
     shared: Callable[[str], bool] = lambda path: False
 
     def files_of(self, listing: Sequence[RemoteFile], partition: str) -> list[RemoteFile]:

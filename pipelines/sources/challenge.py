@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pipelines.formats.wfdb import WfdbRecord
-from pipelines.records import Drop, Record
+from pipelines.records import DroppedRecord, Record
 from pipelines.sources.base import RemoteFile, Role, Source
 from pipelines.sources.demographics import age_of, sex_of
 from pipelines.sources.physionet import listed_by_sums, partition_by, project_root, read_records
@@ -25,7 +25,7 @@ _CODE = re.compile(r"\d{6,18}", re.ASCII)  # a SNOMED CT identifier
 _ROOT_2020 = project_root("challenge-2020", "1.0.2")
 
 
-def read_challenge(root: Path, partition: str, files: Sequence[RemoteFile]) -> Iterator[Record | Drop]:
+def read_challenge(root: Path, partition: str, files: Sequence[RemoteFile]) -> Iterator[Record | DroppedRecord]:
     return read_records(root, files, challenge_record, gains=GAIN)
 
 

@@ -24,7 +24,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.records import Drop, DropReason, Record, Sex
+from pipelines.records import DroppedRecord, DropReason, Record, Sex
 from pipelines.sources.base import Fetch, RemoteFile, Role, Source, read_table
 from pipelines.sources.demographics import age_of
 
@@ -79,13 +79,13 @@ def _partition_of(path: str) -> str | None:
     return found[1] if found else None
 
 
-def _read(root: Path, partition: str, files: Sequence[RemoteFile]) -> Iterator[Record | Drop]:
+def _read(root: Path, partition: str, files: Sequence[RemoteFile]) -> Iterator[Record | DroppedRecord]:
     for file in files:
         if _partition_of(file.path) == partition:
             yield from read_part(root / file.path, root / _TABLE)
 
 
-def read_part(archive: Path, table: Path) -> Iterator[Record | Drop]:
+def read_part(archive: Path, table: Path) -> Iterator[Record | DroppedRecord]:
     """The exams of a part in its own order, each joined to its row of the table by exam_id.
 
     Memory stays at a few blocks whatever the part's size. Raises ValueError where archive or table cannot be used.
@@ -100,13 +100,13 @@ def read_part(archive: Path, table: Path) -> Iterator[Record | Drop]:
                 yield _exam(exam, x_TL, rows.get(exam))
 
 
-def _exam(exam: int, x_TL: NDArray[np.float32], row: dict[str, str] | None) -> Record | Drop:
+def _exam(exam: int, x_TL: NDArray[np.float32], row: dict[str, str] | None) -> Record | DroppedRecord:
     recorded_T: NDArray[np.bool_] = (x_TL != 0).any(axis=1)  # NaN counts as recorded
     if row is None:
         filler = "; a row of zeros without an exam" if not recorded_T.any() else ""
-        return Drop(str(exam), DropReason.NOT_LISTED, f"exam_id {exam} is not in exams.csv{filler}")
+        return DroppedRecord(str(exam), DropReason.NOT_LISTED, f"exam_id {exam} is not in exams.csv{filler}")
     if not recorded_T.any():
-        return Drop(str(exam), DropReason.FLAT_LEAD, "all leads are zero throughout")
+        return DroppedRecord(str(exam), DropReason.FLAT_LEAD, "all leads are zero throughout")
     # Padding is where all leads are zero: one lead alone may be off for a while.
     before, after = int(recorded_T.argmax()), int(recorded_T[::-1].argmax())
     x_LT = np.ascontiguousarray(x_TL[before : len(x_TL) - after].T, np.float32)

@@ -13,8 +13,8 @@ from pathlib import Path, PurePosixPath
 
 from ecg_model.leads import LEADS_12
 from pipelines.formats.wfdb import WfdbRecord
-from pipelines.formats.wfdb_annotations import Mark, parse_marks
-from pipelines.records import Drop, Record
+from pipelines.formats.wfdb_annotations import AnnotationMark, parse_marks
+from pipelines.records import DroppedRecord, Record
 from pipelines.sources.base import RemoteFile, Role, Source
 from pipelines.sources.demographics import age_of, sex_of
 from pipelines.sources.physionet import listed_by_sums, partition_by, project_root, read_records
@@ -67,7 +67,7 @@ class MarkedWave:
         return self.onset, self.peak, self.offset
 
 
-def waves_of_marks(marks: Sequence[Mark], lead: str) -> list[MarkedWave]:
+def waves_of_marks(marks: Sequence[AnnotationMark], lead: str) -> list[MarkedWave]:
     """The waves of one lead: a peak with the `(` just before it and the `)` just after it.
 
     Some QRS have their `(` a sample or two behind the peak, which then begins the wave (`N ( )`); some have none.
@@ -101,7 +101,7 @@ def read_waves(root: Path, files: Sequence[RemoteFile]) -> dict[str, list[Marked
     return found
 
 
-def _read(root: Path, partition: str, files: Sequence[RemoteFile]) -> Iterator[Record | Drop]:
+def _read(root: Path, partition: str, files: Sequence[RemoteFile]) -> Iterator[Record | DroppedRecord]:
     return read_records(root, files, ludb_record)
 
 

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from pipelines.formats.wfdb import GAINS, WfdbRecord, read_wfdb
-from pipelines.records import Drop, Record, RecordError
+from pipelines.records import DroppedRecord, Record, RecordError
 from pipelines.sources.base import Fetch, RemoteFile
 
 SUMS = "SHA256SUMS.txt"
@@ -71,7 +71,7 @@ def read_records(
     convert: Callable[[WfdbRecord], Record],
     *,
     gains: tuple[float, float] = GAINS,
-) -> Iterator[Record | Drop]:
+) -> Iterator[Record | DroppedRecord]:
     """One item for each record that a header or a signal file of `files` belongs to, in the order of their paths.
 
     convert makes the source's record of what was read; a RecordError on the way is the record's drop.
@@ -82,4 +82,4 @@ def read_records(
         try:
             yield convert(read_wfdb(root / header, gains=gains))
         except RecordError as error:
-            yield error.drop(header.stem)
+            yield error.dropped(header.stem)

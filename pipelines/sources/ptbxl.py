@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipelines.formats.wfdb import WfdbRecord
-from pipelines.records import Drop, DropReason, Record, RecordError, Sex
+from pipelines.records import DroppedRecord, DropReason, Record, RecordError, Sex
 from pipelines.sources.base import RemoteFile, Role, Source, read_table
 from pipelines.sources.demographics import age_of
 from pipelines.sources.physionet import listed_by_sums, partition_by, project_root, read_records
@@ -26,7 +26,7 @@ GAIN = (1000.0, 1000.0)
 """Units a millivolt, the least and the most."""
 
 
-def _read(root: Path, partition: str, files: Sequence[RemoteFile]) -> Iterator[Record | Drop]:
+def _read(root: Path, partition: str, files: Sequence[RemoteFile]) -> Iterator[Record | DroppedRecord]:
     rows = {_whole(row, "ecg_id"): row for row in read_table(root / _TABLE, _COLUMNS)}
 
     def convert(raw: WfdbRecord) -> Record:
@@ -36,7 +36,7 @@ def _read(root: Path, partition: str, files: Sequence[RemoteFile]) -> Iterator[R
         return _record(raw, rows[ecg_id])
 
     for item in read_records(root, files, convert, gains=GAIN):
-        yield replace(item, record_id=str(_ecg_id(item.record_id))) if isinstance(item, Drop) else item
+        yield replace(item, record_id=str(_ecg_id(item.record_id))) if isinstance(item, DroppedRecord) else item
 
 
 def _record(raw: WfdbRecord, row: dict[str, str]) -> Record:

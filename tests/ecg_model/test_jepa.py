@@ -17,7 +17,7 @@ from ecg_model.config import EncoderConfig, JEPAConfig, MaskingConfig, Predictor
 from ecg_model.encoder import FORMAT, Encoder, load_encoder, random_encoder, save_encoder, take_columns
 from ecg_model.jepa import JEPA, split_columns
 from ecg_model.masking import masked_columns, with_equal_counts
-from ecg_model.stochastic_depth import kept_branches
+from ecg_model.stochastic_depth import drop_path_scale
 
 TINY = JEPAConfig(
     encoder=EncoderConfig(dim=16, depth=2, heads=2, patches=10, patch_size=5),
@@ -131,13 +131,13 @@ def test_the_teacher_follows_the_student_and_never_trains():
 
 def test_stochastic_depth_leaves_out_whole_branches_and_keeps_the_mean():
     config = EncoderConfig(dim=8, depth=3, heads=2, patches=2, patch_size=5, drop_path=0.5)
-    kept_K2B = kept_branches(config, 4000, seed=3, step=8)
-    assert kept_K2B is not None
-    assert np.array_equal(kept_K2B, kept_branches(config, 4000, seed=3, step=8))  # pyright: ignore[reportArgumentType]
-    assert not np.array_equal(kept_K2B, kept_branches(config, 4000, seed=3, step=9))  # pyright: ignore[reportArgumentType]
-    assert [sorted(set(block.ravel())) for block in kept_K2B] == [[1.0], [0.0, np.float32(1 / 0.75)], [0.0, 2.0]]
-    np.testing.assert_allclose(kept_K2B.mean(axis=2), 1.0, atol=0.1)
-    assert kept_branches(dataclasses.replace(config, drop_path=0.0), 4, seed=3, step=8) is None
+    scale_K2B = drop_path_scale(config, 4000, seed=3, step=8)
+    assert scale_K2B is not None
+    assert np.array_equal(scale_K2B, drop_path_scale(config, 4000, seed=3, step=8))  # pyright: ignore[reportArgumentType]
+    assert not np.array_equal(scale_K2B, drop_path_scale(config, 4000, seed=3, step=9))  # pyright: ignore[reportArgumentType]
+    assert [sorted(set(block.ravel())) for block in scale_K2B] == [[1.0], [0.0, np.float32(1 / 0.75)], [0.0, 2.0]]
+    np.testing.assert_allclose(scale_K2B.mean(axis=2), 1.0, atol=0.1)
+    assert drop_path_scale(dataclasses.replace(config, drop_path=0.0), 4, seed=3, step=8) is None
 
 
 def test_a_branch_that_is_left_out_does_nothing_and_one_that_stays_is_scaled():

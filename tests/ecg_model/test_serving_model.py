@@ -20,7 +20,7 @@ from ecg_model.serving.embed import embed
 from ecg_model.signal import LEADS_12
 from pipelines.finding import Finding
 from pipelines.release.aliases import promote
-from pipelines.release.gate import Verdict
+from pipelines.release.gate import GateVerdict
 from pipelines.release.model import Scores
 from pipelines.release.packaging import example_ecg, packaged_encoder
 from pipelines.release.registry import record, release_packaged
@@ -49,7 +49,7 @@ def store(tmp_path_factory: pytest.TempPathFactory, encoder_file: Path) -> Track
     released = release_packaged(
         packaged_encoder(encoder_file), Scores(), provenance={}, recipe={}, git_commit="g", tracking=tracking
     )
-    verdict = Verdict(against=None, rules={"not_worse": Finding(True, "the first")})
+    verdict = GateVerdict(against=None, rules={"not_worse": Finding.passed("the first")})
     promote(record(released, verdict, tracking=tracking), tracking=tracking)
     return tracking
 

@@ -23,7 +23,7 @@ from pipelines.finding import Finding
 from pipelines.pretrain.recipes import recipe_named
 from pipelines.pretrain.step import EXPERIMENT, mirror
 from pipelines.release.aliases import promote, rollback
-from pipelines.release.gate import CLASSIFIER_RULES, RULES, Verdict
+from pipelines.release.gate import CLASSIFIER_RULES, RULES, GateVerdict
 from pipelines.release.model import Scores
 from pipelines.release.packaging import packaged_encoder
 from pipelines.release.registry import record, release_packaged
@@ -164,8 +164,8 @@ def told_to_mlflow(workspace: Recorder, folder: Path, monkeypatch: pytest.Monkey
     }
 
 
-def _passed(rules: Any, against: int | None) -> Verdict:
-    return Verdict(against=against, rules={name: Finding(True, "golden") for name in rules})
+def _passed(rules: Any, against: int | None) -> GateVerdict:
+    return GateVerdict(against=against, rules={name: Finding.passed("golden") for name in rules})
 
 
 def _without_a_store(monkeypatch: pytest.MonkeyPatch, registry: Registry) -> None:

@@ -27,7 +27,7 @@ from ecg_model.config import EncoderConfig, JEPAConfig, MaskingConfig
 from ecg_model.encoder import encoder_bytes, random_encoder
 from ecg_model.masking import masked_columns
 from ecg_model.reference import main as reference_program
-from ecg_model.stochastic_depth import kept_branches
+from ecg_model.stochastic_depth import drop_path_scale
 from orchestration.demo import main as demo_program
 from orchestration.ui import main as ui_program
 from pipelines.cache import Workspace
@@ -43,19 +43,19 @@ from pipelines.evaluate.probes.fit import ProbeConfig
 from pipelines.evaluate.probes.result import ClassScore, ProbeScores, SplitScores, Trial
 from pipelines.evaluate.report.model import (
     TITLES,
+    AucDifference,
     EncoderComparison,
     EvaluationReport,
     LabelComparison,
-    Lead,
     Pretraining,
     Probed,
+    ReportVerdict,
     SuiteRow,
     SuiteTable,
     TaskComparison,
     TaskReport,
     WaveReport,
 )
-from pipelines.evaluate.report.model import Verdict as ReportVerdict
 from pipelines.evaluate.report.published import Published
 from pipelines.evaluate.statistics.bootstrap import Bootstrap, Interval, PairedDifference
 from pipelines.evaluate.statistics.calibration import ReliabilityBin
@@ -136,7 +136,7 @@ STORED: dict[str, type] = {
     "encoder comparison": EncoderComparison,
     "probed": Probed,
     "task report": TaskReport,
-    "lead over another": Lead,
+    "lead over another": AucDifference,
     "suite row": SuiteRow,
     "suite table": SuiteTable,
     "wave report": WaveReport,
@@ -252,7 +252,7 @@ def draws(workspace: Workspace) -> dict[str, Any]:
     }
     order = Order(seed=3, batch=8, chunk_N=np.arange(1000) // 4)
     masks = {"block": MaskingConfig(), "random": MaskingConfig(kind="random"), "each": MaskingConfig(per_record=True)}
-    branches = kept_branches(EncoderConfig(drop_path=0.5), 4, seed=1, step=2)
+    branches = drop_path_scale(EncoderConfig(drop_path=0.5), 4, seed=1, step=2)
     assert branches is not None
     corpus = workspace.require("corpus")
     index = pq.read_table(corpus.path / "index.parquet")

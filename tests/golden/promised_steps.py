@@ -32,7 +32,7 @@ from pipelines.evaluate.features import (
     EncoderSource,
     FeatureConfig,
     FeatureSource,
-    encoder_and_twin,
+    encoder_and_random_baseline,
     materialize_features,
 )
 from pipelines.evaluate.probes.augment import AugmentConfig
@@ -281,8 +281,12 @@ def _training(workspace: Recorder, folder: Path) -> None:
 
 
 def _probes(workspace: Recorder, folder: Path) -> None:
-    ours, twin = encoder_and_twin(workspace, OURS)
-    others: tuple[FeatureSource, ...] = (twin, *encoder_and_twin(workspace, REFERENCE), HandcraftedSource())
+    ours, random_baseline = encoder_and_random_baseline(workspace, OURS)
+    others: tuple[FeatureSource, ...] = (
+        random_baseline,
+        *encoder_and_random_baseline(workspace, REFERENCE),
+        HandcraftedSource(),
+    )
     for task in (*SUITE_TASKS.values(), *(one.task for one in SUITE.values())):
         materialize_evaluation(workspace, evaluation(task.name), ours)
     for name in TASKS:
@@ -312,7 +316,7 @@ def _probes(workspace: Recorder, folder: Path) -> None:
 
 
 def _waves(workspace: Recorder) -> None:
-    ours, twin = encoder_and_twin(workspace, OURS)
+    ours, random_baseline = encoder_and_random_baseline(workspace, OURS)
     every = PseudoConfig(share=1.0, leads=("II", "V5"))
     mirror = Path("a simulated mirror that nobody reads")
     for task in (
@@ -325,8 +329,8 @@ def _waves(workspace: Recorder) -> None:
         materialize_segmentation(workspace, task, ours, FINE_TUNED, mirror=mirror)
         materialize_regression(workspace, task, ours, RegressionConfig(), mirror=mirror)
     task = usual_task("ludb", simulated=False)
-    materialize_segmentation(workspace, task, twin, mirror=mirror)
-    materialize_regression(workspace, task, twin, mirror=mirror)
+    materialize_segmentation(workspace, task, random_baseline, mirror=mirror)
+    materialize_regression(workspace, task, random_baseline, mirror=mirror)
 
 
 def _pages(workspace: Recorder) -> None:

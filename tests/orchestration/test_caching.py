@@ -1,7 +1,7 @@
 """A table of changes, and what each of them makes run: through the jobs that people click, on a tiny mirror.
 
-What ran is read off the stage log, so a product inside another (features, the random twin's probe) counts too. After
-each row Dagster is asked whether it finds anything stale: its versions must tell the same story.
+What ran is read off the stage log, so a product inside another (features, the random baseline's probe) counts too.
+After each row Dagster is asked whether it finds anything stale: its versions must tell the same story.
 """
 
 import json

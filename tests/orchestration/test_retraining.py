@@ -23,10 +23,10 @@ from pipelines.release.retraining import (
     Plan,
     RetrainingConfig,
     Training,
-    asked_corpus,
-    asked_training,
     corpus_settings,
     plan,
+    requested_corpus,
+    requested_training,
 )
 from pipelines.release.tags import CORPUS_SETTINGS
 from pipelines.simulate import MirrorSizes, write_mirror
@@ -43,7 +43,7 @@ CHAMPIONS = CorpusConfig(validation_share=0.2, seed=1)
 def asked(workspace: Workspace, tracking: Tracking, **given: object) -> Training:
     """What an untouched form asks for, but for these fields."""
     form = PretrainSettings(**given)
-    return asked_training(
+    return requested_training(
         workspace, tracking, recipe=form.recipe, changes=form.changes, warm_start=form.warm_start, simulated=False
     )
 
@@ -106,8 +106,8 @@ def test_a_champion_of_simulated_ecgs_says_nothing_of_recorded_ones(workspace, t
     version = released(tracking, ONE, TINY, "promoted", champion=True)
     tracking.client().set_model_version_tag("ecg-encoder", str(version), "ecgs", "simulated")
     assert asked(workspace, tracking).recipe == recipe_named("demo")
-    assert asked_corpus(workspace, tracking, {}, simulated=False) == CorpusConfig()
-    assert asked_corpus(workspace, tracking, {}, simulated=True) == CHAMPIONS
+    assert requested_corpus(workspace, tracking, {}, simulated=False) == CorpusConfig()
+    assert requested_corpus(workspace, tracking, {}, simulated=True) == CHAMPIONS
     found = plan(workspace, tracking, RetrainingConfig(), simulated=False)
     assert isinstance(found, NotDue)
     assert "no champion of recorded ECGs yet" in found.why
@@ -137,18 +137,18 @@ def given(**fields: object) -> dict[str, object]:
 
 
 def test_the_corpus_of_no_settings_is_the_champions(workspace, tracking):
-    assert asked_corpus(workspace, tracking, given(), simulated=False) == CorpusConfig()
+    assert requested_corpus(workspace, tracking, given(), simulated=False) == CorpusConfig()
     trained(workspace, TINY)
-    assert asked_corpus(workspace, tracking, given(), simulated=False) == CHAMPIONS, "what was trained on last"
+    assert requested_corpus(workspace, tracking, given(), simulated=False) == CHAMPIONS, "what was trained on last"
     settings = {**SETTINGS, "sources": ["chapman"], "unlabelled_folds": [1, 2]}
     released(tracking, TWO, TINY, "promoted", champion=True, settings=settings)
     champions = replace(CHAMPIONS, sources=("chapman",), unlabelled_folds=(1, 2))
-    assert asked_corpus(workspace, tracking, given(), simulated=False) == champions
-    assert asked_corpus(workspace, tracking, given(sources=[], seed=0), simulated=False) == replace(
+    assert requested_corpus(workspace, tracking, given(), simulated=False) == champions
+    assert requested_corpus(workspace, tracking, given(sources=[], seed=0), simulated=False) == replace(
         champions, sources=None, seed=0
     )
     released(tracking, ONE, TINY, "promoted", champion=True, settings=None)
-    assert asked_corpus(workspace, tracking, given(), simulated=False) == CHAMPIONS, (
+    assert requested_corpus(workspace, tracking, given(), simulated=False) == CHAMPIONS, (
         "known by the digest alone, as versions were"
     )
 

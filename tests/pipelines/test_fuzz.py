@@ -27,7 +27,7 @@ from pipelines.download.mirror import Mirror, list_source
 from pipelines.formats.wfdb_annotations import parse_marks
 from pipelines.incoming import INCOMING
 from pipelines.incoming.listing import list_drop
-from pipelines.records import Drop, DropReason, Record
+from pipelines.records import DroppedRecord, DropReason, Record
 from pipelines.simulate import MirrorSizes, write_mirror
 from pipelines.sources import SOURCES
 from pipelines.sources.base import RemoteFile, Source
@@ -47,7 +47,7 @@ class Case:
 
     name: str
     file: Path
-    read: Callable[[], Iterator[Record | Drop]]
+    read: Callable[[], Iterator[Record | DroppedRecord]]
     text: bool
     checked: bool = False
 
@@ -124,7 +124,9 @@ def mutated(data: bytes, case: Case, rng: np.random.Generator) -> bytes:
 # Cases
 
 
-def record_of(source: Source, root: Path, listing: Sequence[RemoteFile]) -> Callable[[], Iterator[Record | Drop]]:
+def record_of(
+    source: Source, root: Path, listing: Sequence[RemoteFile]
+) -> Callable[[], Iterator[Record | DroppedRecord]]:
     partition = source.partition_of(listing[0].path)
     assert partition is not None
     return lambda: source.read(root, partition, listing)
@@ -176,7 +178,7 @@ def part_cases(root: Path, mirror: Path) -> Iterator[Case]:
     files = [RemoteFile(f"{source.root}/files/{part.name}", "md5:" + "0" * 32)]
     read = record_of(source, root / "code15", files)
 
-    def read_inner() -> Iterator[Record | Drop]:
+    def read_inner() -> Iterator[Record | DroppedRecord]:
         with zipfile.ZipFile(folder / part.name, "w") as archive:
             archive.write(inner, member)
         yield from read()
@@ -191,11 +193,11 @@ def own_cases(root: Path) -> Iterator[Case]:
     x_NLT = np.random.default_rng(0).normal(0, 0.3, (2, 12, 1000)).astype(np.float32)
     said = {"rate": 100, "leads": list(LEADS_12), "units": "mV"}
 
-    def drop(name: str) -> tuple[Path, Callable[[], Iterator[Record | Drop]]]:
+    def drop(name: str) -> tuple[Path, Callable[[], Iterator[Record | DroppedRecord]]]:
         folder = root / "own" / name
         folder.mkdir(parents=True)
 
-        def read() -> Iterator[Record | Drop]:
+        def read() -> Iterator[Record | DroppedRecord]:
             return INCOMING.read(folder, name, [_listed(file.path) for file in list_drop(folder).files])
 
         return folder, read
@@ -248,7 +250,7 @@ def outcome(case: Case, whole: Sequence[np.ndarray]) -> str:
     if not items:
         return "nothing"
     for item in items:
-        if isinstance(item, Drop):
+        if isinstance(item, DroppedRecord):
             assert item.reason in DropReason
             assert item.detail
             continue
@@ -260,7 +262,7 @@ def outcome(case: Case, whole: Sequence[np.ndarray]) -> str:
     if case.checked and kept:
         for item, expected in zip(kept, whole, strict=True):
             np.testing.assert_array_equal(item.signal_LT, expected)
-    return "record" if len(kept) == len(items) else next(str(i.reason) for i in items if isinstance(i, Drop))
+    return "record" if len(kept) == len(items) else next(str(i.reason) for i in items if isinstance(i, DroppedRecord))
 
 
 def fuzz(cases: Sequence[Case], count: int, seed: int) -> Counter[str]:

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipelines.evaluate.features import Rows
-from pipelines.evaluate.probes.heads import Fit, Problem, Takes
+from pipelines.evaluate.probes.heads import Fit, FitProblem, Takes
 from pipelines.evaluate.probes.result import Trial
 
 _BATCH = 256  # records that are read at once where nothing is learned: 40 MB of float16 tokens with D = 192
@@ -131,7 +131,7 @@ class AttentionPool:
         settings = {name: value for name, value in asdict(self).items() if name != "device"}
         return {"head": "attention_pool", **settings, "rates": list(self.rates), "weight_decays": [*self.weight_decays]}
 
-    def fit(self, problem: Problem) -> Fit:
+    def fit(self, problem: FitProblem) -> Fit:
         """Raises ValueError for a width that the heads do not divide and for fewer than two training records."""
         train = problem.train
         dim = problem.x[train[:1]].shape[-1]
@@ -166,7 +166,7 @@ class AttentionPool:
                 trials.append(Trial(validation_macro_auc=auc, learning_rate=rate, weight_decay=decay, epoch=epoch + 1))
         return Fit(model=Pooled(network=best, multi_class=problem.multi_class), trials=tuple(trials))
 
-    def _network(self, dim: int, problem: Problem) -> Pooling:
+    def _network(self, dim: int, problem: FitProblem) -> Pooling:
         y_NC = problem.y_NC[problem.train]
         network = Pooling(dim, self.heads, y_NC.shape[1])
         prevalence_C = torch.from_numpy(y_NC.mean(axis=0)).float()
@@ -174,7 +174,7 @@ class AttentionPool:
         auto = "cuda" if torch.cuda.is_available() else "cpu"
         return network.to(auto if self.device == "auto" else self.device)
 
-    def _epoch(self, problem: Problem, epoch: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    def _epoch(self, problem: FitProblem, epoch: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
         """Tokens and labels of all training records, in an order of the seed's and the epoch's."""
         order = np.random.default_rng([problem.seed, epoch]).permutation(problem.train)
         for rows in np.array_split(order, _batches(problem.train, self.batch)):

@@ -31,12 +31,12 @@ from scipy.signal import butter, sosfiltfilt
 from torch import Tensor, nn
 
 from ecg_model.encoder import Encoder, save_encoder
-from ecg_model.stochastic_depth import kept_branches
+from ecg_model.stochastic_depth import drop_path_scale
 from pipelines.cache import write_atomically
 from pipelines.encoders.names import ENCODER_FILE
 from pipelines.evaluate.features import Rows
 from pipelines.evaluate.probes.augment import AugmentConfig, augmented
-from pipelines.evaluate.probes.heads import CHECKPOINTS, LAYER_FILE, Fit, Problem, Takes, scorable
+from pipelines.evaluate.probes.heads import CHECKPOINTS, LAYER_FILE, Fit, FitProblem, Takes, scorable
 from pipelines.evaluate.probes.result import Trial
 from pipelines.formats.shard import MILLIVOLT, RATE
 from pipelines.hashing import digest_of
@@ -62,12 +62,12 @@ class Network(nn.Module):
         self.encoder = encoder
         self.layer = nn.Linear(encoder.config.dim, classes)
 
-    def forward(self, x_BLT: Tensor, kept_K2B: Tensor | None = None) -> Tensor:
-        return self.layer(self.encoder(x_BLT, kept_K2B=kept_K2B).mean(dim=1))
+    def forward(self, x_BLT: Tensor, scale_K2B: Tensor | None = None) -> Tensor:
+        return self.layer(self.encoder(x_BLT, scale_K2B=scale_K2B).mean(dim=1))
 
 
 @dataclass(frozen=True, kw_only=True)
-class FineTuned:
+class FineTunedClassifier:
     """A fine-tuned network as a `Model`. losses: the mean of each epoch. epoch: the one that was kept, from 1."""
 
     network: Network
@@ -134,7 +134,7 @@ class FineTune:
         operations = list(self.augment.operations)
         return {"head": "fine_tune", **settings, "augment": {**settings["augment"], "operations": operations}}
 
-    def fit(self, problem: Problem) -> Fit:
+    def fit(self, problem: FitProblem) -> Fit:
         """Goes on from the last finished epoch where the problem's folder has one.
 
         Raises ValueError where the problem has no encoder, where the folder's run is another one, and where the loss is
@@ -195,7 +195,7 @@ def _groups_above(name: str, depth: int) -> int:
 class _Run:
     """A fine-tuning between two epochs. best: the weights of the best epoch so far, where one is chosen."""
 
-    def __init__(self, head: FineTune, problem: Problem) -> None:
+    def __init__(self, head: FineTune, problem: FitProblem) -> None:
         if problem.encoder is None:
             raise ValueError("fine-tuning needs an encoder to train on: probe an encoder, not features")
         self.head, self.problem = head, problem
@@ -233,10 +233,10 @@ class _Run:
                 group["lr"] = learning_rate(step, **steps, peak=group["peak"], edge=0.0)
             kept = None
             if head.train_encoder:
-                kept = kept_branches(self.network.encoder.config, len(x_BLT), seed=problem.seed, step=step)
+                kept = drop_path_scale(self.network.encoder.config, len(x_BLT), seed=problem.seed, step=step)
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=head.precision == "bf16"):
-                kept_K2B = None if kept is None else torch.from_numpy(kept).to(device)
-                logit_BC = self.network(x_BLT.to(device), kept_K2B)
+                scale_K2B = None if kept is None else torch.from_numpy(kept).to(device)
+                logit_BC = self.network(x_BLT.to(device), scale_K2B)
             loss_of = F.cross_entropy if problem.multi_class else F.binary_cross_entropy_with_logits
             loss = loss_of(logit_BC.float(), y_BC.to(device))
             self.optimiser.zero_grad()
@@ -286,13 +286,13 @@ class _Run:
         self.optimiser.load_state_dict({"state": state, "param_groups": self.optimiser.state_dict()["param_groups"]})
         log.info("fine-tuning: going on after epoch %d of %d", self.epoch, self.head.epochs)
 
-    def kept(self) -> FineTuned:
+    def kept(self) -> FineTunedClassifier:
         """The model of the epoch that is kept, on the device."""
         epoch = self.epoch
         if self.head.chooses:
             self.network.load_state_dict(self.best)
             epoch = 1 + int(np.argmax([trial.validation_macro_auc for trial in self.trials]))
-        return FineTuned(
+        return FineTunedClassifier(
             network=self.network.eval(),
             multi_class=self.problem.multi_class,
             losses=tuple(self.losses),
@@ -313,7 +313,9 @@ class _Run:
     def _look(self) -> float:
         """Macro AUC on validation; the weights are put by where it is the best."""
         problem = self.problem
-        now = FineTuned(network=self.network.eval(), multi_class=problem.multi_class, losses=(), epoch=self.epoch)
+        now = FineTunedClassifier(
+            network=self.network.eval(), multi_class=problem.multi_class, losses=(), epoch=self.epoch
+        )
         auc = problem.validation_auc(now)
         if all(auc > trial.validation_macro_auc for trial in self.trials):
             self.best = {name: value.detach().cpu().clone() for name, value in self.network.state_dict().items()}
@@ -335,7 +337,7 @@ class _Run:
         )
 
 
-def _initialise(layer: nn.Linear, y_NC: np.ndarray, problem: Problem) -> None:
+def _initialise(layer: nn.Linear, y_NC: np.ndarray, problem: FitProblem) -> None:
     """Small weights from the seed; biases that begin with each class's prevalence."""
     draw = torch.Generator().manual_seed(problem.seed)
     nn.init.trunc_normal_(layer.weight, std=0.02, generator=draw)
@@ -362,7 +364,7 @@ def _below(prefix: str, checkpoint: Checkpoint) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def _write(folder: Path, model: FineTuned) -> None:
+def _write(folder: Path, model: FineTunedClassifier) -> None:
     """What was learned, beside the checkpoints: what is made of it may be cut short, too."""
     save_encoder(folder / ENCODER_FILE, model.network.encoder)
     layer = {name: value.detach().cpu().contiguous() for name, value in model.network.layer.state_dict().items()}

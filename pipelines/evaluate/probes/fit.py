@@ -18,7 +18,7 @@ from ecg_model.encoder import Encoder
 from pipelines.evaluate.features import (
     Rows,
 )
-from pipelines.evaluate.probes.heads import Head, Logistic, PaperLoop, Problem, scorable
+from pipelines.evaluate.probes.heads import FitProblem, Head, Logistic, PaperLoop, scorable
 from pipelines.evaluate.probes.result import (
     ClassScore,
     Predictions,
@@ -109,7 +109,7 @@ def run_probe(
     try:
         _check_size(patient_N, split_N, task, config)
         taught_C = _taught_classes(y_NC[split_N == Split.TRAIN])
-        problem = Problem(
+        problem = FitProblem(
             x=x,
             y_NC=y_NC[:, taught_C],
             train=np.flatnonzero(split_N == Split.TRAIN),

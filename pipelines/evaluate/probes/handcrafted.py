@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
-from pipelines.evaluate.features import Extract, FeatureConfig, Progress
+from pipelines.evaluate.features import Extract, FeatureConfig, OnProgress
 from pipelines.formats.shard import RATE
 from pipelines.hashing import digest_of
 
@@ -50,7 +50,7 @@ class HandcraftedSource:
         return handcrafted
 
 
-def handcrafted(signal_NLT: NDArray[np.int16], progress: Progress | None = None) -> NDArray[np.float32]:
+def handcrafted(signal_NLT: NDArray[np.int16], progress: OnProgress | None = None) -> NDArray[np.float32]:
     """float32 (N, 21 * L + 2) of int16 ECGs (N, L, T) in microvolt at 250 Hz; every feature is finite."""
     feature_ND = np.empty((len(signal_NLT), signal_NLT.shape[1] * _A_LEAD + 2), np.float32)
     for first in range(0, len(signal_NLT), _BATCH):

@@ -33,7 +33,7 @@ Distance = Literal["euclid", "cosine"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Problem:
+class FitProblem:
     """What a head is fitted to. Every class has positives and negatives among the training rows, and where classes
     exclude each other every training row has one.
 
@@ -94,7 +94,7 @@ class Head(Protocol):
         """All that its scores depend on, as JSON values."""
         ...
 
-    def fit(self, problem: Problem) -> Fit:
+    def fit(self, problem: FitProblem) -> Fit:
         """Fit on the training rows, choose on the validation rows; the same problem gives the same model."""
         ...
 
@@ -128,7 +128,7 @@ class Logistic:
     def to_dict(self) -> dict[str, Any]:
         return {"head": "logistic", "penalties": list(self.penalties)}
 
-    def fit(self, problem: Problem) -> Fit:
+    def fit(self, problem: FitProblem) -> Fit:
         x_ND, y_NC = problem.x[problem.train], problem.y_NC[problem.train]
         path = linear.fit_path(x_ND, y_NC, self.penalties, multi_class=problem.multi_class)
         if not len(problem.validation):
@@ -146,7 +146,7 @@ class Logistic:
                 break
         return self._kept(problem, models[best], self.penalties[best], tuple(trials))
 
-    def _kept(self, problem: Problem, model: LinearFit, penalty: float, trials: tuple[Trial, ...]) -> Fit:
+    def _kept(self, problem: FitProblem, model: LinearFit, penalty: float, trials: tuple[Trial, ...]) -> Fit:
         """With the layer written where a product is being made."""
         if problem.folder is not None:
             layer = {"weight": np.ascontiguousarray(model.layer.weight_DC.T), "bias": model.layer.bias_C}
@@ -167,7 +167,7 @@ class PaperLoop:
     def to_dict(self) -> dict[str, Any]:
         return {"head": "adamw"}
 
-    def fit(self, problem: Problem) -> Fit:
+    def fit(self, problem: FitProblem) -> Fit:
         x_ND, y_NC = problem.x[problem.train], problem.y_NC[problem.train]
         layer = linear.fit_adamw(x_ND, y_NC, multi_class=problem.multi_class, seed=problem.seed)
         return Fit(model=LinearFit(layer=layer))
@@ -212,7 +212,7 @@ class NearestMean:
     def to_dict(self) -> dict[str, Any]:
         return {"head": "nearest_mean", "distance": self.distance}
 
-    def fit(self, problem: Problem) -> Fit:
+    def fit(self, problem: FitProblem) -> Fit:
         """Raises ValueError where classes do not exclude each other."""
         if not problem.multi_class:
             raise ValueError("nearest class mean: a record has one nearest mean, so give a multi-class task")

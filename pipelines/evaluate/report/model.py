@@ -35,7 +35,7 @@ class Pretraining:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class ReportVerdict:
     """headline: the answer in one sentence. sentences: one for each task, with what stands behind it."""
 
     headline: str
@@ -49,7 +49,7 @@ class EvaluationReport:
     their test ECGs, by the encoder, in pretraining."""
 
     simulated: bool
-    verdict: Verdict
+    verdict: ReportVerdict
     pretraining: Pretraining
     tasks: tuple[TaskReport, ...]
     precision: str
@@ -136,15 +136,15 @@ class EncoderComparison:
         return "; ".join([*words, *([f"no difference is shown on {rest} of {len(self.tasks)} tasks"] if rest else [])])
 
 
-FLOOR = handcrafted.NAME
+HANDCRAFTED_BASELINE = handcrafted.NAME
 """The probe on handcrafted features: an encoder below it has not earned its place."""
 
 TITLES = {
     OURS.probe: "this encoder",
-    OURS.twin: "random encoder",
-    FLOOR: "handcrafted features",
+    OURS.random_baseline: "random encoder",
+    HANDCRAFTED_BASELINE: "handcrafted features",
     REFERENCE.probe: "released ECG-JEPA",
-    REFERENCE.twin: "random, of its size",
+    REFERENCE.random_baseline: "random, of its size",
 }
 """What the probes go by on the page, in their order there."""
 
@@ -195,7 +195,7 @@ class TaskReport:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lead:
+class AucDifference:
     """A difference of macro AUCs. p_adjusted: Holm's, over the evaluations of all tables."""
 
     difference: PairedDifference
@@ -215,7 +215,7 @@ class SuiteRow:
     title: str
     auc: dict[str, Interval]
     accuracy: dict[str, Interval]
-    ahead: dict[str, Lead]
+    ahead: dict[str, AucDifference]
     seen: dict[str, Overlap]
     reason: str | None
     left_out: tuple[str, ...]

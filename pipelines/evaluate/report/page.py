@@ -24,14 +24,14 @@ from pipelines.evaluate.probes.result import ROC_FILE
 from pipelines.evaluate.report.model import (
     ALPHA,
     FEW_POSITIVES,
-    FLOOR,
+    HANDCRAFTED_BASELINE,
     SEVERAL,
     TITLES,
+    AucDifference,
     EmbeddingMap,
     EncoderComparison,
     EvaluationReport,
     LabelComparison,
-    Lead,
     Probed,
     Samples,
     SuiteTable,
@@ -86,7 +86,10 @@ def report_page(
         confidence=_percent(first.confidence) if first else "",
         resamples=first.resamples if first else 0,
         source_map=maps.get(""),
-        beside=[(name, TITLES[name], list(TITLES).index(name)) for name in (OURS.probe, OURS.twin, FLOOR)],
+        beside=[
+            (name, TITLES[name], list(TITLES).index(name))
+            for name in (OURS.probe, OURS.random_baseline, HANDCRAFTED_BASELINE)
+        ],
         examples={task: base64.b64encode(png).decode() for task, png in examples.items()},
         budgets={table.task: _budget(table) for table in report.suite if table.budget},
         views={task.name: _view(task, folders[task.name], maps, samples) for task in (*scored, *parts) if task.probes},
@@ -140,7 +143,7 @@ def _view(
         [label.auc.low for named in beside.values() for label in named.values() if label.name not in task.few]
         or [label.auc.low for label in labels]
     )
-    random = task.differences.get(OURS.twin)
+    random = task.differences.get(OURS.random_baseline)
     against = {} if random is None else {label.name: label for label in random.labels}
     rows = []
     # The best first, and those that say little last.
@@ -184,7 +187,7 @@ def _budget(table: SuiteTable) -> Markup:
         found = [(row.percent, row.auc[name]) for row in table.budget if row.percent is not None and name in row.auc]
         if found:
             curves.append(
-                (hue, [(share, svg.Mark(low=a.low, value=a.value, high=a.high, hue=hue)) for share, a in found])
+                (hue, [(share, svg.PlotMark(low=a.low, value=a.value, high=a.high, hue=hue)) for share, a in found])
             )
             told.append(f"{title} {', '.join(f'{share:g} %: {auc.value:.3f}' for share, auc in found)}")
     published = [
@@ -213,7 +216,7 @@ def _scale(lows: Sequence[float]) -> tuple[float, list[float]]:
 
 
 def _intervals(marks: Sequence[tuple[int, Interval]], low: float, ticks: Sequence[float], name: str) -> Markup:
-    plotted = [svg.Mark(low=one.low, value=one.value, high=one.high, hue=hue) for hue, one in marks]
+    plotted = [svg.PlotMark(low=one.low, value=one.value, high=one.high, hue=hue) for hue, one in marks]
     told = ", ".join(in_words(one) for _, one in marks)
     return Markup(svg.intervals(plotted, low, 1.0, ticks, f"AUC of {name}: {told}"))
 
@@ -263,7 +266,7 @@ def _cell(value: str | float | None) -> str:
     return value if isinstance(value, str) else f"{value:,}"
 
 
-def _ahead(found: TaskComparison | LabelComparison | Lead | None) -> Markup:
+def _ahead(found: TaskComparison | LabelComparison | AucDifference | None) -> Markup:
     """A difference with its interval and its p; coloured where it is shown, with the sign in front in any case."""
     if found is None:
         return Markup("–")

@@ -27,7 +27,7 @@ from pipelines.evaluate.probes.result import SCORES_FILE
 from pipelines.evaluate.probes.stored import Probe
 from pipelines.evaluate.report.compare import compare_results
 from pipelines.evaluate.report.model import (
-    FLOOR,
+    HANDCRAFTED_BASELINE,
     TITLES,
     EncoderComparison,
     EvaluationReport,
@@ -58,8 +58,8 @@ def materialize_report(workspace: Workspace, *, simulated: bool) -> Product:
     probes = {task: {name: Probe.load(one.path) for name, one in named.items()} for task, named in products.items()}
     overlaps = Overlaps(workspace)
     embedded = _features(workspace, source, products)
-    suite = suite_products(workspace, source.digest, OURS.probe, (OURS.twin, FLOOR))
-    waves = wave_products(workspace, source.digest, OURS.probe, OURS.twin)
+    suite = suite_products(workspace, source.digest, OURS.probe, (OURS.random_baseline, HANDCRAFTED_BASELINE))
+    waves = wave_products(workspace, source.digest, OURS.probe, OURS.random_baseline)
     shown = [one for found in (products, embedded, suite) for named in found.values() for one in named.values()]
     inputs = {one.name: one.digest for one in shown} | inputs_of(waves) | {"seen": _known(overlaps, probes)}
 

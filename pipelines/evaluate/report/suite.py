@@ -16,13 +16,13 @@ from pipelines.evaluate.probes.fit import ProbeConfig
 from pipelines.evaluate.probes.result import SCORES_FILE
 from pipelines.evaluate.probes.stored import Probe
 from pipelines.evaluate.report.compare import RESAMPLES_A_COMPARISON, compare_results
-from pipelines.evaluate.report.model import TITLES, Lead, SuiteRow, SuiteTable, TaskComparison
+from pipelines.evaluate.report.model import TITLES, AucDifference, SuiteRow, SuiteTable, TaskComparison
 from pipelines.evaluate.report.published import published_for
 from pipelines.evaluate.report.tasks import task_report
 from pipelines.evaluate.statistics.bootstrap import Interval, PairedDifference
 from pipelines.evaluate.statistics.paired import holm
 from pipelines.evaluate.suite.names import SUITE, Evaluation, evaluation
-from pipelines.evaluate.suite.run import folders_of, labels_used, lead_over
+from pipelines.evaluate.suite.run import folders_of, labels_used, paired_lead
 from pipelines.harmonize.shards import shards_of
 from pipelines.tasks.catalogue import SUITE_TASKS
 
@@ -109,9 +109,9 @@ def _leads(
     workspace: Workspace,
     found: Mapping[str, Mapping[str, Product]],
     compared: Mapping[str, Mapping[str, TaskComparison]],
-) -> dict[str, dict[str, Lead]]:
+) -> dict[str, dict[str, AucDifference]]:
     """Ours over each other, by evaluation and name; of draws, their means."""
-    leads: dict[str, dict[str, Lead]] = {name: {} for name in found}
+    leads: dict[str, dict[str, AucDifference]] = {name: {} for name in found}
     most = RESAMPLES_A_COMPARISON * len(found)
     for other in _others(found):
         differences: dict[str, PairedDifference] = {}
@@ -119,11 +119,11 @@ def _leads(
             if other in compared.get(name, {}):
                 differences[name] = compared[name][other].difference
             elif other in products:
-                ahead = lead_over(workspace, products[OURS.probe], products[other], ProbeConfig(), most)
+                ahead = paired_lead(workspace, products[OURS.probe], products[other], ProbeConfig(), most)
                 differences |= {} if ahead is None else {name: ahead}
         adjusted = holm([one.p_value for one in differences.values()])
         for (name, one), p_adjusted in zip(differences.items(), adjusted, strict=True):
-            leads[name][other] = Lead(difference=one, p_adjusted=p_adjusted)
+            leads[name][other] = AucDifference(difference=one, p_adjusted=p_adjusted)
     return leads
 
 
@@ -150,7 +150,7 @@ def _row(
     name: str,
     products: dict[str, Product],
     probes: Mapping[str, Mapping[str, Probe]],
-    ahead: dict[str, Lead],
+    ahead: dict[str, AucDifference],
     compared: Mapping[str, TaskComparison],
     overlaps: Overlaps,
 ) -> SuiteRow:

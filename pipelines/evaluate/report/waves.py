@@ -31,7 +31,7 @@ WAYS = {"": "frozen", "__fine_tuned": "fine-tuned"}
 
 @dataclass(frozen=True, kw_only=True)
 class WaveProducts:
-    """Of one task of waves: segmentations by way, ours and the twin's, and regressions, ours first."""
+    """Of one task of waves: segmentations by way, ours and the random baseline's, and regressions, ours first."""
 
     segmentations: dict[str, dict[str, Product]]
     regressions: tuple[Product, ...]
@@ -40,19 +40,20 @@ class WaveProducts:
         return [*(one for named in self.segmentations.values() for one in named.values()), *self.regressions]
 
 
-def wave_products(workspace: Workspace, digest: str, ours: str, twin: str) -> dict[str, WaveProducts]:
-    """By task, what there is of the encoder of that digest and the ECGs that are here now, and of its twin the same."""
+def wave_products(workspace: Workspace, digest: str, ours: str, random_baseline: str) -> dict[str, WaveProducts]:
+    """By task, what there is of the encoder of that digest and the ECGs that are here now, and of its random baseline
+    the same."""
     found: dict[str, WaveProducts] = {}
     tasks = {path.name for kind in ("segmentation", "regression") for path in workspace.folder(kind).glob("*")}
     for task in sorted(tasks):
         segmentations: dict[str, dict[str, Product]] = {}
         for ending, way in WAYS.items():
-            named = _of(workspace, f"segmentation/{task}", ending, digest, ours, twin)
+            named = _of(workspace, f"segmentation/{task}", ending, digest, ours, random_baseline)
             # Ways of other waves, such as another share of pseudo-labels, do not stand in one table.
             data = {one.facts["data_digest"] for each in (named, *segmentations.values()) for one in each.values()}
             if named and len(data) == 1:
                 segmentations[way] = named
-        regressions = _of(workspace, f"regression/{task}", "", digest, ours, twin)
+        regressions = _of(workspace, f"regression/{task}", "", digest, ours, random_baseline)
         if segmentations or regressions:
             found[task] = WaveProducts(segmentations=segmentations, regressions=tuple(regressions.values()))
     return found
@@ -122,8 +123,10 @@ def _published(figure: WaveFigure | None) -> Row:
     return {"published: ECG-JEPA": ours, "published: best known": best}
 
 
-def _of(workspace: Workspace, kind: str, ending: str, digest: str, ours: str, twin: str) -> dict[str, Product]:
-    """Ours, and the twin's of the same data; nothing where ours is of another encoder or of other ECGs."""
+def _of(
+    workspace: Workspace, kind: str, ending: str, digest: str, ours: str, random_baseline: str
+) -> dict[str, Product]:
+    """Ours, and the random baseline's of the same data; nothing where ours is of another encoder or of other ECGs."""
     first = workspace.current(f"{kind}/{ours}{ending}")
     if first is None:
         return {}
@@ -131,9 +134,9 @@ def _of(workspace: Workspace, kind: str, ending: str, digest: str, ours: str, tw
     here = {one.name: one.digest for one in shards_of(workspace, about["task"]["source"]).values()}
     if about["encoder"]["digest"] != digest or about["ecgs"] != here:
         return {}
-    second = workspace.current(f"{kind}/{twin}{ending}")
+    second = workspace.current(f"{kind}/{random_baseline}{ending}")
     same = second is not None and second.facts["data_digest"] == first.facts["data_digest"]
-    return {ours: first} | ({twin: second} if same and second is not None else {})
+    return {ours: first} | ({random_baseline: second} if same and second is not None else {})
 
 
 def _about(product: Product) -> dict[str, Any]:

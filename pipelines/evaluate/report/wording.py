@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipelines.encoders.names import OURS
-from pipelines.evaluate.report.model import ALPHA, FLOOR, TITLES, TaskReport
+from pipelines.evaluate.report.model import ALPHA, HANDCRAFTED_BASELINE, TITLES, TaskReport
 from pipelines.evaluate.statistics.bootstrap import Interval
 
 
@@ -16,12 +16,16 @@ def sentence(task: TaskReport) -> str:
         return f"{task.title}: not scored, {task.reason}."
     auc = task.probes[0].assessment.auc
     words = f"{task.title}: macro AUC {in_words(auc)}"
-    for other in (OURS.twin, FLOOR):
+    for other in (OURS.random_baseline, HANDCRAFTED_BASELINE):
         if other in task.differences:
             one = task.differences[other]
             found, p = one.difference, one.p_adjusted
             relation = "not shown to differ from" if p >= ALPHA else ("above" if found.value > 0 else "below")
-            words += f", {relation} the {TITLES[other]}" if other == OURS.twin else f", {relation} {TITLES[other]}"
+            words += (
+                f", {relation} the {TITLES[other]}"
+                if other == OURS.random_baseline
+                else f", {relation} {TITLES[other]}"
+            )
             words += f" ({found.value:+.3f}, {found.low:+.3f} to {found.high:+.3f}, p {_p(p)})"
     return f"{words}."
 

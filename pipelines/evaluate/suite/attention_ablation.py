@@ -16,10 +16,10 @@ from typing import Any
 from pipelines import versions
 from pipelines.cache import Product, Workspace, write_atomically
 from pipelines.encoders.names import DENSE_ENCODER, OURS
-from pipelines.evaluate.features import EncoderSource, Progress
+from pipelines.evaluate.features import EncoderSource, OnProgress
 from pipelines.evaluate.probes.fit import ProbeConfig
 from pipelines.evaluate.suite.names import DENSE, Evaluation
-from pipelines.evaluate.suite.run import Standing, materialize_evaluation, standings_of
+from pipelines.evaluate.suite.run import EvaluationRow, evaluation_rows, materialize_evaluation
 from pipelines.pretrain.recipes import Recipe
 from pipelines.pretrain.step import Launch, materialize_encoder
 
@@ -31,11 +31,12 @@ class AgainstDense:
     """product: `dense/<evaluation>`. standings: our encoder's, and the dense one's with how far ours is ahead."""
 
     product: Product
-    standings: list[Standing]
+    standings: list[EvaluationRow]
 
 
 def materialize_dense(workspace: Workspace, launch: Launch, **way: Any) -> Product:
-    """The product `dense_encoder`, the twin of the current encoder. launch, way: as `materialize_encoder` takes them.
+    """The product `dense_encoder`, the random baseline of the current encoder. launch, way: as `materialize_encoder`
+    takes them.
 
     Raises ValueError where the encoder has dense attention itself, was trained on another corpus than is here now, or
     did not begin with random weights.
@@ -64,7 +65,7 @@ def against_dense(
     asked: Evaluation,
     dense: Product,
     config: ProbeConfig | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> AgainstDense:
     """Our encoder and the dense one, as `materialize_dense` gave it, in an evaluation of the suite."""
     config = config or ProbeConfig()
@@ -73,7 +74,7 @@ def against_dense(
         EncoderSource.of_product(DENSE, dense),
     )
     ours, other = (materialize_evaluation(workspace, asked, source, config, progress) for source in sources)
-    standings = standings_of(workspace, (ours, other), config)
+    standings = evaluation_rows(workspace, (ours, other), config)
     ahead = standings[1].ahead
 
     def make(folder: Path) -> dict[str, Any]:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.cache import Product, Workspace
-from pipelines.encoders.names import OURS, Subject
+from pipelines.encoders.names import OURS, EncoderNames
 from pipelines.evaluate.exposure import Overlap, Overlaps
-from pipelines.evaluate.features import Progress, encoder_and_twin
+from pipelines.evaluate.features import OnProgress, encoder_and_random_baseline
 from pipelines.evaluate.probes import handcrafted
 from pipelines.evaluate.probes.fit import Comparison, ProbeConfig, compare
 from pipelines.evaluate.probes.result import load_result
@@ -21,13 +21,13 @@ from pipelines.tasks.catalogue import LabelTask
 
 @dataclass(frozen=True, kw_only=True)
 class ProbePair:
-    """Probes of one task on the same records: the subject's, its random twin's and that of handcrafted features.
+    """Probes of one task on the same records: the encoder's, its random baseline's and that of handcrafted features.
 
-    comparison: of the first two; None where the task has too few to be scored. seen: of the test ECGs, by the subject,
+    comparison: of the first two; None where the task has too few to be scored. seen: of the test ECGs, by the encoder,
     in pretraining.
     """
 
-    subject: Subject
+    encoder_names: EncoderNames
     pretrained: Product
     random: Product
     floor: Product
@@ -43,10 +43,10 @@ class ProbePair:
         """Whether pretraining helped, by the validation macro AUCs, since a release waits for it and the test split
         decides nothing; a task that was not scored there is not judged."""
         if self.comparison is None:
-            return Finding(True, f"not judged: {self.reason}")
+            return Finding.passed(f"not judged: {self.reason}")
         mine, random = (product.facts.get("validation_macro_auc") for product in (self.pretrained, self.random))
         if mine is None or random is None:
-            return Finding(True, "not judged: its protocol has no validation split")
+            return Finding.passed("not judged: its protocol has no validation split")
         ahead = mine["value"] - random["value"]
         told = f"{mine['value']:.3f} against {random['value']:.3f} of the random encoder: {ahead:+.3f}"
         return Finding(ahead > 0, f"validation macro AUC {told}")
@@ -59,9 +59,9 @@ class ProbePair:
         shown: dict[str, Any] = {} if window is None else {"window": window}
         for split in ("validation", "test"):
             beside = (("random", self.random), (handcrafted.NAME, self.floor))
-            for name, product in ((self.subject.probe, self.pretrained), *beside):
+            for name, product in ((self.encoder_names.probe, self.pretrained), *beside):
                 shown |= _macro_auc(product, split, name)
-        return shown | {f"seen, {self.subject.probe}": self.seen.in_words()}
+        return shown | {f"seen, {self.encoder_names.probe}": self.seen.in_words()}
 
     def by_class(self) -> list[dict[str, Any]]:
         """A row a class that was scored, and a row a class that was left out, with its reason."""
@@ -89,16 +89,18 @@ def probe_pair(
     workspace: Workspace,
     task: LabelTask,
     config: ProbeConfig,
-    subject: Subject = OURS,
-    progress: Progress | None = None,
+    encoder_names: EncoderNames = OURS,
+    progress: OnProgress | None = None,
 ) -> ProbePair:
-    """Probe an encoder of the workspace, its random twin and handcrafted features."""
-    sources = (*encoder_and_twin(workspace, subject), handcrafted.HandcraftedSource())
+    """Probe an encoder of the workspace, its random baseline and handcrafted features."""
+    sources = (*encoder_and_random_baseline(workspace, encoder_names), handcrafted.HandcraftedSource())
     first, second, floor = (materialize_probe(workspace, task, source, config, progress=progress) for source in sources)
     scored = first.facts["scored"] and second.facts["scored"]
     comparison = compare(load_result(first.path), load_result(second.path), config) if scored else None
     seen = Overlaps(workspace).of_probe(Probe.load(first.path))
-    return ProbePair(subject=subject, pretrained=first, random=second, floor=floor, comparison=comparison, seen=seen)
+    return ProbePair(
+        encoder_names=encoder_names, pretrained=first, random=second, floor=floor, comparison=comparison, seen=seen
+    )
 
 
 def beside_ours(workspace: Workspace, task: LabelTask, pair: ProbePair, config: ProbeConfig) -> dict[str, Any]:
@@ -113,7 +115,7 @@ def beside_ours(workspace: Workspace, task: LabelTask, pair: ProbePair, config: 
         return {f"beside {OURS.probe}": "not probed on the same ECGs and protocol: probe ours, then this again"}
     found = compare(load_result(pair.pretrained.path), load_result(ours.path), config).difference
     difference = f"{found.value:+.3f} ({found.low:+.3f} to {found.high:+.3f})"
-    return {**_macro_auc(ours, "test", OURS.probe), f"{pair.subject.probe} minus {OURS.probe}": difference}
+    return {**_macro_auc(ours, "test", OURS.probe), f"{pair.encoder_names.probe} minus {OURS.probe}": difference}
 
 
 def _macro_auc(product: Product, split: str, name: str) -> dict[str, Any]:

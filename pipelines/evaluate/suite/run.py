@@ -15,9 +15,9 @@ import numpy as np
 
 from pipelines import versions
 from pipelines.cache import Product, Workspace, write_atomically
-from pipelines.encoders.names import OURS, Subject
+from pipelines.encoders.names import OURS, EncoderNames
 from pipelines.evaluate.exposure import Overlap, Overlaps
-from pipelines.evaluate.features import FeatureConfig, FeatureSource, Progress, encoder_and_twin
+from pipelines.evaluate.features import FeatureConfig, FeatureSource, OnProgress, encoder_and_random_baseline
 from pipelines.evaluate.probes.assessment import Points, points
 from pipelines.evaluate.probes.attention_pool import AttentionPool
 from pipelines.evaluate.probes.fine_tune import FineTune
@@ -63,7 +63,7 @@ def materialize_evaluation(
     asked: Evaluation,
     source: FeatureSource,
     config: ProbeConfig | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> Product:
     """The product `probe/<evaluation>/<source of features>`.
 
@@ -185,7 +185,7 @@ def _mean(results: Sequence[ProbeResult], config: ProbeConfig, figure: Figure) -
     return _Mean(value=float(np.mean(values)), resampled_R=np.ma.mean(np.ma.stack(resampled), axis=0))
 
 
-def lead_over(
+def paired_lead(
     workspace: Workspace, first: Product, second: Product, config: ProbeConfig, most: int = 0
 ) -> PairedDifference | None:
     """Test macro AUC of a first product of an evaluation minus that of a second, by paired bootstrap, by patient; None
@@ -211,7 +211,7 @@ def lead_over(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Standing:
+class EvaluationRow:
     """One source of features in an evaluation. ahead: of the encoder that is evaluated, over this one; None for itself
     and where there are no scores. seen: of the test ECGs, in pretraining. drawn: what splits and resamples are
     drawn by. points: of its test split, or of each draw's; none where there are no scores."""
@@ -248,7 +248,7 @@ class Standing:
         }
 
 
-def standings_of(workspace: Workspace, products: Sequence[Product], config: ProbeConfig) -> list[Standing]:
+def evaluation_rows(workspace: Workspace, products: Sequence[Product], config: ProbeConfig) -> list[EvaluationRow]:
     """The first product of an evaluation, and beside it the others."""
     first, overlaps = products[0], Overlaps(workspace)
     found = []
@@ -256,9 +256,9 @@ def standings_of(workspace: Workspace, products: Sequence[Product], config: Prob
         probes = [Probe.load(folder) for folder in folders_of(workspace, product).values()]
         test = probes[0].test
         found.append(
-            Standing(
+            EvaluationRow(
                 product=product,
-                ahead=None if product is first else lead_over(workspace, first, product, config),
+                ahead=None if product is first else paired_lead(workspace, first, product, config),
                 seen=None if test is None else overlaps.of_probe(probes[0]),
                 drawn="" if test is None else drawn_by(len(test.record_id), test.unnamed),
                 points=tuple(points(one.result, one.settings) for one in probes) if product.facts["scored"] else (),
@@ -271,25 +271,25 @@ def _rounded(values: Sequence[float]) -> float | None:
     return round(float(np.mean(values)), 4) if values else None
 
 
-def evaluate_subject(
+def evaluate_encoder(
     workspace: Workspace,
     asked: Evaluation,
     config: ProbeConfig | None = None,
-    subject: Subject = OURS,
-    progress: Progress | None = None,
-) -> list[Standing]:
-    """An encoder of the workspace in an evaluation, first, and what it has to beat: its random twin and the handcrafted
-    features, where the head is one on features, and the twin alone where it is on tokens.
+    encoder_names: EncoderNames = OURS,
+    progress: OnProgress | None = None,
+) -> list[EvaluationRow]:
+    """An encoder of the workspace in an evaluation, first, and what it has to beat: its random baseline and the
+    handcrafted features, where the head is one on features, and the random baseline alone where it is on tokens.
 
-    A head that trains the encoder stands alone: its twin would cost as much again.
+    A head that trains the encoder stands alone: its random baseline would cost as much again.
     """
     config = config or ProbeConfig()
-    encoder, twin = encoder_and_twin(workspace, subject)
+    encoder, random_baseline = encoder_and_random_baseline(workspace, encoder_names)
     head = head_of(asked)
     sources: list[FeatureSource] = [encoder]
     if asked.head in FROZEN:
-        sources.append(twin)
+        sources.append(random_baseline)
     if head is None or head.takes == "features":
         sources.append(HandcraftedSource())
     products = [materialize_evaluation(workspace, asked, source, config, progress) for source in sources]
-    return standings_of(workspace, products, config)
+    return evaluation_rows(workspace, products, config)

@@ -190,7 +190,7 @@ def waves_of(map_NLT: NDArray[np.int8], *, least: int = 5) -> Waves:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Interval:
+class IntervalDefinition:
     """A figure of an ECG that its boundaries give. name: for files; title, unit: for people."""
 
     name: str
@@ -199,11 +199,11 @@ class Interval:
 
 
 INTERVALS = (
-    Interval(name="heart_rate", title="heart rate", unit="bpm"),
-    Interval(name="p", title="P duration", unit="ms"),
-    Interval(name="pr", title="PR interval", unit="ms"),
-    Interval(name="qrs", title="QRS duration", unit="ms"),
-    Interval(name="qt", title="QT interval", unit="ms"),
+    IntervalDefinition(name="heart_rate", title="heart rate", unit="bpm"),
+    IntervalDefinition(name="p", title="P duration", unit="ms"),
+    IntervalDefinition(name="pr", title="PR interval", unit="ms"),
+    IntervalDefinition(name="qrs", title="QRS duration", unit="ms"),
+    IntervalDefinition(name="qt", title="QT interval", unit="ms"),
 )
 
 IEC_MS: dict[str, tuple[float, float]] = {"p": (10, 15), "pr": (10, 10), "qrs": (10, 10), "qt": (25, 30)}

@@ -29,8 +29,8 @@ from numpy.typing import NDArray
 from ecg_model.signal import independent_leads, resample, window_samples
 from pipelines import versions
 from pipelines.cache import Product, Workspace
-from pipelines.download.step import sound_files
-from pipelines.evaluate.features import Progress
+from pipelines.download.step import verified_files
+from pipelines.evaluate.features import OnProgress
 from pipelines.evaluate.statistics.bootstrap import InsufficientData
 from pipelines.evaluate.waves.annotations import WAVES, Wave, Waves, inside_window
 from pipelines.evaluate.waves.pseudo_labels import Failure, delineate_many
@@ -160,7 +160,7 @@ class WaveData:
 
 
 def wave_data(
-    workspace: Workspace, task: WaveTask, mirror: Path | None = None, progress: Progress | None = None
+    workspace: Workspace, task: WaveTask, mirror: Path | None = None, progress: OnProgress | None = None
 ) -> WaveData:
     """The harmonized records of a task's source and their waves; those that are not there yet are computed.
 
@@ -200,7 +200,7 @@ def materialize_delineation(
     *,
     pseudo: PseudoConfig | None = None,
     mirror: Path | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> dict[str, Product]:
     """The waves of all harmonized shards of a source, by partition; only those not there yet are computed.
 
@@ -221,7 +221,7 @@ def materialize_delineation(
     def found(partition: str, shard: Product) -> Delineated:
         opened = open_shard(shard.path)
         if labels == "manual":
-            root, files = sound_files(workspace, workspace.require(f"raw/{source}/{partition}"))
+            root, files = verified_files(workspace, workspace.require(f"raw/{source}/{partition}"))
             return drawn_waves(opened.records(), read_waves(root, files))
         if labels == "pseudo":
             return pseudo_waves(opened.records(), opened.signals(), config, progress)
@@ -285,7 +285,7 @@ def simulated_waves(records: pa.Table, signal_NLT: NDArray[np.int16], truth: Map
 
 
 def pseudo_waves(
-    records: pa.Table, signal_NLT: NDArray[np.int16], config: PseudoConfig, progress: Progress | None = None
+    records: pa.Table, signal_NLT: NDArray[np.int16], config: PseudoConfig, progress: OnProgress | None = None
 ) -> Delineated:
     """The waves that neurokit2 finds, lead by lead, in processes of their own where there are several."""
     drawn = [row for row, name in enumerate(records.column("record_id").to_pylist()) if config.draws(name)]

@@ -26,7 +26,7 @@ from pipelines.evaluate.features import (
     EncoderSource,
     Extract,
     FeatureConfig,
-    Progress,
+    OnProgress,
     materialize_features,
     read_features,
 )
@@ -84,7 +84,7 @@ class MomentsSource:
         leads = None if config.leads is None else config.rows
         patches = SAMPLES // encoder.config.patch_size
 
-        def extract(signal_NLT: NDArray[np.int16], progress: Progress | None) -> NDArray[np.float32]:
+        def extract(signal_NLT: NDArray[np.int16], progress: OnProgress | None) -> NDArray[np.float32]:
             feature_NF = np.zeros((len(signal_NLT), _MOMENTS * encoder.config.dim), np.float32)
             for first in range(0, len(signal_NLT), config.batch):
                 x_BLT = torch.from_numpy(signal_NLT[first : first + config.batch]).to(config.torch_device).float()
@@ -256,7 +256,7 @@ def materialize_regression(
     features: FeatureConfig | None = None,
     *,
     mirror: Path | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> Product:
     """The product `regression/<task>/<encoder>`: what `regress` finds, as scores.json and predictions.parquet.
 

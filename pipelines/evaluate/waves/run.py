@@ -1,4 +1,4 @@
-"""The suite's evaluations of waves, done: an encoder of the data home beside its random twin."""
+"""The suite's evaluations of waves, done: an encoder of the data home beside its random baseline."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from pipelines.cache import Product
-from pipelines.encoders.names import OURS, Subject
+from pipelines.encoders.names import OURS, EncoderNames
 from pipelines.evaluate.exposure import Overlap, Overlaps
-from pipelines.evaluate.features import Progress, encoder_and_twin
+from pipelines.evaluate.features import OnProgress, encoder_and_random_baseline
 from pipelines.evaluate.statistics.bootstrap import Interval
 from pipelines.evaluate.waves import tables
 from pipelines.evaluate.waves.delineation import PseudoConfig, WaveTask, usual_task, wave_data
@@ -38,8 +38,8 @@ WAVE_EVALUATIONS = ("segmentation/ludb", "segmentation/ptbxl", "regression/ptbxl
 
 @dataclass(frozen=True, kw_only=True)
 class Segmentations:
-    """made: by encoder and way, our frozen encoder first. ahead: its mean IoU minus its frozen twin's, None without a
-    score. best: ours, fine-tuned where it was, else frozen."""
+    """made: by encoder and way, our frozen encoder first. ahead: its mean IoU minus its frozen random_baseline's, None
+    without a score. best: ours, fine-tuned where it was, else frozen."""
 
     task: WaveTask
     made: dict[str, Product]
@@ -56,11 +56,11 @@ class Segmentations:
 
 @dataclass(frozen=True, kw_only=True)
 class Regressions:
-    """ours, twin: the products of `regression`."""
+    """ours, random_baseline: the products of `regression`."""
 
     task: WaveTask
     ours: Product
-    twin: Product
+    random_baseline: Product
     labels: list[Row]
 
 
@@ -69,17 +69,17 @@ def segment_encoder(
     source: str,
     pseudo: PseudoConfig | None = None,
     ways: Sequence[SegmentationConfig] = (FROZEN, FINE_TUNED),
-    subject: Subject = OURS,
-    progress: Progress | None = None,
+    encoder_names: EncoderNames = OURS,
+    progress: OnProgress | None = None,
 ) -> Segmentations:
-    """An encoder and its twin on the best waves that a source has. ways: the frozen one first."""
+    """An encoder and its random baseline on the best waves that a source has. ways: the frozen one first."""
     workspace, (task, mirror) = home.workspace(), waves_of(home, source, pseudo)
     made = {
         f"{one.name}, {way.mode.replace('_', '-')}": materialize_segmentation(
             workspace, task, one, way, mirror=mirror, progress=progress
         )
         for way in ways
-        for one in encoder_and_twin(workspace, subject)
+        for one in encoder_and_random_baseline(workspace, encoder_names)
     }
     frozen, random, *tuned = made.values()
     best = tuned[0] if tuned else frozen
@@ -97,17 +97,17 @@ def regress_encoder(
     home: Home,
     source: str,
     pseudo: PseudoConfig | None = None,
-    subject: Subject = OURS,
-    progress: Progress | None = None,
+    encoder_names: EncoderNames = OURS,
+    progress: OnProgress | None = None,
 ) -> Regressions:
-    """Intervals from the embeddings of an encoder and of its twin."""
+    """Intervals from the embeddings of an encoder and of its random baseline."""
     workspace, (task, mirror) = home.workspace(), waves_of(home, source, pseudo)
-    ours, twin = (
+    ours, random_baseline = (
         materialize_regression(workspace, task, one, mirror=mirror, progress=progress)
-        for one in encoder_and_twin(workspace, subject)
+        for one in encoder_and_random_baseline(workspace, encoder_names)
     )
     labels = tables.label_rows(wave_data(workspace, task, mirror).products)
-    return Regressions(task=task, ours=ours, twin=twin, labels=labels)
+    return Regressions(task=task, ours=ours, random_baseline=random_baseline, labels=labels)
 
 
 def waves_of(home: Home, source: str, pseudo: PseudoConfig | None = None) -> tuple[WaveTask, Path | None]:

@@ -24,7 +24,7 @@ from pipelines.cache import Product, Workspace, write_atomically
 from pipelines.evaluate.features import (
     EncoderSource,
     FeatureConfig,
-    Progress,
+    OnProgress,
     Tokens,
     materialize_tokens,
     read_signals,
@@ -35,9 +35,9 @@ from pipelines.evaluate.waves.boundaries import BoundaryScore, boundary_scores
 from pipelines.evaluate.waves.delineation import WaveData, WaveTask, wave_data
 from pipelines.evaluate.waves.segmentation_model import (
     FROZEN,
-    Feed,
     SegmentationConfig,
     SegmentationTrial,
+    SegmenterFeed,
     SignalFeed,
     TokenFeed,
     confusions,
@@ -102,10 +102,10 @@ class Segmented:
 
 def segment(
     data: WaveData,
-    feed: Feed,
+    feed: SegmenterFeed,
     config: SegmentationConfig,
     device: torch.device | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> Segmented:
     """Train, choose and score; row i of the feed is record i of the data.
 
@@ -185,7 +185,7 @@ def materialize_segmentation(
     features: FeatureConfig | None = None,
     *,
     mirror: Path | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> Product:
     """The product `segmentation/<task>/<encoder>`, with `__fine_tuned` behind it where the encoder was trained along.
 
@@ -202,7 +202,7 @@ def materialize_segmentation(
     if config.mode == "frozen":
         tokens = materialize_tokens(workspace, encoder, task.source, features, progress)
 
-    def feed() -> Feed:
+    def feed() -> SegmenterFeed:
         if config.mode == "fine_tuned":
             return SignalFeed(signal_NLT=read_signals(shards), encoder=encoder.loaded)
         return TokenFeed(tokens=Tokens(tokens), patch_size=encoder.loaded().config.patch_size)

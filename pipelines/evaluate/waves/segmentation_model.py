@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from ecg_model.encoder import Encoder
 from pipelines.evaluate.features import (
-    Progress,
+    OnProgress,
     Rows,
 )
 from pipelines.evaluate.statistics.bootstrap import Bootstrap
@@ -105,7 +105,7 @@ class PatchMap(nn.Module):
         return self.linear(x_PD).unflatten(-1, (self.patch_size, len(CLASSES))).flatten(-3, -2)
 
 
-class FineTuned(nn.Module):
+class FineTunedSegmenter(nn.Module):
     """ECGs (B, 8, T) millivolt -> class scores (B, L, T, C) of some leads: the encoder and the map on its tokens."""
 
     def __init__(self, encoder: Encoder, head: PatchMap, leads: Sequence[int]) -> None:
@@ -117,7 +117,7 @@ class FineTuned(nn.Module):
         return self.head(token_BLPD[:, self.leads])
 
 
-class Feed(Protocol):
+class SegmenterFeed(Protocol):
     """What a model is made on and fed with, by rows of the task's records."""
 
     def model(self, context: int, rows: NDArray[np.int64], leads: Sequence[int]) -> nn.Module:
@@ -156,7 +156,7 @@ class SignalFeed:
         with torch.inference_mode():
             mean_D, std_D = _channels(encoder(self.batch(rows, leads)))
         head = PatchMap(mean_D.clone(), std_D.clone(), encoder.config.patch_size, context)
-        return FineTuned(encoder, head, leads)
+        return FineTunedSegmenter(encoder, head, leads)
 
     def batch(self, rows: NDArray[np.int64], leads: Sequence[int]) -> Tensor:
         return torch.from_numpy(self.signal_NLT[rows]).float() * MILLIVOLT
@@ -179,14 +179,14 @@ def iou_of(confusion_CC: NDArray[Any]) -> np.ma.MaskedArray:
 
 
 def train_segmenter(
-    feed: Feed,
+    feed: SegmenterFeed,
     target_NLT: NDArray[np.int8],
     rows: tuple[NDArray[np.int64], NDArray[np.int64]],
     leads: list[int],
     context: int,
     config: SegmentationConfig,
     device: torch.device,
-    progress: Progress | None,
+    progress: OnProgress | None,
 ) -> tuple[nn.Module, SegmentationTrial]:
     """The model at its best moment. rows: that train, and that validate."""
     train, validation = rows
@@ -196,7 +196,7 @@ def train_segmenter(
     of_encoder = [weight for name, weight in model.named_parameters() if name.startswith("encoder.")]
     of_map = [weight for name, weight in model.named_parameters() if not name.startswith("encoder.")]
     groups = [{"params": of_map, "lr": config.lr}]
-    if isinstance(model, FineTuned):
+    if isinstance(model, FineTunedSegmenter):
         groups.append({"params": of_encoder, "lr": config.encoder_lr / model.encoder.config.dim})
     optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: (1 + math.cos(math.pi * s / config.steps)) / 2)
@@ -234,7 +234,7 @@ def _batches(train: NDArray[np.int64], config: SegmentationConfig) -> Iterator[N
 
 def predict_classes(
     model: nn.Module,
-    feed: Feed,
+    feed: SegmenterFeed,
     rows: NDArray[np.int64],
     leads: list[int],
     config: SegmentationConfig,

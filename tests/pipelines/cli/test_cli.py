@@ -314,7 +314,7 @@ def test_embed_pulls_the_champion_and_goes_on_after_a_bad_file(mirror: Path, hom
     """A released model through the installed command, against the encoder's own embedding of samples read by hand."""
     from pipelines.finding import Finding
     from pipelines.release.aliases import promote
-    from pipelines.release.gate import Verdict
+    from pipelines.release.gate import GateVerdict
     from pipelines.release.model import Scores
     from pipelines.release.packaging import packaged_encoder
     from pipelines.release.registry import record, release_packaged
@@ -327,7 +327,7 @@ def test_embed_pulls_the_champion_and_goes_on_after_a_bad_file(mirror: Path, hom
     release = release_packaged(
         packaged_encoder(weights), Scores(), provenance={}, recipe={}, git_commit="g", tracking=tracking
     )
-    verdict = Verdict(against=None, rules={"not_worse": Finding(True, "the first")})
+    verdict = GateVerdict(against=None, rules={"not_worse": Finding.passed("the first")})
     promote(record(release, verdict, tracking=tracking), tracking=tracking)
     bad = tmp_path / "JS99999.hea"
     bad.write_text("JS99999 12 500\n")

@@ -15,7 +15,7 @@ from pipelines.cli import main
 from pipelines.finding import Finding
 from pipelines.home import Home
 from pipelines.release.aliases import aliases_of, find_alias, promote, versions_of
-from pipelines.release.gate import Verdict
+from pipelines.release.gate import GateVerdict
 from pipelines.release.model import CLASSIFIER_NAME, REGISTERED_NAME, Packaged, Scores
 from pipelines.release.packaging import packaged_classifier, packaged_encoder
 from pipelines.release.registry import record, release_packaged
@@ -45,7 +45,7 @@ def crown(tracking: Tracking, name: str, packaged: Packaged) -> None:
         packaged, Scores(), provenance={}, recipe={}, git_commit="g", tracking=tracking, registered_name=name
     )
     held = find_alias(CHAMPION, name=name, tracking=tracking)
-    passed = Verdict(against=None if held is None else held.version, rules={"not_worse": Finding(True, "better")})
+    passed = GateVerdict(against=None if held is None else held.version, rules={"not_worse": Finding.passed("better")})
     promote(record(release, passed, tracking=tracking), tracking=tracking)
 
 

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from pipelines.cli import main
 from pipelines.download.mirror import Mirror
-from pipelines.download.step import let_go, materialize_raw, raw_files
+from pipelines.download.step import discard_raw, materialize_raw, raw_files
 from pipelines.harmonize.quality import QualityLimits
 from pipelines.harmonize.step import materialize_ecgs
 from pipelines.home import Home
@@ -192,14 +192,14 @@ def test_let_go_files_are_not_fetched_again_while_what_they_became_is_here(
 ) -> None:
     source, workspace = SOURCES[name], home.workspace()
     assert not materialize(home, name, partition)
-    assert let_go(workspace, source, partition, raw_root=home.raw_root) == 0  # not harmonized yet
+    assert discard_raw(workspace, source, partition, raw_root=home.raw_root) == 0  # not harmonized yet
     assert not harmonize(home, name, partition)
     ecgs = workspace.require(f"ecgs/{name}/{partition}")
     raw = workspace.require(f"raw/{name}/{partition}")
     _, files = raw_files(raw)
     own = [file for file in files if source.partition_of(file.path) == partition]
-    assert let_go(workspace, source, partition, raw_root=home.raw_root) == sum(file.bytes or 0 for file in own)
-    assert let_go(workspace, source, partition, raw_root=home.raw_root) == 0
+    assert discard_raw(workspace, source, partition, raw_root=home.raw_root) == sum(file.bytes or 0 for file in own)
+    assert discard_raw(workspace, source, partition, raw_root=home.raw_root) == 0
     # What partitions share stays.
     assert [(home.raw_root / file.path).is_file() for file in files] == [file not in own for file in files]
 
@@ -224,7 +224,7 @@ def test_let_go_files_come_back_where_what_they_became_is_gone(home: Home) -> No
     workspace = home.workspace()
     materialize(home, "chapman", "01")
     harmonize(home, "chapman", "01")
-    let_go(workspace, CHAPMAN, "01", raw_root=home.raw_root)
+    discard_raw(workspace, CHAPMAN, "01", raw_root=home.raw_root)
     shutil.rmtree(workspace.folder("ecgs/chapman/01"))
     assert not materialize(home, "chapman", "01")
     assert not harmonize(home, "chapman", "01")
@@ -235,7 +235,7 @@ def test_a_folder_mirror_is_never_let_go(home: Home, mirror: Path, monkeypatch: 
     own = Home.default()
     materialize(own, "chapman", "01")
     harmonize(own, "chapman", "01")
-    assert let_go(own.workspace(), CHAPMAN, "01", raw_root=own.raw_root) == 0
+    assert discard_raw(own.workspace(), CHAPMAN, "01", raw_root=own.raw_root) == 0
     assert len(raw_files(own.workspace().require("raw/chapman/01"))[1]) == 12
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.download.http import LONGEST_ASKED, Retries, Stopped, Transfer, checksum_of
+from pipelines.download.http import LONGEST_ASKED, Retries, Transfer, TransferStopped, checksum_of
 from tests.support.fault_server import FaultServer, Handler, cut, stalled, status, truncated, wrong
 
 QUICK = Retries(attempts=3, first=0.001, longest=0.002)
@@ -289,13 +289,13 @@ def test_nobody_there(target):
 def test_a_stopped_transfer_asks_for_nothing(server, target):
     with Transfer(retries=QUICK) as transfer:
         transfer.stop()
-        with pytest.raises(Stopped):
+        with pytest.raises(TransferStopped):
             transfer.fetch([f"{server.url}/a.bin"], target, SHA, lambda _: None)
     assert server.seen == []
 
 
 def test_a_transfer_that_is_stopped_midway_keeps_its_part(server, target):
-    with Transfer(retries=QUICK) as transfer, pytest.raises(Stopped):
+    with Transfer(retries=QUICK) as transfer, pytest.raises(TransferStopped):
         transfer.fetch([f"{server.url}/a.bin"], target, SHA, lambda gained: transfer.stop() if gained else None)
     assert left(target) == ["a.bin.part"]
     part = target.with_name("a.bin.part").read_bytes()

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.download.fetch import each
+from pipelines.download.fetch import map_in_threads
 from pipelines.download.http import Retries, Transfer
 from pipelines.download.mirror import Mirror
-from pipelines.download.multipart import InPieces, Pieces
+from pipelines.download.multipart import MultipartDownload, PartFiles
 from pipelines.download.step import download_partition
 from pipelines.sources import SOURCES
 from tests.support.fault_server import FaultServer, Handler, cut, status, truncated, wrong
@@ -46,9 +46,9 @@ def fetch(server: FaultServer, target: Path, *, connections: int = 4, retries: R
     """Bring big.zip in pieces; the bytes that were reported as gained."""
     gained: list[int] = []
     with Transfer(connections=connections, retries=retries) as transfer:
-        pieces = Pieces(path=target, size=len(BODY), piece=PIECE)
-        bring = InPieces(transfer, [f"{server.url}/big.zip"], pieces, SHA, gained.append)
-        each(bring.jobs(lambda: None), lambda job: job(), connections, transfer.stop)
+        pieces = PartFiles(path=target, size=len(BODY), piece=PIECE)
+        bring = MultipartDownload(transfer, [f"{server.url}/big.zip"], pieces, SHA, gained.append)
+        map_in_threads(bring.jobs(lambda: None), lambda job: job(), connections, transfer.stop)
     return sum(gained)
 
 
@@ -102,7 +102,7 @@ def test_an_answer_without_a_range_costs_no_other_piece(server, target, odd):
 
 
 def test_ranges_that_end_midway_keep_the_beginning(server, target):
-    pieces = Pieces(path=target, size=len(BODY), piece=PIECE)
+    pieces = PartFiles(path=target, size=len(BODY), piece=PIECE)
     pieces.whole.write_bytes(BODY[: 2 * PIECE])
     pieces.part(2).write_bytes(BODY[2 * PIECE : 3 * PIECE])
     pieces.part(5).write_bytes(BODY[5 * PIECE : 6 * PIECE])
@@ -136,7 +136,7 @@ def test_whatever_an_earlier_try_left_the_file_comes_whole(data, tmp_path_factor
     folder = tmp_path_factory.mktemp("left")
     (folder / "raw").mkdir()
     target = folder / "raw" / "big.zip"
-    pieces = Pieces(path=target, size=len(BODY), piece=PIECE)
+    pieces = PartFiles(path=target, size=len(BODY), piece=PIECE)
     beginning = data.draw(st.integers(-1, len(BODY)))
     if beginning >= 0:
         pieces.whole.write_bytes(BODY[:beginning])

@@ -15,7 +15,7 @@ import pytest
 from pipelines.cache import Workspace
 from pipelines.download.http import Retries
 from pipelines.download.mirror import Mirror, list_source
-from pipelines.download.progress import Progress
+from pipelines.download.progress import DownloadProgress
 from pipelines.download.step import download_partition, materialize_raw, raw_files
 from pipelines.home import Home
 from pipelines.records import Record
@@ -231,14 +231,14 @@ def test_a_file_that_a_url_mirror_lacks_is_named_and_nothing_is_half_written(mir
 
 @pytest.mark.parametrize("kind", ["folder", "url"])
 def test_progress_ends_at_all_of_it(kind, mirror, tmp_path):
-    told: list[Progress] = []
+    told: list[DownloadProgress] = []
     with FaultServer(mirror) as server:
         place = str(mirror) if kind == "folder" else server.url
         manifest = download_partition(
             CHAPMAN, "01", mirror=Mirror.parse(place), raw_root=tmp_path / "raw", progress=told.append
         )
     fetched = manifest.bytes if kind == "url" else 0
-    assert told[-1] == Progress(files=12, of_files=12, bytes=manifest.bytes, of_bytes=None, fetched=fetched)
+    assert told[-1] == DownloadProgress(files=12, of_files=12, bytes=manifest.bytes, of_bytes=None, fetched=fetched)
     assert [p.files for p in told] == sorted(p.files for p in told)
 
 

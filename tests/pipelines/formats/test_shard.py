@@ -17,7 +17,7 @@ from pipelines.cache import digest_of_tree
 from pipelines.formats import shard as store
 from pipelines.formats.shard import SHARD, ShardWriter, open_shard, read_rows
 from pipelines.harmonize import quality
-from pipelines.records import Drop, DropReason
+from pipelines.records import DroppedRecord, DropReason
 
 
 def ecgs(count: int, seed: int = 0) -> np.ndarray:
@@ -45,7 +45,7 @@ def write(folder: Path, signals_NLT: np.ndarray) -> Path:
     writer = ShardWriter(folder)
     for at, signal_LT in enumerate(signals_NLT):
         writer.append(signal_LT, row(at))
-    writer.drop(Drop("bad", DropReason.TOO_SHORT, "7.3 s"), "test")
+    writer.add_dropped(DroppedRecord("bad", DropReason.TOO_SHORT, "7.3 s"), "test")
     writer.close()
     return folder
 

@@ -18,7 +18,7 @@ from pipelines.harmonize.checks import counts_add_up, records_listed, shard_is_w
 from pipelines.harmonize.convert import harmonize
 from pipelines.harmonize.quality import QualityLimits
 from pipelines.pretrain.checks import training_went_well
-from pipelines.records import Drop, DropReason, Record
+from pipelines.records import DroppedRecord, DropReason, Record
 from pipelines.sources.base import RemoteFile
 
 LEADS = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
@@ -29,7 +29,7 @@ def record(name: str, *, seed: int, patient: str | None = None) -> Record:
     return Record(record_id=name, signal_LT=signal_LT, leads=LEADS, rate=250.0, patient_id=patient)
 
 
-def shard(workspace: Workspace, source: str, role: str, records: list[Record | Drop]) -> Product:
+def shard(workspace: Workspace, source: str, role: str, records: list[Record | DroppedRecord]) -> Product:
     def make(out: Path) -> dict:
         return {**harmonize(records, out, source=source, limits=QualityLimits()).facts(), "role": role}
 
@@ -42,9 +42,9 @@ def workspace(tmp_path: Path) -> Workspace:
 
 
 def test_counts_that_add_up_and_counts_that_do_not(workspace):
-    drop = Drop("gone", DropReason.FLAT_LEAD, "lead V1 is flat")
+    drop = DroppedRecord("gone", DropReason.FLAT_LEAD, "lead V1 is flat")
     product = shard(workspace, "one", "pretraining", [record("a", seed=1), drop])
-    assert counts_add_up(product) == Finding(True, "2 entered, 1 kept, 1 dropped")
+    assert counts_add_up(product) == Finding.passed("2 entered, 1 kept, 1 dropped")
     for facts in ({"entered": 3}, {"dropped": {}}):
         assert not counts_add_up(dataclasses.replace(product, facts=product.facts | facts)).holds
 
@@ -64,7 +64,9 @@ def test_a_record_that_the_source_lists_and_nobody_read_is_found(workspace):
 
 
 def test_a_reason_outside_the_closed_list_is_found(workspace):
-    product = shard(workspace, "one", "pretraining", [record("a", seed=1), Drop("b", DropReason.TOO_SHORT, "7 s")])
+    product = shard(
+        workspace, "one", "pretraining", [record("a", seed=1), DroppedRecord("b", DropReason.TOO_SHORT, "7 s")]
+    )
     table = pq.read_table(product.path / "drops.parquet")
     changed = table.set_column(table.schema.get_field_index("reason"), table.schema.field("reason"), [["mood"]])
     pq.write_table(changed, product.path / "drops.parquet")
@@ -86,7 +88,7 @@ def test_an_empty_ecg_in_a_shard_is_found(workspace):
         return {}
 
     bad = workspace.build("ecgs/two/a", version="1", config={}, inputs={}, make=make)
-    assert shard_is_whole(bad) == Finding(False, "2 ECGs of 8 leads and 2500 samples, 1 of them empty")
+    assert shard_is_whole(bad) == Finding.failed("2 ECGs of 8 leads and 2500 samples, 1 of them empty")
 
 
 def test_an_ecg_that_is_other_than_when_it_was_harmonized_is_found(workspace):

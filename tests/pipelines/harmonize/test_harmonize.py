@@ -30,7 +30,7 @@ from pipelines.harmonize.checks import COUNTS_ADD_UP, kept_findings
 from pipelines.harmonize.convert import BATCH, harmonize
 from pipelines.harmonize.quality import QualityLimits
 from pipelines.harmonize.step import materialize_ecgs
-from pipelines.records import Drop, DropReason, Record
+from pipelines.records import DroppedRecord, DropReason, Record
 from pipelines.simulate import MirrorSizes, write_mirror
 from pipelines.sources import SOURCES
 from pipelines.sources.base import RemoteFile
@@ -53,7 +53,7 @@ def changed(base: Record, lead: int, samples: slice, value: float) -> Record:
     return replace(base, signal_LT=x_LT)
 
 
-def run(tmp_path: Path, *items: Record | Drop, limits: QualityLimits = LIMITS) -> Shard:
+def run(tmp_path: Path, *items: Record | DroppedRecord, limits: QualityLimits = LIMITS) -> Shard:
     harmonize(items, tmp_path, source="test", limits=limits)
     return open_shard(tmp_path)
 
@@ -169,12 +169,12 @@ def test_the_readers_order_is_kept_over_rates_and_batches(tmp_path: Path) -> Non
 @settings(deadline=None, max_examples=15)
 def test_counts_always_add_up(kinds: list[str], tmp_path_factory: pytest.TempPathFactory) -> None:
     out = tmp_path_factory.mktemp("shard")
-    items: list[Record | Drop] = []
+    items: list[Record | DroppedRecord] = []
     for at, kind in enumerate(kinds):
         if kind == "good":
             items.append(record(at))
         elif kind == "drop":
-            items.append(Drop(f"r{at:04d}", DropReason.FILE_MISSING, "gone"))
+            items.append(DroppedRecord(f"r{at:04d}", DropReason.FILE_MISSING, "gone"))
         elif kind == "twice":
             items.append(replace(record(at), record_id="same"))
         else:
@@ -343,7 +343,7 @@ def test_a_shard_that_was_damaged_since_is_made_again(simulated: Workspace, dama
 def test_a_shard_that_did_not_pass_its_checks_is_refused_from_the_corpus_by_name(
     simulated: Workspace, source: str, partition: str
 ) -> None:
-    def losing(root: Path, name: str, files: Sequence[RemoteFile]) -> Iterator[Record | Drop]:
+    def losing(root: Path, name: str, files: Sequence[RemoteFile]) -> Iterator[Record | DroppedRecord]:
         return islice(SOURCES[source].read(root, name, files), 1, None)
 
     for other, its_partition in (("chapman", "01"), ("ptbxl", "00000")):

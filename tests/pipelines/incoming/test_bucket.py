@@ -23,7 +23,7 @@ from assets.sources import incoming_drops
 from ecg_model.signal import LEADS_12
 from orchestration.definitions import defs
 from orchestration.sensors import incoming_sensor
-from pipelines.download.step import recorded
+from pipelines.download.step import recorded_files
 from pipelines.harmonize.quality import QualityLimits
 from pipelines.harmonize.step import materialize_ecgs
 from pipelines.home import HOSTS, Home
@@ -33,7 +33,7 @@ from pipelines.incoming.bucket import BucketOfDrops, place_of
 from pipelines.incoming.listing import MARKER, complete_drops, misnamed_drops
 from pipelines.incoming.step import alone, fetched_to, materialize_drop
 from pipelines.incoming.withdraw import withdraw_drop
-from pipelines.maintenance.garbage import leftovers, remove
+from pipelines.maintenance.garbage import remove, unreferenced
 
 URL = "s3://ward/ecgs/incoming"
 
@@ -115,7 +115,7 @@ def test_a_drop_is_taken_and_harmonized_and_fetched_again_where_its_tags_changed
     get = obstore.get
     monkeypatch.setattr(obstore, "get", lambda store, path: fetched.append(path) or get(store, path))
     taken = materialize_drop(home, "monday")
-    root, files = recorded(taken)
+    root, files = recorded_files(taken)
     assert [file.path for file in files] == ["ecgs/a.json", "ecgs/a.npy"]
     assert (root / "ecgs/a.npy").read_bytes() == (tmp_path / "a.npy").read_bytes()
     assert not fetched_to(home.raw_root, "monday").exists()
@@ -192,7 +192,7 @@ def test_what_a_fetch_that_failed_has_left_is_collected_or_withdrawn(server, hom
             with pytest.raises(ValueError, match="changed while it was fetched"):
                 materialize_drop(home, name)
         assert fetched_to(home.raw_root, name).is_dir()
-    (left,) = [one for one in leftovers(home, ()) if one.path == fetched_to(home.raw_root, "monday")]
+    (left,) = [one for one in unreferenced(home, ()) if one.path == fetched_to(home.raw_root, "monday")]
     with alone(home.workspace(), "monday"):
         assert not remove(home, left)
     assert remove(home, left)

@@ -24,7 +24,7 @@ from pipelines.cli import main
 from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.selection import Exclusion
 from pipelines.corpus.step import materialize_corpus
-from pipelines.download.step import recorded
+from pipelines.download.step import recorded_files
 from pipelines.formats.shard import Shard, open_shard
 from pipelines.formats.wfdb import read_wfdb
 from pipelines.harmonize.convert import Incomplete, harmonize
@@ -46,7 +46,7 @@ from pipelines.incoming.listing import (
 )
 from pipelines.incoming.readers import parts
 from pipelines.incoming.step import _copy, hashed, materialize_drop
-from pipelines.records import Drop, DropReason, Record, RecordError, absent_leads
+from pipelines.records import DroppedRecord, DropReason, Record, RecordError, absent_leads
 from pipelines.sources.challenge import challenge_record
 
 MIRROR = Path(__file__).resolve().parents[3] / ".." / "shared" / "real" / "mirror"
@@ -88,19 +88,19 @@ def write_npy(path: Path, x: NDArray[Any], **fields: Any) -> None:
     describe(path, **{"ids": [f"{path.stem}{at}" for at in range(len(x))], **fields})
 
 
-def read(folder: Path) -> list[Record | Drop]:
+def read(folder: Path) -> list[Record | DroppedRecord]:
     return [one.item for part in parts(folder, [file.path for file in list_drop(folder).files]) for one in part.read()]
 
 
 def records(folder: Path) -> list[Record]:
     found = read(folder)
-    assert [item for item in found if isinstance(item, Drop)] == []
+    assert [item for item in found if isinstance(item, DroppedRecord)] == []
     return [item for item in found if isinstance(item, Record)]
 
 
-def only_drop(folder: Path) -> Drop:
+def only_drop(folder: Path) -> DroppedRecord:
     (item,) = read(folder)
-    assert isinstance(item, Drop)
+    assert isinstance(item, DroppedRecord)
     return item
 
 
@@ -693,7 +693,7 @@ def test_a_drop_is_copied_once_and_a_change_is_another_product(home: Home, drop:
     complete(drop)
     one = materialize_drop(home, "ward-7")
     assert (one.name, one.cached, one.facts["files"]) == ("raw/incoming/ward-7", False, 2)
-    root, files = recorded(one)
+    root, files = recorded_files(one)
     assert [file.path for file in files] == ["deep.json", "deep.npy"]
     assert (root / "deep.npy").read_bytes() == (drop / "deep.npy").read_bytes()
     os.utime(drop / "deep.npy")
@@ -705,10 +705,10 @@ def test_a_drop_is_copied_once_and_a_change_is_another_product(home: Home, drop:
     two = materialize_drop(home, "ward-7")
     assert not two.cached
     assert two.digest != one.digest
-    assert recorded(one)[0] != recorded(two)[0], "what was made of the first still stands"
+    assert recorded_files(one)[0] != recorded_files(two)[0], "what was made of the first still stands"
     shutil.rmtree(drop)
     assert materialize_drop(home, "ward-7") == home.workspace().require("raw/incoming/ward-7")
-    (recorded(two)[0] / "deep.npy").unlink()
+    (recorded_files(two)[0] / "deep.npy").unlink()
     with pytest.raises(ValueError, match="is gone, and our copy of it is damaged"):
         materialize_drop(home, "ward-7")
 
@@ -716,7 +716,7 @@ def test_a_drop_is_copied_once_and_a_change_is_another_product(home: Home, drop:
 def test_what_a_killed_copy_left_is_put_right(home: Home, drop: Path) -> None:
     write_npy(drop / "a.npy", ecgs(1), **said())
     complete(drop)
-    root, files = recorded(taken := materialize_drop(home, "ward-7"))
+    root, files = recorded_files(taken := materialize_drop(home, "ward-7"))
     shutil.rmtree(taken.path)
     (root / ".a.npy.part").write_bytes(b"half")
     (root / "a.npy").write_bytes(bytes((root / "a.npy").stat().st_size))

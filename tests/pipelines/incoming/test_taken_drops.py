@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from pipelines.cli import main
 from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.step import materialize_corpus
-from pipelines.download.step import recorded
+from pipelines.download.step import recorded_files
 from pipelines.harmonize.convert import Incomplete
 from pipelines.harmonize.quality import QualityLimits
 from pipelines.harmonize.step import materialize_ecgs
@@ -61,7 +61,7 @@ def ecg(*arguments: str) -> Result:
 
 def test_copies_of_drops_are_verified_and_repaired_from_the_drop(home: Home) -> None:
     assert "incoming ward-7: 2 files" in ecg("verify").output
-    root, _ = recorded(home.workspace().require("raw/incoming/ward-7"))
+    root, _ = recorded_files(home.workspace().require("raw/incoming/ward-7"))
     right = (root / "a.npy").read_bytes()
     (root / "a.npy").write_bytes(right[:-1] + bytes([right[-1] ^ 1]))
     (root / "a.json").unlink()

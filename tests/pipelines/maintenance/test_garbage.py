@@ -18,7 +18,7 @@ from pipelines.cache import PARTIAL, Product, Workspace
 from pipelines.cli import main
 from pipelines.hashing import digest_of
 from pipelines.home import HOSTS, Home
-from pipelines.maintenance.garbage import Leftover, leftovers, registered_digests, remove
+from pipelines.maintenance.garbage import Unreferenced, registered_digests, remove, unreferenced
 from pipelines.tracking import Tracking
 
 
@@ -47,7 +47,7 @@ def train(workspace: Workspace, content: str) -> Product:
 
 
 def listed(home: Home, registered=frozenset(), **options: bool) -> set[str]:
-    return {f"{one.product}/{one.path.name}" for one in leftovers(home, registered, **options)}
+    return {f"{one.product}/{one.path.name}" for one in unreferenced(home, registered, **options)}
 
 
 def named(*products: Product) -> set[str]:
@@ -66,7 +66,7 @@ def test_what_is_superseded_goes_with_what_it_was_made_of_and_the_rest_stays(hom
     new = everything(workspace) - old
     assert len(old) == len(new) == 4
     assert listed(home) == old
-    for one in leftovers(home, frozenset()):
+    for one in unreferenced(home, frozenset()):
         assert one.bytes == sum(file.stat().st_size for file in one.path.rglob("*") if file.is_file())
         assert remove(home, one)
     assert everything(workspace) == new
@@ -127,7 +127,7 @@ def test_what_a_training_would_go_on_from_goes_when_it_has_ended(home):
     checkpointed(current.path)
     stopped = workspace.folder("encoder") / f"{'0' * 24}{PARTIAL}"
     checkpointed(stopped)
-    (found,) = leftovers(home, frozenset())
+    (found,) = unreferenced(home, frozenset())
     assert (found.path, found.bytes) == (current.path / "aside" / "checkpoints", len("tensors"))
     assert "training that has ended" in found.why
     assert remove(home, found)
@@ -203,7 +203,7 @@ def test_a_build_that_runs_keeps_its_inputs_and_a_killed_one_is_told_by_its_kind
         build(workspace, "corpus", "new", {moved.name: moved})
         assert listed(home, unfinished=True) == set(), "it reads the old corpus, and so its shards"
         partial = next(workspace.folder(product).glob(f"*{PARTIAL}"))
-        assert not remove(home, Leftover(product=product, path=partial, bytes=0, why="a wrong guess"))
+        assert not remove(home, Unreferenced(product=product, path=partial, bytes=0, why="a wrong guess"))
         assert partial.is_dir()
     finally:
         os.kill(process.pid, signal.SIGKILL)
@@ -225,7 +225,7 @@ def test_what_is_asked_for_again_after_it_was_listed_stays(home):
     workspace = home.workspace()
     old = shard(workspace, "old")
     shard(workspace, "new")
-    found = leftovers(home, frozenset())
+    found = unreferenced(home, frozenset())
     shard(workspace, "old")
     assert [remove(home, one) for one in found] == [False, False]
     assert workspace.require("ecgs/chapman/01").fingerprint == old.fingerprint
@@ -236,7 +236,7 @@ def test_a_removal_that_was_cut_short_looks_unfinished_and_is_ended_by_the_next(
     old = build(workspace, "corpus", "old")
     build(workspace, "corpus", "new")
     (old.path / "done.json").unlink()
-    (found,) = leftovers(home, frozenset())
+    (found,) = unreferenced(home, frozenset())
     assert found.why == "a removal that was cut short"
     assert remove(home, found)
     assert not old.path.exists()
@@ -261,7 +261,7 @@ def test_a_copy_of_a_drop_goes_when_another_took_its_place(home):
         return copy
 
     old, new = take("old"), take("new")
-    found = leftovers(home, frozenset())
+    found = unreferenced(home, frozenset())
     assert {one.path for one in found} >= {old}
     assert new not in {one.path for one in found}
     assert all(remove(home, one) for one in found)
@@ -287,7 +287,7 @@ def test_nothing_that_is_reached_from_what_is_kept_is_ever_listed(tmp_path_facto
     for product, made_of in reversed(built):  # a maker was built before what was made of it
         if product.path in kept:
             kept |= {other.path for other, _ in built if other.digest in {one.digest for one in made_of}}
-    assert {one.path for one in leftovers(home, pinned)} == {product.path for product, _ in built} - kept
+    assert {one.path for one in unreferenced(home, pinned)} == {product.path for product, _ in built} - kept
 
 
 def test_the_command_lists_first_and_removes_when_told(home, tracking):

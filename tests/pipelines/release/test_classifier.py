@@ -36,7 +36,7 @@ from pipelines.harmonize.step import materialize_ecgs
 from pipelines.home import HOSTS, Home
 from pipelines.release.aliases import find_alias, promote
 from pipelines.release.classifier import materialize_classifier
-from pipelines.release.gate import GateConfig, Verdict
+from pipelines.release.gate import GateConfig, GateVerdict
 from pipelines.release.model import CLASSIFIER_NAME, Scores
 from pipelines.release.packaging import example_ecg, expected_of, packaged_classifier
 from pipelines.release.registry import record, release_packaged
@@ -52,7 +52,7 @@ from tests.support.mlflow_server import free_port
 # `pipelines.tracking` silences MLflow before it is imported.
 import mlflow.pyfunc
 
-PASSED = Verdict(against=None, rules={"not_worse": Finding(True, "there was no champion")})
+PASSED = GateVerdict(against=None, rules={"not_worse": Finding.passed("there was no champion")})
 NETWORK = EncoderConfig(dim=32, depth=1, heads=2, input_scale=5.0, patch_init_scale=25.0)
 
 

@@ -17,15 +17,15 @@ from pipelines.release.gate import (
     RULES,
     Contest,
     GateConfig,
-    Verdict,
+    GateVerdict,
     contest,
+    decide_without_scores,
     judge,
     of_champion,
-    settled,
 )
 from pipelines.tasks.splits import Split
 
-SOUND = Finding(True, "sound")
+SOUND = Finding.passed("sound")
 CONFIG = GateConfig(margin=0.01, label_margin=0.03, resamples=200)
 
 
@@ -37,13 +37,13 @@ def contested(macro: PairedDifference, **labels: PairedDifference) -> Contest:
     return Contest(challenger=0.9, champion=0.9 - macro.value, records=100, patients=90, macro=macro, labels=labels)
 
 
-def verdict(found: Contest | Finding | None, against: int | None = 3, **changes) -> Verdict:
+def verdict(found: Contest | Finding | None, against: int | None = 3, **changes) -> GateVerdict:
     return judge(found, against=against, **{"training": SOUND, "serving": SOUND, "config": CONFIG} | changes)
 
 
 def decided(against: int | None = 3, **known) -> Finding | None:
     usual = dict.fromkeys(("was_champion", "same_weights", "simulated", "champion_simulated"), False)
-    return settled(against=against, **usual | known)
+    return decide_without_scores(against=against, **usual | known)
 
 
 EVEN = difference(0.0, -0.005, 0.005)
@@ -80,10 +80,10 @@ def test_the_lost_label_is_named_with_its_interval():
 
 @pytest.mark.parametrize("broken", ["training", "serving"])
 def test_what_is_not_about_scores_decides_too(broken):
-    found = verdict(contested(difference(0.02, 0.01, 0.03), MI=EVEN), **{broken: Finding(False, "broken thing")})
+    found = verdict(contested(difference(0.02, 0.01, 0.03), MI=EVEN), **{broken: Finding.failed("broken thing")})
     assert not found.promote
     assert "broken thing" in found.reason
-    first = verdict(decided(None), against=None, **{broken: Finding(False, "broken thing")})
+    first = verdict(decided(None), against=None, **{broken: Finding.failed("broken thing")})
     assert not first.promote, "also where there is no champion yet"
 
 
@@ -106,7 +106,7 @@ def test_what_was_champion_does_not_come_back_by_the_gate(against, same_weights)
 def test_the_champions_own_weights_are_not_compared_but_served():
     found = verdict(decided(same_weights=True))
     assert found.reason == "promoted: the weights are those of version 3, served by other code"
-    assert not verdict(decided(same_weights=True), serving=Finding(False, "it differs")).promote
+    assert not verdict(decided(same_weights=True), serving=Finding.failed("it differs")).promote
 
 
 @pytest.mark.parametrize(
@@ -126,10 +126,10 @@ def test_simulated_ecgs_never_replace_recorded_ones_and_recorded_ones_need_not_b
 
 def test_a_classifier_has_a_rule_more():
     better = contested(difference(0.02, 0.01, 0.03), MI=EVEN)
-    found = verdict(better, on_champion=Finding(True, "it is"))
+    found = verdict(better, on_champion=Finding.passed("it is"))
     assert found.promote
     assert set(found.rules) == set(CLASSIFIER_RULES)
-    assert "on_champion: it is not" in verdict(better, on_champion=Finding(False, "it is not")).reason
+    assert "on_champion: it is not" in verdict(better, on_champion=Finding.failed("it is not")).reason
     assert set(of_champion(found, CLASSIFIER_RULES).rules) == set(CLASSIFIER_RULES)
 
 
@@ -137,7 +137,7 @@ def test_of_the_champion_every_rule_holds_whatever_is_written_on_it():
     passed = verdict(contested(difference(0.02, 0.01, 0.03), MI=EVEN))
     assert of_champion(passed) == passed
     refused = verdict(decided(was_champion=True))
-    older = Verdict(against=1, rules={"not_worse": Finding(True, "it was better")})
+    older = GateVerdict(against=1, rules={"not_worse": Finding.passed("it was better")})
     for stored in (refused, older, None):
         found = of_champion(stored)
         assert found.promote
@@ -148,7 +148,7 @@ def test_of_the_champion_every_rule_holds_whatever_is_written_on_it():
 
 def test_a_verdict_survives_json_and_reads_as_a_page():
     found = verdict(contested(difference(0.02, 0.01, 0.03), MI=difference(-0.05, -0.07, -0.03)))
-    assert Verdict.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+    assert GateVerdict.from_dict(json.loads(json.dumps(found.to_dict()))) == found
     page = found.page()
     assert page.startswith("**Kept as challenger.** Against version 3.")
     assert "| no_label_lost | **does not hold** |" in page

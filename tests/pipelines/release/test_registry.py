@@ -21,7 +21,7 @@ from ecg_model.serving.embed import embed
 from ecg_model.signal import LEADS_12
 from pipelines.finding import Finding
 from pipelines.release.aliases import aliases_of, find_alias, promote, rollback, versions_of
-from pipelines.release.gate import RULES, Verdict
+from pipelines.release.gate import RULES, GateVerdict
 from pipelines.release.model import Release, Scores
 from pipelines.release.packaging import example_ecg, packaged_encoder, serves
 from pipelines.release.registry import files_of, record, registered_encoder, release_packaged
@@ -113,7 +113,7 @@ def put(store: Tracking, name: str, encoder: Path, scores: Scores, **more: Any) 
 def judged(store: Tracking, release: Release, *, holds: bool = True, against: int | None = None) -> Release:
     """A release with a verdict that a test has made up."""
     rules = {name: Finding(holds, f"{name} was looked at") for name in RULES}
-    return record(release, Verdict(against=against, rules=rules), tracking=store)
+    return record(release, GateVerdict(against=against, rules=rules), tracking=store)
 
 
 def crown(store: Tracking, name: str, encoder: Path, scores: Scores) -> Release:
@@ -495,7 +495,7 @@ root = Path(sys.argv[2])
 tracking = Tracking(uri=f"sqlite:///{root / 'mlflow.db'}", artifact_root=root / "artifacts")
 packaged = packaged_encoder(Path(sys.argv[1]))
 made = release_packaged(packaged, Scores(), provenance={}, recipe={}, git_commit="g", tracking=tracking)
-made = record(made, Verdict(against=None, rules={"not_worse": Finding(True, "first")}), tracking=tracking)
+made = record(made, Verdict(against=None, rules={"not_worse": Finding.passed("first")}), tracking=tracking)
 print(promote(made, tracking=tracking).version)
 """
 

@@ -69,7 +69,7 @@ def tracking(tmp_path: Path) -> Tracking:
 @pytest.fixture
 def unserved(monkeypatch: pytest.MonkeyPatch) -> None:
     """No process is started to pull a version: what it would say is another test's."""
-    monkeypatch.setattr("pipelines.release.steps.serves", lambda *_, **__: Finding(True, "taken as served"))
+    monkeypatch.setattr("pipelines.release.steps.serves", lambda *_, **__: Finding.passed("taken as served"))
 
 
 def put_encoder(workspace: Workspace, config: EncoderConfig, spread: float = 0.1) -> None:
@@ -261,7 +261,7 @@ def test_the_reference_is_released_under_its_own_name_and_pulled_from_there(plac
     pair = pairs["ptbxl_superclass"]
     assert released.scores.validation == pair.pretrained.facts["validation_macro_auc"]["value"]
     assert released.scores.data_digest == ours.data_digest, "scored on the same data as ours"
-    assert scores_of(workspace) == ours, "ours keeps its own probes and its own random twin"
+    assert scores_of(workspace) == ours, "ours keeps its own probes and its own random baseline"
     assert tracking.client().get_registered_model("ecg-encoder-reference").aliases == {}
     held = find_alias(CHAMPION, tracking=tracking)
     assert held is not None

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.records import Drop, DropReason, Record
+from pipelines.records import DroppedRecord, DropReason, Record
 from pipelines.sources.code15 import CODE15, LABELS, parse_api, read_part
 
 SHARED = Path(__file__).resolve().parents[3] / ".." / "shared"
@@ -54,7 +54,7 @@ def table(folder: Path, ids: list[int], **columns: list[str]) -> Path:
     return folder / "exams.csv"
 
 
-def read(folder: Path, ids: list[int], tracings: np.ndarray, **columns: list[str]) -> list[Record | Drop]:
+def read(folder: Path, ids: list[int], tracings: np.ndarray, **columns: list[str]) -> list[Record | DroppedRecord]:
     """The exams of a part whose table lists them in reverse order."""
     archive = part(folder, {"exams_part0.hdf5": hdf5(ids, tracings)})
     return list(read_part(archive, table(folder, ids[::-1], **{k: v[::-1] for k, v in columns.items()})))
@@ -68,7 +68,7 @@ def test_real_exams_are_trimmed_and_joined_by_id(number):
         raw = h5py.File(io.BytesIO(container.read(f"exams_part{number}.hdf5")))
     found = list(read_part(FILES / f"exams_part{number}.zip", FILES / "exams.csv"))
     assert [int(item.record_id) for item in found] == raw["exam_id"][:].tolist()
-    assert isinstance(found[-1], Drop)
+    assert isinstance(found[-1], DroppedRecord)
     assert found[-1].reason is DropReason.NOT_LISTED
     for item, x_TL in zip(found[:-1], raw["tracings"], strict=False):
         assert isinstance(item, Record)
@@ -128,9 +128,9 @@ def test_rows_without_an_exam_and_without_a_signal_are_drops(tmp_path):
     archive = part(tmp_path, {"exams_part0.hdf5": hdf5([1, 2, 3, 0], tracings)})
     kept, unlisted, empty, filler = read_part(archive, table(tmp_path, [3, 1]))
     assert isinstance(kept, Record)
-    assert isinstance(unlisted, Drop)
-    assert isinstance(empty, Drop)
-    assert isinstance(filler, Drop)
+    assert isinstance(unlisted, DroppedRecord)
+    assert isinstance(empty, DroppedRecord)
+    assert isinstance(filler, DroppedRecord)
     assert (unlisted.record_id, unlisted.reason) == ("2", DropReason.NOT_LISTED)
     assert (empty.record_id, empty.reason) == ("3", DropReason.FLAT_LEAD)
     assert (filler.record_id, filler.reason) == ("0", DropReason.NOT_LISTED)

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecg_model.signal import LEADS_12, canonical_lead
-from pipelines.records import Drop, DropReason, Record
+from pipelines.records import DroppedRecord, DropReason, Record
 from pipelines.sources import SOURCES, get
 from pipelines.sources.base import ADDRESSES, RemoteFile, Role, addresses, read_table
 from pipelines.sources.challenge import codes_of
@@ -52,7 +52,7 @@ def listing(name: str, mirror: Path = MIRROR) -> list[RemoteFile]:
     return SOURCES[name].list_files(lambda path: (mirror / path).read_bytes())
 
 
-def items(name: str, mirror: Path = MIRROR) -> list[Record | Drop]:
+def items(name: str, mirror: Path = MIRROR) -> list[Record | DroppedRecord]:
     source, files = SOURCES[name], listing(name, mirror)
     return [
         item
@@ -96,7 +96,7 @@ def test_the_catalogue():
 @pytest.mark.parametrize("name", HELD)
 def test_every_record_of_the_mirror_is_accounted_for(name):
     found = items(name)
-    drops = Counter(item.reason for item in found if isinstance(item, Drop))
+    drops = Counter(item.reason for item in found if isinstance(item, DroppedRecord))
     assert (len(found), dict(drops)) == HELD[name]
     for item in found:
         if isinstance(item, Record):
@@ -145,7 +145,7 @@ def ptbxl_with(tmp_path: Path, edit: Callable[[pd.DataFrame], pd.DataFrame]) -> 
     return tmp_path
 
 
-def read_ptbxl(mirror: Path) -> list[Record | Drop]:
+def read_ptbxl(mirror: Path) -> list[Record | DroppedRecord]:
     root = SOURCES["ptbxl"].root
     files = [RemoteFile(path.relative_to(mirror).as_posix(), SHA) for path in sorted((mirror / root).rglob("*_hr.*"))]
     return list(SOURCES["ptbxl"].read(mirror, "00000", files))
@@ -163,7 +163,7 @@ def test_ptbxl_age_300_is_above_89(tmp_path):
 @real
 def test_ptbxl_record_without_a_row_is_dropped(tmp_path):
     first, second = read_ptbxl(ptbxl_with(tmp_path, lambda t: t[t.ecg_id == "4"]))
-    assert isinstance(first, Drop)
+    assert isinstance(first, DroppedRecord)
     assert (first.record_id, first.reason) == ("3", DropReason.NOT_LISTED)
     assert isinstance(second, Record)
 
@@ -216,7 +216,7 @@ def test_a_record_that_lacks_a_file_is_a_drop_and_the_others_go_on(tmp_path):
     own = [file for file in files if SOURCES["chapman"].partition_of(file.path) == "20"]
     found = list(SOURCES["chapman"].read(tmp_path, "20", own))
     assert len(found) == 14
-    drops = [item for item in found if isinstance(item, Drop)]
+    drops = [item for item in found if isinstance(item, DroppedRecord)]
     assert [drop.reason for drop in drops] == [DropReason.FILE_MISSING] * 2
     assert Path(files[0].path).name in drops[0].detail
     assert Path(files[3].path).name in drops[1].detail

@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 from pipelines.cache import Product
 from pipelines.evaluate.features import TOKENS_FILE, Tokens
 from pipelines.evaluate.probes.attention_pool import AttentionPool, Pooling, attention
-from pipelines.evaluate.probes.heads import Logistic, Problem
+from pipelines.evaluate.probes.heads import FitProblem, Logistic
 
 TRAIN, VALIDATION, TEST = np.arange(400), np.arange(400, 600), np.arange(600, 900)
 QUICK = AttentionPool(heads=2, rates=(1e-2,), weight_decays=(1e-2,), epochs=8)
@@ -33,9 +33,9 @@ def tokens(classes: int = 3, *, multi_class: bool = False, seed: int = 0) -> tup
     return x_NPD.astype(np.float16), y_NC
 
 
-def problem(*, multi_class: bool = False, **changes) -> Problem:
+def problem(*, multi_class: bool = False, **changes) -> FitProblem:
     x_NPD, y_NC = tokens(multi_class=multi_class)
-    plain = Problem(x=x_NPD, y_NC=y_NC, train=TRAIN, validation=VALIDATION, multi_class=multi_class, seed=3)
+    plain = FitProblem(x=x_NPD, y_NC=y_NC, train=TRAIN, validation=VALIDATION, multi_class=multi_class, seed=3)
     return replace(plain, **changes)
 
 

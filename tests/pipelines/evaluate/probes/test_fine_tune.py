@@ -21,9 +21,9 @@ from pipelines.cache import Workspace
 from pipelines.evaluate.features import EncoderSource, FeatureConfig, embed
 from pipelines.evaluate.probes.attention_pool import AttentionPool
 from pipelines.evaluate.probes.augment import AugmentConfig
-from pipelines.evaluate.probes.fine_tune import FineTune, FineTuned, Network, band_pass, parameter_groups
+from pipelines.evaluate.probes.fine_tune import FineTune, FineTunedClassifier, Network, band_pass, parameter_groups
 from pipelines.evaluate.probes.fit import ProbeConfig
-from pipelines.evaluate.probes.heads import Logistic, Problem
+from pipelines.evaluate.probes.heads import FitProblem, Logistic
 from pipelines.evaluate.probes.result import load_result
 from pipelines.evaluate.probes.step import materialize_probe
 from pipelines.evaluate.statistics.bootstrap import InsufficientData
@@ -43,12 +43,12 @@ def encoder() -> Encoder:
 
 
 @pytest.fixture(scope="module")
-def simulated() -> Problem:
+def simulated() -> FitProblem:
     """Five seconds of 240 people, each with one of three diagnoses."""
     drawn = np.random.default_rng(0).integers(len(DIAGNOSES), size=240)
     ecgs = [simulate([7, i], rate=250, diagnosis=DIAGNOSES[c]).signal_LT for i, c in enumerate(drawn)]
     x_NLT = np.round(np.stack(ecgs)[:, [0, 1, 6, 7, 8, 9, 10, 11]] * 1000).astype(np.int16)
-    return Problem(
+    return FitProblem(
         x=np.ascontiguousarray(x_NLT[:, :, :1250]),
         y_NC=np.eye(len(DIAGNOSES), dtype=bool)[drawn],
         train=TRAIN,
@@ -60,13 +60,13 @@ def simulated() -> Problem:
 
 
 @pytest.fixture
-def problem(simulated) -> Problem:
+def problem(simulated) -> FitProblem:
     """Two seconds of fewer of them: enough where nothing has to be learned well."""
     return replace(simulated, x=np.asarray(simulated.x)[:, :, :500], train=TRAIN[:40], validation=VALIDATION[:24])
 
 
-def tuned(fit) -> FineTuned:
-    assert isinstance(fit.model, FineTuned)
+def tuned(fit) -> FineTunedClassifier:
+    assert isinstance(fit.model, FineTunedClassifier)
     return fit.model
 
 

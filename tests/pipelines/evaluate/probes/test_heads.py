@@ -13,7 +13,7 @@ from sklearn.neighbors import NearestCentroid
 
 from pipelines.evaluate.features import Rows
 from pipelines.evaluate.probes.fit import ProbeConfig, run_probe
-from pipelines.evaluate.probes.heads import Fit, Logistic, NearestMean, PaperLoop, Problem, Takes
+from pipelines.evaluate.probes.heads import Fit, FitProblem, Logistic, NearestMean, PaperLoop, Takes
 from pipelines.tasks.catalogue import LabelClass, LabelTask
 from pipelines.tasks.splits import PAPER_FOLDS, FoldProtocol, Split
 
@@ -38,11 +38,11 @@ def example(n: int = 900, d: int = 6, seed: int = 0) -> tuple[np.ndarray, np.nda
     return x_ND, kind_N, pa.table(columns)
 
 
-def problem(x: Rows, kind_N: np.ndarray) -> Problem:
+def problem(x: Rows, kind_N: np.ndarray) -> FitProblem:
     fold_N = np.arange(len(kind_N)) % 10 + 1
     train, validation = np.flatnonzero(fold_N <= 8), np.flatnonzero(fold_N == 9)
     y_NC = np.eye(3, dtype=bool)[kind_N]
-    return Problem(x=x, y_NC=y_NC, train=train, validation=validation, multi_class=True, seed=0)
+    return FitProblem(x=x, y_NC=y_NC, train=train, validation=validation, multi_class=True, seed=0)
 
 
 @pytest.mark.parametrize("distance", ["euclid", "cosine"])
@@ -125,7 +125,7 @@ class Sums:
     def to_dict(self) -> dict[str, Any]:
         return {"head": "sums"}
 
-    def fit(self, problem: Problem) -> Fit:
+    def fit(self, problem: FitProblem) -> Fit:
         assert problem.x[problem.train].ndim == 3
         return Fit(model=self)
 

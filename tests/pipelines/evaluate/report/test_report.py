@@ -53,7 +53,7 @@ from pipelines.evaluate.statistics.bootstrap import Interval
 from pipelines.evaluate.statistics.paired import holm
 from pipelines.evaluate.suite.baselines import probe_pair
 from pipelines.evaluate.suite.names import SUITE, evaluation
-from pipelines.evaluate.suite.run import labels_used, lead_over, materialize_evaluation, results_of
+from pipelines.evaluate.suite.run import labels_used, materialize_evaluation, paired_lead, results_of
 from pipelines.evaluate.waves import tables as wave_views
 from pipelines.evaluate.waves.delineation import WaveTask
 from pipelines.evaluate.waves.intervals import RegressionConfig, materialize_regression
@@ -415,7 +415,7 @@ def test_the_suite_stands_on_the_page_where_it_was_done_for_this_encoder(workspa
         value = np.mean([draw.scores.test.macro_auc.value for draw in draws if draw.scores is not None])
         assert rows["50 % of the labels"][title].startswith(f"{value:.3f} ")
     assert rows["linear"]["published: ECG-JEPA"].startswith("0.912")
-    lead = lead_over(workspace, products["pretrained"], products["random"], ProbeConfig())
+    lead = paired_lead(workspace, products["pretrained"], products["random"], ProbeConfig())
     assert lead is not None
     assert rows["50 % of the labels"]["ahead of random"].startswith(
         f"{lead.value:+.3f} {lead.low:+.3f} to {lead.high:+.3f}"
@@ -429,7 +429,7 @@ def test_the_suite_stands_on_the_page_where_it_was_done_for_this_encoder(workspa
 
 
 def test_each_evaluation_has_every_figure_and_an_adjusted_lead(workspace):
-    """A multi-class one with three draws, and one with fewer leads, each beside its twin."""
+    """A multi-class one with three draws, and one with fewer leads, each beside its random baseline."""
     ours = EncoderSource.of_product("pretrained", workspace.require("encoder"))
     beside = (ours, EncoderSource.random("random", NETWORK, 4))
     asked = [evaluation(f"ptbxl_superclass__{name}") for name in ("multi_class__labels_50", "leads_II_V1")]
@@ -571,7 +571,7 @@ def elements(markup: str, tag: str) -> Iterator[ElementTree.Element]:
 
 
 def test_plots_put_values_where_they_belong_and_escape_their_words():
-    marks = [svg.Mark(0.6, 0.75, 0.9, 0), svg.Mark(0.2, 0.5, 1.0, 1)]
+    marks = [svg.PlotMark(0.6, 0.75, 0.9, 0), svg.PlotMark(0.2, 0.5, 1.0, 1)]
     row = svg.intervals(marks, 0.5, 1.0, [0.5, 1.0], HOSTILE)
     lines = [element.get("d") for element in elements(row, "path") if element.get("class") in ("c0", "c1")]
     assert lines == ["M20 6H80", "M0 14H100"], "beyond the scale is drawn at its edge"
@@ -587,7 +587,11 @@ def test_plots_put_values_where_they_belong_and_escape_their_words():
     assert len(dots) == 3
     assert all(0 <= x <= 300 for x, _ in dots)
     svg.scatter(np.zeros((2, 2)), np.zeros(2, int), "all in one place")
-    points = [(1.0, svg.Mark(0.5, 0.6, 0.7, 0)), (10.0, svg.Mark(0.7, 0.8, 0.9, 0)), (100.0, svg.Mark(0.9, 0.9, 1, 0))]
+    points = [
+        (1.0, svg.PlotMark(0.5, 0.6, 0.7, 0)),
+        (10.0, svg.PlotMark(0.7, 0.8, 0.9, 0)),
+        (100.0, svg.PlotMark(0.9, 0.9, 1, 0)),
+    ]
     lines = [path.get("d") for path in elements(svg.budget([(0, points)], [(10.0, 0.75)], "budget"), "path")]
     assert "M24 102L84 54L144 30" in lines, "each tenfold is half of the width, and 0.5 to 1 the height"
     assert "M84 66m-3 -3l6 6m0 -6l-6 6" in lines
@@ -628,12 +632,12 @@ def test_files_are_named_by_their_digest_and_one_encoder_is_not_compared_with_it
     with named_encoders(str(file), "pretrained", workspace, store) as ((_, one), (_, ours)):
         assert one.name == f"encoder-{one.digest[:12]}"
         assert ours.name == "pretrained"
-    with named_encoders("random", str(file), workspace, store) as ((_, twin), _):
-        assert twin.digest == EncoderSource.random("x", NETWORK, 0).digest
+    with named_encoders("random", str(file), workspace, store) as ((_, random_baseline), _):
+        assert random_baseline.digest == EncoderSource.random("x", NETWORK, 0).digest
     same = workspace.require("encoder").path / "encoder.safetensors"
     for names, why in (
         (("pretrained", str(same)), "one and the same encoder"),
-        (("random", "random"), "name one encoder that it is the untrained twin of"),
+        (("random", "random"), "name one encoder that it is the untrained baseline of"),
         (("pretrained", "nowhere"), "'nowhere' is no encoder: give pretrained, reference, random"),
         (("reference", "random"), "product 'reference' is not built"),
     ):

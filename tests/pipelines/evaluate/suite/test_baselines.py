@@ -1,4 +1,4 @@
-"""The pretrained encoder beside its random twin: what is equal is not better, what is better says by how much."""
+"""The pretrained encoder beside its random baseline: what is equal is not better, what is better says by how much."""
 
 from dataclasses import replace
 from pathlib import Path

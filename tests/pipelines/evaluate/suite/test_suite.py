@@ -30,7 +30,7 @@ from pipelines.evaluate.probes.handcrafted import HandcraftedSource, handcrafted
 from pipelines.evaluate.probes.result import load_result
 from pipelines.evaluate.probes.step import materialize_probe
 from pipelines.evaluate.suite.names import AGAINST_DENSE, DRAWS, SUITE, VARIANT_HEADS, evaluation
-from pipelines.evaluate.suite.run import evaluate_subject, head_of, labels_used, materialize_evaluation, results_of
+from pipelines.evaluate.suite.run import evaluate_encoder, head_of, labels_used, materialize_evaluation, results_of
 from pipelines.formats.shard import LEADS, QUALITY, ShardWriter, open_shard
 from pipelines.harmonize.shards import read_records, shards_of
 from pipelines.tasks.catalogue import SUITE_TASKS
@@ -271,7 +271,7 @@ def test_a_score_of_an_encoder_for_longer_ecgs_says_so(tmp_path, variant):
         return {}
 
     workspace.build("encoder", version="test", config={}, inputs={}, make=make)
-    mine, random, floor = evaluate_subject(workspace, evaluation(f"ptbxl_superclass__{variant}"), QUICK)
+    mine, random, floor = evaluate_encoder(workspace, evaluation(f"ptbxl_superclass__{variant}"), QUICK)
     told = "made for 20 s, tested on 10 s"
     assert mine.row()["features"] == f"pretrained ({told})"
     assert mine.row()["test macro AUC"] is not None
@@ -315,7 +315,7 @@ def test_tokens_are_the_encoders_and_are_read_by_row(workspace):
 
 
 def test_an_encoder_stands_beside_what_it_has_to_beat(workspace):
-    standings = evaluate_subject(workspace, evaluation("ptbxl_superclass__multi_class"), QUICK)
+    standings = evaluate_encoder(workspace, evaluation("ptbxl_superclass__multi_class"), QUICK)
     names = [standing.row()["features"] for standing in standings]
     assert names == ["pretrained", "random", "handcrafted"]
     mine, random, floor = (standing.product.facts["test_macro_auc"]["value"] for standing in standings)
@@ -333,7 +333,7 @@ def test_an_encoder_stands_beside_what_it_has_to_beat(workspace):
 
 def test_what_was_not_scored_has_no_picture(workspace):
     few = replace(QUICK, min_patients=10_000)
-    assert evaluated(evaluate_subject(workspace, evaluation("ptbxl_superclass__multi_class"), few)) is None
+    assert evaluated(evaluate_encoder(workspace, evaluation("ptbxl_superclass__multi_class"), few)) is None
 
 
 @pytest.mark.parametrize("head", VARIANT_HEADS)

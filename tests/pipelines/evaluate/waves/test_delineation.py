@@ -45,7 +45,7 @@ from pipelines.evaluate.waves.delineation import (
 )
 from pipelines.evaluate.waves.pseudo_labels import Failure
 from pipelines.formats.shard import open_shard
-from pipelines.formats.wfdb_annotations import Mark, parse_marks
+from pipelines.formats.wfdb_annotations import AnnotationMark, parse_marks
 from pipelines.harmonize.quality import QualityLimits
 from pipelines.harmonize.step import materialize_ecgs
 from pipelines.simulate import Diagnosis, MirrorSizes, simulate, write_mirror
@@ -85,7 +85,7 @@ def harmonized(signal_LT: np.ndarray, rate: float) -> np.ndarray:
 def test_marks_are_read_as_they_were_written(marks):
     # Two marks at sample 0 would begin with the bytes that end a file.
     marks = [(sample + 1, symbol) for sample, symbol in marks]
-    assert parse_marks(annotation_bytes(marks), "x") == tuple(Mark(*mark) for mark in marks)
+    assert parse_marks(annotation_bytes(marks), "x") == tuple(AnnotationMark(*mark) for mark in marks)
 
 
 def test_annotations_that_break_off_are_refused():
@@ -101,12 +101,14 @@ def test_real_annotations_are_read_as_wfdb_reads_them():
         if path.suffix in (".hea", ".dat"):
             continue
         theirs = wfdb.rdann(str(path.with_suffix("")), path.suffix[1:])
-        assert parse_marks(path.read_bytes(), path.name) == tuple(map(Mark, theirs.sample.tolist(), theirs.symbol))
+        assert parse_marks(path.read_bytes(), path.name) == tuple(
+            map(AnnotationMark, theirs.sample.tolist(), theirs.symbol)
+        )
 
 
 def test_a_wave_takes_the_brackets_beside_its_peak():
     def of(text: str) -> list[tuple[int | None, ...]]:
-        return [wave.marks for wave in waves_of_marks([Mark(at, s) for at, s in enumerate(text)], "II")]
+        return [wave.marks for wave in waves_of_marks([AnnotationMark(at, s) for at, s in enumerate(text)], "II")]
 
     assert of("(p)(N)(t)") == [(0, 1, 2), (3, 4, 5), (6, 7, 8)]
     assert of("(p)N()(t)") == [(0, 1, 2), (3, 3, 5), (6, 7, 8)], "the bracket that slipped behind the peak"

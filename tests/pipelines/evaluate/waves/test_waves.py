@@ -243,11 +243,11 @@ def test_ridge_is_scikit_learns(shape):
 
 def test_moments_are_those_of_numpy():
     token_BLPD = torch.randn(2, 8, 50, 3, dtype=torch.float64)
-    mean, std, in_time, in_leads_time, change = np.split(moments(token_BLPD).numpy(), 5, axis=1)
+    mean, std, format_duration, in_leads_time, change = np.split(moments(token_BLPD).numpy(), 5, axis=1)
     x = token_BLPD.numpy()
     np.testing.assert_allclose(mean, x.mean((1, 2)))
     np.testing.assert_allclose(std, x.reshape(2, 400, 3).std(1, ddof=1))
-    np.testing.assert_allclose(in_time, x.mean(1).std(1, ddof=1))
+    np.testing.assert_allclose(format_duration, x.mean(1).std(1, ddof=1))
     np.testing.assert_allclose(in_leads_time, x.std(2, ddof=1).mean(1))
     np.testing.assert_allclose(change, np.abs(np.diff(x.mean(1), axis=1)).mean(1))
 

@@ -15,7 +15,7 @@ from pipelines.corpus.step import materialize_corpus
 from pipelines.download.mirror import Mirror
 from pipelines.download.step import materialize_raw
 from pipelines.encoders.names import OURS
-from pipelines.evaluate.features import FeatureConfig, encoder_and_twin
+from pipelines.evaluate.features import FeatureConfig, encoder_and_random_baseline
 from pipelines.evaluate.waves.delineation import usual_task
 from pipelines.evaluate.waves.intervals import compare_regressions, materialize_regression
 from pipelines.evaluate.waves.segmentation import compare_segmentations, materialize_segmentation
@@ -52,7 +52,7 @@ def test_a_small_trained_encoder_recovers_the_simulators_truth(tmp_path):
     )
     task = usual_task("ptbxl", simulated=True)
     assert task.labels == "truth"
-    mine, random = encoder_and_twin(workspace, OURS)
+    mine, random = encoder_and_random_baseline(workspace, OURS)
 
     # Frozen: what is told beyond the random encoder is pretraining's. The context is the one that validation chooses.
     pair = [materialize_regression(workspace, task, one, features=CPU, mirror=mirror) for one in (mine, random)]
