@@ -110,6 +110,13 @@ class Workspace:
             return None
         return self._finished(product, pointer.read_text().strip())
 
+    def listed(self, pattern: str) -> dict[str, Product]:
+        """Return the current products whose names match a glob such as `ecgs/*/*`, by name, in the names' order."""
+        pointers = self.root.glob(f"{pattern}/current")
+        names = sorted(pointer.parent.relative_to(self.root).as_posix() for pointer in pointers)
+        products = {name: self.current(name) for name in names}
+        return {name: product for name, product in products.items() if product is not None}
+
     def finished(self, product: str) -> list[Product]:
         """Every build of the product that is still here, the current one first."""
         current = self.current(product)

@@ -18,3 +18,8 @@ def format_duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def format_interval(value: float, low: float, high: float) -> str:
+    """Return `0.842 (0.795 to 0.883)`: an estimate and its interval."""
+    return f"{value:.3f} ({low:.3f} to {high:.3f})"

@@ -1,0 +1,81 @@
+"""Typed facts: what a step reports about its product, as a dataclass that owns reading and writing it.
+
+A step defines a subclass of `Facts` beside its `materialize_*`, whose fields are the keys of `facts` in done.json:
+
+    @dataclass(frozen=True, kw_only=True)
+    class ProbeFacts(Facts):
+        scored: bool
+        test_macro_auc: Interval | None = omitted()
+
+    ProbeFacts.of(product).scored
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import Any, Protocol, Self, get_args, get_type_hints
+
+_OMIT = {"omit": True}
+
+
+def omitted() -> Any:
+    """A field that is None if its key is absent, and whose key is not written if it is None."""
+    return field(default=None, metadata=_OMIT)
+
+
+class HasFacts(Protocol):
+    """A finished product."""
+
+    @property
+    def facts(self) -> Mapping[str, Any]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """Base class of a step's facts.
+
+    A field with a default may be absent in products of earlier versions. Keys without a field are ignored.
+    """
+
+    @classmethod
+    def of(cls, product: HasFacts) -> Self:
+        """Read the facts of a finished product. Raises KeyError if a field without a default is absent."""
+        return cls.from_dict(product.facts)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Read facts from JSON values; dataclasses among the fields are built from their dicts."""
+        return _build(cls, values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON values, the `facts` of done.json."""
+        values = asdict(self)
+        optional = {one.name for one in fields(self) if one.metadata.get("omit")}
+        return {name: value for name, value in values.items() if value is not None or name not in optional}
+
+
+def _build(kind: type[Any], values: Mapping[str, Any]) -> Any:
+    hints = get_type_hints(kind)
+    given = {}
+    for one in fields(kind):
+        if one.name in values:
+            given[one.name] = _value(hints[one.name], values[one.name])
+    missing = [one.name for one in fields(kind) if one.name not in given and one.default is one.default_factory]
+    if missing:
+        raise KeyError(f"{kind.__name__} without {', '.join(missing)}")
+    return kind(**given)
+
+
+def _value(hint: Any, value: Any) -> Any:
+    """A JSON value as its annotation has it: a dataclass, a tuple of such, or the value."""
+    if value is None:
+        return None
+    options = [hint, *get_args(hint)]
+    if isinstance(value, Mapping):
+        kind = next((one for one in options if is_dataclass(one)), None)
+        return value if kind is None else _build(kind, value)  # pyright: ignore[reportArgumentType]
+    if isinstance(value, list) and any(one is tuple or getattr(one, "__origin__", None) is tuple for one in options):
+        of = next(one for one in options if getattr(one, "__origin__", None) is tuple)
+        return tuple(_value(get_args(of)[0], item) for item in value)
+    return value

@@ -1,0 +1,45 @@
+"""Facts come back as they were written, also those of earlier versions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pipelines.cache import Workspace
+from pipelines.facts import Facts, omitted
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    value: float
+    low: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored(Facts):
+    scored: bool
+    auc: Estimate | None = omitted()
+    trials: tuple[Estimate, ...] = ()
+    counts: dict[str, int]
+
+
+@pytest.mark.parametrize("auc", [None, Estimate(value=0.8, low=0.7)])
+def test_facts_of_a_product_come_back(tmp_path: Path, auc: Estimate | None) -> None:
+    facts = Scored(scored=auc is not None, auc=auc, trials=(Estimate(value=1, low=0),), counts={"train": 3})
+    workspace = Workspace(tmp_path)
+    workspace.build("probe/x", version="1", config={}, inputs={}, make=lambda folder: facts.to_dict())
+    product = workspace.require("probe/x")
+    assert Scored.of(product) == facts
+    assert ("auc" in product.facts) == (auc is not None), "what is None is not written"
+
+
+def test_facts_of_earlier_versions_take_the_defaults_and_further_keys_are_ignored() -> None:
+    facts = Scored.from_dict({"scored": True, "counts": {}, "later": 1})
+    assert facts == Scored(scored=True, counts={})
+
+
+def test_a_missing_key_is_named() -> None:
+    with pytest.raises(KeyError, match="Scored without counts"):
+        Scored.from_dict({"scored": True})
