@@ -13,7 +13,7 @@ from assets.sources import all_source_assets
 from pipelines import versions
 
 if TYPE_CHECKING:
-    from pipelines.evaluate.waves.delineation import PseudoConfig
+    from pipelines.evaluate.waves.config import PseudoConfig
 
 
 class WaveSettings(dg.Config):
@@ -31,7 +31,7 @@ class SegmentationSettings(WaveSettings):
 
 
 def _pseudo(config: WaveSettings) -> "PseudoConfig":
-    from pipelines.evaluate.waves.delineation import PseudoConfig
+    from pipelines.evaluate.waves.config import PseudoConfig
 
     return PseudoConfig(share=config.pseudo_share)
 
@@ -63,8 +63,8 @@ def _segmentation(source: str, whose: str) -> dg.AssetsDefinition:
         from dataclasses import replace
 
         from pipelines.evaluate.waves import tables as wave_views
+        from pipelines.evaluate.waves.config import FINE_TUNED, FROZEN
         from pipelines.evaluate.waves.run import segment_encoder
-        from pipelines.evaluate.waves.segmentation_model import FINE_TUNED, FROZEN
 
         ways = [replace(way, steps=config.steps) for way in (FROZEN, FINE_TUNED)[: 2 if config.fine_tune else 1]]
         with show.mistakes_explained():

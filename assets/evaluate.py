@@ -114,7 +114,7 @@ def _about(suite: Suite, task: LabelTask) -> dict[str, Any]:
 
 def _probed(suite: Suite, task: LabelTask, data_home: DataHome, config: ProbeSettings) -> dg.MaterializeResult:
     from assets import previews
-    from pipelines.evaluate.probes.fit import ProbeConfig
+    from pipelines.evaluate.probes.config import ProbeConfig
     from pipelines.evaluate.suite.baselines import beside_ours, probe_pair
 
     workspace = data_home.open().workspace()

@@ -22,7 +22,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from sklearn.metrics import roc_auc_score
 
-from pipelines.evaluate.probes.fit import ProbeConfig, run_probe
+from pipelines.evaluate.probes.config import ProbeConfig
+from pipelines.evaluate.probes.fit import run_probe
 from pipelines.evaluate.statistics.bootstrap import resample_patients
 from pipelines.evaluate.statistics.ranking import resampled_auc
 from pipelines.tasks.catalogue import SUITE_TASKS, LabelTask

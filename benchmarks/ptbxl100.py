@@ -21,7 +21,7 @@ from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.step import materialize_corpus
 from pipelines.download.mirror import Mirror, list_source
 from pipelines.download.step import materialize_raw
-from pipelines.evaluate.probes.fit import ProbeConfig
+from pipelines.evaluate.probes.config import ProbeConfig
 from pipelines.evaluate.report.step import HTML_FILE, materialize_report
 from pipelines.evaluate.suite.baselines import probe_pair
 from pipelines.evaluate.suite.names import evaluation

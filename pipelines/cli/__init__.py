@@ -555,7 +555,7 @@ def evaluate_labels(file: Path, encoder: str, source: str, min_positives: int) -
     from pipelines.cli.labelling import by_class, kind_in_words
     from pipelines.cli.labelling import evaluate_labels as evaluate
     from pipelines.evaluate.exposure import SEEN
-    from pipelines.evaluate.probes.fit import ProbeConfig
+    from pipelines.evaluate.probes.config import ProbeConfig
     from pipelines.home import Home
 
     with _progress() as progress:

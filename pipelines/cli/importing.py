@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pipelines.encoders.names import OURS, REFERENCE
-from pipelines.evaluate.probes.fit import ProbeConfig
+from pipelines.evaluate.probes.config import ProbeConfig
 from pipelines.evaluate.suite.baselines import beside_ours, probe_pair
 from pipelines.home import Home
 from pipelines.release.model import Release

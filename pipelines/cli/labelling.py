@@ -10,7 +10,7 @@ from pipelines.cache import write_atomically
 from pipelines.encoders.names import OURS
 from pipelines.evaluate.exposure import Overlaps
 from pipelines.evaluate.features import OnProgress
-from pipelines.evaluate.probes.fit import ProbeConfig
+from pipelines.evaluate.probes.config import ProbeConfig
 from pipelines.evaluate.probes.handcrafted import HandcraftedSource
 from pipelines.evaluate.probes.step import materialize_probe
 from pipelines.evaluate.probes.stored import Probe

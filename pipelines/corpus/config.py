@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 UNLABELLED = tuple(range(1, 9))
 """Folds of evaluation sources that may be pretrained on: of PTB-XL's ten, all but those that are scored on."""
@@ -10,16 +10,17 @@ UNLABELLED = tuple(range(1, 9))
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusConfig:
-    """validation_share: of the patients. seed: of their draw. sources: these alone; None: all for pretraining.
+    """What the corpus is made of, and how it is split."""
 
-    unlabelled_folds: of the evaluation sources, ECGs of these folds are pretrained on too, without their labels; the
-    other folds are held out as ever. PTB-XL's folds are split by patient.
-    """
-
-    validation_share: float = 0.05
+    validation_share: float = field(default=0.05, metadata={"gt": 0, "lt": 1})
+    """Share of the patients that training never sees. The validation loss is measured on their ECGs."""
     seed: int = 0
+    """Seed of the draw of those patients."""
     sources: tuple[str, ...] | None = None
+    """Pretrain on these sources alone. None: on all that are for pretraining."""
     unlabelled_folds: tuple[int, ...] = ()
+    """Folds of the evaluation sources whose ECGs are pretrained on too, without their labels, such as 1 to 7. The other
+    folds stay held out. PTB-XL's folds are split by patient."""
 
     def __post_init__(self) -> None:
         if not 0 < self.validation_share < 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -54,16 +54,17 @@ class Counts:
 
 @dataclass(frozen=True, kw_only=True)
 class Incomplete:
-    """What becomes of records that lack time or leads. The defaults drop them: what is there was all recorded.
+    """What becomes of records that lack time or leads. The defaults drop them: published sources are complete.
 
-    repeat_from: seconds. A record that lasts at least this long, and less than the window, is repeated until it fills
-    the window; 10 repeats none.
-    mark_leads: whether a record that lacks some, but not all, of the eight leads is kept, with zeros in their place.
-    Both are said in the record's notes.
+    A record's notes say that it was repeated, and which leads it lacks.
     """
 
-    repeat_from: float = SECONDS
+    repeat_from: float = field(default=SECONDS, metadata={"ge": SHORTEST, "le": SECONDS})
+    """Records that last at least this many seconds, and less than ten, are repeated until they fill ten. 10: they are
+    dropped."""
     mark_leads: bool = False
+    """Keep records that lack some, but not all, of the eight leads, with zeros in their place and a note. The corpus
+    leaves them out. Off: they are dropped."""
 
     def __post_init__(self) -> None:
         if not SHORTEST <= self.repeat_from <= SECONDS:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -40,34 +40,45 @@ _FREQUENCIES = rfftfreq(SAMPLES, 1 / RATE)
 
 @dataclass(frozen=True, kw_only=True)
 class QualityLimits:
-    """What a record must keep to. The defaults drop what the paper drops, and keep what it keeps.
+    """Limits on a record's quality. The defaults drop what the paper drops, and keep what it keeps.
 
-    A missing sample always drops a record, as in the published loaders: a filled gap would be learnt as an ECG.
-    flat_leads: how many of the eight leads may be constant. 0: a lead that was off teaches the network a line.
-    flat_millivolt: a lead whose range is at most this is constant. 0.0005: half the least step of the store, so that
-    a constant digital lead is flat and the quietest real one is not.
-    amplitude: the largest absolute value, millivolt. 32.767 is what int16 microvolt can hold; CODE-15% has exams of
-    27 mV, nearly all of it baseline wander, which the paper keeps.
-    The figures below are recorded and not judged where the limit is None, the default: the paper keeps noisy records. A
-    figure that is unknown drops nothing. Beside each what is found in real ECGs, to choose a limit by.
-    saturation_share: 0.001 and less in nine of ten; 0.011 is the most in PTB-XL.
-    einthoven: 0.003 mV and less by rounding alone in all sources but LUDB, whose leads are scaled one by one (0.02 to
-    0.17); 0.06 is the most in PTB-XL, and 0.1 means that leads were swapped or edited.
-    wander: median 0.03 mV in PTB-XL, 0.26 in CODE-15%; one in 1,000 and one in ten are above 0.7.
-    mains, noise: medians of 0.001 to 0.003 and of 0.002 to 0.009 mV; the most are 0.06 and 0.24, in Chapman.
-    heart_rate_least, heart_rate_most: PTB-XL has 27 to 203 beats a minute; outside of 20 to 300 a count is an error.
+    A missing sample always drops a record, as in the published loaders: a filled gap would be learnt as an ECG. The
+    optional limits are None by default, since the paper keeps noisy records: the figure is then recorded but drops
+    nothing. A figure that is unknown drops nothing either. The values quoted are what real ECGs have, to choose a limit
+    by.
     """
 
-    flat_leads: int = 0
-    flat_millivolt: float = 0.0005
-    amplitude: float = INT16_MILLIVOLT
-    saturation_share: float | None = None
-    einthoven: float | None = None
-    wander: float | None = None
-    mains: float | None = None
-    noise: float | None = None
-    heart_rate_least: float | None = None
-    heart_rate_most: float | None = None
+    flat_leads: int = field(default=0, metadata={"ge": 0, "le": len(LEADS)})
+    """How many of the eight leads may be constant. With 1 or more, the network is also trained on leads that were
+    off."""
+    flat_millivolt: float = field(default=0.0005, metadata={"ge": 0, "lt": 1})
+    """A lead whose range is at most this, in millivolt, counts as constant. 0.0005 is half the smallest step of the
+    stored arrays, so that a constant digital lead is flat and the quietest real one is not."""
+    amplitude: float = field(default=INT16_MILLIVOLT, metadata={"gt": 0, "le": INT16_MILLIVOLT})
+    """Largest absolute value that is kept, in millivolt. 32.767 is what int16 microvolt can hold; CODE-15% has exams of
+    27 mV, nearly all of it baseline wander, which the paper keeps."""
+    saturation_share: float | None = field(default=None, metadata={"ge": 0})
+    """Largest share of samples that may stand still at a lead's extreme. Nine of ten ECGs have at most 0.001; the most
+    in PTB-XL is 0.011."""
+    einthoven: float | None = field(default=None, metadata={"ge": 0})
+    """Largest rms of III, aVR, aVL, aVF against their formulas, in millivolt. Rounding alone gives up to 0.003 in all
+    sources but LUDB, whose leads are scaled one by one (0.02 to 0.17); the most in PTB-XL is 0.06, and 0.1 means that
+    leads were swapped or edited."""
+    wander: float | None = field(default=None, metadata={"ge": 0})
+    """Largest rms of 0.05-0.5 Hz, in millivolt. The median is 0.03 in PTB-XL and 0.26 in CODE-15%; one in 1,000 and one
+    in ten are above 0.7."""
+    mains: float | None = field(default=None, metadata={"ge": 0})
+    """Largest rms of 50 or 60 Hz, in millivolt. Medians of the sources are 0.001 to 0.003; the most, in Chapman, is
+    0.06."""
+    noise: float | None = field(default=None, metadata={"ge": 0})
+    """Largest rms of 70-110 Hz, in millivolt. Medians of the sources are 0.002 to 0.009; the most, in Chapman, is
+    0.24."""
+    heart_rate_least: float | None = field(default=None, metadata={"ge": 0})
+    """Slowest heart rate that is kept, in beats per minute. The slowest in PTB-XL is 27; below 20 a count is an
+    error."""
+    heart_rate_most: float | None = field(default=None, metadata={"ge": 0})
+    """Fastest heart rate that is kept, in beats per minute. The fastest in PTB-XL is 203; above 300 a count is an
+    error."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.flat_leads <= len(LEADS):

@@ -13,7 +13,7 @@ Validation decides; the test split is reported and never asked.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -44,14 +44,19 @@ NOT_COMPARED = Finding.passed("not compared")
 
 @dataclass(frozen=True, kw_only=True)
 class GateConfig:
-    """margin: of macro AUC, see RULES. label_margin: of one label's AUC. resamples, confidence, seed: of the paired
-    bootstrap."""
+    """Margins of the gate, and its paired bootstrap by patient. See RULES."""
 
-    margin: float = 0.01
-    label_margin: float = 0.03
-    resamples: int = 1000
-    confidence: float = 0.95
+    margin: float = field(default=0.01, metadata={"ge": 0, "lt": 1})
+    """How far below zero the interval of challenger minus champion, validation macro AUC, may reach."""
+    label_margin: float = field(default=0.03, metadata={"ge": 0, "lt": 1})
+    """How far the validation AUC of one label may fall. A larger fall fails only if its whole interval lies below
+    zero."""
+    resamples: int = field(default=1000, metadata={"ge": 1})
+    """Bootstrap resamples of the patients."""
+    confidence: float = field(default=0.95, metadata={"gt": 0, "lt": 1})
+    """Level of the intervals."""
     seed: int = 0
+    """Seed of the resamples."""
 
     def __post_init__(self) -> None:
         for name in ("margin", "label_margin"):

@@ -16,7 +16,7 @@ from ecg_model.serving.classify import CalibratedHead
 from pipelines.cache import Product, Workspace
 from pipelines.encoders.names import ENCODER_FILE, HEAD_FILE, OURS, REFERENCE, EncoderNames
 from pipelines.evaluate.features import EncoderSource, materialize_features, read_features
-from pipelines.evaluate.probes.fit import ProbeConfig
+from pipelines.evaluate.probes.config import ProbeConfig
 from pipelines.evaluate.probes.result import SCORES_FILE, ProbeResult, load_result
 from pipelines.evaluate.probes.step import materialize_probe
 from pipelines.evaluate.report.step import HTML_FILE, JSON_FILE, PRODUCT

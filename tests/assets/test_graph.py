@@ -12,7 +12,7 @@ from orchestration.definitions import defs
 from orchestration.jobs import COMPARE, REFERENCE, TRAIN
 from orchestration.limits import LIMITS
 from pipelines.evaluate.suite.names import AGAINST_DENSE, SUITE, evaluation
-from pipelines.evaluate.waves.delineation import PseudoConfig
+from pipelines.evaluate.waves.config import PseudoConfig
 from pipelines.sources import SOURCES
 
 

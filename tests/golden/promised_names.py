@@ -38,8 +38,8 @@ from pipelines.evaluate.exposure import Overlap
 from pipelines.evaluate.probes.assessment import Assessment, LabelAssessment
 from pipelines.evaluate.probes.attention_pool import AttentionPool
 from pipelines.evaluate.probes.augment import OPERATIONS, AugmentConfig
+from pipelines.evaluate.probes.config import ProbeConfig
 from pipelines.evaluate.probes.fine_tune import FineTune
-from pipelines.evaluate.probes.fit import ProbeConfig
 from pipelines.evaluate.probes.result import ClassScore, ProbeScores, SplitScores, Trial
 from pipelines.evaluate.report.model import (
     TITLES,
@@ -63,11 +63,12 @@ from pipelines.evaluate.suite.names import NOISES
 from pipelines.evaluate.suite.noise import lead_noise
 from pipelines.evaluate.waves.annotations import SCHEMA as WAVES
 from pipelines.evaluate.waves.boundaries import BoundaryScore
-from pipelines.evaluate.waves.delineation import LEFT_OUT, PseudoConfig, Undelineated
+from pipelines.evaluate.waves.config import PseudoConfig, SegmentationConfig
+from pipelines.evaluate.waves.delineation import LEFT_OUT, Undelineated
 from pipelines.evaluate.waves.intervals import PREDICTIONS, FigureScores, RegressionConfig, RegressionTrial
 from pipelines.evaluate.waves.pseudo_labels import Failure
 from pipelines.evaluate.waves.segmentation import ReadOff, SegmentationScores
-from pipelines.evaluate.waves.segmentation_model import SegmentationConfig, SegmentationTrial
+from pipelines.evaluate.waves.segmentation_model import SegmentationTrial
 from pipelines.finding import Finding
 from pipelines.formats.shard import DROPS, RECORDS, content_hash
 from pipelines.formats.simhash import signatures

@@ -36,7 +36,7 @@ from pipelines.evaluate.features import (
     materialize_features,
 )
 from pipelines.evaluate.probes.augment import AugmentConfig
-from pipelines.evaluate.probes.fit import ProbeConfig
+from pipelines.evaluate.probes.config import ProbeConfig
 from pipelines.evaluate.probes.handcrafted import HandcraftedSource
 from pipelines.evaluate.probes.heads import Logistic
 from pipelines.evaluate.probes.step import materialize_probe
@@ -47,10 +47,10 @@ from pipelines.evaluate.suite.names import AGAINST_DENSE, SUITE, evaluation
 from pipelines.evaluate.suite.own_labels import own_task
 from pipelines.evaluate.suite.run import head_of, materialize_evaluation
 from pipelines.evaluate.waves.annotations import Waves
-from pipelines.evaluate.waves.delineation import PseudoConfig, usual_task
+from pipelines.evaluate.waves.config import FINE_TUNED, FROZEN, PseudoConfig
+from pipelines.evaluate.waves.delineation import usual_task
 from pipelines.evaluate.waves.intervals import RegressionConfig, materialize_regression
 from pipelines.evaluate.waves.segmentation import materialize_segmentation
-from pipelines.evaluate.waves.segmentation_model import FINE_TUNED, FROZEN
 from pipelines.formats.shard import SAMPLES, ShardWriter, content_hash, write_table
 from pipelines.harmonize.convert import Incomplete
 from pipelines.harmonize.quality import QualityLimits

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.evaluate.probes.fit import ProbeConfig
+from pipelines.evaluate.probes.config import ProbeConfig
 from pipelines.evaluate.probes.result import ClassScore, ProbeResult
 from pipelines.evaluate.statistics import calibration
 from pipelines.evaluate.statistics.bootstrap import Interval, interval, resample_patients

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +17,7 @@ from ecg_model.encoder import Encoder
 from pipelines.evaluate.features import (
     Rows,
 )
+from pipelines.evaluate.probes.config import ProbeConfig
 from pipelines.evaluate.probes.heads import FitProblem, Head, Logistic, PaperLoop, scorable
 from pipelines.evaluate.probes.result import (
     ClassScore,
@@ -31,39 +31,6 @@ from pipelines.evaluate.statistics.paired import paired_difference
 from pipelines.evaluate.statistics.ranking import auc, average_precision, resampled_auc, why_not_scorable
 from pipelines.tasks.catalogue import LabelTask
 from pipelines.tasks.splits import Split, patients, require_whole_patients
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProbeConfig:
-    """The probe's protocol.
-
-    solver: `logistic` solves the L2-penalised problem for each penalty and keeps the one with the best validation
-    macro AUC; `adamw` is the paper's loop, which chooses nothing. penalties: see `linear.fit_path`; embeddings of small
-    encoders lie near a few axes and want the weak ones, wide embeddings of few records the strong ones; two in a row
-    that are no better than the best end the search, since the weakest cost most. min_patients: a
-    split with fewer is not scored. min_positives: a class with fewer in a split is left out of that split, by name.
-    resamples, confidence: of the bootstrap by patient.
-    """
-
-    solver: Literal["logistic", "adamw"] = "logistic"
-    penalties: tuple[float, ...] = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
-    min_patients: int = 20
-    min_positives: int = 10
-    resamples: int = 1000
-    confidence: float = 0.95
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.solver not in ("logistic", "adamw"):
-            raise ValueError(f"solver={self.solver!r}: use 'logistic' or 'adamw'")
-        falling = all(a > b for a, b in zip(self.penalties, self.penalties[1:], strict=False))
-        if not self.penalties or not falling or self.penalties[-1] <= 0:
-            raise ValueError(f"penalties={self.penalties}: give positive numbers, strongest first")
-        for name, least in (("min_patients", 2), ("min_positives", 1), ("resamples", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}={getattr(self, name)}: use at least {least}")
-        if not 0 < self.confidence < 1:
-            raise ValueError(f"confidence={self.confidence}: use a share between 0 and 1, such as 0.95")
 
 
 @dataclass(frozen=True, kw_only=True)

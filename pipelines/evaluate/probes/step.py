@@ -24,7 +24,8 @@ from pipelines.evaluate.features import (
     read_features,
     read_signals,
 )
-from pipelines.evaluate.probes.fit import ProbeConfig, check_choice, linear_head, run_probe
+from pipelines.evaluate.probes.config import ProbeConfig
+from pipelines.evaluate.probes.fit import check_choice, linear_head, run_probe
 from pipelines.evaluate.probes.heads import CHECKPOINTS, Head
 from pipelines.evaluate.probes.result import (
     ProbeResult,

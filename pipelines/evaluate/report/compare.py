@@ -15,7 +15,7 @@ from pipelines.cache import Workspace
 from pipelines.encoders.names import OURS
 from pipelines.evaluate.exposure import Overlaps
 from pipelines.evaluate.features import EncoderSource
-from pipelines.evaluate.probes.fit import ProbeConfig
+from pipelines.evaluate.probes.config import ProbeConfig
 from pipelines.evaluate.probes.result import SCORES_FILE, ProbeResult
 from pipelines.evaluate.probes.step import materialize_probe
 from pipelines.evaluate.probes.stored import Probe

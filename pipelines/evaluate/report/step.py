@@ -22,7 +22,7 @@ from pipelines.cache import Product, Workspace, write_atomically
 from pipelines.encoders.names import OURS
 from pipelines.evaluate.exposure import Overlaps, corpus_of
 from pipelines.evaluate.features import EncoderSource, FeatureConfig, materialize_features
-from pipelines.evaluate.probes.fit import ProbeConfig
+from pipelines.evaluate.probes.config import ProbeConfig
 from pipelines.evaluate.probes.result import SCORES_FILE
 from pipelines.evaluate.probes.stored import Probe
 from pipelines.evaluate.report.compare import compare_results

@@ -12,7 +12,7 @@ from pathlib import Path
 from pipelines.cache import Product, Workspace
 from pipelines.encoders.names import OURS
 from pipelines.evaluate.exposure import Overlaps
-from pipelines.evaluate.probes.fit import ProbeConfig
+from pipelines.evaluate.probes.config import ProbeConfig
 from pipelines.evaluate.probes.result import SCORES_FILE
 from pipelines.evaluate.probes.stored import Probe
 from pipelines.evaluate.report.compare import RESAMPLES_A_COMPARISON, compare_results

@@ -17,7 +17,7 @@ from pipelines import versions
 from pipelines.cache import Product, Workspace, write_atomically
 from pipelines.encoders.names import DENSE_ENCODER, OURS
 from pipelines.evaluate.features import EncoderSource, OnProgress
-from pipelines.evaluate.probes.fit import ProbeConfig
+from pipelines.evaluate.probes.config import ProbeConfig
 from pipelines.evaluate.suite.names import DENSE, Evaluation
 from pipelines.evaluate.suite.run import EvaluationRow, evaluation_rows, materialize_evaluation
 from pipelines.pretrain.recipes import Recipe

@@ -11,7 +11,8 @@ from pipelines.encoders.names import OURS, EncoderNames
 from pipelines.evaluate.exposure import Overlap, Overlaps
 from pipelines.evaluate.features import OnProgress, encoder_and_random_baseline
 from pipelines.evaluate.probes import handcrafted
-from pipelines.evaluate.probes.fit import Comparison, ProbeConfig, compare
+from pipelines.evaluate.probes.config import ProbeConfig
+from pipelines.evaluate.probes.fit import Comparison, compare
 from pipelines.evaluate.probes.result import load_result
 from pipelines.evaluate.probes.step import materialize_probe
 from pipelines.evaluate.probes.stored import Probe

@@ -20,8 +20,9 @@ from pipelines.evaluate.exposure import Overlap, Overlaps
 from pipelines.evaluate.features import FeatureConfig, FeatureSource, OnProgress, encoder_and_random_baseline
 from pipelines.evaluate.probes.assessment import Points, points
 from pipelines.evaluate.probes.attention_pool import AttentionPool
+from pipelines.evaluate.probes.config import ProbeConfig
 from pipelines.evaluate.probes.fine_tune import FineTune
-from pipelines.evaluate.probes.fit import ProbeConfig, accuracy, linear_head
+from pipelines.evaluate.probes.fit import accuracy, linear_head
 from pipelines.evaluate.probes.handcrafted import HandcraftedSource
 from pipelines.evaluate.probes.heads import Head, NearestMean, PaperLoop
 from pipelines.evaluate.probes.result import Predictions, ProbeResult, load_result

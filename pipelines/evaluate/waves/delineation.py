@@ -33,10 +33,10 @@ from pipelines.download.step import verified_files
 from pipelines.evaluate.features import OnProgress
 from pipelines.evaluate.statistics.bootstrap import InsufficientData
 from pipelines.evaluate.waves.annotations import WAVES, Wave, Waves, inside_window
+from pipelines.evaluate.waves.config import PseudoConfig
 from pipelines.evaluate.waves.pseudo_labels import Failure, delineate_many
 from pipelines.formats.shard import LEADS, MILLIVOLT, RATE, open_shard, write_table
 from pipelines.harmonize.shards import read_records, shards_of
-from pipelines.hashing import digest_of
 from pipelines.simulate.simulator import SimulatedECG
 from pipelines.simulate.truth import ptbxl_truth
 from pipelines.simulate.wfdb_writer import digital
@@ -75,32 +75,6 @@ class Delineated:
 
     waves: Waves
     left_out: tuple[tuple[int, str, Undelineated | Failure], ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class PseudoConfig:
-    """What is delineated by neurokit2, about 30 ms a lead. leads: some of the eight, in the store's order; share: of
-    the records, drawn by a hash of their id: of PTB-XL a fifth is 4,400 ECGs. processes: of this machine, which change
-    nothing; None: one a core."""
-
-    leads: tuple[str, ...] = ("II",)
-    share: float = 0.2
-    processes: int | None = None
-
-    def __post_init__(self) -> None:
-        in_order = tuple(lead for lead in LEADS if lead in self.leads)
-        if not self.leads or self.leads != in_order:
-            raise ValueError(f"leads={self.leads}: name some of {', '.join(LEADS)}, in this order, each once")
-        if not 0 < self.share <= 1:
-            raise ValueError(f"share={self.share}: use a share of the records above 0 and at most 1")
-        if self.processes is not None and self.processes < 1:
-            raise ValueError(f"processes={self.processes}: use at least 1, or None for one a core")
-
-    def to_dict(self) -> dict[str, Any]:
-        return {"leads": list(self.leads), "share": self.share}
-
-    def draws(self, record_id: str) -> bool:
-        return int(digest_of(record_id)[:12], 16) < self.share * 16**12
 
 
 @dataclass(frozen=True, kw_only=True)

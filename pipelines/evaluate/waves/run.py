@@ -15,7 +15,8 @@ from pipelines.evaluate.exposure import Overlap, Overlaps
 from pipelines.evaluate.features import OnProgress, encoder_and_random_baseline
 from pipelines.evaluate.statistics.bootstrap import Interval
 from pipelines.evaluate.waves import tables
-from pipelines.evaluate.waves.delineation import PseudoConfig, WaveTask, usual_task, wave_data
+from pipelines.evaluate.waves.config import FINE_TUNED, FROZEN, PseudoConfig, SegmentationConfig
+from pipelines.evaluate.waves.delineation import WaveTask, usual_task, wave_data
 from pipelines.evaluate.waves.intervals import materialize_regression
 from pipelines.evaluate.waves.segmentation import (
     CONFUSIONS_FILE,
@@ -24,7 +25,6 @@ from pipelines.evaluate.waves.segmentation import (
     compare_segmentations,
     materialize_segmentation,
 )
-from pipelines.evaluate.waves.segmentation_model import FINE_TUNED, FROZEN, SegmentationConfig
 from pipelines.evaluate.waves.tables import Row
 from pipelines.home import Home
 

@@ -32,10 +32,9 @@ from pipelines.evaluate.features import (
 from pipelines.evaluate.statistics.bootstrap import Bootstrap, InsufficientData, Interval
 from pipelines.evaluate.waves.annotations import CLASSES, INTERVALS, UNKNOWN, Waves, class_map, intervals, waves_of
 from pipelines.evaluate.waves.boundaries import BoundaryScore, boundary_scores
+from pipelines.evaluate.waves.config import FROZEN, SegmentationConfig
 from pipelines.evaluate.waves.delineation import WaveData, WaveTask, wave_data
 from pipelines.evaluate.waves.segmentation_model import (
-    FROZEN,
-    SegmentationConfig,
     SegmentationTrial,
     SegmenterFeed,
     SignalFeed,

@@ -10,8 +10,8 @@ import copy
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -24,52 +24,11 @@ from pipelines.evaluate.features import (
     OnProgress,
     Rows,
 )
-from pipelines.evaluate.statistics.bootstrap import Bootstrap
 from pipelines.evaluate.waves.annotations import CLASSES, UNKNOWN
+from pipelines.evaluate.waves.config import SegmentationConfig
 from pipelines.formats.shard import MILLIVOLT, SAMPLES
 
 _SCALED_BY = 64  # training records that the channels' means and deviations are taken from
-
-Mode = Literal["frozen", "fine_tuned"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SegmentationConfig:
-    """How the map, and with `fine_tuned` the encoder, is trained: AdamW, a cosine to zero.
-
-    contexts: how many neighbours of a token on each side the map sees; each is tried, and validation chooses. batch:
-    records. lr: of the map; encoder_lr: of the encoder, to be divided by its width, since Adam's best rate falls with
-    it (Yang et al., arXiv 2203.03466). checks: how often in `steps` the validation split is looked at; the best moment
-    is kept. A split with fewer than min_patients is not scored.
-    """
-
-    mode: Mode = "frozen"
-    contexts: tuple[int, ...] = (0, 1)
-    steps: int = 1200
-    batch: int = 4
-    lr: float = 3e-3
-    encoder_lr: float = 0.1
-    weight_decay: float = 0.01
-    checks: int = 12
-    min_patients: int = 5
-    bootstrap: Bootstrap = field(default_factory=Bootstrap)
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.mode not in ("frozen", "fine_tuned"):
-            raise ValueError(f"mode={self.mode!r}: use 'frozen' or 'fine_tuned'")
-        if not self.contexts or min(self.contexts) < 0:
-            raise ValueError(f"contexts={self.contexts}: give numbers of neighbours, 0 for none")
-        for name in ("steps", "batch", "checks", "min_patients"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: use at least 1")
-        for name in ("lr", "encoder_lr"):
-            if not 0 < getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: use a rate between 0 and 1")
-
-
-FROZEN = SegmentationConfig()
-FINE_TUNED = SegmentationConfig(mode="fine_tuned", contexts=(1,))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from pipelines.cli import main
 from pipelines.download.mirror import Mirror
 from pipelines.download.step import materialize_raw
 from pipelines.evaluate.probes.assessment import assess
-from pipelines.evaluate.probes.fit import ProbeConfig
+from pipelines.evaluate.probes.config import ProbeConfig
 from pipelines.evaluate.probes.result import load_result
 from pipelines.harmonize.quality import QualityLimits
 from pipelines.harmonize.step import materialize_ecgs

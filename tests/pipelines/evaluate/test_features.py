@@ -13,7 +13,7 @@ from ecg_model.config import EncoderConfig
 from ecg_model.encoder import Encoder, random_encoder, save_encoder
 from pipelines.cache import Product, Workspace
 from pipelines.evaluate.features import EncoderSource, FeatureConfig, embed, materialize_features, read_features
-from pipelines.evaluate.probes.fit import ProbeConfig
+from pipelines.evaluate.probes.config import ProbeConfig
 from pipelines.evaluate.probes.result import load_result
 from pipelines.evaluate.probes.step import materialize_probe
 from pipelines.formats.shard import QUALITY, ShardWriter

@@ -25,7 +25,7 @@ from pipelines.download.mirror import Mirror
 from pipelines.download.step import materialize_raw
 from pipelines.encoders.names import HEAD_FILE
 from pipelines.evaluate.features import EncoderSource
-from pipelines.evaluate.probes.fit import ProbeConfig
+from pipelines.evaluate.probes.config import ProbeConfig
 from pipelines.evaluate.probes.result import SCORES_FILE, load_result, write_result
 from pipelines.evaluate.statistics.calibration import fit_platt
 from pipelines.evaluate.suite.baselines import probe_pair

@@ -20,7 +20,7 @@ from pipelines.download.mirror import Mirror
 from pipelines.download.step import materialize_raw
 from pipelines.encoders.import_reference import materialize_reference
 from pipelines.encoders.names import REFERENCE
-from pipelines.evaluate.probes.fit import ProbeConfig
+from pipelines.evaluate.probes.config import ProbeConfig
 from pipelines.evaluate.suite.baselines import probe_pair
 from pipelines.finding import Finding
 from pipelines.harmonize.quality import QualityLimits

@@ -21,8 +21,8 @@ from pipelines.cache import Workspace
 from pipelines.evaluate.features import EncoderSource, FeatureConfig, embed
 from pipelines.evaluate.probes.attention_pool import AttentionPool
 from pipelines.evaluate.probes.augment import AugmentConfig
+from pipelines.evaluate.probes.config import ProbeConfig
 from pipelines.evaluate.probes.fine_tune import FineTune, FineTunedClassifier, Network, band_pass, parameter_groups
-from pipelines.evaluate.probes.fit import ProbeConfig
 from pipelines.evaluate.probes.heads import FitProblem, Logistic
 from pipelines.evaluate.probes.result import load_result
 from pipelines.evaluate.probes.step import materialize_probe

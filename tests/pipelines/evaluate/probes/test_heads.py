@@ -12,7 +12,8 @@ from sklearn.metrics import accuracy_score
 from sklearn.neighbors import NearestCentroid
 
 from pipelines.evaluate.features import Rows
-from pipelines.evaluate.probes.fit import ProbeConfig, run_probe
+from pipelines.evaluate.probes.config import ProbeConfig
+from pipelines.evaluate.probes.fit import run_probe
 from pipelines.evaluate.probes.heads import Fit, FitProblem, Logistic, NearestMean, PaperLoop, Takes
 from pipelines.tasks.catalogue import LabelClass, LabelTask
 from pipelines.tasks.splits import PAPER_FOLDS, FoldProtocol, Split

@@ -31,7 +31,8 @@ from pipelines.download.step import materialize_raw
 from pipelines.evaluate.exposure import Overlaps
 from pipelines.evaluate.features import EncoderSource
 from pipelines.evaluate.probes.assessment import assess, points
-from pipelines.evaluate.probes.fit import ProbeConfig, compare
+from pipelines.evaluate.probes.config import ProbeConfig
+from pipelines.evaluate.probes.fit import compare
 from pipelines.evaluate.probes.result import (
     ClassScore,
     Predictions,
@@ -55,10 +56,10 @@ from pipelines.evaluate.suite.baselines import probe_pair
 from pipelines.evaluate.suite.names import SUITE, evaluation
 from pipelines.evaluate.suite.run import labels_used, materialize_evaluation, paired_lead, results_of
 from pipelines.evaluate.waves import tables as wave_views
+from pipelines.evaluate.waves.config import SegmentationConfig
 from pipelines.evaluate.waves.delineation import WaveTask
 from pipelines.evaluate.waves.intervals import RegressionConfig, materialize_regression
 from pipelines.evaluate.waves.segmentation import materialize_segmentation
-from pipelines.evaluate.waves.segmentation_model import SegmentationConfig
 from pipelines.harmonize.quality import QualityLimits
 from pipelines.harmonize.step import materialize_ecgs
 from pipelines.home import Home

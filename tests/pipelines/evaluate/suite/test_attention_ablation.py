@@ -22,7 +22,8 @@ from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.step import materialize_corpus
 from pipelines.download.mirror import Mirror, list_source
 from pipelines.download.step import materialize_raw
-from pipelines.evaluate.probes.fit import ProbeConfig, compare
+from pipelines.evaluate.probes.config import ProbeConfig
+from pipelines.evaluate.probes.fit import compare
 from pipelines.evaluate.suite.attention_ablation import against_dense, materialize_dense
 from pipelines.evaluate.suite.names import AGAINST_DENSE, evaluation
 from pipelines.evaluate.suite.run import results_of

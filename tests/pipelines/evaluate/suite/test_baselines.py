@@ -12,7 +12,7 @@ from pipelines.cache import Workspace
 from pipelines.download.mirror import Mirror
 from pipelines.download.step import materialize_raw
 from pipelines.encoders.names import REFERENCE
-from pipelines.evaluate.probes.fit import ProbeConfig
+from pipelines.evaluate.probes.config import ProbeConfig
 from pipelines.evaluate.suite.baselines import beside_ours, probe_pair
 from pipelines.harmonize.quality import QualityLimits
 from pipelines.harmonize.step import materialize_ecgs

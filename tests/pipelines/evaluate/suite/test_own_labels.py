@@ -14,7 +14,7 @@ from ecg_model.encoder import random_encoder, save_encoder
 from pipelines.cache import Workspace
 from pipelines.cli import main
 from pipelines.evaluate.probes.assessment import assess
-from pipelines.evaluate.probes.fit import ProbeConfig
+from pipelines.evaluate.probes.config import ProbeConfig
 from pipelines.evaluate.probes.result import load_result
 from pipelines.evaluate.suite.own_labels import own_task, read_labels
 from pipelines.formats.shard import QUALITY, ShardWriter

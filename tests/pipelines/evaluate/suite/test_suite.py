@@ -25,7 +25,7 @@ from pipelines.evaluate.features import (
     materialize_tokens,
     read_features,
 )
-from pipelines.evaluate.probes.fit import ProbeConfig
+from pipelines.evaluate.probes.config import ProbeConfig
 from pipelines.evaluate.probes.handcrafted import HandcraftedSource, handcrafted, heart_rate
 from pipelines.evaluate.probes.result import load_result
 from pipelines.evaluate.probes.step import materialize_probe

@@ -31,9 +31,9 @@ from pipelines.evaluate.waves.annotations import (
     waves_of,
 )
 from pipelines.evaluate.waves.boundaries import boundary_scores, match
+from pipelines.evaluate.waves.config import PseudoConfig
 from pipelines.evaluate.waves.delineation import (
     LEFT_OUT_FILE,
-    PseudoConfig,
     Undelineated,
     WaveTask,
     drawn_waves,

@@ -27,6 +27,7 @@ from pipelines.evaluate.statistics.bootstrap import Bootstrap, InsufficientData
 from pipelines.evaluate.waves import delineation
 from pipelines.evaluate.waves import tables as wave_views
 from pipelines.evaluate.waves.annotations import UNKNOWN, Wave, Waves, class_map, intervals
+from pipelines.evaluate.waves.config import SegmentationConfig
 from pipelines.evaluate.waves.delineation import WaveData, WaveTask, wave_data
 from pipelines.evaluate.waves.intervals import (
     RegressionConfig,
@@ -43,14 +44,7 @@ from pipelines.evaluate.waves.segmentation import (
     materialize_segmentation,
     segment,
 )
-from pipelines.evaluate.waves.segmentation_model import (
-    PatchMap,
-    SegmentationConfig,
-    SignalFeed,
-    TokenFeed,
-    confusions,
-    iou_of,
-)
+from pipelines.evaluate.waves.segmentation_model import PatchMap, SignalFeed, TokenFeed, confusions, iou_of
 from pipelines.harmonize.quality import QualityLimits
 from pipelines.harmonize.step import materialize_ecgs
 from pipelines.plots.segmentation import COLOURS, SegmentedLead, segmentation_sheet

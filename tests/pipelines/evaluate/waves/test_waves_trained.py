@@ -16,10 +16,10 @@ from pipelines.download.mirror import Mirror
 from pipelines.download.step import materialize_raw
 from pipelines.encoders.names import OURS
 from pipelines.evaluate.features import FeatureConfig, encoder_and_random_baseline
+from pipelines.evaluate.waves.config import FINE_TUNED, FROZEN
 from pipelines.evaluate.waves.delineation import usual_task
 from pipelines.evaluate.waves.intervals import compare_regressions, materialize_regression
 from pipelines.evaluate.waves.segmentation import compare_segmentations, materialize_segmentation
-from pipelines.evaluate.waves.segmentation_model import FINE_TUNED, FROZEN
 from pipelines.harmonize.quality import QualityLimits
 from pipelines.harmonize.step import materialize_ecgs
 from pipelines.pretrain.recipes import recipe_named
