@@ -53,7 +53,7 @@ class CorpusSettings(dg.Config):
 def corpus(context: dg.AssetExecutionContext, data_home: DataHome, config: CorpusSettings) -> dg.MaterializeResult:
     from assets.previews import compared_sources
     from pipelines.corpus.checks import corpus_is_apart
-    from pipelines.corpus.step import materialize_corpus
+    from pipelines.corpus.step import CorpusFacts, materialize_corpus
     from pipelines.release.retraining import requested_corpus
 
     home = data_home.open()
@@ -62,17 +62,17 @@ def corpus(context: dg.AssetExecutionContext, data_home: DataHome, config: Corpu
     with show.mistakes_explained():
         settings = requested_corpus(workspace, data_home.tracking(), given, simulated=home.simulated)
         product = materialize_corpus(workspace, settings)
-    facts = product.facts
+    facts = CorpusFacts.of(product)
     return show.materialized(
         product,
         {
-            "dagster/row_count": facts["train"] + facts["validation"],
-            "train": facts["train"],
-            "validation": facts["validation"],
-            "patients": facts["patients"],
-            "by source": show.counts(facts["by_source"], "source", "ECGs", "No ECG is left."),
+            "dagster/row_count": facts.train + facts.validation,
+            "train": facts.train,
+            "validation": facts.validation,
+            "patients": facts.patients,
+            "by source": show.counts(facts.by_source, "source", "ECGs", "No ECG is left."),
             **show.pictures(sources=compared_sources(workspace, product)),
-            "left out": show.counts(facts["excluded"], "reason", "ECGs", "Nothing was left out."),
+            "left out": show.counts(facts.excluded, "reason", "ECGs", "Nothing was left out."),
         },
         [show.checked(APART, corpus_is_apart(workspace, product))],
     )

@@ -131,7 +131,7 @@ def source_assets(source: Source) -> list[dg.AssetsDefinition]:
     def ecgs(context: dg.AssetExecutionContext, data_home: DataHome, config: HarmonizeConfig) -> dg.MaterializeResult:
         from pipelines.download.step import discard_raw
         from pipelines.formatting import format_bytes
-        from pipelines.harmonize.checks import kept_findings
+        from pipelines.harmonize.checks import recorded_findings
         from pipelines.harmonize.quality import QualityLimits
         from pipelines.harmonize.step import materialize_ecgs
 
@@ -144,7 +144,7 @@ def source_assets(source: Source) -> list[dg.AssetsDefinition]:
                 context.partition_key,
                 limits=QualityLimits(**config.model_dump(exclude={"keep_raw"})),
             )
-        found = kept_findings(product)
+        found = recorded_findings(product)
         if not config.keep_raw and all(finding.holds for finding in found.values()):
             freed = discard_raw(workspace, source, context.partition_key, raw_root=home.raw_root)
             context.log.info(f"raw files let go: {format_bytes(freed)}")
@@ -165,26 +165,26 @@ def _checks_of(source: str) -> list[dg.AssetCheckSpec]:
 
 def _fetched(product: "Product") -> dg.MaterializeResult:
     """Raw files as Dagster shows them."""
-    from pipelines.download.step import recorded_files
+    from pipelines.download.step import RawFacts, recorded_files
     from pipelines.plots.files import files_chart  # not through the gallery, which brings torch along
 
     _, listed = recorded_files(product)
     chart = files_chart([(file.path, file.bytes or 0) for file in listed], f"{product.name}: {len(listed):,} files")
-    told = {"files": product.facts["files"], "bytes": product.facts["bytes"]}
-    return show.materialized(product, {**told, **show.pictures(kinds=chart)})
+    return show.materialized(product, {**RawFacts.of(product).to_dict(), **show.pictures(kinds=chart)})
 
 
 def _harmonized(product: "Product", found: Mapping[str, "Finding"]) -> dg.MaterializeResult:
     """A harmonized partition as Dagster shows it; found: by the checks' names."""
     from assets.previews import quality_histograms, sampled_ecgs
+    from pipelines.harmonize.shards import HarmonizedFacts
 
-    facts = product.facts
+    facts = HarmonizedFacts.of(product)
     return show.materialized(
         product,
         {
-            "dagster/row_count": facts["kept"],
-            "entered": facts["entered"],
-            "dropped": show.counts(facts["dropped"], "reason", "records", "Nothing was dropped."),
+            "dagster/row_count": facts.kept,
+            "entered": facts.entered,
+            "dropped": show.counts(facts.dropped, "reason", "records", "Nothing was dropped."),
             **show.pictures(ECGs=sampled_ecgs(product), quality=quality_histograms(product)),
         },
         [show.checked(name, finding) for name, finding in found.items()],
@@ -231,7 +231,7 @@ def raw_incoming(context: dg.AssetExecutionContext, data_home: DataHome) -> dg.M
 def ecgs_incoming(
     context: dg.AssetExecutionContext, data_home: DataHome, config: HarmonizeOwnConfig
 ) -> dg.MaterializeResult:
-    from pipelines.harmonize.checks import kept_findings
+    from pipelines.harmonize.checks import recorded_findings
     from pipelines.harmonize.convert import Incomplete
     from pipelines.harmonize.quality import QualityLimits
     from pipelines.harmonize.step import materialize_ecgs
@@ -244,7 +244,7 @@ def ecgs_incoming(
             limits=QualityLimits(**config.model_dump(exclude={"repeat_from", "mark_leads"})),
             incomplete=Incomplete(repeat_from=config.repeat_from, mark_leads=config.mark_leads),
         )
-    return _harmonized(product, kept_findings(product))
+    return _harmonized(product, recorded_findings(product))
 
 
 all_source_assets = [

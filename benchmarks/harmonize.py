@@ -44,6 +44,7 @@ from pipelines.download.step import materialize_raw
 from pipelines.formats.shard import SIGNALS
 from pipelines.harmonize.convert import Kept, harmonize, judge
 from pipelines.harmonize.quality import QualityLimits
+from pipelines.harmonize.shards import HarmonizedFacts
 from pipelines.harmonize.step import materialize_ecgs
 from pipelines.records import DroppedRecord, Record
 from pipelines.simulate import MirrorSizes, write_mirror
@@ -115,8 +116,8 @@ def ours_cost(root: Path, source: str, partition: str) -> dict[str, float]:
     """Of harmonizing a downloaded partition; kept and the process's peak of memory with it."""
     workspace = Workspace(root)
     found = cost(lambda: materialize_ecgs(workspace, SOURCES[source], partition, limits=QualityLimits()))
-    facts = workspace.require(f"ecgs/{source}/{partition}").facts
-    return {**found, "entered": facts["entered"], "kept": facts["kept"], "peak_bytes": peak_bytes()}
+    facts = HarmonizedFacts.of(workspace.require(f"ecgs/{source}/{partition}"))
+    return {**found, "entered": facts.entered, "kept": facts.kept, "peak_bytes": peak_bytes()}
 
 
 def downloaded(root: Path, mirror: Path, source: str, partitions: Sequence[str]) -> None:

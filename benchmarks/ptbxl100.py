@@ -18,7 +18,7 @@ from typing import Any
 
 from pipelines.cache import Workspace
 from pipelines.corpus.config import CorpusConfig
-from pipelines.corpus.step import materialize_corpus
+from pipelines.corpus.step import CorpusFacts, materialize_corpus
 from pipelines.download.mirror import Mirror, list_source
 from pipelines.download.step import materialize_raw
 from pipelines.evaluate.probes.config import ProbeConfig
@@ -27,6 +27,7 @@ from pipelines.evaluate.suite.baselines import probe_pair
 from pipelines.evaluate.suite.names import evaluation
 from pipelines.evaluate.suite.run import evaluate_encoder
 from pipelines.harmonize.quality import QualityLimits
+from pipelines.harmonize.shards import HarmonizedFacts
 from pipelines.harmonize.step import materialize_ecgs
 from pipelines.home import Home
 from pipelines.pretrain.recipes import recipe_named
@@ -56,12 +57,13 @@ EVALUATIONS = (
 def harvested(home: Home, workspace: Workspace) -> dict[str, int]:
     """Records that entered and that were kept, over all partitions."""
     source, mirror = SOURCES[SOURCE], Mirror.parse(home.mirror)
-    counts = {"entered": 0, "kept": 0}
+    entered = kept = 0
     for partition in source.available(list_source(source, mirror, raw_root=home.raw_root)):
         materialize_raw(workspace, source, partition, mirror=mirror, raw_root=home.raw_root)
         shard = materialize_ecgs(workspace, source, partition, limits=QualityLimits())
-        counts = {name: counts[name] + shard.facts[name] for name in counts}
-    return counts
+        facts = HarmonizedFacts.of(shard)
+        entered, kept = entered + facts.entered, kept + facts.kept
+    return {"entered": entered, "kept": kept}
 
 
 def rows_of(name: str, rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -104,7 +106,7 @@ def main() -> None:
     workspace, began = home.workspace(), time.monotonic()
     print(f"harmonized: {harvested(home, workspace)}", flush=True)
     corpus = materialize_corpus(workspace, CorpusConfig(sources=(SOURCE,), unlabelled_folds=TRAIN_FOLDS))
-    print(f"corpus: {corpus.facts['train']} ECGs to train on", flush=True)
+    print(f"corpus: {CorpusFacts.of(corpus).train} ECGs to train on", flush=True)
     recipe = recipe_named(given.recipe, dict(change.split("=", 1) for change in given.set))
     encoder = materialize_encoder(
         workspace, recipe, lambda command: subprocess.run(command, check=True), device=given.device

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from typing import Any, Protocol, Self, get_args, get_type_hints
+from typing import Any, Protocol, Self, get_args, get_origin, get_type_hints
 
 _OMIT = {"omit": True}
 
@@ -68,11 +68,14 @@ def _build(kind: type[Any], values: Mapping[str, Any]) -> Any:
 
 
 def _value(hint: Any, value: Any) -> Any:
-    """A JSON value as its annotation has it: a dataclass, a tuple of such, or the value."""
+    """Return a JSON value as its annotation has it: a dataclass, a tuple or a dict of such, or the value itself."""
     if value is None:
         return None
     options = [hint, *get_args(hint)]
     if isinstance(value, Mapping):
+        of_values = next((get_args(one)[1] for one in options if get_origin(one) is dict), None)
+        if of_values is not None:
+            return {key: _value(of_values, item) for key, item in value.items()}
         kind = next((one for one in options if is_dataclass(one)), None)
         return value if kind is None else _build(kind, value)  # pyright: ignore[reportArgumentType]
     if isinstance(value, list) and any(one is tuple or getattr(one, "__origin__", None) is tuple for one in options):

@@ -7,6 +7,7 @@ from typing import Any
 
 from pipelines.cache import Workspace
 from pipelines.download.mirror import Mirror, list_source
+from pipelines.harmonize.shards import HarmonizedFacts
 from pipelines.home import Home
 from pipelines.incoming import INCOMING, OwnData
 from pipelines.incoming.step import taken_drops
@@ -76,6 +77,7 @@ def _state(
     raw = tuple(key for key in partitions if workspace.current(f"raw/{source.name}/{key}"))
     ecgs = {key: workspace.current(f"ecgs/{source.name}/{key}") for key in partitions}
     shards = {key: product for key, product in ecgs.items() if product is not None}
+    facts = [HarmonizedFacts.of(product) for product in shards.values()]
     return SourceState(
         source=source,
         partitions=partitions,
@@ -83,8 +85,8 @@ def _state(
         offered=None if raw == partitions or not isinstance(source, Source) else _offered(source, place),
         downloaded=raw,
         harmonized=tuple(shards),
-        entered=sum(product.facts["entered"] for product in shards.values()),
-        kept=sum(product.facts["kept"] for product in shards.values()),
+        entered=sum(one.entered for one in facts),
+        kept=sum(one.kept for one in facts),
     )
 
 

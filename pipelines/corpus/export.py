@@ -23,13 +23,14 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipelines.cache import Workspace
+from pipelines.corpus.index import CorpusIndex
 from pipelines.corpus.step import PRODUCT as CORPUS
 from pipelines.formats.shard import LEADS, RATE, SAMPLES, open_shard
 from pipelines.formatting import format_bytes
+from pipelines.harmonize.shards import shards_of
 from pipelines.simulate.wfdb_writer import dat_bytes, header
 from pipelines.sources import SOURCES
 
@@ -92,26 +93,21 @@ def export(
 def _of_source(workspace: Workspace, source: str, *partition: str) -> list[ExportedRows]:
     if len(partition) > 1:
         raise ValueError(f"selection 'ecgs/{'/'.join((source, *partition))}': {_FORM}")
-    here = workspace.folder(f"ecgs/{source}")
+    shards = shards_of(workspace, source)
     order = SOURCES[source].partitions if source in SOURCES else ()
-    keys = partition or sorted(
-        (pointer.parent.name for pointer in here.glob("*/current")),
-        key=lambda key: (order.index(key) if key in order else len(order), key),
-    )
-    shards = {f"{source}/{key}": workspace.current(f"ecgs/{source}/{key}") for key in keys}
+    in_order = sorted(shards, key=lambda key: (order.index(key) if key in order else len(order), key))
     return [
-        ExportedRows(shard, product.path, np.arange(len(open_shard(product.path))))
-        for shard, product in shards.items()
-        if product is not None
+        ExportedRows(f"{source}/{key}", shards[key].path, np.arange(len(open_shard(shards[key].path))))
+        for key in in_order
+        if not partition or key in partition
     ]
 
 
 def _of_corpus(workspace: Workspace, split: str) -> list[ExportedRows]:
-    corpus = workspace.require(CORPUS)
-    shards = json.loads((corpus.path / "corpus.json").read_text())["shards"]
-    index = pq.read_table(corpus.path / "index.parquet", columns=["shard", "row"], filters=[("split", "==", split)])
+    corpus = CorpusIndex(workspace.require(CORPUS).path)
+    folders, index = corpus.shard_folders(workspace.root), corpus.table(["shard", "row"], split=split)
     names, rows_N = np.asarray(index["shard"].to_pylist()), index["row"].to_numpy()
-    return [ExportedRows(name, workspace.root / shard["path"], rows_N[names == name]) for name, shard in shards.items()]
+    return [ExportedRows(name, folder, rows_N[names == name]) for name, folder in folders.items()]
 
 
 def _batches(selected: list[ExportedRows]) -> Iterator[tuple[str, NDArray[np.int16], pa.Table]]:

@@ -1,10 +1,12 @@
-"""Files of a corpus, and the signals that its index names."""
+"""The files of a corpus: how its index and description are read, and the signals that the index names."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +15,10 @@ from numpy.typing import NDArray
 
 from pipelines.corpus.split import Split
 from pipelines.formats.shard import read_rows
+
+CORPUS_FILE = "corpus.json"
+INDEX_FILE = "index.parquet"
+EXCLUSIONS_FILE = "exclusions.parquet"
 
 INDEX = pa.schema(
     [
@@ -31,23 +37,62 @@ EXCLUSIONS = pa.schema(
 )
 
 
+class CorpusIndex:
+    """A finished corpus, opened for reading: which rows of which shards it holds. Files are read when first used.
+
+    Needs numpy, zarr and pyarrow, nothing else, so that a training machine can use it.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self._folder = Path(folder)
+
+    @cached_property
+    def _description(self) -> Mapping[str, Any]:
+        path = self._folder / CORPUS_FILE
+        if not path.is_file():
+            raise ValueError(f"{self._folder} holds no corpus ({path.name}): build the corpus first")
+        return json.loads(path.read_text())
+
+    @property
+    def digest(self) -> str:
+        """Digest of the index and of the shards that it names."""
+        return self._description["digest"]
+
+    @property
+    def unlabelled_folds(self) -> tuple[int, ...]:
+        """Folds of the evaluation sources whose ECGs are in the corpus, without labels."""
+        return tuple(self._description["config"]["unlabelled_folds"])
+
+    def shard_folders(self, workspace_root: Path | str) -> dict[str, Path]:
+        """Return the folder of each shard of the corpus, by `<source>/<partition>`."""
+        shards = self._description["shards"]
+        return {name: Path(workspace_root) / shard["path"] for name, shard in shards.items()}
+
+    def table(self, columns: Sequence[str] | None = None, *, split: str | None = None) -> pa.Table:
+        """Read the index, rows ordered by shard; by default all columns of INDEX and both splits."""
+        filters = None if split is None else [("split", "==", split)]
+        return pq.read_table(
+            self._folder / INDEX_FILE, columns=None if columns is None else [*columns], filters=filters
+        )
+
+
+def rows_by_shard(index: pa.Table) -> list[tuple[str, NDArray[np.int32]]]:
+    """Return each shard that an index names, with its rows in that shard. The index is ordered by shard."""
+    names, rows = np.asarray(index["shard"].to_pylist()), index["row"].to_numpy()
+    # Each shard's rows are one run.
+    starts = np.flatnonzero(np.r_[True, names[1:] != names[:-1]])
+    return [(str(names[start]), rows[start:end]) for start, end in zip(starts, [*starts[1:], len(rows)], strict=True)]
+
+
 def load_signals(workspace_root: Path | str, corpus_dir: Path | str, split: Split) -> NDArray[np.int16]:
-    """int16 (N, 8, 2500), microvolt: the records of a split in the index's order, read in parallel into one array.
+    """Load int16 (N, 8, 2500), microvolt: the records of a split in the index's order, read in parallel.
 
     Needs the products of the corpus and of its shards below `workspace_root`, numpy, zarr and pyarrow, nothing else.
-    Raises ValueError for a split without records, and where a shard has gone.
+    Raises ValueError if the split has no records, or if a shard of the corpus is missing.
     """
-    root, folder = Path(workspace_root), Path(corpus_dir)
-    shards: Mapping[str, Mapping[str, str]] = json.loads((folder / "corpus.json").read_text())["shards"]
-    index = pq.read_table(folder / "index.parquet", columns=["shard", "row"], filters=[("split", "==", split)])
+    corpus = CorpusIndex(corpus_dir)
+    folders = corpus.shard_folders(workspace_root)
+    index = corpus.table(["shard", "row"], split=split)
     if index.num_rows == 0:
-        raise ValueError(f"split {split!r} of {folder} has no records: use 'train' or 'validation'")
-    names = np.asarray(index["shard"].to_pylist())
-    rows = index["row"].to_numpy()
-    # The index is ordered by shard: each shard's rows are one run.
-    starts = np.flatnonzero(np.r_[True, names[1:] != names[:-1]])
-    requests = [
-        (root / shards[str(names[start])]["path"], rows[start:end])
-        for start, end in zip(starts, [*starts[1:], len(rows)], strict=True)
-    ]
-    return read_rows(requests)
+        raise ValueError(f"split {split!r} of {Path(corpus_dir)} has no records: use 'train' or 'validation'")
+    return read_rows([(folders[shard], rows) for shard, rows in rows_by_shard(index)])

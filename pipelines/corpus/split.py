@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from typing import Literal
 
 from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.selection import Candidate, Person
+from pipelines.hashing import uniform_from
 
 Split = Literal["train", "validation"]
 
@@ -35,5 +35,4 @@ def split_by_patient(rows: Sequence[Candidate], config: CorpusConfig) -> list[Sp
 
 def _draw(seed: int, person: Person) -> float:
     """A uniform number in [0, 1) that belongs to (seed, person)."""
-    text = json.dumps([seed, *person])
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) / 2**64
+    return uniform_from(json.dumps([seed, *person]))

@@ -1,16 +1,16 @@
-"""The index of a training set over a data home's harmonized shards: selected, without duplicates, split by patient.
+"""The product `corpus`: the index of a training set over harmonized shards, without duplicates, split by patient.
 
-`index.parquet` names rows of shards and copies no signal; `corpus.json` says which shards, where, and how many records;
-`exclusions.parquet` names each record that is left out, and why.
+index.parquet        which rows of which shards are in it, and their split; it copies no signal
+corpus.json          the shards and their folders, the settings, the counts
+exclusions.parquet   each record that was left out, and why
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,54 +21,84 @@ from numpy.typing import NDArray
 from pipelines import versions
 from pipelines.cache import Product, Workspace, write_atomically
 from pipelines.corpus.config import CorpusConfig
-from pipelines.corpus.index import EXCLUSIONS, INDEX
+from pipelines.corpus.index import CORPUS_FILE, EXCLUSIONS, EXCLUSIONS_FILE, INDEX, INDEX_FILE, CorpusIndex
 from pipelines.corpus.selection import Candidate, Exclusion, select
 from pipelines.corpus.split import Split, split_by_patient
-from pipelines.formats.shard import FINDINGS, RECORDS_FILE, open_shard, signatures_of, write_table
+from pipelines.facts import Facts
+from pipelines.formats.shard import RECORDS_FILE, open_shard, signatures_of, write_table
 from pipelines.formats.simhash import BYTES, first_copies
-from pipelines.hashing import digest_of
+from pipelines.harmonize.shards import HarmonizedFacts, all_shards
+from pipelines.hashing import digest_of, sha256_of_file
+from pipelines.sources.base import Role
 
 PRODUCT = "corpus"
 
 _COLUMNS = ("row", "source", "record_id", "patient_id", "content_hash", "notes", "fold")
 
 
-def materialize_corpus(workspace: Workspace, config: CorpusConfig) -> Product:
-    """Index all current `ecgs/<source>/<partition>` of the data home; the product `corpus`.
+@dataclass(frozen=True, kw_only=True)
+class CorpusFacts(Facts):
+    """Facts of the product `corpus`. considered == train + validation + the sum of excluded."""
 
-    Pretraining shards are indexed; evaluation shards keep their records and patients out, but for the unlabelled
-    folds. Raises ValueError where there is no shard to pretrain on, where one did not pass its checks, or where fewer
-    than two patients are left.
+    considered: int
+    """Harmonized records that the selection looked at."""
+
+    train: int
+    validation: int
+
+    excluded: dict[str, int]
+    """Records left out, by reason (`pipelines.corpus.selection.Exclusion`)."""
+
+    by_source: dict[str, int]
+    """Selected records of each source."""
+
+    patients: int
+    """Patients of the selected records; a record without a known patient counts as one."""
+
+    digest: str
+    """Digest of the index and of the shards that it names; unlike the product's, it depends on the ECGs alone."""
+
+
+def materialize_corpus(workspace: Workspace, config: CorpusConfig) -> Product:
+    """Index all current shards `ecgs/<source>/<partition>` of the workspace: build the product `corpus`.
+
+    Pretraining shards are indexed. Evaluation shards keep their records and patients out, apart from the unlabelled
+    folds. Raises ValueError if there is no shard to pretrain on, if a shard did not pass its checks, or if fewer than
+    two patients are left.
     """
     pretraining, evaluation = _shards(workspace, config)
-    wanted_too = {shard: product for shard, product in evaluation.items() if _chosen(shard, config)}
-    if not pretraining and not (config.unlabelled_folds and wanted_too):
+    unlabelled = {
+        shard: product for shard, product in evaluation.items() if config.unlabelled_folds and _is_chosen(shard, config)
+    }
+    if not pretraining and not unlabelled:
         wanted = "any source" if config.sources is None else ", ".join(config.sources)
         raise ValueError(
             f"no harmonized pretraining shard of {wanted} in {workspace.root}: harmonize a partition first"
         )
 
     def make(folder: Path) -> dict[str, Any]:
-        held_out, held_signatures_NB = _rows(evaluation, lambda row: row.fold not in config.unlabelled_folds)
+        held_out, held_out_signatures_NB = _rows(evaluation, lambda row: row.fold not in config.unlabelled_folds)
         rows, signatures_NB = _rows(pretraining)
-        if config.unlabelled_folds:
-            unlabelled, their_signatures_NB = _rows(wanted_too, lambda row: row.fold in config.unlabelled_folds)
-            rows, signatures_NB = rows + unlabelled, np.concatenate([signatures_NB, their_signatures_NB])
-        copies = first_copies(np.concatenate([held_signatures_NB, signatures_NB])).tolist()
-        kept, excluded = select(rows, held_out, copies)
-        splits = split_by_patient(kept, config)
-        counts = _counts(rows, kept, excluded, splits)
-        write_table(folder / "index.parquet", _index(kept, splits))
-        write_table(folder / "exclusions.parquet", pa.Table.from_pylist(excluded, schema=EXCLUSIONS))
+        if unlabelled:
+            unlabelled_rows, unlabelled_signatures_NB = _rows(
+                unlabelled, lambda row: row.fold in config.unlabelled_folds
+            )
+            rows, signatures_NB = rows + unlabelled_rows, np.concatenate([signatures_NB, unlabelled_signatures_NB])
+        copies = first_copies(np.concatenate([held_out_signatures_NB, signatures_NB])).tolist()
+        selected, excluded = select(rows, held_out, copies)
+        splits = split_by_patient(selected, config)
+        counts = _counts(rows, selected, excluded, splits)
+        write_table(folder / INDEX_FILE, _index(selected, splits))
+        write_table(folder / EXCLUSIONS_FILE, pa.Table.from_pylist(excluded, schema=EXCLUSIONS))
         shards = {
             shard: {"path": product.path.relative_to(workspace.root).as_posix(), "digest": product.digest}
-            for shard, product in (pretraining | (wanted_too if config.unlabelled_folds else {})).items()
+            for shard, product in (pretraining | unlabelled).items()
         }
-        index_digest = hashlib.sha256((folder / "index.parquet").read_bytes()).hexdigest()
+        index_digest = sha256_of_file(folder / INDEX_FILE)
         digest = digest_of({"index": index_digest, "shards": {name: shard["digest"] for name, shard in shards.items()}})
         description = {"digest": digest, "config": asdict(config), "shards": shards, "counts": counts}
-        write_atomically(folder / "corpus.json", json.dumps(description, indent=1).encode())
-        return {**counts, "digest": digest}
+        write_atomically(folder / CORPUS_FILE, json.dumps(description, indent=1).encode())
+        return CorpusFacts(**counts, digest=digest).to_dict()
 
     return workspace.build(
         PRODUCT,
@@ -76,94 +106,89 @@ def materialize_corpus(workspace: Workspace, config: CorpusConfig) -> Product:
         config=asdict(config),
         inputs=_digests(pretraining, evaluation),
         make=make,
-        still_valid=lambda corpus: _shards_are_there(workspace, corpus),
+        still_valid=lambda corpus: _has_its_shards(workspace, corpus),
     )
 
 
 def built_corpus(workspace: Workspace, config: CorpusConfig) -> Product | None:
-    """The corpus that `materialize_corpus` would make now, where it is built."""
+    """Return the corpus that `materialize_corpus` would give now, or None if it is not built."""
     return workspace.find(
         PRODUCT, version=versions.CORPUS, config=asdict(config), inputs=shard_digests(workspace, config)
     )
 
 
 def shard_digests(workspace: Workspace, config: CorpusConfig) -> dict[str, str]:
-    """The digests of the harmonized shards that a corpus is made of now, by product."""
+    """Return the digests of the harmonized shards that a corpus would be made of now, by product."""
     return _digests(*_shards(workspace, config))
 
 
 def settings_of(workspace: Workspace, digest: str) -> CorpusConfig | None:
-    """The settings of a corpus that is built, by its product's digest or that of its ECGs; None where it is not."""
+    """Return the settings of a built corpus by its product's digest or its facts' digest, or None if it is not here."""
     for product in workspace.finished(PRODUCT):
-        if digest in (product.digest, product.facts["digest"]):
+        if digest in (product.digest, CorpusFacts.of(product).digest):
             return config_from(product.config)
     return None
 
 
 def config_from(values: Mapping[str, Any]) -> CorpusConfig:
-    """The settings that JSON values of some of their fields stand for; no source is all of them."""
+    """Build settings from JSON values of some of their fields; an empty list of sources means all."""
     lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list | tuple)}
     return CorpusConfig(**{**values, **lists, "sources": lists.get("sources") or None})
 
 
-def _shards_are_there(workspace: Workspace, corpus: Product) -> bool:
-    """Whether the shards that a finished corpus points to still lie where it says."""
-    shards = json.loads((corpus.path / "corpus.json").read_text())["shards"].values()
-    return all((workspace.root / shard["path"] / RECORDS_FILE).is_file() for shard in shards)
+def _has_its_shards(workspace: Workspace, corpus: Product) -> bool:
+    """Whether the shards of a finished corpus are still in their folders."""
+    folders = CorpusIndex(corpus.path).shard_folders(workspace.root).values()
+    return all((folder / RECORDS_FILE).is_file() for folder in folders)
 
 
 def _shards(workspace: Workspace, config: CorpusConfig) -> tuple[dict[str, Product], dict[str, Product]]:
-    """The current harmonized shards, `<source>/<partition>` to product: for pretraining, and for evaluation.
+    """Return the current harmonized shards by `<source>/<partition>`: for pretraining, and for evaluation.
 
-    Raises ValueError naming those of them that did not pass their checks: left out in silence, ECGs would be missing
-    from the training, and patients who are evaluated on would enter it.
+    Raises ValueError with the names of those that did not pass their checks. Were they left out silently, ECGs would be
+    missing from the training, and evaluated patients would enter it.
     """
     pretraining: dict[str, Product] = {}
     evaluation: dict[str, Product] = {}
-    for pointer in sorted(workspace.root.glob("ecgs/*/*/current")):
-        shard = pointer.parent.relative_to(workspace.root / "ecgs").as_posix()
-        product = workspace.current(f"ecgs/{shard}")
-        if product is None:
-            continue
-        if product.facts["role"] == "evaluation":
+    failed: list[str] = []
+    for shard, product in all_shards(workspace).items():
+        facts = HarmonizedFacts.of(product)
+        if facts.role == Role.EVALUATION:
             evaluation[shard] = product
-        elif _chosen(shard, config):
+        elif _is_chosen(shard, config):
             pretraining[shard] = product
-    failed = [
-        f"{product.name} ({check}: {found['seen']})"
-        for product in (*pretraining.values(), *evaluation.values())
-        for check, found in product.facts.get(FINDINGS, {}).items()
-        if not found["holds"]
-    ]
+    for product in (*pretraining.values(), *evaluation.values()):
+        findings = HarmonizedFacts.of(product).findings or {}
+        failed += [f"{product.name} ({name}: {found.seen})" for name, found in findings.items() if not found.holds]
     if failed:
         raise ValueError(
             f"harmonized shards did not pass their checks: {'; '.join(failed)}: materialize these partitions again; "
-            "those of pretraining can be left out by `sources`"
+            "shards for pretraining can be left out by `sources`"
         )
     return pretraining, evaluation
 
 
-def _digests(*shards: Mapping[str, Product]) -> dict[str, str]:
-    return {product.name: product.digest for some in shards for product in some.values()}
+def _digests(*groups: Mapping[str, Product]) -> dict[str, str]:
+    return {product.name: product.digest for shards in groups for product in shards.values()}
 
 
-def _chosen(shard: str, config: CorpusConfig) -> bool:
+def _is_chosen(shard: str, config: CorpusConfig) -> bool:
     return config.sources is None or shard.split("/")[0] in config.sources
 
 
 def _rows(
     shards: Mapping[str, Product], wanted: Callable[[Candidate], bool] = lambda row: True
 ) -> tuple[list[Candidate], NDArray[np.uint8]]:
-    """The wanted records of the shards, and their signatures (N, 128)."""
+    """Return the wanted records of the shards, and their signatures, uint8 (N, 128)."""
     rows: list[Candidate] = []
     signatures: list[NDArray[np.uint8]] = [np.empty((0, BYTES), np.uint8)]
     for shard, product in shards.items():
         table = open_shard(product.path).records()
         columns = (table[name].to_pylist() for name in _COLUMNS)
-        found = [Candidate(shard, *values) for values in zip(*columns, strict=True)]
-        takes = np.array([wanted(row) for row in found], dtype=bool)
-        rows += [row for row, take in zip(found, takes, strict=True) if take]
-        signatures.append(signatures_of(table)[takes])
+        candidates = [Candidate(shard, *values) for values in zip(*columns, strict=True)]
+        is_wanted_N = np.array([wanted(row) for row in candidates], dtype=bool)
+        rows += [row for row, is_wanted in zip(candidates, is_wanted_N, strict=True) if is_wanted]
+        signatures.append(signatures_of(table)[is_wanted_N])
     return rows, np.concatenate(signatures)
 
 
@@ -173,16 +198,19 @@ def _index(rows: Sequence[Candidate], splits: Sequence[Split]) -> pa.Table:
 
 
 def _counts(
-    rows: Sequence[Candidate], kept: Sequence[Candidate], excluded: Sequence[Mapping[str, str]], splits: Sequence[Split]
+    rows: Sequence[Candidate],
+    selected: Sequence[Candidate],
+    excluded: Sequence[Mapping[str, str]],
+    splits: Sequence[Split],
 ) -> dict[str, Any]:
-    """Figures of the corpus. considered == train + validation + the sum of excluded."""
-    assert len(rows) == len(kept) + len(excluded)
+    """Return the fields of `CorpusFacts` but the digest; corpus.json holds them too."""
+    assert len(rows) == len(selected) + len(excluded)
     reasons = Counter(row["reason"] for row in excluded)
     return {
         "considered": len(rows),
         "train": splits.count("train"),
         "validation": splits.count("validation"),
         "excluded": {reason.value: reasons[reason.value] for reason in Exclusion},
-        "by_source": dict(sorted(Counter(row.source for row in kept).items())),
-        "patients": len({row.person for row in kept}),
+        "by_source": dict(sorted(Counter(row.source for row in selected).items())),
+        "patients": len({row.person for row in selected}),
     }

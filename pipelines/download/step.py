@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from pipelines.download.http import Retries, checksum_of, size_of
 from pipelines.download.list_cache import load
 from pipelines.download.mirror import Manifest, Mirror, find_in_folder, missing_files_error, partition_files
 from pipelines.download.progress import OnProgress
+from pipelines.facts import Facts
 from pipelines.hashing import digest_of
 from pipelines.home import Home
 from pipelines.sources.base import RemoteFile, Source
@@ -29,6 +30,15 @@ FILES = "files.json"
 ROOT = "root"
 DAMAGED = "damaged.json"  # what `mark_damaged` wrote: paths
 LET_GO = "let_go"  # there where the files were let go
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawFacts(Facts):
+    """Facts of a product `raw/<source>/<partition>`."""
+
+    files: int
+    bytes: int
+    """Total size of the files."""
 
 
 def download_partition(
@@ -82,7 +92,7 @@ def materialize_raw(
         (directory / FILES).write_text(json.dumps([asdict(file) for file in manifest.files], indent=1))
         (directory / ASIDE).mkdir()
         (directory / ASIDE / ROOT).write_text(str(manifest.root))
-        return {"files": len(manifest.files), "bytes": manifest.bytes}
+        return RawFacts(files=len(manifest.files), bytes=manifest.bytes).to_dict()
 
     return workspace.build(
         name,

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipelines.cache import Product, Workspace
-from pipelines.corpus.step import PRODUCT
+from pipelines.corpus.index import CorpusIndex
+from pipelines.corpus.step import PRODUCT, CorpusFacts
 from pipelines.encoders.names import DENSE_ENCODER, ENCODER_FILE, OURS, REFERENCE
 from pipelines.evaluate.features import EncoderSource
 from pipelines.evaluate.probes import handcrafted
@@ -140,12 +140,12 @@ class Overlaps:
 def corpus_of(workspace: Workspace, facts: Mapping[str, Any]) -> Product | None:
     """The corpus that an encoder with these facts was pretrained on; None where it is no longer here."""
     digest = facts.get("corpus_digest")
-    return next((one for one in workspace.finished(PRODUCT) if one.facts["digest"] == digest), None)
+    return next((one for one in workspace.finished(PRODUCT) if CorpusFacts.of(one).digest == digest), None)
 
 
 def _records(product: Product) -> dict[str, Collection[str] | None]:
     """The record ids of a corpus by data set."""
-    index = pq.read_table(product.path / "index.parquet", columns=["source", "record_id"])
+    index = CorpusIndex(product.path).table(["source", "record_id"])
     found: dict[str, set[str]] = {}
     for source in map(str, index["source"].unique().to_pylist()):
         ids = index.filter(pc.field("source") == source)["record_id"].to_pylist()

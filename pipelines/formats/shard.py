@@ -45,9 +45,6 @@ SIGNALS = "ecgs.zarr"
 RECORDS_FILE = "records.parquet"
 DROPS_FILE = "drops.parquet"
 
-FINDINGS = "findings"
-"""The fact of a harmonized shard that holds what its checks found as it was made (`pipelines.harmonize.checks`)."""
-
 # The figures of pipelines.harmonize.quality, one column each.
 QUALITY = (
     "missing_share",

@@ -8,7 +8,8 @@ import numpy as np
 
 from pipelines.cache import Product
 from pipelines.finding import Finding
-from pipelines.formats.shard import FINDINGS, SAMPLES, content_hash, open_shard
+from pipelines.formats.shard import SAMPLES, content_hash, open_shard
+from pipelines.harmonize.shards import HarmonizedFacts
 from pipelines.records import DropReason
 from pipelines.sources.base import RemoteFile
 
@@ -17,40 +18,49 @@ SHARD_IS_WHOLE = "leads_in_order_and_no_sample_missing"
 
 
 def shard_findings(shard: Product, listed: int | None = None) -> dict[str, Finding]:
-    """Of a harmonized shard: what its checks find, by their names. listed: as `counts_add_up` takes it."""
+    """Run the checks of a harmonized shard; their findings by name. listed: as `counts_add_up` takes it."""
     return {COUNTS_ADD_UP: counts_add_up(shard, listed), SHARD_IS_WHOLE: shard_is_whole(shard)}
 
 
-def kept_findings(shard: Product) -> dict[str, Finding]:
-    """Of a harmonized shard: what its checks found as it was made, and anew for one that is from before these were
-    kept."""
-    kept = shard.facts.get(FINDINGS)
-    return shard_findings(shard) if kept is None else {name: Finding(**found) for name, found in kept.items()}
+def recorded_findings(shard: Product) -> dict[str, Finding]:
+    """Return what the checks of a harmonized shard found when it was made.
+
+    A shard of an earlier version, which did not record its findings, is checked now.
+    """
+    findings = HarmonizedFacts.of(shard).findings
+    return shard_findings(shard) if findings is None else findings
 
 
 def records_listed(files: Sequence[RemoteFile]) -> int | None:
-    """How many records a partition's files hold by their names; None where a file holds many (CODE-15%)."""
+    """Count the records that a partition's files hold, by their names.
+
+    Returns None if one file holds many records (CODE-15%).
+    """
     stems = {file.path.rsplit(".", 1)[0] for file in files if file.path.endswith((".hea", ".mat", ".dat"))}
     return len(stems) or None
 
 
 def counts_add_up(product: Product, listed: int | None = None) -> Finding:
-    """Of a harmonized shard: entered = kept + dropped, by the tables; each drop has a reason of the closed list.
+    """Check that entered = kept + dropped in a shard's tables, and that each reason is of the closed list.
 
-    listed: the records that the source's list names, where it names each; none may be lost on the way in.
+    listed: number of records in the source's list, if it names each; all of them must have entered.
     """
     shard = open_shard(product.path)
-    entered, kept, drops = product.facts["entered"], shard.records().num_rows, shard.drops()
-    unknown = set(drops.column("reason").to_pylist()) - {reason.value for reason in DropReason}
-    holds = entered == kept + drops.num_rows == kept + sum(product.facts["dropped"].values()) and not unknown
-    holds = holds and listed in (None, entered)
-    seen = f"{entered} entered, {kept} kept, {drops.num_rows} dropped"
-    seen += "" if listed in (None, entered) else f"; the source lists {listed}"
+    facts = HarmonizedFacts.of(product)
+    kept, dropped = shard.records().num_rows, shard.drops()
+    unknown = set(dropped.column("reason").to_pylist()) - {reason.value for reason in DropReason}
+    holds = facts.entered == kept + dropped.num_rows == kept + sum(facts.dropped.values()) and not unknown
+    holds = holds and listed in (None, facts.entered)
+    seen = f"{facts.entered} entered, {kept} kept, {dropped.num_rows} dropped"
+    seen += "" if listed in (None, facts.entered) else f"; the source lists {listed}"
     return Finding(holds, seen + (f"; unknown reasons {sorted(unknown)}" if unknown else ""))
 
 
 def shard_is_whole(product: Product) -> Finding:
-    """Of a harmonized shard: leads in order (opening it says so), rows numbered, no ECG empty or changed since."""
+    """Check that a shard's rows are numbered, and that no ECG is empty or has changed since harmonization.
+
+    Opening the shard checks the order of the leads.
+    """
     shard = open_shard(product.path)
     records = shard.records()
     rows, hashes = records.column("row").to_numpy(), records.column("content_hash").to_pylist()

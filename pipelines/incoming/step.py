@@ -16,9 +16,9 @@ from typing import Any
 from pipelines import versions
 from pipelines.cache import ASIDE, Product, Workspace, write_atomically
 from pipelines.download.fetch import full_disk_explained, map_in_threads
-from pipelines.download.step import FILES, ROOT, damaged, gone_files, recorded_files
+from pipelines.download.step import FILES, ROOT, RawFacts, damaged, gone_files, recorded_files
 from pipelines.formatting import format_bytes
-from pipelines.hashing import digest_of
+from pipelines.hashing import digest_of, sha256_of_file
 from pipelines.home import FILES as SPACE_FILES
 from pipelines.home import Home
 from pipelines.incoming.bucket import place_of
@@ -82,7 +82,7 @@ def _taken(home: Home, name: str) -> Product:
         (directory / FILES).write_text(json.dumps([asdict(file) for file in files], indent=1))
         (directory / ASIDE).mkdir()
         (directory / ASIDE / ROOT).write_text(str(root))
-        return {"files": len(files), "bytes": sum(file.bytes or 0 for file in files)}
+        return RawFacts(files=len(files), bytes=sum(file.bytes or 0 for file in files)).to_dict()
 
     taken = workspace.build(
         product,
@@ -180,7 +180,7 @@ def _check_room(files: Sequence[RemoteFile], root: Path) -> None:
 def _copy(folder: Path, root: Path, file: RemoteFile) -> None:
     """One file of a drop to its place below root, atomically; what is there already and is right stays."""
     target = root / file.path
-    if target.is_file() and _sha256(target) == file.checksum:
+    if target.is_file() and _checksum(target) == file.checksum:
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.part")
@@ -188,7 +188,7 @@ def _copy(folder: Path, root: Path, file: RemoteFile) -> None:
         shutil.copyfileobj(stream, copy, _BLOCK)
         copy.flush()
         os.fsync(copy.fileno())
-    if _sha256(partial) != file.checksum:
+    if _checksum(partial) != file.checksum:
         partial.unlink()
         raise ValueError(f"{folder / file.path}: changed while it was copied: write {MARKER} last, then take it again")
     partial.replace(target)
@@ -197,10 +197,10 @@ def _copy(folder: Path, root: Path, file: RemoteFile) -> None:
 def _move(folder: Path, root: Path, file: RemoteFile) -> None:
     """One file that was fetched to its place below root; what is there already and is right stays."""
     target = root / file.path
-    if target.is_file() and _sha256(target) == file.checksum:
+    if target.is_file() and _checksum(target) == file.checksum:
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    if _sha256(folder / file.path) != file.checksum:
+    if _checksum(folder / file.path) != file.checksum:
         raise ValueError(f"{folder / file.path}: is not what it was: take the drop again")
     (folder / file.path).replace(target)
 
@@ -215,9 +215,8 @@ def _opened(path: Path) -> Any:
         raise
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}"
+def _checksum(path: Path) -> str:
+    return f"sha256:{sha256_of_file(path)}"
 
 
 def _is_whole(product: Product) -> bool:

@@ -8,7 +8,6 @@ are not needed.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
@@ -22,6 +21,7 @@ from filelock import FileLock, Timeout
 from pipelines.cache import ASIDE, DONE, MAKING, PARTIAL, Workspace
 from pipelines.download.step import ROOT
 from pipelines.encoders.names import ENCODER_FILE, HEAD_FILE, OURS
+from pipelines.hashing import sha256_of_file
 from pipelines.home import FILES, Home
 from pipelines.incoming.listing import NAME as INCOMING
 from pipelines.incoming.step import FETCHED, lock_of
@@ -188,8 +188,7 @@ def _output(product: str, path: Path) -> _Output:
     digests = {done["digest"]} | {done["facts"].get("digest")} if done else set()
     for weights in (path / name for name in (ENCODER_FILE, HEAD_FILE)):
         if done and weights.is_file():
-            with weights.open("rb") as stream:
-                digests.add(hashlib.file_digest(stream, "sha256").hexdigest())
+            digests.add(sha256_of_file(weights))
     unfinished = path.name.endswith(PARTIAL)
     return _Output(
         product=product,

@@ -8,7 +8,6 @@ Shapes: N records, B records of a batch, L leads, T samples.
 from __future__ import annotations
 
 import itertools
-import json
 import logging
 import time
 from collections import deque
@@ -19,12 +18,11 @@ from pathlib import Path
 from typing import Protocol, Self
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipelines.corpus.index import load_signals
+from pipelines.corpus.index import CorpusIndex, load_signals
 from pipelines.formats.shard import (
     CHUNK,
     LEADS,
@@ -139,22 +137,16 @@ def load_corpus(
     that load the corpus at the same time, and share its memory.
     Raises ValueError where the directory holds no corpus, and for a corpus without ECGs in one of the splits.
     """
-    description = corpus_dir / "corpus.json"
-    if not description.is_file():
-        raise ValueError(f"{corpus_dir} holds no corpus ({description.name}): build the corpus first")
-    about = json.loads(description.read_text())
-    index = pq.read_table(
-        corpus_dir / "index.parquet",
-        columns=["shard", "row", "source", "record_id"],
-        filters=[("split", "==", "train")],
-    )
+    corpus = CorpusIndex(corpus_dir)
+    shard_folders = corpus.shard_folders(workspace_root)
+    index = corpus.table(["shard", "row", "source", "record_id"], split="train")
     names = [
         f"{source}/{record}"
         for source, record in zip(index["source"].to_pylist(), index["record_id"].to_pylist(), strict=True)
     ]
-    folders, shard_N = np.unique(np.asarray(index["shard"].to_pylist(), dtype=str), return_inverse=True)
+    shards, shard_N = np.unique(np.asarray(index["shard"].to_pylist(), dtype=str), return_inverse=True)
     stored = Streamed(
-        folders=[workspace_root / about["shards"][str(name)]["path"] for name in folders],
+        folders=[shard_folders[str(name)] for name in shards],
         shard_N=shard_N,
         row_N=index["row"].to_numpy(),
     )
@@ -163,7 +155,7 @@ def load_corpus(
         validation_NLT=torch.from_numpy(load_signals(workspace_root, corpus_dir, "validation")),
         names=names,
         chunk_N=stored.chunk_N,
-        digest=about["digest"],
+        digest=corpus.digest,
     )
 
 

@@ -10,7 +10,6 @@ Shapes: N records to fit on, M records to score, L leads, T samples, D channels,
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,12 +17,12 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ecg_model.encoder import Encoder
+from pipelines.corpus.index import CorpusIndex, rows_by_shard
 from pipelines.formats.shard import open_shard, read_rows
 from pipelines.pretrain.data import to_millivolt
 from pipelines.pretrain.monitor import eval_mode
@@ -74,9 +73,8 @@ class OnlineProbe:
         Fitted are ECGs of the split `train`, scored those of `validation`: the corpus splits by patient. Raises
         ValueError where a shard of the corpus has gone.
         """
-        shards = json.loads((corpus_dir / "corpus.json").read_text())["shards"]
-        folders = {name: workspace_root / shard["path"] for name, shard in shards.items()}
-        index = pq.read_table(corpus_dir / "index.parquet")
+        corpus = CorpusIndex(corpus_dir)
+        folders, index = corpus.shard_folders(workspace_root), corpus.table()
         index = index.append_column("labels", _labels(index, folders))
         problems = _problems(index)
         if not problems:
@@ -173,20 +171,13 @@ def auc(y_NC: Tensor, score_NC: Tensor) -> Tensor:
 
 def _labels(index: pa.Table, folders: Mapping[str, Path]) -> pa.ChunkedArray:
     """The raw codes of each row of the index, lists of strings."""
-    found = [open_shard(folders[shard]).records()["labels"].take(rows) for shard, rows in _runs(index)]
+    found = [open_shard(folders[shard]).records()["labels"].take(rows) for shard, rows in rows_by_shard(index)]
     return pa.chunked_array(chunk for column in found for chunk in column.chunks)
 
 
 def _signals(index: pa.Table, folders: Mapping[str, Path]) -> NDArray[np.int16]:
     """int16 (N, 8, 2500), microvolt: the ECGs that the rows of an index name."""
-    return read_rows([(folders[shard], rows) for shard, rows in _runs(index)])
-
-
-def _runs(index: pa.Table) -> list[tuple[str, NDArray[np.int32]]]:
-    """Each shard of an index with its rows in it; the index is ordered by shard."""
-    names, rows = np.asarray(index["shard"].to_pylist()), index["row"].to_numpy()
-    starts = np.flatnonzero(np.r_[True, names[1:] != names[:-1]])
-    return [(str(names[a]), rows[a:b]) for a, b in zip(starts, [*starts[1:], len(rows)], strict=True)]
+    return read_rows([(folders[shard], rows) for shard, rows in rows_by_shard(index)])
 
 
 def _problems(index: pa.Table) -> list[RidgeProblem]:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from pipelines import versions
 from pipelines.cache import Product, Workspace
 from pipelines.corpus.config import CorpusConfig
-from pipelines.corpus.step import built_corpus, config_from, settings_of, shard_digests
+from pipelines.corpus.step import CorpusFacts, built_corpus, config_from, settings_of, shard_digests
 from pipelines.encoders.names import OURS
 from pipelines.hashing import digest_of
 from pipelines.pretrain.recipes import RECIPES, Recipe, differences, recipe_named
@@ -160,7 +160,7 @@ def plan(workspace: Workspace, tracking: Tracking, config: RetrainingConfig, *, 
         changed = "changed since the corpus was built" if workspace.current("corpus") else "have no corpus yet"
         key = digest_of({"data": shards, "settings": asdict(settings), **start})[:24]
         return Plan(why=f"the harmonized ECGs {changed} ({len(shards)} shards)", key=key)
-    digest = corpus.facts["digest"]
+    digest = CorpusFacts.of(corpus).digest
     for one in trained:
         if one.verdict is not None and (one.corpus_digest, one.recipe) == (digest, recipe):
             same = f"corpus {digest[:12]} and recipe {recipe.digest[:12]}"
@@ -256,7 +256,7 @@ def _start(champion: _Trained | None, config: RetrainingConfig) -> str:
 
 def _trained_alike(workspace: Workspace, recipe: Recipe) -> Product | None:
     """An encoder that is there of the current corpus' ECGs by this recipe, the current one first."""
-    digest = workspace.require("corpus").facts["digest"]
+    digest = CorpusFacts.of(workspace.require("corpus")).digest
     wanted = (versions.ENCODER, digest, recipe.to_dict())
     for one in workspace.finished(OURS.product):
         if (one.version, one.facts.get("corpus_digest"), {**one.config, "warm_start": None}) == wanted:

@@ -148,7 +148,7 @@ class Recorder(Workspace):
             return ARTIFICIAL
         if kind == "ecgs":
             write_shard(folder, rest[0], RECORDS)
-            return {"role": config["role"], "findings": {}}
+            return {"entered": 0, "kept": 0, "dropped": {}, "role": config["role"], "findings": {}}
         if kind in ("encoder", "dense_encoder", "reference"):
             network = recipe_named("demo").jepa.encoder
             path = folder / "encoder.safetensors"

@@ -14,8 +14,9 @@ from orchestration.jobs import TRAIN
 from orchestration.schedules import weekly_retraining
 from pipelines.cache import Workspace
 from pipelines.corpus.config import CorpusConfig
-from pipelines.formats.shard import FINDINGS
+from pipelines.finding import Finding
 from pipelines.harmonize.checks import COUNTS_ADD_UP
+from pipelines.harmonize.shards import HarmonizedFacts
 from pipelines.pretrain.recipes import Recipe, recipe_named
 from pipelines.release.aliases import versions_of
 from pipelines.release.retraining import (
@@ -122,11 +123,12 @@ def test_a_champion_of_a_foreign_recipe_asks_for_a_name(workspace, tracking):
 
 def test_a_shard_that_did_not_pass_its_checks_stops_the_plan_by_its_name(workspace, tracking):
     released(tracking, ONE, TINY, "promoted", champion=True)
-    found = {FINDINGS: {COUNTS_ADD_UP: {"holds": False, "seen": "3 entered, 2 kept, 0 dropped"}}}
+    findings = {COUNTS_ADD_UP: Finding.failed("3 entered, 2 kept, 0 dropped")}
+    facts = HarmonizedFacts(entered=3, kept=2, dropped={}, role="pretraining", findings=findings)
     workspace.build(
         "ecgs/chapman/01",
         **{"version": "1", "config": {}, "inputs": {}},
-        make=lambda folder: {"role": "pretraining", **found},
+        make=lambda folder: facts.to_dict(),
     )
     with pytest.raises(ValueError, match=r"ecgs/chapman/01 \(every_record_accounted_for: 3 entered"):
         plan(workspace, tracking, RetrainingConfig(), simulated=False)

@@ -34,7 +34,7 @@ def harmonized(workspace: Workspace, digests: dict[str, str]) -> None:
 
         def make(folder: Path, content: str = content, role: str = "evaluation" if "ptbxl" in shard else "pretraining"):
             (folder / "signals").write_text(content)
-            return {"role": role}
+            return {"entered": 0, "kept": 0, "dropped": {}, "role": role}
 
         workspace.build(f"ecgs/{shard}", version=versions.ECGS, config={"content": content}, inputs={}, make=make)
 

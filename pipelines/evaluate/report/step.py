@@ -19,6 +19,8 @@ from typing import Any
 
 from pipelines import versions
 from pipelines.cache import Product, Workspace, write_atomically
+from pipelines.corpus.index import CorpusIndex
+from pipelines.corpus.step import CorpusFacts
 from pipelines.encoders.names import OURS
 from pipelines.evaluate.exposure import Overlaps, corpus_of
 from pipelines.evaluate.features import EncoderSource, FeatureConfig, materialize_features
@@ -182,8 +184,8 @@ def _about(probe: Product) -> dict[str, Any]:
 def _pretraining(encoder: Product, digest: str, corpus: Product | None) -> Pretraining:
     counts, folds = None, ()
     if corpus is not None:
-        counts = dict(corpus.facts["by_source"])
-        folds = tuple(json.loads((corpus.path / "corpus.json").read_text())["config"]["unlabelled_folds"])
+        counts = CorpusFacts.of(corpus).by_source
+        folds = CorpusIndex(corpus.path).unlabelled_folds
     return Pretraining(
         recipe=encoder.facts.get("recipe", {}).get("name", "not known"),
         digest=digest,

@@ -15,6 +15,7 @@ from typing import Any
 
 from pipelines import versions
 from pipelines.cache import Product, Workspace, write_atomically
+from pipelines.corpus.step import CorpusFacts
 from pipelines.encoders.names import DENSE_ENCODER, OURS
 from pipelines.evaluate.features import EncoderSource, OnProgress
 from pipelines.evaluate.probes.config import ProbeConfig
@@ -42,7 +43,7 @@ def materialize_dense(workspace: Workspace, launch: Launch, **way: Any) -> Produ
     did not begin with random weights.
     """
     encoder, corpus = workspace.require(OURS.product), workspace.require("corpus")
-    if encoder.facts.get("corpus_digest") != corpus.facts["digest"]:
+    if encoder.facts.get("corpus_digest") != CorpusFacts.of(corpus).digest:
         raise ValueError(
             f"the encoder in {encoder.path} was not pretrained on the current corpus, so a dense one would have seen "
             "other ECGs: materialize encoder first"

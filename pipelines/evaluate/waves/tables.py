@@ -17,7 +17,7 @@ from pipelines.evaluate.waves.delineation import WaveTask, wave_data
 from pipelines.evaluate.waves.intervals import compare_regressions
 from pipelines.evaluate.waves.segmentation import CONFUSIONS_FILE, PREDICTIONS_FILE, SCORES_FILE
 from pipelines.formats.shard import LEADS, MILLIVOLT, RATE, SAMPLES, read_rows
-from pipelines.harmonize.shards import shards_of
+from pipelines.harmonize.shards import HarmonizedFacts, shards_of
 from pipelines.plots.segmentation import SegmentedLead, Span, segmentation_sheet
 
 EXAMPLES = 4
@@ -163,7 +163,7 @@ def _drawn(workspace: Workspace, task: WaveTask, segmentation: Product, mirror: 
 
 def _signal(workspace: Workspace, task: WaveTask, row: int) -> Any:
     """int16 (8, 2500): the ECG at this row of all of a task's records."""
-    for shard, records in ((one, one.facts["kept"]) for one in shards_of(workspace, task.source).values()):
+    for shard, records in ((one, HarmonizedFacts.of(one).kept) for one in shards_of(workspace, task.source).values()):
         if row < records:
             return read_rows([(shard.path, np.array([row]))])[0]
         row -= records

@@ -12,7 +12,7 @@ from ecg_model.config import EncoderConfig
 from ecg_model.encoder import random_encoder, save_encoder
 from pipelines.cache import Product, Workspace
 from pipelines.corpus.index import INDEX
-from pipelines.corpus.step import PRODUCT
+from pipelines.corpus.step import PRODUCT, CorpusFacts
 from pipelines.evaluate.exposure import Overlap, Overlaps
 from pipelines.evaluate.features import EncoderSource
 from pipelines.formats.shard import write_table
@@ -37,7 +37,9 @@ def indexed(workspace: Workspace, digest: str, **records: tuple[str, ...]) -> No
 
     def make(folder: Path) -> dict:
         write_table(folder / "index.parquet", pa.Table.from_pylist(rows, schema=INDEX))
-        return {"digest": digest}
+        return CorpusFacts(
+            considered=len(rows), train=0, validation=0, excluded={}, by_source={}, patients=0, digest=digest
+        ).to_dict()
 
     workspace.build(PRODUCT, version="test", config={"digest": digest}, inputs={}, make=make)
 

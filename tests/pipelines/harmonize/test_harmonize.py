@@ -26,7 +26,7 @@ from pipelines.corpus.step import built_corpus, materialize_corpus
 from pipelines.download.mirror import Mirror
 from pipelines.download.step import materialize_raw
 from pipelines.formats.shard import SIGNALS, Shard, open_shard
-from pipelines.harmonize.checks import COUNTS_ADD_UP, kept_findings
+from pipelines.harmonize.checks import COUNTS_ADD_UP, recorded_findings
 from pipelines.harmonize.convert import BATCH, harmonize
 from pipelines.harmonize.quality import QualityLimits
 from pipelines.harmonize.step import materialize_ecgs
@@ -351,7 +351,7 @@ def test_a_shard_that_did_not_pass_its_checks_is_refused_from_the_corpus_by_name
     materialize_corpus(simulated, CorpusConfig())
     bad = replace(SOURCES[source], read=losing, version="0")
     lost = materialize_ecgs(simulated, bad, partition, limits=LIMITS)
-    assert not kept_findings(lost)[COUNTS_ADD_UP].holds
+    assert not recorded_findings(lost)[COUNTS_ADD_UP].holds
     told = rf"ecgs/{source}/{partition} \({COUNTS_ADD_UP}: 11 entered.*lists 12\): materialize these partitions again"
     for ask in (materialize_corpus, built_corpus):
         with pytest.raises(ValueError, match=told):

@@ -72,7 +72,7 @@ def shard(workspace: Workspace, name: str, ecgs: Sequence[Ecg]) -> Product:
             }
             writer.append(ecg.signal(), row)
         writer.close()
-        return {"role": "pretraining"}
+        return {"entered": 0, "kept": 0, "dropped": {}, "role": "pretraining"}
 
     return workspace.build(f"ecgs/{name}", version="1", config={}, inputs={"of": str(ecgs)}, make=make)
 
