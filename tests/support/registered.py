@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pipelines import versions
 from pipelines.cache import Product, Workspace
+from pipelines.corpus.step import CorpusFacts
 from pipelines.home import Home
 from pipelines.incoming.listing import MARKER
 from pipelines.pretrain.recipes import Recipe, recipe_named
@@ -46,7 +47,9 @@ def corpus_built(workspace: Workspace, digest: str, sources: list[str] | None = 
 
     def make(folder: Path) -> dict:
         (folder / "index").write_text(digest)
-        return {"digest": digest}
+        return CorpusFacts(
+            considered=0, train=0, validation=0, excluded={}, by_source={}, patients=0, digest=digest
+        ).to_dict()
 
     inputs = {name: workspace.require(name).digest for name in taken}
     config = {**SETTINGS, "sources": sources}
