@@ -65,15 +65,17 @@ def _segmentation(source: str, whose: str) -> dg.AssetsDefinition:
         from pipelines.evaluate.waves import tables as wave_views
         from pipelines.evaluate.waves.config import FINE_TUNED, FROZEN
         from pipelines.evaluate.waves.run import segment_encoder
+        from pipelines.evaluate.waves.segmentation import SegmentationFacts
 
         ways = [replace(way, steps=config.steps) for way in (FROZEN, FINE_TUNED)[: 2 if config.fine_tune else 1]]
         with show.mistakes_explained():
             found = segment_encoder(data_home.open(), source, _pseudo(config), ways)
-        frozen, nothing = next(iter(found.made.values())), found.reason or ""
+        frozen, nothing = next(iter(found.products.values())), found.reason or ""
         shown: dict[str, Any] = {"not scored": nothing}
-        if found.ahead is not None:
+        miou = SegmentationFacts.of(frozen).miou
+        if miou is not None and found.ahead is not None:
             shown = {
-                "mean IoU, frozen": frozen.facts["miou"]["value"],
+                "mean IoU, frozen": miou.value,
                 "mean IoU, frozen minus random": f"{found.ahead.value:+.3f} ({found.ahead.low:+.3f} to "
                 f"{found.ahead.high:+.3f})",
             }
@@ -82,7 +84,7 @@ def _segmentation(source: str, whose: str) -> dg.AssetsDefinition:
             {
                 **shown,
                 "labels": found.task.title,
-                "overlap": show.table(wave_views.overlap_rows(found.made), nothing),
+                "overlap": show.table(wave_views.overlap_rows(found.products), nothing),
                 "boundaries": show.table(wave_views.boundary_rows(found.best), nothing),
                 "read off the predicted waves": show.table(wave_views.read_off_rows(found.best), nothing),
                 "waves": show.table(found.labels, "No waves."),

@@ -18,6 +18,7 @@ from pipelines.evaluate.report.model import EncoderComparison
 from pipelines.evaluate.report.step import JSON_FILE
 from pipelines.evaluate.suite.baselines import ProbePair
 from pipelines.evaluate.suite.run import EvaluationRow
+from pipelines.evaluate.waves.intervals import RegressionFacts
 from pipelines.formats.shard import open_shard
 from pipelines.plots.comparison import source_comparison
 from pipelines.plots.curves import Curve, histograms, loss_curve, roc_curves
@@ -140,13 +141,19 @@ def compared(comparison: EncoderComparison) -> bytes | None:
 
 
 def regressed(ours: Product, random_baseline: Product) -> bytes | None:
-    """Errors of intervals as shares of what the training median errs by, which is taken as given; None where none was
-    scored."""
+    """Plot the errors of intervals as shares of the training median's error, which is taken as exact.
+
+    Returns None if none was scored.
+    """
     found = [
-        Score(f"{one['title']} ({one['unit']})", name, *(one["mae"][end] / one["baseline"]["value"] for end in _ENDS))
+        Score(
+            f"{figure.title} ({figure.unit})",
+            name,
+            *(getattr(figure.mae, end) / figure.baseline.value for end in _ENDS),
+        )
         for name, product in (("this encoder", ours), ("random encoder", random_baseline))
-        for one in product.facts["figures"]
-        if one["baseline"]["value"] > 0
+        for figure in RegressionFacts.of(product).figures
+        if figure.baseline.value > 0
     ]
     axis = "Mean absolute error, the training median's being 1"
     return score_chart(found, axis=axis, marks=(1.0,)) if found else None

@@ -125,6 +125,6 @@ def _waves(
         yield f"segmentation, {found.task.title}", [{"not scored": found.reason}]
         return
     seen = f"{found.task.title}; seen: {overlap_of_waves(overlaps, found.best).in_words()}"
-    yield f"overlap, {seen}", wave_views.overlap_rows(found.made)
+    yield f"overlap, {seen}", wave_views.overlap_rows(found.products)
     yield "boundaries, fine-tuned, predicted minus annotated", wave_views.boundary_rows(found.best)
     yield "read off the predicted waves", wave_views.read_off_rows(found.best)

@@ -22,12 +22,19 @@ class Scored(Facts):
     scored: bool
     auc: Estimate | None = omitted()
     trials: tuple[Estimate, ...] = ()
+    by_label: dict[str, Estimate] | None = omitted()
     counts: dict[str, int]
 
 
 @pytest.mark.parametrize("auc", [None, Estimate(value=0.8, low=0.7)])
 def test_facts_of_a_product_come_back(tmp_path: Path, auc: Estimate | None) -> None:
-    facts = Scored(scored=auc is not None, auc=auc, trials=(Estimate(value=1, low=0),), counts={"train": 3})
+    facts = Scored(
+        scored=auc is not None,
+        auc=auc,
+        trials=(Estimate(value=1, low=0),),
+        by_label=None if auc is None else {"NORM": auc},
+        counts={"train": 3},
+    )
     workspace = Workspace(tmp_path)
     workspace.build("probe/x", version="1", config={}, inputs={}, make=lambda folder: facts.to_dict())
     product = workspace.require("probe/x")

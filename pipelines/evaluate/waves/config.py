@@ -27,16 +27,18 @@ class PseudoConfig:
     def __post_init__(self) -> None:
         in_order = tuple(lead for lead in LEADS if lead in self.leads)
         if not self.leads or self.leads != in_order:
-            raise ValueError(f"leads={self.leads}: name some of {', '.join(LEADS)}, in this order, each once")
+            raise ValueError(f"leads={self.leads}: use some of {', '.join(LEADS)}, in this order, each once")
         if not 0 < self.share <= 1:
-            raise ValueError(f"share={self.share}: use a share of the records above 0 and at most 1")
+            raise ValueError(f"share={self.share}: use a share above 0 and at most 1")
         if self.processes is not None and self.processes < 1:
-            raise ValueError(f"processes={self.processes}: use at least 1, or None for one a core")
+            raise ValueError(f"processes={self.processes}: use at least 1, or None for one per core")
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the settings that the waves depend on, as JSON values."""
         return {"leads": list(self.leads), "share": self.share}
 
     def draws(self, record_id: str) -> bool:
+        """Whether this record belongs to the share that is delineated."""
         return int(digest_of(record_id)[:12], 16) < self.share * 16**12
 
 

@@ -1,14 +1,14 @@
 """Heart rate, P, PR, QRS and QT from frozen embeddings by ridge regression: the mean absolute error on the test split.
 
-What the figures are is in `waves.intervals`; where waves are pseudo-labels, so are they. For each figure, validation
-chooses how tokens are pooled and how strong the penalty is. Beside it stands the training median as the prediction.
+`annotations.intervals` defines the five figures; from pseudo-labels they are pseudo-labels, too. For each figure,
+validation chooses the pooling of tokens and the penalty. The baseline predicts the training median for every record.
 Shapes: N records, D channels, F features, K penalties.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from pipelines.evaluate.features import (
 from pipelines.evaluate.statistics.bootstrap import Bootstrap, InsufficientData, Interval
 from pipelines.evaluate.waves.annotations import INTERVALS, intervals
 from pipelines.evaluate.waves.delineation import WaveData, WaveTask, wave_data
+from pipelines.facts import Facts
 from pipelines.formats.shard import MILLIVOLT, SAMPLES, write_table
 from pipelines.harmonize.shards import shards_of
 from pipelines.hashing import digest_of
@@ -42,14 +43,16 @@ SCORES_FILE = "scores.json"
 PREDICTIONS_FILE = "predictions.parquet"
 
 POOLINGS: dict[str, tuple[int, ...]] = {"mean": (0,), "mean_std": (0, 1), "rhythm": (0, 2, 3, 4)}
-"""Which of `moments` are the features. `mean` is the paper's embedding."""
+"""By the name of a pooling, which of `moments` are the features. `mean` is the paper's embedding."""
 _MOMENTS = 5
 
 
 def moments(token_BLPD: Tensor) -> Tensor:
-    """Five figures of each channel over an ECG's tokens, (B, 5 * D): the mean; the standard deviation; that in time of
-    the mean over leads; that in time, mean over leads; the mean absolute change of the mean over leads from one patch
-    to the next. A mean alone hardly says how often beats come.
+    """Summarise each channel of tokens (B, L, P, D) by five numbers, (B, 5 * D).
+
+    In this order: the mean; the standard deviation; the standard deviation in time of the mean over leads; the standard
+    deviation in time, averaged over leads; the mean absolute change of the mean over leads from a patch to the next.
+    The mean alone carries little information on the heart rate.
     """
     over_leads_BPD = token_BLPD.mean(dim=1)
     return torch.cat(
@@ -66,7 +69,7 @@ def moments(token_BLPD: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class MomentsSource:
-    """`moments` of an encoder's tokens, as a source of features."""
+    """Source of features: `moments` of an encoder's tokens."""
 
     encoder: EncoderSource
 
@@ -93,8 +96,8 @@ class MomentsSource:
                     torch.autocast(config.torch_device.type, torch.bfloat16, enabled=config.precision == "bf16"),
                 ):
                     token_BND = encoder(x_BLT * MILLIVOLT, leads=leads).float()
-                    found_BF = moments(token_BND.unflatten(1, (-1, patches)))
-                feature_NF[first : first + config.batch] = found_BF.cpu().numpy()
+                    moments_BF = moments(token_BND.unflatten(1, (-1, patches)))
+                feature_NF[first : first + config.batch] = moments_BF.cpu().numpy()
                 if progress is not None:
                     progress(min(first + config.batch, len(signal_NLT)), len(signal_NLT))
             if not np.isfinite(feature_NF).all():
@@ -106,12 +109,14 @@ class MomentsSource:
 
 @dataclass(frozen=True, kw_only=True)
 class RegressionConfig:
-    """poolings: some of POOLINGS. penalties: of the squared weights of standardized features, summed over training
-    records, the strongest first. A split with fewer than min_patients is not scored."""
+    """The choices that validation decides on, and what is needed to score a figure."""
 
     poolings: tuple[str, ...] = tuple(POOLINGS)
+    """Some of POOLINGS."""
     penalties: tuple[float, ...] = (1e4, 3e3, 1e3, 3e2, 1e2, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1)
+    """On the squared weights of standardized features, against errors summed over training records. Strongest first."""
     min_patients: int = 20
+    """A figure is not scored if a split has fewer patients with it."""
     bootstrap: Bootstrap = field(default_factory=Bootstrap)
 
     def __post_init__(self) -> None:
@@ -125,7 +130,7 @@ class RegressionConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RegressionTrial:
-    """A choice that was tried, and its mean absolute error on validation."""
+    """One combination that was tried, and its mean absolute error on validation."""
 
     pooling: str
     penalty: float
@@ -134,28 +139,33 @@ class RegressionTrial:
 
 @dataclass(frozen=True, kw_only=True)
 class FigureScores:
-    """One figure on the test split. baseline: the error of the training median. records: with this figure, by split;
-    omitted: of all splits, those that lack it (no P wave, or no beat that is whole)."""
+    """The scores of one figure on the test split."""
 
     name: str
     title: str
     unit: str
     records: dict[str, int]
+    """Records with this figure, by split."""
     omitted: int
+    """Records of all splits without it (no P wave, or no complete beat)."""
     trials: tuple[RegressionTrial, ...]
     chosen: RegressionTrial
     mae: Interval
+    """Mean absolute error, in `unit`."""
     baseline: Interval
+    """Mean absolute error of the training median as the prediction."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Regressed:
-    """figures: those that were scored; reasons: why not, of the others, by name. predictions: a row a figure and record
-    of the test split (PREDICTIONS)."""
+    """The result of `regress`."""
 
     figures: tuple[FigureScores, ...]
+    """Those that were scored."""
     reasons: dict[str, str]
+    """Why the others were not scored, by name."""
     predictions: pa.Table
+    """Of schema PREDICTIONS: a row for each figure and record of the test split."""
 
 
 PREDICTIONS = pa.schema(
@@ -167,7 +177,7 @@ PREDICTIONS = pa.schema(
 
 
 class Ridge:
-    """Ridge regression for many penalties and targets on the same rows, from one decomposition.
+    """Ridge regression for many penalties and targets on the same rows, from one singular value decomposition.
 
     Features are standardized and targets centred by these rows: w minimises |Z w - y|^2 + penalty * |w|^2.
     """
@@ -175,16 +185,16 @@ class Ridge:
     def __init__(self, x_NF: NDArray[Any]) -> None:
         x_NF = x_NF.astype(np.float64)
         self._mean_F, std_F = x_NF.mean(axis=0), x_NF.std(axis=0)
-        # A feature that does not vary says nothing, and must not be blown up to say something.
+        # A constant feature becomes 0 instead of being scaled up from rounding errors.
         self._std_F = np.where(std_F > 1e-9 * (1 + np.abs(self._mean_F)), std_F, np.inf)
         self._z_NF = self._standardized(x_NF)
         left_NM, self._size_M, self._right_MF = np.linalg.svd(self._z_NF, full_matrices=False)
         self._left_MN = left_NM.T
 
     def predict(self, y_N: NDArray[np.float64], penalties: Sequence[float], x_NF: NDArray[Any]) -> NDArray[np.float64]:
-        """Fitted to targets of the constructor's rows, one prediction of `x_NF` a penalty, (K, N)."""
-        found_M = self._left_MN @ (y_N - y_N.mean())
-        shrunk_KM = [self._size_M / (self._size_M**2 + penalty) * found_M for penalty in penalties]
+        """Fit targets of the constructor's rows and predict those of `x_NF` with each penalty, float64 (K, N)."""
+        projected_M = self._left_MN @ (y_N - y_N.mean())
+        shrunk_KM = [self._size_M / (self._size_M**2 + penalty) * projected_M for penalty in penalties]
         return np.stack(shrunk_KM) @ (self._right_MF @ self._standardized(x_NF).T) + y_N.mean()
 
     def _standardized(self, x_NF: NDArray[Any]) -> NDArray[np.float64]:
@@ -195,57 +205,99 @@ def regress(data: WaveData, moments_NF: NDArray[np.float32], config: RegressionC
     """Fit, choose and score each figure; moments_NF: (N, 5 * D), row i for record i of the data."""
     config = config or RegressionConfig()
     measured_NI = intervals(data.waves, data.records.num_rows)
-    x: dict[str, NDArray[np.float32]] = {
+    pooled: dict[str, NDArray[np.float32]] = {
         pooling: np.concatenate([np.split(moments_NF, _MOMENTS, axis=1)[at] for at in POOLINGS[pooling]], axis=1)
         for pooling in config.poolings
     }
-    ridges: dict[tuple[str, bytes], Ridge] = {}  # figures that the same records have share one
+    ridges: dict[tuple[str, bytes], Ridge] = {}  # figures of the same training records share a decomposition
     figures, reasons, parts = [], {}, [PREDICTIONS.empty_table()]
-    for one, y_N in zip(INTERVALS, measured_NI.T, strict=True):
-        known_N = ~np.isnan(y_N)
+    for figure, y_N in zip(INTERVALS, measured_NI.T, strict=True):
         try:
-            counts = data.require(known_N, config.min_patients)
+            counts = data.require(~np.isnan(y_N), config.min_patients)
         except InsufficientData as too_few:
-            reasons[one.name] = str(too_few)
+            reasons[figure.name] = str(too_few)
             continue
         train, validation, test = (
-            np.flatnonzero(known_N & (data.split_N == split)) for split in (Split.TRAIN, Split.VALIDATION, Split.TEST)
+            np.flatnonzero(~np.isnan(y_N) & (data.split_N == split))
+            for split in (Split.TRAIN, Split.VALIDATION, Split.TEST)
         )
-        trials, predicted = [], []
-        for pooling, x_NF in x.items():
-            key = (pooling, train.tobytes())
-            if key not in ridges:
-                ridges[key] = Ridge(x_NF[train])
-            of_penalty_KN = ridges[key].predict(y_N[train], config.penalties, x_NF[np.concatenate([validation, test])])
-            for penalty, y_M in zip(config.penalties, of_penalty_KN, strict=True):
-                error = float(np.abs(y_M[: len(validation)] - y_N[validation]).mean())
-                trials.append(RegressionTrial(pooling=pooling, penalty=penalty, validation_mae=error))
-                predicted.append(y_M[len(validation) :])
+        trials, predicted = _tried(pooled, y_N, (train, validation, test), config.penalties, ridges)
         best = min(range(len(trials)), key=lambda i: trials[i].validation_mae)
         error_N = np.abs(predicted[best] - y_N[test])
         baseline_N = np.abs(np.median(y_N[train]) - y_N[test])
         figures.append(
             FigureScores(
-                name=one.name,
-                title=one.title,
-                unit=one.unit,
+                name=figure.name,
+                title=figure.title,
+                unit=figure.unit,
                 records=counts,
-                omitted=int((~known_N).sum()),
+                omitted=int(np.isnan(y_N).sum()),
                 trials=tuple(trials),
                 chosen=trials[best],
                 mae=config.bootstrap.mean(error_N, data.patient_N[test]),
                 baseline=config.bootstrap.mean(baseline_N, data.patient_N[test]),
             )
         )
-        columns = {
-            "figure": [one.name] * len(test),
-            "record_id": data.records.column("record_id").take(pa.array(test)).to_pylist(),
-            "patient": data.patient_N[test].tolist(),
-            "measured": y_N[test],
-            "predicted": predicted[best],
-        }
-        parts.append(pa.table(columns, schema=PREDICTIONS))
+        parts.append(_predictions(data, figure.name, test, y_N[test], predicted[best]))
     return Regressed(figures=tuple(figures), reasons=reasons, predictions=pa.concat_tables(parts))
+
+
+def _tried(
+    pooled: Mapping[str, NDArray[np.float32]],
+    y_N: NDArray[np.float64],
+    rows: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]],
+    penalties: Sequence[float],
+    ridges: dict[tuple[str, bytes], Ridge],
+) -> tuple[list[RegressionTrial], list[NDArray[np.float64]]]:
+    """Fit a figure with every pooling and penalty; return each trial and its predictions for the test split.
+
+    pooled: features of all records, by pooling.
+    y_N: the figure, NaN in records without it.
+    rows: those that train, validate and test.
+    ridges: decompositions by pooling and training rows; missing ones are added.
+    """
+    train, validation, test = rows
+    trials, predicted = [], []
+    for pooling, x_NF in pooled.items():
+        key = (pooling, train.tobytes())
+        if key not in ridges:
+            ridges[key] = Ridge(x_NF[train])
+        of_penalty_KN = ridges[key].predict(y_N[train], penalties, x_NF[np.concatenate([validation, test])])
+        for penalty, y_M in zip(penalties, of_penalty_KN, strict=True):
+            error = float(np.abs(y_M[: len(validation)] - y_N[validation]).mean())
+            trials.append(RegressionTrial(pooling=pooling, penalty=penalty, validation_mae=error))
+            predicted.append(y_M[len(validation) :])
+    return trials, predicted
+
+
+def _predictions(
+    data: WaveData,
+    figure: str,
+    test: NDArray[np.int64],
+    measured_M: NDArray[np.float64],
+    predicted_M: NDArray[np.float64],
+) -> pa.Table:
+    """Return a figure's rows of PREDICTIONS; test: rows of the data."""
+    columns = {
+        "figure": [figure] * len(test),
+        "record_id": data.records.column("record_id").take(pa.array(test)).to_pylist(),
+        "patient": data.patient_N[test].tolist(),
+        "measured": measured_M,
+        "predicted": predicted_M,
+    }
+    return pa.table(columns, schema=PREDICTIONS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegressionFacts(Facts):
+    """What a regression reports."""
+
+    data_digest: str
+    """Of ECGs, waves and protocol: errors of two encoders are comparable if it is the same."""
+    figures: tuple[FigureScores, ...]
+    """The figures that were scored, without their trials."""
+    reasons: dict[str, str]
+    """Why the others were not scored, by name."""
 
 
 def materialize_regression(
@@ -258,11 +310,9 @@ def materialize_regression(
     mirror: Path | None = None,
     progress: OnProgress | None = None,
 ) -> Product:
-    """The product `regression/<task>/<encoder>`: what `regress` finds, as scores.json and predictions.parquet.
+    """Build the product `regression/<task>/<encoder>`: the result of `regress` as scores.json and predictions.parquet.
 
-    Waves and features that are not there yet are computed first. mirror: see `materialize_delineation`. Facts:
-    `figures` (with their errors, without trials), `reasons`, and `data_digest`: errors of two encoders compare where it
-    is the same.
+    Missing waves and features are computed first. mirror: see `materialize_delineation`. Facts: `RegressionFacts`.
     """
     config, features = config or RegressionConfig(), features or FeatureConfig()
     data = wave_data(workspace, task, mirror)
@@ -272,7 +322,7 @@ def materialize_regression(
     data_digest = digest_of({"inputs": inputs, **task.to_dict()})
 
     def make(folder: Path) -> dict[str, Any]:
-        found = regress(data, read_features(computed), config)
+        result = regress(data, read_features(computed), config)
         stored = {
             "title": task.title,
             "encoder": {"name": encoder.name, "digest": encoder.digest},
@@ -280,13 +330,13 @@ def materialize_regression(
             "ecgs": {product.name: product.digest for product in shards.values()},
             "task": task.to_dict(),
             "config": asdict(config),
-            "figures": [asdict(figure) for figure in found.figures],
-            "reasons": found.reasons,
+            "figures": [asdict(figure) for figure in result.figures],
+            "reasons": result.reasons,
         }
         write_atomically(folder / SCORES_FILE, json.dumps(stored, indent=1, allow_nan=False).encode())
-        write_table(folder / PREDICTIONS_FILE, found.predictions)
-        shown = [asdict(replace(figure, trials=())) for figure in found.figures]
-        return {"data_digest": data_digest, "figures": shown, "reasons": found.reasons}
+        write_table(folder / PREDICTIONS_FILE, result.predictions)
+        figures = tuple(replace(figure, trials=()) for figure in result.figures)
+        return RegressionFacts(data_digest=data_digest, figures=figures, reasons=result.reasons).to_dict()
 
     return workspace.build(
         f"regression/{task.name}/{encoder.name}",
@@ -298,18 +348,20 @@ def materialize_regression(
 
 
 def compare_regressions(first: Product, second: Product, bootstrap: Bootstrap | None = None) -> dict[str, Interval]:
-    """Mean absolute error of the first minus that of the second, by figure, paired on the same test records.
+    """Return the first product's mean absolute error minus the second's, by figure, paired on the same test records.
 
-    Raises ValueError where the two are not of the same data.
+    Raises ValueError if the two are not of the same data.
     """
     bootstrap = bootstrap or Bootstrap()
-    if first.facts["data_digest"] != second.facts["data_digest"]:
-        raise ValueError(f"{first.name} and {second.name} are of different ECGs, waves or splits: do both again")
+    if RegressionFacts.of(first).data_digest != RegressionFacts.of(second).data_digest:
+        raise ValueError(
+            f"{first.name} and {second.name} are of different ECGs, waves or splits: materialize both again"
+        )
     tables = [pq.read_table(product.path / PREDICTIONS_FILE) for product in (first, second)]
     figure_N, patient_N = (np.asarray(tables[0].column(name).to_pylist(), dtype=str) for name in ("figure", "patient"))
     error_2N = [np.abs(table["predicted"].to_numpy() - table["measured"].to_numpy()) for table in tables]
-    worse_N = error_2N[0] - error_2N[1]
+    difference_N = error_2N[0] - error_2N[1]
     return {
-        name: bootstrap.mean(worse_N[figure_N == name], patient_N[figure_N == name])
+        name: bootstrap.mean(difference_N[figure_N == name], patient_N[figure_N == name])
         for name in dict.fromkeys(figure_N.tolist())
     }

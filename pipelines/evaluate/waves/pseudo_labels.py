@@ -1,7 +1,7 @@
-"""Pseudo-labels: waves as neurokit2 finds them, where nobody has drawn any. Light to import, for worker processes.
+"""Pseudo-labels: waves that neurokit2 finds, for ECGs without annotated waves. Light to import, for worker processes.
 
-R peaks and cleaning: its own method; boundaries: discrete wavelets (Martinez et al., IEEE Trans Biomed Eng 51, 2004,
-570-581). They are another program's opinion, with its mistakes, and are called pseudo-labels wherever they are shown.
+R peaks and cleaning: neurokit2's own method; boundaries: discrete wavelets (Martinez et al., IEEE Trans Biomed Eng 51,
+2004, 570-581). They contain the mistakes of that program, and are called pseudo-labels wherever they are shown.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from pipelines.evaluate.waves.annotations import Wave
 from pipelines.formats.shard import RATE
 
 LEAST_BEATS = 3
-# What neurokit2 calls the boundaries of each wave: `ECG_<name>_Onsets`.
+# The name of each wave in neurokit2's results: `ECG_<name>_Onsets`.
 _NAMES = {Wave.P: "P", Wave.QRS: "R", Wave.T: "T"}
 
 Row = tuple[int, float, float, float]
-"""Class of a wave, its onset, peak and offset in samples; NaN where one was not found."""
+"""Class of a wave, and its onset, peak and offset in samples; NaN for a boundary that was not found."""
 
 
 class Failure(StrEnum):
@@ -34,27 +34,28 @@ class Failure(StrEnum):
 
 
 def delineate(x_T: NDArray[Any]) -> list[Row] | Failure:
-    """The waves of one lead, float (T,) millivolt at 250 Hz."""
+    """Return the waves of one lead, float (T,) millivolt at 250 Hz, or why there are none."""
     import neurokit2
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of means of nothing and of the like, where a wave is not found
-        # neurokit2 raises whatever comes up (IndexError, ZeroDivisionError, ...) in ECGs that it cannot delineate.
+        warnings.simplefilter("ignore")  # such as the mean of an empty slice, if a wave is not found
+        # neurokit2 raises errors of any kind (IndexError, ZeroDivisionError, ...) in ECGs that it cannot delineate.
         try:
             clean_T = neurokit2.ecg_clean(x_T, sampling_rate=RATE)
             _, peaks = neurokit2.ecg_peaks(clean_T, sampling_rate=RATE)
             beats_B = np.asarray(peaks["ECG_R_Peaks"])
             if len(beats_B) < LEAST_BEATS:
                 return Failure.FEW_BEATS
-            _, found = neurokit2.ecg_delineate(clean_T, beats_B, sampling_rate=RATE, method="dwt")
+            _, marks_by_name = neurokit2.ecg_delineate(clean_T, beats_B, sampling_rate=RATE, method="dwt")
         except Exception:
             return Failure.DELINEATOR
-    peaks_of = {Wave.P: found["ECG_P_Peaks"], Wave.QRS: beats_B, Wave.T: found["ECG_T_Peaks"]}
+    peaks_of = {Wave.P: marks_by_name["ECG_P_Peaks"], Wave.QRS: beats_B, Wave.T: marks_by_name["ECG_T_Peaks"]}
     rows = []
     for wave, name in _NAMES.items():
-        for marks in zip(found[f"ECG_{name}_Onsets"], peaks_of[wave], found[f"ECG_{name}_Offsets"], strict=True):
+        onsets, offsets = marks_by_name[f"ECG_{name}_Onsets"], marks_by_name[f"ECG_{name}_Offsets"]
+        for marks in zip(onsets, peaks_of[wave], offsets, strict=True):
             onset, peak, offset = (float(mark) for mark in marks)
-            # A boundary on the wrong side of the peak is none. (Comparisons with NaN are false, and keep the other.)
+            # Drop a boundary on the wrong side of the peak. Comparisons with NaN are false and change nothing.
             onset, offset = (math.nan if onset >= peak else onset), (math.nan if offset <= peak else offset)
             if not math.isnan(peak):
                 rows.append((int(wave), onset, peak, offset))
@@ -62,5 +63,5 @@ def delineate(x_T: NDArray[Any]) -> list[Row] | Failure:
 
 
 def delineate_many(x_MT: Sequence[NDArray[Any]]) -> list[list[Row] | Failure]:
-    """`delineate` of each: what a worker process is handed at once."""
+    """Delineate several leads: the batch of one task of a worker process."""
     return [delineate(x_T) for x_T in x_MT]

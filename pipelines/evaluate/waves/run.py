@@ -1,4 +1,4 @@
-"""The suite's evaluations of waves, done: an encoder of the data home beside its random baseline."""
+"""Run the suite's evaluations of waves: an encoder of the data home and its random baseline."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from pipelines.evaluate.waves.segmentation import (
     CONFUSIONS_FILE,
     PREDICTIONS_FILE,
     SCORES_FILE,
+    SegmentationFacts,
     compare_segmentations,
     materialize_segmentation,
 )
@@ -33,59 +34,68 @@ KINDS = {
     "regression": "heart rate, P, PR, QRS and QT from embeddings",
 }
 WAVE_EVALUATIONS = ("segmentation/ludb", "segmentation/ptbxl", "regression/ptbxl")
-"""Those that are kept up to date; of any other source they can be asked for, too."""
+"""The evaluations that are kept up to date. The same kinds can be requested for any other source."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Segmentations:
-    """made: by encoder and way, our frozen encoder first. ahead: its mean IoU minus its frozen random_baseline's, None
-    without a score. best: ours, fine-tuned where it was, else frozen."""
+    """The segmentations of an encoder and of its random baseline on one task."""
 
     task: WaveTask
-    made: dict[str, Product]
+    products: dict[str, Product]
+    """By encoder and mode, such as `pretrained, frozen`; our frozen encoder first."""
     ahead: Interval | None
+    """Mean IoU of our frozen encoder minus that of its frozen random baseline; None without scores."""
     best: Product
+    """Our encoder's segmentation, the fine-tuned one if there is one."""
     picture: bytes | None
+    """Examples on ECG paper, as PNG; None without scores."""
     labels: list[Row]
+    """Counts of records and waves."""
 
     @property
     def reason(self) -> str | None:
         """Why nothing was scored."""
-        return next(iter(self.made.values())).facts["reason"]
+        return SegmentationFacts.of(next(iter(self.products.values()))).reason
 
 
 @dataclass(frozen=True, kw_only=True)
 class Regressions:
-    """ours, random_baseline: the products of `regression`."""
+    """The regressions of an encoder and of its random baseline on one task."""
 
     task: WaveTask
     ours: Product
     random_baseline: Product
     labels: list[Row]
+    """Counts of records and waves."""
 
 
 def segment_encoder(
     home: Home,
     source: str,
     pseudo: PseudoConfig | None = None,
-    ways: Sequence[SegmentationConfig] = (FROZEN, FINE_TUNED),
+    configs: Sequence[SegmentationConfig] = (FROZEN, FINE_TUNED),
     encoder_names: EncoderNames = OURS,
     progress: OnProgress | None = None,
 ) -> Segmentations:
-    """An encoder and its random baseline on the best waves that a source has. ways: the frozen one first."""
+    """Segment with an encoder and its random baseline, on the best waves of a source.
+
+    pseudo: settings of pseudo-labels, if the source has no better waves.
+    configs: one for each mode, the frozen one first.
+    """
     workspace, (task, mirror) = home.workspace(), waves_of(home, source, pseudo)
-    made = {
-        f"{one.name}, {way.mode.replace('_', '-')}": materialize_segmentation(
-            workspace, task, one, way, mirror=mirror, progress=progress
+    products = {
+        f"{encoder.name}, {config.mode.replace('_', '-')}": materialize_segmentation(
+            workspace, task, encoder, config, mirror=mirror, progress=progress
         )
-        for way in ways
-        for one in encoder_and_random_baseline(workspace, encoder_names)
+        for config in configs
+        for encoder in encoder_and_random_baseline(workspace, encoder_names)
     }
-    frozen, random, *tuned = made.values()
+    frozen, random, *tuned = products.values()
     best = tuned[0] if tuned else frozen
     return Segmentations(
         task=task,
-        made=made,
+        products=products,
         ahead=compare_segmentations(frozen, random).difference,
         best=best,
         picture=tables.examples(workspace, task, best, mirror),
@@ -100,18 +110,21 @@ def regress_encoder(
     encoder_names: EncoderNames = OURS,
     progress: OnProgress | None = None,
 ) -> Regressions:
-    """Intervals from the embeddings of an encoder and of its random baseline."""
+    """Predict intervals from the embeddings of an encoder and of its random baseline, on the best waves of a source.
+
+    pseudo: settings of pseudo-labels, if the source has no better waves.
+    """
     workspace, (task, mirror) = home.workspace(), waves_of(home, source, pseudo)
     ours, random_baseline = (
-        materialize_regression(workspace, task, one, mirror=mirror, progress=progress)
-        for one in encoder_and_random_baseline(workspace, encoder_names)
+        materialize_regression(workspace, task, encoder, mirror=mirror, progress=progress)
+        for encoder in encoder_and_random_baseline(workspace, encoder_names)
     )
     labels = tables.label_rows(wave_data(workspace, task, mirror).products)
     return Regressions(task=task, ours=ours, random_baseline=random_baseline, labels=labels)
 
 
 def waves_of(home: Home, source: str, pseudo: PseudoConfig | None = None) -> tuple[WaveTask, Path | None]:
-    """The waves that there are of a source, and the folder of its simulated mirror if that is what it is."""
+    """Return the task on the best waves of a source, and the simulated mirror's folder if the home is simulated."""
     mirror = Path(home.mirror) if home.simulated and home.mirror else None
     return usual_task(source, simulated=home.simulated, pseudo=pseudo), mirror
 
@@ -119,7 +132,7 @@ def waves_of(home: Home, source: str, pseudo: PseudoConfig | None = None) -> tup
 def overlap_of_waves(overlaps: Overlaps, product: Product) -> Overlap:
     """Return how much of a segmentation's or a regression's test split its encoder saw in pretraining."""
     stored = json.loads((product.path / SCORES_FILE).read_text())
-    # A segmentation's confusions name all its records, its predictions only those with a wave.
+    # A segmentation's confusions name all its test records, its predictions only those with a wave.
     files = [product.path / name for name in (CONFUSIONS_FILE, PREDICTIONS_FILE)]
     file = next((file for file in files if file.is_file()), None)
     tested = () if file is None else set(pq.read_table(file, columns=["record_id"])["record_id"].to_pylist())

@@ -1,15 +1,15 @@
-"""P, QRS and T told sample by sample from an encoder's tokens: a linear map of each token to the classes of its patch.
+"""Segmentation into P, QRS and T from an encoder's tokens: a linear map of each token to the classes of its samples.
 
-Frozen, or with the encoder trained along. Choices (map's context, moment to stop) are made on validation; the test
-split is scored once, by the overlap of classes and by the boundaries (`boundaries`).
+The encoder is frozen, or fine-tuned together with the map. The map's context and the step to stop at are chosen on
+validation; the test split is scored once, by the overlap of classes and by the boundaries (`boundaries`).
 Shapes: N records, B of a batch, L leads that have waves, P patches of a lead, S samples of a patch, T = P * S, D
-channels, C = 4 classes (`waves.CLASSES`), R resamples.
+channels, C = 4 classes (`annotations.CLASSES`), R resamples.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,8 @@ from pipelines.evaluate.waves.segmentation_model import (
     predict_classes,
     train_segmenter,
 )
+from pipelines.facts import Facts
+from pipelines.facts import omitted as written_if_set
 from pipelines.formats.shard import LEADS, SAMPLES, write_table
 from pipelines.harmonize.shards import shards_of
 from pipelines.hashing import digest_of
@@ -56,46 +58,51 @@ CONFUSIONS_FILE = "confusions.parquet"
 
 @dataclass(frozen=True, kw_only=True)
 class ReadOff:
-    """An interval measured on predicted waves against the same on annotated ones: mean absolute error, and mean and
-    standard deviation of predicted minus annotated, over records.
-
-    omitted: records that it could not be measured in, on either side. None: too few could (for sd fewer than two).
-    """
+    """The errors of an interval that is measured on predicted waves: predicted minus annotated, over records."""
 
     name: str
     unit: str
     records: int
     omitted: int
+    """Records in which it could not be measured on the predicted or on the annotated waves."""
     mae: Interval | None
-    mean: float | None
-    sd: float | None
+    """Mean absolute error; None if it could be measured in no record."""
+    mean: float | None = None
+    """None if it could be measured in no record, and in products of earlier versions."""
+    sd: float | None = None
+    """Standard deviation; None also if it could be measured in one record only."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentationScores:
-    """On the test split. miou: mean over the classes of iou, those that occur; omitted: the others."""
+    """The scores of a segmentation on the test split."""
 
     trials: tuple[SegmentationTrial, ...]
     context: int
+    """Neighbours of a token on each side that the chosen map sees."""
     records: int
     patients: int
     miou: Interval
+    """Mean of `iou`."""
     iou: dict[str, Interval]
+    """Intersection over union of each class that occurs, by the name of `Wave`."""
     omitted: tuple[str, ...]
+    """Classes that do not occur."""
     boundaries: tuple[BoundaryScore, ...]
     read_off: tuple[ReadOff, ...]
+    """Intervals measured on the predicted waves."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Segmented:
-    """What was predicted for the test split. predicted: record i of them is records[i], a row of the task's records.
-
-    confusion_NCC: samples of each record by annotated class, then by predicted class.
-    """
+    """The predictions and scores of the test split."""
 
     records: NDArray[np.int64]
+    """The test records, as rows of the task's records."""
     predicted: Waves
+    """Record i of them is `records[i]`."""
     confusion_NCC: NDArray[np.int64]
+    """Samples of each record by annotated class, then by predicted class."""
     scores: SegmentationScores
 
 
@@ -106,29 +113,30 @@ def segment(
     device: torch.device | None = None,
     progress: OnProgress | None = None,
 ) -> Segmented:
-    """Train, choose and score; row i of the feed is record i of the data.
+    """Train with each context, choose one on validation, and score it on the test split.
 
-    Raises InsufficientData where a split has too few patients with waves.
+    feed: row i is record i of the data.
+    Raises InsufficientData if a split has too few patients with waves.
     """
     device = device or torch.device("cpu")
     map_NLT = class_map(data.waves, data.records.num_rows)
     leads = np.flatnonzero((map_NLT != UNKNOWN).any(axis=(0, 2))).tolist()
-    taught_N = (map_NLT != UNKNOWN).any(axis=(1, 2))
-    data.require(taught_N, config.min_patients)
+    has_waves_N = (map_NLT != UNKNOWN).any(axis=(1, 2))
+    data.require(has_waves_N, config.min_patients)
     train, validation, test = (
-        np.flatnonzero(taught_N & (data.split_N == split)) for split in (Split.TRAIN, Split.VALIDATION, Split.TEST)
+        np.flatnonzero(has_waves_N & (data.split_N == split)) for split in (Split.TRAIN, Split.VALIDATION, Split.TEST)
     )
     trained = [
         train_segmenter(feed, map_NLT[:, leads], (train, validation), leads, context, config, device, progress)
         for context in config.contexts
     ]
-    model, chosen = max(trained, key=lambda one: one[1].validation_miou)
+    model, chosen = max(trained, key=lambda model_and_trial: model_and_trial[1].validation_miou)
     predicted_NLT = np.full((len(test), len(LEADS), SAMPLES), UNKNOWN, np.int8)
     predicted_NLT[:, leads] = predict_classes(model, feed, test, leads, config, device)
     confusion_NCC = confusions(map_NLT[test], predicted_NLT)
     predicted = waves_of(predicted_NLT)
     waves = data.waves.of_records(test)
-    miou, iou, omitted = _overlap(confusion_NCC, data.patient_N[test], config.bootstrap)
+    miou, iou, absent = _overlap(confusion_NCC, data.patient_N[test], config.bootstrap)
     scores = SegmentationScores(
         trials=tuple(trial for _, trial in trained),
         context=chosen.context,
@@ -136,7 +144,7 @@ def segment(
         patients=len(np.unique(data.patient_N[test])),
         miou=miou,
         iou=iou,
-        omitted=omitted,
+        omitted=absent,
         boundaries=boundary_scores(waves, predicted, map_NLT[test]),
         read_off=_read_off(waves, predicted, data.patient_N[test], config.bootstrap),
     )
@@ -146,26 +154,26 @@ def segment(
 def _overlap(
     confusion_NCC: NDArray[np.int64], patient_N: NDArray[np.str_], bootstrap: Bootstrap
 ) -> tuple[Interval, dict[str, Interval], tuple[str, ...]]:
-    """Mean IoU, IoU of each class that occurs, and the names of the others."""
+    """Return the mean IoU, the IoU of each class that occurs, and the names of the other classes."""
     iou_C = iou_of(confusion_NCC.sum(axis=0))
     iou_RC = iou_of(np.einsum("rn,nij->rij", bootstrap.times(patient_N), confusion_NCC))
     occurs_C = ~np.ma.getmaskarray(iou_C)
-    each = {wave.name: bootstrap.interval(float(iou_C[wave]), iou_RC[:, wave]) for wave in CLASSES if occurs_C[wave]}
-    mean = bootstrap.interval(float(iou_C.mean()), iou_RC.mean(axis=1))
-    return mean, each, tuple(wave.name for wave in CLASSES if not occurs_C[wave])
+    iou = {wave.name: bootstrap.interval(float(iou_C[wave]), iou_RC[:, wave]) for wave in CLASSES if occurs_C[wave]}
+    miou = bootstrap.interval(float(iou_C.mean()), iou_RC.mean(axis=1))
+    return miou, iou, tuple(wave.name for wave in CLASSES if not occurs_C[wave])
 
 
 def _read_off(true: Waves, predicted: Waves, patient_N: NDArray[np.str_], bootstrap: Bootstrap) -> tuple[ReadOff, ...]:
-    """Each interval as the predicted waves have it, against the annotated ones."""
-    apart_NI = intervals(predicted, len(patient_N)) - intervals(true, len(patient_N))
-    found = []
-    for one, apart_N in zip(INTERVALS, apart_NI.T, strict=True):
-        known_N = ~np.isnan(apart_N)
-        error_K = apart_N[known_N]
-        found.append(
+    """Compare each interval of the predicted waves with that of the annotated ones."""
+    error_NI = intervals(predicted, len(patient_N)) - intervals(true, len(patient_N))
+    read_off = []
+    for interval, error_N in zip(INTERVALS, error_NI.T, strict=True):
+        known_N = ~np.isnan(error_N)
+        error_K = error_N[known_N]
+        read_off.append(
             ReadOff(
-                name=one.name,
-                unit=one.unit,
+                name=interval.name,
+                unit=interval.unit,
                 records=len(error_K),
                 omitted=int((~known_N).sum()),
                 mae=bootstrap.mean(np.abs(error_K), patient_N[known_N]) if len(error_K) else None,
@@ -173,7 +181,23 @@ def _read_off(true: Waves, predicted: Waves, patient_N: NDArray[np.str_], bootst
                 sd=float(error_K.std(ddof=1)) if len(error_K) > 1 else None,
             )
         )
-    return tuple(found)
+    return tuple(read_off)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentationFacts(Facts):
+    """What a segmentation reports. The scores are None if the task was not scored."""
+
+    data_digest: str
+    """Of ECGs, waves and protocol: scores of two encoders are comparable if it is the same."""
+    scored: bool
+    reason: str | None
+    """Why the task was not scored."""
+    miou: Interval | None = written_if_set()
+    iou: dict[str, Interval] | None = written_if_set()
+    omitted: tuple[str, ...] | None = written_if_set()
+    read_off: tuple[ReadOff, ...] | None = written_if_set()
+    context: int | None = written_if_set()
 
 
 def materialize_segmentation(
@@ -186,17 +210,22 @@ def materialize_segmentation(
     mirror: Path | None = None,
     progress: OnProgress | None = None,
 ) -> Product:
-    """The product `segmentation/<task>/<encoder>`, with `__fine_tuned` behind it where the encoder was trained along.
+    """Build the product `segmentation/<task>/<encoder>`, or `segmentation/<task>/<encoder>__fine_tuned`.
 
-    Waves and tokens that are not there yet are computed first. mirror: see `materialize_delineation`. Facts: `scored`,
-    `reason`, `miou`, `iou`, `read_off`, and `data_digest`, of ECGs, waves and protocol: scores of two encoders compare
-    where it is the same.
+    Missing waves and tokens are computed first. mirror: see `materialize_delineation`. Facts: `SegmentationFacts`.
     """
     config, features = config or FROZEN, features or FeatureConfig()
     shards = shards_of(workspace, task.source)
     data = wave_data(workspace, task, mirror)
     inputs = {product.name: product.digest for product in (*shards.values(), *data.products.values())}
-    data_digest = digest_of({"inputs": inputs, **task.to_dict()})
+    about = {
+        "title": task.title,
+        "encoder": {"name": encoder.name, "digest": encoder.digest},
+        "data_digest": digest_of({"inputs": inputs, **task.to_dict()}),
+        "ecgs": {product.name: product.digest for product in shards.values()},
+        "task": task.to_dict(),
+        "config": asdict(config),
+    }
     tokens: dict[str, Product] = {}
     if config.mode == "frozen":
         tokens = materialize_tokens(workspace, encoder, task.source, features, progress)
@@ -207,28 +236,16 @@ def materialize_segmentation(
         return TokenFeed(tokens=Tokens(tokens), patch_size=encoder.loaded().config.patch_size)
 
     def make(folder: Path) -> dict[str, Any]:
-        about = {
-            "title": task.title,
-            "encoder": {"name": encoder.name, "digest": encoder.digest},
-            "data_digest": data_digest,
-            "ecgs": {product.name: product.digest for product in shards.values()},
-            "task": task.to_dict(),
-            "config": asdict(config),
-        }
         try:
-            found = segment(data, feed(), config, features.torch_device, progress)
+            result = segment(data, feed(), config, features.torch_device, progress)
         except InsufficientData as too_few:
-            _write_scores(folder, about | {"reason": str(too_few), "scores": None})
-            return {"data_digest": data_digest, "scored": False, "reason": str(too_few)}
-        scores = asdict(found.scores)
-        _write_scores(folder, about | {"reason": None, "scores": scores})
-        _write_predictions(folder, data, found)
-        shown = {name: scores[name] for name in ("miou", "iou", "omitted", "read_off", "context")}
-        return {"data_digest": data_digest, "scored": True, "reason": None, **shown}
+            return _write(folder, about, None, str(too_few)).to_dict()
+        _write_predictions(folder, data, result)
+        return _write(folder, about, result.scores, None).to_dict()
 
-    behind = "" if config.mode == "frozen" else f"__{config.mode}"
+    suffix = "" if config.mode == "frozen" else f"__{config.mode}"
     return workspace.build(
-        f"segmentation/{task.name}/{encoder.name}{behind}",
+        f"segmentation/{task.name}/{encoder.name}{suffix}",
         version=versions.SEGMENTATION,
         config={"encoder": encoder.digest, **asdict(config), **features.to_dict(), **task.to_dict()},
         inputs=inputs | {product.name: product.digest for product in tokens.values()},
@@ -236,50 +253,71 @@ def materialize_segmentation(
     )
 
 
-def _write_scores(folder: Path, stored: dict[str, Any]) -> None:
+def _write(
+    folder: Path, about: dict[str, Any], scores: SegmentationScores | None, reason: str | None
+) -> SegmentationFacts:
+    """Write scores.json and return the facts. reason: why there are no scores."""
+    stored = about | {"reason": reason, "scores": None if scores is None else asdict(scores)}
     write_atomically(folder / SCORES_FILE, json.dumps(stored, indent=1, allow_nan=False).encode())
+    facts = SegmentationFacts(data_digest=about["data_digest"], scored=scores is not None, reason=reason)
+    if scores is None:
+        return facts
+    return replace(
+        facts,
+        miou=scores.miou,
+        iou=scores.iou,
+        omitted=scores.omitted,
+        read_off=scores.read_off,
+        context=scores.context,
+    )
 
 
-def _write_predictions(folder: Path, data: WaveData, found: Segmented) -> None:
-    """The test split's predicted waves and confusions."""
-    record_id = data.records.column("record_id").take(pa.array(found.records)).to_pylist()
-    write_table(folder / PREDICTIONS_FILE, found.predicted.to_table(record_id))
+def _write_predictions(folder: Path, data: WaveData, result: Segmented) -> None:
+    """Write the predicted waves and the confusions of the test split."""
+    record_id = data.records.column("record_id").take(pa.array(result.records)).to_pylist()
+    write_table(folder / PREDICTIONS_FILE, result.predicted.to_table(record_id))
     columns = {
         "record_id": pa.array(record_id, pa.string()),
-        "patient": pa.array(data.patient_N[found.records].tolist(), pa.string()),
-        "confusion": pa.array(list(found.confusion_NCC.reshape(len(record_id), -1)), pa.list_(pa.int64())),
+        "patient": pa.array(data.patient_N[result.records].tolist(), pa.string()),
+        "confusion": pa.array(list(result.confusion_NCC.reshape(len(record_id), -1)), pa.list_(pa.int64())),
     }
     write_table(folder / CONFUSIONS_FILE, pa.table(columns))
 
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentationPair:
-    """Two encoders' segmentations of one task. difference: of mean IoU, first minus second, on the same test records,
-    with a paired bootstrap's interval; None where the task was not scored."""
+    """Two encoders' segmentations of one task."""
 
     first: Product
     second: Product
     difference: Interval | None
+    """Mean IoU of the first minus the second on the same test records, with the interval of a paired bootstrap; None if
+    the task was not scored."""
 
     @property
     def reason(self) -> str | None:
-        return self.first.facts["reason"]
+        """Why the task was not scored."""
+        return SegmentationFacts.of(self.first).reason
 
 
 def compare_segmentations(first: Product, second: Product, bootstrap: Bootstrap | None = None) -> SegmentationPair:
-    """Raises ValueError where the two are not of the same data."""
+    """Compare two segmentations. Raises ValueError if they are not of the same data."""
     bootstrap = bootstrap or Bootstrap()
-    if first.facts["data_digest"] != second.facts["data_digest"]:
-        raise ValueError(f"{first.name} and {second.name} are of different ECGs, waves or splits: segment both again")
-    if not first.facts["scored"]:
+    facts = SegmentationFacts.of(first)
+    if facts.data_digest != SegmentationFacts.of(second).data_digest:
+        raise ValueError(
+            f"{first.name} and {second.name} are of different ECGs, waves or splits: materialize both again"
+        )
+    if not facts.scored:
         return SegmentationPair(first=first, second=second, difference=None)
     tables = [pq.read_table(product.path / CONFUSIONS_FILE) for product in (first, second)]
     patient_N = np.asarray(tables[0].column("patient").to_pylist(), dtype=str)
     times_RN = bootstrap.times(patient_N)
-    found = []
+    scores = []
     for table in tables:
         confusion_NCC = np.array(table.column("confusion").to_pylist()).reshape(-1, len(CLASSES), len(CLASSES))
         resampled_R = iou_of(np.einsum("rn,nij->rij", times_RN, confusion_NCC)).mean(axis=-1)
-        found.append((float(iou_of(confusion_NCC.sum(axis=0)).mean()), resampled_R))
-    (one, one_R), (other, other_R) = found
-    return SegmentationPair(first=first, second=second, difference=bootstrap.interval(one - other, one_R - other_R))
+        scores.append((float(iou_of(confusion_NCC.sum(axis=0)).mean()), resampled_R))
+    (miou, miou_R), (other_miou, other_miou_R) = scores
+    difference = bootstrap.interval(miou - other_miou, miou_R - other_miou_R)
+    return SegmentationPair(first=first, second=second, difference=difference)

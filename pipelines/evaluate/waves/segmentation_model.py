@@ -1,4 +1,4 @@
-"""The segmentation network and its training: class scores of each sample from an encoder's tokens.
+"""The segmentation network and its training: scores of each sample's classes from an encoder's tokens.
 
 Shapes: N records, B of a batch, L leads that have waves, P patches of a lead, S samples of a patch, T = P * S, D
 channels, C = 4 classes (`annotations.CLASSES`).
@@ -20,20 +20,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ecg_model.encoder import Encoder
-from pipelines.evaluate.features import (
-    OnProgress,
-    Rows,
-)
+from pipelines.evaluate.features import OnProgress, Rows
 from pipelines.evaluate.waves.annotations import CLASSES, UNKNOWN
 from pipelines.evaluate.waves.config import SegmentationConfig
 from pipelines.formats.shard import MILLIVOLT, SAMPLES
 
-_SCALED_BY = 64  # training records that the channels' means and deviations are taken from
+_SCALED_BY = 64  # training records from which the channels' means and standard deviations are taken
 
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentationTrial:
-    """A context that was tried, its best moment, and the mean IoU on validation then."""
+    """A context that was tried, its best step, and the mean IoU on validation at that step."""
 
     context: int
     step: int
@@ -43,7 +40,7 @@ class SegmentationTrial:
 class PatchMap(nn.Module):
     """Tokens (..., P, D) -> class scores (..., T, C): one linear map of a token and `context` neighbours on each side.
 
-    Channels are first brought to the mean and the deviation that they have in training, which is linear too.
+    Channels are first standardized with their mean and standard deviation in training, which is linear too.
     """
 
     mean_D: Tensor
@@ -77,26 +74,30 @@ class FineTunedSegmenter(nn.Module):
 
 
 class SegmenterFeed(Protocol):
-    """What a model is made on and fed with, by rows of the task's records."""
+    """Makes the models of a task and their inputs, by rows of the task's records."""
 
     def model(self, context: int, rows: NDArray[np.int64], leads: Sequence[int]) -> nn.Module:
-        """A fresh model that gives class scores (B, L, T, C) of these leads; rows: of training records, to scale by."""
+        """Return a new model that gives class scores (B, L, T, C) of these leads.
+
+        rows: training records, from which channels are standardized.
+        """
         ...
 
     def batch(self, rows: NDArray[np.int64], leads: Sequence[int]) -> Tensor:
-        """What the model takes."""
+        """Return the model's input for these records."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenFeed:
-    """Tokens of a frozen encoder, float16 (N, at least 8 * P, D); the model is the map."""
+    """Feed of a frozen encoder's tokens, float16 (N, at least 8 * P, D); the model is the map."""
 
     tokens: Rows
     patch_size: int
 
     def model(self, context: int, rows: NDArray[np.int64], leads: Sequence[int]) -> nn.Module:
-        return PatchMap(*_channels(self.batch(rows, leads)), self.patch_size, context)
+        mean_D, std_D = _channels(self.batch(rows, leads))
+        return PatchMap(mean_D, std_D, self.patch_size, context)
 
     def batch(self, rows: NDArray[np.int64], leads: Sequence[int]) -> Tensor:
         token_BND = torch.from_numpy(self.tokens[rows])
@@ -105,10 +106,11 @@ class TokenFeed:
 
 @dataclass(frozen=True, kw_only=True)
 class SignalFeed:
-    """ECGs int16 (N, 8, T), microvolt; the model is an encoder, loaded afresh, and the map."""
+    """Feed of ECGs int16 (N, 8, T), microvolt; the model is the encoder and the map."""
 
     signal_NLT: NDArray[np.int16]
     encoder: Callable[[], Encoder]
+    """Returns a new copy of the encoder, since training changes it."""
 
     def model(self, context: int, rows: NDArray[np.int64], leads: Sequence[int]) -> nn.Module:
         encoder = self.encoder().eval()
@@ -122,7 +124,7 @@ class SignalFeed:
 
 
 def confusions(true_NLT: NDArray[np.int8], predicted_NLT: NDArray[np.int8]) -> NDArray[np.int64]:
-    """(N, C, C): samples of each record by annotated class, then by predicted class; UNKNOWN ones do not count."""
+    """Count the known samples of each record by annotated class, then by predicted class, int64 (N, C, C)."""
     count = len(CLASSES)
     known_NLT = true_NLT != UNKNOWN
     record = np.broadcast_to(np.arange(len(true_NLT))[:, None, None], true_NLT.shape)[known_NLT]
@@ -131,7 +133,7 @@ def confusions(true_NLT: NDArray[np.int8], predicted_NLT: NDArray[np.int8]) -> N
 
 
 def iou_of(confusion_CC: NDArray[Any]) -> np.ma.MaskedArray:
-    """(..., C, C) -> (..., C): intersection over union (Jaccard) of each class, masked where it does not occur."""
+    """(..., C, C) -> (..., C): intersection over union (Jaccard) of each class, masked if it does not occur."""
     hit_C = np.diagonal(confusion_CC, axis1=-2, axis2=-1).astype(np.float64)
     union_C = confusion_CC.sum(axis=-1) + confusion_CC.sum(axis=-2) - hit_C
     return np.ma.MaskedArray(hit_C / np.maximum(union_C, 1), mask=union_C == 0)
@@ -147,20 +149,21 @@ def train_segmenter(
     device: torch.device,
     progress: OnProgress | None,
 ) -> tuple[nn.Module, SegmentationTrial]:
-    """The model at its best moment. rows: that train, and that validate."""
+    """Train a model and return it in the state that was best on validation.
+
+    target_NLT: class maps (N, L, T) of the leads that have waves.
+    rows: the records that train, and those that validate.
+    leads: the leads of `target_NLT`, as rows in LEADS.
+    context: neighbours of a token on each side that the map sees.
+    """
     train, validation = rows
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         model = feed.model(context, train[:_SCALED_BY], leads).to(device)
-    of_encoder = [weight for name, weight in model.named_parameters() if name.startswith("encoder.")]
-    of_map = [weight for name, weight in model.named_parameters() if not name.startswith("encoder.")]
-    groups = [{"params": of_map, "lr": config.lr}]
-    if isinstance(model, FineTunedSegmenter):
-        groups.append({"params": of_encoder, "lr": config.encoder_lr / model.encoder.config.dim})
-    optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
+    optimizer = _optimizer(model, config)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: (1 + math.cos(math.pi * s / config.steps)) / 2)
     due = set(np.linspace(0, config.steps, config.checks + 1).round().astype(int)[1:].tolist())
-    best, kept = SegmentationTrial(context=context, step=0, validation_miou=-1.0), model.state_dict()
+    best, best_state = SegmentationTrial(context=context, step=0, validation_miou=-1.0), model.state_dict()
     for step, batch in enumerate(_batches(train, config), start=1):
         model.train()
         logit_BLTC = model(feed.batch(batch, leads).to(device))
@@ -172,22 +175,32 @@ def train_segmenter(
         schedule.step()
         if step in due:
             predicted_NLT = predict_classes(model, feed, validation, leads, config, device)
-            found = float(iou_of(confusions(target_NLT[validation], predicted_NLT).sum(axis=0)).mean())
-            if found > best.validation_miou:
-                best = SegmentationTrial(context=context, step=step, validation_miou=found)
-                kept = copy.deepcopy(model.state_dict())
+            miou = float(iou_of(confusions(target_NLT[validation], predicted_NLT).sum(axis=0)).mean())
+            if miou > best.validation_miou:
+                best = SegmentationTrial(context=context, step=step, validation_miou=miou)
+                best_state = copy.deepcopy(model.state_dict())
             if progress is not None:
                 progress(step, config.steps)
-    model.load_state_dict(kept)
+    model.load_state_dict(best_state)
     return model, best
 
 
+def _optimizer(model: nn.Module, config: SegmentationConfig) -> torch.optim.AdamW:
+    """Return AdamW with a learning rate for the map, and another for the encoder if it is trained, too."""
+    of_encoder = [weight for name, weight in model.named_parameters() if name.startswith("encoder.")]
+    of_map = [weight for name, weight in model.named_parameters() if not name.startswith("encoder.")]
+    groups = [{"params": of_map, "lr": config.lr}]
+    if isinstance(model, FineTunedSegmenter):
+        groups.append({"params": of_encoder, "lr": config.encoder_lr / model.encoder.config.dim})
+    return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
+
+
 def _batches(train: NDArray[np.int64], config: SegmentationConfig) -> Iterator[NDArray[np.int64]]:
-    """As many batches as there are steps; each pass over the records in an order of its own."""
+    """Yield one batch of rows for each step; each pass over the records has another random order."""
     rng = np.random.default_rng(config.seed)
-    each = math.ceil(len(train) / config.batch)
-    passes = (rng.permutation(train) for _ in range(math.ceil(config.steps / each)))
-    batches = (order[at * config.batch : (at + 1) * config.batch] for order in passes for at in range(each))
+    in_a_pass = math.ceil(len(train) / config.batch)
+    passes = (rng.permutation(train) for _ in range(math.ceil(config.steps / in_a_pass)))
+    batches = (order[at * config.batch : (at + 1) * config.batch] for order in passes for at in range(in_a_pass))
     return itertools.islice(batches, config.steps)
 
 
@@ -199,7 +212,7 @@ def predict_classes(
     config: SegmentationConfig,
     device: torch.device,
 ) -> NDArray[np.int8]:
-    """The most probable class of each sample, int8 (len(rows), L, T)."""
+    """Return the most probable class of each sample, int8 (len(rows), L, T)."""
     model.eval()
     parts = []
     with torch.inference_mode():
@@ -210,6 +223,6 @@ def predict_classes(
 
 
 def _channels(token_PD: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each channel over all other axes."""
+    """Return the mean and the standard deviation of each channel (the last axis) over all other axes."""
     flat_ND = token_PD.flatten(0, -2)
     return flat_ND.mean(dim=0), flat_ND.std(dim=0).clamp_min(1e-6)
