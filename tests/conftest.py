@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.cache import Workspace
 from pipelines.home import HOSTS, Home
 from pipelines.tracking import Tracking
 
@@ -27,6 +28,12 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     found = Home.default()
     found.set_mirror(HOSTS)
     return found
+
+
+@pytest.fixture
+def workspace(home: Home) -> Workspace:
+    """The home's workspace, empty."""
+    return home.workspace()
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
+import torch
 
 from ecg_model.signal import LEADS
 from pipelines.cache import Workspace
@@ -26,6 +27,8 @@ from pipelines.corpus.step import materialize_corpus
 from pipelines.harmonize.convert import harmonize
 from pipelines.harmonize.quality import QualityLimits
 from pipelines.pretrain.__main__ import main
+from pipelines.pretrain.data import Corpus, Resident
+from pipelines.pretrain.recipes import Recipe, recipe_named
 from pipelines.records import Record
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -140,3 +143,46 @@ class Program:
 def environment() -> dict[str, str]:
     dropped = ("MLFLOW_TRACKING_URI", "DAGSTER_PIPES_CONTEXT", "DAGSTER_PIPES_MESSAGES")
     return {name: value for name, value in os.environ.items() if name not in dropped} | {"OMP_NUM_THREADS": "1"}
+
+
+CPU = torch.device("cpu")
+TINY_RECIPE = recipe_named(
+    "demo",
+    {
+        "jepa.encoder.dim": 16,
+        "jepa.encoder.depth": 2,
+        "jepa.encoder.heads": 2,
+        "jepa.encoder.patch_init_scale": 1,  # targets that are mostly position, which even noise lets it predict
+        "jepa.predictor.dim": 8,
+        "jepa.predictor.depth": 1,
+        "jepa.predictor.heads": 2,
+        "batch": 4,
+        "steps": 6,
+        "precision": "fp32",
+    },
+)
+
+
+def corpus(train: int = 10, validation: int = 5) -> Corpus:
+    generator = torch.Generator().manual_seed(0)
+    signal_NLT = torch.randint(-900, 900, (train + validation, 8, 2500), generator=generator, dtype=torch.int16)
+    return Corpus(
+        train=Resident(signal_NLT[:train]),
+        chunk_N=np.zeros(train, np.int64),
+        validation_NLT=signal_NLT[train:],
+        names=[f"chapman/JS{row:05d}" for row in range(train)],
+        digest="0" * 64,
+    )
+
+
+def changes_of(recipe: Recipe) -> dict[str, object]:
+    demo = recipe_named("demo").to_dict()
+
+    def leaves(values: dict[str, object], path: str = "") -> dict[str, object]:
+        found: dict[str, object] = {}
+        for name, value in values.items():
+            found |= leaves(value, f"{path}{name}.") if isinstance(value, dict) else {f"{path}{name}": value}
+        return found
+
+    before = leaves(demo)
+    return {name: value for name, value in leaves(recipe.to_dict()).items() if before[name] != value}

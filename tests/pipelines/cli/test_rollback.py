@@ -110,3 +110,18 @@ def test_a_server_that_does_not_answer_is_one_sentence(tracking, monkeypatch):
         assert result.exit_code == 1
         (line,) = result.output.splitlines()
         assert line.startswith("Error: MLflow at http://127.0.0.1:9 does not answer")
+
+
+def test_rollback_says_which_version_is_champion_and_in_which_store(home: Home) -> None:
+    from pipelines.tracking import Tracking
+
+    client = Tracking(uri=home.tracking_uri, artifact_root=home.artifact_root).client()
+    client.create_registered_model("ecg-encoder")
+    for alias in ("previous", "champion"):
+        was_champion = {"moved 2026-11-23T20:00:00.000000Z": "promoted"}
+        version = client.create_model_version("ecg-encoder", source="here", tags=was_champion).version
+        client.set_registered_model_alias("ecg-encoder", alias, str(version))
+    shown = ecg("rollback", "--why", "a test")
+    assert shown.exit_code == 0, shown.output
+    assert f"@champion is version 1 in sqlite:///{home.root}" in shown.output
+    assert str(client.get_model_version_by_alias("ecg-encoder", "champion").version) == "1"

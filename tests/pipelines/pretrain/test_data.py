@@ -22,8 +22,9 @@ from pipelines.formats.shard import CHUNK, THREADS, ShardWriter
 from pipelines.formats.simhash import signatures
 from pipelines.pretrain import data
 from pipelines.pretrain import sampling_order as ordering
-from pipelines.pretrain.data import BYTES, Corpus, Resident, Streamed, copied, load_corpus
+from pipelines.pretrain.data import BYTES, Corpus, Resident, Streamed, copied, load_corpus, to_millivolt
 from pipelines.pretrain.sampling_order import Order
+from tests.support.pretraining import corpus
 
 CPU = torch.device("cpu")
 SHARDS = {"01": 1300, "02": 40, "03": 700}
@@ -190,3 +191,11 @@ def test_which_reader_it_is_follows_from_the_budget_and_is_said(
     assert isinstance(load_corpus(*home, CPU, memory_budget=2 * need, processes=2).train, Resident)
     assert isinstance(load_corpus(*home, CPU, memory_budget=2 * need, processes=3).train, Streamed)
     assert isinstance(load_corpus(*home, CPU).train, Resident), "this machine has a hundred megabytes free"
+
+
+def test_batches_are_millivolt() -> None:
+    signal_NLT = corpus().validation_NLT
+    rows_B = np.array([3, 1, 3])
+    x_BLT = to_millivolt(signal_NLT, rows_B, CPU)
+    assert x_BLT.dtype == torch.float32
+    np.testing.assert_allclose(x_BLT.numpy(), signal_NLT.numpy()[rows_B] / 1000.0, rtol=1e-6)

@@ -1,0 +1,138 @@
+"""`ecg embed`: files to embeddings in a CSV or parquet file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+import pytest
+
+from ecg_model.config import EncoderConfig
+from ecg_model.encoder import random_encoder, save_encoder
+from ecg_model.serving.embed import embed
+from ecg_model.signal import LEADS_12
+from pipelines.home import Home
+from tests.pipelines.cli.records import CODE15, header
+from tests.support.commands import ecg, run
+
+pytestmark = pytest.mark.usefixtures("home")
+
+
+class Direct:
+    """The encoder without MLflow: what the command is compared with, and what stands in for the model's way."""
+
+    def __init__(self) -> None:
+        self.encoder = random_encoder(EncoderConfig(dim=32, depth=1, heads=2), 0).eval()
+
+    def embed(self, x_LT: np.ndarray, *, leads: Sequence[str], rate: float) -> np.ndarray:
+        return embed(self.encoder, x_LT[None], sampling_rate=rate, leads=",".join(leads))[0]
+
+
+def by_hand(header: Path) -> np.ndarray:
+    """(12, 5000) millivolt of a record of the mirror, without the reader."""
+    return np.frombuffer(header.with_suffix(".mat").read_bytes()[24:], "<i2").reshape(5000, 12).T / 1000
+
+
+@pytest.mark.slow
+def test_embed_pulls_the_champion_and_goes_on_after_a_bad_file(mirror: Path, home: Home, tmp_path: Path) -> None:
+    """A released model through the installed command, against the encoder's own embedding of samples read by hand."""
+    from pipelines.finding import Finding
+    from pipelines.release.aliases import promote
+    from pipelines.release.gate import GateVerdict
+    from pipelines.release.model import Scores
+    from pipelines.release.packaging import packaged_encoder
+    from pipelines.release.registry import record, release_packaged
+    from pipelines.tracking import Tracking
+
+    direct = Direct()
+    weights = tmp_path / "encoder.safetensors"
+    save_encoder(weights, direct.encoder)
+    tracking = Tracking(uri=home.tracking_uri, artifact_root=home.artifact_root)
+    release = release_packaged(
+        packaged_encoder(weights), Scores(), provenance={}, recipe={}, git_commit="g", tracking=tracking
+    )
+    verdict = GateVerdict(against=None, rules={"not_worse": Finding.passed("the first")})
+    promote(record(release, verdict, tracking=tracking), tracking=tracking)
+    bad = tmp_path / "JS99999.hea"
+    bad.write_text("JS99999 12 500\n")
+    files = [header(mirror, 0), bad, header(mirror, 1)]
+
+    done = run("embed", *files, "-o", tmp_path / "e.csv")
+    assert done.returncode == 1
+    assert "JS99999: unreadable header" in done.stderr
+    assert "1 records or files could not be embedded" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "2 embeddings of 32 numbers" in done.stdout
+    listed = run("models")
+    assert re.search(r"^ ?1 +champion +not scored +promoted: the first +20", listed.stdout, re.MULTILINE), listed.stdout
+    assert "labels that both versions have" in listed.stdout
+    back = run("rollback", "--why", "a test")
+    assert (back.returncode, "has no previous champion: name a version" in back.stderr) == (1, True), back.stderr
+    rows = pa_csv.read_csv(tmp_path / "e.csv")
+    assert rows.column_names == ["file", "record_id", *(f"e{i}" for i in range(32))]
+    assert rows.column("file").to_pylist() == [str(files[0]), str(files[2])]
+    found_ND = np.stack([rows.column(f"e{i}").to_numpy() for i in range(32)], axis=1)
+    expected_ND = np.stack([direct.embed(by_hand(files[i]), leads=LEADS_12, rate=500.0) for i in (0, 2)])
+    np.testing.assert_allclose(found_ND, expected_ND, atol=1e-5)
+
+
+def test_a_model_that_is_not_there_is_one_line(mirror: Path, home: Home, tmp_path: Path) -> None:
+    import mlflow
+
+    from pipelines.tracking import Tracking
+
+    Tracking(uri=home.tracking_uri, artifact_root=home.artifact_root).client().create_registered_model("other")
+    before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
+    try:
+        shown = ecg("embed", header(mirror), "-o", tmp_path / "e.csv")
+    finally:
+        mlflow.set_tracking_uri(before)  # pyright: ignore[reportArgumentType]  # None unsets it
+    assert shown.exit_code == 1
+    assert "'models:/ecg-encoder@champion' cannot be loaded" in shown.stderr
+    assert len(shown.stderr.splitlines()) == 1
+
+
+def test_embed_reads_all_exams_of_a_part_into_parquet(
+    mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.cli._pull", lambda uri: Direct())
+    shown = ecg("embed", header(mirror), mirror / CODE15, "-o", tmp_path / "e.parquet")
+    table = pq.read_table(tmp_path / "e.parquet")
+    with pq.ParquetFile(tmp_path / "e.parquet") as file:
+        assert str(file.schema_arrow.field("embedding").type) == "fixed_size_list<element: float>[32]"
+    assert table.column("record_id")[0].as_py() == header(mirror).stem
+    exams = table.column("record_id").to_pylist()[1:]
+    assert len(set(exams)) == len(exams) >= 3
+    embedding_ND = np.array(table.column("embedding").to_pylist())
+    assert np.isfinite(embedding_ND).all()
+    assert len(np.unique(embedding_ND.round(6), axis=0)) == len(table)
+    # The part ends with a row of zeros that is no exam.
+    assert shown.exit_code == 1
+    assert "0: not in the source's table" in shown.stderr
+
+
+def test_embed_writes_nothing_where_nothing_was_embedded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.cli._pull", lambda uri: Direct())
+    bad = tmp_path / "notes.txt"
+    bad.write_text("no ECG")
+    shown = ecg("embed", bad, "-o", tmp_path / "e.csv")
+    assert shown.exit_code == 1
+    assert "nothing was written" in shown.stderr
+    assert not (tmp_path / "e.csv").exists()
+
+
+def test_embed_without_a_store_says_how_to_get_one(mirror: Path, home: Home, tmp_path: Path) -> None:
+    shown = ecg("embed", header(mirror), "-o", tmp_path / "e.csv")
+    assert shown.exit_code == 1
+    assert "make demo" in shown.stderr
+    assert not home.root.exists()
+
+
+def test_embed_refuses_an_output_of_another_kind(mirror: Path, tmp_path: Path) -> None:
+    shown = ecg("embed", header(mirror), "-o", tmp_path / "e.xlsx")
+    assert shown.exit_code == 2
+    assert ".parquet or .csv" in shown.stderr

@@ -1,0 +1,185 @@
+"""`ecg inspect`: what was read of a file, how it is drawn, and how it is refused."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ecg_model.signal import LEADS_12
+from pipelines.records import DropReason
+from tests.pipelines.cli.records import CODE15, header
+from tests.support.commands import ecg, run
+from tests.support.paths import SHARED
+
+pytestmark = pytest.mark.usefixtures("home")
+
+
+@pytest.mark.parametrize("suffix", [".hea", ".mat"])
+def test_inspect_tells_what_was_read(mirror: Path, suffix: str) -> None:
+    file = header(mirror).with_suffix(suffix)
+    shown = run("inspect", file)
+    assert shown.returncode == 0, shown.stderr
+    told = {line[:18].strip(): line[18:].strip() for line in shown.stdout.splitlines()}
+    assert told["record"] == file.stem
+    assert told["leads"] == "I II III aVR aVL aVF V1 V2 V3 V4 V5 V6"
+    assert told["rate"] == "500 Hz"
+    assert told["length"] == "5,000 samples, 10.00 s"
+    assert told["units"] == "1000 units a millivolt, 16 bit"
+    assert told["verdict"] == "kept"
+    comments = dict(line[1:].split(": ") for line in header(mirror).read_text().splitlines() if line.startswith("#"))
+    assert told["age"].split()[0] == comments["Age"]
+    assert told["sex"] == comments["Sex"].lower()
+    assert told["labels"].split(", ") == comments["Dx"].split(",")
+    assert 20 < float(told["heart rate"].split()[0]) < 250
+
+
+def test_inspect_draws_the_ecg(mirror: Path, tmp_path: Path) -> None:
+    shown = ecg("inspect", header(mirror), "--png", tmp_path / "a.png")
+    assert shown.exit_code == 0
+    assert "a.png" in shown.stderr
+    assert "a.png" not in shown.stdout
+    ecg("inspect", header(mirror, 1), "--png", tmp_path / "b.png")
+    first, second = (Image.open(io.BytesIO((tmp_path / name).read_bytes())) for name in ("a.png", "b.png"))
+    assert first.format == "PNG"
+    assert first.width == second.width == 1350
+    assert first.tobytes() != second.tobytes()
+
+
+def test_inspect_as_json(mirror: Path) -> None:
+    told = json.loads(ecg("inspect", header(mirror), "--json").stdout)
+    assert (told["kept"], told["reason"], told["samples"], told["rate"]) == (True, None, 5000, 500.0)
+    assert set(told["quality"]) >= {"wander", "heart_rate", "einthoven"}
+    assert told["range_millivolt"][0] < 0 < told["range_millivolt"][1]
+
+
+def test_inspect_reads_an_exam_of_a_code15_part(mirror: Path) -> None:
+    several = ecg("inspect", mirror / CODE15)
+    assert several.exit_code == 1
+    assert several.stdout == ""
+    named = re.search(r"--record (\d+)", several.stderr)
+    assert named
+    shown = ecg("inspect", mirror / CODE15, "--record", named[1])
+    told = {line[:18].strip(): line[18:].strip() for line in shown.stdout.splitlines()}
+    assert (told["record"], told["rate"]) == (named[1], "400 Hz")
+    assert told["leads"].startswith("DI DII DIII AVR")
+    absent = ecg("inspect", mirror / CODE15, "--record", "7")
+    assert absent.exit_code == 1
+    assert "no record '7'" in absent.stderr
+
+
+def test_inspect_knows_ludb_s_form(mirror: Path) -> None:
+    shown = ecg("inspect", next((mirror / "physionet.org/files/ludb/1.0.1/data").glob("*.hea")))
+    assert shown.exit_code == 0
+    assert "not physical" in shown.stdout
+    assert "baseline" in shown.stdout
+
+
+def damaged(mirror: Path, folder: Path, header_text: str | None = None, data: bytes | None = None) -> Path:
+    """A copy of a good record with another header or other samples."""
+    source = header(mirror)
+    (folder / source.name).write_text(source.read_text() if header_text is None else header_text)
+    good = source.with_suffix(".mat").read_bytes()
+    (folder / source.with_suffix(".mat").name).write_bytes(good if data is None else data)
+    return folder / source.name
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda text: text.replace("1000/mV", "4880/mV"), DropReason.IMPLAUSIBLE_GAIN),
+        (lambda text: text.replace("/mV", "/mmHg"), DropReason.UNKNOWN_UNIT),
+        (lambda text: text.replace(" V6", " V5"), DropReason.LEAD_REPEATED),
+        (lambda text: text.replace("12 500 5000", "12 500 4999", 1), DropReason.WRONG_FILE_SIZE),
+        (lambda text: "\x00" + text[5:], DropReason.UNREADABLE_HEADER),
+        (lambda text: "", DropReason.UNREADABLE_HEADER),
+    ],
+)
+def test_a_refused_header_gets_its_reason_and_exit_code_1(
+    change: Callable[[str], str], reason: str, mirror: Path, tmp_path: Path
+) -> None:
+    file = damaged(mirror, tmp_path, header_text=change(header(mirror).read_text()))
+    shown = ecg("inspect", file)
+    assert shown.exit_code == 1
+    assert f"refused: {reason}" in shown.stdout
+    told = json.loads(ecg("inspect", file, "--json").stdout)
+    assert (told["kept"], told["reason"]) == (False, reason)
+    assert told["detail"]
+
+
+def test_changed_samples_are_refused(mirror: Path, tmp_path: Path) -> None:
+    data = bytearray(header(mirror).with_suffix(".mat").read_bytes())
+    data[3000] ^= 1
+    shown = run("inspect", damaged(mirror, tmp_path, data=bytes(data)))
+    assert shown.returncode == 1
+    assert "refused: checksum wrong" in shown.stdout
+    assert "Traceback" not in shown.stdout + shown.stderr
+
+
+def test_a_record_that_harmonization_drops_is_shown_and_drawn(mirror: Path, tmp_path: Path) -> None:
+    source = header(mirror)
+    data = np.frombuffer(source.with_suffix(".mat").read_bytes()[24:], "<i2").reshape(5000, 12)[:2000]
+    head = source.with_suffix(".mat").read_bytes()[:8] + (2000).to_bytes(4, "little")
+    head += source.with_suffix(".mat").read_bytes()[12:24]
+    lines = source.read_text().replace("12 500 5000", "12 500 2000", 1).splitlines()
+    sums = data.sum(axis=0, dtype=np.int64) % 65536
+    for lead in range(12):
+        fields = lines[1 + lead].split()
+        fields[6] = str(sums[lead])
+        lines[1 + lead] = " ".join(fields)
+    file = damaged(mirror, tmp_path, header_text="\n".join(lines), data=head + data.tobytes())
+    shown = ecg("inspect", file, "--png", tmp_path / "short.png")
+    assert shown.exit_code == 1
+    assert "2,000 samples, 4.00 s" in shown.stdout
+    assert "refused: too short" in shown.stdout
+    with Image.open(tmp_path / "short.png") as picture:
+        assert picture.width == 130 * 5  # four seconds are 100 mm
+
+
+def test_what_is_no_ecg_is_one_line(tmp_path: Path) -> None:
+    text = tmp_path / "notes.txt"
+    text.write_text("no ECG")
+    archive = tmp_path / "exams_part0.zip"
+    archive.write_bytes(b"no zip")
+    (tmp_path / "exams.csv").write_text("exam_id\n1\n")
+    for file in (text, archive):
+        shown = ecg("inspect", file)
+        assert shown.exit_code == 1
+        assert shown.stdout == ""
+        assert shown.stderr.startswith("Error: ")
+        assert str(file) in shown.stderr
+        assert len(shown.stderr.splitlines()) == 1
+    assert ecg("inspect", tmp_path / "absent.hea").exit_code == 2
+
+
+def test_every_real_record_is_kept_or_refused_in_words() -> None:
+    if not SHARED.is_dir():
+        pytest.skip("the real ECGs of ../shared are not here")
+    real = SHARED / "real"
+    files = sorted((real / "mirror/physionet.org").rglob("*.hea"))[::25] + sorted((real / "damaged").rglob("*.hea"))
+    verdicts = set()
+    for file in files:
+        shown = ecg("inspect", file)
+        kept = "verdict           kept" in shown.stdout
+        assert kept is (shown.exit_code == 0)
+        assert kept or "refused: " in shown.stdout
+        verdicts.add(kept)
+    assert verdicts == {True, False}
+
+
+@pytest.mark.parametrize(("name", "refused"), [("00001_lr", True), ("other", False)])
+def test_inspect_judges_a_ptbxl_gain_by_ptbxl_s_range(tmp_path: Path, name: str, refused: bool) -> None:
+    samples = (np.sin(np.arange(1000) / 9)[:, None] * 200).astype("<i2").repeat(12, axis=1)
+    (tmp_path / f"{name}.dat").write_bytes(samples.tobytes())
+    lines = [
+        f"{name}.dat 16 200.0(0)/mV 16 0 {samples[0, 0]} {samples[:, 0].sum(dtype='i2')} 0 {lead}" for lead in LEADS_12
+    ]
+    (tmp_path / f"{name}.hea").write_text("\n".join([f"{name} 12 100 1000", *lines, ""]))
+    shown = run("inspect", tmp_path / f"{name}.hea")
+    assert (shown.returncode == 1, "gain" in (shown.stdout + shown.stderr).lower()) == (refused, True), shown

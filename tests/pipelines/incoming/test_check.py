@@ -1,0 +1,83 @@
+"""`ecg check-drop`: what harmonization will make of a drop."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from pipelines.formats.shard import open_shard
+from pipelines.harmonize.step import materialize_ecgs
+from pipelines.home import Home
+from pipelines.incoming import INCOMING
+from pipelines.incoming.check import check_drop
+from pipelines.incoming.step import materialize_drop
+from tests.support.commands import ecg
+from tests.support.drops import (
+    LIMITS,
+    MARKED,
+    array_fields,
+    complete,
+    describe,
+    ecgs,
+    write_npy,
+)
+
+
+def test_check_drop_tells_what_would_be_read(drop: Path) -> None:
+    write_npy(drop / "a.npy", ecgs(3), **array_fields())
+    write_npy(drop / "b.npy", ecgs(2, rate=250) * 20, **array_fields(rate=250))
+    np.savetxt(drop / "c.csv", ecgs(1, 3, seed=9)[0].T, delimiter=",", header="I,II,V1", comments="")
+    np.savetxt(drop / "d.csv", ecgs(1, 3, seconds=4)[0].T, delimiter=",", header="I,II,V1", comments="")
+    describe(drop / "drop", rate=500, units="mV")
+    result = ecg("check-drop", drop)
+    assert result.exit_code == 0, result.output
+    assert "marker _COMPLETE: is not there yet" in result.output
+    assert "is mV the unit?" in result.output
+    assert "1 of the kept lack leads" in result.output
+    assert "dropped *.csv d: too short: 2000 samples at 500 Hz" in result.output
+    assert "6 of 7 records would be kept" in result.output
+    complete(drop)
+    told = json.loads(ecg("check-drop", drop, "--json").stdout)
+    assert told["marked"]
+    assert told["sound"]
+    kinds = {part["where"]: part for part in told["parts"]}
+    assert {where: (part["records"], part["kept"]) for where, part in kinds.items()} == {
+        "a.npy": (3, 3),
+        "b.npy": (2, 2),
+        "*.csv": (2, 1),
+    }
+    assert kinds["b.npy"]["rates"] == {"250": 2}
+    assert kinds["*.csv"]["seconds"] == [4.0, 10.0]
+    assert [one["record"] for one in told["dropped"]] == ["d"]
+
+
+def test_check_drop_says_what_harmonization_then_does(home: Home, drop: Path) -> None:
+    x_NLT = ecgs(70)
+    x_NLT[5, 2, 4000] = np.nan
+    write_npy(drop / "a.npy", x_NLT, **array_fields(ids=[*range(69), 0]))
+    write_npy(drop / "b.npy", ecgs(2, 1), **array_fields(("V1",)))
+    complete(drop)
+    report = check_drop(drop)
+    materialize_drop(home, "ward-7")
+    product = materialize_ecgs(home.workspace(), INCOMING, "ward-7", limits=LIMITS, incomplete=MARKED)
+    assert (report.records, report.kept) == (product.facts["entered"], product.facts["kept"])
+    assert [found.record_id for _, found in report.drops] == ["5", "0"]
+    shard = open_shard(product.path)
+    assert [row["detail"] for row in shard.drops().to_pylist()] == [found.detail for _, found in report.drops]
+
+
+def test_check_drop_fails_where_nothing_is_kept_or_something_is_refused(drop: Path, tmp_path: Path) -> None:
+    assert ecg("check-drop", drop).exit_code == 1, "it is empty"
+    write_npy(drop / "a.npy", ecgs(1) * 1e6, **array_fields())
+    assert ecg("check-drop", drop).exit_code == 1
+    write_npy(drop / "a.npy", ecgs(1), **array_fields())
+    assert ecg("check-drop", drop).exit_code == 0
+    (drop / "link").symlink_to(tmp_path)
+    result = ecg("check-drop", drop)
+    assert result.exit_code == 1
+    assert "refused link: a link" in result.output
+    result = ecg("check-drop", tmp_path / "nowhere")
+    assert result.exit_code == 1
+    assert "no such folder" in result.output

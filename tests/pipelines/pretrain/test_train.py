@@ -1,0 +1,245 @@
+"""The training loop in this process: optimizer, options, and what stops it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from ecg_model.blocks import set_recompute
+from ecg_model.encoder import Encoder, load_encoder, random_encoder, save_encoder
+from ecg_model.jepa import JEPA, split_columns
+from pipelines.pretrain.checkpoint import CheckpointFolder
+from pipelines.pretrain.data import Resident
+from pipelines.pretrain.metrics_log import NonFinite
+from pipelines.pretrain.recipes import recipe_named
+from pipelines.pretrain.sampling_order import Order
+from pipelines.pretrain.train import RunConfig, adamw, gradient_norm, train
+from tests.support.pretraining import CPU, TINY_RECIPE, changes_of, corpus
+
+
+def test_weight_decay_is_on_matrices_alone() -> None:
+    model = JEPA(TINY_RECIPE.jepa)
+    decayed, spared = adamw(model, 0.05).param_groups
+    assert (decayed["weight_decay"], spared["weight_decay"]) == (0.05, 0.0)
+    assert all(p.ndim >= 2 for p in decayed["params"])
+    assert all(p.ndim == 1 for p in spared["params"])
+    trained = {id(p) for p in (*model.student.parameters(), *model.predictor.parameters())}
+    assert {id(p) for p in (*decayed["params"], *spared["params"])} == trained
+
+
+def test_the_gradient_norm_is_that_of_one_long_vector() -> None:
+    layer = torch.nn.Linear(3, 2)
+    layer.weight.grad, layer.bias.grad = torch.full((2, 3), 2.0), torch.full((2,), 1.0)
+    assert gradient_norm(layer).item() == pytest.approx(math.sqrt(6 * 4 + 2))
+
+
+def test_training_gives_the_student_and_starts_from_the_random_encoder(tmp_path: Path) -> None:
+    """One step at a learning rate of zero leaves the initial weights: those of `random_encoder` with the same seed."""
+    recipe = dataclasses.replace(TINY_RECIPE, steps=1, edge_lr=0.0, warmup_share=0.9)
+    lines = []
+    summary = train(recipe, corpus(), RunConfig(out=tmp_path, device=CPU), on_log=lambda line, _: lines.append(line))
+    initial = random_encoder(recipe.jepa.encoder, recipe.seed).state_dict()
+    stored = load_encoder(tmp_path / "encoder.safetensors").state_dict()
+    assert all(torch.equal(stored[name], value) for name, value in initial.items())
+    assert summary == json.loads((tmp_path / "summary.json").read_text())
+    assert [line["step"] for line in lines] == [1]
+    assert summary["first"] == summary["last"]
+    assert summary["parameters"]["encoder"] == sum(value.numel() for value in initial.values())
+
+
+def test_the_loss_falls_and_the_teacher_follows(tmp_path: Path) -> None:
+    recipe = dataclasses.replace(TINY_RECIPE, steps=60, peak_lr=3e-3)
+    summary = train(recipe, corpus(), RunConfig(out=tmp_path, device=CPU))
+    assert summary["last"]["loss"] < 0.95 * summary["first"]["loss"]
+    assert summary["last"]["validation_loss"] < 0.95 * summary["first"]["validation_loss"]
+    state = CheckpointFolder(tmp_path / "aside/checkpoints").newest()
+    assert state is not None
+    student, teacher = state.tensors["model.student.patch.weight"], state.tensors["model.teacher.patch.weight"]
+    initial = random_encoder(recipe.jepa.encoder, recipe.seed).patch.weight
+    assert 0 < (teacher - initial).norm() < (student - initial).norm()
+
+
+def test_both_precisions_train(tmp_path: Path) -> None:
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        recipe = recipe_named("demo", {**changes_of(TINY_RECIPE), "precision": precision})
+        losses[precision] = train(recipe, corpus(), RunConfig(out=tmp_path / precision, device=CPU))["first"]["loss"]
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.02)
+    assert losses["bf16"] != losses["fp32"]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_step_and_records(tmp_path: Path) -> None:
+    bad = corpus(12)
+    recipe = dataclasses.replace(TINY_RECIPE, steps=80, batch=4)  # a log every third step
+    assert isinstance(bad.train, Resident)
+    bad.train.signal_NLT = bad.train.signal_NLT.float()
+    bad.train.signal_NLT[7, 0, 0] = float("nan")
+    order = Order(seed=recipe.seed, batch=4, chunk_N=bad.chunk_N)
+    step = next(s for s in range(9) if 7 in order.rows(s))
+    with pytest.raises(NonFinite) as raised:
+        train(recipe, bad, RunConfig(out=tmp_path, device=CPU))
+    message = str(raised.value)
+    assert f"loss is nan at step {step + 1}:" in message
+    assert all(bad.names[row] in message for row in order.rows(step))
+    assert "chapman/JS00007" in message
+    assert message.count("chapman/") == 4
+    assert not (tmp_path / "encoder.safetensors").exists()
+
+
+def test_weights_that_diverge_at_the_last_step_are_not_delivered(tmp_path: Path) -> None:
+    """The loss is of before the update: what the update breaks is seen in the figures of after it."""
+    recipe = dataclasses.replace(TINY_RECIPE, steps=1, warmup_share=0.0)
+    huge = dataclasses.replace(
+        recipe.jepa.encoder,
+        input_scale=1e38,
+    )
+    diverging = dataclasses.replace(recipe, jepa=dataclasses.replace(recipe.jepa, encoder=huge))
+    with pytest.raises(NonFinite, match="at step 1"):
+        train(diverging, corpus(), RunConfig(out=tmp_path, device=CPU))
+    assert not (tmp_path / "encoder.safetensors").exists()
+
+
+def test_another_corpus_is_refused(tmp_path: Path) -> None:
+    train(TINY_RECIPE, corpus(), RunConfig(out=tmp_path, device=CPU))
+    other = dataclasses.replace(corpus(), digest="f" * 64)
+    with pytest.raises(ValueError, match=f"corpus: {'0' * 64} -> {'f' * 64}"):
+        train(TINY_RECIPE, other, RunConfig(out=tmp_path, device=CPU))
+
+
+def test_names_must_fit_the_signals() -> None:
+    with pytest.raises(ValueError, match="names has 1 entries for 10 ECGs"):
+        dataclasses.replace(corpus(), names=["a"])
+
+
+@pytest.mark.parametrize("field", ["checkpoint_steps", "checkpoint_minutes"])
+def test_intervals_are_positive(field: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"{field}=0"):
+        RunConfig(out=tmp_path, device=CPU, **{field: 0})
+
+
+def test_clipping_bounds_the_gradients_and_is_off_by_default(tmp_path: Path) -> None:
+    clipped = dataclasses.replace(TINY_RECIPE, clip_norm=1e-6)
+    lines: list[dict[str, float]] = []
+    train(clipped, corpus(), RunConfig(out=tmp_path / "a", device=CPU), on_log=lambda line, _: lines.append(line))
+    free = train(TINY_RECIPE, corpus(), RunConfig(out=tmp_path / "b", device=CPU))
+    assert lines[0]["gradient_norm"] == free["first"]["gradient_norm"], "the figure is of before"
+    assert lines[0]["gradient_norm"] > 100 * 1e-6
+    state = CheckpointFolder(tmp_path / "a/aside/checkpoints").newest()
+    assert state is not None
+    last = math.sqrt(sum(v.square().sum().item() for n, v in state.tensors.items() if n.endswith(".exp_avg")))
+    assert 0 < last <= 1e-6 * (1 + 1e-4), "Adam's mean of gradients that are each that long at most"
+
+
+def test_a_warm_start_begins_as_the_encoder_it_names(tmp_path: Path) -> None:
+    """One step at a learning rate of zero leaves its weights."""
+    path = tmp_path / "former.safetensors"
+    save_encoder(path, random_encoder(TINY_RECIPE.jepa.encoder, 99))
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    recipe = dataclasses.replace(TINY_RECIPE, steps=1, edge_lr=0.0, warmup_share=0.9, warm_start=sha256)
+    train(recipe, corpus(), RunConfig(out=tmp_path / "out", device=CPU, warm_start=path))
+    found, former = load_encoder(tmp_path / "out/encoder.safetensors"), load_encoder(path)
+    assert all(torch.equal(found.state_dict()[name], value) for name, value in former.state_dict().items())
+    state = CheckpointFolder(tmp_path / "out/aside/checkpoints").newest()
+    assert state is not None
+    assert torch.equal(state.tensors["model.teacher.patch.weight"], former.patch.weight)
+
+    with pytest.raises(ValueError, match="give the encoder's file with that sha256 too"):
+        train(recipe, corpus(), RunConfig(out=tmp_path / "no", device=CPU))
+    other = dataclasses.replace(recipe, warm_start="0" * 64)
+    with pytest.raises(ValueError, match=f"has sha256 {sha256}; give the file that the recipe names"):
+        train(other, corpus(), RunConfig(out=tmp_path / "no", device=CPU, warm_start=path))
+    wider = recipe_named("demo", {**changes_of(recipe), "jepa.encoder.dim": 32})
+    with pytest.raises(ValueError, match=r"is another network \(dim: 16 -> 32\): give jepa.encoder its sizes"):
+        train(wider, corpus(), RunConfig(out=tmp_path / "no", device=CPU, warm_start=path))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"jepa.encoder.leads": 12},
+        {"jepa.encoder.attention": "dense"},
+        {"jepa.masking.per_record": "True"},
+        {"jepa.masking.per_record": "True", "jepa.masking.kind": "random", "jepa.encoder.drop_path": 0.2},
+    ],
+)
+def test_each_option_trains_to_an_encoder_of_its_own(changes: dict[str, object], tmp_path: Path) -> None:
+    recipe = recipe_named("demo", {**changes_of(TINY_RECIPE), "steps": 30, "peak_lr": 3e-3, **changes})
+    plain = dataclasses.replace(TINY_RECIPE, steps=30, peak_lr=3e-3)
+    summaries = [train(one, corpus(), RunConfig(out=tmp_path / one.digest, device=CPU)) for one in (recipe, plain)]
+    assert summaries[0]["last"]["validation_loss"] < summaries[0]["first"]["validation_loss"]
+    assert summaries[0]["last"] != summaries[1]["last"]
+    x_BLT = torch.randn(2, 8, 2500, generator=torch.Generator().manual_seed(3))
+    found = [load_encoder(tmp_path / one.digest / "encoder.safetensors").embed(x_BLT) for one in (recipe, plain)]
+    assert found[0].shape == found[1].shape
+    assert not torch.allclose(*found)
+
+
+def test_parts_of_a_batch_add_up_to_it(tmp_path: Path) -> None:
+    options = {"jepa.encoder.drop_path": 0.5, "jepa.masking.per_record": "True"}
+    recipe = recipe_named("demo", {**changes_of(TINY_RECIPE), **options})
+    whole = train(recipe, corpus(), RunConfig(out=tmp_path / "a", device=CPU))
+    parts = train(recipe, corpus(), RunConfig(out=tmp_path / "b", device=CPU, accumulate=2))
+    for name, value in whole["last"].items():
+        assert parts["last"][name] == pytest.approx(value, rel=1e-4), name
+
+
+def test_blocks_computed_again_train_to_the_same_bits_in_less_memory(tmp_path: Path) -> None:
+    recipe = recipe_named("demo", {**changes_of(TINY_RECIPE), "jepa.encoder.drop_path": 0.5})
+    for name, recompute in (("kept", False), ("again", True)):
+        train(recipe, corpus(), RunConfig(out=tmp_path / name, device=CPU, recompute=recompute))
+    kept, again = ((tmp_path / name / "encoder.safetensors").read_bytes() for name in ("kept", "again"))
+    assert kept == again
+
+    def saved(recompute: bool) -> int:
+        """Bytes that the graph of a loss holds."""
+        total = 0
+
+        def pack(x: torch.Tensor) -> torch.Tensor:
+            nonlocal total
+            total += x.nbytes
+            return x
+
+        model = JEPA(TINY_RECIPE.jepa)
+        set_recompute(model, recompute)
+        columns = split_columns(torch.arange(50) >= 23)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+            model(torch.randn(4, 8, 2500), *columns)
+        return total
+
+    assert saved(True) < saved(False) / 3
+
+
+class _Score:
+    """Says what it is told to, one figure a call."""
+
+    def __init__(self, *figures: float) -> None:
+        self.left, self.seen = list(figures), []
+
+    def score(self, encoder: Encoder, autocast: torch.autocast) -> dict[str, float]:
+        self.seen.append(encoder.patch.weight.detach().clone())
+        return {"probe_auc": self.left.pop(0)}
+
+
+@pytest.mark.parametrize("select", ["last", "best"])
+def test_the_best_encoder_by_probe_is_kept_beside_the_last(select: str, tmp_path: Path) -> None:
+    """20 steps of 4 of 10 records are 8 epochs: probes at steps 5, 10, 15 and 20."""
+    recipe = recipe_named("demo", {**changes_of(TINY_RECIPE), "steps": 20, "probe_epochs": 2, "select": select})
+    probe, lines = _Score(0.6, 0.8, 0.8, 0.7), []
+    run = RunConfig(out=tmp_path, device=CPU)
+    summary = train(recipe, corpus(), run, probe=probe, on_log=lambda line, _: lines.append(line))
+    assert {line["step"]: line["probe_auc"] for line in lines if "probe_auc" in line} == {
+        5: 0.6,
+        10: 0.8,
+        15: 0.8,
+        20: 0.7,
+    }
+    assert summary["best"] == {"step": 10, "probe_auc": 0.8}
+    best, chosen = (load_encoder(tmp_path / name).patch.weight for name in ("best.safetensors", "encoder.safetensors"))
+    assert torch.equal(best, probe.seen[1])
+    assert torch.equal(chosen, probe.seen[1 if select == "best" else 3])
