@@ -31,7 +31,7 @@ def reference_encoder(
     context: dg.AssetExecutionContext, data_home: DataHome, config: ReferenceSettings
 ) -> dg.MaterializeResult:
     from assets.previews import filters
-    from pipelines.encoders.import_reference import materialize_reference
+    from pipelines.encoders.import_reference import ReferenceFacts, materialize_reference
 
     workspace = data_home.open().workspace()
     with show.mistakes_explained():
@@ -43,15 +43,15 @@ def reference_encoder(
                 raise ValueError(
                     "no released encoder was imported: run `ecg import-reference FILE`, or set `file` to its path"
                 )
-    facts = product.facts
+    facts = ReferenceFacts.of(product)
     return show.materialized(
         product,
         {
-            "file": facts["file"],
-            "sha256": facts["sha256"],
-            "known as": facts["published"] or "none of the files that we know",
-            "epoch": facts["epoch"],
-            "weights": facts["weights"],
+            "file": facts.file,
+            "sha256": facts.sha256,
+            "known as": facts.published or "none of the files that we know",
+            "epoch": facts.epoch,
+            "weights": facts.weights,
             **show.pictures(filters=filters(product)),
         },
     )

@@ -1,14 +1,15 @@
-"""The cache: a product is built once for what made it, in a directory named by that, and found there ever after.
+"""Content-addressed cache. A product is built once per version, configuration and input digests, and reused afterwards.
 
-    root/<product>/<fingerprint>/done.json   what made it, the digest of its bytes, the facts its maker reported
-    root/<product>/<fingerprint>/...         the product's files; `aside/` holds what does not count (pictures, logs)
-    root/<product>/current                   the fingerprint that was built or asked for last
+    root/<product>/<fingerprint>/done.json   version, configuration, inputs, digest of the bytes, facts of the step
+    root/<product>/<fingerprint>/...         the product's files; `aside/` (pictures, logs) is not part of the digest
+    root/<product>/current                   the fingerprint that was built or requested last
 
 The fingerprint is a digest of the step's version, its configuration and its inputs' digests. The product's own digest
-is taken over its bytes, so a step that is done again and gives the same bytes changes nothing downstream.
-A build happens in `<fingerprint>.partial` under a lock and is renamed when it is whole: a killed step leaves nothing
-that looks finished, and of two processes on one product one works and the other waits. Until then making.json in it
-says what it is made of, for those who look whether something is still needed (`pipelines.maintenance.garbage`).
+is taken over its bytes, so a step that is repeated and gives the same bytes changes nothing downstream.
+A build happens in `<fingerprint>.partial` under a lock and is renamed when it is complete: a killed step leaves nothing
+that looks finished, and of two processes building one product one works and the other waits. While a build runs,
+making.json in its directory states its version, configuration and inputs; garbage collection reads it
+(`pipelines.maintenance.garbage`).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from pipelines.hashing import digest_of
+from pipelines.hashing import digest_of, sha256_of_file
 
 log = logging.getLogger(__name__)
 
@@ -44,36 +45,33 @@ _PRODUCT = re.compile(r"[a-z0-9][a-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)*")
 
 @dataclass(frozen=True, kw_only=True)
 class Product:
-    """A finished directory. version, config, inputs: what made it. `facts` is what its maker reported; `cached` says
-    that this call did not build it."""
+    """A finished product: its directory and what it was built from."""
 
-    name: str
+    name: str  # such as `ecgs/chapman/01`
     path: Path
-    fingerprint: str
-    digest: str
-    seconds: float
+    fingerprint: str  # of version, config and inputs
+    digest: str  # of the product's bytes
+    seconds: float  # that the build took
     version: str = ""
     config: dict[str, Any] = field(default_factory=dict)
-    inputs: dict[str, str] = field(default_factory=dict)
-    facts: dict[str, Any] = field(default_factory=dict)
-    cached: bool = True
+    inputs: dict[str, str] = field(default_factory=dict)  # digests by the input's name
+    facts: dict[str, Any] = field(default_factory=dict)  # what the step reported; see `pipelines.facts`
+    cached: bool = True  # False if the call that returned it built it
 
     @property
     def aside(self) -> Path:
-        """Pictures and logs: beside the product, not part of its digest."""
+        """The folder for pictures and logs, which are not part of the digest."""
         return self.path / ASIDE
 
 
 def digest_of_tree(root: Path) -> str:
-    """sha256 over the relative paths and bytes of all files below root, without `aside/` and done.json."""
+    """Return the sha256 over the relative paths and bytes of all files below root, except `aside/` and done.json."""
     total = hashlib.sha256()
     for path in sorted(p for p in root.rglob("*") if p.is_file()):
         relative = path.relative_to(root)
         if relative.parts[0] == ASIDE or relative == Path(DONE):
             continue
-        with path.open("rb") as stream:
-            content = hashlib.file_digest(stream, "sha256").hexdigest()
-        total.update(f"{relative.as_posix()}\0{content}\n".encode())
+        total.update(f"{relative.as_posix()}\0{sha256_of_file(path)}\n".encode())
     return total.hexdigest()
 
 
@@ -99,12 +97,13 @@ class Workspace:
         self.root = Path(root)
 
     def folder(self, product: str) -> Path:
+        """Return the folder of a product's builds. Raises ValueError if the name is not valid."""
         if not _PRODUCT.fullmatch(product):
             raise ValueError(f"product {product!r}: use names of letters, digits, '.', '_' and '-', joined by '/'")
         return self.root / product
 
     def current(self, product: str) -> Product | None:
-        """The product as it was last built or asked for; None where it never was, or was removed."""
+        """Return the product as it was last built or requested. Returns None if it never was, or was removed."""
         pointer = self.folder(product) / "current"
         if not pointer.is_file():
             return None
@@ -118,34 +117,34 @@ class Workspace:
         return {name: product for name, product in products.items() if product is not None}
 
     def finished(self, product: str) -> list[Product]:
-        """Every build of the product that is still here, the current one first."""
+        """Return every finished build of the product, the current one first."""
         current = self.current(product)
         names = sorted(done.parent.name for done in self.folder(product).glob(f"*/{DONE}"))
-        found = [self._finished(product, name) for name in names if not name.endswith(PARTIAL)]
-        others = [one for one in found if one is not None and (current is None or one.path != current.path)]
+        builds = [self._finished(product, name) for name in names if not name.endswith(PARTIAL)]
+        others = [build for build in builds if build is not None and (current is None or build.path != current.path)]
         return others if current is None else [current, *others]
 
     def require(self, product: str) -> Product:
-        """`current`, or a ValueError that says what to build first."""
-        found = self.current(product)
-        if found is None:
+        """Return the current product. Raises ValueError if it is not built."""
+        current = self.current(product)
+        if current is None:
             raise ValueError(f"product {product!r} is not built in {self.root}: materialize it first")
-        return found
+        return current
 
     def find(
         self, product: str, *, version: str, config: Mapping[str, Any], inputs: Mapping[str, str]
     ) -> Product | None:
-        """The finished product for (version, config, inputs), current or not; builds nothing."""
+        """Return the finished product for (version, config, inputs), current or not, or None. Builds nothing."""
         return self._finished(product, _fingerprint(version, config, inputs))
 
     def make_current(self, product: Product) -> Product:
-        """Make a finished product the current one again, as building it does."""
+        """Make a finished product the current one, as building it does, and return it."""
         with self.locked(product.name):
             self._point(product.name, product.fingerprint)
         return product
 
     def locked(self, product: str) -> AbstractContextManager[None]:
-        """Hold a product as a build of it does: nobody builds it meanwhile."""
+        """Hold the lock that a build of the product takes, so that no other process builds it meanwhile."""
         folder = self.folder(product)
         folder.mkdir(parents=True, exist_ok=True)
         return _locked(folder / ".lock", product)
@@ -161,39 +160,26 @@ class Workspace:
         resumable: bool = False,
         still_valid: Callable[[Product], bool] | None = None,
     ) -> Product:
-        """Return the product for (version, config, inputs), calling `make(directory)` only where it is not there yet.
+        """Return the product for (version, config, inputs), calling `make(directory)` only if it is not built yet.
 
-        make fills the directory and returns facts (JSON values). Where it raises, the directory is removed, unless
-        `resumable`: then it stays and is handed to the next call as it was left. `still_valid` may refuse a finished
-        product that was damaged, or whose meaning depends on files outside it; such a one is built again.
+        version, config, inputs: what the fingerprint is made of; inputs are digests by name.
+        make: fills the directory and returns the facts, JSON values.
+        resumable: if `make` raises, keep its directory and hand it to the next call; otherwise it is removed.
+        still_valid: returns False for a finished product that was damaged, or that depends on files outside it which
+            changed; such a product is built again.
         """
         fingerprint = _fingerprint(version, config, inputs)
-        folder = self.folder(product)
         with self.locked(product):
-            found = self._finished(product, fingerprint)
-            if found is not None and (still_valid is None or still_valid(found)):
+            finished = self._finished(product, fingerprint)
+            if finished is not None and (still_valid is None or still_valid(finished)):
                 self._point(product, fingerprint)
                 log.info("%s: cached (%s)", product, fingerprint)
-                return found
+                return finished
             made_of = {"version": version, "config": dict(config), "inputs": dict(inputs)}
-            work = folder / f"{fingerprint}{PARTIAL}"
-            if not resumable:  # and what other killed builds left: under this lock none of them is alive
-                for left in folder.glob(f"*{PARTIAL}"):
-                    shutil.rmtree(left)
-            work.mkdir(exist_ok=True)
-            for left in work.rglob(f".*{_TEMPORARY}"):  # of a killed `write_atomically`: no part of the product
-                left.unlink()
-            making = json.dumps({**made_of, "resumable": resumable}, indent=1, allow_nan=False)
+            work = self._work_folder(product, fingerprint, resumable)
             began = time.monotonic()
-            try:
-                write_atomically(work / MAKING, making.encode())
-                facts = make(work)
-            except BaseException:
-                if not resumable:
-                    shutil.rmtree(work, ignore_errors=True)
-                raise
+            facts = _fill(work, make, making={**made_of, "resumable": resumable})
             seconds = time.monotonic() - began
-            (work / MAKING).unlink()
             done = {
                 "product": product,
                 "fingerprint": fingerprint,
@@ -203,7 +189,7 @@ class Workspace:
                 "seconds": round(seconds, 3),
             }
             write_atomically(work / DONE, json.dumps(done, indent=1, allow_nan=False).encode())
-            final = folder / fingerprint
+            final = self.folder(product) / fingerprint
             shutil.rmtree(final, ignore_errors=True)
             work.replace(final)
             self._point(product, fingerprint)
@@ -211,6 +197,18 @@ class Workspace:
             built = self._finished(product, fingerprint)
             assert built is not None
             return replace(built, cached=False)
+
+    def _work_folder(self, product: str, fingerprint: str, resumable: bool) -> Path:
+        """Return the folder of a build in progress, without what killed processes left; needs the product's lock."""
+        folder = self.folder(product)
+        if not resumable:  # all other partial builds go too: while the lock is held, none of their processes runs
+            for partial in folder.glob(f"*{PARTIAL}"):
+                shutil.rmtree(partial)
+        work = folder / f"{fingerprint}{PARTIAL}"
+        work.mkdir(exist_ok=True)
+        for temporary in work.rglob(f".*{_TEMPORARY}"):  # left by a killed `write_atomically`
+            temporary.unlink()
+        return work
 
     def _finished(self, product: str, fingerprint: str) -> Product | None:
         path = self.folder(product) / fingerprint
@@ -233,18 +231,31 @@ class Workspace:
         write_atomically(self.folder(product) / "current", fingerprint.encode())
 
 
+def _fill(work: Path, make: Callable[[Path], dict[str, Any]], *, making: Mapping[str, Any]) -> dict[str, Any]:
+    """Run `make` in its folder, with making.json there while it runs; if it raises, remove a folder not resumable."""
+    try:
+        write_atomically(work / MAKING, json.dumps(making, indent=1, allow_nan=False).encode())
+        facts = make(work)
+    except BaseException:
+        if not making["resumable"]:
+            shutil.rmtree(work, ignore_errors=True)
+        raise
+    (work / MAKING).unlink()
+    return facts
+
+
 def _fingerprint(version: str, config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:
     return digest_of({"version": version, "config": dict(config), "inputs": dict(inputs)})[:24]
 
 
 @contextmanager
 def _locked(path: Path, product: str) -> Iterator[None]:
-    """Hold the exclusive lock on a product; say so once where another process holds it."""
+    """Hold the exclusive lock on a product; log it once if another process holds the lock."""
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        log.info("%s: another process is at work on it; waiting", product)
+        log.info("%s: another process is building it; waiting", product)
         lock.acquire()
     try:
         yield

@@ -1,4 +1,4 @@
-"""The device that tensors are computed on."""
+"""The device that tensors are computed on, by name."""
 
 from __future__ import annotations
 

@@ -51,34 +51,35 @@ class Facts:
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values, the `facts` of done.json."""
         values = asdict(self)
-        optional = {one.name for one in fields(self) if one.metadata.get("omit")}
+        optional = {item.name for item in fields(self) if item.metadata.get("omit")}
         return {name: value for name, value in values.items() if value is not None or name not in optional}
 
 
 def _build(kind: type[Any], values: Mapping[str, Any]) -> Any:
     hints = get_type_hints(kind)
     given = {}
-    for one in fields(kind):
-        if one.name in values:
-            given[one.name] = _value(hints[one.name], values[one.name])
-    missing = [one.name for one in fields(kind) if one.name not in given and one.default is one.default_factory]
+    for item in fields(kind):
+        if item.name in values:
+            given[item.name] = _value(hints[item.name], values[item.name])
+    # Both defaults of a required field are the same marker, dataclasses.MISSING.
+    missing = [item.name for item in fields(kind) if item.name not in given and item.default is item.default_factory]
     if missing:
         raise KeyError(f"{kind.__name__} without {', '.join(missing)}")
     return kind(**given)
 
 
 def _value(hint: Any, value: Any) -> Any:
-    """Return a JSON value as its annotation has it: a dataclass, a tuple or a dict of such, or the value itself."""
+    """Convert a JSON value to its annotated type: a dataclass, a tuple or a dict of dataclasses, or the value itself."""
     if value is None:
         return None
     options = [hint, *get_args(hint)]
     if isinstance(value, Mapping):
-        of_values = next((get_args(one)[1] for one in options if get_origin(one) is dict), None)
+        of_values = next((get_args(option)[1] for option in options if get_origin(option) is dict), None)
         if of_values is not None:
             return {key: _value(of_values, item) for key, item in value.items()}
-        kind = next((one for one in options if is_dataclass(one)), None)
+        kind = next((option for option in options if is_dataclass(option)), None)
         return value if kind is None else _build(kind, value)  # pyright: ignore[reportArgumentType]
-    if isinstance(value, list) and any(one is tuple or getattr(one, "__origin__", None) is tuple for one in options):
-        of = next(one for one in options if getattr(one, "__origin__", None) is tuple)
-        return tuple(_value(get_args(of)[0], item) for item in value)
+    of_items = next((get_args(option)[0] for option in options if get_origin(option) is tuple), None)
+    if isinstance(value, list) and of_items is not None:
+        return tuple(_value(of_items, item) for item in value)
     return value

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Finding:
-    """Whether a check passed, and what it observed, as a sentence."""
+    """Whether a check passed, and what it observed."""
 
-    holds: bool
-    seen: str
+    holds: bool  # whether the check passed
+    seen: str  # what it observed, as a sentence
 
     @classmethod
     def passed(cls, seen: str) -> Finding:
-        """A check that passed."""
+        """Return the finding of a check that passed."""
         return cls(True, seen)
 
     @classmethod
     def failed(cls, seen: str) -> Finding:
-        """A check that failed."""
+        """Return the finding of a check that failed."""
         return cls(False, seen)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def format_bytes(count: float) -> str:
-    """`14.1 MB`, in powers of ten."""
+    """Return a number of bytes as `14.1 MB`, in powers of ten."""
     for unit in ("B", "kB", "MB"):
         if count < 999.5:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.3g} {unit}"
@@ -13,7 +13,7 @@ def format_bytes(count: float) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """`40 s`, `3 min`, `2 h 5 min`."""
+    """Return a duration as `40 s`, `3 min` or `2 h 5 min`."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

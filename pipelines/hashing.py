@@ -9,7 +9,7 @@ from typing import Any
 
 
 def digest_of(value: Any) -> str:
-    """sha256 of a value's canonical JSON (sorted keys, no spaces, no NaN)."""
+    """Return the sha256 of a value's canonical JSON (sorted keys, no spaces); raises ValueError for NaN."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 

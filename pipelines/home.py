@@ -1,12 +1,14 @@
-"""Where everything lives: one folder, and inside it one space for each place that ECGs come from.
+"""The data home: one folder for all data, with one space for each place that ECGs come from.
 
-<home>/mirror              the place last chosen: a folder, a base URL, or nothing for the true hosts
-<home>/tracking, drops     in production: MLflow's address, and where own ECGs are dropped (`deploy/start`)
-<home>/<space>/            the products of that place (`pipelines.cache`); two places never share a product
-<home>/<space>/files/      what was downloaded, under its `wget -r` path; a folder mirror is read where it lies
-<home>/incoming/           own ECGs, a sub-folder a drop; ECG_INCOMING may name another place
-<home>/mirrors/simulated/  the simulated mirror that `make demo` writes
-<home>/mlflow/             runs, artifacts and registered models, shared by all spaces
+    <home>/mirror              the mirror chosen last: a folder, a base URL, or `hosts` for the original hosts
+    <home>/tracking, drops     in production: MLflow's address, and the folder or bucket of own ECGs (`deploy/start`)
+    <home>/<space>/            the products of that place (`pipelines.cache`); two places never share a product
+    <home>/<space>/files/      downloaded files, under their `wget -r` paths; a folder mirror is read in place
+    <home>/incoming/           own ECGs, a sub-folder per drop; ECG_INCOMING may name another place
+    <home>/mirrors/simulated/  the simulated mirror that `make demo` writes
+    <home>/mlflow/             runs, artifacts and registered models, shared by all spaces
+
+A space is named after its mirror: `hosts`, `simulated`, or the last part of its address and six digits of a hash.
 """
 
 from __future__ import annotations
@@ -25,27 +27,27 @@ _SPACE = re.compile(rf"{HOSTS}|simulated|[a-z0-9-]+-[0-9a-f]{{6}}")
 
 
 class Home:
-    """The data home. `mirror` overrides the remembered one; `hosts` means the true addresses."""
+    """The data home. `mirror` overrides the stored one; `hosts` means the original hosts."""
 
     def __init__(self, root: Path | str, mirror: str | None = None) -> None:
         self.root = Path(root).expanduser().resolve()
-        self._mirror = mirror or None
+        self._mirror = mirror or None  # None: the stored one
 
     @classmethod
     def default(cls) -> Home:
-        """ECG_HOME (or ./var) and ECG_MIRROR (or the remembered mirror)."""
+        """Return the home that ECG_HOME (or ./var) and ECG_MIRROR (or the stored mirror) name."""
         return cls(os.environ.get("ECG_HOME") or "var", os.environ.get("ECG_MIRROR"))
 
     @property
     def mirror(self) -> str | None:
-        """A folder or base URL that stands in for the hosts; None for the hosts themselves. Raises as `check_url`."""
-        chosen = self._mirror or self._remembered("mirror") or HOSTS
+        """The folder or base URL used instead of the hosts; None for the hosts. Raises ValueError as `check_url`."""
+        chosen = self._mirror or self._stored("mirror") or HOSTS
         if _is_url(chosen):
             check_url(chosen)
         return None if chosen == HOSTS else _absolute(chosen)
 
     def set_mirror(self, place: str) -> None:
-        """Remember a mirror for later commands and the UI; raises ValueError where a folder is not there."""
+        """Store a mirror for later commands and the UI. Raises ValueError if it is a folder that does not exist."""
         if _is_url(place):
             check_url(place)
         elif place != HOSTS and not Path(place).expanduser().is_dir():
@@ -55,7 +57,7 @@ class Home:
 
     @property
     def space(self) -> str:
-        """A folder name for the place: its last component and six digits of its hash; `hosts` for the hosts."""
+        """The name of the space's folder: the mirror's last component and six digits of its hash; `hosts` for hosts."""
         if self.mirror is None:
             return HOSTS
         if self.mirror == str(self.simulated_mirror):
@@ -65,54 +67,57 @@ class Home:
 
     @property
     def simulated(self) -> bool:
-        """Whether the ECGs are drawn, not recorded: by `make demo`, or by `ecg simulate` into a folder."""
+        """Whether the ECGs are simulated: by `make demo`, or by `ecg simulate` into a folder."""
         mirror = self.mirror or ""
         return mirror == str(self.simulated_mirror) or (mirror != "" and (Path(mirror) / "SIMULATED.json").is_file())
 
     def workspace(self) -> Workspace:
+        """Return the products of this space."""
         return Workspace(self.root / self.space)
 
     @property
     def raw_root(self) -> Path:
+        """The folder of the downloaded files."""
         return self.root / self.space / FILES
 
     def spaces(self) -> list[Path]:
-        """The spaces that there are, of this place and of those that were chosen before."""
+        """Return the folders of all spaces that exist, sorted."""
         return sorted(path for path in self.root.glob("*") if _SPACE.fullmatch(path.name) and path.is_dir())
 
     @property
     def incoming(self) -> Path | str:
-        """Where own ECGs are dropped, a sub-folder a drop: ECG_INCOMING, a folder or a bucket's URL; or the one that
-        production remembered; or <home>/incoming."""
-        chosen = os.environ.get("ECG_INCOMING") or self._remembered("drops") or str(self.root / "incoming")
+        """The folder or bucket URL of own ECGs: ECG_INCOMING, or the one that production stored, or <home>/incoming."""
+        chosen = os.environ.get("ECG_INCOMING") or self._stored("drops") or str(self.root / "incoming")
         return chosen if "://" in chosen else Path(chosen).expanduser().resolve()
 
     @property
     def simulated_mirror(self) -> Path:
+        """The folder of the mirror that `make demo` writes."""
         return self.root / "mirrors" / "simulated"
 
     @property
     def tracking_uri(self) -> str:
-        """MLFLOW_TRACKING_URI, or the server that production remembered, or the home's own SQLite store."""
-        chosen = os.environ.get("MLFLOW_TRACKING_URI") or self._remembered("tracking")
+        """MLflow's address: MLFLOW_TRACKING_URI, or the one that production stored, or the home's own SQLite store."""
+        chosen = os.environ.get("MLFLOW_TRACKING_URI") or self._stored("tracking")
         return chosen or f"sqlite:///{self.root / 'mlflow' / 'mlflow.db'}"
 
     @property
     def artifact_root(self) -> Path:
+        """The folder of MLflow's artifacts, if MLflow's store is a database."""
         return self.root / "mlflow" / "artifacts"
 
-    def _remembered(self, name: str) -> str | None:
+    def _stored(self, name: str) -> str | None:
+        """Return the text of a file of the home, or None if it is absent or empty."""
         file = self.root / name
         return (file.read_text().strip() or None) if file.is_file() else None
 
 
 def check_url(text: str) -> None:
-    """ValueError for a mirror's URL without a host, with a port that is none, or with a password, which would be shown
-    and kept."""
+    """Raise ValueError if a mirror's URL has no host, an invalid port, or a password, which would be shown and kept."""
     host = text.partition("://")[2].partition("/")[0]
     if "@" in host:
         raise ValueError(
-            f"mirror at {host.rpartition('@')[2]}: leave name and password out of its address, and set NETRC to a file "
+            f"mirror at {host.rpartition('@')[2]}: remove name and password from its address, and set NETRC to a file "
             "that has them: machine HOST login NAME password WORD"
         )
     try:

@@ -1,4 +1,4 @@
-"""What a reader yields: a record, or a drop with one reason of a closed list. Nothing else leaves a shard."""
+"""What a source's reader yields: a record, or a dropped record with one reason of a closed list."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Sex = Literal["male", "female"]
 
 
 class DropReason(StrEnum):
-    """Why a record that entered a shard did not reach its array. The list is closed: a new reason is a new member."""
+    """Why a record of a partition is not in its array. The list is closed: a new reason is a new member."""
 
     UNREADABLE_HEADER = "unreadable header"
     UNREADABLE_SIGNAL = "unreadable signal"
@@ -41,50 +41,45 @@ class DropReason(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One ECG as its source gives it, in millivolt.
-
-    signal_LT: float32 (leads, samples), millivolt; NaN marks a missing sample.
-    leads: one name a row, as the source writes them. rate: samples a second.
-    labels: the source's own codes, in its order. fold: the source's own split (PTB-XL), if it has one.
-    notes: what the reader repaired, in words.
-    """
+    """One ECG as its source gives it."""
 
     record_id: str
     signal_LT: np.ndarray
-    leads: tuple[str, ...]
-    rate: float
+    """float32 (leads, samples), millivolt; NaN marks a missing sample."""
+    leads: tuple[str, ...]  # one name per row, as the source writes them
+    rate: float  # samples per second
     patient_id: str | None = None
-    age: float | None = None
+    age: float | None = None  # years
     sex: Sex | None = None
-    labels: tuple[str, ...] = ()
-    fold: int | None = None
-    notes: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()  # the source's own codes, in its order
+    fold: int | None = None  # of the source's own split, if it has one (PTB-XL)
+    notes: tuple[str, ...] = ()  # what the reader repaired, in words
 
 
 _ABSENT = "leads not recorded: "
 
 
 def absent_note(leads: Sequence[str]) -> str:
-    """The note of a harmonized record that holds zeros where `leads` would be, since they were not recorded."""
+    """Return the note of a harmonized record with zeros in `leads`, which were not recorded."""
     return _ABSENT + ", ".join(leads)
 
 
 def absent_leads(notes: Iterable[str]) -> tuple[str, ...]:
-    """The leads that a harmonized record's notes say were not recorded; none where it is complete."""
+    """Return the leads that a harmonized record's notes say were not recorded; empty if the record is complete."""
     return next((tuple(note.removeprefix(_ABSENT).split(", ")) for note in notes if note.startswith(_ABSENT)), ())
 
 
 @dataclass(frozen=True)
 class DroppedRecord:
-    """A record that entered a shard and is not kept: its id, the reason, and the field, value and remedy in words."""
+    """A record that was read and is not kept."""
 
     record_id: str
     reason: DropReason
-    detail: str
+    detail: str  # field, value and remedy, in words
 
 
 class RecordError(ValueError):
-    """Raised inside a reader for one record; the shard goes on and counts it as a Drop."""
+    """Raised inside a reader for one record; the record is counted as dropped and reading goes on."""
 
     def __init__(self, reason: DropReason, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
@@ -92,4 +87,5 @@ class RecordError(ValueError):
         self.detail = detail
 
     def dropped(self, record_id: str) -> DroppedRecord:
+        """Return the dropped record that this error stands for."""
         return DroppedRecord(record_id, self.reason, self.detail)

@@ -1,9 +1,9 @@
-"""Where runs are looked at: the settings of an MLflow store, and the mirror of a training's metrics file.
+"""MLflow: the address of a store, and a thread that copies a training's metrics file to a run.
 
-Training appends JSON lines to a file and knows nothing of MLflow. `mirror_metrics` follows that file from a thread of
-the process that started the training. A server that is away costs the training nothing: the file is the queue, and
-what it holds arrives when the server is back. How far the run has come is asked of the server, metric by metric, so a
-mirror that was killed anywhere, even between a batch and its answer, goes on without a gap and logs nothing twice.
+Training appends JSON lines to a file and does not use MLflow. `mirror_metrics` follows that file from a thread of the
+process that started the training. A server that is unreachable costs the training nothing: the file is the queue, and
+its lines arrive when the server is back. The last step of each metric is read from the server, so a mirror that was
+killed anywhere, even between a batch and its answer, continues without a gap and logs nothing twice.
 """
 
 from __future__ import annotations
@@ -45,20 +45,18 @@ log = logging.getLogger(__name__)
 
 MIRROR_TAG = "ecg.mirror"
 _BATCH = 1000  # MLflow's limit of metrics in one request
-_CHUNK = 1 << 20
-_LONGEST_WAIT = 30.0
+_CHUNK = 1 << 20  # bytes of the metrics file read at a time
+_LONGEST_WAIT = 30.0  # seconds between two attempts
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tracking:
-    """An MLflow store: `uri` of a server (http, https) or a database (sqlite, postgresql...), and one experiment in it.
+    """An MLflow store and one experiment in it."""
 
-    artifact_root: the folder for artifacts; needed with a database, not looked at with a server, which has its own.
-    """
-
-    uri: str
+    uri: str  # of a server (http, https) or a database (sqlite, postgresql...)
     experiment: str = "ecg-foundry"
     artifact_root: Path | None = None
+    """The folder for artifacts; needed with a database, ignored with a server, which has its own."""
 
     def __post_init__(self) -> None:
         if "://" not in self.uri or self.uri.startswith("file:"):
@@ -68,30 +66,34 @@ class Tracking:
         if urlsplit(self.uri).password is not None:
             raise ValueError(
                 "the tracking uri has a password in it, which would be shown: set MLFLOW_TRACKING_USERNAME and "
-                "MLFLOW_TRACKING_PASSWORD for a server, and what the driver reads, such as PGPASSWORD, for a database"
+                "MLFLOW_TRACKING_PASSWORD for a server, or the driver's variable, such as PGPASSWORD, for a database"
             )
         if not self.is_server and self.artifact_root is None:
             raise ValueError(f"artifact_root is missing: a store at {self.uri} needs a folder for its artifacts")
 
     @property
     def is_server(self) -> bool:
+        """Whether the store is a server, not a database."""
         return self.uri.startswith(("http://", "https://"))
 
     def upgrade(self) -> None:
-        """Bring a database to the schema of this MLflow, or create it; of a server that is its own affair."""
+        """Migrate a database to the schema of this MLflow, or create it. Does nothing for a server."""
         if not self.is_server:
             self._make_folder()
             assert mlflow.db.upgrade.callback is not None  # it is a command
             mlflow.db.upgrade.callback(self.uri)
 
     def health(self, seconds: float) -> httpx.Response:
-        """What a server says within seconds, where MLflow's own retries take minutes; httpx.HTTPError for nothing."""
-        name, password = (os.environ.get(f"MLFLOW_TRACKING_{what}") for what in ("USERNAME", "PASSWORD"))
-        known = (name, password) if name and password else None
-        return httpx.get(f"{self.uri.rstrip('/')}/health", auth=known, timeout=seconds)
+        """Return a server's health answer, within seconds; MLflow's own retries take minutes.
+
+        Raises httpx.HTTPError if there is no answer.
+        """
+        name, password = (os.environ.get(f"MLFLOW_TRACKING_{part}") for part in ("USERNAME", "PASSWORD"))
+        credentials = (name, password) if name and password else None
+        return httpx.get(f"{self.uri.rstrip('/')}/health", auth=credentials, timeout=seconds)
 
     def client(self) -> MlflowClient:
-        """A client of this store; an SQLite store is created where it is not there yet."""
+        """Return a client of this store; an SQLite store is created if it does not exist."""
         self._make_folder()
         return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
 
@@ -100,9 +102,9 @@ class Tracking:
             Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
 
     def experiment_id(self, client: MlflowClient) -> str:
-        """The experiment's id; the experiment is created where it is not there yet."""
-        found = client.get_experiment_by_name(self.experiment)
-        if found is None:
+        """Return the experiment's id; the experiment is created if it does not exist."""
+        experiment = client.get_experiment_by_name(self.experiment)
+        if experiment is None:
             local = None if self.is_server else self.artifact_root
             location = None if local is None else (local.resolve() / self.experiment).as_uri()
             try:
@@ -110,13 +112,13 @@ class Tracking:
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
-                found = client.get_experiment_by_name(self.experiment)
-                assert found is not None
-        return found.experiment_id
+                experiment = client.get_experiment_by_name(self.experiment)
+                assert experiment is not None
+        return experiment.experiment_id
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested settings as MLflow parameters: {"encoder": {"dim": 768}} -> {"encoder.dim": "768"}."""
+    """Flatten nested settings to MLflow parameters: {"encoder": {"dim": 768}} -> {"encoder.dim": "768"}."""
     result: dict[str, str] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
@@ -137,12 +139,15 @@ def mirror_metrics(
     poll_seconds: float = 1.0,
     flush_seconds: float = 30.0,
 ) -> Iterator[MetricsMirror]:
-    """Log the lines of `metrics_path` to a run of `tracking` while the body works, then end the run.
+    """Log the lines of `metrics_path` to a run of `tracking` while the body runs, then end the run.
 
     A line is a JSON object: `step` (int), numbers, and optionally `time` (seconds since 1970), the time that MLflow
-    shows; other values are left out. The run's key is kept in `<metrics_path>.mlflow.json`, so the next mirror of the
-    same file continues the run. Nothing that happens here reaches the body: at the end at most `flush_seconds` are
-    spent on what is not delivered yet, and a warning says what was left; `arrived` knows it, too.
+    shows; other values are ignored. The run's key is stored in `<metrics_path>.mlflow.json`, so the next mirror of the
+    same file continues the run. No error of MLflow reaches the body.
+
+    poll_seconds: between two looks at the file.
+    flush_seconds: the longest time spent at the end on lines not delivered yet; a warning names the rest, and `arrived`
+        returns False.
     """
     mirror = MetricsMirror(metrics_path, tracking, run_name, dict(tags or {}), flat(params or {}), poll_seconds)
     mirror.start()
@@ -155,7 +160,7 @@ def mirror_metrics(
 
 
 def arrived(metrics_path: Path) -> bool:
-    """Whether nothing of this file is left to be mirrored: all was delivered, or nobody ever mirrored it."""
+    """Return whether no line of this file waits for delivery: all were delivered, or it was never mirrored."""
     state = _state_of(metrics_path)
     return not state.is_file() or json.loads(state.read_text()).get("delivered", False)
 
@@ -181,19 +186,21 @@ class MetricsMirror:
         self._run_name, self._tags, self._params = run_name, tags, params
         self._state_path = _state_of(metrics_path)
         self._key = self._known_or_new_key()
-        self._keep(delivered=False)  # the run's tag is written before the run is made: there is never a second run
+        self._store(delivered=False)  # the key is stored before the run is created, so there is never a second run
         self._client: MlflowClient | None = None  # None: (re)connect before the next batch
         self._logged: dict[str, int] = {}  # metric -> the last step that was sent
+        # How far the file was read, and the line that ends there, which shows whether the file was rewritten since.
         self._offset, self._last_line = 0, b""
         self._closing, self._deadline = threading.Event(), float("inf")
         self._status, self._delivered, self._failure = "FINISHED", False, ""
         self._thread = threading.Thread(target=self._work, name="mlflow-mirror", daemon=True)
 
     def start(self) -> None:
+        """Start following the file."""
         self._thread.start()
 
     def close(self, *, failed: bool, flush_seconds: float) -> None:
-        """Deliver what is left and end the run, within flush_seconds."""
+        """Deliver the remaining lines and end the run, within flush_seconds."""
         self._status = "FAILED" if failed else "FINISHED"
         self._deadline = time.monotonic() + flush_seconds
         self._closing.set()
@@ -208,9 +215,10 @@ class MetricsMirror:
             )
 
     def _work(self) -> None:
+        """Deliver new lines until closed, and retry with growing waits after errors."""
         failures = 0
         while True:
-            closing = self._closing.is_set()  # before the delivery: what was written before it is then delivered
+            closing = self._closing.is_set()  # read before the delivery, so that all lines written until then are sent
             try:
                 self._deliver()
                 if closing:
@@ -218,34 +226,34 @@ class MetricsMirror:
                     return
                 failures = 0
                 wait = self._poll
-            except Exception as error:  # whatever a store does, training goes on and the file keeps the lines
+            except Exception as error:  # whatever the store does, training goes on and the file has the lines
                 self._client, self._failure = None, f"{type(error).__name__}: {error}".splitlines()[0][:200]
                 if failures == 0:
                     log.warning("MLflow at %s: %s; trying again", self._tracking.uri, self._failure)
                 wait = min(self._poll * 2 ** min(failures, 10), _LONGEST_WAIT)
                 failures += 1
             if closing:
-                left = self._deadline - time.monotonic()
-                if left <= 0:
+                remaining = self._deadline - time.monotonic()
+                if remaining <= 0:
                     return
-                time.sleep(min(wait, left, 1.0))
+                time.sleep(min(wait, remaining, 1.0))
             else:
                 self._closing.wait(wait)
 
     def _deliver(self) -> None:
-        """Send every whole line of the file that the store does not have yet."""
+        """Send every complete line of the file that the store does not have yet."""
         client = self._client or self._connect()
         assert self.run_id is not None
-        for lines in self._whole_lines():
+        for lines in self._complete_lines():
             metrics = [metric for line in lines for metric in self._metrics_of(line)]
             for start in range(0, len(metrics), _BATCH):
                 client.log_batch(self.run_id, metrics=metrics[start : start + _BATCH])
 
     def _connect(self) -> MlflowClient:
-        """Find or create the run and learn how far it has come; the file is then read from its beginning."""
+        """Find or create the run and read each metric's last step; the file is then read from its beginning."""
         if self._tracking.is_server:
             answer = self._tracking.health(5.0)
-            if answer.is_server_error:  # a proxy whose server is away; anything else is somebody at home
+            if answer.is_server_error:  # from a proxy whose server is down; any other answer is from a running server
                 answer.raise_for_status()
         client = self._tracking.client()
         experiment = self._tracking.experiment_id(client)
@@ -266,18 +274,18 @@ class MetricsMirror:
         return client
 
     def _find(self, client: MlflowClient, experiment: str) -> Run | None:
-        found = client.search_runs([experiment], f"tags.`{MIRROR_TAG}` = '{self._key}'", max_results=1)
-        return found[0] if found else None
+        runs = client.search_runs([experiment], f"tags.`{MIRROR_TAG}` = '{self._key}'", max_results=1)
+        return runs[0] if runs else None
 
     def _end_run(self) -> None:
         assert self._client is not None
         assert self.run_id is not None
         self._client.set_terminated(self.run_id, self._status)
-        self._keep(delivered=True)
+        self._store(delivered=True)
         self._delivered = True
 
-    def _whole_lines(self) -> Iterator[list[bytes]]:
-        """Chunks of lines after the last one read; from the beginning where the file was cut back or rewritten."""
+    def _complete_lines(self) -> Iterator[list[bytes]]:
+        """Yield the lines after the last one read, in chunks; all lines if the file was truncated or rewritten."""
         if not self._path.is_file():
             return
         with self._path.open("rb") as stream:
@@ -294,22 +302,23 @@ class MetricsMirror:
                     self._offset = stream.tell() - len(rest)
 
     def _metrics_of(self, line: bytes) -> list[Metric]:
+        """Return the numbers of a line that were not sent before."""
         try:
             values = json.loads(line)
             step = int(values.pop("step"))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            # a process killed in mid-line leaves one such line
+            # A process killed in mid-line leaves one such line.
             log.warning("%s: a line that is not a metric is left out (%s): %.80r", self._path, error, line)
             return []
         timestamp = int(1000 * values.pop("time", time.time()))
         numbers = {key: value for key, value in values.items() if type(value) in (int, float)}
         new = {key: value for key, value in numbers.items() if step > self._logged.get(key, -1)}
-        self._logged |= dict.fromkeys(new, step)  # asked of the store again where the batch does not arrive
+        self._logged |= dict.fromkeys(new, step)  # read from the store again if the batch does not arrive
         return [Metric(key, float(value), timestamp, step) for key, value in new.items()]
 
     def _known_or_new_key(self) -> str:
-        known = json.loads(self._state_path.read_text()) if self._state_path.is_file() else {}
-        return known.get("key") or uuid.uuid4().hex
+        state = json.loads(self._state_path.read_text()) if self._state_path.is_file() else {}
+        return state.get("key") or uuid.uuid4().hex
 
-    def _keep(self, *, delivered: bool) -> None:
+    def _store(self, *, delivered: bool) -> None:
         write_atomically(self._state_path, json.dumps({"key": self._key, "delivered": delivered}).encode())

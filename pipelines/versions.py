@@ -1,8 +1,8 @@
-"""The version of each step, in one place that costs nothing to import: Dagster's code versions and the fingerprints.
+"""The version of each step, part of its fingerprints and Dagster's code version. Imports nothing.
 
-Raise a number where the same inputs and settings give other bytes; nothing else makes a finished step run again.
-RELEASE counts the code that ships with a model, too: what mends `ecg_model/serving` raises it, and the next release of
-the same weights is a version with that code.
+Raise a number if the same inputs and settings give other bytes; nothing else makes a finished step run again.
+RELEASE covers the code that ships with a model, too: a fix in `ecg_model/serving` raises it, and the next release of
+the same weights is a new version with that code.
 """
 
 RAW = "1"

@@ -1,8 +1,8 @@
-"""The author's released file as an encoder of the workspace: read as data, checked, and written in our own format.
+"""Import the author's released weights: read the file as data, check it, and write it in this project's format.
 
-The file is a pickle, `{"encoder": state dict, "epoch": int}`, and may come from anyone. torch reads it with
-`weights_only=True`, which builds tensors and containers and runs nothing that the file names. Before that its size is
-held against the network's, and so is what a zip in it would unpack to.
+The file is a pickle, `{"encoder": state dict, "epoch": int}`, and may come from an untrusted source. torch reads it
+with `weights_only=True`, which builds tensors and containers and runs nothing that the file names. Before that, its
+size and the unpacked size of a zip are compared with the network's size.
 """
 
 from __future__ import annotations
@@ -25,45 +25,56 @@ from ecg_model.reference import from_published
 from pipelines import versions
 from pipelines.cache import Product, Workspace
 from pipelines.encoders.names import ENCODER_FILE, REFERENCE
+from pipelines.facts import Facts
 
 PUBLISHED = {"61334869": "published multi-block"}
-"""How the sha256 of a file that the author released begins, and which one that is."""
+"""The first eight digits of the sha256 of each file that the author released, and the file's name in reports."""
 
-_AROUND = 2**20  # bytes of names, sizes and padding that may lie around the weights; 52,525 in the published file
+_OVERHEAD = 2**20  # bytes of names, sizes and padding beside the weights; 52,525 in the published file
 _ZIP = b"PK\x03\x04"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Released:
-    """What a released file holds."""
+    """The content of a released file."""
 
     encoder: Encoder
     epoch: int
 
 
-def materialize_reference(workspace: Workspace, file: Path, config: EncoderConfig | None = None) -> Product:
-    """The product `reference`: encoder.safetensors, made once of the released file with this sha256.
+@dataclass(frozen=True, kw_only=True)
+class ReferenceFacts(Facts):
+    """The facts of the product `reference`."""
 
-    config: the network's sizes, the paper's where it is None. Facts: `file` (its name), `sha256`, `published` (which of
-    the author's files it is, None where it is none that we know), `epoch`, `weights` (how many). Raises ValueError for
-    any other file, in one line, and leaves nothing behind.
+    file: str  # the released file's name
+    sha256: str  # of the released file
+    published: str | None = None  # which of the author's files it is (`PUBLISHED`); None if unknown
+    epoch: int
+    weights: int  # the number of parameters
+
+
+def materialize_reference(workspace: Workspace, file: Path, config: EncoderConfig | None = None) -> Product:
+    """Return the product `reference`, encoder.safetensors, built once from the released file with this sha256.
+
+    config: the network's sizes; the paper's if None. Raises ValueError, in one line, if the file is not a released
+    encoder of these sizes, and leaves nothing behind.
     """
     config = config or EncoderConfig()
     _require_size(file, config)
-    with file.open("rb") as stream:  # one opening: what is read is what was hashed
+    with file.open("rb") as stream:  # opened once, so that the bytes that are read are those that were hashed
         sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
 
         def make(folder: Path) -> dict[str, Any]:
             stream.seek(0)
             released = read_released(stream, config)
             save_encoder(folder / ENCODER_FILE, released.encoder)
-            return {
-                "file": file.name,
-                "sha256": sha256,
-                "published": PUBLISHED.get(sha256[:8]),
-                "epoch": released.epoch,
-                "weights": sum(value.numel() for value in released.encoder.parameters()),
-            }
+            return ReferenceFacts(
+                file=file.name,
+                sha256=sha256,
+                published=PUBLISHED.get(sha256[:8]),
+                epoch=released.epoch,
+                weights=sum(value.numel() for value in released.encoder.parameters()),
+            ).to_dict()
 
         return workspace.build(
             REFERENCE.product,
@@ -75,14 +86,14 @@ def materialize_reference(workspace: Workspace, file: Path, config: EncoderConfi
 
 
 def read_released(stream: BinaryIO, config: EncoderConfig) -> Released:
-    """What is in an opened released file, zipped or in torch's older format; on the CPU, in eval mode.
+    """Read an open released file, zipped or in torch's older format; the encoder is on the CPU, in eval mode.
 
-    Raises ValueError for a file of another structure and for weights that do not fit `config`.
+    Raises ValueError if the file has another structure or its weights do not fit `config`.
     """
     name = Path(stream.name).name
     _require_plain_zip(stream, name, _largest(config))
-    state, epoch = _take_apart(_load(stream, name), name)
-    with torch.device("meta"):  # no time for initial weights that are overwritten
+    state, epoch = _unpack(_load(stream, name), name)
+    with torch.device("meta"):  # skips the initial weights, which are overwritten
         encoder = Encoder(config)
     encoder.to_empty(device="cpu")
     encoder.positions_LPD = positions_2d(config.leads, config.patches, config.dim)
@@ -94,15 +105,16 @@ def read_released(stream: BinaryIO, config: EncoderConfig) -> Released:
 
 
 def _largest(config: EncoderConfig) -> int:
-    """Bytes that a file with this network's weights and positions can have."""
+    """Return the largest number of bytes that a file with this network's weights and positions can have."""
     with torch.device("meta"):
         encoder = Encoder(config)
-    return 4 * sum(value.numel() for value in (*encoder.parameters(), *encoder.buffers())) + _AROUND
+    return 4 * sum(value.numel() for value in (*encoder.parameters(), *encoder.buffers())) + _OVERHEAD
 
 
 def _require_size(file: Path, config: EncoderConfig) -> None:
+    """Raise ValueError if the file is absent, or larger than this network's weights."""
     if not file.is_file():
-        raise ValueError(f"{file} is no file: give the author's .pth")
+        raise ValueError(f"{file} is not a file: give the author's .pth")
     size, largest = file.stat().st_size, _largest(config)
     if size > largest:
         raise ValueError(
@@ -112,47 +124,53 @@ def _require_size(file: Path, config: EncoderConfig) -> None:
 
 
 def _require_plain_zip(stream: BinaryIO, name: str, largest: int) -> None:
-    """torch stores its zips uncompressed, but would unpack a compressed one, to whatever size that has."""
+    """Raise ValueError if the file is a zip that is damaged, compressed, or larger than `largest` when unpacked.
+
+    torch writes its zips uncompressed, but would unpack a compressed one of any size.
+    """
     zipped = stream.read(len(_ZIP)) == _ZIP
     stream.seek(0)
     if not zipped:
         return
     try:
-        with zipfile.ZipFile(stream) as found:
-            members = found.infolist()
+        with zipfile.ZipFile(stream) as archive:
+            members = archive.infolist()
     except (zipfile.BadZipFile, UnicodeDecodeError) as error:
         raise ValueError(f"{name} is a damaged zip ({error}): fetch the author's .pth again") from error
     packed = [member for member in members if member.compress_type != zipfile.ZIP_STORED]
     if packed or sum(member.file_size for member in members) > largest:
-        raise ValueError(f"{name} is a zip that would unpack to more than it is: give the author's .pth as it came")
+        raise ValueError(f"{name} is a compressed or too large zip: give the author's unchanged .pth")
     stream.seek(0)
 
 
 def _load(stream: BinaryIO, name: str) -> Any:
-    """What torch reads from it without running anything."""
+    """Return what torch reads from the file without running anything in it. Raises ValueError if torch cannot."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's advice is how to trust such a file
+            warnings.simplefilter("ignore")  # torch's advice is to trust such a file
             return torch.load(stream, map_location="cpu", weights_only=True)
-    except Exception as error:  # a made-up pickle can have its reader fail in any way
-        asked = re.search(r"GLOBAL ([\w.]{1,80})", str(error))
-        wants = f": it asks for {asked[1]!r}, which is no weight and was not run" if asked else ""
-        raise ValueError(f"{name} is not a file of weights{wants}: give the author's .pth") from error
+    except Exception as error:  # a crafted pickle can make its reader fail in any way
+        refused = re.search(r"GLOBAL ([\w.]{1,80})", str(error))
+        reason = f": it asks for {refused[1]!r}, which is not a weight and was not run" if refused else ""
+        raise ValueError(f"{name} is not a file of weights{reason}: give the author's .pth") from error
 
 
-def _take_apart(found: Any, name: str) -> tuple[dict[str, Tensor], int]:
-    """The state dict and the epoch. dict's own methods and Tensor's own are called: a pickle may set attributes of the
-    same names on what it builds."""
-    if not isinstance(found, dict) or set(dict.keys(found)) != {"encoder", "epoch"}:
-        raise ValueError(f"{name} does not hold 'encoder' and 'epoch' alone: give the author's .pth as it came")
-    state, epoch = dict.__getitem__(found, "encoder"), dict.__getitem__(found, "epoch")
+def _unpack(content: Any, name: str) -> tuple[dict[str, Tensor], int]:
+    """Return the state dict and the epoch. Raises ValueError if the content has another structure.
+
+    Only methods of `dict` and `Tensor` themselves are called: a pickle may set attributes of the same names on the
+    objects that it builds.
+    """
+    if not isinstance(content, dict) or set(dict.keys(content)) != {"encoder", "epoch"}:
+        raise ValueError(f"{name} does not contain exactly 'encoder' and 'epoch': give the author's unchanged .pth")
+    state, epoch = dict.__getitem__(content, "encoder"), dict.__getitem__(content, "epoch")
     if type(epoch) is not int or epoch < 0:
-        raise ValueError(f"{name} has an epoch that is no count: give the author's .pth as it came")
+        raise ValueError(f"{name}: 'epoch' is not a count: give the author's unchanged .pth")
     if not isinstance(state, dict):
-        raise ValueError(f"{name} has an 'encoder' that is no state dict: give the author's .pth as it came")
+        raise ValueError(f"{name}: 'encoder' is not a state dict: give the author's unchanged .pth")
     weights: dict[str, Tensor] = {}
     for key, value in dict.items(state):
         if type(key) is not str or type(value) not in (Tensor, nn.Parameter):
-            raise ValueError(f"{name} has entries of 'encoder' that are no named weights: give the author's .pth")
+            raise ValueError(f"{name}: 'encoder' has entries that are not named weights: give the author's .pth")
         weights[key] = Tensor.detach(value)
     return weights, epoch

@@ -1,4 +1,4 @@
-"""The encoders that are probed and released, and the names that each goes by. Costs nothing to import."""
+"""The names of the encoders that this project evaluates and registers. Imports nothing."""
 
 from __future__ import annotations
 
@@ -7,28 +7,27 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderNames:
-    """An encoder and its names.
+    """The names of one encoder."""
 
-    product: in the workspace. probe: of its probes, `probe/<task>/<probe>`, and in tables. random_baseline: of the
-    probes of the same network with its initial weights. model: registered in MLflow.
-    """
-
-    product: str
-    probe: str
-    random_baseline: str
-    model: str
+    product: str  # in the workspace
+    probe: str  # of its probes, `probe/<task>/<probe>`, and in tables
+    random_baseline: str  # of the probes of the same network with its initial weights
+    model: str  # registered in MLflow
 
 
 OURS = EncoderNames(product="encoder", probe="pretrained", random_baseline="random", model="ecg-encoder")
-"""The one that is pretrained here."""
+"""The encoder that is pretrained here."""
 
 REFERENCE = EncoderNames(
     product="reference", probe="reference", random_baseline="reference-random", model="ecg-encoder-reference"
 )
-"""The author's released one: a yardstick, which no gate judges."""
+"""The author's released encoder: a reference for comparison, to which no gate is applied."""
+
 ENCODER_FILE = "encoder.safetensors"
+"""The weights, in the folder of an encoder product."""
+
 HEAD_FILE = "head.safetensors"
 """The calibrated head of a classifier, beside its encoder."""
 
 DENSE_ENCODER = "dense_encoder"
-"""The product of the encoder with dense attention."""
+"""The product of the encoder that is pretrained with dense attention."""

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from pipelines.cache import Product, Workspace
 from pipelines.corpus.index import CorpusIndex
 from pipelines.corpus.step import PRODUCT, CorpusFacts
+from pipelines.encoders.import_reference import ReferenceFacts
 from pipelines.encoders.names import DENSE_ENCODER, ENCODER_FILE, OURS, REFERENCE
 from pipelines.evaluate.features import EncoderSource
 from pipelines.evaluate.probes import handcrafted
@@ -109,7 +110,7 @@ class Overlaps:
             if product is None:
                 self._seen[sha256] = PretrainingData(records={}, complete=False)
             elif product.name == REFERENCE.product:
-                known = product.facts.get("published") is not None  # another file in its form is anyone's
+                known = ReferenceFacts.of(product).published is not None  # another file in its form is anyone's
                 self._seen[sha256] = PretrainingData(
                     records=dict.fromkeys(REFERENCE_SAW if known else ()), complete=known
                 )

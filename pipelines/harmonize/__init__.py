@@ -1,0 +1,10 @@
+"""Harmonization: from a partition's files to the product `ecgs/<source>/<partition>`, one shard.
+
+    convert.py  records of any rate, length and lead order to 8 leads, 250 Hz, 10 s
+    quality.py  quality figures of an ECG, and the limits beyond which it is dropped
+    checks.py   checks of a written shard
+    shards.py   list the current shards, and read their records
+    step.py     the product
+
+Every record is in the array or in the table of dropped records. The next step is `pipelines.corpus`.
+"""

@@ -1,0 +1,14 @@
+"""Registered models in MLflow: versions, the gate, promotion and retraining.
+
+    tags.py            names that other programs read: aliases and tags
+    model.py           a model to be registered, its scores, a registered version
+    packaging.py       a model as MLflow stores and serves it
+    registry.py        register a version, or find the one with the same files
+    aliases.py         the champion and other aliases, and moving them
+    gate.py            the rules that a challenger must pass
+    classifier.py      the calibrated classifier
+    retraining.py      the default training, and whether one is due
+    resolve.py         an encoder's name to its weights
+    pulled_encoder.py  a registered encoder as a function of one ECG
+    steps.py           from a trained encoder to a promoted version
+"""

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from ecg_model.serving.classify import CalibratedHead
 from pipelines.cache import Product, Workspace
+from pipelines.encoders.import_reference import ReferenceFacts
 from pipelines.encoders.names import ENCODER_FILE, HEAD_FILE, OURS, REFERENCE, EncoderNames
 from pipelines.evaluate.features import EncoderSource, materialize_features, read_features
 from pipelines.evaluate.probes.config import ProbeConfig
@@ -108,7 +109,8 @@ def gate_task_of(workspace: Workspace, tracking: Tracking) -> str:
 def release_reference(workspace: Workspace, tracking: Tracking, *, gate_task: str = GATE_TASK) -> Release:
     """Register the imported encoder with its scores as a model of its own, without an alias: no gate judges it."""
     reference = workspace.require(REFERENCE.product)
-    known = {name: reference.facts[name] for name in ("file", "sha256", "published", "epoch")}
+    facts = ReferenceFacts.of(reference)
+    known = {"file": facts.file, "sha256": facts.sha256, "published": facts.published, "epoch": facts.epoch}
     source = {name: value for name, value in known.items() if value is not None}
     return release_packaged(
         packaged_encoder(reference.path / ENCODER_FILE),

@@ -1,7 +1,7 @@
-"""What a probe predicts: a table of records with raw source codes -> the task's classes and its splits. Pure.
+"""The label tasks that probes are trained for: which source codes mean which class, and how records are split.
 
-A task is data: which raw codes mean which class, and which records train, validate and test. A new task is a new entry
-of `SUITE_TASKS`; a task on other folds, or on another rate of the same source, is `dataclasses.replace(task, ...)`.
+A new task is a new entry of `SUITE_TASKS`; a task on other folds, or on another rate of the same source, is
+`dataclasses.replace(task, ...)`. Shapes: N records, C classes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pipelines.tasks.vocabularies import (
 
 @dataclass(frozen=True, kw_only=True)
 class LabelClass:
-    """One class of a task: a record with any of these raw codes belongs to it."""
+    """One class of a task: a record with any of these source codes belongs to it."""
 
     name: str
     title: str
@@ -35,20 +35,18 @@ class LabelClass:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelTask:
-    """A classification of one source's records.
-
-    kind: in a `multi-label` task a record has any number of classes and one with none is left out; in a `multi-class`
-    task only records with exactly one class take part. codes: raw codes by record id, which stand in for those of the
-    records; a record that is not among them has none.
-    """
+    """A classification of one source's records."""
 
     name: str
     title: str
     source: str
     classes: tuple[LabelClass, ...]
-    protocol: Protocol
+    protocol: Protocol  # of the splits
     kind: Literal["multi-label", "multi-class"] = "multi-label"
+    """multi-label: a record has any number of classes, and one with none is left out. multi-class: only records with
+    exactly one class take part."""
     codes: Mapping[str, tuple[str, ...]] | None = None
+    """Codes by record id, used instead of the records' own; a record that is not among them has no code."""
 
     def __post_init__(self) -> None:
         if self.kind not in ("multi-label", "multi-class"):
@@ -58,50 +56,54 @@ class LabelTask:
 
     @property
     def names(self) -> tuple[str, ...]:
+        """The classes' names."""
         return tuple(c.name for c in self.classes)
 
     def to_dict(self) -> dict[str, Any]:
-        """What the task's scores depend on, as JSON values."""
+        """Return what the task's scores depend on, as JSON values; part of fingerprints."""
         codes = {c.name: list(c.codes) for c in self.classes}
-        asked = {"source": self.source, "kind": self.kind, "classes": codes, "protocol": self.protocol.to_dict()}
+        values = {"source": self.source, "kind": self.kind, "classes": codes, "protocol": self.protocol.to_dict()}
         if self.codes is not None:
             listed = "\n".join(f"{record}\0{code}" for record in sorted(self.codes) for code in self.codes[record])
-            asked["codes_sha256"] = hashlib.sha256(listed.encode()).hexdigest()
-        return asked
+            values["codes_sha256"] = hashlib.sha256(listed.encode()).hexdigest()
+        return values
 
     def targets(self, records: pa.Table) -> tuple[np.ndarray, tuple[str, ...]]:
-        """Y_NC bool, and the class names. Needs the column `labels`, lists of raw codes (`record_id` where the task has
-        its own codes); other codes are ignored."""
+        """Return y_NC, bool (records, classes), and the class names; codes of no class are ignored.
+
+        Needs the column `labels`, lists of codes, or `record_id` if the task has codes of its own.
+        """
         if self.codes is None:
             codes_N = column_of(records, "labels").to_pylist()
         else:
             codes_N = [self.codes.get(record, ()) for record in column_of(records, "record_id").to_pylist()]
+        # All codes in one array beside the record of each, so that a class is one comparison.
         record_of_code = np.repeat(np.arange(len(codes_N)), np.fromiter(map(len, codes_N), dtype=np.int64))
         code = np.asarray([code for codes in codes_N for code in codes], dtype=object)
         y_NC = np.zeros((len(codes_N), len(self.classes)), dtype=bool)
-        for column, wanted in enumerate(self.classes):
-            y_NC[record_of_code[np.isin(code, wanted.codes)], column] = True
+        for column, label in enumerate(self.classes):
+            y_NC[record_of_code[np.isin(code, label.codes)], column] = True
         return y_NC, self.names
 
     def takes_part(self, y_NC: np.ndarray) -> np.ndarray:
-        """Which records the task is about, (N,) bool; see `kind`."""
+        """Return which records take part in the task, bool (N,); see `kind`."""
         classes_N = y_NC.sum(axis=1)
         return classes_N == 1 if self.kind == "multi-class" else classes_N >= 1
 
 
 def _ptbxl_codes(kind: Literal["all", "diagnostic", "form", "rhythm"]) -> tuple[LabelClass, ...]:
-    """A class for each statement of a kind."""
-    wanted = {
+    """Return a class for each PTB-XL statement of a kind."""
+    statements = {
         "all": PTBXL_STATEMENTS,
         "diagnostic": [s for s in PTBXL_STATEMENTS if s.diagnostic is not None],
         "form": [s for s in PTBXL_STATEMENTS if s.form],
         "rhythm": [s for s in PTBXL_STATEMENTS if s.rhythm],
     }[kind]
-    return tuple(LabelClass(name=s.code, title=s.title, codes=(s.code,)) for s in wanted)
+    return tuple(LabelClass(name=s.code, title=s.title, codes=(s.code,)) for s in statements)
 
 
 def _ptbxl_groups(level: Literal[0, 1], titles: Mapping[str, str]) -> tuple[LabelClass, ...]:
-    """A class for each superclass (level 0) or subclass (level 1) of the diagnostic statements."""
+    """Return a class for each superclass (level 0) or subclass (level 1) of the diagnostic statements."""
     codes: dict[str, list[str]] = {name: [] for name in titles}
     for statement in PTBXL_STATEMENTS:
         if statement.diagnostic is not None:
@@ -109,19 +111,19 @@ def _ptbxl_groups(level: Literal[0, 1], titles: Mapping[str, str]) -> tuple[Labe
     return tuple(LabelClass(name=name, title=titles.get(name, name), codes=tuple(c)) for name, c in codes.items())
 
 
-def _classes(named: tuple[tuple[str, str, tuple[str, ...]], ...]) -> tuple[LabelClass, ...]:
-    return tuple(LabelClass(name=name, title=title, codes=codes) for name, title, codes in named)
+def _classes(rows: tuple[tuple[str, str, tuple[str, ...]], ...]) -> tuple[LabelClass, ...]:
+    return tuple(LabelClass(name=name, title=title, codes=codes) for name, title, codes in rows)
 
 
 PTBXL_SUPERCLASSES = _ptbxl_groups(0, PTBXL_SUPERCLASS_TITLES)
 CPSC2018_CLASSES = _classes(CPSC2018)
 
 PTBXL100_FOLDS = FoldProtocol(train=(1, 2, 3, 4, 5, 6, 7), validation=(8,), test=(9,))
-"""Of PTB-XL at 100 Hz, which is at hand here without fold 10."""
+"""The protocol for PTB-XL at 100 Hz, of which fold 10 is not available here."""
 
 
 def _ptbxl(name: str, title: str, classes: tuple[LabelClass, ...]) -> tuple[LabelTask, LabelTask]:
-    """The task at 500 Hz, and at 100 Hz."""
+    """Return the task at 500 Hz, and at 100 Hz."""
     return (
         LabelTask(
             name=f"ptbxl_{name}", title=f"PTB-XL {title}", source="ptbxl", classes=classes, protocol=FoldProtocol()
@@ -152,7 +154,7 @@ TASKS = _by_name(
         protocol=PartitionProtocol(train=("g1", "g2", "g3", "g4", "g5", "g6"), test=("g7",)),
     ),
 )
-"""The tasks that every encoder is probed on before it is released."""
+"""The tasks that every encoder is evaluated on before it is released."""
 
 SUITE_TASKS = TASKS | _by_name(
     _SUPERCLASS_100,

@@ -1,4 +1,4 @@
-"""What the sources' diagnostic codes are called and how they group: facts as data, nothing computed."""
+"""The sources' diagnostic codes, with their names and groups, as data."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 
 class Statement(NamedTuple):
-    """One SCP-ECG statement of PTB-XL. diagnostic: its superclass and subclass, where it is a diagnosis."""
+    """One SCP-ECG statement of PTB-XL."""
 
     code: str
     title: str
-    diagnostic: tuple[str, str] | None = None
+    diagnostic: tuple[str, str] | None = None  # superclass and subclass, if it is a diagnosis
     form: bool = False
     rhythm: bool = False
 

@@ -1,0 +1,12 @@
+"""Probes: an encoder on one label task, the product `probe/<task>/<encoder>`.
+
+    heads.py                                            how a model is fitted on features, and the interface of all heads
+    linear.py  attention_pool.py  fine_tune.py          the heads; augment.py for fine-tuning
+    handcrafted.py                                      features of an ECG without any training, the baseline
+    fit.py                                              train, choose on validation, score the test split once
+    assessment.py                                       F1, Brier score, reliability and more of the test predictions
+    result.py  stored.py                                a result in memory and on disk; a finished probe, loaded
+    step.py                                             the product
+
+Features come from `pipelines.evaluate.features`, tasks from `pipelines.tasks`.
+"""

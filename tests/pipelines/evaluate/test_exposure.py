@@ -55,6 +55,11 @@ def put(workspace: Workspace, product: str, seed: int, facts: dict) -> str:
     return EncoderSource.of_product("x", built).digest
 
 
+def released(published: str | None) -> dict:
+    """The facts of a released encoder's import."""
+    return {"file": "x.pth", "sha256": "0" * 64, "published": published, "epoch": 100, "weights": 1}
+
+
 def seen(workspace: Workspace, digest: str, source: str, tested: tuple[str, ...] = PATIENTS, name: str = "x") -> str:
     return Overlaps(workspace).of(name, digest, source, tested).in_words()
 
@@ -90,10 +95,10 @@ def test_what_is_not_trained_saw_nothing_and_what_is_not_known_is_not_denied(wor
 
 
 def test_the_released_encoder_saw_what_its_paper_says(workspace):
-    digest = put(workspace, "reference", 1, {"published": "published multi-block"})
+    digest = put(workspace, "reference", 1, released("published multi-block"))
     assert seen(workspace, digest, "chapman", name="reference") == "its data set"
     assert seen(workspace, digest, "ptbxl100", name="reference") == "nothing"
-    other = put(workspace, "reference", 2, {"published": None})
+    other = put(workspace, "reference", 2, released(None))
     assert seen(workspace, other, "ptbxl", name="reference") == "not known", "a file in its form is anyone's"
 
 
@@ -106,8 +111,8 @@ def test_a_warm_start_saw_what_it_began_as_did(workspace):
     third = put(workspace, "encoder", 3, {"corpus_digest": "b", "recipe": {"warm_start": "f" * 64}})
     assert seen(workspace, third, "ptbxl") == "its data set", "of what it began as nothing is known"
     assert seen(workspace, third, "georgia") == "not known"
-    released = put(workspace, "reference", 4, {"published": "published multi-block"})
-    fourth = put(workspace, "encoder", 5, {"corpus_digest": "a", "recipe": {"warm_start": released}})
+    start = put(workspace, "reference", 4, released("published multi-block"))
+    fourth = put(workspace, "encoder", 5, {"corpus_digest": "a", "recipe": {"warm_start": start}})
     assert seen(workspace, fourth, "chapman") == "its data set"
     assert seen(workspace, fourth, "ptbxl") == "2 of 4 test ECGs"
 
