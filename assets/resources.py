@@ -73,5 +73,4 @@ class DataHome(dg.ConfigurableResource):
         """The MLflow store of the data home."""
         from pipelines.tracking import Tracking
 
-        home = self.open()
-        return Tracking(uri=home.tracking_uri, artifact_root=home.artifact_root)
+        return Tracking.of(self.open())

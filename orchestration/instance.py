@@ -34,7 +34,7 @@ def open_instance(home: Home) -> dg.DagsterInstance:
     instance = dg.DagsterInstance.get()
     if _is_behind(instance):
         instance.upgrade()
-    Tracking(uri=home.tracking_uri, artifact_root=home.artifact_root).upgrade()
+    Tracking.of(home).upgrade()
     return instance
 
 

@@ -69,7 +69,7 @@ def _build(kind: type[Any], values: Mapping[str, Any]) -> Any:
 
 
 def _value(hint: Any, value: Any) -> Any:
-    """Convert a JSON value to its annotated type: a dataclass, a tuple or a dict of dataclasses, or the value itself."""
+    """Convert a JSON value to its annotated type: a dataclass, a tuple or a dict of them, or the value itself."""
     if value is None:
         return None
     options = [hint, *get_args(hint)]

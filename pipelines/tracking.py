@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import httpx
@@ -49,6 +49,15 @@ _CHUNK = 1 << 20  # bytes of the metrics file read at a time
 _LONGEST_WAIT = 30.0  # seconds between two attempts
 
 
+class HasStore(Protocol):
+    """A data home (`pipelines.home`)."""
+
+    @property
+    def tracking_uri(self) -> str: ...
+    @property
+    def artifact_root(self) -> Path: ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Tracking:
     """An MLflow store and one experiment in it."""
@@ -70,6 +79,11 @@ class Tracking:
             )
         if not self.is_server and self.artifact_root is None:
             raise ValueError(f"artifact_root is missing: a store at {self.uri} needs a folder for its artifacts")
+
+    @classmethod
+    def of(cls, home: HasStore) -> Tracking:
+        """Return the store of a data home."""
+        return cls(uri=home.tracking_uri, artifact_root=home.artifact_root)
 
     @property
     def is_server(self) -> bool:

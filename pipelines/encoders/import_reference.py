@@ -139,7 +139,7 @@ def _require_plain_zip(stream: BinaryIO, name: str, largest: int) -> None:
         raise ValueError(f"{name} is a damaged zip ({error}): fetch the author's .pth again") from error
     packed = [member for member in members if member.compress_type != zipfile.ZIP_STORED]
     if packed or sum(member.file_size for member in members) > largest:
-        raise ValueError(f"{name} is a compressed or too large zip: give the author's unchanged .pth")
+        raise ValueError(f"{name} is a compressed or too large zip: give the author's .pth, unchanged")
     stream.seek(0)
 
 
@@ -162,12 +162,12 @@ def _unpack(content: Any, name: str) -> tuple[dict[str, Tensor], int]:
     objects that it builds.
     """
     if not isinstance(content, dict) or set(dict.keys(content)) != {"encoder", "epoch"}:
-        raise ValueError(f"{name} does not contain exactly 'encoder' and 'epoch': give the author's unchanged .pth")
+        raise ValueError(f"{name} does not contain exactly 'encoder' and 'epoch': give the author's .pth, unchanged")
     state, epoch = dict.__getitem__(content, "encoder"), dict.__getitem__(content, "epoch")
     if type(epoch) is not int or epoch < 0:
-        raise ValueError(f"{name}: 'epoch' is not a count: give the author's unchanged .pth")
+        raise ValueError(f"{name}: 'epoch' is not a count: give the author's .pth, unchanged")
     if not isinstance(state, dict):
-        raise ValueError(f"{name}: 'encoder' is not a state dict: give the author's unchanged .pth")
+        raise ValueError(f"{name}: 'encoder' is not a state dict: give the author's .pth, unchanged")
     weights: dict[str, Tensor] = {}
     for key, value in dict.items(state):
         if type(key) is not str or type(value) not in (Tensor, nn.Parameter):

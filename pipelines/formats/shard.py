@@ -1,14 +1,16 @@
-"""The layout of a harmonized shard on disk. Nobody else opens Zarr.
+"""The layout of a harmonized shard on disk. Only this module opens Zarr.
 
     ecgs.zarr/signal     int16 (record, lead, time), microvolt: attributes units "mV", scale_factor 0.001
     ecgs.zarr/lead,time  the leads' names and the seconds from the start
-    records.parquet      one row a record, in the array's order (RECORDS)
-    drops.parquet        one row a record that entered and was not kept (DROPS)
+    records.parquet      one row per record, in the array's order (RECORDS)
+    drops.parquet        one row per dropped record (DROPS)
 
-A person opens it in one line, in millivolt: `xarray.open_zarr("ecgs.zarr", consolidated=False)`. Consolidated metadata
-is outside the Zarr 3 specification and is not written.
+One line opens it in millivolt: `xarray.open_zarr("ecgs.zarr", consolidated=False)`. Consolidated metadata is outside
+the Zarr 3 specification and is not written.
 
-Chunks of 64 records make a contiguous load fast, shards of 1,024 keep the files few; a shard is written once, whole.
+Chunks of 64 records make contiguous reads fast, Zarr shards of 1,024 keep the number of files small. A harmonized shard
+is written once and never appended to.
+Shapes: N records, L leads, T samples.
 """
 
 from __future__ import annotations
@@ -32,13 +34,13 @@ from pipelines.records import DroppedRecord
 SCHEMA = 2
 LEADS = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
 MILLIVOLT = 1e-3
-"""Millivolt of one count: a shard holds whole microvolts."""
+"""Millivolt per count: a shard's samples are whole microvolts."""
 
-RATE = 250
+RATE = 250  # samples per second
 SAMPLES = 2500
-CHUNK = 64
-SHARD = 1024
-# zarr decodes in threads of its own; these mostly wait for them. Eight read 5 times as fast as one on two cores.
+CHUNK = 64  # records
+SHARD = 1024  # records
+# zarr decodes in threads of its own, and these mostly wait for them. Eight read 5 times as fast as one on two cores.
 THREADS = 8
 
 SIGNALS = "ecgs.zarr"
@@ -86,10 +88,10 @@ DROPS = pa.schema(
 
 
 class ShardWriter:
-    """Writes one harmonized shard into an empty directory; memory stays at one shard of the array (41 MB).
+    """Writer of one harmonized shard into an empty directory; memory is one Zarr shard of the array (41 MB).
 
-    The same calls write the same bytes. A ValueError where the directory already holds a store: a store is written
-    once and never appended to, so two versions of the layout cannot meet in one.
+    The same calls write the same bytes. Raises ValueError if the directory already has a store: no store is appended
+    to, so none has parts of two versions of the layout.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -110,27 +112,29 @@ class ShardWriter:
             fill_value=0,
             compressors=BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle", typesize=2),
             dimension_names=("record", "lead", "time"),
-            attributes={"units": "mV", "scale_factor": 0.001, "leads": list(LEADS)},
+            attributes={"units": "mV", "scale_factor": MILLIVOLT, "leads": list(LEADS)},
         )
         self._buffer = np.empty((SHARD, len(LEADS), SAMPLES), np.int16)
         self._records: list[dict[str, Any]] = []
         self._drops: list[dict[str, str]] = []
-        self._written = 0
+        self._written = 0  # records in the array on disk; the others are in the buffer
 
     def append(self, signal_LT: NDArray[np.int16], record: Mapping[str, Any]) -> None:
-        """One record: int16 (8, 2500) microvolt, and its row of RECORDS without `row`."""
+        """Add one record: int16 (8, 2500), microvolt, and its row of RECORDS without `row`."""
         filled = len(self._records) - self._written
         self._buffer[filled] = signal_LT
         self._records.append({"row": len(self._records), **record})
         if filled + 1 == SHARD:
             self._flush()
 
-    def add_dropped(self, drop: DroppedRecord, source: str) -> None:
-        row = {"source": source, "record_id": drop.record_id, "reason": drop.reason.value, "detail": drop.detail}
+    def add_dropped(self, dropped: DroppedRecord, source: str) -> None:
+        """Add one dropped record."""
+        reason = dropped.reason.value
+        row = {"source": source, "record_id": dropped.record_id, "reason": reason, "detail": dropped.detail}
         self._drops.append(row)
 
     def close(self) -> None:
-        """Write what is left of the array, and both tables."""
+        """Write the rest of the array, and both tables."""
         if len(self._records) > self._written:
             self._flush()
         write_table(self._folder / RECORDS_FILE, pa.Table.from_pylist(self._records, schema=RECORDS))
@@ -144,7 +148,7 @@ class ShardWriter:
 
 
 class Shard:
-    """One harmonized shard, opened for reading. `len` is its number of records."""
+    """A harmonized shard, opened for reading. `len` is its number of records."""
 
     def __init__(self, folder: Path, signal: zarr.Array[Any]) -> None:
         self.folder = folder
@@ -154,44 +158,49 @@ class Shard:
         return self._signal.shape[0]
 
     def signals(self) -> NDArray[np.int16]:
-        """int16 (N, 8, 2500), microvolt: all records, read in parallel."""
+        """Return all records, int16 (N, 8, 2500), microvolt, read in parallel."""
         return read_rows([(self.folder, np.arange(len(self)))])
 
     def spans(self, unit: int = SHARD) -> list[tuple[int, int]]:
-        """The rows of each unit of the array, a file or a chunk, to be read in parallel: (first, one past the last)."""
+        """Return the rows of each file (unit=SHARD) or chunk (CHUNK) of the array, as (first, one past the last)."""
         return [(first, min(first + unit, len(self))) for first in range(0, len(self), unit)]
 
     def read(self, first: int, end: int) -> NDArray[np.int16]:
-        """int16 (end - first, 8, 2500), microvolt: the rows from `first` to before `end`, which lie in one file."""
-        found = np.asarray(self._signal[first:end])
+        """Return the rows from `first` to before `end`, int16 (end - first, 8, 2500), microvolt; they lie in one file.
+
+        Raises ValueError if the file is missing.
+        """
+        signal_NLT = np.asarray(self._signal[first:end])
         if not (self.folder / SIGNALS / "signal" / "c" / str(first // SHARD) / "0" / "0").is_file():
-            # Zarr reads a file that is not there as zeros.
-            raise ValueError(f"{self.folder}: the signals of rows {first} to {end} have gone: harmonize it again")
-        return found
+            # Zarr reads a missing file as zeros.
+            raise ValueError(f"{self.folder}: the signals of rows {first} to {end} are missing: harmonize it again")
+        return signal_NLT
 
     def records(self) -> pa.Table:
+        """Return the table of records (RECORDS), in the array's order."""
         return pq.read_table(self.folder / RECORDS_FILE, schema=RECORDS)
 
     def drops(self) -> pa.Table:
+        """Return the table of dropped records (DROPS)."""
         return pq.read_table(self.folder / DROPS_FILE, schema=DROPS)
 
 
 def open_shard(folder: Path | str) -> Shard:
     """Open the shard in a product's directory.
 
-    Raises ValueError where there is none, where it was written by another version of this layout, and where its array
-    and its table do not hold the same number of records.
+    Raises ValueError if there is none, if another version of this layout wrote it, or if its array and its table have
+    different numbers of records.
     """
     folder = Path(folder)
     if not (folder / SIGNALS / "zarr.json").is_file():
-        raise ValueError(f"{folder} holds no harmonized shard ({SIGNALS}): harmonize the partition first")
+        raise ValueError(f"{folder} has no harmonized shard ({SIGNALS}): harmonize the partition first")
     try:
         group = zarr.open_group(folder / SIGNALS, mode="r")
         signal = group["signal"]
         rows = pq.read_metadata(folder / RECORDS_FILE).num_rows
     except (FileNotFoundError, KeyError) as error:  # a part is missing, or was removed just now
         raise ValueError(
-            f"{folder} holds no whole harmonized shard ({error}): harmonize the partition again"
+            f"{folder}: the harmonized shard is incomplete ({error}): harmonize the partition again"
         ) from error
     schema = group.attrs.get("schema")
     if schema != SCHEMA:
@@ -204,25 +213,27 @@ def open_shard(folder: Path | str) -> Shard:
 
 
 def content_hash(signal_LT: NDArray[np.int16]) -> str:
-    """SHA-256 of an ECG's stored samples (L, T), in hexadecimal: what `content_hash` of records.parquet holds."""
+    """Return the sha256 of an ECG's stored samples (L, T) as hexadecimal digits, `content_hash` of records.parquet."""
     return hashlib.sha256(signal_LT.tobytes()).hexdigest()
 
 
 def signatures_of(records: pa.Table) -> NDArray[np.uint8]:
-    """(N, 128): the signatures in a table of RECORDS."""
+    """Return the signatures in a table of RECORDS, uint8 (N, 128)."""
     joined = b"".join(records.column("signature").to_pylist())
     return np.frombuffer(joined, np.uint8).reshape(-1, SIGNATURE_BYTES)
 
 
 class ShardReading:
-    """Rows on their way into one array: parts of it, each read by itself."""
+    """Rows that are being read into one array, in parts."""
 
     def __init__(self, signal_NLT: NDArray[np.int16], parts: Sequence[Future[None]]) -> None:
         self._signal_NLT, self._parts = signal_NLT, parts
 
     def result(self) -> NDArray[np.int16]:
-        """int16 (N, 8, 2500), once all parts are read. Raises what a part raised, and then reads no further;
-        CancelledError where the readers were shut down first."""
+        """Wait for all parts and return the array, int16 (N, 8, 2500).
+
+        Raises the error of a part, and cancels the others; CancelledError if the readers were shut down.
+        """
         try:
             for part in self._parts:
                 part.result()
@@ -235,10 +246,10 @@ class ShardReading:
 def start_reading(
     requests: Sequence[tuple[Shard, NDArray[np.integer[Any]]]], readers: Executor, unit: int = SHARD
 ) -> ShardReading:
-    """Begin to read the given rows (ascending) of several shards, one after another, into one array.
+    """Start reading the given rows (ascending) of several shards into one array, shard after shard.
 
-    Units of the arrays are read whole and only their wanted rows are kept: beyond the result, memory is one unit a
-    reader. unit: SHARD, a file, where most rows are wanted; CHUNK where few of a file are.
+    A unit of an array is read whole and its other rows are discarded: memory beyond the result is one unit per reader.
+    unit: SHARD, a file, if most rows are needed; CHUNK if few rows of a file are.
     """
     total = sum(len(rows) for _, rows in requests)
     out_NLT = np.empty((total, len(LEADS), SAMPLES), np.int16)
@@ -262,12 +273,12 @@ def start_reading(
 
 
 def read_rows(requests: Sequence[tuple[Path, NDArray[np.integer[Any]]]], unit: int = SHARD) -> NDArray[np.int16]:
-    """int16 (N, 8, 2500): `start_reading` of the shards in these folders, and its result."""
+    """Return the given rows (ascending) of the shards in these folders, int16 (N, 8, 2500), read in parallel."""
     opened = [(open_shard(folder), rows) for folder, rows in requests]
     with ThreadPoolExecutor(THREADS) as readers:
         return start_reading(opened, readers, unit).result()
 
 
 def write_table(path: Path, table: pa.Table) -> None:
-    """Parquet with zstd; the same table gives the same bytes."""
+    """Write a Parquet file with zstd; the same table gives the same bytes."""
     pq.write_table(table, path, compression="zstd")

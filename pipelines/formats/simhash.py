@@ -1,12 +1,13 @@
-"""Which ECGs are the same recording, though their bytes differ: a signature a record, and groups of close signatures.
+"""SimHash signatures that are close for copies of a recording whose bytes differ, and groups of close signatures.
 
-A copy may have been resampled, rounded, scaled, or given another baseline; what stays is when, and in which leads, the
-signal rises above its surroundings. The signature is 1,024 random hyperplanes' verdicts on that (Charikar, STOC 2002):
-two signatures differ in a share of bits that is the angle between the two signals over pi. Different ECGs share half of
-them; those of one patient too, since their beats fall at other times.
+A copy may have been resampled, rounded, scaled, or shifted in baseline; what remains is when, and in which leads, the
+signal rises above its surroundings. The signature is the side of 1,024 random hyperplanes on which that lies (Charikar,
+STOC 2002): two signatures differ in a share of bits that is the angle between the two signals divided by pi. Different
+ECGs share half of the bits, also those of one patient, since their beats fall at other times.
 
-Not found: a window that starts elsewhere (of 500 ECGs of PTB-XL all are found 2 ms beside, 97 % at 4 ms, none at 12),
-a lead exchanged, the last second lost, noise of 30 uV rms added (half of them).
+Not detected: a window with another start (of 500 ECGs of PTB-XL all are detected at a shift of 2 ms, 97 % at 4 ms, none
+at 12 ms), exchanged leads, a missing last second, added noise of 30 uV rms (half of them).
+Shapes: N records, L leads, T samples or blocks, P points, B bytes, W 64-bit words.
 """
 
 from __future__ import annotations
@@ -22,28 +23,29 @@ from numpy.typing import NDArray
 
 BITS = 1024
 BYTES = BITS // 8
-# Copies in PTB-XL at 100 and 500 Hz differ in at most 47 bits, its 19,601 different ECGs in at least 156. The nearest
-# of these are regular rhythms of one rate in step; by their tail some 5 of 180,000 would be below the limit.
+# Copies in PTB-XL at 100 and 500 Hz differ in at most 47 bits, its 19,601 different ECGs in at least 156. The closest
+# different ones are regular rhythms of equal rate and phase; extrapolated, about 5 of 180,000 are below the limit.
 SAME_BITS = 90
 
 _LEADS, _SAMPLES = 8, 2500
 _BLOCK, _AROUND, _LEVELS = 10, 9, 127
 _POINTS = _SAMPLES // _BLOCK - _AROUND + 1
 
-# Records that agree in all 16 bits of one of 32 bands are compared: of pairs that differ in 5 % of the bits one in
-# 10^8 is missed, at the limit one in 4,000.
+# Records that agree in all 16 bits of one of 32 bands are compared: one in 10^8 pairs that differ in 5 % of the bits is
+# missed, one in 4,000 at the limit.
 _BANDS = 32
-# Most pairs of a band are strangers; a quarter of the bits tells, at six standard deviations from SAME_BITS.
+# Most pairs of a band are different ECGs. A quarter of the bits rules them out, at six standard deviations from
+# SAME_BITS.
 _FIRST_WORDS, _FIRST_BITS = 4, 56
 _PAIRS = 1 << 18
 
 
 def signatures(x_NLT: NDArray[np.int16]) -> NDArray[np.uint8]:
-    """int16 (N, 8, 2500), microvolt at 250 Hz -> (N, 128), 1,024 bits each.
+    """Return signatures, uint8 (N, 128), 1,024 bits each, of int16 (N, 8, 2500), microvolt at 250 Hz.
 
-    Means of 40 ms against those of 360 ms around them, in each lead clipped at their median size: so neither a
-    lead's gain and offset count, nor wander, nor how high a QRS or an artefact is. A constant lead counts as nothing.
-    All sums are of whole numbers that float32 holds exactly: the same on every machine.
+    The feature is the mean of 40 ms minus the mean of 360 ms around it, in each lead divided by its median size and
+    clipped at 1: so gain, offset and wander of a lead have no effect, nor the height of a QRS or an artefact. A
+    constant lead gives zeros. All sums are of integers that float32 represents exactly: the same on every machine.
     """
     level_NLT = x_NLT.reshape(-1, _LEADS, _SAMPLES // _BLOCK, _BLOCK).sum(axis=-1, dtype=np.int32)
     around_NLT = sliding_window_view(level_NLT, _AROUND, axis=-1).sum(axis=-1)
@@ -55,21 +57,21 @@ def signatures(x_NLT: NDArray[np.int16]) -> NDArray[np.uint8]:
 
 
 def distance(a_NB: NDArray[np.uint8], b_NB: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """(N, 128) twice -> (N,): in how many of the 1,024 bits they differ, row by row."""
+    """Return in how many of the 1,024 bits two arrays of signatures (N, 128) differ, int64 (N,), row by row."""
     return np.bitwise_count(a_NB ^ b_NB).sum(axis=-1, dtype=np.int64)
 
 
 def first_copies(signatures_NB: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """(N, 128) -> (N,): the first record of each record's group; its own number where it is alone or the first.
+    """Return the first record of each record's group, int64 (N,), of signatures (N, 128); a record alone is its own.
 
-    Records are in one group where a chain of pairs leads from one to the other that differ in at most SAME_BITS.
-    Candidates are those that agree in a band. Time grows with their number (of pairs of ECGs one in 1,000: 17 million
-    of 180,000 records), and with the square of the near, not exact, copies that one ECG has.
+    Two records are in one group if a chain of pairs that differ in at most SAME_BITS connects them. Candidates are
+    pairs that agree in a band. Time grows with their number (one in 1,000 of all pairs: 17 million for 180,000
+    records), and with the square of the near, not exact, copies of one ECG.
     """
     _, first, inverse = np.unique(
         np.ascontiguousarray(signatures_NB).view(f"V{BYTES}").ravel(), return_index=True, return_inverse=True
     )
-    # Distinct signatures in the order in which they first come, so that a smaller number is an earlier record.
+    # Distinct signatures in order of first appearance, so that a smaller number is an earlier record.
     order = np.argsort(first)
     distinct_NW = np.ascontiguousarray(signatures_NB[first[order]]).view(np.uint64)
     leader = np.arange(len(distinct_NW))
@@ -83,25 +85,25 @@ def first_copies(signatures_NB: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 @lru_cache(maxsize=1)
 def _hyperplanes() -> NDArray[np.float32]:
-    """(leads x points, bits) of -1 and 1, from a hash: no library's generator can change them."""
+    """Return float32 (leads x points, bits) of -1 and 1, from a hash, so that no change of a library changes them."""
     rows = _LEADS * _POINTS
-    drawn = np.frombuffer(hashlib.shake_256(b"ECG Foundry signature 1").digest(rows * BYTES), np.uint8)
-    return (np.unpackbits(drawn).reshape(rows, BITS) * 2.0 - 1.0).astype(np.float32)
+    digest = np.frombuffer(hashlib.shake_256(b"ECG Foundry signature 1").digest(rows * BYTES), np.uint8)
+    return (np.unpackbits(digest).reshape(rows, BITS) * 2.0 - 1.0).astype(np.float32)
 
 
 def _close_pairs(words_NW: NDArray[np.uint64], band: int) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    """Pairs of rows, the lower first, that agree in a band and differ in at most SAME_BITS."""
+    """Yield pairs of rows, the lower first, that agree in a band and differ in at most SAME_BITS."""
     keys = words_NW.view(np.uint16)[:, band]
     order = np.argsort(keys, kind="stable")
     keys = keys[order]
-    # Rows with equal keys are neighbours now: compare each to the next, to the one after, as long as any has one.
+    # Rows with equal keys are adjacent now: pair each with the next, then with the one after it, as long as keys agree.
     at = np.arange(len(keys))
     for gap in range(1, len(keys)):
         at = at[: np.searchsorted(at, len(keys) - gap)]
         at = at[keys[at] == keys[at + gap]]
         if not len(at):
             return
-        for start in range(0, len(at), _PAIRS):
+        for start in range(0, len(at), _PAIRS):  # in chunks, to bound the memory
             chunk = at[start : start + _PAIRS]
             left, right = order[chunk], order[chunk + gap]
             near = _differing(words_NW[:, :_FIRST_WORDS], left, right) <= _FIRST_BITS
@@ -112,16 +114,18 @@ def _close_pairs(words_NW: NDArray[np.uint64], band: int) -> Iterator[tuple[NDAr
 
 
 def _differing(words_NW: NDArray[np.uint64], left: NDArray[Any], right: NDArray[Any]) -> NDArray[np.int64]:
+    """Return in how many bits the rows of each pair differ."""
     return np.bitwise_count(words_NW[left] ^ words_NW[right]).sum(axis=1, dtype=np.int64)
 
 
 def _joined(leader: NDArray[np.int64], left: NDArray[Any], right: NDArray[Any]) -> NDArray[np.int64]:
-    """Each row's leader once the pairs' groups are one: the lowest row of the group."""
+    """Return each row's leader, the lowest row of its group, after joining the groups of the pairs."""
     while True:
-        one, two = leader[left], leader[right]
-        if np.array_equal(one, two):
+        left_leader, right_leader = leader[left], leader[right]
+        if np.array_equal(left_leader, right_leader):
             return leader
         leader = leader.copy()
-        np.minimum.at(leader, np.maximum(one, two), np.minimum(one, two))
+        np.minimum.at(leader, np.maximum(left_leader, right_leader), np.minimum(left_leader, right_leader))
+        # Follow the leaders' leaders until every row points to the lowest row of its group.
         while not np.array_equal(leader, shorter := leader[leader]):
             leader = shorter

@@ -1,9 +1,9 @@
 """WFDB records as the 12-lead collections use them: a text header and one file of interleaved 16-bit samples.
 
-Formats `16` (.dat) and `16+24` (the same behind the 24-byte head of a MATLAB 4 matrix, .mat), header form of
-https://physionet.org/physiotools/wag/header-5.htm. What the header says of the samples (file size, first values,
-checksums) is held against them, so that no changed sample is read as a good one. Everything that a record can be
-refused for is a RecordError; a fault of the disk is an OSError.
+Formats `16` (.dat) and `16+24` (the same after the 24-byte head of a MATLAB 4 matrix, .mat); the header's format is
+https://physionet.org/physiotools/wag/header-5.htm. File size, first values and checksums in the header are compared
+with the samples, so that no changed sample is accepted. A record that is refused raises RecordError; a fault of the
+disk raises OSError. Shapes: L leads, T samples; d is in ADC units, x in millivolt.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from numpy.typing import NDArray
 
 from pipelines.records import DropReason, RecordError
 
-MISSING = -32768  # the sample value that stands for "no value" in format 16
+MISSING = -32768  # the sample value that means "no value" in format 16
 MAT_HEAD = 24
 UNITS = {"mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "v": 1e3}  # one unit in millivolt
-# ADC units a millivolt that a recorder can have: 16 bits that span from 0.6 mV to 6.5 V.
+# ADC units per millivolt that a recorder can have: 16 bits that span from 0.6 mV to 6.5 V.
 RECORDER_GAINS = (10.0, 100_000.0)
-# A writer that scales each lead to all 16 bits gives a quiet one more: here 65,534 over 0.05 mV. The quietest lead of
-# 2,100 public records has 0.29 mV.
+# A writer that scales each lead to all 16 bits gives a lead of low amplitude a higher gain: at this limit 65,534 units
+# span 0.05 mV. The lead with the smallest span of 2,100 public records has 0.29 mV.
 GAINS = (10.0, 1_300_000.0)
-_SCALED = 32_768  # the least range of a lead's samples that were scaled so
+_SCALED = 32_768  # the smallest range of samples of a lead that was scaled to 16 bits
 
 _NUMBER = r"\d+(?:\.\d*)?(?:[eE][+-]?\d+)?"
 _RECORD_LINE = re.compile(rf"([\w-]+)\s+(\d{{1,4}})\s+({_NUMBER})(?:\s+(\d{{1,12}})(.*))?", re.ASCII)
@@ -39,8 +39,8 @@ _START = re.compile(
 _FORMAT = re.compile(r"16(?:x1)?(?:\+(\d{1,6}))?", re.ASCII)
 _GAIN = re.compile(rf"(-?{_NUMBER})(?:\((-?\d{{1,9}})\))?(?:/(\S+))?", re.ASCII)
 _INTEGER = re.compile(r"-?\d{1,7}", re.ASCII)  # below 2**24: exact in float32
-# A record line and the first signal line, run together: `JS01052 12 500 5000` + `00/mV 16 0 15 31255 0 I`. What was
-# lost between them is the file's name, its format and the gain's first digits.
+# A record line and the first signal line without the line break: `JS01052 12 500 5000` + `00/mV 16 0 15 31255 0 I`. The
+# file's name, its format and the gain's first digits are lost.
 _MERGED = re.compile(
     rf"([\w-]+)\s+(\d{{1,4}})\s+({_NUMBER})\s+\d+/\w+\s+(-?\d+\s+-?\d+\s+-?\d+\s+-?\d+\s+\d+\s+\S+)", re.ASCII
 )
@@ -48,79 +48,77 @@ _MERGED = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """A signal line. gain: ADC units a millivolt; first: sample 0; checksum: the samples' sum, modulo 65536."""
+    """A signal line of a header."""
 
     file: str
-    offset: int
-    gain: float
-    baseline: int
-    first: int
-    checksum: int
+    offset: int  # of the samples in the file, bytes
+    gain: float  # ADC units per millivolt
+    baseline: int  # ADC units at zero millivolt
+    first: int  # the value of sample 0
+    checksum: int  # the sum of the samples, modulo 65536
     lead: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """A header. samples: a lead's number of samples, None where it is for the signal file to say.
-
-    comments: the lines behind `#`, stripped. notes: what was repaired, in words.
-    """
+    """A parsed header."""
 
     record: str
-    rate: float
-    samples: int | None
+    rate: float  # samples per second
+    samples: int | None  # per lead; None if the signal file's size decides
     signals: tuple[Signal, ...]
-    comments: tuple[str, ...]
-    notes: tuple[str, ...] = ()
+    comments: tuple[str, ...]  # the lines after `#`, stripped
+    notes: tuple[str, ...] = ()  # what was repaired, in words
 
 
 @dataclass(frozen=True, kw_only=True)
 class WfdbRecord:
-    """A header and its samples: float32 (leads, samples), millivolt, NaN where a sample is missing."""
+    """A header and its samples."""
 
     header: Header
-    signal_LT: NDArray[np.float32]
+    signal_LT: NDArray[np.float32]  # float32 (leads, samples), millivolt; NaN for a missing sample
 
     @property
     def leads(self) -> tuple[str, ...]:
+        """The leads' names, as the header writes them."""
         return tuple(signal.lead for signal in self.header.signals)
 
 
 def read_wfdb(path: Path, *, gains: tuple[float, float] = GAINS) -> WfdbRecord:
-    """Read the record whose header is `path` and whose samples lie beside it.
+    """Read the record whose header is `path` and whose samples lie in the same folder.
 
-    gains: the lowest and highest ADC units a millivolt that are believed. Raises RecordError.
+    gains: the lowest and highest accepted ADC units per millivolt. Raises RecordError if the record cannot be used.
     """
     header = parse_header(_bytes_of(path).decode("utf-8", "replace"), path.stem, gains=gains)
-    # The file's name is the record's own, which parse_header has checked: nothing in a header leads elsewhere.
+    # parse_header has checked that the file has the record's name: a header cannot name a file elsewhere.
     data = _bytes_of(path.with_name(header.signals[0].file))
     return WfdbRecord(header=header, signal_LT=decode(header, data))
 
 
 def parse_header(text: str, name: str, *, gains: tuple[float, float] = GAINS) -> Header:
-    """The header of the record called `name`; RecordError says which line and field cannot be used."""
+    """Parse the header of the record called `name`. Raises RecordError, with line and field, if it cannot be used."""
     lines = [line.strip() for line in text.splitlines()]
     comments = tuple(line[1:].strip() for line in lines if line.startswith("#"))
     lines = [line for line in lines if line and not line.startswith("#")]
     if not lines:
         raise _unreadable(name, "no record line", "fetch the header again")
     notes: tuple[str, ...] = ()
-    found = _RECORD_LINE.fullmatch(lines[0])
-    if (found is None or not _START.fullmatch(found[5] or "")) and (repaired := _unmerged(lines)) is not None:
+    fields = _record_line(lines[0])
+    if fields is None and (repaired := _unmerged(lines)) is not None:
         lines = repaired
         notes = ("header repaired: its record line and first signal line were one",)
-        found = _RECORD_LINE.fullmatch(lines[0])
-    if found is None or not _START.fullmatch(found[5] or ""):
+        fields = _record_line(lines[0])
+    if fields is None:
         raise _unreadable(
             name, f"record line {_short(lines[0])}", "it should be: name, leads, rate, samples [time] [date]"
         )
-    record, leads, rate, samples = found[1], int(found[2]), float(found[3]), found[4]
+    record, leads, rate, samples = fields[1], int(fields[2]), float(fields[3]), fields[4]
     if record != name:
         raise _unreadable(name, f"record line names {record!r}", f"the file's name says {name!r}; fetch it again")
     if not 0 < rate < math.inf:
-        raise _unreadable(name, f"rate {found[3]} Hz", "a positive number is needed")
+        raise _unreadable(name, f"rate {fields[3]} Hz", "a positive number is needed")
     if samples is not None and int(samples) == 0:
-        samples = None  # the form's way to say that the length is not given
+        samples = None  # in this format, 0 means that the length is not given
     if leads == 0 or len(lines) - 1 != leads:
         raise _unreadable(name, f"{len(lines) - 1} signal lines", f"the record line says {leads}")
     signals = tuple(_signal(line, name, gains) for line in lines[1:])
@@ -136,20 +134,26 @@ def parse_header(text: str, name: str, *, gains: tuple[float, float] = GAINS) ->
     )
 
 
-def decode(header: Header, data: bytes) -> NDArray[np.float32]:
-    """The samples in `data`, a signal file, as float32 (leads, samples) in millivolt, NaN where missing.
+def _record_line(line: str) -> re.Match[str] | None:
+    """Match a record line whose optional time and date have the right form, or return None."""
+    fields = _RECORD_LINE.fullmatch(line)
+    return fields if fields is not None and _START.fullmatch(fields[5] or "") else None
 
-    Raises RecordError where size, container, first values or checksums are not what the header says.
+
+def decode(header: Header, data: bytes) -> NDArray[np.float32]:
+    """Return the samples of a signal file, float32 (leads, samples), millivolt, NaN for a missing sample.
+
+    Raises RecordError if size, container, first values or checksums differ from the header.
     """
     leads, offset = len(header.signals), header.signals[0].offset
     name = header.signals[0].file
     frame = 2 * leads
     samples = (len(data) - offset) // frame if header.samples is None else header.samples
     if samples <= 0 or len(data) != offset + samples * frame:
-        said = "whole frames" if header.samples is None else f"{offset + samples * frame} bytes"
+        needed = "whole frames" if header.samples is None else f"{offset + samples * frame} bytes"
         raise RecordError(
             DropReason.WRONG_FILE_SIZE,
-            f"{name}: {len(data)} bytes, {leads} leads need {said} (16 bit, {offset} bytes ahead): fetch it again",
+            f"{name}: {len(data)} bytes, {leads} leads need {needed} (16 bit, {offset} bytes ahead): fetch it again",
         )
     if offset == MAT_HEAD:
         _check_mat_head(data, leads, samples, name)
@@ -159,7 +163,7 @@ def decode(header: Header, data: bytes) -> NDArray[np.float32]:
     for signal, first, total in zip(header.signals, d_LT[:, 0].tolist(), sums_L.tolist(), strict=True):
         if signal.first != first:
             raise _changed(name, signal, "first value", first, signal.first)
-        # Written signed or unsigned: the same 16 bits.
+        # Signed and unsigned checksums are the same 16 bits.
         if (signal.checksum - total) % 65536:
             raise _changed(name, signal, "checksum", total % 65536, signal.checksum % 65536)
     for signal, d_T in zip(header.signals, d_LT, strict=True):
@@ -178,7 +182,7 @@ def decode(header: Header, data: bytes) -> NDArray[np.float32]:
 
 
 def _signal(line: str, name: str, gains: tuple[float, float]) -> Signal:
-    """`file format gain(baseline)/units resolution zero first checksum block lead`, none of it left out."""
+    """Parse a signal line: `file format gain(baseline)/units resolution zero first checksum block lead`, all given."""
     fields = line.split(None, 8)
     if len(fields) < 9:
         raise _unreadable(name, f"signal line {_short(line)}", "nine fields are needed, the last names the lead")
@@ -222,9 +226,9 @@ def _signal(line: str, name: str, gains: tuple[float, float]) -> Signal:
 
 
 def _check_scaled(d_T: NDArray[np.int16], signal: Signal, name: str) -> None:
-    """RecordError where a lead (T,), whose gain is finer than a recorder's, was not scaled to 16 bits."""
-    there = d_T[d_T != MISSING].tolist() or [0]
-    span = max(there) - min(there)
+    """Raise RecordError if a lead (T,), whose gain is higher than a recorder's, was not scaled to 16 bits."""
+    present = d_T[d_T != MISSING].tolist() or [0]
+    span = max(present) - min(present)
     if span < _SCALED:
         raise RecordError(
             DropReason.IMPLAUSIBLE_GAIN,
@@ -234,10 +238,10 @@ def _check_scaled(d_T: NDArray[np.int16], signal: Signal, name: str) -> None:
 
 
 def _unmerged(lines: list[str]) -> list[str] | None:
-    """Rebuild a header whose record line and first signal line run together; None where that is not what is wrong.
+    """Rebuild a header that lacks the line break after its record line. Returns None if it has another fault.
 
-    What was lost is taken from the other signal lines, which have to agree on it, and the length is left to the signal
-    file. The first lead's first value and checksum are still there and prove the repair when the samples are read.
+    The lost fields are taken from the other signal lines, if these agree, and the length from the signal file. The
+    first lead's first value and checksum are still there and confirm the repair when the samples are read.
     """
     merged = _MERGED.fullmatch(lines[0])
     shared = {" ".join(line.split()[:3]) for line in lines[1:]}
@@ -247,7 +251,7 @@ def _unmerged(lines: list[str]) -> list[str] | None:
 
 
 def _check_mat_head(data: bytes, leads: int, samples: int, name: str) -> None:
-    """A MATLAB 4 matrix of int16, little-endian (type 30), not complex, called `val`."""
+    """Raise RecordError unless the data begin as a MATLAB 4 matrix `val` of little-endian int16 (type 30), real."""
     if data[:MAT_HEAD] != struct.pack("<5i4s", 30, leads, samples, 0, 4, b"val\0"):
         raise RecordError(
             DropReason.UNREADABLE_SIGNAL,
@@ -266,10 +270,10 @@ def _unreadable(name: str, what: str, remedy: str) -> RecordError:
     return RecordError(DropReason.UNREADABLE_HEADER, f"{name}.hea: {what}: {remedy}")
 
 
-def _changed(file: str, signal: Signal, field: str, found: Any, said: Any) -> RecordError:
+def _changed(file: str, signal: Signal, field: str, actual: Any, expected: Any) -> RecordError:
     return RecordError(
         DropReason.CHECKSUM_WRONG,
-        f"{file}: {field} of lead {signal.lead} is {found}, the header says {said}: fetch both again",
+        f"{file}: {field} of lead {signal.lead} is {actual}, the header says {expected}: fetch both again",
     )
 
 

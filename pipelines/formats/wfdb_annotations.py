@@ -1,4 +1,4 @@
-"""WFDB annotation files in MIT format: 16-bit words of a code and the samples since the last one.
+"""WFDB annotation files in MIT format: 16-bit words of a code and the samples since the previous annotation.
 
 Form of https://physionet.org/physiotools/wag/annot-5.htm.
 """
@@ -9,7 +9,7 @@ import struct
 from dataclasses import dataclass
 
 _SKIP, _LEAST_SPECIAL, _AUXILIARY = 59, 59, 63
-# The codes that delineations are made of, by WFDB's symbols.
+# The codes of wave boundaries and peaks, with WFDB's symbols.
 _SYMBOLS = {1: "N", 24: "p", 27: "t", 39: "(", 40: ")"}
 
 
@@ -22,9 +22,9 @@ class AnnotationMark:
 
 
 def parse_marks(data: bytes, name: str) -> tuple[AnnotationMark, ...]:
-    """The waves' marks in an annotation file, in its order; other annotations are left out.
+    """Return the wave marks of an annotation file, in its order; other annotations are ignored.
 
-    name: of the file, for messages. Raises ValueError where the bytes end before the file does.
+    name: of the file, for messages. Raises ValueError if the end mark is missing.
     """
     words = [word for (word,) in struct.iter_unpack("<H", data[: len(data) // 2 * 2])]
     marks: list[AnnotationMark] = []

@@ -11,4 +11,6 @@
     resolve.py         an encoder's name to its weights
     pulled_encoder.py  a registered encoder as a function of one ECG
     steps.py           from a trained encoder to a promoted version
+
+MLflow is imported here, in `pipelines.tracking` and in `ecg_model.serving` only.
 """

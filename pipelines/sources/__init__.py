@@ -1,4 +1,13 @@
-"""The sources: one file each, all in `SOURCES`. Adding a source is adding a file and naming it here."""
+"""The public data sets, a file each, all in `SOURCES`. To add one, add its file and name it here.
+
+    base.py          what a source is: its files, partitions and reader; reading csv tables
+    demographics.py  age and sex from a source's text
+    physionet.py     shared by PhysioNet's projects: SHA256SUMS.txt, WFDB records
+    challenge.py     shared by records in the format of the PhysioNet/CinC Challenges
+    chapman.py  cpsc2018.py  georgia.py  ludb.py  ptbxl.py  code15.py
+
+`pipelines.download` fetches a source's files, `pipelines.harmonize` reads its records.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +25,7 @@ SOURCES: dict[str, Source] = {
 
 
 def get(name: str) -> Source:
-    """The source called `name`; ValueError names those there are."""
+    """Return the source called `name`. Raises ValueError, with all names, if there is none."""
     if name not in SOURCES:
         raise ValueError(f"source {name!r}: use one of {', '.join(SOURCES)}")
     return SOURCES[name]

@@ -1,6 +1,6 @@
-"""Records in the form of the PhysioNet/CinC Challenges: age, sex and SNOMED CT codes as comments of the header.
+"""Records in the format of the PhysioNet/CinC Challenges: age, sex and SNOMED CT codes as comments of the header.
 
-The Challenge 2020 collections have it, and so has ecg-arrhythmia, which was published in its form.
+The collections of the Challenge 2020 have it, and ecg-arrhythmia, which was published in this format.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pipelines.sources.base import RemoteFile, Role, Source
 from pipelines.sources.demographics import age_of, sex_of
 from pipelines.sources.physionet import listed_by_sums, partition_by, project_root, read_records
 
-# All headers in this form give 1000 units a millivolt. Georgia's of before August 2020 give 4880, which is wrong for
-# the same samples, and still go round: any other gain is another edition's header.
+# All headers in this format give 1000 units per millivolt. Georgia's headers from before August 2020, which still
+# circulate, give 4880, which is wrong for the same samples: any other gain is another edition's header.
 GAIN = (1000.0, 1000.0)
 
 _FIELD = re.compile(r"(Age|Sex|Dx)\s*:(.*)", re.IGNORECASE)
@@ -26,12 +26,14 @@ _ROOT_2020 = project_root("challenge-2020", "1.0.2")
 
 
 def read_challenge(root: Path, partition: str, files: Sequence[RemoteFile]) -> Iterator[Record | DroppedRecord]:
+    """Yield the records of a partition; the `read` of a `Source`."""
     return read_records(root, files, challenge_record, gains=GAIN)
 
 
 def challenge_record(raw: WfdbRecord) -> Record:
+    """Return the record with age, sex and codes from the header's comments."""
     header = raw.header
-    fields = {found[1].lower(): found[2] for line in header.comments if (found := _FIELD.fullmatch(line))}
+    fields = {field[1].lower(): field[2] for line in header.comments if (field := _FIELD.fullmatch(line))}
     age, age_notes = age_of(fields.get("age", ""))
     codes, code_notes = codes_of(fields.get("dx", ""))
     return Record(
@@ -47,9 +49,9 @@ def challenge_record(raw: WfdbRecord) -> Record:
 
 
 def codes_of(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """SNOMED CT codes of a `#Dx` line in its order, each once, and a note on what is none.
+    """Return the SNOMED CT codes of a `#Dx` line in its order, each once, and notes on entries that are not codes.
 
-    Trailing and double commas occur, and so do codes that come twice.
+    Trailing commas, double commas and repeated codes occur.
     """
     entries = dict.fromkeys(entry for part in text.split(",") if (entry := part.strip()))
     codes = tuple(entry for entry in entries if _CODE.fullmatch(entry))
@@ -58,7 +60,7 @@ def codes_of(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def challenge_2020(*, name: str, title: str, folder: str, groups: int) -> Source:
-    """One of the collections below `training/` of challenge-2020 1.0.2, a partition for each of its folders g1..."""
+    """Return a collection below `training/` of challenge-2020 1.0.2, with a partition for each of its folders g1..."""
     return Source(
         name=name,
         title=title,

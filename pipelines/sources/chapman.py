@@ -1,7 +1,7 @@
 """Chapman-Shaoxing-Ningbo: 45,152 ECGs of 10 s at 500 Hz, PhysioNet `ecg-arrhythmia` 1.0.0.
 
 `WFDBRecords/<01..46>/<010..461>/JSxxxxx.{hea,mat}`; the first folder is the partition. Two headers (JS01052, JS23074)
-lost a line break and are repaired by the reader, which says so in the record's notes.
+lack a line break; the reader repairs them and notes it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """CODE-15%: 345,779 ECGs of 233,770 patients at 400 Hz, Zenodo record 4916206, in 18 parts.
 
 Part i is `exams_part<i>.zip` with one `exams_part<i>.hdf5`: `exam_id` (N,) and `tracings` float32 (N, 4096, 12), in
-millivolt by the authors' word. exams.csv knows the rest, by exam_id and in another order. Tracings shorter than 4096
-samples are padded with zeros on both sides, and a part may end with rows that hold no exam.
+millivolt according to the authors. exams.csv has the rest, by exam_id and in another order. Tracings shorter than 4096
+samples are padded with zeros on both sides, and a part may end with rows without an exam.
+Shapes: N exams, L leads, T samples.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from pipelines.sources.demographics import age_of
 _RECORD = "4916206"
 _ROOT = f"zenodo.org/records/{_RECORD}"
 _TABLE = f"{_ROOT}/files/exams.csv"
-# What `wget -r` makes of the API's answer, without and with --adjust-extension.
+# The paths that `wget -r` gives the API's answer, without and with --adjust-extension.
 _LISTS = (f"zenodo.org/api/records/{_RECORD}", f"zenodo.org/api/records/{_RECORD}.json")
 _PARTITIONS = tuple(str(n) for n in range(18))
 
@@ -41,7 +42,7 @@ LEADS = ("DI", "DII", "DIII", "AVR", "AVL", "AVF", "V1", "V2", "V3", "V4", "V5",
 LABELS = ("1dAVb", "RBBB", "LBBB", "SB", "ST", "AF", "normal_ecg")
 _COLUMNS = ("exam_id", "age", "is_male", "patient_id", *LABELS)
 _SEX: dict[str, Sex] = {"True": "male", "False": "female"}
-_MOST_EXAMS = 1_000_000  # a part has 20,001 at most; a damaged file may say anything
+_MOST_EXAMS = 1_000_000  # a part has at most 20,001; a damaged file may claim any number
 _BLOCK = 64  # exams read at a time: 12 MiB
 
 
@@ -56,7 +57,7 @@ def _list_files(fetch: Fetch) -> list[RemoteFile]:
 
 
 def parse_api(text: bytes, path: str) -> list[RemoteFile]:
-    """The files in the answer of Zenodo's API: name, size and md5."""
+    """Return the files in an answer of Zenodo's API, with size and md5. Raises ValueError if it has another form."""
     try:
         return [
             RemoteFile(f"{_ROOT}/files/{_plain(file['key'])}", file["checksum"], int(file["size"]))
@@ -75,8 +76,8 @@ def _plain(key: str) -> str:
 
 
 def _partition_of(path: str) -> str | None:
-    found = re.fullmatch(rf"{_ROOT}/files/exams_part(\d+)\.zip", path, re.ASCII)
-    return found[1] if found else None
+    part = re.fullmatch(rf"{_ROOT}/files/exams_part(\d+)\.zip", path, re.ASCII)
+    return part[1] if part else None
 
 
 def _read(root: Path, partition: str, files: Sequence[RemoteFile]) -> Iterator[Record | DroppedRecord]:
@@ -86,14 +87,14 @@ def _read(root: Path, partition: str, files: Sequence[RemoteFile]) -> Iterator[R
 
 
 def read_part(archive: Path, table: Path) -> Iterator[Record | DroppedRecord]:
-    """The exams of a part in its own order, each joined to its row of the table by exam_id.
+    """Yield the exams of a part in its order, each joined to its row of the table by exam_id.
 
-    Memory stays at a few blocks whatever the part's size. Raises ValueError where archive or table cannot be used.
+    Memory is a few blocks, whatever the part's size. Raises ValueError if archive or table cannot be used.
     """
     with _extracted(archive) as stream, _opened(stream, archive) as (ids, tracings):
         ids_N = _rows(ids, slice(None), archive)
-        wanted = set(ids_N.tolist())
-        rows = {exam: row for row in read_table(table, _COLUMNS) if (exam := _exam_id(row, table)) in wanted}
+        exams = set(ids_N.tolist())
+        rows = {exam: row for row in read_table(table, _COLUMNS) if (exam := _exam_id(row, table)) in exams}
         for start in range(0, len(ids_N), _BLOCK):
             block = slice(start, start + _BLOCK)
             for exam, x_TL in zip(ids_N[block].tolist(), _rows(tracings, block, archive), strict=True):
@@ -101,13 +102,14 @@ def read_part(archive: Path, table: Path) -> Iterator[Record | DroppedRecord]:
 
 
 def _exam(exam: int, x_TL: NDArray[np.float32], row: dict[str, str] | None) -> Record | DroppedRecord:
+    """Return the record of a tracing (T, L) and its row of the table; dropped without a row or with zeros only."""
     recorded_T: NDArray[np.bool_] = (x_TL != 0).any(axis=1)  # NaN counts as recorded
     if row is None:
         filler = "; a row of zeros without an exam" if not recorded_T.any() else ""
         return DroppedRecord(str(exam), DropReason.NOT_LISTED, f"exam_id {exam} is not in exams.csv{filler}")
     if not recorded_T.any():
         return DroppedRecord(str(exam), DropReason.FLAT_LEAD, "all leads are zero throughout")
-    # Padding is where all leads are zero: one lead alone may be off for a while.
+    # Padding is zero in all leads; a single lead may be disconnected for a while.
     before, after = int(recorded_T.argmax()), int(recorded_T[::-1].argmax())
     x_LT = np.ascontiguousarray(x_TL[before : len(x_TL) - after].T, np.float32)
     x_LT[~np.isfinite(x_LT)] = np.nan
@@ -138,10 +140,10 @@ def _exam_id(row: dict[str, str], table: Path) -> int:
 
 @contextmanager
 def _extracted(archive: Path) -> Iterator[IO[bytes]]:
-    """The one HDF5 file of an archive, as a seekable stream on disk.
+    """Extract the one HDF5 file of an archive, as a seekable stream on disk.
 
-    The stream has no name, so that whatever happens nothing is left behind. It lies beside the archive, where there is
-    room for data; where that cannot be written to (a mirror of somebody else's), in the folder for temporary files.
+    The stream has no name, so that a crash leaves nothing behind. It lies in the archive's folder, on the disk for
+    data; if that is read-only (another person's mirror), in the folder for temporary files.
     """
     beside = archive.parent if os.access(archive.parent, os.W_OK) else None
     with tempfile.TemporaryFile(dir=beside) as stream:
@@ -149,28 +151,28 @@ def _extracted(archive: Path) -> Iterator[IO[bytes]]:
             with zipfile.ZipFile(archive) as container, container.open(_member(container, archive)) as member:
                 shutil.copyfileobj(member, stream, 1 << 20)
         except FileNotFoundError as error:
-            raise ValueError(f"{archive}: the part is not there: download it, or complete the mirror") from error
+            raise ValueError(f"{archive}: the part is missing: download it, or complete the mirror") from error
         except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, OSError) as error:
             if isinstance(error, OSError) and error.errno != errno.EINVAL:
-                raise  # of the disk; a damaged directory sends the reader to places before the file's beginning
+                raise  # of the disk; EINVAL is a seek before the file's start, which a damaged zip directory causes
             raise ValueError(
-                f"{archive}: not a readable zip ({error}): delete it and download it again, or put the mirror right"
+                f"{archive}: not a readable zip ({error}): delete it and download it again, or correct the mirror"
             ) from error
         stream.seek(0)
         yield stream
 
 
 def _member(container: zipfile.ZipFile, archive: Path) -> str:
-    """The archive's only HDF5 file. Its name is never used as a path; one with a folder is another archive's."""
+    """Return the name of the archive's only HDF5 file. Raises ValueError if there is not one, or it is in a folder."""
     names = [name for name in container.namelist() if name.endswith((".hdf5", ".h5"))]
     if len(names) != 1 or PurePosixPath(names[0]).name != names[0] or "\\" in names[0]:
-        raise ValueError(f"{archive}: holds {names or 'no HDF5 file'}: one plain `exams_part<i>.hdf5` is needed")
+        raise ValueError(f"{archive}: has {names or 'no HDF5 file'}: exactly one `exams_part<i>.hdf5` is needed")
     return names[0]
 
 
 @contextmanager
 def _opened(stream: IO[bytes], archive: Path) -> Iterator[tuple[h5py.Dataset, h5py.Dataset]]:
-    """`exam_id` and `tracings`, checked for form, and for not leading out of the file."""
+    """Open `exam_id` and `tracings`, and check their shapes and that their data lie in the file itself."""
     with _damage_explained(archive):
         file = h5py.File(stream, "r")
     with file:
@@ -184,17 +186,13 @@ def _opened(stream: IO[bytes], archive: Path) -> Iterator[tuple[h5py.Dataset, h5
 
 
 def _dataset(file: h5py.File, name: str, archive: Path) -> h5py.Dataset:
+    """Return a dataset of numbers. Raises ValueError if it is absent, or its data lie outside the file."""
     with _damage_explained(archive):
         link: Any = file.get(name, getlink=True)
-        found = file[name] if isinstance(link, h5py.HardLink) else None
+        item = file[name] if isinstance(link, h5py.HardLink) else None
         # An external link, external storage or a virtual dataset would read other files of this machine.
-        if (
-            isinstance(found, h5py.Dataset)
-            and found.dtype.kind in "iuf"
-            and not found.external
-            and not found.is_virtual
-        ):
-            return found
+        if isinstance(item, h5py.Dataset) and item.dtype.kind in "iuf" and not item.external and not item.is_virtual:
+            return item
     raise ValueError(f"{archive}: no numbers {name!r} in the file itself: take the archive of version 1.0.0")
 
 
@@ -205,7 +203,7 @@ def _rows(dataset: h5py.Dataset, rows: slice, archive: Path) -> NDArray[Any]:
 
 @contextmanager
 def _damage_explained(archive: Path) -> Iterator[None]:
-    """What h5py raises for a damaged file, of whichever kind, as the one ValueError that says what to do."""
+    """Turn the various errors that h5py raises for a damaged file into one ValueError with the remedy."""
     try:
         yield
     except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:

@@ -1,6 +1,6 @@
 """CPSC2018: 6,877 ECGs of 6 to 144 s at 500 Hz with nine diagnoses, in `challenge-2020` 1.0.2.
 
-Records lie in g<n // 1000 + 1>; each folder's RECORDS claims one record of the next, so it is not asked.
+Record n lies in g<n // 1000 + 1>. Each folder's RECORDS names one record of the next folder, so it is not used.
 """
 
 from __future__ import annotations

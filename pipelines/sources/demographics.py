@@ -1,4 +1,4 @@
-"""The few things that sources say about a patient, in one form."""
+"""Age and sex of a patient, from the various texts of the sources."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _OLDEST = 120.0
 
 
 def age_of(text: str) -> tuple[float | None, tuple[str, ...]]:
-    """Age in years, None where it is not given (``, `NaN`, `Unknown`), and what there is to note.
+    """Return the age in years, or None if it is not given (``, `NaN`, `Unknown`), and notes for the record.
 
-    Ages that were coarsened to protect the oldest (`>89`, or PTB-XL's 300) are 90, with a note.
+    Ages that a source hides to protect the oldest (`>89`, or PTB-XL's 300) are 90, with a note.
     """
     text = text.strip()
     if text == ">89" or re.fullmatch(r"300(\.0*)?", text):
@@ -26,5 +26,5 @@ def age_of(text: str) -> tuple[float | None, tuple[str, ...]]:
 
 
 def sex_of(text: str) -> Sex | None:
-    """`Male`, `F` and the like; None for anything else, such as `Unknown`."""
+    """Return the sex for `Male`, `F` and the like, or None for anything else, such as `Unknown`."""
     return _SEX.get(text.strip().lower())

@@ -1,7 +1,7 @@
 """LUDB: 200 ECGs of 10 s at 500 Hz with hand-drawn wave boundaries, PhysioNet `ludb` 1.0.1. One partition.
 
-Each lead has a gain of its own that brings it to about the same height: its amplitudes are not physical, and what one
-lead is to another is lost.
+Each lead has its own gain, which scales all leads to about the same height: amplitudes are not physical, and the ratios
+between leads are lost.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ NOT_PHYSICAL = "amplitudes are not physical: each lead's gain is a normalisation
 
 
 def ludb_record(raw: WfdbRecord) -> Record:
-    """A record; its labels are the free text below `<diagnoses>:`, without the full stop at the end."""
+    """Return the record; its labels are the lines of text below `<diagnoses>:`, without the full stop at the end."""
     fields: dict[str, str] = {}
     diagnoses: list[str] = []
     for line in raw.header.comments:
@@ -53,24 +53,24 @@ def ludb_record(raw: WfdbRecord) -> Record:
 
 @dataclass(frozen=True, slots=True)
 class MarkedWave:
-    """A wave of one lead, in samples of the recording; onset and offset are None where not marked. symbol: `p`, `t`, or
-    `N` for a QRS."""
+    """A wave of one lead, in samples of the recording."""
 
     lead: str
-    symbol: str
-    onset: int | None
+    symbol: str  # `p`, `t`, or `N` for a QRS
+    onset: int | None  # None if not marked, as is the offset
     peak: int
     offset: int | None
 
     @property
     def marks(self) -> tuple[int | None, int, int | None]:
+        """Onset, peak and offset."""
         return self.onset, self.peak, self.offset
 
 
 def waves_of_marks(marks: Sequence[AnnotationMark], lead: str) -> list[MarkedWave]:
-    """The waves of one lead: a peak with the `(` just before it and the `)` just after it.
+    """Return the waves of one lead: each peak with the `(` just before it and the `)` just after it.
 
-    Some QRS have their `(` a sample or two behind the peak, which then begins the wave (`N ( )`); some have none.
+    Some QRS have their `(` a sample or two after the peak; the wave then begins at the peak (`N ( )`). Some have none.
     """
     waves = []
     for at, mark in enumerate(marks):
@@ -79,7 +79,7 @@ def waves_of_marks(marks: Sequence[AnnotationMark], lead: str) -> list[MarkedWav
         before = marks[at - 1] if at else None
         after = marks[at + 1 : at + 3]
         onset = before.sample if before is not None and before.symbol == "(" else None
-        if onset is None and [one.symbol for one in after] == ["(", ")"]:
+        if onset is None and [item.symbol for item in after] == ["(", ")"]:
             onset, after = mark.sample, after[1:]
         offset = after[0].sample if after and after[0].symbol == ")" else None
         waves.append(MarkedWave(lead, mark.symbol, onset, mark.sample, offset))
@@ -87,18 +87,18 @@ def waves_of_marks(marks: Sequence[AnnotationMark], lead: str) -> list[MarkedWav
 
 
 def read_waves(root: Path, files: Sequence[RemoteFile]) -> dict[str, list[MarkedWave]]:
-    """The hand-drawn waves of each record, in all twelve leads, by record id.
+    """Return the hand-drawn waves of each record, in all twelve leads, by record id.
 
-    Raises ValueError naming the file where annotations cannot be read.
+    Raises ValueError, with the file, if annotations cannot be read.
     """
     leads = {lead.lower(): lead for lead in LEADS_12}
-    found: dict[str, list[MarkedWave]] = {}
+    waves: dict[str, list[MarkedWave]] = {}
     for path in sorted(PurePosixPath(file.path) for file in files):
         lead = leads.get(path.suffix.removeprefix("."))
         if lead is not None:
             marks = parse_marks((root / path).read_bytes(), str(path))
-            found.setdefault(path.stem, []).extend(waves_of_marks(marks, lead))
-    return found
+            waves.setdefault(path.stem, []).extend(waves_of_marks(marks, lead))
+    return waves
 
 
 def _read(root: Path, partition: str, files: Sequence[RemoteFile]) -> Iterator[Record | DroppedRecord]:

@@ -1,4 +1,4 @@
-"""What PhysioNet's projects share: the list of checksums at their root, and records of a header and a signal file."""
+"""Shared by PhysioNet's projects: the list of checksums at their root, and records of a header and a signal file."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ _LINE = re.compile(r"([0-9a-f]{64}) [ *]?(\S.*)")  # `<hex> <path>`, or GNU's `<
 
 
 def project_root(slug: str, version: str) -> str:
+    """Return the folder of a project's files under `wget -r`."""
     return f"physionet.org/files/{slug}/{version}"
 
 
 def listed_by_sums(root: str) -> Callable[[Fetch], list[RemoteFile]]:
-    """The files of a project from its SHA256SUMS.txt, which names every file but itself.
+    """Return the `list_files` of a project: every file of its SHA256SUMS.txt, which lists all files but itself.
 
-    RECORDS is not asked: some name records that are in another folder.
+    RECORDS is not used: some name records that are in another folder.
     """
 
     def list_files(fetch: Fetch) -> list[RemoteFile]:
@@ -33,12 +34,12 @@ def listed_by_sums(root: str) -> Callable[[Fetch], list[RemoteFile]]:
 
 @lru_cache(maxsize=1)
 def _parsed(sums: bytes, root: str) -> tuple[RemoteFile, ...]:
-    """Of the list of before: 90,000 lines take about two seconds, and each partition asks for them."""
+    """Return the files of the last list without parsing it again: 90,000 lines take about two seconds per partition."""
     return tuple(parse_sums(sums.decode("utf-8", "replace"), root))
 
 
 def parse_sums(text: str, root: str) -> list[RemoteFile]:
-    """The files of a SHA256SUMS.txt at `root`; ValueError where a line cannot be trusted."""
+    """Return the files of a SHA256SUMS.txt at `root`. Raises ValueError, with the line, if a line cannot be trusted."""
     files: dict[str, RemoteFile] = {}
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
@@ -55,12 +56,12 @@ def parse_sums(text: str, root: str) -> list[RemoteFile]:
 
 
 def partition_by(root: str, pattern: str) -> Callable[[str], str | None]:
-    """The partition of a path: group 1 of `pattern`, a regular expression for the whole path below root."""
+    """Return a `partition_of`: group 1 of `pattern`, a regular expression for the whole path below root."""
     compiled = re.compile(f"{re.escape(root)}/{pattern}", re.ASCII)
 
     def partition_of(path: str) -> str | None:
-        found = compiled.fullmatch(path)
-        return found[1] if found else None
+        matched = compiled.fullmatch(path)
+        return matched[1] if matched else None
 
     return partition_of
 
@@ -72,9 +73,10 @@ def read_records(
     *,
     gains: tuple[float, float] = GAINS,
 ) -> Iterator[Record | DroppedRecord]:
-    """One item for each record that a header or a signal file of `files` belongs to, in the order of their paths.
+    """Yield an item for each record with a header or a signal file in `files`, in the order of their paths.
 
-    convert makes the source's record of what was read; a RecordError on the way is the record's drop.
+    convert: returns the source's record; a RecordError that it or reading raises makes the record a dropped one.
+    gains: as in `read_wfdb`.
     """
     paths = (PurePosixPath(file.path) for file in files)
     headers = sorted({path.with_suffix(".hea") for path in paths if path.suffix in (".hea", ".mat", ".dat")})

@@ -1,7 +1,7 @@
 """PTB-XL 1.0.3: 21,799 ECGs of 10 s of 18,869 patients, as two sources: at 500 Hz and at 100 Hz.
 
-`records500/<00000..21000>/<ecg_id>_hr.{hea,dat}` and `records100/.../<ecg_id>_lr...`, a partition a folder; what is
-known of a record is in ptbxl_database.csv, by ecg_id. Both sources call a record by its ecg_id.
+`records500/<00000..21000>/<ecg_id>_hr.{hea,dat}` and `records100/.../<ecg_id>_lr...`, a partition per folder;
+ptbxl_database.csv has the labels and demographics, by ecg_id, which is the record id in both sources.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _TABLE = f"{_ROOT}/ptbxl_database.csv"
 _COLUMNS = ("ecg_id", "patient_id", "age", "sex", "scp_codes", "strat_fold")
 _SEX: dict[str, Sex] = {"0": "male", "1": "female"}
 GAIN = (1000.0, 1000.0)
-"""Units a millivolt, the least and the most."""
+"""ADC units per millivolt, lowest and highest accepted."""
 
 
 def _read(root: Path, partition: str, files: Sequence[RemoteFile]) -> Iterator[Record | DroppedRecord]:
@@ -56,7 +56,7 @@ def _record(raw: WfdbRecord, row: dict[str, str]) -> Record:
 
 
 def _scp_codes(row: dict[str, str]) -> tuple[str, ...]:
-    """All codes of a row, whatever their likelihood (0 is "not stated"): `{'NORM': 100.0, 'SR': 0.0}`."""
+    """Return all codes of a row, whatever their likelihood (0 is "not stated"): `{'NORM': 100.0, 'SR': 0.0}`."""
     text = row["scp_codes"]
     try:
         codes = ast.literal_eval(text)
@@ -68,7 +68,7 @@ def _scp_codes(row: dict[str, str]) -> tuple[str, ...]:
 
 
 def _whole(row: dict[str, str], column: str) -> int:
-    """A whole number, which the table also writes as `15709.0`."""
+    """Return a cell's whole number, which the table also writes as `15709.0`. Raises ValueError if it is none."""
     text = row[column].strip()
     if not re.fullmatch(r"\d{1,9}(\.0*)?", text, re.ASCII):
         raise _unusable(row, column, "a whole number")
@@ -83,7 +83,7 @@ def _unusable(row: dict[str, str], column: str, needed: str) -> ValueError:
 
 
 def _ecg_id(stem: str) -> int:
-    """12 of `00012_hr`."""
+    """Return the ecg_id in a file's name: 12 of `00012_hr`."""
     return int(stem.split("_")[0])
 
 

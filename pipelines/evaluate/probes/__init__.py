@@ -1,6 +1,6 @@
 """Probes: an encoder on one label task, the product `probe/<task>/<encoder>`.
 
-    heads.py                                            how a model is fitted on features, and the interface of all heads
+    heads.py                                            the interface of all heads: fit on features
     linear.py  attention_pool.py  fine_tune.py          the heads; augment.py for fine-tuning
     handcrafted.py                                      features of an ECG without any training, the baseline
     fit.py                                              train, choose on validation, score the test split once

@@ -321,7 +321,10 @@ def test_the_command_refuses_in_a_line_and_exits_with_1(tmp_path: Path, monkeypa
     trap = tmp_path / "trap"
     evil = saved(tmp_path / "evil.pth", EvilBySystem(trap))
     smaller = saved(tmp_path / "small.pth", small())
-    for file, words in ((evil, "it asks for 'posix.system', which is not a weight and was not run"), (smaller, "shape")):
+    for file, words in (
+        (evil, "it asks for 'posix.system', which is not a weight and was not run"),
+        (smaller, "shape"),
+    ):
         done = CliRunner().invoke(main, ["import-reference", str(file)])
         assert done.exit_code == 1
         assert done.stdout == ""

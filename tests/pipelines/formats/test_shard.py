@@ -145,7 +145,7 @@ def test_an_array_and_a_table_that_disagree_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_shard_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="holds no harmonized shard"):
+    with pytest.raises(ValueError, match="has no harmonized shard"):
         open_shard(tmp_path)
 
 

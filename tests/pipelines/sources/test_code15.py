@@ -177,7 +177,7 @@ def test_a_zip_whose_compressed_bytes_are_damaged_or_encrypted(tmp_path):
 
 
 def test_a_zip_that_is_not_there(tmp_path):
-    with pytest.raises(ValueError, match="the part is not there"):
+    with pytest.raises(ValueError, match="the part is missing"):
         list(read_part(tmp_path / "exams_part0.zip", table(tmp_path, [1])))
 
 
@@ -187,7 +187,7 @@ def test_a_zip_that_is_not_there(tmp_path):
 )
 def test_members_that_are_not_one_plain_hdf5(tmp_path, names):
     archive = part(tmp_path, dict.fromkeys(names, hdf5([1], exam(1)[None])))
-    with pytest.raises(ValueError, match=r"one plain `exams_part<i>\.hdf5` is needed"):
+    with pytest.raises(ValueError, match=r"exactly one `exams_part<i>\.hdf5` is needed"):
         list(read_part(archive, table(tmp_path, [1])))
 
 

@@ -188,7 +188,7 @@ def test_ptbxl_table_that_is_not_its_own_stops_the_step(tmp_path, edit, words):
 def test_ptbxl_without_its_table(tmp_path):
     mirror = ptbxl_with(tmp_path, lambda t: t)
     (mirror / SOURCES["ptbxl"].root / "ptbxl_database.csv").unlink()
-    with pytest.raises(ValueError, match=r"ptbxl_database\.csv: the label table is not there"):
+    with pytest.raises(ValueError, match=r"ptbxl_database\.csv: the label table is missing"):
         read_ptbxl(mirror)
 
 
