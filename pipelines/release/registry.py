@@ -1,8 +1,8 @@
 """Register a model with its scores as a version, or find the version that serves the same files.
 
 A version is what is served: its files, and the code that runs them (`versions.RELEASE`). Releasing the same again
-finds the version that is there and updates its scores. What made it, how it scored, what the gate said and each move
-are its tags. A model that no gate judges, such as the author's released encoder, has versions without aliases.
+finds the existing version and updates its scores. What made it, its recipe, how it scored, what the gate said and each
+move are its tags. A model that no gate judges, such as the author's released encoder, has versions without aliases.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from mlflow.exceptions import MlflowException
 from pipelines.release.aliases import finish_move, locked_model
 from pipelines.release.model import FILES, REGISTERED_NAME, Packaged, Release, Scores, as_release
 from pipelines.release.packaging import log_model
-from pipelines.release.tags import CHALLENGER, CHAMPION
+from pipelines.release.tags import CHALLENGER, CHAMPION, RECIPE
+from pipelines.release.version_recipe import recipe_tag
 
 log = logging.getLogger(__name__)
-
 
 _MODEL = re.compile(r"models:/(?P<name>[^/@]+)(@(?P<alias>[^/@]+)|/(?P<version>\d+))")
 
@@ -53,12 +53,15 @@ def release_packaged(
     alias: str | None = CHALLENGER,
     artifacts: Sequence[Path] = (),
 ) -> Release:
-    """Log a model with its scores and register it as a new version; or find it, and give it these scores.
+    """Log a model with its scores and register it as a new version, or find its version and give that these scores.
 
-    provenance: tags that say what it was made from. recipe: the settings it was trained with, JSON values. alias: what
-    a version is called that no gate has judged; None for a model without one. artifacts: files to lie beside it in the
-    run (a report, pictures, metrics). The run and the version are complete before the alias moves. Of two processes
-    that release the same at once, the second finds what the first registered.
+    provenance: tags that say what it was made from
+    recipe: the settings it was trained with, JSON values
+    alias: the alias of a version that no gate has judged yet; None for a model without one
+    artifacts: files to store beside the model in its run (a report, pictures, metrics)
+
+    The run and the version are complete before the alias moves. If two processes release the same at once, the second
+    finds what the first registered.
     """
     digests = packaged.digests()
     served = _served(digests)
@@ -70,39 +73,42 @@ def release_packaged(
     with locked_model(registered_name, tracking):
         _ensure_registered(client, registered_name, packaged.description)
         finish_move(registered_name, tracking)
-        found = _find(client, registered_name, served)
+        version = _find(client, registered_name, served)
         created = rescored = False
-        if found is None:
-            tags = {
-                **provenance,
-                **scored,
-                "release": served,
-                **{f"{name}_digest": digest for name, digest in digests.items()},
-                "recipe_digest": digest_of(dict(recipe)),
-                "git_commit": git_commit,
-            }
-            found = _register(client, registered_name, packaged, scores, flat(recipe), tags, artifacts, tracking)
+        if version is None:
+            tags = {**provenance, **scored, **_contents(served, digests, recipe), "git_commit": git_commit}
+            version = _register(client, registered_name, packaged, scores, flat(recipe), tags, artifacts, tracking)
             created = True
-            log.info("%s version %s released (%s)", registered_name, found.version, scored["validation"])
-        elif found.tags["scores"] != scored["scores"]:
-            found = _renew(client, found, scores, scored, artifacts, tracking)
+            log.info("%s version %s released (%s)", registered_name, version.version, scored["validation"])
+        elif version.tags["scores"] != scored["scores"]:
+            version = _rescore(client, version, scores, scored, artifacts, tracking)
             rescored = True
-            log.info("%s version %s has new scores (%s)", registered_name, found.version, scored["validation"])
+            log.info("%s version %s has new scores (%s)", registered_name, version.version, scored["validation"])
         else:
-            log.info("%s version %s holds this and these scores already", registered_name, found.version)
-        if alias is not None and "verdict" not in found.tags:
-            client.set_registered_model_alias(registered_name, alias, found.version)
-        return as_release(found, created=created, rescored=rescored)
+            log.info("%s version %s has these files and scores already", registered_name, version.version)
+        if alias is not None and "verdict" not in version.tags:
+            client.set_registered_model_alias(registered_name, alias, version.version)
+        return as_release(version, created=created, rescored=rescored)
+
+
+def _contents(served: str, digests: Mapping[str, str], recipe: Mapping[str, Any]) -> dict[str, str]:
+    """Return the tags that say what a version serves and how that was trained."""
+    return {
+        "release": served,
+        **{f"{name}_digest": digest for name, digest in digests.items()},
+        "recipe_digest": digest_of(dict(recipe)),
+        **recipe_tag(recipe),
+    }
 
 
 def find_release(packaged: Packaged, *, registered_name: str = REGISTERED_NAME, tracking: Tracking) -> Release | None:
-    """The version that serves these files by the code of now; None where it was not released."""
-    found = _find(tracking.client(), registered_name, _served(packaged.digests()))
-    return None if found is None else as_release(found)
+    """Return the version that serves these files with today's code, or None if they were not released."""
+    version = _find(tracking.client(), registered_name, _served(packaged.digests()))
+    return None if version is None else as_release(version)
 
 
 def record(release: Release, verdict: GateVerdict, *, tracking: Tracking) -> Release:
-    """Write the verdict on the version: tags for programs, its description for people."""
+    """Write the verdict on the version: tags for programs, the description for people."""
     client = tracking.client()
     name, version = release.name, str(release.version)
     client.update_model_version(name, version, description=verdict.page())
@@ -113,33 +119,34 @@ def record(release: Release, verdict: GateVerdict, *, tracking: Tracking) -> Rel
 
 
 def files_of(release: Release, folder: Path, *, tracking: Tracking) -> dict[str, Path]:
-    """Fetch a version's files into `folder`, by name as in `Packaged`, to score it on other data."""
+    """Fetch a version's files into `folder`; their paths by name, as in `Packaged`."""
     return {name: _fetch(release.name, release.version, FILES[name], folder, tracking) for name in release.weights}
 
 
 def registered_encoder(model: str, folder: Path, *, tracking: Tracking) -> Path:
-    """Fetch the encoder file of a registered version into `folder`, to start a training from it.
+    """Fetch the encoder file of a registered version into `folder`.
 
-    model: `models:/<name>@<alias>` or `models:/<name>/<version>`. Raises ValueError where it is neither, or not there.
+    model: `models:/<name>@<alias>` or `models:/<name>/<version>`. Raises ValueError for any other text, and if there is
+    no such version.
     """
     named = _MODEL.fullmatch(model)
     if named is None:
         raise ValueError(
-            f"{model!r} names no registered encoder: use models:/{REGISTERED_NAME}@{CHAMPION} or "
+            f"model {model!r} names no registered encoder: use models:/{REGISTERED_NAME}@{CHAMPION} or "
             f"models:/{REGISTERED_NAME}/1"
         )
     name, alias, version = named["name"], named["alias"], named["version"]
     client = tracking.client()
     try:
         if alias is not None:
-            found = client.get_model_version_by_alias(name, alias)
+            registered = client.get_model_version_by_alias(name, alias)
         else:
-            found = client.get_model_version(name, version)
+            registered = client.get_model_version(name, version)
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise
         raise ValueError(f"{model} is not registered at {tracking.uri}: release an encoder first") from error
-    return _fetch(name, int(found.version), ENCODER_FILE, folder, tracking)
+    return _fetch(name, int(registered.version), ENCODER_FILE, folder, tracking)
 
 
 def _fetch(name: str, version: int, file: str, folder: Path, tracking: Tracking) -> Path:
@@ -161,8 +168,13 @@ def _register(
     artifacts: Sequence[Path],
     tracking: Tracking,
 ) -> ModelVersion:
-    """A finished run with the model in it, then the version with all its tags at once."""
-    run_tags = {key: value for key, value in tags.items() if key != "scores"}  # a run has them as metrics
+    """Log the model in a run, end the run, then create the version with all its tags at once.
+
+    params: the recipe, flat
+    artifacts: files to store beside the model
+    """
+    # A run has the scores as metrics and the recipe as parameters.
+    run_tags = {key: value for key, value in tags.items() if key not in ("scores", RECIPE)}
     experiment = tracking.experiment_id(client)
     with _using(tracking):
         with mlflow.start_run(experiment_id=experiment, run_name=f"release {name}", tags=run_tags) as run:
@@ -176,27 +188,32 @@ def _register(
         )
 
 
-def _renew(
+def _rescore(
     client: MlflowClient,
-    found: ModelVersion,
+    version: ModelVersion,
     scores: Scores,
     scored: Mapping[str, str],
     artifacts: Sequence[Path],
     tracking: Tracking,
 ) -> ModelVersion:
-    """Other scores for a version and its run; last the tag that holds them all, so that what was cut short is done
-    again."""
-    run_id = found.run_id
+    """Write other scores on a version and its run.
+
+    The tag `scores` is written last: `release_packaged` compares it, so that a call that was killed is repeated.
+
+    scored: the tags of the scores
+    artifacts: files to store beside the model
+    """
+    run_id = version.run_id
     assert run_id is not None
     for path in artifacts:
         client.log_artifact(run_id, str(path))
     with _using(tracking):
-        mlflow.log_metrics(_metrics(scores), run_id=run_id, model_id=found.model_id)
+        mlflow.log_metrics(_metrics(scores), run_id=run_id, model_id=version.model_id)
     for tag, value in scored.items():
         if tag != "scores":
             client.set_tag(run_id, tag, value)
-        client.set_model_version_tag(found.name, found.version, tag, value)
-    return client.get_model_version(found.name, found.version)
+        client.set_model_version_tag(version.name, version.version, tag, value)
+    return client.get_model_version(version.name, version.version)
 
 
 def _metrics(scores: Scores) -> dict[str, float]:
@@ -205,7 +222,7 @@ def _metrics(scores: Scores) -> dict[str, float]:
 
 @contextmanager
 def _using(tracking: Tracking) -> Iterator[None]:
-    """Point MLflow's process-wide settings at a store while the body works: its model functions know no other way."""
+    """Point MLflow's process-wide settings at a store while the body runs; its model functions take no store."""
     before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
     mlflow.set_tracking_uri(tracking.uri)
     try:
@@ -223,9 +240,11 @@ def _ensure_registered(client: MlflowClient, name: str, description: str) -> Non
 
 
 def _served(digests: Mapping[str, str]) -> str:
+    """Return the digest of what a version serves: its files and the code that runs them."""
     return digest_of({**digests, "code": versions.RELEASE})
 
 
 def _find(client: MlflowClient, name: str, served: str) -> ModelVersion | None:
-    found = client.search_model_versions(f"name = '{name}' and tags.release = '{served}'")
-    return min(found, key=lambda version: int(version.version), default=None)
+    """Return the first version with this digest of what it serves, or None."""
+    matching = client.search_model_versions(f"name = '{name}' and tags.release = '{served}'")
+    return min(matching, key=lambda version: int(version.version), default=None)

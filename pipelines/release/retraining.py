@@ -1,12 +1,12 @@
-"""What is trained where nobody says otherwise, and whether to train again.
+"""The default training, which is the champion's, and whether a new training is due.
 
-The recipe and the corpus' settings are the champion's, by a click, by the automation and by the schedule alike;
-ECG_RETRAIN_RECIPE names another recipe, ECG_RETRAIN_START whether weights start from the champion's. A champion of
-recorded ECGs says nothing of what is trained on simulated ones, nor the other way round.
+The default recipe and corpus settings are the champion's, whether a click, the automation or the schedule starts the
+training. ECG_RETRAIN_RECIPE names another recipe; ECG_RETRAIN_START says whether weights start from the champion's. For
+recorded ECGs only a champion of recorded ECGs counts, for simulated ECGs only one of simulated ECGs.
 
-A training is due where no version of the registered model that the gate has judged was made of this corpus by this
-recipe. So a challenger that lost is not trained a second time to lose again. Where the weights start from is no part
-of the question: warm or from scratch, the same corpus and recipe were tried.
+A training is due if no version that the gate has judged was trained on this corpus with this recipe. So a challenger
+that lost is not trained a second time to lose again. The start of the weights does not count: warm or from scratch, the
+same corpus and recipe were tried.
 """
 
 from __future__ import annotations
@@ -24,37 +24,40 @@ from pipelines.corpus.step import CorpusFacts, built_corpus, config_from, settin
 from pipelines.encoders.names import OURS
 from pipelines.hashing import digest_of
 from pipelines.pretrain.recipes import RECIPES, Recipe, differences, recipe_named
+from pipelines.release.tags import CHAMPION, CORPUS_SETTINGS, ECGS, kind_of
+from pipelines.release.version_recipe import UnreadableRecipe, leaves, read_recipe, recipe_of
 
 if TYPE_CHECKING:
     from pipelines.tracking import Tracking
-from pipelines.release.tags import CORPUS_SETTINGS, ECGS, kind_of
-
-CHAMPION = "champion"
 
 Start = Literal["scratch", "champion"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RetrainingConfig:
-    """recipe: its name; empty: the champion's own recipe. changes: of its fields, as `recipe_named` takes them.
-    start: from random weights, or from the champion's."""
+    """What the environment says about the default training."""
 
     recipe: str = ""
+    """A recipe's name; empty: the champion's own recipe."""
     changes: Mapping[str, Any] = field(default_factory=dict)
+    """Changed fields of the named recipe, as `recipe_named` takes them."""
     start: Start = "scratch"
+    """Random weights, or the champion's."""
 
     def __post_init__(self) -> None:
         if self.start not in get_args(Start):
             raise ValueError(f"start={self.start!r}: use {' or '.join(get_args(Start))}")
         if self.changes and not self.recipe:
-            raise ValueError(f"changes={dict(self.changes)}: name the recipe that they are of")
+            raise ValueError(f"changes={dict(self.changes)}: name the recipe that they change")
         if self.recipe:
-            recipe_named(self.recipe, self.changes)  # refuses a recipe or a field that there is not
+            recipe_named(self.recipe, self.changes)  # refuses an unknown recipe or field
 
     @classmethod
     def from_environment(cls) -> RetrainingConfig:
-        """ECG_RETRAIN_RECIPE, ECG_RETRAIN_CHANGES (a JSON object) and ECG_RETRAIN_START; ValueError naming what is
-        wrong."""
+        """Read ECG_RETRAIN_RECIPE, ECG_RETRAIN_CHANGES (a JSON object) and ECG_RETRAIN_START.
+
+        Raises ValueError naming the wrong one.
+        """
         text = os.environ.get("ECG_RETRAIN_CHANGES") or "{}"
         try:
             changes = json.loads(text)
@@ -71,12 +74,14 @@ class RetrainingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """recipe: without what the weights start from. warm_start: a registered encoder, or empty for random weights.
-    done: the encoder that there is of this training, made the current one; None where it is to be trained."""
+    """A training that was asked for."""
 
     recipe: Recipe
+    """Without its warm start."""
     warm_start: str
+    """The registered encoder that weights start from; empty: random weights."""
     done: Product | None = None
+    """The existing encoder of this training, made the current one; None: it has to be trained."""
 
 
 def requested_training(
@@ -88,18 +93,23 @@ def requested_training(
     changes: Mapping[str, Any],
     warm_start: str,
 ) -> Training:
-    """What the settings of `encoder` ask for. Without a recipe's name it is the standing recipe, started as
-    ECG_RETRAIN_START has it, and not trained where an encoder of the current corpus' ECGs by that recipe is there,
-    whatever it was started from: the champion as a start would make it another training at every move of the alias.
-    simulated: whether the workspace's ECGs are.
+    """Return the training that the settings of the asset `encoder` ask for.
 
-    Raises ValueError for a recipe or a field that there is not, and where the champion's recipe is none of ours.
+    Without a recipe's name it is the default recipe, started as ECG_RETRAIN_START says. It is not trained again if an
+    encoder of the current corpus' ECGs with that recipe exists, whatever that was started from: with the champion as
+    the start it would be another training at every move of the alias.
+
+    simulated: whether the workspace's ECGs are simulated
+    recipe, changes: a recipe's name, or empty, and changed fields
+    warm_start: a registered encoder, or empty
+
+    Raises ValueError for an unknown recipe or field, and if the champion's recipe cannot be repeated.
     """
     if recipe:
         return Training(recipe=recipe_named(recipe, changes), warm_start=warm_start)
     config, champion = RetrainingConfig.from_environment(), _champion(tracking, simulated)
-    standing = _default_recipe(workspace, champion, config)
-    wanted = recipe_named(standing.name, {**_changes(standing), **changes})
+    default = _default_recipe(workspace, champion, config)
+    wanted = recipe_named(default.name, {**_changes(default), **changes})
     if warm_start:
         return Training(recipe=wanted, warm_start=warm_start)
     done = _trained_alike(workspace, wanted)
@@ -111,41 +121,43 @@ def requested_training(
 def requested_corpus(
     workspace: Workspace, tracking: Tracking, given: Mapping[str, Any], *, simulated: bool
 ) -> CorpusConfig:
-    """What the settings of `corpus` ask for: the fields that are given, the others as the champion's corpus has them,
-    without a champion as the last encoder's has, or as usual."""
+    """Return the settings of the corpus that is asked for.
+
+    Fields that are not given are the champion's, without a champion the last encoder's, or else the defaults.
+    """
     return config_from({**asdict(_default_corpus(workspace, _champion(tracking, simulated))), **given})
 
 
 def corpus_settings(workspace: Workspace, encoder: Product) -> dict[str, str]:
-    """The tag that says how the corpus of this encoder was built; none where it is not known any more."""
+    """Return the tag that says how the corpus of this encoder was built, or no tag if that is not known any more."""
     settings = settings_of(workspace, encoder.inputs.get("corpus", ""))
     return {} if settings is None else {CORPUS_SETTINGS: json.dumps(asdict(settings), sort_keys=True)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A training that is due, by no settings at all. why: in words. key: the same for the same training."""
+    """A training that is due, with default settings."""
 
     why: str
     key: str
+    """The same for the same training."""
 
 
 @dataclass(frozen=True)
 class NotDue:
-    """No training is due; why not, in words."""
+    """No training is due, and why not."""
 
     why: str
 
 
 def plan(workspace: Workspace, tracking: Tracking, config: RetrainingConfig, *, simulated: bool) -> Plan | NotDue:
-    """The training that is due, or why there is none. Looks at the registry and at what is built; builds nothing.
+    """Return the training that is due, or why there is none. Reads the registry and the workspace; builds nothing.
 
-    The corpus of now has the settings of the champion's. Where it is not built, it is due, and a training with it,
-    which is found to be done where the corpus comes out as another that was trained on. Raises ValueError for a recipe
-    that there is not.
+    The corpus has the champion's settings. If it is not built, it is due, and a training with it; that training is
+    skipped if the corpus turns out equal to one that was trained on. Raises ValueError if the recipe cannot be used.
     """
     trained = _trained(tracking, simulated)
-    champion = next((one for one in trained if one.is_champion), None)
+    champion = next((version for version in trained if version.is_champion), None)
     if champion is None:
         kind = kind_of(simulated=simulated)
         return NotDue(f"there is no champion of {kind} ECGs yet: train and release a first encoder by hand")
@@ -161,29 +173,30 @@ def plan(workspace: Workspace, tracking: Tracking, config: RetrainingConfig, *, 
         key = digest_of({"data": shards, "settings": asdict(settings), **start})[:24]
         return Plan(why=f"the harmonized ECGs {changed} ({len(shards)} shards)", key=key)
     digest = CorpusFacts.of(corpus).digest
-    for one in trained:
-        if one.verdict is not None and (one.corpus_digest, one.recipe) == (digest, recipe):
+    for version in trained:
+        if version.verdict is not None and (version.corpus_digest, version.recipe) == (digest, recipe):
             same = f"corpus {digest[:12]} and recipe {recipe.digest[:12]}"
-            return NotDue(f"{same} are those of version {one.version}: {one.verdict}")
+            return NotDue(f"{same} are those of version {version.version}: {version.verdict}")
     changes = [] if champion.corpus_digest == digest else [f"corpus {champion.corpus_digest[:12]} -> {digest[:12]}"]
     if champion.recipe != recipe:
-        theirs = champion.recipe
-        changes += ["another recipe"] if theirs is None else differences(theirs.to_dict(), recipe.to_dict())
+        before = champion.recipe
+        changes += differences(before.to_dict(), recipe.to_dict()) if isinstance(before, Recipe) else ["another recipe"]
     why = f"changed since version {champion.version}, the champion: {'; '.join(changes)}"
     return Plan(why=why, key=digest_of({"data": digest, **start})[:24])
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Trained:
-    """A registered version. corpus: the settings of its corpus; None where they were not kept. recipe: without what it
-    was started from; None where it is none of ours."""
+    """What a registered version was trained on, and with."""
 
     version: int
     is_champion: bool
     corpus_digest: str
     corpus: CorpusConfig | None
+    """The settings of its corpus; None: they were not stored."""
     verdict: str | None
-    recipe: Recipe | None
+    recipe: Recipe | UnreadableRecipe | None
+    """Without its warm start; None: none of ours."""
 
 
 def _champion(tracking: Tracking, simulated: bool) -> _Trained | None:
@@ -191,58 +204,59 @@ def _champion(tracking: Tracking, simulated: bool) -> _Trained | None:
 
 
 def _trained(tracking: Tracking, simulated: bool, *, champion_alone: bool = False) -> list[_Trained]:
-    """The versions of our model that were trained on ECGs of this kind, the newest first."""
+    """Return the versions of our model that were trained on ECGs of this kind, the newest first."""
     client = tracking.client()
-    found = client.search_registered_models(filter_string=f"name = '{OURS.model}'")
-    if not found:
+    models = client.search_registered_models(filter_string=f"name = '{OURS.model}'")
+    if not models:
         return []
-    champion, kind = str(found[0].aliases.get(CHAMPION)), kind_of(simulated=simulated)
-    return sorted(
-        (
-            _Trained(
-                version=int(one.version),
-                is_champion=str(one.version) == champion,
-                corpus_digest=one.tags.get("corpus_digest", "unknown"),
-                corpus=config_from(json.loads(one.tags[CORPUS_SETTINGS])) if CORPUS_SETTINGS in one.tags else None,
-                verdict=one.tags.get("verdict"),
-                recipe=_recipe_of(client.get_run(one.run_id).data.params) if one.run_id else None,
-            )
-            for one in client.search_model_versions(f"name = '{OURS.model}'")
-            if one.tags.get(ECGS, kind) == kind and (not champion_alone or str(one.version) == champion)
-        ),
-        key=lambda one: -one.version,
+    champion, kind = str(models[0].aliases.get(CHAMPION)), kind_of(simulated=simulated)
+    versions_of_kind = (
+        version
+        for version in client.search_model_versions(f"name = '{OURS.model}'")
+        if version.tags.get(ECGS, kind) == kind and (not champion_alone or str(version.version) == champion)
     )
-
-
-def _recipe_of(params: Mapping[str, str]) -> Recipe | None:
-    """The recipe that a run's parameters describe. A field that recipes have gained since is as it is by default."""
-    name = params.get("name", "")
-    if name not in RECIPES:
-        return None
-    fields = (_leaves(RECIPES[name]().to_dict()).keys() & params.keys()) - {"warm_start"}
-    return recipe_named(name, {path: params[path] for path in fields})
+    trained = [
+        _Trained(
+            version=int(version.version),
+            is_champion=str(version.version) == champion,
+            corpus_digest=version.tags.get("corpus_digest", "unknown"),
+            corpus=config_from(json.loads(version.tags[CORPUS_SETTINGS])) if CORPUS_SETTINGS in version.tags else None,
+            verdict=version.tags.get("verdict"),
+            recipe=recipe_of(version, client),
+        )
+        for version in versions_of_kind
+    ]
+    return sorted(trained, key=lambda version: -version.version)
 
 
 def _default_recipe(workspace: Workspace, champion: _Trained | None, config: RetrainingConfig) -> Recipe:
-    """The recipe of no name: that of `config`, or the champion's; before there is one, of what was trained last, and
-    `demo` before all else."""
+    """Return the recipe that is trained if none is named.
+
+    It is that of `config`, or the champion's; without a champion that of the last training, or else `demo`. Raises
+    ValueError if the champion's or the last training's recipe cannot be repeated.
+    """
     if config.recipe:
         return recipe_named(config.recipe, config.changes)
-    if champion is not None and champion.recipe is None:
-        raise ValueError(
-            f"version {champion.version}, the champion, was trained by a recipe that is not among "
-            f"{', '.join(RECIPES)}: set ECG_RETRAIN_RECIPE"
-        )
-    if champion is not None and champion.recipe is not None:
-        return champion.recipe
+    if champion is not None:
+        if isinstance(champion.recipe, Recipe):
+            return champion.recipe
+        if champion.recipe is None:
+            trained_by = f"a recipe that is not among {', '.join(RECIPES)}: set ECG_RETRAIN_RECIPE"
+        else:
+            trained_by = f"{champion.recipe.reason}, or set ECG_RETRAIN_RECIPE"
+        raise ValueError(f"version {champion.version}, the champion, was trained by {trained_by}")
     encoder = workspace.current(OURS.product)
-    last = None if encoder is None else _recipe_of(_leaves(encoder.config))
+    last = None if encoder is None else read_recipe(encoder.config)
+    if isinstance(last, UnreadableRecipe):
+        raise ValueError(f"the current encoder was trained by {last.reason}, or name a recipe")
     return last or recipe_named("demo")
 
 
 def _default_corpus(workspace: Workspace, champion: _Trained | None) -> CorpusConfig:
-    """The settings of the champion's corpus; before there is one, of what was trained on last. Versions that were
-    registered before these were kept name its digest."""
+    """Return the settings of the champion's corpus, or without a champion those of the last training's corpus.
+
+    Versions of earlier commits name only the digest of their corpus.
+    """
     if champion is None:
         encoder = workspace.current(OURS.product)
         last = None if encoder is None else settings_of(workspace, encoder.inputs.get("corpus", ""))
@@ -255,24 +269,16 @@ def _start(champion: _Trained | None, config: RetrainingConfig) -> str:
 
 
 def _trained_alike(workspace: Workspace, recipe: Recipe) -> Product | None:
-    """An encoder that is there of the current corpus' ECGs by this recipe, the current one first."""
+    """Return an existing encoder of the current corpus' ECGs with this recipe, the current one first, or None."""
     digest = CorpusFacts.of(workspace.require("corpus")).digest
     wanted = (versions.ENCODER, digest, recipe.to_dict())
-    for one in workspace.finished(OURS.product):
-        if (one.version, one.facts.get("corpus_digest"), {**one.config, "warm_start": None}) == wanted:
-            return one
+    for encoder in workspace.finished(OURS.product):
+        if (encoder.version, encoder.facts.get("corpus_digest"), {**encoder.config, "warm_start": None}) == wanted:
+            return encoder
     return None
 
 
 def _changes(recipe: Recipe) -> dict[str, Any]:
-    """How it differs from the recipe of its name, as `recipe_named` takes it."""
-    usual = _leaves(RECIPES[recipe.name]().to_dict())
-    return {path: value for path, value in _leaves(recipe.to_dict()).items() if value != usual[path]}
-
-
-def _leaves(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted paths, as `recipe_named` takes them."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        found |= _leaves(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return found
+    """Return how a recipe differs from the recipe of its name, as `recipe_named` takes it."""
+    usual = leaves(RECIPES[recipe.name]().to_dict())
+    return {path: value for path, value in leaves(recipe.to_dict()).items() if value != usual[path]}

@@ -1,7 +1,9 @@
 """What a schedule and a sensor look at, without the work behind it: shards, a corpus, registered versions, drops."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pipelines import versions
 from pipelines.cache import Product, Workspace
@@ -10,6 +12,7 @@ from pipelines.home import Home
 from pipelines.incoming.listing import MARKER
 from pipelines.pretrain.recipes import Recipe, recipe_named
 from pipelines.release.tags import CORPUS_SETTINGS
+from pipelines.release.version_recipe import recipe_tag
 from pipelines.tracking import Tracking, flat
 
 # isort: split
@@ -78,8 +81,14 @@ def released(
     *,
     champion: bool = False,
     settings: dict | None = SETTINGS,
+    stored: Mapping[str, Any] | None = None,
+    store_recipe: bool = True,
 ) -> int:
-    """A registered version, as `pipelines.release.registry` writes one."""
+    """A registered version, as `pipelines.release.registry` writes one.
+
+    stored: the recipe as the version has it, if that is not `recipe`
+    store_recipe: False for a version of an earlier commit, which has its recipe in the run's parameters alone
+    """
     client = tracking.client()
     if not client.search_registered_models(filter_string="name = 'ecg-encoder'"):
         client.create_registered_model("ecg-encoder")
@@ -87,6 +96,7 @@ def released(
     client.log_batch(run.info.run_id, params=[Param(*item) for item in flat(recipe.to_dict()).items()])
     tags = {"corpus_digest": corpus} | ({} if verdict is None else {"verdict": verdict})
     tags |= {} if settings is None else {CORPUS_SETTINGS: json.dumps(settings)}
+    tags |= recipe_tag(stored or recipe.to_dict()) if store_recipe else {}
     version = client.create_model_version("ecg-encoder", source="here", run_id=run.info.run_id, tags=tags)
     if champion:
         client.set_registered_model_alias("ecg-encoder", "champion", str(version.version))

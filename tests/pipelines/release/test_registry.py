@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from tests.support.mlflow_server import free_port, mlflow_server
 import mlflow
 from mlflow.artifacts import download_artifacts
 
-from tests.support.releases import aliases, crown, put, scored
+from tests.support.releases import RECIPE, aliases, crown, put, scored
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left_outside_the_store")
 
@@ -47,6 +48,7 @@ def test_a_release_carries_what_made_it_and_how_it_scored(
     assert tags["git_commit"] == "abc123"
     assert tags["validation"] == "0.8125"
     assert len(tags["recipe_digest"]) == len(tags["encoder_digest"]) == 64
+    assert json.loads(tags["recipe"]) == RECIPE
     run = client.get_run(released.run_id)
     assert run.info.status == "FINISHED"
     assert run.data.params == {"name": "tiny", "encoder.dim": "32", "steps": "3"}

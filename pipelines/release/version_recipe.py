@@ -1,0 +1,89 @@
+"""The recipe that a registered version was trained with: written on the version as JSON, and read back.
+
+Versions of earlier commits have no such tag; their recipe is read from the parameters of their run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pipelines.pretrain.recipes import RECIPES, Recipe, recipe_named
+from pipelines.release.tags import RECIPE
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+FIELDS_ADDED: dict[str, Any] = {}
+"""Fields that recipes gained after versions began to store theirs, by dotted path (`jepa.encoder.dim`). The value is
+what a training before the field amounts to: a stored recipe that lacks the field is read with it. Whoever adds a field
+to `Recipe` adds it here."""
+
+
+@dataclass(frozen=True)
+class UnreadableRecipe:
+    """A recipe of ours that this code cannot repeat."""
+
+    reason: str
+    """Which field is wrong and what to do, as the end of the sentence "it was trained with ..."."""
+
+
+def recipe_tag(recipe: Mapping[str, Any]) -> dict[str, str]:
+    """Return the tag that stores a recipe on a version. recipe: JSON values."""
+    return {RECIPE: json.dumps(dict(recipe), sort_keys=True)}
+
+
+def recipe_of(version: ModelVersion, client: MlflowClient) -> Recipe | UnreadableRecipe | None:
+    """Return the recipe of a registered version without its warm start, or None if it is none of ours."""
+    if RECIPE in version.tags:
+        return read_recipe(json.loads(version.tags[RECIPE]))
+    return _recipe_of_params(client.get_run(version.run_id).data.params) if version.run_id else None
+
+
+def read_recipe(values: Mapping[str, Any]) -> Recipe | UnreadableRecipe | None:
+    """Return the recipe that these JSON values describe without its warm start, or None if its name is none of ours.
+
+    A field that the values lack is newer than they are: it gets its value from `FIELDS_ADDED`, never a default.
+    """
+    name = values.get("name")
+    if name not in RECIPES:
+        return None
+    stored, known = leaves(values), leaves(RECIPES[name]().to_dict()).keys()
+    unknown = sorted(stored.keys() - known)
+    if unknown:
+        return UnreadableRecipe(
+            f"a recipe with {unknown[0]}={stored[unknown[0]]!r}, a field that this code does not know: update the code"
+        )
+    missing = sorted(known - stored.keys() - FIELDS_ADDED.keys())
+    if missing:
+        return UnreadableRecipe(
+            f"a recipe without the field {missing[0]}: add to FIELDS_ADDED (pipelines/release/version_recipe.py) what "
+            "trainings before the field amount to"
+        )
+    try:
+        return recipe_named(name, {**FIELDS_ADDED, **stored, "warm_start": None})
+    except ValueError as error:
+        return UnreadableRecipe(f"a recipe that this code refuses ({error}): use the code that trained it")
+
+
+def leaves(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings by dotted paths, as `recipe_named` takes them."""
+    by_path: dict[str, Any] = {}
+    for key, value in values.items():
+        by_path |= leaves(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return by_path
+
+
+def _recipe_of_params(params: Mapping[str, str]) -> Recipe | None:
+    """Return the recipe that a run's parameters describe, or None if its name is none of ours.
+
+    A field that they lack is as the recipe of that name has it today.
+    """
+    name = params.get("name", "")
+    if name not in RECIPES:
+        return None
+    paths = (leaves(RECIPES[name]().to_dict()).keys() & params.keys()) - {"warm_start"}
+    return recipe_named(name, {path: params[path] for path in paths})
