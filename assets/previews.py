@@ -27,7 +27,7 @@ from pipelines.plots.reliability import reliability_chart
 from pipelines.plots.scores import Score, score_chart
 from pipelines.plots.weights import patch_filters
 from pipelines.records import absent_leads
-from pipelines.release.classifier import calibrated
+from pipelines.release.classifier import ClassifierFacts, calibrated
 from pipelines.release.gate import Contest, GateConfig
 from pipelines.tasks.splits import Split
 
@@ -161,9 +161,10 @@ def regressed(ours: Product, random_baseline: Product) -> bytes | None:
 
 def reliability(workspace: Workspace, head: Product) -> bytes | None:
     """A classifier's probabilities on the test split, before and after; None where its task was not scored."""
-    if not head.facts["scored"]:
+    facts = ClassifierFacts.of(head)
+    if not facts.scored:
         return None
-    predictions = load_result(workspace.require(f"probe/{head.facts['task']}/{OURS.probe}").path).predictions
+    predictions = load_result(workspace.require(f"probe/{facts.task}/{OURS.probe}").path).predictions
     assert predictions is not None
     test = predictions.of(Split.TEST)
     after_NC = calibrated(test.score_NC, CalibratedHead.load(head.path / HEAD_FILE))

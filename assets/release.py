@@ -168,7 +168,7 @@ def classifier(data_home: DataHome, config: GateSettings) -> dg.MaterializeResul
     from assets.previews import contested, reliability
     from pipelines.finding import Finding
     from pipelines.release.aliases import find_alias, promote
-    from pipelines.release.classifier import materialize_classifier
+    from pipelines.release.classifier import ClassifierFacts, materialize_classifier
     from pipelines.release.gate import GateConfig
     from pipelines.release.model import CLASSIFIER_NAME
     from pipelines.release.steps import gate_task_of, judge_classifier
@@ -182,11 +182,15 @@ def classifier(data_home: DataHome, config: GateSettings) -> dg.MaterializeResul
         if judged is not None and judged.verdict.promote:
             promote(judged.release, tracking=tracking)
         held = find_alias(CHAMPION, name=CLASSIFIER_NAME, tracking=tracking)
+    facts = ClassifierFacts.of(head)
     if judged is None:
-        passed = Finding.passed(f"not judged: {head.facts['reason']}")
+        passed = Finding.passed(f"not judged: {facts.reason}")
         return show.materialized(
-            head, {"not scored": head.facts["reason"]}, [show.checked(name, passed) for name in CLASSIFIER_RULES]
+            head, {"not scored": facts.reason}, [show.checked(name, passed) for name in CLASSIFIER_RULES]
         )
+    assert facts.labels is not None
+    assert facts.brier is not None
+    assert facts.brier_uncalibrated is not None
     release, verdict, contest = judged
     return show.materialized(
         head,
@@ -195,9 +199,9 @@ def classifier(data_home: DataHome, config: GateSettings) -> dg.MaterializeResul
             "champion": "none yet" if held is None else held.version,
             "model": f"models:/{release.name}@{CHAMPION}",
             "verdict": verdict.reason,
-            "labels": ", ".join(head.facts["labels"]),
-            "Brier score on test": round(head.facts["brier"], 4),
-            "Brier score on test, uncalibrated": round(head.facts["brier_uncalibrated"], 4),
+            "labels": ", ".join(facts.labels),
+            "Brier score on test": round(facts.brier, 4),
+            "Brier score on test, uncalibrated": round(facts.brier_uncalibrated, 4),
             "rules": dg.MetadataValue.md(verdict.page()),
             **show.pictures(reliability=reliability(workspace, head), differences=contested(contest, gate)),
         },

@@ -1,12 +1,14 @@
-"""The classifier that is served: our encoder, its linear probe on a task, and a calibration of each label.
+"""The served classifier: our encoder, its linear probe on a task, and a calibration of each label.
 
-The product `classifier`: head.safetensors (`ecg_model.serving.classify`). Nothing is trained here: the layer is the
-probe's, fitted on training patients and chosen on validation; the calibration is fitted on validation, and what it is
-worth is measured once on the test split. Shapes: N records, C labels.
+The product `classifier` is head.safetensors (`ecg_model.serving.classify`). Nothing is trained here: the layer is the
+probe's, fitted on training patients and chosen on validation. The calibration is fitted on validation, and its effect
+is measured once on the test split. Shapes: N records, C labels, D dimensions of the embedding.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +21,37 @@ from pipelines import versions
 from pipelines.cache import Product, Workspace, write_atomically
 from pipelines.encoders.names import HEAD_FILE, OURS
 from pipelines.evaluate.probes.heads import LAYER_FILE
-from pipelines.evaluate.probes.result import load_result
+from pipelines.evaluate.probes.result import Predictions, load_result
 from pipelines.evaluate.statistics.calibration import brier, fit_platt
+from pipelines.facts import Facts, omitted
 from pipelines.tasks.catalogue import TASKS
 from pipelines.tasks.splits import Split
 
 PRODUCT = "classifier"
 
 
-def materialize_classifier(workspace: Workspace, task: str) -> Product:
-    """The product on the current probe of a task; empty where that was not scored, as the facts `scored` and `reason`
-    say.
+@dataclass(frozen=True, kw_only=True)
+class ClassifierFacts(Facts):
+    """What the step reports; the fields after `reason` are None if the task was not scored."""
 
-    Other facts: labels; brier, brier_uncalibrated: mean over the labels on the test split; uncalibrated: labels that
-    validation has too few of to be scored, or told the wrong way round there, whose probabilities are the probe's.
-    Raises ValueError for a task that is none and for one whose labels exclude each other.
+    scored: bool
+    reason: str | None
+    """Why the task was not scored; None if it was."""
+    task: str | None = omitted()
+    labels: tuple[str, ...] | None = omitted()
+    uncalibrated: tuple[str, ...] | None = omitted()
+    """Labels whose probabilities are the probe's: too few ECGs on validation to be scored, or a fitted slope there that
+    does not rise."""
+    brier: float | None = omitted()
+    """Brier score on the test split, mean over the labels."""
+    brier_uncalibrated: float | None = omitted()
+    """The same of the probe's own probabilities."""
+
+
+def materialize_classifier(workspace: Workspace, task: str) -> Product:
+    """Build the product `classifier` from the current probe of a task; without files if that was not scored.
+
+    Raises ValueError for an unknown task and for a task whose labels exclude each other.
     """
     if task not in TASKS:
         raise ValueError(f"task {task!r}: use {', '.join(TASKS)}")
@@ -45,53 +63,68 @@ def materialize_classifier(workspace: Workspace, task: str) -> Product:
 
     def make(folder: Path) -> dict[str, Any]:
         if not probe.facts["scored"]:
-            return {"scored": False, "reason": probe.facts["reason"]}
-        result = load_result(probe.path)
-        predictions, scores = result.predictions, result.scores
-        assert predictions is not None
-        assert scores is not None
-        scored = {score.name for score in scores.validation.classes} if scores.validation is not None else set()
-        layer = load_file(probe.path / LAYER_FILE)
-        validation, test = predictions.of(Split.VALIDATION), predictions.of(Split.TEST)
-        curves, uncalibrated = [], []
-        for column, label in enumerate(predictions.classes):
-            curve = (0.0, 0.0)
-            if label in scored:
-                curve = fit_platt(_logits(validation.score_NC[:, column]), validation.y_NC[:, column])
-            if curve[0] <= 0:
-                curve = (1.0, 0.0)
-                uncalibrated.append(label)
-            curves.append(curve)
-        slope_C, intercept_C = np.array(curves).T
-        head = CalibratedHead(
-            labels=predictions.classes,
-            weight_CD=layer["weight"],
-            bias_C=layer["bias"],
-            slope_C=slope_C,
-            intercept_C=intercept_C,
-        )
-        write_atomically(folder / HEAD_FILE, head.to_bytes())
-        calibrated_NC = calibrated(test.score_NC, head)
-        return {
-            "scored": True,
-            "reason": None,
-            "task": task,
-            "labels": list(predictions.classes),
-            "uncalibrated": uncalibrated,
-            "brier": float(brier(test.y_NC, calibrated_NC).mean()),
-            "brier_uncalibrated": float(brier(test.y_NC, test.score_NC).mean()),
-        }
+            return ClassifierFacts(scored=False, reason=probe.facts["reason"]).to_dict()
+        return _write_head(probe, task, folder).to_dict()
 
     return workspace.build(
         PRODUCT, version=versions.CLASSIFIER, config={"task": task}, inputs={probe.name: probe.digest}, make=make
     )
 
 
+def _write_head(probe: Product, task: str, folder: Path) -> ClassifierFacts:
+    """Calibrate a scored probe on validation, write its head into `folder`, and measure it on the test split."""
+    result = load_result(probe.path)
+    predictions, scores = result.predictions, result.scores
+    assert predictions is not None
+    assert scores is not None
+    scored = set() if scores.validation is None else {score.name for score in scores.validation.classes}
+    layer = load_file(probe.path / LAYER_FILE)
+    curve_C2, uncalibrated = _calibration(predictions, scored)
+    slope_C, intercept_C = curve_C2.T
+    head = CalibratedHead(
+        labels=predictions.classes,
+        weight_CD=layer["weight"],
+        bias_C=layer["bias"],
+        slope_C=slope_C,
+        intercept_C=intercept_C,
+    )
+    write_atomically(folder / HEAD_FILE, head.to_bytes())
+    test = predictions.of(Split.TEST)
+    return ClassifierFacts(
+        scored=True,
+        reason=None,
+        task=task,
+        labels=tuple(predictions.classes),
+        uncalibrated=tuple(uncalibrated),
+        brier=float(brier(test.y_NC, calibrated(test.score_NC, head)).mean()),
+        brier_uncalibrated=float(brier(test.y_NC, test.score_NC).mean()),
+    )
+
+
+def _calibration(predictions: Predictions, scored: Collection[str]) -> tuple[np.ndarray, list[str]]:
+    """(C, 2) slope and intercept of each label's logit, fitted on validation, and the labels left uncalibrated.
+
+    scored: the labels with enough ECGs on validation
+    """
+    validation = predictions.of(Split.VALIDATION)
+    curves, uncalibrated = [], []
+    for column, label in enumerate(predictions.classes):
+        curve = (0.0, 0.0)
+        if label in scored:
+            curve = fit_platt(_logits(validation.score_NC[:, column]), validation.y_NC[:, column])
+        # A slope that does not rise would turn the label's ranking round.
+        if curve[0] <= 0:
+            curve = (1.0, 0.0)
+            uncalibrated.append(label)
+        curves.append(curve)
+    return np.array(curves), uncalibrated
+
+
 def calibrated(score_NC: np.ndarray, head: CalibratedHead) -> np.ndarray:
-    """What the classifier says where its probe gives these probabilities, (N, C)."""
+    """(N, C) probabilities of the classifier for these of its probe, (N, C)."""
     return expit(head.slope_C * _logits(score_NC) + head.intercept_C)
 
 
 def _logits(probability: np.ndarray) -> np.ndarray:
-    """The layer's output again; of a probability that is 0 or 1 to float64, one that is nearly so."""
+    """Recover the layer's output, of any shape. A probability that is 0 or 1 in float64 counts as nearly so."""
     return logit(np.clip(probability, 1e-15, 1 - 1e-15))

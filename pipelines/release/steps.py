@@ -1,12 +1,11 @@
-"""From an encoder and its probes to a registered version, and from there through the gate."""
+"""Register the workspace's encoder and classifier with their scores, and put them before the gate."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -18,16 +17,17 @@ from pipelines.encoders.import_reference import ReferenceFacts
 from pipelines.encoders.names import ENCODER_FILE, HEAD_FILE, OURS, REFERENCE, EncoderNames
 from pipelines.evaluate.features import EncoderSource, materialize_features, read_features
 from pipelines.evaluate.probes.config import ProbeConfig
-from pipelines.evaluate.probes.result import SCORES_FILE, ProbeResult, load_result
+from pipelines.evaluate.probes.result import SCORES_FILE, Predictions, load_result
 from pipelines.evaluate.probes.step import materialize_probe
 from pipelines.evaluate.report.step import HTML_FILE, JSON_FILE, PRODUCT
 from pipelines.finding import Finding
 from pipelines.harmonize.shards import read_records, shards_of
+from pipelines.hashing import sha256_of_file
 from pipelines.pretrain.checks import training_went_well
 from pipelines.pretrain.step import send_metrics
 from pipelines.release import gate
 from pipelines.release.aliases import find_alias, former_champion
-from pipelines.release.classifier import materialize_classifier
+from pipelines.release.classifier import ClassifierFacts, materialize_classifier
 from pipelines.release.gate import Contest, GateConfig, GateVerdict
 from pipelines.release.model import CLASSIFIER_NAME, REGISTERED_NAME, Packaged, Release, Scores
 from pipelines.release.packaging import packaged_classifier, packaged_encoder, serves
@@ -42,9 +42,9 @@ GATE_TASK = "ptbxl_superclass"
 
 
 def scores_of(workspace: Workspace, gate_task: str = GATE_TASK, encoder_names: EncoderNames = OURS) -> Scores:
-    """How an encoder of the workspace did on all tasks; the gate compares its validation score on one of them.
+    """Return an encoder's scores on all tasks. The gate compares its validation score on `gate_task`.
 
-    Raises ValueError for a gate task that is none, and where a probe is missing or is of another encoder.
+    Raises ValueError for an unknown gate task, and if a probe is missing or is of another encoder.
     """
     if gate_task not in TASKS:
         raise ValueError(f"gate task {gate_task!r}: use {', '.join(TASKS)}")
@@ -55,9 +55,9 @@ def scores_of(workspace: Workspace, gate_task: str = GATE_TASK, encoder_names: E
         for name, ending in ((encoder_names.probe, ""), (encoder_names.random_baseline, "_random")):
             probe = workspace.require(f"probe/{task}/{name}")
             for split in ("validation", "test"):
-                found = probe.facts.get(f"{split}_macro_auc")
-                if found is not None:
-                    metrics[f"{task}/{split}_macro_auc{ending}"] = found["value"]
+                macro_auc = probe.facts.get(f"{split}_macro_auc")
+                if macro_auc is not None:
+                    metrics[f"{task}/{split}_macro_auc{ending}"] = macro_auc["value"]
     validation = metrics.get(f"{gate_task}/validation_macro_auc")
     digest = workspace.require(f"probe/{gate_task}/{encoder_names.probe}").facts["data_digest"]
     return Scores(
@@ -71,10 +71,10 @@ def scores_of(workspace: Workspace, gate_task: str = GATE_TASK, encoder_names: E
 def release_current(
     workspace: Workspace, tracking: Tracking, *, gate_task: str = GATE_TASK, simulated: bool
 ) -> Release:
-    """Register the current encoder with its scores as the challenger; found again where it is registered already.
+    """Register the current encoder with its scores as the challenger, or find its version.
 
-    gate_task: the probe whose validation macro AUC the gate compares. simulated: whether the workspace's ECGs are drawn
-    by a program. Both are written on the version, where all that follow read them.
+    gate_task: the task whose validation macro AUC the gate compares. simulated: whether the workspace's ECGs are
+    simulated. Both are written on the version, and later steps read them from there.
     """
     encoder = workspace.require(OURS.product)
     send_metrics(encoder, tracking)
@@ -89,25 +89,25 @@ def release_current(
         recipe=encoder.facts["recipe"],
         git_commit=git_commit(),
         tracking=tracking,
-        artifacts=_beside(workspace, encoder),
+        artifacts=_run_files(workspace, encoder),
     )
 
 
 def current_release(workspace: Workspace, tracking: Tracking) -> Release:
-    """The version that the current encoder was released as; ValueError where it was not."""
-    found = find_release(_packaged_encoder(workspace), tracking=tracking)
-    if found is None:
+    """Return the version that the current encoder was released as. Raises ValueError if it was not."""
+    release = find_release(_packaged_encoder(workspace), tracking=tracking)
+    if release is None:
         raise ValueError(f"the current encoder is not registered at {tracking.uri}: materialize released_encoder first")
-    return found
+    return release
 
 
 def gate_task_of(workspace: Workspace, tracking: Tracking) -> str:
-    """The task that the current encoder was released with."""
+    """Return the gate task that the current encoder was released with."""
     return current_release(workspace, tracking).scores.task
 
 
 def release_reference(workspace: Workspace, tracking: Tracking, *, gate_task: str = GATE_TASK) -> Release:
-    """Register the imported encoder with its scores as a model of its own, without an alias: no gate judges it."""
+    """Register the imported encoder with its scores as a separate model, without an alias: no gate judges it."""
     reference = workspace.require(REFERENCE.product)
     facts = ReferenceFacts.of(reference)
     known = {"file": facts.file, "sha256": facts.sha256, "published": facts.published, "epoch": facts.epoch}
@@ -125,52 +125,63 @@ def release_reference(workspace: Workspace, tracking: Tracking, *, gate_task: st
 
 
 def release_classifier(workspace: Workspace, tracking: Tracking) -> Release | None:
-    """Register the classifier of the gate's task on the current encoder, which has to be released, as the challenger
-    of its own model; None where the task was not scored."""
+    """Register the classifier of the gate's task as the challenger of its own model.
+
+    The current encoder has to be released. Returns None if the task was not scored.
+    """
     released = current_release(workspace, tracking)
     gate_task = released.scores.task
     head, encoder = materialize_classifier(workspace, gate_task), workspace.require(OURS.product)
-    if not head.facts["scored"]:
+    facts = ClassifierFacts.of(head)
+    if not facts.scored:
         return None
+    assert facts.brier is not None
+    assert facts.brier_uncalibrated is not None
     scores = scores_of(workspace, gate_task)
-    worth = {f"{gate_task}/test_{name}": head.facts[name] for name in ("brier", "brier_uncalibrated")}
+    calibration = {
+        f"{gate_task}/test_brier": facts.brier,
+        f"{gate_task}/test_brier_uncalibrated": facts.brier_uncalibrated,
+    }
     return release_packaged(
         packaged_classifier(encoder.path / ENCODER_FILE, head.path / HEAD_FILE),
-        replace(scores, metrics={**scores.metrics, **worth}),
+        replace(scores, metrics={**scores.metrics, **calibration}),
         provenance={**{name: released.tags[name] for name in ("corpus_digest", ECGS)}, "task": gate_task},
         recipe=encoder.facts["recipe"],
         git_commit=git_commit(),
         tracking=tracking,
         registered_name=CLASSIFIER_NAME,
-        artifacts=_beside(workspace, encoder),
+        artifacts=_run_files(workspace, encoder),
     )
 
 
 class Judged(NamedTuple):
-    """contest: None where there was nothing to compare, or the verdict stood already."""
+    """A release and what the gate says of it."""
 
     release: Release
     verdict: GateVerdict
-    contest: Contest | None
+    contest: Contest | None  # None: nothing to compare, or judged before
 
 
 def judge_current(workspace: Workspace, tracking: Tracking, *, config: GateConfig) -> Judged:
-    """Put the current encoder's release before the gate, and write the verdict on it."""
-    return _judged(workspace, current_release(workspace, tracking), _packaged_encoder(workspace), tracking, config)
+    """Judge the current encoder's release, and write the verdict on it."""
+    return _judge(workspace, current_release(workspace, tracking), _packaged_encoder(workspace), tracking, config)
 
 
 def judge_classifier(workspace: Workspace, tracking: Tracking, *, config: GateConfig) -> Judged | None:
-    """The same of the classifier, against the champion of its own model, which is scored as it is served. A calibration
-    leaves every AUC as it is, so the probe's are the challenger's. None where its task was not scored."""
+    """Judge the classifier against the champion of its own model, which is scored as it is served.
+
+    A calibration changes no AUC, so the challenger's scores are its probe's. Returns None if its task was not scored.
+    """
     release = release_classifier(workspace, tracking)
     if release is None:
         return None
     head = materialize_classifier(workspace, release.scores.task)
     packaged = packaged_classifier(workspace.require(OURS.product).path / ENCODER_FILE, head.path / HEAD_FILE)
-    return _judged(workspace, release, packaged, tracking, config, on_champion=_on_champion(release, tracking))
+    return _judge(workspace, release, packaged, tracking, config, on_champion=_on_champion(release, tracking))
 
 
 def _on_champion(classifier: Release, tracking: Tracking) -> Finding:
+    """Check whether a classifier's encoder is the encoders' champion."""
     champion = find_alias(CHAMPION, tracking=tracking)
     if champion is None:
         return Finding.failed(f"{REGISTERED_NAME} has no champion")
@@ -178,7 +189,7 @@ def _on_champion(classifier: Release, tracking: Tracking) -> Finding:
     return Finding(same, f"its encoder is {'' if same else 'not '}that of {champion.model_uri}, the champion")
 
 
-def _judged(
+def _judge(
     workspace: Workspace,
     release: Release,
     packaged: Packaged,
@@ -187,14 +198,19 @@ def _judged(
     *,
     on_champion: Finding | None = None,
 ) -> Judged:
-    """The champion's encoder is probed as the current one was, on the same ECGs; a champion with a head of its own is
-    scored with that. The champion is not judged again, and what was champion keeps the verdict that it passed by."""
+    """Judge a release against the champion of its model, and write the verdict on it.
+
+    The champion itself is not judged again, and a release that was champion keeps the verdict that it passed by.
+
+    packaged: the release's files, which the served version is compared with
+    on_champion: the rule of that name, for a classifier
+    """
     champion = find_alias(CHAMPION, name=release.name, tracking=tracking)
     if champion is not None and champion.version == release.version:
         rules = gate.RULES if on_champion is None else gate.CLASSIFIER_RULES
         return Judged(release, gate.of_champion(release.verdict, rules), None)
     against = None if champion is None else champion.version
-    settled = gate.decide_without_scores(
+    decided = gate.decide_without_scores(
         against=against,
         was_champion=former_champion(release, champion, tracking=tracking) is not None,
         same_weights=champion is not None and champion.weights == release.weights,
@@ -202,16 +218,10 @@ def _judged(
         champion_simulated=champion is not None and champion.simulated,
     )
     contest = None
-    if settled is None and champion is not None and release.scores.validation is not None:
-        gate_task = release.scores.task
-        probe = workspace.require(f"probe/{gate_task}/{OURS.probe}")
-        _require_probe_of(EncoderSource.of_product(OURS.probe, workspace.require(OURS.product)), probe)
-        mine = load_result(probe.path)
-        with tempfile.TemporaryDirectory() as folder:
-            theirs = files_of(champion, Path(folder), tracking=tracking)
-            contest = _contest(workspace, gate_task, mine, theirs, config)
+    if decided is None and champion is not None and release.scores.validation is not None:
+        contest = _contest(workspace, release.scores.task, champion, tracking, config)
     verdict = gate.judge(
-        contest if settled is None else settled,
+        contest if decided is None else decided,
         against=against,
         training=training_went_well(workspace.require(OURS.product).facts),
         serving=serves(release, packaged, tracking=tracking),
@@ -222,59 +232,86 @@ def _judged(
 
 
 def _contest(
-    workspace: Workspace, gate_task: str, mine: ProbeResult, champion: Mapping[str, Path], config: GateConfig
+    workspace: Workspace, gate_task: str, champion: Release, tracking: Tracking, config: GateConfig
 ) -> Contest | None:
-    """The challenger's probe against the champion's files, on the challenger's validation records."""
-    theirs = load_result(_probed_alike(workspace, champion["encoder"], gate_task).path)
-    if mine.predictions is None or theirs.predictions is None:
-        return None
-    if "head" not in champion:
-        return gate.contest(mine, theirs.predictions.of(Split.VALIDATION), config)
-    head = CalibratedHead.load(champion["head"])
-    held_out = mine.predictions.of(Split.VALIDATION)
-    source = EncoderSource.of_file(CHAMPION, champion["encoder"])
-    feature_ND = read_features(materialize_features(workspace, source, TASKS[gate_task].source))
+    """Compare the current encoder's probe with the champion on the challenger's validation records.
+
+    The champion's encoder is probed as the current one was, on the same ECGs; a champion with a head is scored with
+    that head. Returns None if either was not scored.
+    """
+    probe = workspace.require(f"probe/{gate_task}/{OURS.probe}")
+    _require_probe_of(EncoderSource.of_product(OURS.probe, workspace.require(OURS.product)), probe)
+    challenger = load_result(probe.path)
+    with tempfile.TemporaryDirectory() as folder:
+        files = files_of(champion, Path(folder), tracking=tracking)
+        probed = load_result(_probe_alike(workspace, files["encoder"], gate_task).path)
+        if challenger.predictions is None or probed.predictions is None:
+            return None
+        if "head" not in files:
+            return gate.contest(challenger, probed.predictions.of(Split.VALIDATION), config)
+        head = CalibratedHead.load(files["head"])
+        served = _served_predictions(
+            workspace, gate_task, files["encoder"], head, challenger.predictions.of(Split.VALIDATION)
+        )
+    lost = [label for label in head.labels if label not in served.classes]
+    return gate.contest(challenger, served, config, lost=lost)
+
+
+def _served_predictions(
+    workspace: Workspace, gate_task: str, encoder: Path, head: CalibratedHead, held_out: Predictions
+) -> Predictions:
+    """Return a champion's probabilities, as it serves them, of the challenger's validation records.
+
+    They are of the labels that both have.
+
+    encoder, head: the champion's
+    held_out: the challenger's predictions on validation
+    """
+    features = materialize_features(workspace, EncoderSource.of_file(CHAMPION, encoder), TASKS[gate_task].source)
+    feature_ND = read_features(features)
     records = read_records(shards_of(workspace, TASKS[gate_task].source))
     row_of = {record: row for row, record in enumerate(records.column("record_id").to_pylist())}
     score_NC = head.probabilities(feature_ND[[row_of[record] for record in held_out.record_id]])
-    both = [label for label in head.labels if label in held_out.classes]
-    served = replace(
+    labels = [label for label in head.labels if label in held_out.classes]
+    return replace(
         held_out,
-        classes=tuple(both),
-        y_NC=held_out.y_NC[:, [held_out.classes.index(label) for label in both]],
-        score_NC=score_NC[:, [head.labels.index(label) for label in both]],
+        classes=tuple(labels),
+        y_NC=held_out.y_NC[:, [held_out.classes.index(label) for label in labels]],
+        score_NC=score_NC[:, [head.labels.index(label) for label in labels]],
     )
-    return gate.contest(mine, served, config, lost=[label for label in head.labels if label not in both])
 
 
 @contextmanager
 def warm_start(model: str, tracking: Tracking) -> Iterator[tuple[dict[str, object], Path | None]]:
-    """A registered encoder to pretrain from: the change of the recipe that names it by its sha256, and its file, which
-    is there inside the block. model: as `registered_encoder` takes it; empty for none."""
+    """Fetch a registered encoder to pretrain from.
+
+    Yields the change of the recipe that names it by its sha256, and its file, which exists inside the block. model: as
+    `registered_encoder` takes it; empty for none.
+    """
     if not model:
         yield {}, None
         return
     with tempfile.TemporaryDirectory() as folder:
         file = registered_encoder(model, Path(folder), tracking=tracking)
-        yield {"warm_start": hashlib.sha256(file.read_bytes()).hexdigest()}, file
+        yield {"warm_start": sha256_of_file(file)}, file
 
 
 def git_commit() -> str:
-    """The commit of the checkout that this code runs from; `unknown` where it is none."""
+    """Return the commit of the checkout that this code runs from, or `unknown` if it is not a checkout."""
     folder = Path(__file__).resolve().parent
     command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
     try:
-        found = subprocess.run(command, capture_output=True, text=True, check=False)
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
     except FileNotFoundError:  # no git on this machine
         return "unknown"
-    return found.stdout.strip() if found.returncode == 0 else "unknown"
+    return result.stdout.strip() if result.returncode == 0 else "unknown"
 
 
-def _probed_alike(workspace: Workspace, encoder: Path, gate_task: str) -> Product:
-    """The champion's probe, by the very protocol of the current encoder's."""
-    about = _about(workspace.require(f"probe/{gate_task}/{OURS.probe}"))
-    task = replace(TASKS[gate_task], protocol=protocol_from_dict(about["task"]["protocol"]))
-    config = ProbeConfig(**{**about["probe"], "penalties": tuple(about["probe"]["penalties"])})
+def _probe_alike(workspace: Workspace, encoder: Path, gate_task: str) -> Product:
+    """Probe the champion's encoder with the protocol and settings of the current encoder's probe."""
+    settings = _settings_of_probe(workspace.require(f"probe/{gate_task}/{OURS.probe}"))
+    task = replace(TASKS[gate_task], protocol=protocol_from_dict(settings["task"]["protocol"]))
+    config = ProbeConfig(**{**settings["probe"], "penalties": tuple(settings["probe"]["penalties"])})
     return materialize_probe(workspace, task, EncoderSource.of_file(CHAMPION, encoder), config)
 
 
@@ -283,19 +320,19 @@ def _packaged_encoder(workspace: Workspace) -> Packaged:
 
 
 def _require_probe_of(encoder: EncoderSource, probe: Product) -> None:
-    if _about(probe)["encoder"]["digest"] != encoder.digest:
+    if _settings_of_probe(probe)["encoder"]["digest"] != encoder.digest:
         raise ValueError(f"{probe.name} is of an earlier encoder: probe the current one first")
 
 
-def _about(probe: Product) -> dict[str, Any]:
-    """What a probe was taken of, and how."""
+def _settings_of_probe(probe: Product) -> dict[str, Any]:
+    """Return the encoder, task, data and settings of a probe."""
     return json.loads((probe.path / SCORES_FILE).read_text())["about"]
 
 
-def _beside(workspace: Workspace, encoder: Product) -> list[Path]:
-    """What lies beside the model in its run: how it was trained, and the report on it."""
+def _run_files(workspace: Workspace, encoder: Product) -> list[Path]:
+    """Return the files stored beside the model in its run: how it was trained, and the report on it."""
     files = [encoder.path / "summary.json", encoder.aside / "metrics.jsonl"]
-    found = workspace.current(PRODUCT)
-    if found is not None and found.facts["encoder_digest"] == EncoderSource.of_product(OURS.probe, encoder).digest:
-        files += [found.path / HTML_FILE, found.path / JSON_FILE]
+    report = workspace.current(PRODUCT)
+    if report is not None and report.facts["encoder_digest"] == EncoderSource.of_product(OURS.probe, encoder).digest:
+        files += [report.path / HTML_FILE, report.path / JSON_FILE]
     return [path for path in files if path.is_file()]

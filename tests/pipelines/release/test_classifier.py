@@ -35,7 +35,7 @@ from pipelines.harmonize.quality import QualityLimits
 from pipelines.harmonize.step import materialize_ecgs
 from pipelines.home import HOSTS, Home
 from pipelines.release.aliases import find_alias, promote
-from pipelines.release.classifier import materialize_classifier
+from pipelines.release.classifier import ClassifierFacts, materialize_classifier
 from pipelines.release.gate import GateConfig, GateVerdict
 from pipelines.release.model import CLASSIFIER_NAME, Scores
 from pipelines.release.packaging import example_ecg, expected_of, packaged_classifier
@@ -117,10 +117,12 @@ def test_it_is_the_probe_calibrated(workspace):
     np.testing.assert_allclose(
         classify(network, plain, x_BLT, sampling_rate=250.0), predictions.score_NC[:20], atol=1e-5
     )
-    facts = materialize_classifier(workspace, GATE_TASK).facts
-    assert facts["labels"] == ["NORM", "MI", "STTC", "CD", "HYP"]
-    assert 0 < facts["brier"] < 0.25
-    assert "nan" not in json.dumps(facts).lower()
+    product = materialize_classifier(workspace, GATE_TASK)
+    facts = ClassifierFacts.of(product)
+    assert facts.labels == ("NORM", "MI", "STTC", "CD", "HYP")
+    assert facts.brier is not None
+    assert 0 < facts.brier < 0.25
+    assert "nan" not in json.dumps(product.facts).lower()
 
 
 def put_probe(workspace: Workspace, folder: Path, label: str, change: str) -> Workspace:
@@ -239,9 +241,9 @@ def test_the_champion_is_contested_as_it_is_served(workspace, tracking, tmp_path
 
 
 def test_without_a_scored_task_there_is_none(workspace, tracking):
-    head = materialize_classifier(workspace, "cpsc2018")
-    assert not head.facts["scored"]
-    assert head.facts["reason"]
+    facts = ClassifierFacts.of(materialize_classifier(workspace, "cpsc2018"))
+    assert not facts.scored
+    assert facts.reason
     release_current(workspace, tracking, gate_task="cpsc2018", simulated=True)
     assert judge_classifier(workspace, tracking, config=GateConfig()) is None
 
