@@ -4,7 +4,7 @@
     champion     what users pull: models:/ecg-encoder@champion
     previous     the champion before it, which has other weights
 
-A move is written on the model before it is made, so that the next call completes one that was killed.
+A move is written on the model before it is made, so that the next call completes a move that was killed.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ _REPLACED = "replaced as champion"
 
 
 def promote(release: Release, *, tracking: Tracking) -> Release:
-    """Make a release that passed the gate the champion; what holds it then.
+    """Make a release that passed the gate the champion, and return the champion.
 
-    Nothing moves where it holds it already. Killed on the way, the next call ends what this one began. Raises
-    ValueError for a release that the gate has not judged, did not pass, or judged against another champion than the
-    one there is, and for one that was champion and was replaced (`former_champion`), which is a person's to undo.
+    Nothing moves if it is the champion already. If this call is killed, the next one completes its move. Raises
+    ValueError if the gate has not judged the release, refused it, or judged it against another champion than today's,
+    and if it was champion and was replaced (`former_champion`), which only a person undoes.
     """
     with locked_model(release.name, tracking):
         finish_move(release.name, tracking)
@@ -51,47 +51,47 @@ def promote(release: Release, *, tracking: Tracking) -> Release:
             raise ValueError(
                 f"{release.model_uri} has not passed the gate: {release.tags.get('verdict', 'not judged')}"
             )
-        before = former_champion(release, champion, tracking=tracking)
-        if before is not None:
-            why = list(before.moves.values())[-1]
+        replaced = former_champion(release, champion, tracking=tracking)
+        if replaced is not None:
+            why = list(replaced.moves.values())[-1]
             raise ValueError(
-                f"{before.model_uri} was champion before ({why}): `ecg rollback {release.version}` goes back to it, "
+                f"{replaced.model_uri} was champion before ({why}): `ecg rollback {release.version}` goes back to it, "
                 "not the gate"
             )
-        held = None if champion is None else champion.version
-        if held != verdict.against:
+        current = None if champion is None else champion.version
+        if current != verdict.against:
             raise ValueError(
-                f"{release.model_uri} was judged against version {verdict.against}, and version {held} is champion "
+                f"{release.model_uri} was judged against version {verdict.against}, and version {current} is champion "
                 "now: judge it again"
             )
         return _set_champion(release, champion, verdict.reason, tracking)
 
 
 def former_champion(release: Release, champion: Release | None, *, tracking: Tracking) -> Release | None:
-    """The version with a release's weights that was champion and was replaced; None where there is none.
+    """Return the replaced champion that has a release's weights, or None.
 
-    Under a champion with the same weights that is the release itself or none: newer code may take that one's place.
-    Elsewhere newer code is no way round a person who went back.
+    If today's champion has the same weights, that can only be the release itself: newer code may replace older code.
+    Otherwise a version with newer code counts, too: it must not undo a person's rollback.
     """
     if release.moves:
         return release
     if champion is not None and champion.weights == release.weights:
         return None
-    known = versions_of(name=release.name, tracking=tracking)
-    return next((one for one in known if one.moves and one.weights == release.weights), None)
+    versions = versions_of(name=release.name, tracking=tracking)
+    return next((version for version in versions if version.moves and version.weights == release.weights), None)
 
 
 def rollback(*, to: int | None = None, why: str, name: str = REGISTERED_NAME, tracking: Tracking) -> Release:
-    """Make an earlier version the champion again: `previous`, or version `to`. What was champion becomes `previous`,
-    unless the two have the same weights.
+    """Make an earlier version the champion again: `previous`, or version `to`.
 
-    Killed on the way, the next call ends what this one began. Raises ValueError where there is no such version, or
-    where it never was champion, nor its weights.
+    The champion becomes `previous`, unless the two have the same weights. If this call is killed, the next one
+    completes its move. Raises ValueError if there is no such version, and if neither it nor another version with its
+    weights was ever champion.
     """
     with locked_model(name, tracking):
-        ended = finish_move(name, tracking)
-        if ended is not None and to in (None, ended.version) and _BACK in list(ended.moves.values())[-1]:
-            return ended
+        completed = finish_move(name, tracking)
+        if completed is not None and to in (None, completed.version) and _BACK in list(completed.moves.values())[-1]:
+            return completed
         champion = find_alias(CHAMPION, name=name, tracking=tracking)
         if champion is None and to is None:
             raise ValueError(f"{name} has no champion at {tracking.uri}: name the version to go back to")
@@ -100,57 +100,62 @@ def rollback(*, to: int | None = None, why: str, name: str = REGISTERED_NAME, tr
             if target is None:
                 raise ValueError(f"{name} has no previous champion: name a version to go back to")
         else:
-            known = {one.version: one for one in versions_of(name=name, tracking=tracking)}
-            if to not in known:
-                raise ValueError(f"version {to} of {name}: use one of {', '.join(map(str, sorted(known)))}")
-            target = known[to]
+            versions = {version.version: version for version in versions_of(name=name, tracking=tracking)}
+            if to not in versions:
+                raise ValueError(f"version {to} of {name}: use one of {', '.join(map(str, sorted(versions)))}")
+            target = versions[to]
         if champion is not None and target.version == champion.version:
             raise ValueError(f"version {target.version} of {name} is the champion already")
         if former_champion(target, champion, tracking=tracking) is None:
-            raise ValueError(f"version {target.version} of {name} never was champion: the gate decides on it")
+            raise ValueError(f"version {target.version} of {name} was never champion: the gate decides on it")
         left = "none" if champion is None else champion.version
         return _set_champion(target, champion, f"{_BACK} {left}: {why}", tracking)
 
 
 def versions_of(*, name: str = REGISTERED_NAME, tracking: Tracking) -> list[Release]:
-    """All versions of a registered model, the newest first; none where there is no such model."""
-    found = tracking.client().search_model_versions(f"name = '{name}'")
-    return sorted(map(as_release, found), key=lambda one: -one.version)
+    """Return all versions of a registered model, the newest first; none if there is no such model."""
+    versions = tracking.client().search_model_versions(f"name = '{name}'")
+    return sorted(map(as_release, versions), key=lambda release: -release.version)
 
 
 def aliases_of(*, name: str = REGISTERED_NAME, tracking: Tracking) -> dict[str, int]:
-    """The versions that a model's aliases point to; none where there is no such model."""
-    held = {alias: find_alias(alias, name=name, tracking=tracking) for alias in (CHAMPION, CHALLENGER, PREVIOUS)}
-    return {alias: one.version for alias, one in held.items() if one is not None}
+    """Return the versions that a model's aliases point to; none if there is no such model."""
+    releases = {alias: find_alias(alias, name=name, tracking=tracking) for alias in (CHAMPION, CHALLENGER, PREVIOUS)}
+    return {alias: release.version for alias, release in releases.items() if release is not None}
 
 
 def locked_model(name: str, tracking: Tracking) -> AbstractContextManager[None]:
-    """Hold a model: of a home's processes one at a time registers its versions and moves its aliases. Who has a server
-    and no home is not held up, nor waited for."""
+    """Lock a model: one process of a home at a time registers its versions and moves its aliases.
+
+    A caller with a server and no home takes no lock.
+    """
     if tracking.artifact_root is None:
         return nullcontext()
     return Workspace(tracking.artifact_root.parent).locked(name)
 
 
 def _set_champion(release: Release, champion: Release | None, reason: str, tracking: Tracking) -> Release:
-    """Move the aliases, and write the move on both versions: first what is to be done, so that it is done whole."""
+    """Move the aliases, and write the move on both versions.
+
+    What is to be done is written on the model first, so that a killed move can be completed.
+    """
     move = {
         "to": release.version,
         "from": None if champion is None else champion.version,
         "reason": reason,
         "at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%f}Z",
     }
-    begun = json.dumps(move)
-    tracking.client().set_registered_model_tag(release.name, _MOVING, begun)
-    moved = _move(release.name, begun, tracking)
+    pending = json.dumps(move)
+    tracking.client().set_registered_model_tag(release.name, _MOVING, pending)
+    moved = _move(release.name, pending, tracking)
     log.info("%s version %s is champion: %s", release.name, release.version, reason)
     return moved
 
 
 def finish_move(name: str, tracking: Tracking) -> Release | None:
-    """Do what is left of a move that was begun; the new champion, or None where none was."""
-    begun = _pending_move(name, tracking)
-    return _move(name, begun, tracking) if begun else None
+    """Complete a pending move and return the new champion, or None if no move is pending."""
+    pending = _pending_move(name, tracking)
+    return _move(name, pending, tracking) if pending else None
 
 
 def _pending_move(name: str, tracking: Tracking) -> str | None:
@@ -158,17 +163,20 @@ def _pending_move(name: str, tracking: Tracking) -> str | None:
     return None if model is None else model.tags.get(_MOVING)
 
 
-def _move(name: str, begun: str, tracking: Tracking) -> Release:
-    """The new champion. Raises RuntimeError where somebody of another home ended the move meanwhile, or began one."""
+def _move(name: str, pending: str, tracking: Tracking) -> Release:
+    """Carry out a pending move, JSON, and return the new champion.
+
+    Raises RuntimeError if a process of another home completed the move meanwhile, or began another.
+    """
     client = tracking.client()
-    move = json.loads(begun)
+    move = json.loads(pending)
     version, before, tag = str(move["to"]), move["from"], f"{MOVED}{move['at']}"
     if before is not None:
         replaced = f"{_REPLACED} by version {version}: {move['reason']}"
         client.set_model_version_tag(name, str(before), tag, replaced)
     client.set_model_version_tag(name, version, tag, f"champion: {move['reason']}")
     moved = as_release(client.get_model_version(name, version))
-    if _pending_move(name, tracking) != begun:
+    if _pending_move(name, tracking) != pending:
         raise RuntimeError(f"somebody else moved the aliases of {name} meanwhile: look with `ecg models`")
     if before is not None and as_release(client.get_model_version(name, str(before))).weights != moved.weights:
         client.set_registered_model_alias(name, PREVIOUS, str(before))
@@ -179,10 +187,10 @@ def _move(name: str, begun: str, tracking: Tracking) -> Release:
 
 
 def find_alias(alias: str, *, name: str = REGISTERED_NAME, tracking: Tracking) -> Release | None:
-    """The version that an alias points to; None where there is no such model or alias."""
+    """Return the version that an alias points to, or None if there is no such model or alias."""
     client = tracking.client()
-    found = _registered(client, name)
-    version = None if found is None else found.aliases.get(alias)
+    model = _registered(client, name)
+    version = None if model is None else model.aliases.get(alias)
     return None if version is None else as_release(client.get_model_version(name, str(version)))
 
 

@@ -1,13 +1,13 @@
-"""The gate between a challenger and the champion: four rules, of a classifier five, each with what was seen. Pure.
+"""The gate between a challenger and the champion: four rules, five for a classifier, each with what it saw. Pure.
 
-    not_worse        the validation macro AUC, paired by patient with the champion's, did not fall; or what comes
-                     before scores: see `decide_without_scores`
-    no_label_lost    nor did that of any one label, which a macro mean would hide, and none is gone
+    not_worse        the validation macro AUC, paired by patient with the champion's, did not fall; or what is decided
+                     without scores (`decide_without_scores`)
+    no_label_lost    the AUC of no single label fell, which a macro mean would hide, and no label is gone
     not_collapsed    the pretraining's own figures are sound
     serves           the registered version, pulled as users pull it, gives the encoder's embedding
     on_champion      a classifier's encoder is the encoders' champion
 
-Validation decides; the test split is reported and never asked.
+Validation decides. The test split is reported and never used.
 """
 
 from __future__ import annotations
@@ -70,26 +70,33 @@ class GateConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Contest:
-    """Challenger and champion on the same validation records. macro, labels: AUC of the challenger minus that of the
-    champion, of the labels that both have. lost: labels that the champion has and the challenger has not. patients,
-    unnamed: as `labels.of_patients` takes them."""
+    """Challenger and champion on the same validation records and the labels that both have."""
 
     challenger: float
+    """Its macro AUC."""
     champion: float
+    """Its macro AUC."""
     records: int
     patients: int
+    """Named patients and, each as a patient, records without one, as `splits.of_patients` takes them."""
     macro: PairedDifference
+    """Macro AUC of the challenger minus that of the champion."""
     labels: Mapping[str, PairedDifference]
+    """The same of each label's AUC."""
     lost: tuple[str, ...] = ()
+    """Labels that the champion has and the challenger lacks."""
     unnamed: int = 0
+    """Records without a patient."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GateVerdict:
-    """Whether the challenger becomes champion, and why. against: the champion's version; None where there was none."""
+    """Whether the challenger becomes champion, and why."""
 
     against: int | None
+    """The champion's version; None: there was none."""
     rules: Mapping[str, Finding]
+    """What each rule saw, by name."""
 
     @property
     def promote(self) -> bool:
@@ -97,14 +104,14 @@ class GateVerdict:
 
     @property
     def reason(self) -> str:
-        """One line: what decided."""
+        """What decided, in one line."""
         if self.promote:
             return f"promoted: {self.rules['not_worse'].seen}"
         failed = "; ".join(f"{name}: {rule.seen}" for name, rule in self.rules.items() if not rule.holds)
         return f"kept as challenger: {failed}"
 
     def page(self) -> str:
-        """The verdict in Markdown."""
+        """Render the verdict in Markdown."""
         rows = [
             f"| {name} | {'holds' if rule.holds else '**does not hold**'} | {rule.seen} |"
             for name, rule in self.rules.items()
@@ -125,50 +132,58 @@ class GateVerdict:
 def contest(
     challenger: ProbeResult, champion: Predictions, config: GateConfig, *, lost: Sequence[str] = ()
 ) -> Contest | None:
-    """The two on validation; None where the challenger was not scored there, or they have no label in common.
+    """Compare two probes on validation. Returns None if the challenger was not scored there, or no label is common.
 
-    champion: its scores of the same validation records. lost: labels of the champion that the challenger has not.
-    Labels that either has no scores of are in neither mean. Raises ValueError where the records differ.
+    champion: its scores of the same validation records. lost: labels of the champion that the challenger lacks. Labels
+    that only one of them has scores of are in neither mean. Raises ValueError if the records differ.
     """
     if challenger.scores is None or challenger.scores.validation is None:
         return None
     assert challenger.predictions is not None
-    mine = challenger.predictions.of(Split.VALIDATION)
-    label = [score.name for score in challenger.scores.validation.classes if score.name in champion.classes]
-    a, b = ([one.classes.index(name) for name in label] for one in (mine, champion))
-    if mine.record_id != champion.record_id or not np.array_equal(mine.y_NC[:, a], champion.y_NC[:, b]):
+    held_out = challenger.predictions.of(Split.VALIDATION)
+    labels = [score.name for score in challenger.scores.validation.classes if score.name in champion.classes]
+    # The two may have their labels in another order.
+    columns = [held_out.classes.index(name) for name in labels]
+    champion_columns = [champion.classes.index(name) for name in labels]
+    y_NC, champion_y_NC = held_out.y_NC[:, columns], champion.y_NC[:, champion_columns]
+    if held_out.record_id != champion.record_id or not np.array_equal(y_NC, champion_y_NC):
         raise ValueError(f"two probes of {challenger.task} are on different validation records: probe both again")
-    if not label:
+    if not labels:
         return None
-    y_NC, first_NC, second_NC = mine.y_NC[:, a], mine.score_NC[:, a], champion.score_NC[:, b]
+    score_NC, champion_score_NC = held_out.score_NC[:, columns], champion.score_NC[:, champion_columns]
     macro, by_label = paired_differences(
-        *(y_NC, first_NC, second_NC, mine.patient),
+        y_NC,
+        score_NC,
+        champion_score_NC,
+        held_out.patient,
         resamples=config.resamples,
         seed=config.seed,
         confidence=config.confidence,
     )
     return Contest(
-        challenger=float(auc(y_NC, first_NC).mean()),
-        champion=float(auc(y_NC, second_NC).mean()),
-        records=len(mine.record_id),
-        patients=len(set(mine.patient)),
+        challenger=float(auc(y_NC, score_NC).mean()),
+        champion=float(auc(y_NC, champion_score_NC).mean()),
+        records=len(held_out.record_id),
+        patients=len(set(held_out.patient)),
         macro=macro,
-        labels=dict(zip(label, by_label, strict=True)),
+        labels=dict(zip(labels, by_label, strict=True)),
         lost=tuple(lost),
-        unnamed=mine.unnamed,
+        unnamed=held_out.unnamed,
     )
 
 
 def decide_without_scores(
     *, against: int | None, was_champion: bool, same_weights: bool, simulated: bool, champion_simulated: bool
 ) -> Finding | None:
-    """What decides before any score is looked at; None where the scores do.
+    """Decide without comparing scores. Returns None if the scores must decide.
 
-    against: the champion's version, if there is one. was_champion: the challenger was, and is no more: somebody, or a
-    better one, has replaced it, and going back is a person's decision. same_weights: as the champion's. simulated,
-    champion_simulated: whether challenger and champion were trained on ECGs that a program drew. Their scores are of
-    the challenger's ECGs: simulated ones say nothing of a champion of recorded ones, and who comes from the demo to
-    recorded ECGs, perhaps without labels yet, is not to be held up by the demo's encoder.
+    against: the champion's version, if there is one
+    was_champion: the challenger was champion and was replaced; going back is a person's decision
+    same_weights: the challenger has the champion's weights
+    simulated, champion_simulated: whether challenger and champion were trained on simulated ECGs
+
+    Scores are taken on the challenger's ECGs. Simulated ECGs say nothing about a champion of recorded ones. And whoever
+    moves from the demo to recorded ECGs, perhaps without labels yet, must not be stopped by the demo's encoder.
     """
     if was_champion:
         return Finding.failed("it was champion before: `ecg rollback VERSION` goes back to it, not the gate")
@@ -177,20 +192,19 @@ def decide_without_scores(
     if same_weights:
         return Finding.passed(f"the weights are those of version {against}, served by other code")
     if simulated and not champion_simulated:
-        return Finding(
-            False,
+        return Finding.failed(
             f"it was trained on simulated ECGs, and version {against}, the champion, on recorded ones: their scores do "
             "not compare, and simulated ECGs never take the place of recorded ones",
         )
     if champion_simulated and not simulated:
-        return Finding(
-            True, f"version {against}, the champion, was trained on simulated ECGs, and this on recorded ones"
+        return Finding.passed(
+            f"version {against}, the champion, was trained on simulated ECGs, and this on recorded ones"
         )
     return None
 
 
 def judge(
-    found: Contest | Finding | None,
+    compared: Contest | Finding | None,
     *,
     against: int | None,
     training: Finding,
@@ -198,13 +212,18 @@ def judge(
     on_champion: Finding | None = None,
     config: GateConfig,
 ) -> GateVerdict:
-    """The verdict. found: the contest, what is `decide_without_scores` without one, or None where the challenger was
-    not scored. against: the champion's version, if there is one. on_champion: of a classifier."""
+    """Return the verdict.
+
+    compared: the contest, what `decide_without_scores` says, or None if the challenger was not scored
+    against: the champion's version, if there is one
+    training, serving: the rules not_collapsed and serves
+    on_champion: the rule of that name, for a classifier
+    """
     return GateVerdict(
         against=against,
         rules={
-            "not_worse": found if isinstance(found, Finding) else _not_worse(found, against, config),
-            "no_label_lost": NOT_COMPARED if isinstance(found, Finding) else _no_label_lost(found, config),
+            "not_worse": compared if isinstance(compared, Finding) else _not_worse(compared, against, config),
+            "no_label_lost": NOT_COMPARED if isinstance(compared, Finding) else _no_label_lost(compared, config),
             "not_collapsed": training,
             "serves": serving,
             **({} if on_champion is None else {"on_champion": on_champion}),
@@ -213,37 +232,40 @@ def judge(
 
 
 def of_champion(passed: GateVerdict | None, rules: Collection[str] = RULES) -> GateVerdict:
-    """What the gate says of the champion itself: the verdict that it passed by, None where there is none. A rule that
-    was not asked, or did not hold, holds by what it is: a person put it there."""
-    asked = {} if passed is None else passed.rules
+    """Return the verdict on the champion itself.
+
+    passed: the verdict that it passed by, or None. A rule that was not judged, or did not hold, holds because it is the
+    champion: a person made it so.
+    """
+    judged = {} if passed is None else passed.rules
     is_champion = Finding.passed("it is the champion")
-    found = {name: asked[name] if name in asked and asked[name].holds else is_champion for name in rules}
-    return GateVerdict(against=None if passed is None else passed.against, rules=found)
+    holding = {name: judged[name] if name in judged and judged[name].holds else is_champion for name in rules}
+    return GateVerdict(against=None if passed is None else passed.against, rules=holding)
 
 
-def _not_worse(found: Contest | None, against: int | None, config: GateConfig) -> Finding:
-    if found is None:
+def _not_worse(contest: Contest | None, against: int | None, config: GateConfig) -> Finding:
+    if contest is None:
         return Finding.failed("nothing to compare on validation, so nothing shows that it is not worse")
-    low, high = found.macro.low, found.macro.high
+    low, high = contest.macro.low, contest.macro.high
     return Finding(
         low >= -config.margin,
-        f"validation macro AUC {found.challenger:.4f} against {found.champion:.4f} of version {against}, "
-        f"{found.macro.value:+.4f} ({low:+.4f} to {high:+.4f}) on "
-        f"{of_patients(found.records, found.patients, found.unnamed)}, margin {config.margin:g}",
+        f"validation macro AUC {contest.challenger:.4f} against {contest.champion:.4f} of version {against}, "
+        f"{contest.macro.value:+.4f} ({low:+.4f} to {high:+.4f}) on "
+        f"{of_patients(contest.records, contest.patients, contest.unnamed)}, margin {config.margin:g}",
     )
 
 
-def _no_label_lost(found: Contest | None, config: GateConfig) -> Finding:
-    if found is None:
+def _no_label_lost(contest: Contest | None, config: GateConfig) -> Finding:
+    if contest is None:
         return Finding.failed("nothing to compare on validation")
-    if found.lost:
-        return Finding.failed(f"it no longer has {', '.join(found.lost)}")
-    name, worst = min(found.labels.items(), key=lambda item: item[1].value)
+    if contest.lost:
+        return Finding.failed(f"it no longer has {', '.join(contest.lost)}")
+    name, worst = min(contest.labels.items(), key=lambda item: item[1].value)
     lost = [
         f"{label} {difference.value:+.4f} ({difference.low:+.4f} to {difference.high:+.4f})"
-        for label, difference in found.labels.items()
+        for label, difference in contest.labels.items()
         if difference.value < -config.label_margin and difference.high < 0
     ]
     if lost:
         return Finding.failed(f"fell by more than {config.label_margin:g}: {', '.join(lost)}")
-    return Finding.passed(f"of {len(found.labels)} labels the worst is {name}, {worst.value:+.4f}")
+    return Finding.passed(f"of {len(contest.labels)} labels the worst is {name}, {worst.value:+.4f}")

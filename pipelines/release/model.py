@@ -1,8 +1,7 @@
-"""A model that is to be registered, its scores, and a registered version."""
+"""A model to register, its scores, and a registered version."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pipelines.tracking  # noqa: F401  # it silences MLflow, before MLflow is imported
 from pipelines.encoders.names import ENCODER_FILE, HEAD_FILE, OURS
+from pipelines.hashing import sha256_of_file
 from pipelines.release.gate import GateVerdict
 from pipelines.release.tags import ECGS, kind_of
 
@@ -23,21 +23,21 @@ CLASSIFIER_NAME = "ecg-classifier"
 FILES = {"encoder": ENCODER_FILE, "head": HEAD_FILE}
 """The files of a registered model."""
 MOVED = "moved "
+"""Prefix of the tags that tell a version's moves, before the time."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """How an encoder did. `validation` is of the split that the gate looks at: None where it was not scored.
-
-    task: whose probe the gate compares, by name; empty for a model that no gate judges.
-    validation: macro AUC of the gate's probe on its validation fold, 0 to 1. data_digest: of the ECGs, labels and
-    protocol it was taken on. metrics: whatever else is worth showing.
-    """
+    """How an encoder scored."""
 
     validation: float | None = None
+    """Macro AUC of the gate task's probe on validation, 0 to 1; None: not scored."""
     data_digest: str | None = None
+    """Digest of the ECGs, labels and protocol of that score."""
     metrics: Mapping[str, float] = field(default_factory=dict)
+    """Other figures, by name."""
     task: str = ""
+    """The gate task; empty for a model that no gate judges."""
 
     def __post_init__(self) -> None:
         if self.validation is not None and not 0.0 <= self.validation <= 1.0:
@@ -45,38 +45,43 @@ class Scores:
         if (self.validation is None) != (self.data_digest is None):
             raise ValueError(
                 f"validation {self.validation} with data_digest {self.data_digest}: "
-                "give both, or neither where the encoder was not scored"
+                "give both, or neither if the encoder was not scored"
             )
         for name, value in self.metrics.items():
             if not math.isfinite(value):
-                raise ValueError(f"metric {name!r} is {value}: leave out what could not be computed")
+                raise ValueError(f"metric {name!r} is {value}: leave out a metric that could not be computed")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Packaged:
-    """What is registered: its artifacts by name, the file of `ecg_model.serving` that runs them, and what people and
-    MLflow are told of it."""
+    """A model to register."""
 
     files: Mapping[str, Path]
+    """Its artifacts, by name as in FILES."""
     code: str
+    """The file of `ecg_model.serving` that runs them."""
     outputs: Schema
     output: str
+    """What a call returns, for people."""
     description: str
 
     def digests(self) -> dict[str, str]:
-        return {name: _sha256(path) for name, path in self.files.items()}
+        """Return the sha256 of each file, by name."""
+        return {name: sha256_of_file(path) for name, path in self.files.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Release:
-    """A version of the registered model. created: by this call. rescored: it was there before, with other scores."""
+    """A version of a registered model."""
 
     name: str
     version: int
     run_id: str
     tags: Mapping[str, str]
     created: bool = False
+    """Whether this call registered it."""
     rescored: bool = False
+    """Whether this call gave an existing version other scores."""
 
     @property
     def model_uri(self) -> str:
@@ -88,27 +93,28 @@ class Release:
 
     @property
     def weights(self) -> dict[str, str]:
-        """The digests of its files, by name as in `Packaged`; two versions with the same differ in their code alone."""
+        """sha256 of its files, by name. Two versions with the same weights differ only in their code."""
         return {name: self.tags[f"{name}_digest"] for name in FILES if f"{name}_digest" in self.tags}
 
     @property
     def simulated(self) -> bool:
-        """Whether it was trained on ECGs that a program drew; not so where it does not say, as of before."""
+        """Whether it was trained on simulated ECGs. Versions of earlier commits do not say; they count as recorded."""
         return self.tags.get(ECGS) == kind_of(simulated=True)
 
     @property
     def verdict(self) -> GateVerdict | None:
-        """What the gate said last; None where it was not asked."""
+        """The gate's last verdict; None if it was not judged."""
         rules = self.tags.get("rules")
         return None if rules is None else GateVerdict.from_dict(json.loads(rules))
 
     @property
     def moves(self) -> dict[str, str]:
-        """When the version became champion or was replaced, each with why; the times in UTC, in order."""
+        """Why the version became champion or was replaced, by time in UTC, in order."""
         return {key.removeprefix(MOVED): value for key, value in sorted(self.tags.items()) if key.startswith(MOVED)}
 
 
 def as_release(version: ModelVersion, *, created: bool = False, rescored: bool = False) -> Release:
+    """Convert MLflow's entity."""
     return Release(
         name=version.name,
         version=int(version.version),
@@ -117,8 +123,3 @@ def as_release(version: ModelVersion, *, created: bool = False, rescored: bool =
         created=created,
         rescored=rescored,
     )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""A model as MLflow stores and serves it, and the check that a pulled version computes what its files compute."""
+"""A model as MLflow stores and serves it, and the check that a pulled version gives what its files give."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _PULL_SECONDS = 900
 
 
 def packaged_encoder(encoder: Path) -> Packaged:
-    """encoder: a file of `save_encoder`, called as it is released."""
+    """Package an encoder file of `save_encoder`. Raises ValueError if it is not called as released files are."""
     if encoder.name != ENCODER_FILE:
         raise ValueError(
             f"encoder {encoder}: the released file is called {ENCODER_FILE}; give the file of `save_encoder`"
@@ -54,7 +54,7 @@ def packaged_encoder(encoder: Path) -> Packaged:
 
 
 def packaged_classifier(encoder: Path, head: Path) -> Packaged:
-    """The encoder with a file of `CalibratedHead`. Raises ValueError where the two do not fit."""
+    """Package an encoder with a file of `CalibratedHead`. Raises ValueError if their dimensions differ."""
     packaged = packaged_encoder(encoder)
     calibrated, dim = CalibratedHead.load(head), load_encoder(encoder).config.dim
     if calibrated.weight_CD.shape[1] != dim:
@@ -69,7 +69,7 @@ def packaged_classifier(encoder: Path, head: Path) -> Packaged:
 
 
 def expected_of(packaged: Packaged) -> np.ndarray:
-    """What the files say of the example ECG, computed here: what a served version has to say, too."""
+    """Compute what the files give for the example ECG: the embedding, or the classifier's probabilities."""
     encoder, ecg = load_encoder(packaged.files["encoder"]), example_ecg()
     if "head" not in packaged.files:
         return embed(encoder, ecg, sampling_rate=EXAMPLE_RATE)
@@ -77,10 +77,10 @@ def expected_of(packaged: Packaged) -> np.ndarray:
 
 
 def serves(release: Release, packaged: Packaged, *, tracking: Tracking) -> Finding:
-    """Whether the version, pulled in a process of its own, says of the example ECG what its files say here.
+    """Check that the version, pulled in a separate process, gives for the example ECG what its files give here.
 
-    Raises RuntimeError where it could not be pulled and run, and TimeoutError where that took too long: neither is
-    an answer.
+    Raises RuntimeError if it could not be pulled and run, and TimeoutError if that took too long: neither says
+    anything about the version.
     """
     expected = expected_of(packaged)
     with tempfile.TemporaryDirectory() as folder:
@@ -95,17 +95,17 @@ def serves(release: Release, packaged: Packaged, *, tracking: Tracking) -> Findi
         if ran.returncode != 0:
             last = (ran.stderr.strip().splitlines() or [f"exit code {ran.returncode}"])[-1]
             raise RuntimeError(f"{release.model_uri} could not be pulled and run: {last}")
-        found = np.load(answers, allow_pickle=False)
-    if found.shape != expected.shape or not np.isfinite(found).all():
-        return Finding.failed(f"{release.model_uri} gives {found.shape} or numbers that are not finite")
-    error = float(np.abs(found - expected).max())
+        answer = np.load(answers, allow_pickle=False)
+    if answer.shape != expected.shape or not np.isfinite(answer).all():
+        return Finding.failed(f"{release.model_uri} gives {answer.shape} or numbers that are not finite")
+    error = float(np.abs(answer - expected).max())
     return Finding(error <= SERVING_TOLERANCE, f"pulled, it differs by {error:.1e} at most from its files")
 
 
 def example_ecg() -> np.ndarray:
-    """(1, 12, 1000) float32 millivolt at 100 Hz: a drawn sinus rhythm, rounded to a microvolt, to show the input.
+    """(1, 12, 1000) float32 millivolt at 100 Hz: a computed sinus rhythm, rounded to a microvolt, to show the input.
 
-    P, QRS and T are Gaussian waves; the chest leads' R grows from V1 to V5. It is an example, not a measurement.
+    P, QRS and T are Gaussian waves; the R wave grows from V1 to V5. It is an example, not a measurement.
     """
     t_T = np.arange(1000) / EXAMPLE_RATE
     phase_T = (t_T + 0.3) % 0.85
@@ -119,17 +119,19 @@ def example_ecg() -> np.ndarray:
     eight_LT = np.zeros((8, len(t_T)))
     for centre, width, *amplitudes in waves:
         eight_LT += np.outer(amplitudes, np.exp(-0.5 * ((phase_T - centre) / width) ** 2))
-    one, two = eight_LT[:2]
-    limb = (one, two, two - one, -(one + two) / 2, one - two / 2, two - one / 2)
+    lead_i, lead_ii = eight_LT[:2]
+    # I, II, III, aVR, aVL, aVF by Einthoven and Goldberger.
+    limb = (lead_i, lead_ii, lead_ii - lead_i, -(lead_i + lead_ii) / 2, lead_i - lead_ii / 2, lead_ii - lead_i / 2)
     return np.concatenate([limb, eight_LT[2:]])[None].round(3).astype(np.float32)
 
 
 def log_model(packaged: Packaged) -> ModelInfo:
+    """Log the model in the active MLflow run."""
     signature = ModelSignature(
-        # No schema of inputs: MLflow's check would refuse float64, which wfdb reads, and records in a table; the model
-        # itself refuses in words.
+        # No input schema: MLflow's check would refuse float64, which wfdb reads, and records in a table. The model
+        # itself checks its input, with clearer messages.
         outputs=packaged.outputs,
-        # No rate is a safe guess: the default stands for "not given" and is refused.
+        # There is no safe default rate: 0 means "not given" and is refused.
         params=ParamSchema([ParamSpec("sampling_rate", "double", 0.0), ParamSpec("leads", "string", STANDARD)]),
     )
     return mlflow.pyfunc.log_model(

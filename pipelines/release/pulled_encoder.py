@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 class PulledEncoder:
     """The model at a URI such as `models:/ecg-encoder@champion`, in the MLflow store at `tracking_uri`.
 
-    Points this process's MLflow at that store: for a program that does nothing else with it. Raises ValueError where
-    there is no such model.
+    It points this process's MLflow at that store, so it is for a program that uses MLflow for nothing else. Raises
+    ValueError if there is no such model.
     """
 
     def __init__(self, uri: str, *, tracking_uri: str) -> None:
@@ -27,7 +27,10 @@ class PulledEncoder:
             raise ValueError(f"model {uri!r} cannot be loaded from {tracking_uri}: {error.message}") from error
 
     def embed(self, x_LT: NDArray[Any], *, leads: Sequence[str], rate: float) -> NDArray[np.float32]:
-        """(L, T) millivolt with rows called `leads` -> (dim,). ValueError where the model refuses the ECG."""
+        """Embed one ECG, (L, T) millivolt with rows named `leads`, to (dim,).
+
+        Raises ValueError if the model refuses the ECG.
+        """
         params = {"sampling_rate": float(rate), "leads": ",".join(leads)}
         try:
             embedding_1D = self._model.predict(np.asarray(x_LT, np.float32)[None], params=params)

@@ -1,4 +1,4 @@
-"""Encoders by what people call them: the workspace's, registered versions, files, and the untrained baseline."""
+"""Resolve an encoder's name to its weights: a workspace product, a registered version, a file, or a random baseline."""
 
 from __future__ import annotations
 
@@ -21,18 +21,22 @@ RANDOM = "random"
 def named_encoders(
     first: str, second: str, workspace: Workspace, tracking: Tracking
 ) -> Iterator[tuple[tuple[str, EncoderSource], tuple[str, EncoderSource]]]:
-    """Two encoders by what people call them, loadable inside the block.
+    """Resolve two names, and yield each encoder with its title; both can be loaded inside the block.
 
-    `pretrained`: the workspace's own. `reference`: the imported one. `models:/<name>@<alias>` or
-    `models:/<name>/<version>`: a registered one. `random`: the other's network with its initial weights. Else: an
-    encoder file. An encoder that the workspace holds has its name there, so that its features are found; others are
-    named by their digest, so that they are computed once. Raises ValueError for what is not there, and for one encoder
-    under two names.
+        pretrained                                            the workspace's own encoder
+        reference                                             the imported encoder
+        models:/<name>@<alias> or models:/<name>/<version>    a registered version
+        random                                                the other's network with its initial weights
+        any other                                             an encoder file
+
+    An encoder of the workspace keeps its name there, so that its cached features are used. Others are named by their
+    digest, so that their features are computed once. Raises ValueError if an encoder does not exist, and if both names
+    mean the same encoder.
     """
     with tempfile.TemporaryDirectory() as folder:
         names = (first, second)
         if names == (RANDOM, RANDOM):
-            raise ValueError("both are 'random': name one encoder that it is the untrained baseline of")
+            raise ValueError("both encoders are 'random': name an encoder to compare with its random baseline")
         files = {
             name: _file(name, workspace, tracking, Path(folder) / str(number))
             for number, name in enumerate(names)
@@ -41,14 +45,14 @@ def named_encoders(
         sources = {name: _source(file, workspace) for name, file in files.items()}
         if RANDOM in names:
             (name,) = files
-            sources[RANDOM] = _twin(sources[name], workspace)
+            sources[RANDOM] = _random_baseline(sources[name], workspace)
         if sources[first].digest == sources[second].digest:
             raise ValueError(f"{first} and {second} are one and the same encoder (sha256 {sources[first].digest[:12]})")
-        yield _called(first, sources[first]), _called(second, sources[second])
+        yield _titled(first, sources[first]), _titled(second, sources[second])
 
 
-def _called(name: str, source: EncoderSource) -> tuple[str, EncoderSource]:
-    """The encoder and its name, which says where it was made for other ECGs than it is tested on."""
+def _titled(name: str, source: EncoderSource) -> tuple[str, EncoderSource]:
+    """Return the encoder with its title, which says if it was made for another window of the ECG."""
     return (name if source.window is None else f"{name} ({source.window})"), source
 
 
@@ -76,8 +80,8 @@ def _source(file: Path, workspace: Workspace) -> EncoderSource:
     return replace(source, name=f"encoder-{source.digest[:12]}")
 
 
-def _twin(source: EncoderSource, workspace: Workspace) -> EncoderSource:
-    """The initial weights: of the seed that ours started from where it is ours, of seed 0 where that is not known."""
+def _random_baseline(source: EncoderSource, workspace: Workspace) -> EncoderSource:
+    """Return the initial weights: of the seed that the workspace's encoder started from, or of seed 0 if unknown."""
     for encoder_names in (OURS, REFERENCE):
         if source.name == encoder_names.probe:
             seed = workspace.require(encoder_names.product).facts.get("recipe", {}).get("seed", 0)

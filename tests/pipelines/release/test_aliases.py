@@ -115,7 +115,7 @@ def test_going_back_swaps_the_champion_with_the_previous_and_says_why(
     assert now.version == 1
     assert aliases(store, name) == {CHAMPION: 1, PREVIOUS: 2, CHALLENGER: 3}
     assert list(now.moves.values())[-1] == "champion: rolled back from version 2: wrong gains since Monday"
-    for wrong, message in ((1, "is the champion already"), (3, "never was champion"), (9, "use one of 1, 2, 3")):
+    for wrong, message in ((1, "is the champion already"), (3, "was never champion"), (9, "use one of 1, 2, 3")):
         with pytest.raises(ValueError, match=message):
             rollback(to=wrong, why="x", name=name, tracking=store)
     passed = next(one for one in versions_of(name=name, tracking=store) if one.version == 2)
