@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow.parquet as pq
 from safetensors.numpy import load_file
 
 from ecg_model.serving.classify import CalibratedHead
 from pipelines.cache import Product, Workspace
 from pipelines.encoders.names import ENCODER_FILE, HEAD_FILE, OURS
-from pipelines.evaluate.probes.result import ROC_FILE, load_result
+from pipelines.evaluate.probes.result import load_result, load_roc
 from pipelines.evaluate.report.model import EncoderComparison
 from pipelines.evaluate.report.step import JSON_FILE
 from pipelines.evaluate.suite.baselines import ProbePair
@@ -175,11 +174,7 @@ def reliability(workspace: Workspace, head: Product) -> bytes | None:
 def _roc(probe: Product) -> tuple[dict[str, Curve], dict[str, float]]:
     scores = load_result(probe.path).scores
     assert scores is not None
-    table = pq.read_table(probe.path / ROC_FILE)
-    names = np.asarray(table["class"].to_pylist())
-    false, true = (table[name].to_numpy() for name in ("false_positive_rate", "true_positive_rate"))
-    curves = {name: (false[names == name], true[names == name]) for name in dict.fromkeys(names.tolist())}
-    return curves, {score.name: score.auc.value for score in scores.test.classes}
+    return load_roc(probe.path), {score.name: score.auc.value for score in scores.test.classes}
 
 
 def _who(age: float | None, sex: str | None) -> str:

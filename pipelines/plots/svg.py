@@ -94,7 +94,7 @@ def budget(
 
 @dataclass(frozen=True)
 class Bin:
-    """Of a reliability curve: what was said, how often it came true, the interval of that, and of how many records."""
+    """A bin of a reliability curve: mean predicted probability, observed share with its interval, number of records."""
 
     predicted: float
     observed: float
@@ -116,7 +116,7 @@ def reliability(bins: Sequence[Bin], hue: int, text: str) -> str:
         f'r="{_number(1.2 + 3.8 * math.sqrt(one.records / most))}"/>'
         for one in bins
     ]
-    return _square(drawn, "probability said", "share that came true", text)
+    return _square(drawn, "predicted probability", "observed share", text)
 
 
 def scatter(point_N2: NDArray[np.float64], hue_N: NDArray[np.int64], text: str) -> str:

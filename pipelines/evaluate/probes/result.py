@@ -185,6 +185,14 @@ def roc_table(result: ProbeResult) -> pa.Table:
     return pa.table({"class": names, "false_positive_rate": false, "true_positive_rate": true})
 
 
+def load_roc(folder: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Read the test split's ROC curves in a probe product's directory: false and true positive rates by class."""
+    table = pq.read_table(folder / ROC_FILE)
+    names = np.asarray(table["class"].to_pylist())
+    false, true = (table[name].to_numpy() for name in ("false_positive_rate", "true_positive_rate"))
+    return {name: (false[names == name], true[names == name]) for name in dict.fromkeys(names.tolist())}
+
+
 def _result(stored: Mapping[str, Any], scores: ProbeScores | None, predictions: Predictions | None) -> ProbeResult:
     return ProbeResult(
         task=stored["task"],

@@ -1,6 +1,6 @@
-"""What others report, to stand beside our figures: data, each with where it is from.
+"""Published figures that the pages show next to ours, each with its source.
 
-They are read, not tested against: other splits, other preprocessing and other pretraining lie behind them.
+They give orientation and are not tested against: their splits, preprocessing and pretraining differ from ours.
 """
 
 from __future__ import annotations
@@ -13,13 +13,16 @@ BENCHMARK = "benchmark, arXiv 2509.25095"
 
 @dataclass(frozen=True, kw_only=True)
 class Published:
-    """Macro AUCs on one question, as they were printed. ecg_jepa: of the method that is re-implemented here. best: the
-    best that is known. source: of both."""
+    """Published macro AUCs on one task, as they were printed."""
 
     ecg_jepa: str
+    """Of the method that is re-implemented here."""
     best: str
+    """The best that is known."""
     how: str
+    """How `ecg_jepa` was evaluated."""
     source: str
+    """Of both figures."""
 
 
 _LINEAR = "frozen, linear"
@@ -29,7 +32,7 @@ def _frozen(ecg_jepa: str, best: str = "the same", how: str = _LINEAR) -> Publis
     return Published(ecg_jepa=ecg_jepa, best=best, how=how, source=f"{PAPER}; {BENCHMARK}")
 
 
-def _better(ecg_jepa: str, best: str) -> Published:
+def _linear_or_pool(ecg_jepa: str, best: str) -> Published:
     how = "frozen, the better of linear and attention pool"
     return Published(ecg_jepa=ecg_jepa, best=best, how=how, source=BENCHMARK)
 
@@ -41,11 +44,11 @@ def _fine_tuned(ecg_jepa: str, best: str) -> Published:
 _SUPERCLASS = _frozen("0.912", "0.928 (ECGFounder, frozen)")
 _SUPERCLASS_ONE = _frozen("0.903", "0.943 (ER-JEPA, fine-tuned)")
 _BY_LABELS = {
-    "ptbxl_all": _better("0.934", "0.940"),
-    "ptbxl_diagnostic": _better("0.943", "0.947"),
-    "ptbxl_subclass": _better("0.934", "0.945"),
-    "ptbxl_form": _better("0.908", "0.908"),
-    "ptbxl_rhythm": _better("0.969", "0.969"),
+    "ptbxl_all": _linear_or_pool("0.934", "0.940"),
+    "ptbxl_diagnostic": _linear_or_pool("0.943", "0.947"),
+    "ptbxl_subclass": _linear_or_pool("0.934", "0.945"),
+    "ptbxl_form": _linear_or_pool("0.908", "0.908"),
+    "ptbxl_rhythm": _linear_or_pool("0.969", "0.969"),
 }
 
 BY_EVALUATION: dict[str, Published] = {
@@ -56,7 +59,7 @@ BY_EVALUATION: dict[str, Published] = {
     "ptbxl_superclass__fine_tuned": _frozen("0.931", "0.936", "fine-tuned"),
     "ptbxl_superclass__multi_class__fine_tuned": _frozen("0.934", "0.943 (ER-JEPA)", "fine-tuned"),
     **_BY_LABELS,
-    **{f"{name}__attention_pool": one for name, one in _BY_LABELS.items()},
+    **{f"{name}__attention_pool": figures for name, figures in _BY_LABELS.items()},
     "ptbxl_all__fine_tuned": _fine_tuned("0.940", "0.949"),
     "ptbxl_diagnostic__fine_tuned": _fine_tuned("0.946", "0.951"),
     "ptbxl_subclass__fine_tuned": _fine_tuned("0.935", "0.943"),
@@ -74,21 +77,24 @@ BY_EVALUATION: dict[str, Published] = {
     "georgia": _frozen("0.895", "0.924"),
     "georgia__multi_class": _frozen("0.908", "0.924"),
 }
-"""What others report on an evaluation of the suite, by its name."""
+"""Published figures by the name of an evaluation of the suite."""
 
 
 def published_for(evaluation: str) -> Published | None:
-    """What others report on an evaluation; None where nobody does. The benchmark's layer-wise learning rates count as
-    fine-tuning, and PTB-XL from 100 Hz as PTB-XL."""
+    """Return the published figures of an evaluation, or None.
+
+    The benchmark's layer-wise learning rates count as fine-tuning, and PTB-XL from 100 Hz as PTB-XL.
+    """
     return BY_EVALUATION.get(evaluation.replace("ptbxl100_", "ptbxl_").replace("_layerwise", ""))
 
 
 @dataclass(frozen=True, kw_only=True)
 class WaveFigure:
-    """A figure on waves as it was printed, with its unit and how it was got."""
+    """A published figure on waves, as it was printed, with how it was obtained."""
 
     ecg_jepa: str
     best: str
+    """The best that is known."""
 
 
 WAVE_FIGURES: dict[str, WaveFigure] = {
@@ -97,5 +103,5 @@ WAVE_FIGURES: dict[str, WaveFigure] = {
     "miou, frozen": WaveFigure(ecg_jepa="0.888 (pseudo-labels)", best="–"),
     "miou, fine-tuned": WaveFigure(ecg_jepa="0.954 (pseudo-labels)", best="–"),
 }
-"""Mean absolute errors in the unit of `waves.INTERVALS`, by its title, and mean IoU; all from PAPER. Ours is the mean
-over background, P, QRS and T; of which classes theirs is was not to be found."""
+"""Mean absolute errors by the title of an interval, in the unit of `annotations.INTERVALS`, and mean IoU; all from
+PAPER. Our mean IoU is over background, P, QRS and T; the paper does not say which classes its mean is over."""

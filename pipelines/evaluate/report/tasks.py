@@ -1,4 +1,4 @@
-"""One task as a page tells it: what was asked, each probe's figures, and how far ours is ahead of the others."""
+"""The report on one task: its protocol, the figures of each probe, and the differences between ours and the others."""
 
 from __future__ import annotations
 
@@ -17,38 +17,42 @@ from pipelines.tasks.splits import drawn_by, of_patients
 def task_report(
     name: str, probes: Mapping[str, Probe], overlaps: Overlaps, differences: Mapping[str, TaskComparison]
 ) -> TaskReport:
-    """The report on the probes of a task, by name, ours among them."""
-    first = probes[OURS.probe]
-    asked, result, scores, test = first.about["task"], first.result, first.result.scores, first.test
-    shown = {other: probe for other, probe in probes.items() if first.comparable(probe)}
-    told = tuple(
+    """Report on a task.
+
+    probes: by name, ours among them; those that are not comparable with ours are only named.
+    differences: ours minus each other, by the other's name.
+    """
+    ours = probes[OURS.probe]
+    task, result, scores, test = ours.about["task"], ours.result, ours.result.scores, ours.test
+    comparable = {name: probe for name, probe in probes.items() if ours.comparable(probe)}
+    probed = tuple(
         Probed(
-            name=other,
-            title=TITLES[other],
-            hue=list(TITLES).index(other),
+            name=name_of_probe,
+            title=TITLES[name_of_probe],
+            hue=list(TITLES).index(name_of_probe),
             digest=probe.about["encoder"]["digest"],
             seen=overlaps.of_probe(probe),
             assessment=assess(probe.result, probe.settings),
         )
-        for other, probe in shown.items()
+        for name_of_probe, probe in comparable.items()
     )
-    labels = told[0].assessment.labels if told else ()
+    labels = probed[0].assessment.labels if probed else ()
     drawn = None if test is None else drawn_by(len(test.record_id), test.unnamed)
     return TaskReport(
         name=name,
-        title=first.about["title"],
-        source=asked["source"],
-        kind=asked["kind"],
+        title=ours.about["title"],
+        source=task["source"],
+        kind=task["kind"],
         labels=result.classes,
-        protocol=protocol_in_words(asked["protocol"], drawn),
+        protocol=protocol_in_words(task["protocol"], drawn),
         counts=result.counts,
         reason=result.reason,
         tested="" if test is None else of_patients(len(test.record_id), len(set(test.patient)), test.unnamed),
         drawn=drawn or "",
-        probes=told,
+        probes=probed,
         differences=dict(differences),
         omitted={} if scores is None else scores.test.omitted,
         few=tuple(label.name for label in labels if label.positives < FEW_POSITIVES),
-        left_out=() if scores is None else tuple(TITLES[other] for other in probes if other not in shown),
+        left_out=() if scores is None else tuple(TITLES[other] for other in probes if other not in comparable),
         published=published_for(name),
     )

@@ -1,4 +1,4 @@
-"""Results as sentences."""
+"""Results and protocols in words."""
 
 from __future__ import annotations
 
@@ -8,51 +8,54 @@ from typing import Any
 from pipelines.encoders.names import OURS
 from pipelines.evaluate.report.model import ALPHA, HANDCRAFTED_BASELINE, TITLES, TaskReport
 from pipelines.evaluate.statistics.bootstrap import Interval
+from pipelines.formatting import format_interval
 
 
 def sentence(task: TaskReport) -> str:
-    """What a task says of ours, in one sentence."""
+    """Return our scores on a task, and whether they are above the baselines, in one sentence."""
     if not task.probes:
         return f"{task.title}: not scored, {task.reason}."
     auc = task.probes[0].assessment.auc
     words = f"{task.title}: macro AUC {in_words(auc)}"
     for other in (OURS.random_baseline, HANDCRAFTED_BASELINE):
         if other in task.differences:
-            one = task.differences[other]
-            found, p = one.difference, one.p_adjusted
-            relation = "not shown to differ from" if p >= ALPHA else ("above" if found.value > 0 else "below")
-            words += (
-                f", {relation} the {TITLES[other]}"
-                if other == OURS.random_baseline
-                else f", {relation} {TITLES[other]}"
-            )
-            words += f" ({found.value:+.3f}, {found.low:+.3f} to {found.high:+.3f}, p {_p(p)})"
+            difference, p = task.differences[other].difference, task.differences[other].p_adjusted
+            relation = "not shown to differ from" if p >= ALPHA else ("above" if difference.value > 0 else "below")
+            article = "the " if other == OURS.random_baseline else ""
+            words += f", {relation} {article}{TITLES[other]}"
+            words += f" ({difference.value:+.3f}, {difference.low:+.3f} to {difference.high:+.3f}, p {_p(p)})"
     return f"{words}."
 
 
-def in_words(found: Interval) -> str:
-    """A figure with its interval."""
-    return f"{found.value:.3f} ({found.low:.3f} to {found.high:.3f})"
+def in_words(interval: Interval) -> str:
+    """Return an estimate with its interval."""
+    return format_interval(interval.value, interval.low, interval.high)
 
 
 def protocol_in_words(values: Mapping[str, Any], drawn: str | None) -> str:
-    """A protocol. drawn: by what, where it draws; None where that is not known."""
-    what, drawn = values["by"], drawn or "patient, or by ECG where no patient is named"
-    if what == "few labels":
+    """Describe a protocol.
+
+    values: its settings, as JSON values.
+    drawn: the unit that its random parts draw, in words; None if it is not known.
+    """
+    kind, drawn = values["by"], drawn or "patient, or by ECG if no patient is named"
+    if kind == "few labels":
         share, draw = values["percent"], values["seed"] + 1
         return f"{share:g} % of the labels to fit on, draw {draw}, by {drawn}; {protocol_in_words(values['of'], drawn)}"
-    if what == "patient":
-        choosing, tested = values["validation_share"], values["test_share"]
-        held = f"chosen on {choosing:.0%}" if choosing else "nothing is chosen on validation"
-        return f"fitted on {1 - choosing - tested:.0%}; {held}; tested once on {tested:.0%}, drawn by {drawn}"
+    no_validation = "nothing is chosen on validation"
+    if kind == "patient":
+        validation_share, test_share = values["validation_share"], values["test_share"]
+        chosen = f"chosen on {validation_share:.0%}" if validation_share else no_validation
+        train_share = 1 - validation_share - test_share
+        return f"fitted on {train_share:.0%}; {chosen}; tested once on {test_share:.0%}, drawn by {drawn}"
     train, test = (", ".join(map(str, values[name])) for name in ("train", "test"))
-    if what == "fold":
+    if kind == "fold":
         validation = ", ".join(map(str, values["validation"]))
-        held = f"chosen on {validation}" if validation else "nothing is chosen on validation"
+        chosen = f"chosen on {validation}" if validation else no_validation
     else:
         share = values["validation_share"]
-        held = f"chosen on {share:.0%} of them, drawn by {drawn}" if share else "nothing is chosen on validation"
-    return f"fitted on {what}s {train}; {held}; tested once on {test}"
+        chosen = f"chosen on {share:.0%} of them, drawn by {drawn}" if share else no_validation
+    return f"fitted on {kind}s {train}; {chosen}; tested once on {test}"
 
 
 def _p(value: float) -> str:
