@@ -21,16 +21,17 @@ from pipelines import versions
 )
 def evaluation_report(data_home: DataHome) -> dg.MaterializeResult:
     from assets.previews import scores
-    from pipelines.evaluate.report.step import HTML_FILE, materialize_report
+    from pipelines.evaluate.report.step import HTML_FILE, ReportFacts, materialize_report
 
     home = data_home.open()
     with show.mistakes_explained():
         report = materialize_report(home.workspace(), simulated=home.simulated)
+    facts = ReportFacts.of(report)
     return show.materialized(
         report,
         {
-            "verdict": report.facts["headline"],
-            "tasks": dg.MetadataValue.md("\n".join(f"- {sentence}" for sentence in report.facts["sentences"])),
+            "verdict": facts.headline,
+            "tasks": dg.MetadataValue.md("\n".join(f"- {sentence}" for sentence in facts.sentences)),
             "page": dg.MetadataValue.path(str(report.path / HTML_FILE)),
             **show.pictures(scores=scores(report)),
         },

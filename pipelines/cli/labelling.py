@@ -12,6 +12,7 @@ from pipelines.evaluate.exposure import Overlaps
 from pipelines.evaluate.features import OnProgress
 from pipelines.evaluate.probes.config import ProbeConfig
 from pipelines.evaluate.probes.handcrafted import HandcraftedSource
+from pipelines.evaluate.probes.result import load_roc
 from pipelines.evaluate.probes.step import materialize_probe
 from pipelines.evaluate.probes.stored import Probe
 from pipelines.evaluate.report.compare import compare_results
@@ -73,8 +74,8 @@ def evaluate_labels(
         from pipelines.evaluate.report.page import task_page  # Jinja2 is not needed to say why there are no scores
 
         page = products[0].aside / PAGE_FILE
-        folders = {name: one.folder for name, one in probes.items()}
-        text = task_page(report, folders, encoder=encoder, simulated=home.simulated)
+        rocs = {probed.name: load_roc(probes[probed.name].folder) for probed in report.probes}
+        text = task_page(report, rocs, encoder=encoder, simulated=home.simulated)
         write_atomically(page, text.encode())
     return OwnLabels(task=task, standings=evaluation_rows(workspace, products, config), report=report, page=page)
 

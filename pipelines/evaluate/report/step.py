@@ -1,19 +1,20 @@
-"""The products `report` and `comparison`: an HTML page for people, and JSON with the same numbers.
+"""The products `report` and `comparison`: an HTML page, and JSON with the same numbers.
 
-    report/.../report.html           self-contained: no script, nothing from elsewhere
-    report/.../report.json           what the page says
+    report/.../report.html           self-contained: no scripts, no links to other files
+    report/.../report.json           the contents of the page
     comparison/.../comparison.html   two encoders on the same ECGs
-    comparison/.../comparison.json   what that page says
+    comparison/.../comparison.json   the contents of that page
 
-Everything is read from finished probes: of our encoder, of its random baseline, and of whatever else was probed on the
-same ECGs with the same protocol (handcrafted features, the author's released encoder).
+Everything is read from finished products: probes of our encoder, of its random baseline, and of what else was probed on
+the same ECGs with the same protocol (handcrafted features, the author's released encoder); and evaluations of waves.
+This module alone knows both sides: the modules that compute the report, and the page.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from pipelines.encoders.names import OURS
 from pipelines.evaluate.exposure import Overlaps, corpus_of
 from pipelines.evaluate.features import EncoderSource, FeatureConfig, materialize_features
 from pipelines.evaluate.probes.config import ProbeConfig
-from pipelines.evaluate.probes.result import SCORES_FILE
+from pipelines.evaluate.probes.result import SCORES_FILE, load_roc
 from pipelines.evaluate.probes.stored import Probe
 from pipelines.evaluate.report.compare import compare_results
 from pipelines.evaluate.report.model import (
@@ -34,13 +35,22 @@ from pipelines.evaluate.report.model import (
     EncoderComparison,
     EvaluationReport,
     Pretraining,
+    Rocs,
     TaskComparison,
 )
 from pipelines.evaluate.report.suite import suite_folders, suite_products, suite_tables
 from pipelines.evaluate.report.tasks import task_report
 from pipelines.evaluate.report.verdict import judge
-from pipelines.evaluate.report.waves import inputs_of, picture_of, shown_of, wave_products, wave_reports
+from pipelines.evaluate.report.waves import (
+    WaveProducts,
+    inputs_of,
+    picture_of,
+    shown_segmentation,
+    wave_products,
+    wave_reports,
+)
 from pipelines.evaluate.waves.run import overlap_of_waves
+from pipelines.facts import Facts
 from pipelines.harmonize.shards import shards_of
 from pipelines.hashing import digest_of
 from pipelines.tasks.catalogue import SUITE_TASKS
@@ -49,61 +59,109 @@ PRODUCT = "report"
 HTML_FILE, JSON_FILE = "report.html", "report.json"
 
 
-def materialize_report(workspace: Workspace, *, simulated: bool) -> Product:
-    """The product `report` on the current encoder; its facts hold the verdict and the encoder's digest.
+@dataclass(frozen=True, kw_only=True)
+class ReportFacts(Facts):
+    """What a report says in short."""
 
-    Raises ValueError where there is no encoder, or no probe of it.
+    encoder_digest: str
+    """Of the encoder's file."""
+    headline: str
+    sentences: tuple[str, ...]
+    """One for each task."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Inputs:
+    """The products that a report is made from."""
+
+    encoder: Product
+    probes: dict[str, dict[str, Product]]  # by task and name
+    features: dict[str, dict[str, Product]]  # of our encoder, by source and partition
+    suite: dict[str, dict[str, Product]]  # by evaluation and name
+    waves: dict[str, WaveProducts]  # by task
+
+    def digests(self) -> dict[str, str]:
+        """Return every product's digest by its name, and the digests of pictures."""
+        kinds = (self.probes, self.features, self.suite)
+        products = [product for kind in kinds for named in kind.values() for product in named.values()]
+        return {product.name: product.digest for product in products} | inputs_of(self.waves)
+
+
+def materialize_report(workspace: Workspace, *, simulated: bool) -> Product:
+    """Build the product `report` on the current encoder. Facts: `ReportFacts`.
+
+    Raises ValueError if there is no encoder, or no probe of it.
     """
     encoder = workspace.require(OURS.product)
     source = EncoderSource.of_product(OURS.probe, encoder)
     products = _probes(workspace, source)
+    inputs = _Inputs(
+        encoder=encoder,
+        probes=products,
+        features=_features(workspace, source, products),
+        suite=suite_products(workspace, source.digest, OURS.probe, (OURS.random_baseline, HANDCRAFTED_BASELINE)),
+        waves=wave_products(workspace, source.digest, OURS.probe, OURS.random_baseline),
+    )
     probes = {task: {name: Probe.load(one.path) for name, one in named.items()} for task, named in products.items()}
     overlaps = Overlaps(workspace)
-    embedded = _features(workspace, source, products)
-    suite = suite_products(workspace, source.digest, OURS.probe, (OURS.random_baseline, HANDCRAFTED_BASELINE))
-    waves = wave_products(workspace, source.digest, OURS.probe, OURS.random_baseline)
-    shown = [one for found in (products, embedded, suite) for named in found.values() for one in named.values()]
-    inputs = {one.name: one.digest for one in shown} | inputs_of(waves) | {"seen": _known(overlaps, probes)}
 
     def make(folder: Path) -> dict[str, Any]:
-        # matplotlib and Jinja2 are not needed to find a report that is there.
-        from pipelines.evaluate.report.page import report_page
-        from pipelines.evaluate.report.views import embedding_maps, sampled_predictions
-
         report = replace(
             summarise(workspace, probes, encoder, overlaps, simulated=simulated),
-            suite=suite_tables(workspace, suite, overlaps),
-            waves=wave_reports(waves, TITLES),
-            waves_seen={task: overlap_of_waves(overlaps, found.all()[0]) for task, found in waves.items()},
+            suite=suite_tables(workspace, inputs.suite, overlaps),
+            waves=wave_reports(inputs.waves, TITLES),
+            waves_seen={task: overlap_of_waves(overlaps, waves.all()[0]) for task, waves in inputs.waves.items()},
         )
-        ours = {task: found[OURS.probe].result for task, found in probes.items()}
-        page = report_page(
-            report,
-            folders=suite_folders(workspace, suite)
-            | {task: {name: one.path for name, one in found.items()} for task, found in products.items()},
-            maps=embedding_maps(workspace, embedded, {task.name: task.source for task in report.tasks}, ours),
-            samples=sampled_predictions(workspace, report.tasks, ours),
-            examples={
-                task: picture
-                for task, found in waves.items()
-                if (shown := shown_of(found)) is not None and (picture := picture_of(shown[1])) is not None
-            },
-        )
+        page = _page(workspace, report, inputs, probes)
         write_atomically(folder / JSON_FILE, json.dumps(report.to_dict(), indent=1, allow_nan=False).encode())
         write_atomically(folder / HTML_FILE, page.encode())
-        return {
-            "encoder_digest": source.digest,
-            "headline": report.verdict.headline,
-            "sentences": list(report.verdict.sentences),
-        }
+        verdict = report.verdict
+        facts = ReportFacts(encoder_digest=source.digest, headline=verdict.headline, sentences=verdict.sentences)
+        return facts.to_dict()
 
     return workspace.build(
         PRODUCT,
         version=versions.REPORT,
         config={"simulated": simulated},
-        inputs={"encoder": encoder.digest, **inputs},
+        inputs={"encoder": encoder.digest, **inputs.digests(), "seen": _known(overlaps, probes)},
         make=make,
     )
+
+
+def _page(
+    workspace: Workspace, report: EvaluationReport, inputs: _Inputs, probes: Mapping[str, Mapping[str, Probe]]
+) -> str:
+    """Read the curves, maps and pictures of a report, and render its page."""
+    # matplotlib and Jinja2 are imported only if the report is not cached.
+    from pipelines.evaluate.report.page import report_page
+    from pipelines.evaluate.report.views import embedding_maps, sampled_predictions
+
+    ours = {task: named[OURS.probe].result for task, named in probes.items()}
+    examples = {}
+    for task, waves in inputs.waves.items():
+        shown = shown_segmentation(waves)
+        picture = None if shown is None else picture_of(shown[1])
+        if picture is not None:
+            examples[task] = picture
+    return report_page(
+        report,
+        rocs=_rocs(workspace, report, inputs),
+        maps=embedding_maps(workspace, inputs.features, {task.name: task.source for task in report.tasks}, ours),
+        samples=sampled_predictions(workspace, report.tasks, ours),
+        examples=examples,
+    )
+
+
+def _rocs(workspace: Workspace, report: EvaluationReport, inputs: _Inputs) -> dict[str, dict[str, Rocs]]:
+    """Read the ROC curves of every probe on the page, by task or part and by name."""
+    folders = suite_folders(workspace, inputs.suite) | {
+        task: {name: product.path for name, product in named.items()} for task, named in inputs.probes.items()
+    }
+    parts = [part for table in report.suite for row in table.rows for part in row.parts]
+    return {
+        task.name: {probed.name: load_roc(folders[task.name][probed.name]) for probed in task.probes}
+        for task in (*report.tasks, *parts)
+    }
 
 
 def summarise(
@@ -114,11 +172,15 @@ def summarise(
     *,
     simulated: bool,
 ) -> EvaluationReport:
-    """The report on probes by task and name, ours of that encoder among each task's."""
+    """Report on probes, without the suite and the waves.
+
+    probes: by task and name, among them ours of this encoder for each task.
+    simulated: whether the ECGs are simulated.
+    """
     differences = _differences(probes)
-    tasks = tuple(task_report(task, found, overlaps, differences.get(task, {})) for task, found in probes.items())
+    tasks = tuple(task_report(task, named, overlaps, differences.get(task, {})) for task, named in probes.items())
     ours = next(iter(probes.values()))[OURS.probe]
-    precisions = {probe.about["precision"] for found in probes.values() for probe in found.values()}
+    precisions = {probe.about["precision"] for named in probes.values() for probe in named.values()}
     return EvaluationReport(
         simulated=simulated,
         verdict=judge(tasks),
@@ -129,35 +191,34 @@ def summarise(
 
 
 def _known(overlaps: Overlaps, probes: Mapping[str, Mapping[str, Probe]]) -> str:
-    """A digest of what is known here of what the encoders saw."""
-    encoders = [probe.about["encoder"] for found in probes.values() for probe in found.values()]
+    """Return a digest of what is known here of the encoders' pretraining data."""
+    encoders = [probe.about["encoder"] for named in probes.values() for probe in named.values()]
     return digest_of({one["name"]: overlaps.known(one["name"], one["digest"]).to_dict() for one in encoders})
 
 
 def _probes(workspace: Workspace, encoder: EncoderSource) -> dict[str, dict[str, Product]]:
-    """By task and name, the current probes: ours of this encoder first, then the others in their order on the page.
+    """Return the current probes by task and name: ours of this encoder first, the others in the order of the page.
 
-    A task that this encoder was not probed on is left out, or that is none any more, and so is what `ecg compare` or
-    the gate probed.
+    Left out are tasks that this encoder was not probed on, tasks that are no longer in the suite, and probes of
+    `ecg compare` and of the gate. Raises ValueError if no probe of the encoder is left, or one is of other ECGs.
     """
-    found: dict[str, dict[str, Product]] = {}
-    for pointer in sorted(workspace.folder("probe").glob("*/*/current")):
-        task, name = pointer.parent.parent.name, pointer.parent.name
-        product = workspace.current(f"probe/{task}/{name}")
-        if task in SUITE_TASKS and name in TITLES and product is not None:
-            found.setdefault(task, {})[name] = product
+    current: dict[str, dict[str, Product]] = {}
+    for path, product in workspace.listed("probe/*/*").items():
+        _, task, name = path.split("/")
+        if task in SUITE_TASKS and name in TITLES:
+            current.setdefault(task, {})[name] = product
     order, tasks = list(TITLES), list(SUITE_TASKS)
     ours = {
         task: {name: named[name] for name in sorted(named, key=order.index)}
-        for task, named in sorted(found.items(), key=lambda item: tasks.index(item[0]))
+        for task, named in sorted(current.items(), key=lambda item: tasks.index(item[0]))
         if OURS.probe in named and _about(named[OURS.probe])["encoder"]["digest"] == encoder.digest
     }
     if not ours:
         raise ValueError("no probe of the current encoder: materialize probe/<task> first")
     for task, named in ours.items():
         about = _about(named[OURS.probe])
-        here = {product.name: product.digest for product in shards_of(workspace, about["task"]["source"]).values()}
-        if about["ecgs"] != here:
+        shards = {product.name: product.digest for product in shards_of(workspace, about["task"]["source"]).values()}
+        if about["ecgs"] != shards:
             raise ValueError(f"probe/{task} is of other ECGs than are here now: materialize it again")
     return ours
 
@@ -165,19 +226,19 @@ def _probes(workspace: Workspace, encoder: EncoderSource) -> dict[str, dict[str,
 def _features(
     workspace: Workspace, encoder: EncoderSource, probes: Mapping[str, Mapping[str, Product]]
 ) -> dict[str, dict[str, Product]]:
-    """The features that our probes were fitted on, by source: they are there, and are found."""
-    found: dict[str, dict[str, Product]] = {}
+    """Return the features that our probes were fitted on, by source and partition; they are cached."""
+    features: dict[str, dict[str, Product]] = {}
     for named in probes.values():
         about = _about(named[OURS.probe])
         config = FeatureConfig(precision=about["precision"])
         source = about["task"]["source"]
-        if source not in found and shards_of(workspace, source):
-            found[source] = materialize_features(workspace, encoder, source, config)
-    return found
+        if source not in features and shards_of(workspace, source):
+            features[source] = materialize_features(workspace, encoder, source, config)
+    return features
 
 
 def _about(probe: Product) -> dict[str, Any]:
-    """What a probe was taken of, and how."""
+    """Return what was probed and how, as the product's scores.json has it."""
     return json.loads((probe.path / SCORES_FILE).read_text())["about"]
 
 
@@ -197,34 +258,42 @@ def _pretraining(encoder: Product, digest: str, corpus: Product | None) -> Pretr
 
 
 def _differences(probes: Mapping[str, Mapping[str, Probe]]) -> dict[str, dict[str, TaskComparison]]:
-    """Ours minus each other, by task and the other's name; Holm's adjustment is over the tasks for each other."""
-    found: dict[str, dict[str, TaskComparison]] = {}
+    """Return ours minus each other, by task and the other's name; p is adjusted over the tasks, for each other."""
+    differences: dict[str, dict[str, TaskComparison]] = {}
     for other in TITLES:
-        beside = {
+        pairs_of_probes = {
             task: (named[OURS.probe], named[other])
             for task, named in probes.items()
             if other != OURS.probe and other in named and named[OURS.probe].comparable(named[other])
         }
-        pairs = [(ours.about["title"], ours.result, theirs.result) for ours, theirs in beside.values()]
-        for task, one in zip(beside, compare_results(pairs, ProbeConfig()), strict=True):
-            found.setdefault(task, {})[other] = one
-    return found
+        pairs = [(first.about["title"], first.result, second.result) for first, second in pairs_of_probes.values()]
+        for task, comparison in zip(pairs_of_probes, compare_results(pairs, ProbeConfig()), strict=True):
+            differences.setdefault(task, {})[other] = comparison
+    return differences
 
 
 COMPARISON = "comparison"
 COMPARISON_HTML, COMPARISON_JSON = "comparison.html", "comparison.json"
 
 
-def materialize_comparison(workspace: Workspace, found: EncoderComparison) -> Product:
-    """The product `comparison`: comparison.html for people, comparison.json with the same numbers."""
+@dataclass(frozen=True, kw_only=True)
+class ComparisonFacts(Facts):
+    """What a comparison says in short."""
+
+    headline: str
+
+
+def materialize_comparison(workspace: Workspace, comparison: EncoderComparison) -> Product:
+    """Build the product `comparison`: comparison.html, and comparison.json with the same numbers."""
+    values = comparison.to_dict()
 
     def make(folder: Path) -> dict[str, Any]:
-        from pipelines.evaluate.report.page import comparison_page  # Jinja2 is not needed to find one that is there
+        from pipelines.evaluate.report.page import comparison_page  # Jinja2 is imported only if it is not cached
 
-        write_atomically(folder / COMPARISON_JSON, json.dumps(found.to_dict(), indent=1, allow_nan=False).encode())
-        write_atomically(folder / COMPARISON_HTML, comparison_page(found).encode())
-        return {"headline": found.in_words()}
+        write_atomically(folder / COMPARISON_JSON, json.dumps(values, indent=1, allow_nan=False).encode())
+        write_atomically(folder / COMPARISON_HTML, comparison_page(comparison).encode())
+        return ComparisonFacts(headline=comparison.in_words()).to_dict()
 
     return workspace.build(
-        COMPARISON, version=versions.REPORT, config={}, inputs={"comparison": digest_of(found.to_dict())}, make=make
+        COMPARISON, version=versions.REPORT, config={}, inputs={"comparison": digest_of(values)}, make=make
     )

@@ -40,16 +40,17 @@ from pipelines.evaluate.probes.result import (
     ProbeScores,
     SplitScores,
     load_result,
+    load_roc,
 )
 from pipelines.evaluate.probes.step import materialize_probe
 from pipelines.evaluate.probes.stored import Probe
-from pipelines.evaluate.report import page as page_of
 from pipelines.evaluate.report.compare import compare_encoders, compare_results
 from pipelines.evaluate.report.model import TaskReport
+from pipelines.evaluate.report.page import forest_scale, report_page
 from pipelines.evaluate.report.published import BY_EVALUATION, published_for
 from pipelines.evaluate.report.step import HTML_FILE, JSON_FILE, materialize_report, summarise
 from pipelines.evaluate.report.verdict import judge
-from pipelines.evaluate.report.views import principal_plane, surest
+from pipelines.evaluate.report.views import most_confident, principal_plane
 from pipelines.evaluate.statistics.bootstrap import Interval
 from pipelines.evaluate.statistics.paired import holm
 from pipelines.evaluate.suite.baselines import probe_pair
@@ -170,7 +171,7 @@ def test_the_pages_numbers_are_the_jsons(report):
         assert cells["AUC"] == shown(label["auc"])
         one = against[label["name"]]
         assert cells["ahead of random"].startswith(f"{one['difference']['value']:+.3f} {one['difference']['low']:+.3f}")
-        bins = [row for row in rows if row[""] == label["name"] and "came true" in row]
+        bins = [row for row in rows if row[""] == label["name"] and "observed share" in row]
         assert [int(row["ECGs"]) for row in bins] == [b["records"] for b in label["reliability"]]
     (first,) = [cells for section, cells in page.rows if section == "summary" and cells[""] == task["title"]]
     assert first["this encoder"] == f"{shown(ours['auc'])} seen: nothing"
@@ -210,7 +211,7 @@ def test_what_the_encoder_saw_is_said(report, workspace):
     nothing = {"data_set": False, "test": 0, "tested": found["tasks"][0]["probes"][0]["seen"]["tested"]}
     assert [probed["seen"] for probed in found["tasks"][0]["probes"]] == [nothing, nothing, nothing]
     assert found["tasks"][0]["protocol"] == "fitted on folds 1, 2, 3, 4, 5, 6, 7, 8; chosen on 9; tested once on 10"
-    unknown = "patient, or by ECG where no patient is named"
+    unknown = "patient, or by ECG if no patient is named"
     assert f"chosen on 10% of them, drawn by {unknown}; tested once on g7" in found["tasks"][1]["protocol"]
     picture = scores(report)
     assert picture is not None
@@ -223,21 +224,21 @@ def test_a_window_that_is_longer_than_the_ecgs_is_said_under_the_scores(workspac
     monkeypatch.setattr(EncoderSource, "window", told)
     probes, encoder = {task: {"pretrained": Probe.load(probe.path)}}, workspace.require("encoder")
     found = summarise(workspace, probes, encoder, Overlaps(workspace), simulated=True)
-    folders = {task: {"pretrained": probe.path}}
-    assert told in page_of.report_page(found, folders=folders, maps={}, samples={}, examples={})
+    rocs = {task: {"pretrained": load_roc(probe.path)}}
+    assert told in report_page(found, rocs=rocs, maps={}, samples={}, examples={})
     assert told not in (report.path / HTML_FILE).read_text()
 
 
 def test_it_is_found_again_and_made_anew_for_a_new_probe(report, workspace):
     again = materialize_report(workspace, simulated=True)
     assert again == replace(report, cached=True)
-    floor = EncoderSource.random("handcrafted", replace(NETWORK, depth=1), 9)
-    materialize_probe(workspace, TASK, floor, QUICK)
-    with_floor = materialize_report(workspace, simulated=True)
-    task = stored(with_floor)["tasks"][0]
+    handcrafted = EncoderSource.random("handcrafted", replace(NETWORK, depth=1), 9)
+    materialize_probe(workspace, TASK, handcrafted, QUICK)
+    with_handcrafted = materialize_report(workspace, simulated=True)
+    task = stored(with_handcrafted)["tasks"][0]
     assert [probed["name"] for probed in task["probes"]] == ["pretrained", "random", "handcrafted"]
-    assert "beside handcrafted features" in with_floor.facts["headline"]
-    materialize_probe(workspace, TASK, floor, replace(QUICK, min_positives=2))
+    assert "compared with handcrafted features" in with_handcrafted.facts["headline"]
+    materialize_probe(workspace, TASK, handcrafted, replace(QUICK, min_positives=2))
     other_protocol = stored(materialize_report(workspace, simulated=True))["tasks"][0]
     assert other_protocol["left_out"] == ["handcrafted features"]
     assert [probed["name"] for probed in other_protocol["probes"]] == ["pretrained", "random"]
@@ -288,8 +289,8 @@ def test_what_was_seen_of_a_task_and_that_its_source_names_no_patients_is_told(w
 
 
 def test_a_scale_leaves_room_where_all_is_perfect():
-    assert page_of._scale([1.0, 1.0]) == (0.9, [0.9, 1.0])
-    assert page_of._scale([0.55]) == (0.5, [0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
+    assert forest_scale([1.0, 1.0]) == (0.9, [0.9, 1.0])
+    assert forest_scale([0.55]) == (0.5, [0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
 
 
 @pytest.mark.parametrize(
@@ -309,7 +310,7 @@ def test_the_verdict_is_what_is_shown_not_what_is_hoped(workspace, value, p, hea
     assert found.headline == headline
     below = replace(changed, p_adjusted=0.001, difference=replace(one.difference, value=-0.1))
     both = judge([replace(task, differences={"random": changed, "handcrafted": below})])
-    assert both.headline == f"{headline}; beside handcrafted features below on 1 of 1 task"
+    assert both.headline == f"{headline}; compared with handcrafted features: below on 1 of 1 task"
     assert "below handcrafted features (-0.100" in both.sentences[0]
 
 
@@ -534,7 +535,7 @@ def test_waves_stand_on_the_page_where_they_were_told_from_this_encoder(home, wo
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 10**6), st.integers(1, 30), st.integers(1, 5))
-def test_the_surest_are_right_or_wrong_as_said_and_each_ecg_comes_once(seed, records, classes):
+def test_the_most_confident_are_right_or_wrong_as_said_and_each_ecg_comes_once(seed, records, classes):
     rng = np.random.default_rng(seed)
     y_NC, p_NC = rng.random((records, classes)) < 0.4, rng.random((records, classes))
     test = Predictions(
@@ -545,7 +546,7 @@ def test_the_surest_are_right_or_wrong_as_said_and_each_ecg_comes_once(seed, rec
         y_NC=y_NC,
         score_NC=p_NC,
     )
-    right, wrong = surest(test, list(range(classes)))
+    right, wrong = most_confident(test, list(range(classes)))
     assert all(y_NC[r, c] and p_NC[r, c] >= 0.5 for r, c in right)
     assert all(abs(p_NC[r, c] - y_NC[r, c]) > 0.5 for r, c in wrong)
     for chosen in (right, wrong):
