@@ -1,36 +1,35 @@
 """The training set: one asset between the partitions and the training, so that a change of any is seen as one."""
 
 import dagster as dg
-from pydantic import Field
 
 from assets import show
+from assets.forms import Part, form
 from assets.resources import DataHome
 from assets.sources import all_source_assets
 from pipelines import versions
+from pipelines.corpus.config import CorpusConfig
 
 APART = "no_evaluation_patient_in_corpus"
 
 
-class CorpusSettings(dg.Config):
-    """What is empty is as the champion's corpus has it, or as usual without a champion."""
+CORPUS = Part(
+    CorpusConfig,
+    helps={
+        "sources": "Pretrain on these sources alone. []: on all that are for pretraining.",
+        "unlabelled_folds": "Folds of the evaluation sources whose ECGs are pretrained on too, without their labels, "
+        "such as [1, 2, 3, 4, 5, 6, 7]. The other folds stay held out. []: none.",
+    },
+    empty={
+        "validation_share": f"the champion's, or {CorpusConfig.validation_share:g}",
+        "seed": f"the champion's, or {CorpusConfig.seed}",
+        "sources": "the champion's, or all",
+        "unlabelled_folds": "the champion's, or none",
+    },
+)
 
-    validation_share: float | None = Field(
-        default=None,
-        gt=0,
-        lt=1,
-        description="Share of the patients that training never sees and its figures are of. Empty: the champion's, or "
-        "0.05.",
-    )
-    seed: int | None = Field(default=None, description="Of the draw of those patients. Empty: the champion's, or 0.")
-    sources: list[str] | None = Field(
-        default=None,
-        description="Pretrain on these sources alone; []: on all for pretraining. Empty: the champion's, or all.",
-    )
-    unlabelled_folds: list[int] | None = Field(
-        default=None,
-        description="Of the evaluation sources, pretrain on these folds too, without their labels, such as "
-        "[1, 2, 3, 4, 5, 6, 7]; the other folds are held out; []: on none. Empty: the champion's, or none.",
-    )
+
+class CorpusSettings(form(CORPUS)):
+    """Settings of the corpus. An empty one is taken from the champion's corpus, or is the default."""
 
 
 @dg.asset(
@@ -58,9 +57,8 @@ def corpus(context: dg.AssetExecutionContext, data_home: DataHome, config: Corpu
 
     home = data_home.open()
     workspace = home.workspace()
-    given = {name: value for name, value in config.model_dump().items() if value is not None}
     with show.mistakes_explained():
-        settings = requested_corpus(workspace, data_home.tracking(), given, simulated=home.simulated)
+        settings = requested_corpus(workspace, data_home.tracking(), CORPUS.given(config), simulated=home.simulated)
         product = materialize_corpus(workspace, settings)
     facts = CorpusFacts.of(product)
     return show.materialized(

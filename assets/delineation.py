@@ -1,39 +1,32 @@
 """P, QRS and T from an encoder's tokens, and heart rate, P, PR, QRS and QT from its embeddings; the random-initialised
 encoder beside it."""
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
 from assets import show
+from assets.forms import Part, form
 from assets.pretrain import encoder
 from assets.resources import DataHome
 from assets.sources import all_source_assets
 from pipelines import versions
+from pipelines.evaluate.waves.config import FINE_TUNED, FROZEN, PseudoConfig, SegmentationConfig
 
-if TYPE_CHECKING:
-    from pipelines.evaluate.waves.config import PseudoConfig
-
-
-class WaveSettings(dg.Config):
-    pseudo_share: float = Field(
-        default=0.2,  # as in `PseudoConfig`, so that a name means one thing, in a shell as here
-        gt=0,
-        le=1,
-        description="Share of the ECGs that neurokit2 delineates where nobody has.",
-    )
+PSEUDO = Part(PseudoConfig, only=("share",), names={"share": "pseudo_share"})
+SEGMENTATION = Part(SegmentationConfig, only=("steps",))
 
 
-class SegmentationSettings(WaveSettings):
-    fine_tune: bool = Field(default=True, description="Train the encoder along, beside the frozen one.")
-    steps: int = Field(default=1200, ge=1, description="Steps of each training.")
+class WaveSettings(form(PSEUDO)):
+    """Settings of pseudo-labels."""
 
 
-def _pseudo(config: WaveSettings) -> "PseudoConfig":
-    from pipelines.evaluate.waves.config import PseudoConfig
+class SegmentationSettings(form(PSEUDO, SEGMENTATION)):
+    """Settings of pseudo-labels and of the segmentation's training."""
 
-    return PseudoConfig(share=config.pseudo_share)
+    fine_tune: bool = Field(default=True, description="Also train the encoder, beside the frozen one.")
 
 
 def _about(kind: str, source: str, description: str, version: str) -> dict[str, Any]:
@@ -60,16 +53,14 @@ def _segmentation(source: str, whose: str) -> dg.AssetsDefinition:
         )
     )
     def segmentation(data_home: DataHome, config: SegmentationSettings) -> dg.MaterializeResult:
-        from dataclasses import replace
-
         from pipelines.evaluate.waves import tables as wave_views
-        from pipelines.evaluate.waves.config import FINE_TUNED, FROZEN
         from pipelines.evaluate.waves.run import segment_encoder
         from pipelines.evaluate.waves.segmentation import SegmentationFacts
 
-        ways = [replace(way, steps=config.steps) for way in (FROZEN, FINE_TUNED)[: 2 if config.fine_tune else 1]]
+        modes = (FROZEN, FINE_TUNED) if config.fine_tune else (FROZEN,)
+        ways = [replace(mode, **SEGMENTATION.given(config)) for mode in modes]
         with show.mistakes_explained():
-            found = segment_encoder(data_home.open(), source, _pseudo(config), ways)
+            found = segment_encoder(data_home.open(), source, PSEUDO.read(config), ways)
         frozen, nothing = next(iter(found.products.values())), found.reason or ""
         shown: dict[str, Any] = {"not scored": nothing}
         miou = SegmentationFacts.of(frozen).miou
@@ -112,7 +103,7 @@ def _regression(source: str) -> dg.AssetsDefinition:
         from pipelines.evaluate.waves.run import regress_encoder
 
         with show.mistakes_explained():
-            found = regress_encoder(data_home.open(), source, _pseudo(config))
+            found = regress_encoder(data_home.open(), source, PSEUDO.read(config))
         return show.materialized(
             found.ours,
             {

@@ -8,15 +8,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import dagster as dg
-from pydantic import Field
 
 from assets import show
+from assets.forms import Part, form
 from assets.pretrain import encoder
 from assets.reference import reference_encoder
 from assets.resources import DataHome
 from assets.sources import all_source_assets
 from pipelines import versions
 from pipelines.encoders.names import OURS, REFERENCE, EncoderNames
+from pipelines.evaluate.probes.config import ProbeConfig
 from pipelines.evaluate.suite.names import SUITE, Evaluation
 from pipelines.tasks.catalogue import TASKS, LabelTask
 from pipelines.tasks.splits import FoldProtocol
@@ -24,21 +25,16 @@ from pipelines.tasks.splits import FoldProtocol
 ABOVE_RANDOM = "probe_above_random_encoder"
 
 
-class ProbeSettings(dg.Config):
-    penalties: list[float] = Field(
-        default=[1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6],
-        description="Strengths of the probe's L2 penalty, the strongest first; validation chooses one.",
-    )
-    resamples: int = Field(default=1000, ge=1, description="Bootstrap resamples of the patients, for the intervals.")
-    min_positives: int = Field(
-        default=10, ge=1, description="Classes with fewer positives in a split are left out of its scores, by name."
-    )
+PROBE = Part(ProbeConfig, only=("penalties", "resamples", "min_positives"))
+FOLDS = Part(FoldProtocol, names={"train": "train_folds", "validation": "validation_folds", "test": "test_folds"})
 
 
-class FoldProbeSettings(ProbeSettings):
-    train_folds: list[int] = Field(default=[1, 2, 3, 4, 5, 6, 7, 8], description="Folds that the probe is fitted on.")
-    validation_folds: list[int] = Field(default=[9], description="Folds that every choice is made on.")
-    test_folds: list[int] = Field(default=[10], description="Folds that are scored, once.")
+class ProbeSettings(form(PROBE)):
+    """Settings of a probe."""
+
+
+class FoldProbeSettings(form(PROBE, FOLDS)):
+    """Settings of a probe on a task that is split by the source's folds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,11 +62,7 @@ def _fold_probe(suite: Suite, task: LabelTask) -> dg.AssetsDefinition:
     @dg.asset(**_about(suite, task))
     def probe(data_home: DataHome, config: FoldProbeSettings) -> dg.MaterializeResult:
         with show.mistakes_explained():
-            folds = FoldProtocol(
-                train=tuple(config.train_folds),
-                validation=tuple(config.validation_folds),
-                test=tuple(config.test_folds),
-            )
+            folds = FOLDS.read(config)
         return _probed(suite, replace(task, protocol=folds), data_home, config)
 
     assert isinstance(probe, dg.AssetsDefinition)  # pyright cannot tell it from the unpacked arguments
@@ -112,16 +104,13 @@ def _about(suite: Suite, task: LabelTask) -> dict[str, Any]:
     }
 
 
-def _probed(suite: Suite, task: LabelTask, data_home: DataHome, config: ProbeSettings) -> dg.MaterializeResult:
+def _probed(suite: Suite, task: LabelTask, data_home: DataHome, config: dg.Config) -> dg.MaterializeResult:
     from assets import previews
-    from pipelines.evaluate.probes.config import ProbeConfig
     from pipelines.evaluate.suite.baselines import beside_ours, probe_pair
 
     workspace = data_home.open().workspace()
     with show.mistakes_explained():
-        probe = ProbeConfig(
-            penalties=tuple(config.penalties), resamples=config.resamples, min_positives=config.min_positives
-        )
+        probe = PROBE.read(config)
         pair = probe_pair(workspace, task, probe, suite.encoder_names)
     return show.materialized(
         pair.pretrained,

@@ -7,13 +7,14 @@ from pydantic import Field
 
 from assets import show
 from assets.evaluate import probe_assets, reference_probe_assets
+from assets.forms import Part, form
 from assets.pretrain import encoder
 from assets.reference import reference_encoder
 from assets.report import evaluation_report
 from assets.resources import DataHome
 from pipelines import versions
 from pipelines.hashing import digest_of
-from pipelines.release.gate import CLASSIFIER_RULES, RULES
+from pipelines.release.gate import CLASSIFIER_RULES, RULES, GateConfig
 
 if TYPE_CHECKING:
     from pipelines.release.model import Release
@@ -27,19 +28,11 @@ class ReleaseSettings(dg.Config):
     )
 
 
-class GateSettings(dg.Config):
-    margin: float = Field(
-        default=0.01,
-        ge=0,
-        lt=1,
-        description="How far below zero the interval of challenger minus champion, validation macro AUC, may reach.",
-    )
-    label_margin: float = Field(
-        default=0.03,
-        ge=0,
-        lt=1,
-        description="How far one label's validation AUC may fall, where its interval says that it did.",
-    )
+GATE = Part(GateConfig, only=("margin", "label_margin"))
+
+
+class GateSettings(form(GATE)):
+    """Margins of the gate."""
 
 
 def _released(release: "Release") -> dg.MaterializeResult:
@@ -96,11 +89,10 @@ def released_encoder(data_home: DataHome, config: ReleaseSettings) -> dg.Materia
 )
 def gate_verdict(data_home: DataHome, config: GateSettings) -> dg.MaterializeResult:
     from assets.previews import contested, released
-    from pipelines.release.gate import GateConfig
     from pipelines.release.steps import judge_current
 
     with show.mistakes_explained():
-        gate = GateConfig(margin=config.margin, label_margin=config.label_margin)
+        gate = GATE.read(config)
         release, verdict, contest = judge_current(data_home.open().workspace(), data_home.tracking(), config=gate)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(digest_of({"release": release.tags["release"], **verdict.to_dict()})),
@@ -169,7 +161,6 @@ def classifier(data_home: DataHome, config: GateSettings) -> dg.MaterializeResul
     from pipelines.finding import Finding
     from pipelines.release.aliases import find_alias, promote
     from pipelines.release.classifier import ClassifierFacts, materialize_classifier
-    from pipelines.release.gate import GateConfig
     from pipelines.release.model import CLASSIFIER_NAME
     from pipelines.release.steps import gate_task_of, judge_classifier
     from pipelines.release.tags import CHAMPION
@@ -177,7 +168,7 @@ def classifier(data_home: DataHome, config: GateSettings) -> dg.MaterializeResul
     workspace, tracking = data_home.open().workspace(), data_home.tracking()
     with show.mistakes_explained():
         head = materialize_classifier(workspace, gate_task_of(workspace, tracking))
-        gate = GateConfig(margin=config.margin, label_margin=config.label_margin)
+        gate = GATE.read(config)
         judged = judge_classifier(workspace, tracking, config=gate)
         if judged is not None and judged.verdict.promote:
             promote(judged.release, tracking=tracking)

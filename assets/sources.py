@@ -8,9 +8,12 @@ import dagster as dg
 from pydantic import Field
 
 from assets import show
+from assets.forms import Part, form
 from assets.resources import DataHome
 from pipelines import versions
 from pipelines.harmonize.checks import COUNTS_ADD_UP, SHARD_IS_WHOLE
+from pipelines.harmonize.convert import Incomplete
+from pipelines.harmonize.quality import QualityLimits
 from pipelines.incoming import INCOMING
 from pipelines.sources import SOURCES
 from pipelines.sources.base import Source
@@ -23,6 +26,10 @@ if TYPE_CHECKING:
 FETCHED_AGAIN = dg.RetryPolicy(max_retries=3, delay=10, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.FULL)
 
 
+LIMITS = Part(QualityLimits)
+INCOMPLETE = Part(Incomplete, defaults={"mark_leads": True})
+
+
 class DownloadConfig(dg.Config):
     connections: int = Field(default=16, ge=1, le=64, description="Parallel connections to one host.")
     bring_back: bool = Field(
@@ -30,30 +37,9 @@ class DownloadConfig(dg.Config):
     )
 
 
-class LimitsConfig(dg.Config):
-    """The fields of pipelines.harmonize.quality.QualityLimits, where each default is explained."""
+class HarmonizeConfig(form(LIMITS)):
+    """Limits of quality, and what becomes of the raw files."""
 
-    flat_leads: int = Field(default=0, ge=0, le=8, description="How many of the eight leads may be constant.")
-    flat_millivolt: float = Field(
-        default=0.0005, ge=0, lt=1, description="A lead whose range is at most this, in millivolt, is constant."
-    )
-    amplitude: float = Field(
-        default=32.767, gt=0, le=32.767, description="Largest absolute value that is kept, in millivolt."
-    )
-    saturation_share: float | None = Field(
-        default=None, ge=0, description="Largest share of samples that may stand still at a lead's extreme."
-    )
-    einthoven: float | None = Field(
-        default=None, ge=0, description="Largest rms of III, aVR, aVL, aVF against their formulas, in millivolt."
-    )
-    wander: float | None = Field(default=None, ge=0, description="Largest rms of 0.05-0.5 Hz, in millivolt.")
-    mains: float | None = Field(default=None, ge=0, description="Largest rms of 50 or 60 Hz, in millivolt.")
-    noise: float | None = Field(default=None, ge=0, description="Largest rms of 70-110 Hz, in millivolt.")
-    heart_rate_least: float | None = Field(default=None, ge=0, description="Slowest rate kept, beats a minute.")
-    heart_rate_most: float | None = Field(default=None, ge=0, description="Fastest rate kept, beats a minute.")
-
-
-class HarmonizeConfig(LimitsConfig):
     keep_raw: bool = Field(
         default=True,
         description="Keep the downloaded files of the partition. Off: they are deleted once it is harmonized and "
@@ -61,21 +47,8 @@ class HarmonizeConfig(LimitsConfig):
     )
 
 
-class HarmonizeOwnConfig(LimitsConfig):
-    """The limits, and the fields of pipelines.harmonize.convert.Incomplete."""
-
-    repeat_from: float = Field(
-        default=10.0,
-        ge=5,
-        le=10,
-        description="Records that last this many seconds, and less than ten, are repeated until they fill ten; 10: "
-        "they are dropped.",
-    )
-    mark_leads: bool = Field(
-        default=True,
-        description="Keep records that lack some of the eight leads, with zeros and a note in their place. The corpus "
-        "leaves them out. Off: they are dropped.",
-    )
+class HarmonizeOwnConfig(form(LIMITS, INCOMPLETE)):
+    """Limits of quality, and what becomes of records that lack time or leads."""
 
 
 def source_assets(source: Source) -> list[dg.AssetsDefinition]:
@@ -132,7 +105,6 @@ def source_assets(source: Source) -> list[dg.AssetsDefinition]:
         from pipelines.download.step import discard_raw
         from pipelines.formatting import format_bytes
         from pipelines.harmonize.checks import recorded_findings
-        from pipelines.harmonize.quality import QualityLimits
         from pipelines.harmonize.step import materialize_ecgs
 
         home = data_home.open()
@@ -142,7 +114,7 @@ def source_assets(source: Source) -> list[dg.AssetsDefinition]:
                 workspace,
                 source,
                 context.partition_key,
-                limits=QualityLimits(**config.model_dump(exclude={"keep_raw"})),
+                limits=LIMITS.read(config),
             )
         found = recorded_findings(product)
         if not config.keep_raw and all(finding.holds for finding in found.values()):
@@ -232,8 +204,6 @@ def ecgs_incoming(
     context: dg.AssetExecutionContext, data_home: DataHome, config: HarmonizeOwnConfig
 ) -> dg.MaterializeResult:
     from pipelines.harmonize.checks import recorded_findings
-    from pipelines.harmonize.convert import Incomplete
-    from pipelines.harmonize.quality import QualityLimits
     from pipelines.harmonize.step import materialize_ecgs
 
     with show.mistakes_explained():
@@ -241,8 +211,8 @@ def ecgs_incoming(
             data_home.open().workspace(),
             INCOMING,
             context.partition_key,
-            limits=QualityLimits(**config.model_dump(exclude={"repeat_from", "mark_leads"})),
-            incomplete=Incomplete(repeat_from=config.repeat_from, mark_leads=config.mark_leads),
+            limits=LIMITS.read(config),
+            incomplete=INCOMPLETE.read(config),
         )
     return _harmonized(product, recorded_findings(product))
 

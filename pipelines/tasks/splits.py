@@ -46,9 +46,11 @@ class FoldProtocol:
     """Splits by the source's own folds; a record in none of these folds is unused."""
 
     train: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 7, 8)
-    validation: tuple[int, ...] = (9,)
-    """Empty if nothing is chosen on validation data, as in `PAPER_FOLDS`."""
+    """Folds that the probe is fitted on."""
+    validation: tuple[int, ...] = (9,)  # empty if nothing is chosen on validation data, as in `PAPER_FOLDS`
+    """Folds that every choice is made on."""
     test: tuple[int, ...] = (10,)
+    """Folds that are scored, once."""
 
     def __post_init__(self) -> None:
         _check_protocol(self.train, self.validation, self.test, "folds")

@@ -13,10 +13,10 @@ class ProbeConfig:
     solver: Literal["logistic", "adamw"] = "logistic"
     """`logistic` solves the L2-penalised problem for each penalty and keeps the one with the best validation macro AUC;
     `adamw` is the paper's training loop, which chooses nothing."""
-    penalties: tuple[float, ...] = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
+    penalties: tuple[float, ...] = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)  # see `linear.fit_path`
     """Strengths of the probe's L2 penalty, the strongest first; validation chooses one. Embeddings of small encoders
     lie near a few axes and need the weak ones, wide embeddings of few records the strong ones. The weakest cost most,
-    so two in a row that are no better than the best end the search. See `linear.fit_path`."""
+    so two in a row that are no better than the best end the search."""
     min_patients: int = field(default=20, metadata={"ge": 2})
     """A split with fewer patients is not scored."""
     min_positives: int = field(default=10, metadata={"ge": 1})
