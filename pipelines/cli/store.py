@@ -1,4 +1,4 @@
-"""The MLflow store that commands ask."""
+"""The MLflow store of a data home."""
 
 from __future__ import annotations
 
@@ -10,13 +10,18 @@ from pipelines.home import Home
 from pipelines.tracking import Tracking
 
 
-def store_of(home: Home) -> Tracking:
-    """The home's store. Raises ValueError for one that is not there: it is not made, but missed; and for a server that
-    does not answer."""
-    tracking = Tracking(uri=home.tracking_uri, artifact_root=home.artifact_root)
+def tracking_of(home: Home) -> Tracking:
+    """The home's store, whether or not it exists."""
+    return Tracking(uri=home.tracking_uri, artifact_root=home.artifact_root)
+
+
+def existing_store(home: Home) -> Tracking:
+    """The home's store. Raises ValueError if its database does not exist (it is not made), or if its server does not
+    answer."""
+    tracking = tracking_of(home)
     database = tracking.uri.removeprefix("sqlite:///")
     if database != tracking.uri and not Path(database).is_file():
-        raise ValueError(f"no models here: {database} is not there; run `make demo`, or set MLFLOW_TRACKING_URI")
+        raise ValueError(f"no models here: {database} does not exist; run `make demo`, or set MLFLOW_TRACKING_URI")
     if tracking.is_server:
         try:
             tracking.health(seconds=10.0).raise_for_status()

@@ -1,21 +1,21 @@
-"""What was read from one record, and what harmonization makes of it."""
+"""`ecg inspect`: what is read from one record, and whether harmonization keeps it."""
 
 from __future__ import annotations
 
+import json
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+import click
 
-from pipelines.cli.files import FileReading, read_file
-from pipelines.formats.shard import QUALITY, open_shard
-from pipelines.harmonize.convert import harmonize
-from pipelines.harmonize.quality import QualityLimits
-from pipelines.records import DroppedRecord, DropReason, Record
+if TYPE_CHECKING:
+    from pipelines.cli.ecg_files import FileReading
+    from pipelines.records import DroppedRecord, Record
 
-_UNITS = {
+UNITS = {
     "missing_share": "",
     "flat_leads": "of 8",
     "saturation_share": "",
@@ -27,34 +27,72 @@ _UNITS = {
     "einthoven": "mV rms, III, aVR, aVL, aVF against I and II",
     "heart_rate": "beats a minute",
 }
+"""Units of the quality figures."""
+
+
+@click.command("inspect")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--record", "record_id", metavar="ID", help="Which record of a file that holds several (a CODE-15% part)."
+)
+@click.option(
+    "--png", type=click.Path(dir_okay=False, writable=True, path_type=Path), help="Draw it on ECG paper into this file."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of lines.")
+def command(file: Path, record_id: str | None, png: Path | None, as_json: bool) -> None:
+    """Show what is read from an ECG FILE, and whether harmonization keeps it.
+
+    FILE is a WFDB record (its .hea, .mat or .dat) or a part of CODE-15% (.zip, with exams.csv beside it). Exit code 1
+    if the record is refused; the last line gives the reason.
+
+    \b
+    ecg inspect JS00001.hea
+    ecg inspect 00001_hr.dat --png 00001.png
+    ecg inspect exams_part0.zip --record 102780
+    """
+    inspection = inspect_file(file, record_id)
+    if as_json:
+        click.echo(json.dumps(inspection.to_dict(), indent=1))
+    else:
+        for name, text in inspection.lines():
+            click.echo(f"{name:<18}{text}")
+    if png is not None and inspection.record is not None:
+        _draw(inspection.record, png)
+        click.echo(f"drawn in {png}", err=True)
+    if inspection.refused is not None:
+        sys.exit(1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """refused: why the record does not reach a harmonized shard; None where it does. quality: the figures of one that
-    does. range: least and largest sample, millivolt; None without any."""
+    """A record as it was read and judged."""
 
     file: Path
     reading: FileReading
     refused: DroppedRecord | None
+    """Why harmonization drops the record. None if it keeps it."""
     quality: dict[str, float | None]
+    """The quality figures of a record that is kept."""
     range: tuple[float, float] | None = None
+    """Least and largest sample, millivolt. None if there is no sample."""
 
     @property
     def record(self) -> Record | None:
-        """None where nothing could be read."""
+        """The record. Returns None if it could not be read."""
+        from pipelines.records import Record
+
         return self.reading.item if isinstance(self.reading.item, Record) else None
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
-        told: dict[str, Any] = {
+        """Return JSON values."""
+        values: dict[str, Any] = {
             "file": str(self.file),
             "form": self.reading.form,
             "record": self.reading.item.record_id,
         }
         record = self.record
         if record is not None:
-            told |= {
+            values |= {
                 "leads": list(record.leads),
                 "rate": record.rate,
                 "samples": record.signal_LT.shape[1],
@@ -68,19 +106,19 @@ class Inspection:
                 "quality": self.quality,
             }
         refused = self.refused
-        return told | {
+        return values | {
             "kept": refused is None,
             "reason": None if refused is None else refused.reason.value,
             "detail": None if refused is None else refused.detail,
         }
 
     def lines(self) -> list[tuple[str, str]]:
-        """The same for people: what, and what is said of it."""
-        told = [("file", str(self.file)), ("form", self.reading.form), ("record", self.reading.item.record_id)]
+        """Return the same for people, as (name, text)."""
+        lines = [("file", str(self.file)), ("form", self.reading.form), ("record", self.reading.item.record_id)]
         record = self.record
         if record is not None:
             samples = record.signal_LT.shape[1]
-            told += [
+            lines += [
                 ("leads", " ".join(record.leads)),
                 ("rate", f"{record.rate:g} Hz"),
                 ("length", f"{samples:,} samples, {samples / record.rate:.2f} s"),
@@ -90,20 +128,24 @@ class Inspection:
                 ("sex", record.sex or "not known"),
                 ("labels", ", ".join(record.labels) or "none in the file"),
                 *(("note", note) for note in record.notes),
-                *((name.replace("_", " "), _figure(value, _UNITS[name])) for name, value in self.quality.items()),
+                *((name.replace("_", " "), _figure(value, UNITS[name])) for name, value in self.quality.items()),
             ]
         if self.refused is None:
-            return [*told, ("verdict", "kept")]
-        return [*told, ("verdict", f"refused: {self.refused.reason}"), ("because", self.refused.detail)]
+            return [*lines, ("verdict", "kept")]
+        return [*lines, ("verdict", f"refused: {self.refused.reason}"), ("because", self.refused.detail)]
 
 
 def inspect_file(path: Path, record_id: str | None = None) -> Inspection:
-    """Read a file's record, the one called `record_id` where it holds several, and judge it as harmonization does.
+    """Read a file's record, the one called `record_id` if it holds several, and judge it as harmonization does.
 
-    Raises ValueError as `read_file` does, where there is no such record, and where the file holds several and none is
+    Raises ValueError as `read_file` does, and if there is no such record, or if the file holds several and none is
     named.
     """
-    reading = _one(path, record_id)
+    import numpy as np
+
+    from pipelines.records import DroppedRecord
+
+    reading = _single_record(path, record_id)
     if isinstance(reading.item, DroppedRecord):
         return Inspection(file=path, reading=reading, refused=reading.item, quality={})
     refused, quality = _judged(reading.item)
@@ -112,7 +154,9 @@ def inspect_file(path: Path, record_id: str | None = None) -> Inspection:
     return Inspection(file=path, reading=reading, refused=refused, quality=quality, range=extremes)
 
 
-def _one(path: Path, record_id: str | None) -> FileReading:
+def _single_record(path: Path, record_id: str | None) -> FileReading:
+    from pipelines.cli.ecg_files import read_file
+
     readings = read_file(path)
     if record_id is not None:
         for reading in readings:
@@ -128,7 +172,12 @@ def _one(path: Path, record_id: str | None) -> FileReading:
 
 
 def _judged(record: Record) -> tuple[DroppedRecord | None, dict[str, float | None]]:
-    """The verdict and the figures, from a shard of this record alone, so that there is no second way to judge."""
+    """The verdict and the figures, from a shard of this record alone, so that there is only one way to judge."""
+    from pipelines.formats.shard import QUALITY, open_shard
+    from pipelines.harmonize.convert import harmonize
+    from pipelines.harmonize.quality import QualityLimits
+    from pipelines.records import DroppedRecord, DropReason
+
     with tempfile.TemporaryDirectory(prefix="ecg-inspect-") as folder:
         harmonize([record], Path(folder), source="file", limits=QualityLimits())
         shard = open_shard(folder)
@@ -140,3 +189,13 @@ def _judged(record: Record) -> tuple[DroppedRecord | None, dict[str, float | Non
 
 def _figure(value: float | None, unit: str) -> str:
     return "does not apply" if value is None else f"{value:.4g} {unit}".strip()
+
+
+def _draw(record: Record, png: Path) -> None:
+    """Draw a record on ECG paper."""
+    from pipelines.cache import write_atomically
+    from pipelines.plots.ecg_paper import ecg_paper
+
+    age = f"{record.age:g} years" if record.age is not None else ""
+    caption = "   ".join(part for part in (age, record.sex or "", ", ".join(record.labels)) if part)
+    write_atomically(png, ecg_paper(record.signal_LT, record.leads, record.rate, record.record_id, caption=caption))

@@ -1,4 +1,4 @@
-"""ECG files on their own, outside any partition, read by the readers that the sources use."""
+"""Single ECG files, outside any partition, read by the readers that the sources use."""
 
 from __future__ import annotations
 
@@ -23,25 +23,27 @@ _PTBXL = re.compile(r"\d{5}_(lr|hr)")
 
 @dataclass(frozen=True)
 class FileReading:
-    """What one record of a file gave. form: how it was read; units: how its numbers became millivolt."""
+    """One record of a file."""
 
     item: Record | DroppedRecord
     form: str
+    """The kind of file and header."""
     units: str = ""
+    """How its numbers became millivolt."""
 
 
 def read_file(path: Path) -> Iterator[FileReading]:
-    """The record of a WFDB header or signal file, or all of a part of CODE-15%, which has exams.csv beside it.
+    """Read the record of a WFDB header or signal file, or all of a part of CODE-15%, which has exams.csv beside it.
 
-    A record that cannot be read is a Drop with its reason. Raises ValueError for a file of another kind, and where a
-    part or its table cannot be used.
+    A record that cannot be read is a DroppedRecord with its reason. Raises ValueError for a file of another kind, and
+    if a part or its table cannot be used.
     """
     suffix = path.suffix.lower()
     if suffix in WFDB:
         yield _read_wfdb(path.with_suffix(".hea"))
     elif suffix == PART:
         for item in read_part(path, path.with_name(EXAMS)):
-            yield FileReading(item, "CODE-15% part", "float, millivolt by its authors' word")
+            yield FileReading(item, "CODE-15% part", "float, millivolt according to its authors")
     else:
         raise ValueError(
             f"{path}: files of this kind are not read; give a WFDB record ({', '.join(WFDB)}) or a part of CODE-15% "
@@ -50,22 +52,22 @@ def read_file(path: Path) -> Iterator[FileReading]:
 
 
 def _read_wfdb(header: Path) -> FileReading:
-    """A record in the form of the collection that its comments tell; what a PTB-XL table knows is not in the file."""
+    """Read a record as one of the collection that its comments show. PTB-XL's patient data are in a table, not here."""
     form = "WFDB"
     try:
         if not header.is_file():
-            raw = read_wfdb(header)  # whose RecordError says so
+            raw = read_wfdb(header)  # raises the RecordError
         else:
-            found = parse_header(header.read_text("utf-8", "replace"), header.stem)
-            form = f"WFDB, {_collection(found)}"
-            raw = read_wfdb(header, gains=_gains(found))
+            parsed = parse_header(header.read_text("utf-8", "replace"), header.stem)
+            form = f"WFDB, {_collection(parsed)}"
+            raw = read_wfdb(header, gains=_gains(parsed))
         return FileReading(_record(raw), form, _units(raw))
     except RecordError as error:
         return FileReading(error.dropped(header.stem), form)
 
 
 def _gains(header: Header) -> tuple[float, float]:
-    """Those of the collection, which the record's comments or its name tell; else any that are plausible."""
+    """The gains of the collection that the record's comments or name show, else any that are plausible."""
     if _is_challenge(header):
         return challenge.GAIN
     return ptbxl.GAIN if _PTBXL.fullmatch(header.record) else GAINS
@@ -90,7 +92,7 @@ def _record(raw: WfdbRecord) -> Record:
 
 
 def _units(raw: WfdbRecord) -> str:
-    """The gains in ADC units a millivolt, and the baselines where there are any."""
+    """The gains in ADC units per millivolt, and the baselines unless all are 0."""
     gains = sorted({signal.gain for signal in raw.header.signals})
     baselines = sorted({signal.baseline for signal in raw.header.signals})
     text = f"{_span(gains)} units a millivolt, 16 bit"

@@ -1,0 +1,80 @@
+"""Tables on stdout, progress bars on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from pipelines.download.progress import DownloadProgress, OnProgress
+
+REDRAW_SECONDS = 0.1
+"""Least time between two drawings of a download's bar."""
+
+OnCount = Callable[..., None]
+"""Called as (done), (done, total) or (done, total, title)."""
+
+
+def stdout() -> Console:
+    """The console for results. If stdout is no terminal, lines are up to 200 characters wide, so that none is cut."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+
+
+def print_table(headers: Iterable[str], rows: Iterable[Iterable[object]], *, title: str | None = None) -> None:
+    """Print rows under headers; None is an empty cell. Cells may hold rich's markup."""
+    table = Table(*headers, title=title, title_justify="left", box=None)
+    for row in rows:
+        table.add_row(*("" if value is None else str(value) for value in row))
+    stdout().print(table)
+
+
+def progress() -> Progress:
+    """A progress display with a bar, the count and the time left."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True))
+
+
+@contextmanager
+def counting(title: str) -> Iterator[OnCount]:
+    """One bar; what is yielded sets its count, and optionally its total and title."""
+    with progress() as bar:
+        task = bar.add_task(title, total=None)
+
+        def on_count(done: int, total: int | None = None, title: str | None = None) -> None:
+            bar.update(task, completed=done, total=total, description=title)
+
+        yield on_count
+
+
+@contextmanager
+def downloading(title: str) -> Iterator[OnProgress]:
+    """A bar with rate and time left; if stderr is no terminal, a line from time to time."""
+    from pipelines.download.progress import ThroughputMeter, throttled
+
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        yield throttled(lambda line: console.print(f"{title}: {line}", markup=False, soft_wrap=True))
+        return
+    meter, drawn = ThroughputMeter(), 0.0
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[line]}", markup=False))
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(title, total=None, line="reading the list")
+
+        def on_progress(state: DownloadProgress) -> None:
+            nonlocal drawn
+            meter.see(state)
+            now = time.monotonic()
+            if now - drawn < REDRAW_SECONDS and state.files < state.of_files:
+                return
+            drawn = now
+            done, total = (state.bytes, state.of_bytes) if state.of_bytes else (state.files, state.of_files)
+            bar.update(task, completed=done, total=total, line=meter.line())
+
+        yield on_progress

@@ -1,0 +1,159 @@
+"""`ecg embed`: ECG files to a table of embeddings."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from pipelines.records import DroppedRecord, Record
+    from pipelines.release.pulled_encoder import PulledEncoder
+
+
+@click.command("embed")
+@click.argument(
+    "files",
+    metavar="FILE...",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+)
+@click.option(
+    "--model",
+    default="models:/ecg-encoder@champion",
+    show_default=True,
+    help="An MLflow model URI, in the store of MLFLOW_TRACKING_URI or the data home's own.",
+)
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    help="Table to write: OUT.parquet (embedding as a list) or OUT.csv (columns e0, e1, ...).",
+)
+def command(files: tuple[Path, ...], model: str, output: Path) -> None:
+    """Embed ECG FILEs with a released encoder: one row per record.
+
+    A record that cannot be embedded is named on stderr and counted; the others are written, and the exit code is 1.
+
+    \b
+    ecg embed records/*.hea -o embeddings.parquet
+    ecg embed exams_part0.zip --model models:/ecg-encoder/3 -o embeddings.csv
+    """
+    if output.suffix not in (".parquet", ".csv"):
+        raise click.BadParameter("give a name that ends in .parquet or .csv", param_hint="--output")
+    from pipelines.cli.console import progress
+
+    encoder = pull(model)
+    embedded: list[Embedded] = []
+    failed: list[Unreadable] = []
+    with progress() as bar:
+        task = bar.add_task("embedding", total=len(files))
+        done: set[str] = set()
+        for item in embed_files(files, lambda r: encoder.embed(r.signal_LT, leads=r.leads, rate=r.rate)):
+            if isinstance(item, Embedded):
+                embedded.append(item)
+            else:
+                failed.append(item)
+                bar.console.print(f"{item.file} {item.record_id}: {item.why}", markup=False, soft_wrap=True)
+            done.add(item.file)
+            bar.update(task, completed=len(done), description=f"{len(embedded)} embedded, {len(failed)} refused")
+    if embedded:
+        write_embeddings(output, embedded)
+        click.echo(f"{len(embedded)} embeddings of {len(embedded[0].embedding_D)} numbers in {output}")
+    if failed:
+        nothing_written = "" if embedded else "; nothing was written"
+        raise click.ClickException(f"{len(failed)} records or files could not be embedded{nothing_written}")
+
+
+def pull(uri: str) -> PulledEncoder:
+    """Load a registered encoder from the home's store."""
+    from pipelines.cli.store import existing_store
+    from pipelines.home import Home
+
+    tracking = existing_store(Home.default())
+    # After pipelines.tracking, which silences MLflow before it is imported.
+    from pipelines.release.pulled_encoder import PulledEncoder
+
+    return PulledEncoder(uri, tracking_uri=tracking.uri)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embedded:
+    """A record's embedding, float32 (D,)."""
+
+    file: str
+    record_id: str
+    embedding_D: NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unreadable:
+    """A file, or a record of one, without an embedding."""
+
+    file: str
+    record_id: str
+    """Empty if the whole file is meant."""
+    why: str
+
+
+Embed = Callable[["Record"], "NDArray[np.float32]"]
+"""Embeds a record, float32 (D,). Raises ValueError if it cannot be embedded."""
+
+
+def embed_files(paths: Iterable[Path], embed: Embed) -> Iterator[Embedded | Unreadable]:
+    """One item per record, in order. A file that cannot be read at all is one item, and the next file follows."""
+    from pipelines.cli.ecg_files import read_file
+
+    for path in paths:
+        try:
+            for reading in read_file(path):
+                yield _embedded(str(path), reading.item, embed)
+        except (ValueError, OSError) as error:
+            yield Unreadable(file=str(path), record_id="", why=str(error))
+
+
+def _embedded(file: str, item: Record | DroppedRecord, embed: Embed) -> Embedded | Unreadable:
+    from pipelines.records import DroppedRecord
+
+    if isinstance(item, DroppedRecord):
+        return Unreadable(file=file, record_id=item.record_id, why=f"{item.reason}: {item.detail}")
+    try:
+        embedding_D = embed(item)
+    except ValueError as error:
+        return Unreadable(file=file, record_id=item.record_id, why=str(error))
+    return Embedded(file=file, record_id=item.record_id, embedding_D=embedding_D)
+
+
+def write_embeddings(path: Path, rows: Sequence[Embedded]) -> None:
+    """Write a row per record: file, record_id, then `embedding`, a list of float32 (.parquet), or e0, e1, ... (.csv).
+
+    Raises ValueError for another suffix.
+    """
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.csv as pa_csv
+    import pyarrow.parquet as pq
+
+    from pipelines.cache import write_atomically
+
+    names = {"file": pa.array([row.file for row in rows]), "record_id": pa.array([row.record_id for row in rows])}
+    embedding_ND = np.stack([row.embedding_D for row in rows])
+    stream = io.BytesIO()
+    if path.suffix == ".parquet":
+        lists = pa.FixedSizeListArray.from_arrays(pa.array(embedding_ND.ravel()), embedding_ND.shape[1])
+        pq.write_table(pa.table({**names, "embedding": lists}), stream, compression="zstd")
+    elif path.suffix == ".csv":
+        columns = {f"e{i}": pa.array(column) for i, column in enumerate(embedding_ND.T.copy())}
+        pa_csv.write_csv(pa.table({**names, **columns}), stream)
+    else:
+        raise ValueError(f"output {path}: give a name that ends in .parquet or .csv")
+    write_atomically(path, stream.getvalue())

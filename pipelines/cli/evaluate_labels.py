@@ -1,0 +1,186 @@
+"""`ecg evaluate-labels`: an encoder on labels of your own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from pipelines.evaluate.features import OnProgress
+    from pipelines.evaluate.probes.config import ProbeConfig
+    from pipelines.evaluate.report.model import TaskReport
+    from pipelines.evaluate.suite.run import EvaluationRow
+    from pipelines.home import Home
+    from pipelines.tasks.catalogue import LabelTask
+
+PAGE_FILE = "report.html"
+"""Written beside the encoder's probe."""
+
+
+@click.command("evaluate-labels")
+@click.argument("file", metavar="CSV", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--encoder",
+    default="pretrained",
+    show_default=True,
+    help="`pretrained`, `reference`, models:/NAME/VERSION, models:/NAME@ALIAS or an encoder.safetensors.",
+)
+@click.option("--source", default="incoming", show_default=True, help="The source whose ECGs are labelled.")
+@click.option(
+    "--min-positives",
+    default=10,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Labels with fewer positives in a split are left out of that split's scores, and listed by name.",
+)
+def command(file: Path, encoder: str, source: str, min_positives: int) -> None:
+    """Probe an encoder on labels of your own: a CSV with the columns record_id and label, one label per line.
+
+    The ECGs are harmonized drops (docs/own-data.md), or those of another source. Patients, or ECGs if they name no
+    patient, are split into 70 % to train on, 10 % to choose on and 20 % to test on. Baselines are the untrained network
+    and handcrafted features. The scores of each label, their curves and calibration are also written as a page.
+
+    \b
+    ecg evaluate-labels labels.csv
+    ecg evaluate-labels af.csv --source georgia --encoder models:/ecg-encoder@champion
+    """
+    from pipelines.cli.console import counting
+    from pipelines.evaluate.probes.config import ProbeConfig
+    from pipelines.home import Home
+
+    config = ProbeConfig(min_positives=min_positives)
+    with counting("embedding") as on_count:
+        evaluated = evaluate_labels(Home.default(), file, encoder, source, config, on_count)
+    if evaluated.report.reason is not None:
+        raise click.ClickException(f"{evaluated.task.title} cannot be scored: {evaluated.report.reason}")
+    _print_scores(evaluated)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnLabels:
+    """An encoder's scores on own labels, beside its untrained baseline's and those of handcrafted features."""
+
+    task: LabelTask
+    rows: list[EvaluationRow]
+    """Of the encoder, its untrained baseline and handcrafted features."""
+    report: TaskReport
+    page: Path | None
+    """The scores as a page for a browser. None if the task was not scored."""
+
+
+def evaluate_labels(
+    home: Home, file: Path, encoder: str, source: str, config: ProbeConfig, progress: OnProgress
+) -> OwnLabels:
+    """Probe an encoder on the labels of a CSV file.
+
+    encoder: as `release.resolve` names it.
+    source: the source whose ECGs are labelled.
+    """
+    from pipelines.cli.store import tracking_of
+    from pipelines.encoders.names import OURS
+    from pipelines.evaluate.exposure import Overlaps
+    from pipelines.evaluate.probes.handcrafted import HandcraftedSource
+    from pipelines.evaluate.probes.step import materialize_probe
+    from pipelines.evaluate.probes.stored import Probe
+    from pipelines.evaluate.report.compare import compare_results
+    from pipelines.evaluate.report.model import HANDCRAFTED_BASELINE
+    from pipelines.evaluate.report.tasks import task_report
+    from pipelines.evaluate.suite.own_labels import own_task
+    from pipelines.evaluate.suite.run import evaluation_rows
+    from pipelines.release.resolve import RANDOM, named_encoders
+
+    workspace = home.workspace()
+    task = own_task(workspace, file, source)
+    with named_encoders(encoder, RANDOM, workspace, tracking_of(home)) as ((_, named), (_, random_baseline)):
+        products = [
+            materialize_probe(workspace, task, features, config, progress=progress)
+            for features in (named, random_baseline, HandcraftedSource())
+        ]
+    # On the page the encoder is named by its role, whatever its name is.
+    roles = (OURS.probe, OURS.random_baseline, HANDCRAFTED_BASELINE)
+    probes = dict(zip(roles, (Probe.load(product.path) for product in products), strict=True))
+    first = probes[OURS.probe]
+    others = {name: probe.result for name, probe in probes.items() if probe is not first and first.comparable(probe)}
+    differences = {
+        name: difference
+        for name, other in others.items()
+        for difference in compare_results([(task.title, first.result, other)], config)
+    }
+    report = task_report(task.name, probes, Overlaps(workspace), differences)
+    page = products[0].aside / PAGE_FILE if report.probes else None
+    if page is not None:
+        _write_page(page, report, probes, encoder, home)
+    return OwnLabels(task=task, rows=evaluation_rows(workspace, products, config), report=report, page=page)
+
+
+def _write_page(page: Path, report: TaskReport, probes: Mapping[str, Any], encoder: str, home: Home) -> None:
+    from pipelines.cache import write_atomically
+    from pipelines.evaluate.report.page import task_page
+
+    folders = {name: probe.folder for name, probe in probes.items()}
+    write_atomically(page, task_page(report, folders, encoder=encoder, simulated=home.simulated).encode())
+
+
+def kind_in_words(task: LabelTask) -> str:
+    """`multi-label`, with the records that make it so: a second label by mistake changes the task."""
+    several = [record for record, labels in (task.codes or {}).items() if len(labels) > 1]
+    if not several:
+        return f"{task.kind}, since each record has one label"
+    have = "1 record has" if len(several) == 1 else f"{len(several):,} records have"
+    return f"{task.kind}, since {have} several labels, such as {several[0]!r}"
+
+
+def by_class(report: TaskReport) -> list[dict[str, Any]]:
+    """A row per class of the test split, and a row per class that was left out, with its reason. Returns no row if the
+    task was not scored."""
+    from pipelines.evaluate.report.wording import in_words
+
+    if not report.probes:
+        return []
+    rows: list[dict[str, Any]] = [
+        {
+            "label": label.name,
+            "positives": label.positives,
+            "AUC": in_words(label.auc),
+            "average precision": in_words(label.average_precision),
+            "F1": "no threshold" if label.f1 is None else in_words(label.f1),
+            "Brier score": in_words(label.brier),
+        }
+        for label in report.probes[0].assessment.labels
+    ]
+    empty = {"average precision": "", "F1": "", "Brier score": ""}
+    omitted = report.omitted.items()
+    return rows + [{"label": name, "positives": None, "AUC": f"left out: {reason}"} | empty for name, reason in omitted]
+
+
+def _print_scores(evaluated: OwnLabels) -> None:
+    from pipelines.cli.console import stdout
+    from pipelines.evaluate.exposure import SEEN
+
+    console, report = stdout(), evaluated.report
+    _print_rows([row.row() for row in evaluated.rows])
+    _print_rows(by_class(report))
+    console.print(f"seen: {SEEN}", markup=False)
+    console.print(f"tested on {report.tested}; splits and intervals by {report.drawn}", markup=False)
+    for name, why in report.probes[0].assessment.without_f1.items():
+        console.print(f"{name} without F1: {why}", markup=False)
+    folder = evaluated.rows[0].product.path
+    console.print(
+        f"\n{evaluated.task.title}: {kind_in_words(evaluated.task)}; by a linear probe, in {folder}", markup=False
+    )
+    console.print(f"as a page, with curves and calibration: {evaluated.page}", markup=False)
+
+
+def _print_rows(rows: list[dict[str, Any]]) -> None:
+    from rich.markup import escape
+
+    from pipelines.cli.console import print_table
+
+    cells: Iterable[Iterable[object]] = (
+        [None if value is None else escape(str(value)) for value in row.values()] for row in rows
+    )
+    print_table(rows[0], cells)

@@ -1,0 +1,51 @@
+"""`ecg models`: the released versions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from pipelines.home import Home
+
+
+@click.command("models")
+@click.option("--name", default="ecg-encoder", show_default=True, help="The registered model.")
+def command(name: str) -> None:
+    """List the released versions: aliases, scores, the gate's verdict, and when each became and ceased to be champion.
+
+    \b
+    ecg models
+    ecg models --name ecg-encoder-reference
+    """
+    from pipelines.cli.console import print_table, stdout
+    from pipelines.home import Home
+
+    print_table(("version", "alias", "validation", "verdict", "moves"), version_rows(Home.default(), name))
+    stdout().print("\nvalidation: AUC by a version's own probe; a verdict is on the labels that both versions have")
+
+
+def version_rows(home: Home, name: str) -> list[tuple[str, str, str, str, str]]:
+    """A row per version, the newest first: version, aliases, validation score, verdict, and its moves.
+
+    Raises ValueError if the model has no version.
+    """
+    from pipelines.cli.store import existing_store
+    from pipelines.release.aliases import aliases_of, versions_of
+
+    tracking = existing_store(home)
+    aliases = aliases_of(name=name, tracking=tracking)
+    rows = [
+        (
+            str(release.version),
+            ", ".join(alias for alias, version in aliases.items() if version == release.version),
+            release.tags.get("validation", ""),
+            release.tags.get("verdict", "not judged"),
+            "; ".join(f"{when}: {what}" for when, what in release.moves.items()),
+        )
+        for release in versions_of(name=name, tracking=tracking)
+    ]
+    if not rows:
+        raise ValueError(f"{name} has no version at {tracking.uri}: release one first, as `make demo` does")
+    return rows
