@@ -123,7 +123,7 @@ def _by_name(name: str, encoder_names: EncoderNames) -> Evaluation | tuple[str, 
         return _wave_evaluation(name) if "/" in name else evaluation(name)
     if encoder_names != OURS:
         raise ValueError(
-            f"{name}: only the encoder that was pretrained here is compared with dense attention, not "
+            f"{name}: dense attention is compared with the encoder that was pretrained here, not "
             f"{encoder_names.probe!r}"
         )
     return evaluation(rest)

@@ -99,7 +99,7 @@ def test_a_model_that_is_not_there_is_one_line(mirror: Path, home: Home, tmp_pat
 def test_embed_reads_all_exams_of_a_part_into_parquet(
     mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipelines.cli._pull", lambda uri: Direct())
+    monkeypatch.setattr("pipelines.cli.embed.pull", lambda uri: Direct())
     shown = ecg("embed", header(mirror), mirror / CODE15, "-o", tmp_path / "e.parquet")
     table = pq.read_table(tmp_path / "e.parquet")
     with pq.ParquetFile(tmp_path / "e.parquet") as file:
@@ -116,7 +116,7 @@ def test_embed_reads_all_exams_of_a_part_into_parquet(
 
 
 def test_embed_writes_nothing_where_nothing_was_embedded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.cli._pull", lambda uri: Direct())
+    monkeypatch.setattr("pipelines.cli.embed.pull", lambda uri: Direct())
     bad = tmp_path / "notes.txt"
     bad.write_text("no ECG")
     shown = ecg("embed", bad, "-o", tmp_path / "e.csv")

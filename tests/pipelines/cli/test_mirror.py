@@ -13,7 +13,7 @@ pytestmark = pytest.mark.usefixtures("home")
 
 
 def test_the_mirror_is_remembered(home: Home, tmp_path: Path) -> None:
-    assert "true hosts" in ecg("mirror").output
+    assert "the original hosts" in ecg("mirror").output
     place = tmp_path / "data"
     place.mkdir()
     assert str(place) in ecg("mirror", place).output
@@ -23,5 +23,5 @@ def test_the_mirror_is_remembered(home: Home, tmp_path: Path) -> None:
     assert wrong.exit_code == 1
     assert "no such folder" in wrong.stderr
     assert home.mirror == str(place)
-    assert "true hosts" in ecg("mirror", "hosts").output
+    assert "the original hosts" in ecg("mirror", "hosts").output
     assert home.mirror is None

@@ -117,7 +117,7 @@ def test_the_command_imports_a_file_of_the_paper_s_size(
     done = CliRunner().invoke(main, ["import-reference", str(paper_size)], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     assert "85,067,520 weights" in done.output
-    assert "a file that we do not know" in done.output
+    assert "not one of the published files" in done.output
     product = Home(tmp_path).workspace().require("reference")
     encoder = load_encoder(product.path / ENCODER_FILE)
     assert encoder.config == EncoderConfig()

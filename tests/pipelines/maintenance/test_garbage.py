@@ -150,7 +150,7 @@ def test_nothing_is_removed_where_the_registry_is_not_there(home):
     assert "4 outputs" in CliRunner().invoke(main, ["gc"]).output
     done = CliRunner().invoke(main, ["gc", "--delete"])
     assert done.exit_code == 1, done.output
-    assert "mlflow.db is not there" in done.output
+    assert "mlflow.db does not exist" in done.output
     assert "MLFLOW_TRACKING_URI" in done.output
     assert everything(home.workspace()) == before
 

@@ -15,7 +15,7 @@ from ecg_model.encoder import random_encoder, save_encoder
 from ecg_model.reference import published_name
 from ecg_model.serving.embed import embed
 from pipelines.cache import Workspace
-from pipelines.cli.importing import release_with_scores
+from pipelines.cli.import_reference import release_with_scores
 from pipelines.download.mirror import Mirror
 from pipelines.download.step import materialize_raw
 from pipelines.encoders.import_reference import materialize_reference
@@ -301,7 +301,7 @@ def test_the_reference_s_scores_are_shown_beside_ours(places, tmp_path, monkeypa
     assert reference.startswith(f"{release.scores.metrics['ptbxl_superclass/test_macro_auc']:.3f} (")
     assert random.startswith(f"{release.scores.metrics['ptbxl_superclass/test_macro_auc_random']:.3f} (")
     assert abs(float(difference.split()[0]) - (float(reference.split()[0]) - float(pretrained.split()[0]))) < 2e-3
-    assert {report[0] for report in reports} == {TASKS["ptbxl_superclass"].title}
+    assert {title for _, _, title in reports} == {TASKS["ptbxl_superclass"].title}
 
 
 def test_the_commit_is_named():

@@ -17,7 +17,8 @@ from assets.dense import dense_assets
 from assets.resources import DataHome, Launcher
 from ecg_model.encoder import load_encoder
 from pipelines.cache import Product, Workspace
-from pipelines.cli import evaluating, main
+from pipelines.cli import main
+from pipelines.cli.evaluate import run_pretraining
 from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.step import materialize_corpus
 from pipelines.download.mirror import Mirror, list_source
@@ -171,7 +172,8 @@ def test_it_is_an_evaluation_by_name_in_a_shell(home, dense, monkeypatch):
     assert line.rstrip().endswith("here")
     few = ecg(home, f"dense/{NAME}")
     assert "labelled patients by split" in few.stdout, few.output
-    monkeypatch.setattr(evaluating, "against_dense", partial(against_dense, config=QUICK))
+    quick = partial(against_dense, config=QUICK)
+    monkeypatch.setattr("pipelines.evaluate.suite.attention_ablation.against_dense", quick)
     done = ecg(home, f"dense/{NAME}")
     assert done.exit_code == 0, done.output
     title, head, *rows, seen = done.stdout.splitlines()
@@ -190,7 +192,7 @@ def test_it_is_an_evaluation_by_name_in_a_shell(home, dense, monkeypatch):
 
 def test_a_pretraining_that_fails_in_a_shell_is_one_line():
     with pytest.raises(ValueError, match="ended with exit code 3; the same command goes on"):
-        evaluating._pretrained([sys.executable, "-c", "raise SystemExit(3)"])
+        run_pretraining([sys.executable, "-c", "raise SystemExit(3)"])
 
 
 def test_the_asset_shows_the_difference(home, dense):
