@@ -17,12 +17,14 @@ pytestmark = pytest.mark.usefixtures("home")
 def test_sources_tell_what_there_is_and_what_is_here(home: Home) -> None:
     workspace = home.workspace()
     for partition, entered, kept in (("01", 10, 9), ("07", 5, 5)):
+        dropped = {"too short": entered - kept}
+        facts = {"entered": entered, "kept": kept, "dropped": dropped, "role": "pretraining"}
         workspace.build(
             f"ecgs/chapman/{partition}",
             version="1",
             config={},
             inputs={},
-            make=lambda out, entered=entered, kept=kept: {"entered": entered, "kept": kept},
+            make=lambda out, facts=facts: facts,
         )
     workspace.build("raw/chapman/01", version="1", config={}, inputs={}, make=lambda out: {})
     states = {state["name"]: state for state in json.loads(ecg("sources", "--json").output)}
