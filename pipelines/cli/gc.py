@@ -88,10 +88,11 @@ def collect(home: Home, *, delete: bool, unfinished: bool) -> Collected:
 
     Raises ValueError if MLflow does not answer, or if `delete` and there is no store to ask for models.
     """
-    from pipelines.cli.store import existing_store, tracking_of
+    from pipelines.cli.store import existing_store
     from pipelines.maintenance.garbage import registered_digests, remove, unreferenced
+    from pipelines.tracking import Tracking
 
-    tracking = existing_store(home) if delete else tracking_of(home)
+    tracking = existing_store(home) if delete else Tracking.of(home)
     versions, registered = registered_digests(tracking)
     listed = unreferenced(home, registered, unfinished=unfinished)
     return Collected(

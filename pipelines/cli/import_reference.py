@@ -31,15 +31,15 @@ def command(file: Path, release: bool) -> None:
     ecg import-reference multiblock_epoch100.pth
     ecg import-reference multiblock_epoch100.pth --release
     """
-    from pipelines.encoders.import_reference import materialize_reference
+    from pipelines.encoders.import_reference import ReferenceFacts, materialize_reference
     from pipelines.home import Home
 
     home = Home.default()
     imported = materialize_reference(home.workspace(), file)
-    facts = imported.facts
+    facts = ReferenceFacts.of(imported)
     click.echo(
-        f"reference encoder: {facts['published'] or 'not one of the published files'}, sha256 {facts['sha256']}, "
-        f"epoch {facts['epoch']}, {facts['weights']:,} weights\nin {imported.path}"
+        f"reference encoder: {facts.published or 'not one of the published files'}, sha256 {facts.sha256}, "
+        f"epoch {facts.epoch}, {facts.weights:,} weights\nin {imported.path}"
     )
     if release:
         _release(home)
@@ -62,12 +62,12 @@ def release_with_scores(home: Home, on_task: OnTask) -> tuple[Release, list[tupl
     Returns the release and a row per task: its name, then test macro AUCs of the reference, of ours and of a random
     encoder, then the first minus the second. A missing score is a dash; a task that was not scored has its reason.
     """
-    from pipelines.cli.store import tracking_of
     from pipelines.encoders.names import REFERENCE
     from pipelines.evaluate.probes.config import ProbeConfig
     from pipelines.evaluate.suite.baselines import beside_ours, probe_pair
     from pipelines.release.steps import release_reference
     from pipelines.tasks.catalogue import TASKS
+    from pipelines.tracking import Tracking
 
     workspace, config = home.workspace(), ProbeConfig()
     rows = []
@@ -80,7 +80,7 @@ def release_with_scores(home: Home, on_task: OnTask) -> tuple[Release, list[tupl
             progress=lambda done, total, title=task.title: on_task(done, total, title),
         )
         rows.append(_row(task.name, pair.figures() | beside_ours(workspace, task, pair, config)))
-    return release_reference(workspace, tracking_of(home)), rows
+    return release_reference(workspace, Tracking.of(home)), rows
 
 
 def _row(task: str, figures: Mapping[str, Any]) -> tuple[str, ...]:

@@ -10,15 +10,10 @@ from pipelines.home import Home
 from pipelines.tracking import Tracking
 
 
-def tracking_of(home: Home) -> Tracking:
-    """The home's store, whether or not it exists."""
-    return Tracking(uri=home.tracking_uri, artifact_root=home.artifact_root)
-
-
 def existing_store(home: Home) -> Tracking:
     """The home's store. Raises ValueError if its database does not exist (it is not made), or if its server does not
     answer."""
-    tracking = tracking_of(home)
+    tracking = Tracking.of(home)
     database = tracking.uri.removeprefix("sqlite:///")
     if database != tracking.uri and not Path(database).is_file():
         raise ValueError(f"no models here: {database} does not exist; run `make demo`, or set MLFLOW_TRACKING_URI")
