@@ -12,6 +12,7 @@ import click
 if TYPE_CHECKING:
     from pipelines.evaluate.features import OnProgress
     from pipelines.evaluate.probes.config import ProbeConfig
+    from pipelines.evaluate.probes.stored import Probe
     from pipelines.evaluate.report.model import TaskReport
     from pipelines.evaluate.suite.run import EvaluationRow
     from pipelines.home import Home
@@ -117,12 +118,13 @@ def evaluate_labels(
     return OwnLabels(task=task, rows=evaluation_rows(workspace, products, config), report=report, page=page)
 
 
-def _write_page(page: Path, report: TaskReport, probes: Mapping[str, Any], encoder: str, home: Home) -> None:
+def _write_page(page: Path, report: TaskReport, probes: Mapping[str, Probe], encoder: str, home: Home) -> None:
     from pipelines.cache import write_atomically
+    from pipelines.evaluate.probes.result import load_roc
     from pipelines.evaluate.report.page import task_page
 
-    folders = {name: probe.folder for name, probe in probes.items()}
-    write_atomically(page, task_page(report, folders, encoder=encoder, simulated=home.simulated).encode())
+    rocs = {probed.name: load_roc(probes[probed.name].folder) for probed in report.probes}
+    write_atomically(page, task_page(report, rocs, encoder=encoder, simulated=home.simulated).encode())
 
 
 def kind_in_words(task: LabelTask) -> str:
