@@ -69,7 +69,7 @@ def downloading(title: str) -> Iterator[OnProgress]:
 
         def on_progress(state: DownloadProgress) -> None:
             nonlocal drawn
-            meter.see(state)
+            meter.add(state)
             now = time.monotonic()
             if now - drawn < REDRAW_SECONDS and state.files < state.of_files:
                 return

@@ -1,6 +1,6 @@
-"""Harmonized ECGs for programs that read neither Zarr nor Parquet.
+"""Export harmonized ECGs for programs that read neither Zarr nor Parquet.
 
-    numpy   signals.npy    int16 (records, leads, samples), microvolt; no pickle in it
+    numpy   signals.npy    int16 (records, leads, samples), microvolt; readable without pickle
             records.csv    one row a record, in the array's order; lists are joined by `;`
             about.json     leads, rate, unit, and what was exported
     wfdb    RECORDS        the paths of all records, one a line
@@ -40,7 +40,7 @@ _FORM = "use ecgs/<source>, ecgs/<source>/<partition>, corpus/train or corpus/va
 _BYTES = len(LEADS) * SAMPLES * 2
 
 OnRecords = Callable[[int, int], None]
-"""Called with the records that were written, and how many there are."""
+"""Called with the number of records written so far, and their total."""
 
 
 @dataclass(frozen=True)
@@ -53,35 +53,37 @@ class ExportedRows:
 
 
 def select(workspace: Workspace, selection: str) -> list[ExportedRows]:
-    """The rows that `ecgs/<source>[/<partition>]` or `corpus/<split>` means; ValueError where there are none."""
+    """Return the rows that `ecgs/<source>[/<partition>]` or `corpus/<split>` means. Raises ValueError if there are
+    none.
+    """
     kind, _, rest = selection.strip("/").partition("/")
     if kind == "ecgs" and rest:
-        found = _of_source(workspace, *rest.split("/"))
+        selected = _of_source(workspace, *rest.split("/"))
     elif kind == CORPUS and rest in SPLITS:
-        found = _of_corpus(workspace, rest)
+        selected = _of_corpus(workspace, rest)
     else:
         raise ValueError(f"selection {selection!r}: {_FORM}")
-    if not any(len(one.rows_N) for one in found):
+    if not any(len(rows.rows_N) for rows in selected):
         raise ValueError(f"selection {selection!r}: no harmonized ECG in {workspace.root}: materialize it first")
-    return found
+    return selected
 
 
 def export(
     selected: list[ExportedRows], out: Path, form: Format, *, on_records: OnRecords = lambda done, total: None
 ) -> int:
-    """Write the selected ECGs into the new folder `out`, whole or not at all; how many they are.
+    """Write the selected ECGs into the new folder `out`, which appears only when complete; return their number.
 
-    Raises ValueError where `out` is there, or where the disk has no room for it.
+    Raises ValueError if `out` exists, or if the disk has no room for it.
     """
     if out.exists():
         raise ValueError(f"{out} exists: give a new folder, or remove it yourself")
-    total = sum(len(one.rows_N) for one in selected)
+    total = sum(len(rows.rows_N) for rows in selected)
     out.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(out.parent).free
     if total * _BYTES > free:
         raise ValueError(f"{out}: {format_bytes(total * _BYTES)} are needed, {format_bytes(free)} are free: make room")
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as own:
-        partial = Path(own) / "export"
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
+        partial = Path(temporary) / "export"
         partial.mkdir()
         _WRITERS[form](selected, partial, total, on_records)
         if out.exists():
@@ -111,14 +113,14 @@ def _of_corpus(workspace: Workspace, split: str) -> list[ExportedRows]:
 
 
 def _batches(selected: list[ExportedRows]) -> Iterator[tuple[str, NDArray[np.int16], pa.Table]]:
-    """Shard, int16 (n, 8, 2500) microvolt and the same rows of its table: a file of the array at a time."""
-    for one in selected:
-        shard = open_shard(one.folder)
+    """Yield the shard, int16 (N, 8, 2500) microvolt, and its table's same rows: one file of the array at a time."""
+    for part in selected:
+        shard = open_shard(part.folder)
         records = shard.records()
         for first, end in shard.spans():
-            rows = one.rows_N[np.searchsorted(one.rows_N, first) : np.searchsorted(one.rows_N, end)]
+            rows = part.rows_N[np.searchsorted(part.rows_N, first) : np.searchsorted(part.rows_N, end)]
             if len(rows):
-                yield one.shard, shard.read(first, end)[rows - first], records.take(pa.array(rows))
+                yield part.shard, shard.read(first, end)[rows - first], records.take(pa.array(rows))
 
 
 def _write_numpy(selected: list[ExportedRows], folder: Path, total: int, on_records: OnRecords) -> None:
@@ -137,16 +139,16 @@ def _write_numpy(selected: list[ExportedRows], folder: Path, total: int, on_reco
 
 
 def _names(selected: list[ExportedRows]) -> list[str]:
-    return [one.shard for one in selected if len(one.rows_N)]
+    return [rows.shard for rows in selected if len(rows.rows_N)]
 
 
 _EXPORTED = {"rate": RATE, "samples": SAMPLES}
 
 
 def _flat(records: pa.Table, shard: str) -> pa.Table:
-    """A table of records as csv can hold it: with its partition, lists joined, without bytes.
+    """Return a table of records as csv can hold it: with its partition, lists joined, without bytes.
 
-    rate and samples are the exported array's; a record had source_rate and source_samples before.
+    rate and samples are the exported array's; the record's own are source_rate and source_samples.
     """
     count = records.num_rows
     columns: dict[str, Any] = {"partition": [shard.partition("/")[2]] * count}
@@ -189,14 +191,14 @@ def _write_wfdb(selected: list[ExportedRows], folder: Path, total: int, on_recor
 
 
 def _name(record_id: str) -> str:
-    """A record's id as WFDB allows it in a name: letters, digits, `_` and `-`."""
+    """Return a record's id with the characters that WFDB allows in a name: letters, digits, `_` and `-`."""
     return re.sub(r"[^\w-]", "_", record_id, flags=re.ASCII) or "_"
 
 
 def _comments(shard: str, row: dict[str, Any]) -> list[str]:
-    """Age, Sex and Dx as the PhysioNet challenges write them, then where the record is from."""
+    """Return Age, Sex and Dx as the PhysioNet challenges write them, and the record's origin."""
     source, _, partition = shard.partition("/")
-    said = {
+    comments = {
         "Age": None if row["age"] is None else f"{row['age']:g}",
         "Sex": None if row["sex"] is None else str(row["sex"]).capitalize(),
         "Dx": ",".join(row["labels"]),
@@ -208,7 +210,7 @@ def _comments(shard: str, row: dict[str, Any]) -> list[str]:
         "Notes": "; ".join(row["notes"]),
     }
     # One line each, whatever a source put into its ids.
-    return [f"{name}: {' '.join(str(value).split())}" for name, value in said.items() if value not in (None, "")]
+    return [f"{name}: {' '.join(str(value).split())}" for name, value in comments.items() if value not in (None, "")]
 
 
 _WRITERS: dict[Format, Callable[[list[ExportedRows], Path, int, OnRecords], None]] = {

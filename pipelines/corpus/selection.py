@@ -1,4 +1,4 @@
-"""Which harmonized records enter the corpus: no duplicates, and no record, copy or patient of an evaluation set."""
+"""Select the harmonized records of the corpus: no duplicates, and no record, copy or patient of an evaluation set."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Exclusion(StrEnum):
 
 @dataclass(frozen=True)
 class Candidate:
-    """A harmonized record as the corpus sees it."""
+    """A harmonized record, with what decides on its selection."""
 
     shard: str
     row: int
@@ -37,7 +37,7 @@ class Candidate:
 
     @property
     def person(self) -> Person:
-        """Who it is of: the source's patient, or the record alone where no patient is known."""
+        """The source's patient, or the record itself if no patient is known."""
         if self.patient_id is None:
             return (self.source, "record", self.record_id)
         return (self.source, "patient", self.patient_id)
@@ -46,25 +46,27 @@ class Candidate:
 def select(
     rows: Sequence[Candidate], held_out: Sequence[Candidate], copy_of: Sequence[int]
 ) -> tuple[list[Candidate], list[dict[str, str]]]:
-    """What stays, and what is excluded as rows of EXCLUSIONS. Evaluation wins over pretraining; of equals, the first.
+    """Return the selected records, and the excluded ones as rows of EXCLUSIONS.
 
     copy_of: for each of held_out and then of rows, the number of the first that is the same recording, as
-    `pipelines.formats.simhash.first_copies` gives it. Records are equal where the harmonized bytes are, and nearly so
-    where the first copy is one. A patient with an ECG that is evaluated on is an evaluated patient, in whatever source.
-    Only ECGs with all eight leads stay.
+    `pipelines.formats.simhash.first_copies` gives it.
+
+    Evaluation takes precedence over pretraining; of equal records the first is selected. Records are equal if the
+    harmonized bytes are, and nearly equal if they share the first copy. A patient with any ECG in an evaluation set is
+    excluded from pretraining in every source. Only ECGs with all eight leads are selected.
     """
     copies = copy_of[len(held_out) :]
-    held_hashes = {row.content_hash: row for row in held_out}
-    held_patients = {row.person for row in held_out}
-    patients, groups = _evaluated(rows, copies, held_patients, set(copy_of[: len(held_out)]))
+    evaluated_hashes = {row.content_hash: row for row in held_out}
+    evaluated_patients = {row.person for row in held_out}
+    patients, groups = _evaluated(rows, copies, evaluated_patients, set(copy_of[: len(held_out)]))
     first: dict[str, Candidate] = {}
     first_near: dict[int, Candidate] = {}
-    kept: list[Candidate] = []
+    selected: list[Candidate] = []
     excluded: list[dict[str, str]] = []
     for row, copy in zip(rows, copies, strict=True):
-        if row.content_hash in held_hashes:
-            reason, detail = Exclusion.EVALUATION_RECORD, _same("", held_hashes[row.content_hash])
-        elif row.person in held_patients:
+        if row.content_hash in evaluated_hashes:
+            reason, detail = Exclusion.EVALUATION_RECORD, _same("", evaluated_hashes[row.content_hash])
+        elif row.person in evaluated_patients:
             reason, detail = Exclusion.EVALUATION_PATIENT, f"{row.person[1]} {row.person[2]} is evaluated on"
         elif copy < len(held_out):
             reason, detail = Exclusion.EVALUATION_COPY, _same("nearly ", held_out[copy])
@@ -72,7 +74,7 @@ def select(
             reason = Exclusion.EVALUATION_PATIENT
             detail = f"{row.person[1]} {row.person[2]} has an ECG of a patient who is evaluated on"
         elif absent := absent_leads(row.notes):
-            # The network has no mask for a lead: it would learn the zeros as an ECG.
+            # The network has no mask for an absent lead: it would learn the zeros as an ECG.
             reason, detail = Exclusion.LEADS_ABSENT, ", ".join(absent)
         elif row.content_hash in first:
             reason, detail = Exclusion.DUPLICATE, _same("", first[row.content_hash])
@@ -80,18 +82,11 @@ def select(
             reason, detail = Exclusion.NEAR_DUPLICATE, _same("nearly ", first_near[copy])
         else:
             first[row.content_hash] = first_near[copy] = row
-            kept.append(row)
+            selected.append(row)
             continue
-        excluded.append(
-            {
-                "shard": row.shard,
-                "source": row.source,
-                "record_id": row.record_id,
-                "reason": reason.value,
-                "detail": detail,
-            }
-        )
-    return kept, excluded
+        where = {"shard": row.shard, "source": row.source, "record_id": row.record_id}
+        excluded.append({**where, "reason": reason.value, "detail": detail})
+    return selected, excluded
 
 
 def _same(how: str, other: Candidate) -> str:
@@ -101,12 +96,15 @@ def _same(how: str, other: Candidate) -> str:
 def _evaluated(
     rows: Sequence[Candidate], copies: Sequence[int], patients: Collection[Person], groups: Collection[int]
 ) -> tuple[set[Person], set[int]]:
-    """The persons and the groups of copies that evaluation reaches: from one to the other until there are no more."""
+    """Return the persons and the groups of copies that evaluation reaches.
+
+    A person's ECGs reach their copies, and a copy reaches its person, until there are no more.
+    """
     persons, reached = set(patients), set(groups)
     while True:
-        found = [(row.person, copy) for row, copy in zip(rows, copies, strict=True)]
-        found = [(person, copy) for person, copy in found if (person in persons) != (copy in reached)]
-        if not found:
+        pairs = [(row.person, copy) for row, copy in zip(rows, copies, strict=True)]
+        half_reached = [(person, copy) for person, copy in pairs if (person in persons) != (copy in reached)]
+        if not half_reached:
             return persons, reached
-        persons.update(person for person, _ in found)
-        reached.update(copy for _, copy in found)
+        persons.update(person for person, _ in half_reached)
+        reached.update(copy for _, copy in half_reached)

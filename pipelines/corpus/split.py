@@ -14,11 +14,11 @@ Split = Literal["train", "validation"]
 
 
 def split_by_patient(rows: Sequence[Candidate], config: CorpusConfig) -> list[Split]:
-    """The split of each row, by person: validation where a hash of (seed, person) falls below the share.
+    """Return the split of each row, by person: validation if a hash of (seed, person) is below the share.
 
     A person's draw does not depend on who else is there, so added data moves nobody. One exception keeps small corpora
-    usable: where nobody falls below the share, the person with the lowest draw validates; nobody above, the highest
-    trains. Raises ValueError with fewer than two persons.
+    usable: if nobody is below the share, the person with the lowest draw validates; if nobody is above, the person with
+    the highest trains. Raises ValueError if there are fewer than two persons.
     """
     draws = {person: _draw(config.seed, person) for person in {row.person for row in rows}}
     if len(draws) < 2:
@@ -34,5 +34,5 @@ def split_by_patient(rows: Sequence[Candidate], config: CorpusConfig) -> list[Sp
 
 
 def _draw(seed: int, person: Person) -> float:
-    """A uniform number in [0, 1) that belongs to (seed, person)."""
+    """Return a uniform number in [0, 1) that depends on (seed, person) alone."""
     return uniform_from(json.dumps([seed, *person]))

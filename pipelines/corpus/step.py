@@ -159,7 +159,7 @@ def _shards(workspace: Workspace, config: CorpusConfig) -> tuple[dict[str, Produ
             pretraining[shard] = product
     for product in (*pretraining.values(), *evaluation.values()):
         findings = HarmonizedFacts.of(product).findings or {}
-        failed += [f"{product.name} ({name}: {found.seen})" for name, found in findings.items() if not found.holds]
+        failed += [f"{product.name} ({name}: {check.seen})" for name, check in findings.items() if not check.holds]
     if failed:
         raise ValueError(
             f"harmonized shards did not pass their checks: {'; '.join(failed)}: materialize these partitions again; "

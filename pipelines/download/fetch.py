@@ -1,4 +1,4 @@
-"""Listed files into a folder, over many connections at once: what is missing, and nothing else."""
+"""Fetch listed files into a folder over many connections at once: those that are missing or damaged, no others."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ from pipelines.download.progress import DownloadProgress, OnProgress
 from pipelines.formatting import format_bytes
 from pipelines.sources.base import RemoteFile
 
-# A file of twice that or more, whose size is listed, comes in pieces over all connections.
+# Bytes. A file of at least twice this, whose size is listed, is fetched in parts over all connections.
 PIECE = 8 << 20
-# What a download leaves free, a hundredth of a small disk: not every source lists sizes, and others write there too.
+# Bytes that a download leaves free, a hundredth of a small disk: not every source lists sizes, and other programs
+# write there too.
 RESERVE = 256 << 20
-# No room left, on the disk, in the quota or below the limit for one file.
+# Errors of a full disk, an exhausted quota, and a limit on the size of one file.
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 log = logging.getLogger(__name__)
@@ -45,19 +46,21 @@ def fetch_missing(
     progress: OnProgress | None,
     retries: Retries | None,
 ) -> list[RemoteFile]:
-    """The files below root, each with its size; those that are missing or damaged there are fetched first.
+    """Fetch the files that are missing or damaged below root; return all files, each with its size.
 
-    One process at a time holds `lock`; urls gives a path's addresses in the order to be tried. Raises
-    FileNotFoundError with the path of a file that no address has, ConnectionError, ValueError where a host has another
-    file than is listed, or where the disk has no room for what is to come, and OSError where it is all but full on the
-    way: with less than a reserve left no further file is begun.
+    lock: file that one process at a time holds while it fetches.
+    urls: gives a path's addresses in the order in which they are tried.
+
+    Raises FileNotFoundError with the path of a file that no address has, ConnectionError if a host cannot be reached,
+    and ValueError if a host's file differs from the list or the disk has no room for what is missing. Raises OSError if
+    the disk fills up meanwhile: with less than a reserve left, no further file is started.
     """
-    with _alone(lock), Transfer(connections=connections, retries=retries) as transfer, full_disk_explained(root):
-        tally = ProgressCounter(files, progress)
-        here = map_in_threads(files, lambda file: _is_here(file, root, tally), connections)
+    with _exclusive(lock), Transfer(connections=connections, retries=retries) as transfer, full_disk_explained(root):
+        counter = ProgressCounter(files, progress)
+        here = map_in_threads(files, lambda file: _is_here(file, root, counter), connections)
         missing = [file for file, is_here in zip(files, here, strict=True) if not is_here]
         _check_room(missing, root)
-        jobs = [job for file in missing for job in _jobs(file, root / file.path, urls(file.path), transfer, tally)]
+        jobs = [job for file in missing for job in _jobs(file, root / file.path, urls(file.path), transfer, counter)]
 
         def work(job: Callable[[], None]) -> None:
             _check_reserve(root)
@@ -68,7 +71,7 @@ def fetch_missing(
 
 
 class ProgressCounter:
-    """Counts what several threads bring, and reports it."""
+    """Counts what several threads have fetched, and reports it."""
 
     def __init__(self, files: Sequence[RemoteFile], progress: OnProgress | None) -> None:
         sizes = [file.bytes for file in files if file.bytes is not None]
@@ -88,7 +91,10 @@ class ProgressCounter:
 def map_in_threads(
     items: Sequence[T], work: Callable[[T], R], threads: int, stop: Callable[[], None] = lambda: None
 ) -> list[R]:
-    """work(item) of each, in threads; the first failure is raised and the others are stopped. Results in order."""
+    """Return work(item) of each item, in order, computed in threads.
+
+    The first failure is raised after the others were stopped.
+    """
     with ThreadPoolExecutor(threads, thread_name_prefix="download") as pool:
         futures = [pool.submit(work, item) for item in items]
         try:
@@ -101,41 +107,42 @@ def map_in_threads(
     return [future.result() for future in futures]
 
 
-def _is_here(file: RemoteFile, root: Path, tally: ProgressCounter) -> bool:
+def _is_here(file: RemoteFile, root: Path, counter: ProgressCounter) -> bool:
     path = root / file.path
     if not path.is_file() or checksum_of(path, file.checksum) != file.checksum:
         return False
-    tally.add(files=1, bytes=size_of(path))
+    counter.add(files=1, bytes=size_of(path))
     return True
 
 
 def _jobs(
-    file: RemoteFile, path: Path, urls: Sequence[str], transfer: Transfer, tally: ProgressCounter
+    file: RemoteFile, path: Path, urls: Sequence[str], transfer: Transfer, counter: ProgressCounter
 ) -> list[Callable[[], None]]:
-    """What is to be done, in any order, for a file to be at `path`."""
+    """Return the work that brings a file to `path`, in parts that can run in any order."""
 
     def advance(gained: int) -> None:
-        tally.add(bytes=gained, fetched=max(gained, 0))
+        counter.add(bytes=gained, fetched=max(gained, 0))
 
     def finished() -> None:
-        tally.add(files=1)
+        counter.add(files=1)
 
     def whole() -> None:
         transfer.fetch(urls, path, file.checksum, advance, file.bytes)
         finished()
 
     if file.bytes is None or file.bytes < 2 * PIECE:
-        tally.add(bytes=size_of(path.with_name(f"{path.name}.part")))
+        counter.add(bytes=size_of(path.with_name(f"{path.name}.part")))
         jobs: list[Callable[[], None]] = [whole]
     else:
         pieces = PartFiles(path=path, size=file.bytes, piece=PIECE)
-        in_pieces = MultipartDownload(transfer, urls, pieces, file.checksum, advance)
-        tally.add(bytes=pieces.bytes_here())
-        jobs = in_pieces.jobs(finished)
-    return [partial(_named, file.path, job) for job in jobs]
+        download = MultipartDownload(transfer, urls, pieces, file.checksum, advance)
+        counter.add(bytes=pieces.bytes_here())
+        jobs = download.jobs(finished)
+    return [partial(_with_path, file.path, job) for job in jobs]
 
 
-def _named(path: str, job: Callable[[], None]) -> None:
+def _with_path(path: str, job: Callable[[], None]) -> None:
+    """Run a job; a FileNotFoundError then carries the listed path, as `fetch_missing` promises."""
     try:
         job()
     except FileNotFoundError as error:
@@ -143,18 +150,18 @@ def _named(path: str, job: Callable[[], None]) -> None:
 
 
 def _check_room(missing: Sequence[RemoteFile], root: Path) -> None:
-    """ValueError where what is still to come, as far as its size is known, does not fit on the disk."""
-    needed = sum(_to_come(root / file.path, file.bytes) for file in missing if file.bytes is not None)
+    """Raise ValueError if the missing files, as far as their sizes are known, do not fit on the disk."""
+    needed = sum(_missing_bytes(root / file.path, file.bytes) for file in missing if file.bytes is not None)
     free = shutil.disk_usage(root).free
     if needed > free:
         raise ValueError(
-            f"{format_bytes(needed)} are to come and {format_bytes(free)} are free in {root}: make room, "
-            "or take a larger disk "
-            "as ECG_HOME; with keep_raw off, raw files go once they are harmonized"
+            f"{format_bytes(needed)} have to be fetched and {format_bytes(free)} are free in {root}: make room, or set "
+            "ECG_HOME to a larger disk; with keep_raw off, raw files are deleted once they are harmonized"
         )
 
 
 def _check_reserve(root: Path) -> None:
+    """Raise OSError (no space left) if the disk below root has less than the reserve free."""
     disk = shutil.disk_usage(root)
     reserve = min(RESERVE, disk.total // 100)
     if disk.free < reserve:
@@ -162,16 +169,16 @@ def _check_reserve(root: Path) -> None:
         raise OSError(errno.ENOSPC, free)
 
 
-def _to_come(path: Path, size: int) -> int:
-    """Bytes still to be written for a file: all, less what of it is here, and a piece more where they are joined."""
+def _missing_bytes(path: Path, size: int) -> int:
+    """Return the bytes still to be written for a file; one more part if parts have to be joined."""
     return max(size - PartFiles(path=path, size=size, piece=PIECE).bytes_here(), 0) + (
         PIECE if size >= 2 * PIECE else 0
     )
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Hold a lock; say so once where another process holds it."""
+def _exclusive(path: Path) -> Iterator[None]:
+    """Hold a lock; log it once if another process holds it."""
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
@@ -186,7 +193,7 @@ def _alone(path: Path) -> Iterator[None]:
 
 @contextmanager
 def full_disk_explained(root: Path) -> Iterator[None]:
-    """An OSError that says what to do where the disk below root is full."""
+    """Turn an OSError of a full disk below root into one whose message has the remedy."""
     try:
         yield
     except OSError as error:
@@ -194,6 +201,6 @@ def full_disk_explained(root: Path) -> Iterator[None]:
             raise
         raise OSError(
             error.errno,
-            f"no room left in {root} ({error.strerror}): make room, or take a larger disk as ECG_HOME, and run it "
+            f"no room left in {root} ({error.strerror}): make room, or set ECG_HOME to a larger disk, and run it "
             "again; it goes on where it stopped",
         ) from error

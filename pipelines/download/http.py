@@ -1,4 +1,4 @@
-"""HTTP done patiently: ranges resumed, hashes checked, failures retried, files renamed only when they are whole."""
+"""HTTP downloads that resume by range, retry, verify a checksum, and appear under their name only when complete."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import netrc
 import os
 import random
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from email.utils import formatdate, parsedate_to_datetime
+from email.utils import formatdate
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -21,32 +20,44 @@ import httpx
 from tenacity import RetryCallState, Retrying, retry_if_exception_type
 from tenacity.nap import sleep_using_event
 
+from pipelines.download.http_answers import (
+    TransientError,
+    check_ended,
+    check_length,
+    check_status,
+    is_range,
+    seconds_of,
+)
 from pipelines.download.list_cache import load, store
 
-NOT_THERE = frozenset({401, 403, 404, 410})  # a bucket says 403 of what it does not hold
-TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
-LONGEST_ASKED = 600.0  # seconds; a host that asks for more patience gets this much at a time
+MAX_RETRY_AFTER = 600.0  # seconds; of a longer Retry-After this much is waited at a time
 
 T = TypeVar("T")
-# Told the bytes that came, or, below zero, that were lost again.
 Advance = Callable[[int], None]
+"""Called with the number of bytes that arrived, or, below zero, that were discarded."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Retries:
-    """When to try again. attempts: failures in a row that brought no new byte; then it is given up.
+    """When a failed request is tried again.
 
-    The n-th wait is first * 2**(n - 1) seconds, at most longest, less a random half of it so that many connections do
-    not come back together; where the host says Retry-After, that is the wait, and a random part of `first` more.
-    silence: seconds without a byte that end a connection, as a failure.
+    The n-th wait is first * 2**(n - 1) seconds, at most `longest`, times a random factor of 0.5 to 1, so that many
+    connections do not return together. If the host sends Retry-After, the wait is that plus a random part of `first`.
     """
 
     attempts: int = 6
+    """Failures in a row without a new byte after which a download is given up."""
+
     first: float = 1.0
+    """Seconds of the first wait; each further wait is twice as long."""
+
     longest: float = 60.0
+    """Upper limit of a wait in seconds."""
+
     silence: float = 60.0
+    """Seconds without a byte after which a connection counts as failed."""
 
     def __post_init__(self) -> None:
         if self.attempts < 1:
@@ -56,34 +67,28 @@ class Retries:
         if not self.silence > 0:
             raise ValueError(f"silence={self.silence}: more than 0 seconds are needed")
 
-    def wait(self, failures: int, asked: float | None) -> float:
-        """Seconds to wait after this many failures in a row; asked: what the host said, if it did."""
-        if asked is not None:
-            return min(max(asked, 0.0), LONGEST_ASKED) + random.uniform(0.0, self.first)
+    def wait(self, failures: int, retry_after: float | None) -> float:
+        """Return the seconds to wait after this many failures in a row.
+
+        retry_after: seconds of the host's Retry-After header, if it sent one.
+        """
+        if retry_after is not None:
+            return min(max(retry_after, 0.0), MAX_RETRY_AFTER) + random.uniform(0.0, self.first)
         return min(self.longest, self.first * 2.0 ** (failures - 1)) * random.uniform(0.5, 1.0)
 
 
-class TransientError(Exception):
-    """A failure that may pass. asked: the host's Retry-After; reached: how far a file had come."""
-
-    def __init__(self, reason: str, *, asked: float | None = None, reached: int = 0) -> None:
-        super().__init__(reason)
-        self.asked = asked
-        self.reached = reached
-
-
 class NoRanges(Exception):
-    """The host sends whole files alone."""
+    """The host sends only whole files."""
 
 
 class TransferStopped(Exception):
-    """Another transfer of the same batch failed, or the person stopped it."""
+    """Another transfer of the same batch failed, or the user stopped it."""
 
 
 class Transfer:
-    """Persistent connections to one or more hosts, to be shared by threads. Use as a context manager.
+    """Persistent connections to one or more hosts, shared by threads. Use as a context manager.
 
-    A host that asks for a password is given what the file has that NETRC names.
+    A host that needs a password is given the one in the file that the variable NETRC names.
     """
 
     def __init__(self, *, connections: int = 16, retries: Retries | None = None) -> None:
@@ -91,14 +96,14 @@ class Transfer:
             raise ValueError(f"connections={connections}: at least 1 is needed")
         self._retries = retries or Retries()
         self._stop = threading.Event()
-        self._gave: set[str] = set()  # hosts that had a file
-        self._refused: set[str] = set()  # hosts that had none so far
+        self._useful: set[str] = set()  # hosts that had a file
+        self._useless: set[str] = set()  # hosts that had none so far
         self._client = httpx.Client(
             limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
             timeout=httpx.Timeout(self._retries.silence, connect=min(30.0, self._retries.silence), pool=None),
             follow_redirects=True,
             auth=_passwords(),
-            # A body in transit encoding could not be resumed by its offset.
+            # A compressed body could not be resumed by its offset.
             headers={"Accept-Encoding": "identity", "User-Agent": "ecg-foundry"},
         )
 
@@ -111,15 +116,17 @@ class Transfer:
         self._client.close()
 
     def stop(self) -> None:
-        """Make every transfer under way end soon; partial files stay for the next time."""
+        """Make all running transfers end soon; partial files stay and are resumed later."""
         self._stop.set()
 
     def get(self, urls: Sequence[str], copy: Path | None = None) -> bytes:
-        """A small file, from the first address that has it and does not send it empty.
+        """Fetch a small file from the first address that has it and does not send it empty.
 
-        copy: where one is kept; with it the host is asked only whether there is a newer one, and where the host cannot
-        be reached it is the answer. An answer that ends with the connection may have been cut, and no checksum would
-        tell: it counts as a failure. Raises FileNotFoundError where no address has the file, ConnectionError at last.
+        copy: local copy of the file. If given, the host is asked only for a newer version, and the copy is returned if
+        the host cannot be reached.
+
+        A body that ends with the connection, without a length, counts as a failure: it may be truncated, and there is
+        no checksum. Raises FileNotFoundError if no address has the file, ConnectionError if all retries failed.
         """
         known = None if copy is None else load(copy)
 
@@ -130,13 +137,13 @@ class Transfer:
             response = self._client.get(url, headers=headers)
             if known is not None and response.status_code == httpx.codes.NOT_MODIFIED:
                 return known
-            _check(response)
+            check_status(response)
             if not response.content.strip():
                 raise FileNotFoundError(f"{url}: it is empty there")
-            _check_ended(response)
+            check_ended(response)
             if copy is not None:
-                # Without a date of the host's the copy is never newer than the original.
-                store(copy, response.content, _seconds_of(response.headers.get("Last-Modified", "")) or 0.0)
+                # Without a Last-Modified date the copy must never count as newer than the original.
+                store(copy, response.content, seconds_of(response.headers.get("Last-Modified", "")) or 0.0)
             return response.content
 
         try:
@@ -144,15 +151,17 @@ class Transfer:
         except ConnectionError as error:
             if known is None:
                 raise
-            log.warning("%s; going on with the copy of before", error)
+            log.warning("%s; using the earlier copy", error)
             return known
 
     def fetch(self, urls: Sequence[str], path: Path, checksum: str, advance: Advance, size: int | None = None) -> None:
-        """Bring a file to `path`, resuming `<path>.part`; whole and with this checksum, or not at all.
+        """Fetch a file to `path`, resuming `<path>.part`; it appears only when complete and with this checksum.
 
-        size: its bytes, where they are known. A host that sends another checksum twice is left for the next one. Raises
-        FileNotFoundError where no address has it, ConnectionError where retries were in vain, ValueError where every
-        address that has it sends another file.
+        advance: called with the bytes that arrived, or below zero, that were discarded.
+        size: bytes of the file, if known.
+
+        A host that sends another checksum twice is given up for the next one. Raises FileNotFoundError if no address
+        has the file, ConnectionError if all retries failed, ValueError if every address that has it sends another file.
         """
         part = path.with_name(f"{path.name}.part")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -161,61 +170,63 @@ class Transfer:
             self._append(url, part, advance, size)
             return url
 
-        left, giver, wrong = list(urls), urls[0], ""
-        while left:
-            for _ in range(2):  # once as it was left, once from nothing
+        remaining, used, mismatch = list(urls), urls[0], ""
+        while remaining:
+            for _ in range(2):  # first from the partial file, then from nothing
                 if not part.is_file() or size is None or size_of(part) < size:
                     try:
-                        giver = self._try_addresses(left, append, lambda: size_of(part))
+                        used = self._try_addresses(remaining, append, lambda: size_of(part))
                     except FileNotFoundError as error:
-                        if wrong:
-                            raise ValueError(wrong) from error
+                        if mismatch:
+                            raise ValueError(mismatch) from error
                         raise
-                found = checksum_of(part, checksum)
-                if found == checksum:
+                checksum_here = checksum_of(part, checksum)
+                if checksum_here == checksum:
                     with part.open("rb") as stream:
                         os.fsync(stream.fileno())
                     part.replace(path)
                     return
                 advance(-size_of(part))
                 part.unlink()
-                wrong = f"{giver}: {found} came, {checksum} is listed: the host has another file than its list says"
-            left.remove(giver)
-            log.warning("%s", wrong)
-        raise ValueError(wrong)
+                mismatch = (
+                    f"{used}: {checksum_here} came, {checksum} is listed: the host has another file than its list says"
+                )
+            remaining.remove(used)
+            log.warning("%s", mismatch)
+        raise ValueError(mismatch)
 
     def fetch_span(self, urls: Sequence[str], part: Path, span: tuple[int, int], advance: Advance) -> None:
-        """Bring the bytes from span[0] to before span[1] of a file to `part`, resuming it.
+        """Fetch the bytes from span[0] to before span[1] of a file to `part`, resuming it.
 
-        Raises NoRanges where a host sends whole files alone; FileNotFoundError and ConnectionError as `fetch` does.
+        Raises NoRanges if a host sends only whole files; FileNotFoundError and ConnectionError as `fetch` does.
         """
         part.parent.mkdir(parents=True, exist_ok=True)
         if size_of(part) < span[1] - span[0]:
             self._try_addresses(urls, lambda url: self._append_span(url, part, span, advance), lambda: size_of(part))
 
     def _append(self, url: str, part: Path, advance: Advance, size: int | None) -> None:
-        """One request for what is missing of a file."""
+        """Request once what is missing of a file."""
         have = size_of(part)
         with self._client.stream("GET", url, headers={"Range": f"bytes={have}-"} if have else {}) as response:
             if have and response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
-                return  # there is no more: the checksum tells whether it is too much
-            _check(response)
-            if have and not _is_range(response, have):
+                return  # nothing is missing; the checksum decides whether there is too much
+            check_status(response)
+            if have and not is_range(response, have):
                 self._write_over(response, part, advance)
             else:
                 self._write(response, part, advance)
-        _check_length(size_of(part), size)
+        check_length(size_of(part), size)
 
     def _append_span(self, url: str, part: Path, span: tuple[int, int], advance: Advance) -> None:
-        """One request for what is missing of a span."""
+        """Request once what is missing of a span."""
         first, end = span
         start = first + size_of(part)
         with self._client.stream("GET", url, headers={"Range": f"bytes={start}-{end - 1}"}) as response:
-            _check(response)
-            if not _is_range(response, start):
+            check_status(response)
+            if not is_range(response, start):
                 raise NoRanges(url)
             self._write(response, part, advance)
-        _check_length(size_of(part), end - first)
+        check_length(size_of(part), end - first)
 
     def _write(self, response: httpx.Response, part: Path, advance: Advance) -> None:
         with part.open("ab") as stream:
@@ -224,7 +235,10 @@ class Transfer:
                 advance(len(chunk))
 
     def _write_over(self, response: httpx.Response, part: Path, advance: Advance) -> None:
-        """The whole file came although only its rest was asked for: what is there stays as far as it is the same."""
+        """Write a whole file over a partial one, keeping the beginning as far as it is the same.
+
+        A host may send the whole file although only the rest was requested.
+        """
         with part.open("r+b") as stream:
             for chunk in self._chunks(response):
                 at = stream.tell()
@@ -244,29 +258,31 @@ class Transfer:
                 raise TransferStopped
 
     def _try_addresses(self, urls: Sequence[str], once: Callable[[str], T], reached: Callable[[], int]) -> T:
-        """once(url) of the first address that has the file and can be reached, each tried again while it may pass.
+        """Return once(url) of the first address that has the file and can be reached; transient failures are retried.
 
-        A host that never gave anything is asked last: not every project is in PhysioNet's bucket.
+        A host that never had a file is tried last: not every project is in PhysioNet's bucket.
         """
         unreachable: ConnectionError | None = None
         for url in sorted(urls, key=self._is_barren):
             try:
-                found = self._with_retries(url, once, reached)
+                result = self._with_retries(url, once, reached)
             except FileNotFoundError:
-                self._refused.add(urlsplit(url).netloc)
+                self._useless.add(urlsplit(url).netloc)
             except ConnectionError as error:
-                self._refused.add(urlsplit(url).netloc)
+                self._useless.add(urlsplit(url).netloc)
                 unreachable = error
             else:
-                self._gave.add(urlsplit(url).netloc)
-                return found
+                self._useful.add(urlsplit(url).netloc)
+                return result
         raise unreachable or FileNotFoundError(f"not at {' nor at '.join(urls)}")
 
     def _is_barren(self, url: str) -> bool:
+        """Whether a host was asked for files and had none of them."""
         host = urlsplit(url).netloc
-        return host in self._refused and host not in self._gave
+        return host in self._useless and host not in self._useful
 
     def _with_retries(self, url: str, once: Callable[[str], T], reached: Callable[[], int]) -> T:
+        """Return once(url), tried again after transient failures. Raises ConnectionError if all attempts fail."""
         failures = 0
         furthest = reached()
 
@@ -282,15 +298,15 @@ class Transfer:
 
         def count(state: RetryCallState) -> None:
             nonlocal failures, furthest
-            again = _failure(state)
-            failures = 1 if again.reached > furthest else failures + 1
-            furthest = max(furthest, again.reached)
+            error = _failure(state)
+            failures = 1 if error.reached > furthest else failures + 1
+            furthest = max(furthest, error.reached)
 
         retrying = Retrying(
             retry=retry_if_exception_type(TransientError),
             after=count,
             stop=lambda state: failures >= self._retries.attempts,
-            wait=lambda state: self._retries.wait(failures, _failure(state).asked),
+            wait=lambda state: self._retries.wait(failures, _failure(state).retry_after),
             sleep=sleep_using_event(self._stop),
             reraise=True,
         )
@@ -303,7 +319,7 @@ class Transfer:
 
 
 def _passwords() -> httpx.NetRCAuth | None:
-    """What the file that NETRC names says, host by host; ValueError where it cannot be read."""
+    """Read the passwords by host from the file that NETRC names. Raises ValueError if it cannot be read."""
     file = os.environ.get("NETRC")
     if not file:
         return None
@@ -316,7 +332,7 @@ def _passwords() -> httpx.NetRCAuth | None:
 
 
 def checksum_of(path: Path, like: str) -> str:
-    """The checksum of a file in the form and algorithm of `like`: `sha256:<hex>` or `md5:<hex>`."""
+    """Compute the checksum of a file in the form and algorithm of `like`: `sha256:<hex>` or `md5:<hex>`."""
     algorithm = like.partition(":")[0]
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, lambda: hashlib.new(algorithm, usedforsecurity=False))
@@ -324,60 +340,8 @@ def checksum_of(path: Path, like: str) -> str:
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file, 0 where there is none."""
+    """Return the bytes of a file, 0 if there is none."""
     return path.stat().st_size if path.is_file() else 0
-
-
-def _check(response: httpx.Response) -> None:
-    status = response.status_code
-    if status in NOT_THERE:
-        raise FileNotFoundError(f"{response.url}: {status}")
-    if status in TRANSIENT:
-        raise TransientError(
-            f"HTTP {status} {response.reason_phrase}", asked=_asked(response.headers.get("Retry-After"))
-        )
-    if not response.is_success:
-        raise ConnectionError(f"{response.url}: HTTP {status} {response.reason_phrase}")
-
-
-def _is_range(response: httpx.Response, start: int) -> bool:
-    """Whether an answer with a body is the range from `start` that was asked for; False: it is the whole file."""
-    if response.status_code != httpx.codes.PARTIAL_CONTENT:
-        return False
-    said = response.headers.get("Content-Range", "")
-    if not said.startswith(f"bytes {start}-"):
-        raise ConnectionError(f"{response.url}: asked for bytes {start}-, got {said or 'no Content-Range'}")
-    return True
-
-
-def _check_length(found: int, expected: int | None) -> None:
-    """Not every host says how long its body is: one that ends early looks whole."""
-    if expected is not None and found < expected:
-        raise TransientError(f"the body ended {expected - found} bytes early", reached=found)
-
-
-def _check_ended(response: httpx.Response) -> None:
-    """A body of a stated length, or in chunks, is whole or httpx raises; of one that just ends nobody can tell."""
-    if "Content-Length" not in response.headers and "chunked" not in response.headers.get("Transfer-Encoding", ""):
-        raise TransientError(f"{response.url} does not say how long it is, so that it may have been cut")
-
-
-def _asked(retry_after: str | None) -> float | None:
-    """Seconds of a Retry-After header, which gives seconds or a date."""
-    if retry_after is None:
-        return None
-    if retry_after.strip().isdecimal():
-        return float(retry_after)
-    date = _seconds_of(retry_after)
-    return None if date is None else date - time.time()
-
-
-def _seconds_of(date: str) -> float | None:
-    """An HTTP date as seconds since the epoch; None where it is none."""
-    try:
-        return parsedate_to_datetime(date).timestamp()
-    except ValueError:
-        return None
 
 
 def _failure(state: RetryCallState) -> TransientError:

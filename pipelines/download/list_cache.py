@@ -1,7 +1,7 @@
-"""Lists of files as they came from a host, kept so that what is finished can be found again without the host.
+"""Local copies of the hosts' file lists, so that finished partitions are recognised offline.
 
-A kept list counts only while it is the one that came: its sha256 lies beside it under a hidden name, which no listed
-path can have.
+A copy counts only if it is as it arrived: its sha256 is stored beside it under a hidden name, which no listed path can
+have.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ from pipelines.cache import write_atomically
 
 
 def store(path: Path, data: bytes, modified: float) -> None:
-    """Keep a list at `path`; modified: the host's date of it in seconds since the epoch, 0 where it gave none."""
-    # The list first: killed between the two, the old checksum does not fit it and it is fetched again.
+    """Store a list at `path`. modified: the host's date of it in seconds since the epoch, 0 if it sent none."""
+    # The list first: if killed between the two, the old checksum does not match and the list is fetched again.
     write_atomically(path, data)
     os.utime(path, (modified, modified))
-    write_atomically(_beside(path), hashlib.sha256(data).hexdigest().encode())
+    write_atomically(_checksum_file(path), hashlib.sha256(data).hexdigest().encode())
 
 
 def load(path: Path) -> bytes | None:
-    """A list that was kept; None where there is none, or where it is not what came."""
-    if not path.is_file() or not _beside(path).is_file():
+    """Return a stored list, or None if there is none or if it was changed."""
+    if not path.is_file() or not _checksum_file(path).is_file():
         return None
     data = path.read_bytes()
-    return data if hashlib.sha256(data).hexdigest() == _beside(path).read_text() else None
+    return data if hashlib.sha256(data).hexdigest() == _checksum_file(path).read_text() else None
 
 
 def discard(path: Path) -> None:
-    """Let go of a list that turned out to be none: the next time it comes anew, whatever its date."""
-    _beside(path).unlink(missing_ok=True)
+    """Delete a stored list that could not be parsed, so that it is fetched again regardless of its date."""
+    _checksum_file(path).unlink(missing_ok=True)
     path.unlink(missing_ok=True)
 
 
-def _beside(path: Path) -> Path:
+def _checksum_file(path: Path) -> Path:
     return path.with_name(f".{path.name}.sha256")

@@ -18,13 +18,16 @@ from pipelines.sources.base import RemoteFile, Source, addresses
 
 @dataclass(frozen=True)
 class Mirror:
-    """Where files are taken from: a folder, a base URL, or (None) the true hosts."""
+    """Place that files are taken from: a folder, a base URL, or (None) the original hosts."""
 
     place: Path | str | None = None
 
     @classmethod
     def parse(cls, text: str | None) -> Mirror:
-        """A mirror as a person writes it; None or nothing: the hosts. ValueError where a folder is not there."""
+        """Parse a mirror as a user writes it; None or an empty text means the original hosts.
+
+        Raises ValueError if a folder does not exist.
+        """
         if not text:
             return cls(None)
         if text.startswith(("http://", "https://")):
@@ -37,22 +40,23 @@ class Mirror:
 
     @property
     def folder(self) -> Path | None:
+        """The folder, or None if files come over the network."""
         return self.place if isinstance(self.place, Path) else None
 
     def urls(self, path: str) -> tuple[str, ...]:
-        """The addresses of a file, in the order to be tried. Not for a folder."""
+        """Return the addresses of a file, in the order in which they are tried. Not for a folder."""
         assert self.folder is None
         if self.place is None:
             return tuple(quote(url, safe=":/") for url in addresses(path))
         return (f"{self.place}/{quote(path)}",)
 
     def __str__(self) -> str:
-        return "the true hosts" if self.place is None else f"the mirror {self.place}"
+        return "the original hosts" if self.place is None else f"the mirror {self.place}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """Verified files, each with its size, below one folder."""
+    """Verified files below one folder, each with its size."""
 
     root: Path
     files: tuple[RemoteFile, ...]
@@ -63,9 +67,12 @@ class Manifest:
 
 
 def list_source(source: Source, mirror: Mirror, *, raw_root: Path | None = None) -> list[RemoteFile]:
-    """The files of the partitions that the mirror holds, with what they share; none where it has no such source.
+    """List the files of the partitions that a mirror holds, with the files that partitions share.
 
-    raw_root: where lists that come over the network are kept, to be used where the host cannot be reached.
+    raw_root: folder of the local copies of lists that come over the network; they are used if the host cannot be
+    reached.
+
+    Returns an empty list if the mirror does not have the source. Raises ValueError if it has files of it and no list.
     """
     try:
         listing = _listing(source, mirror, raw_root, None)
@@ -73,13 +80,13 @@ def list_source(source: Source, mirror: Mirror, *, raw_root: Path | None = None)
         if mirror.place is None or (mirror.folder is not None and (mirror.folder / source.root).is_dir()):
             raise _no_list_error(source, mirror, error) from error
         return []
-    return listing if mirror.folder is None else _held(source, listing, mirror.folder)
+    return listing if mirror.folder is None else _of_held_partitions(source, listing, mirror.folder)
 
 
 def partition_files(
     source: Source, partition: str, *, mirror: Mirror, raw_root: Path, retries: Retries | None = None
 ) -> list[RemoteFile]:
-    """The files that a partition needs, from the source's list; ValueError where the list names none."""
+    """List the files that a partition needs. Raises ValueError if the source's list has none of them."""
     try:
         listing = _listing(source, mirror, raw_root, retries)
     except FileNotFoundError as error:
@@ -95,12 +102,12 @@ def partition_files(
 
 
 def _listing(source: Source, mirror: Mirror, raw_root: Path | None, retries: Retries | None) -> list[RemoteFile]:
-    """The source's own list, complete; FileNotFoundError where the mirror has none."""
+    """Return the source's complete list. Raises FileNotFoundError if the mirror does not have it."""
     if mirror.folder is not None:
         folder = mirror.folder
 
         def read(path: str) -> bytes:
-            # One of the lists may be a folder where `wget -r` went on below it.
+            # A list's path may be a folder if `wget -r` descended into it.
             if not (folder / path).is_file():
                 raise FileNotFoundError(path)
             return (folder / path).read_bytes()
@@ -115,14 +122,14 @@ def _listing(source: Source, mirror: Mirror, raw_root: Path | None, retries: Ret
 
         try:
             return source.list_files(fetch)
-        except ValueError:  # not a list: a proxy's page, say, with the date of today
+        except ValueError:  # not a list, for example a proxy's page, dated today
             for copy in copies:
                 discard(copy)
             raise
 
 
-def _held(source: Source, listing: Sequence[RemoteFile], folder: Path) -> list[RemoteFile]:
-    """The part of a list that belongs to partitions of which a folder has a file."""
+def _of_held_partitions(source: Source, listing: Sequence[RemoteFile], folder: Path) -> list[RemoteFile]:
+    """Return the part of a list that belongs to partitions of which a folder has at least one file."""
 
     @cache
     def names(parent: str) -> frozenset[str]:
@@ -134,8 +141,12 @@ def _held(source: Source, listing: Sequence[RemoteFile], folder: Path) -> list[R
         return name in names(parent)
 
     partitions = {file.path: source.partition_of(file.path) for file in listing}
-    held = {partition for path, partition in partitions.items() if partition is not None and has(path)}
-    return [file for file in listing if partitions[file.path] in held or (held and source.shared(file.path))]
+    held_partitions = {partition for path, partition in partitions.items() if partition is not None and has(path)}
+    return [
+        file
+        for file in listing
+        if partitions[file.path] in held_partitions or (held_partitions and source.shared(file.path))
+    ]
 
 
 def find_in_folder(
@@ -146,38 +157,40 @@ def find_in_folder(
     connections: int,
     progress: OnProgress | None,
 ) -> Manifest:
-    """The manifest of files that a folder mirror holds."""
+    """Verify files in place in a folder mirror. Raises ValueError if one is missing or differs from the list."""
     missing = [file.path for file in files if not (folder / file.path).is_file()]
     if missing:
         raise missing_files_error(source, mirror, missing)
-    tally = ProgressCounter(files, progress)
-    found = map_in_threads(files, lambda file: _as_found(file, folder, tally), connections)
-    wrong = [now for listed, now in zip(files, found, strict=True) if now.checksum != listed.checksum]
+    counter = ProgressCounter(files, progress)
+    measured = map_in_threads(files, lambda file: _measured(file, folder, counter), connections)
+    wrong = [now for listed, now in zip(files, measured, strict=True) if now.checksum != listed.checksum]
     if wrong:
         raise ValueError(
             f"{len(wrong)} of {len(files)} files in {mirror} are not what their source lists, first {wrong[0].path} "
-            f"({wrong[0].checksum}): fetch them into that folder again, which is never written to from here, or "
-            "correct its list"
+            f"({wrong[0].checksum}): fetch them into that folder again, or correct its list; "
+            "nothing is written to it from here"
         )
-    return Manifest(root=folder, files=tuple(found))
+    return Manifest(root=folder, files=tuple(measured))
 
 
-def _as_found(file: RemoteFile, folder: Path, tally: ProgressCounter) -> RemoteFile:
-    """A file of a folder mirror with the size and the checksum that it has there."""
+def _measured(file: RemoteFile, folder: Path, counter: ProgressCounter) -> RemoteFile:
+    """Return a file of a folder mirror with the size and the checksum that it has there."""
     path = folder / file.path
     size = path.stat().st_size
-    found = checksum_of(path, file.checksum)
-    tally.add(files=1, bytes=size)
-    return replace(file, checksum=found, bytes=size)
+    checksum = checksum_of(path, file.checksum)
+    counter.add(files=1, bytes=size)
+    return replace(file, checksum=checksum, bytes=size)
 
 
 def _no_list_error(source: Source, mirror: Mirror, error: FileNotFoundError) -> ValueError:
+    """Return the error of a mirror without the list of a source."""
     return ValueError(
         f"{source.name}: {mirror} has no list of its files ({error}): fetch the list as well, it holds the checksums"
     )
 
 
 def missing_files_error(source: Source, mirror: Mirror, missing: Sequence[str]) -> ValueError:
+    """Return the error of a mirror without files that its list names."""
     return ValueError(
         f"{source.name}: {missing[0]} is listed but not in {mirror} ({len(missing)} missing): "
         "complete it, take the partition out of its list, or use another mirror"

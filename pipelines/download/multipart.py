@@ -1,10 +1,10 @@
-"""A large file in pieces that come over several connections at once and are joined in order.
+"""Download a large file in parts over several connections at once, and join them in order.
 
-    <path>.part        the file's beginning: whole pieces that were joined, or what one connection brought
-    <path>.part.<n>    piece n, which grows on its own; its size alone tells how much of it is there
+    <path>.part        the file's beginning: whole parts that were joined, or what one connection fetched
+    <path>.part.<n>    part n, which grows on its own; its size alone tells how much of it is here
 
-Nothing else has to be remembered, so a killed process leaves nothing that the next one could misread; the checksum of
-the whole decides in the end.
+No other state is stored, so a killed process leaves nothing that the next one could misread; the checksum of the whole
+file decides in the end.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from pipelines.download.http import Advance, NoRanges, Transfer, size_of
 
 @dataclass(frozen=True, kw_only=True)
 class PartFiles:
-    """The pieces of the file that will be `path`, `size` bytes long."""
+    """The parts of the file that will be `path`."""
 
     path: Path
-    size: int
-    piece: int
+    size: int  # bytes of the whole file
+    piece: int  # bytes of a part
 
     @property
     def whole(self) -> Path:
-        """The file under its partial name."""
+        """The partial file that the parts are joined into."""
         return self.path.with_name(f"{self.path.name}.part")
 
     def part(self, number: int) -> Path:
         return self.path.with_name(f"{self.path.name}.part.{number}")
 
     def span(self, number: int) -> tuple[int, int]:
-        """The first byte of a piece and one past its last."""
+        """Return the first byte of a part and one past its last."""
         return number * self.piece, min((number + 1) * self.piece, self.size)
 
     def missing(self) -> list[int]:
-        """The pieces that are not joined yet, after whatever an earlier try left is put in order.
+        """Return the parts that are not joined yet, after repairing what an earlier run left.
 
-        A partial file that is not whole is cut down to whole pieces, and pieces that it has already are removed.
+        A partial file that is not complete is truncated to whole parts, and parts that it already holds are removed.
         """
         here = size_of(self.whole)
         joined = -(-self.size // self.piece) if here >= self.size else here // self.piece
@@ -55,12 +55,13 @@ class PartFiles:
         return list(range(joined, -(-self.size // self.piece)))
 
     def bytes_here(self) -> int:
+        """Return how many bytes of the file are on the disk."""
         return size_of(self.whole) + sum(size_of(part) for _, part in self._parts())
 
     def join(self) -> None:
-        """Append the pieces to the partial file in order, removing each: beyond the file, the disk holds one piece.
+        """Append the parts to the partial file in order, removing each: the disk needs room for one part more.
 
-        Killed in between, it leaves what `missing` puts in order.
+        If killed midway, it leaves a state that `missing` repairs.
         """
         with self.whole.open("ab") as stream:
             for _, part in self._parts():
@@ -70,7 +71,7 @@ class PartFiles:
                 part.unlink()
 
     def cut_at_gap(self) -> None:
-        """Remove the pieces behind the first that is not whole, so that what is left is the file's beginning."""
+        """Remove the parts behind the first incomplete one, so that what is left is the file's beginning."""
         expected = min(size_of(self.whole), self.size)
         for number, part in self._parts():
             first, _ = self.span(number)
@@ -80,13 +81,13 @@ class PartFiles:
                 expected += size_of(part)
 
     def _parts(self) -> list[tuple[int, Path]]:
-        """The pieces that are there, in order."""
+        """Return the parts that are here, in order."""
         numbers = range(-(-self.size // self.piece))
         return [(number, part) for number in numbers if (part := self.part(number)).is_file()]
 
 
 class MultipartDownload:
-    """Brings one large file: a job a piece, for threads to share. Whichever job is the last joins and verifies."""
+    """Downloads one large file: one job per part, shared by threads. The last job to finish joins and verifies."""
 
     def __init__(
         self, transfer: Transfer, urls: Sequence[str], pieces: PartFiles, checksum: str, advance: Advance
@@ -98,19 +99,21 @@ class MultipartDownload:
         self._advance = advance
         self._missing = pieces.missing()
         self._left = len(self._missing)
-        self._came_whole: list[int] = []  # pieces that were answered with the whole file
+        self._got_whole_file: list[int] = []  # parts that the host answered with the whole file
         self._lock = threading.Lock()
 
     def jobs(self, finished: Callable[[], None]) -> list[Callable[[], None]]:
-        """To be run once each, in any order or at once; they raise what `Transfer.fetch` does."""
-        bring = [partial(self._bring, number, finished) for number in self._missing]
-        return [*bring] or [partial(self._finish, finished)]
+        """Return the jobs; run each once, in any order or at once. They raise what `Transfer.fetch` raises.
 
-    def _bring(self, number: int, finished: Callable[[], None]) -> None:
+        finished: called when the file is complete.
+        """
+        return [partial(self._run, number, finished) for number in self._missing] or [partial(self._finish, finished)]
+
+    def _run(self, number: int, finished: Callable[[], None]) -> None:
         try:
             self._fetch(number)
         except NoRanges:
-            self._came_whole.append(number)
+            self._got_whole_file.append(number)
         with self._lock:
             self._left -= 1
             last = self._left == 0
@@ -122,9 +125,9 @@ class MultipartDownload:
 
     def _finish(self, finished: Callable[[], None]) -> None:
         try:
-            for number in self._came_whole:  # one such answer does not make a host without ranges
+            for number in self._got_whole_file:  # one such answer does not mean that the host has no ranges
                 self._fetch(number)
-        except NoRanges:  # one connection it is, from what that can go on with
+        except NoRanges:  # go on over one connection, from the beginning that is complete
             before = self._pieces.bytes_here()
             self._pieces.cut_at_gap()
             self._advance(self._pieces.bytes_here() - before)

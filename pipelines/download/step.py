@@ -1,7 +1,8 @@
-"""Listed files to verified files: from the true hosts, from a mirror's base URL, or where they lie in a mirror folder.
+"""The product `raw/<source>/<partition>`: the verified files of one partition.
 
-A folder mirror is used in place: its files are verified and nothing is copied. It holds the partitions of which it
-has a file; one that lacks some of its files fails and names them, since a shard must not lose records in silence.
+Files come from the original hosts or from a mirror URL, or are used in place from a mirror folder, which is never
+written to. A mirror folder holds the partitions of which it has a file; if it lacks some files of such a partition, the
+step fails and names them, since a shard must not silently lose records.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ from pipelines.hashing import digest_of
 from pipelines.home import Home
 from pipelines.sources.base import RemoteFile, Source
 
-HASHERS = 4  # threads; hashing leaves the interpreter alone
+HASHERS = 4  # threads; hashing releases the interpreter
 FILES = "files.json"
-ROOT = "root"
-DAMAGED = "damaged.json"  # what `mark_damaged` wrote: paths
-LET_GO = "let_go"  # there where the files were let go
+ROOT = "root"  # below aside/: the path of the files' folder
+DAMAGED = "damaged.json"  # below aside/: paths of files that are missing or damaged
+DISCARDED = "let_go"  # below aside/: present if the files were deleted after harmonization
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,10 +52,10 @@ def download_partition(
     progress: OnProgress | None = None,
     retries: Retries | None = None,
 ) -> Manifest:
-    """Bring the files of a partition below `raw_root`, or find them in a folder mirror; all verified by checksum.
+    """Fetch the files of a partition below `raw_root`, or find them in a folder mirror; all are verified by checksum.
 
-    What is there already is not fetched again, and a partial file goes on where it stopped. Raises ValueError where the
-    mirror lacks a listed file or has another one, ConnectionError where a host cannot be reached.
+    Files that are here already are not fetched again, and a partial file is resumed. Raises ValueError if the mirror
+    lacks a listed file or has another one, ConnectionError if a host cannot be reached.
     """
     files = partition_files(source, partition, mirror=mirror, raw_root=raw_root, retries=retries)
     return _download(source, files, mirror, raw_root, connections, progress, retries)
@@ -71,10 +72,12 @@ def materialize_raw(
     progress: OnProgress | None = None,
     bring_back: bool = False,
 ) -> Product:
-    """The product `raw/<source>/<partition>`: files.json (path, checksum, bytes), and aside/root, their folder.
+    """Build `raw/<source>/<partition>`: files.json (path, checksum, bytes), and aside/root, the files' folder.
 
-    It is built again where one of the files is gone, has another size or was found damaged. Files that were let go stay
-    so while what was harmonized from them is current, unless bring_back. A finished product needs no network.
+    bring_back: fetch files again that were deleted after harmonization.
+
+    It is built again if a file is gone, has another size or was found damaged. Files that were deleted after
+    harmonization count as present as long as the shard made from them is current. A finished product needs no network.
     """
     name = f"raw/{source.name}/{partition}"
 
@@ -121,57 +124,57 @@ def download_to_home(
 
 
 def raw_files(product: Product) -> tuple[Path, list[RemoteFile]]:
-    """The folder of a raw product and its files; ValueError where they are no longer what was verified."""
+    """Return the folder of a raw product and its files. Raises ValueError if they are no longer as verified."""
     root, files = recorded_files(product)
     if is_discarded(product):
         _, source, partition = product.name.split("/")
         raise ValueError(
-            f"{product.name}: its {len(files)} files were let go after harmonization: bring them back with "
+            f"{product.name}: its {len(files)} files were deleted after harmonization: fetch them again with "
             f"`ecg download {source} {partition}`"
         )
-    if gone := damaged(product) or [file.path for file in gone_files(root, files)]:
+    if lost := damaged(product) or [file.path for file in gone_files(root, files)]:
         raise ValueError(
-            f"{product.name}: {len(gone)} of {len(files)} files under {root} are gone or changed, "
-            f"first {gone[0]}: materialize it again"
+            f"{product.name}: {len(lost)} of {len(files)} files under {root} are gone or changed, "
+            f"first {lost[0]}: materialize it again"
         )
     return root, files
 
 
 def verified_files(workspace: Workspace, product: Product) -> tuple[Path, list[RemoteFile]]:
-    """`raw_files`, hashed again just before they are read: what has rotted on the disk must not be harmonized.
+    """Return `raw_files` after hashing them again, so that a file that decayed on the disk is not harmonized.
 
-    Raises ValueError naming the first that is not what was verified; the next materialization fetches those again.
+    Raises ValueError naming the first that changed; the next materialization fetches the changed files again.
     """
     root, files = raw_files(product)
     with ThreadPoolExecutor(HASHERS) as pool:
-        same = pool.map(lambda file: checksum_of(root / file.path, file.checksum) == file.checksum, files)
-        bad = [file.path for file, whole in zip(files, same, strict=True) if not whole]
-    if bad:
-        mark_damaged(workspace, product, bad)
+        are_same = pool.map(lambda file: checksum_of(root / file.path, file.checksum) == file.checksum, files)
+        changed = [file.path for file, is_same in zip(files, are_same, strict=True) if not is_same]
+    if changed:
+        mark_damaged(workspace, product, changed)
         raise ValueError(
-            f"{product.name}: {len(bad)} of {len(files)} files under {root} are not what was verified, "
-            f"first {bad[0]}: materialize it again"
+            f"{product.name}: {len(changed)} of {len(files)} files under {root} are not what was verified, "
+            f"first {changed[0]}: materialize it again"
         )
     return root, files
 
 
 def recorded_files(product: Product) -> tuple[Path, list[RemoteFile]]:
-    """The folder of a raw product and its files as they were verified, whatever has become of them."""
+    """Return the folder of a raw product and its files as they were verified, without looking at the disk."""
     root = Path((product.aside / ROOT).read_text())
     return root, [RemoteFile(**file) for file in json.loads((product.path / FILES).read_text())]
 
 
 def damaged(product: Product) -> list[str]:
-    """The paths of a raw product's files that were found missing or damaged since."""
+    """Return the paths of a raw product's files that were found missing or damaged since."""
     mark = product.aside / DAMAGED
     return json.loads(mark.read_text()) if mark.is_file() else []
 
 
 def mark_damaged(workspace: Workspace, product: Product, paths: Sequence[str]) -> None:
-    """Remember which files of a raw product are not what was verified: the next materialization fetches those again."""
+    """Record which files of a raw product are missing or damaged; the next materialization fetches those again."""
     with workspace.locked(product.name):
         if not (product.path / DONE).is_file():
-            return  # it was removed since
+            return  # the product was removed meanwhile
         if paths:
             write_atomically(product.aside / DAMAGED, json.dumps(list(paths), indent=1).encode())
         else:
@@ -179,25 +182,25 @@ def mark_damaged(workspace: Workspace, product: Product, paths: Sequence[str]) -
 
 
 def is_discarded(product: Product) -> bool:
-    """Whether the files of a raw product were let go after harmonization."""
-    return (product.aside / LET_GO).is_file()
+    """Whether the files of a raw product were deleted after harmonization."""
+    return (product.aside / DISCARDED).is_file()
 
 
 def discard_raw(workspace: Workspace, source: Source, partition: str, *, raw_root: Path) -> int:
-    """Delete the raw files of a partition that was harmonized, but those that partitions share; the bytes freed.
+    """Delete the raw files of a harmonized partition, except those that partitions share; return the bytes freed.
 
-    Nothing is deleted, and 0 returned, where the files are not our own (a folder mirror), or where what was harmonized
-    is not made of them. The raw product stays, and counts as finished while what was harmonized from it is current.
+    Nothing is deleted, and 0 returned, if the files are not in `raw_root` (a folder mirror), or if the current shard
+    was not made from them. The raw product stays, and counts as finished as long as that shard is current.
     """
     name = f"{source.name}/{partition}"
-    # Nobody reads them for a harmonization with other limits, or brings them back, meanwhile.
+    # The locks keep off a harmonization with other limits, and a download, that would use the files meanwhile.
     with workspace.locked(f"ecgs/{name}"), workspace.locked(f"raw/{name}"):
         product = workspace.require(f"raw/{name}")
         root, files = recorded_files(product)
         if root != raw_root.resolve() or not _is_harmonized(workspace, product):
             return 0
-        # The mark first: killed below, the files that are left are not taken for all of them.
-        write_atomically(product.aside / LET_GO, b"")
+        # The mark first: if killed below, the remaining files are not mistaken for all of them.
+        write_atomically(product.aside / DISCARDED, b"")
         own = [root / file.path for file in files if source.partition_of(file.path) == partition]
         freed = sum(size_of(path) for path in own)
         for path in own:
@@ -206,7 +209,7 @@ def discard_raw(workspace: Workspace, source: Source, partition: str, *, raw_roo
 
 
 def _is_harmonized(workspace: Workspace, raw: Product) -> bool:
-    """Whether the current harmonized product was made of this raw one, by the step as it is now."""
+    """Whether the current shard was made from this raw product, by the current version of the step."""
     ecgs = workspace.current(f"ecgs/{raw.name.partition('/')[2]}")
     if ecgs is None:
         return False
@@ -217,7 +220,10 @@ def _is_harmonized(workspace: Workspace, raw: Product) -> bool:
 def _files_of_finished(
     workspace: Workspace, source: Source, partition: str, mirror: Mirror, raw_root: Path
 ) -> list[RemoteFile] | None:
-    """The partition's files by the kept list, where the current raw product was made of exactly these; else None."""
+    """Return the partition's files by the local copy of the list, if the current raw product was made of exactly these.
+
+    Returns None otherwise.
+    """
     current = workspace.current(f"raw/{source.name}/{partition}")
     if current is None or mirror.folder is not None:
         return None
@@ -231,7 +237,7 @@ def _files_of_finished(
     try:
         files = source.files_of(source.list_files(read), partition)
     except (FileNotFoundError, ValueError):
-        return None  # the host is asked, and what is wrong with its list is said then
+        return None  # the host is asked next, which reports what is wrong with its list
     made_of = json.loads((current.path / DONE).read_text())["inputs"]
     return files if made_of == {"files": _digest_of(files)} else None
 
@@ -241,7 +247,7 @@ def _digest_of(files: Sequence[RemoteFile]) -> str:
 
 
 def gone_files(root: Path, files: Sequence[RemoteFile]) -> list[RemoteFile]:
-    """Those that are no longer below root, or have another size."""
+    """Return the files that are no longer below root, or have another size."""
     return [file for file in files if _size(root / file.path) != file.bytes]
 
 
@@ -258,7 +264,7 @@ def _download(
     progress: OnProgress | None,
     retries: Retries | None,
 ) -> Manifest:
-    """The manifest of a partition's files, found in a folder mirror or fetched below raw_root."""
+    """Return the manifest of a partition's files, found in a folder mirror or fetched below raw_root."""
     if mirror.folder is not None:
         return find_in_folder(source, files, mirror, mirror.folder, connections, progress)
     root = raw_root.resolve()
@@ -266,7 +272,7 @@ def _download(
     folder.mkdir(parents=True, exist_ok=True)
     try:
         # Partitions share files, and hosts count connections: one process at a time fetches from a source.
-        brought = fetch_missing(
+        fetched = fetch_missing(
             files,
             root,
             lock=folder / ".lock",
@@ -277,4 +283,4 @@ def _download(
         )
     except FileNotFoundError as error:
         raise missing_files_error(source, mirror, [str(error)]) from error
-    return Manifest(root=root, files=tuple(brought))
+    return Manifest(root=root, files=tuple(fetched))

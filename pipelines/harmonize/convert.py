@@ -1,4 +1,7 @@
-"""A shard's records, of any rate, length and lead order, to one array and two tables, with no record lost."""
+"""Convert one partition's records to a uniform array, a table of kept records and a table of dropped ones.
+
+Every record is in one of the two tables. Shapes: N records, L leads as the source gives them, T samples.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ from pipelines.formats.simhash import signatures
 from pipelines.harmonize.quality import Figures, QualityLimits, figures, missing_share, verdict
 from pipelines.records import DroppedRecord, DropReason, Record, RecordError, absent_note
 
-BATCH = 32  # of 64 the arrays no longer fit the cache: a sixth more processor time
+BATCH = 32  # records; with 64 the arrays no longer fit the cache, which takes a sixth more processor time
 SHORTEST = 5.0
 
 OnConverted = Callable[[int], None]
@@ -41,14 +44,15 @@ _Batch = list[Record | DroppedRecord]
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """What came of a shard. entered == kept + the sum of dropped; rates: kept records by their original rate."""
+    """Counts of a harmonized shard. entered == kept + the sum of dropped."""
 
     entered: int
     kept: int
-    dropped: dict[str, int]
-    rates: dict[str, int]
+    dropped: dict[str, int]  # by reason
+    rates: dict[str, int]  # kept records by their original sampling rate
 
     def facts(self) -> dict[str, Any]:
+        """Return the counts as `pipelines.harmonize.shards.HarmonizedFacts` names them, with the hours of kept ECGs."""
         return {**asdict(self), "hours": round(self.kept * SECONDS / 3600, 4)}
 
 
@@ -91,12 +95,13 @@ def harmonize(
     incomplete: Incomplete = COMPLETE,
     progress: OnConverted | None = None,
 ) -> Counts:
-    """Write what the reader yields into the directory `out` as pipelines.formats.shard lays it out.
+    """Write the records of a reader into the directory `out`, laid out as in pipelines.formats.shard.
 
-    Each record is reduced to the eight leads, ten seconds and 250 Hz by `ecg_model.signal.prepare`, rounded to
-    microvolt, and judged by `limits`; what is not kept goes to the table of drops with its reason. Rows keep the
-    reader's order, and the same records give the same bytes. progress is told the number of records entered so far.
-    Raises ValueError where the reader yields nothing.
+    progress: called with the number of records entered so far.
+
+    Each record is reduced to eight leads, ten seconds and 250 Hz by `ecg_model.signal.prepare`, rounded to microvolt,
+    and judged by `limits`; a record that is not kept goes to the table of dropped records with its reason. Rows keep
+    the reader's order, and the same records give the same bytes. Raises ValueError if the reader yields no record.
     """
     entered = kept = 0
     dropped: Counter[DropReason] = Counter()
@@ -116,7 +121,7 @@ def harmonize(
             progress(entered)
     if entered == 0:
         raise ValueError(
-            f"{source}: the partition holds no records: check that the mirror has its files, then download"
+            f"{source}: the partition holds no records: check that the mirror has its files, then download it again"
         )
     writer.close()
     assert entered == kept + dropped.total()
@@ -131,13 +136,13 @@ def harmonize(
 def judge(
     records: Iterable[Record | DroppedRecord], *, source: str, limits: QualityLimits, incomplete: Incomplete = COMPLETE
 ) -> Iterator[Kept | DroppedRecord]:
-    """What `harmonize` would write of each item, in order, without writing it."""
+    """Yield what `harmonize` would write of each item, in order, without writing it."""
     for batch in _batches(_once(records)):
         yield from _harmonized(batch, source=source, limits=limits, incomplete=incomplete)
 
 
 def _once(records: Iterable[Record | DroppedRecord]) -> Iterator[Record | DroppedRecord]:
-    """The same items; a record whose id came before is a drop."""
+    """Yield the same items; a record whose id came before becomes a dropped record."""
     seen: set[str] = set()
     for item in records:
         if isinstance(item, Record) and item.record_id in seen:
@@ -158,7 +163,10 @@ def _batches(items: Iterator[Record | DroppedRecord]) -> Iterator[_Batch]:
 def _harmonized(
     batch: _Batch, *, source: str, limits: QualityLimits, incomplete: Incomplete
 ) -> list[Kept | DroppedRecord]:
-    """One result an item, in order. Records of one form (leads, rate, samples) go through the filters together."""
+    """Return one result per item, in order.
+
+    Records with the same leads, rate and number of samples go through the filters together.
+    """
     results: list[Kept | DroppedRecord | None] = [None] * len(batch)
     forms: dict[tuple[tuple[str, ...], float, int], list[tuple[int, Record, NDArray[np.float32]]]] = {}
     for at, item in enumerate(batch):
@@ -172,27 +180,34 @@ def _harmonized(
             continue
         forms.setdefault((item.leads, item.rate, window_LT.shape[-1]), []).append((at, item, window_LT))
     for (leads, rate, _), members in forms.items():
+        # Absent leads enter the filters as zeros, below the recorded ones, so that all eight come out.
         raw_NLT = np.stack([window_LT for _, _, window_LT in members])
         absent = _absent(leads)
         x_NLT = prepare(_zeros_below(raw_NLT, len(absent)), leads=(*leads, *absent), rate=rate)
         given_NLT = x_NLT[:, [lead not in absent for lead in LEADS]] if absent else x_NLT
-        found = figures(raw_NLT[..., : window_samples(rate)], given_NLT, leads=leads, rate=rate, limits=limits)
-        kept: list[tuple[int, Record, int]] = []
+        # The quality of what the source recorded: without the zeros of absent leads, without the filters' margin.
+        batch_figures = figures(raw_NLT[..., : window_samples(rate)], given_NLT, leads=leads, rate=rate, limits=limits)
+        kept_members: list[tuple[int, Record, int]] = []
         for row, (at, record, _) in enumerate(members):
-            judged = verdict(found, row, limits)
-            if judged is not None:
-                results[at] = DroppedRecord(record.record_id, *judged)
+            reason = verdict(batch_figures, row, limits)
+            if reason is not None:
+                results[at] = DroppedRecord(record.record_id, *reason)
                 continue
-            kept.append((at, record, row))
-        signal_NLT = np.rint(x_NLT[[row for _, _, row in kept]] * 1000).astype("<i2")
-        for (at, record, row), signal_LT, signature_B in zip(kept, signal_NLT, signatures(signal_NLT), strict=True):
-            results[at] = Kept(signal_LT, _row(record, source, signal_LT, signature_B, found, row))
+            kept_members.append((at, record, row))
+        signal_NLT = np.rint(x_NLT[[row for _, _, row in kept_members]] * 1000).astype("<i2")
+        for (at, record, row), signal_LT, signature_B in zip(
+            kept_members, signal_NLT, signatures(signal_NLT), strict=True
+        ):
+            results[at] = Kept(signal_LT, _row(record, source, signal_LT, signature_B, batch_figures, row))
     assert all(result is not None for result in results)
     return [result for result in results if result is not None]
 
 
 def _window(record: Record, incomplete: Incomplete) -> NDArray[np.float32]:
-    """The part of a record that `prepare` looks at, contiguous; RecordError where it cannot be used."""
+    """Return float32 (L, T), contiguous: the part of a record that `prepare` needs.
+
+    Raises RecordError if the record cannot be used.
+    """
     x_LT = record.signal_LT
     if x_LT.ndim != 2 or x_LT.shape[0] != len(record.leads):
         raise RecordError(
@@ -211,11 +226,13 @@ def _window(record: Record, incomplete: Incomplete) -> NDArray[np.float32]:
         )
     if x_LT.shape[1] < needed:
         x_LT = np.tile(x_LT, -(-needed // x_LT.shape[1]))[:, :needed]
+    # A filled gap would be learnt as an ECG: one missing sample in the window drops the record.
     share = missing_share(x_LT[:, :needed])
     if share > 0:
         raise RecordError(
             DropReason.MISSING_SAMPLES, f"{share:.2%} of the samples of the first {SECONDS} s are missing"
         )
+    # The filters look a little beyond the window, if the samples there are all present.
     reach_LT = x_LT[:, : window_reach(record.rate)]
     if not np.isfinite(reach_LT[:, needed:]).all():
         reach_LT = x_LT[:, :needed]
@@ -228,14 +245,14 @@ def _zeros_below(x_NLT: NDArray[np.float32], rows: int) -> NDArray[np.float32]:
 
 @lru_cache(maxsize=256)
 def _absent(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Those of the eight leads that are not among `names`, which are names of leads."""
+    """Return those of the eight leads that are not among the lead names given."""
     canonical = {canonical_lead(name) for name in names}
     return tuple(lead for lead in LEADS if lead not in canonical)
 
 
 @lru_cache(maxsize=256)
 def _check_leads(names: tuple[str, ...], some: bool) -> None:
-    """some: one of the eight leads is enough."""
+    """Raise RecordError if leads are missing, repeated or unknown. some: one of the eight leads is enough."""
     try:
         absent = _absent(names)
         lead_rows(names, [lead for lead in LEADS if lead not in absent] if some and len(absent) < len(LEADS) else LEADS)
@@ -252,10 +269,16 @@ def _row(
     source: str,
     signal_LT: NDArray[np.int16],
     signature_B: NDArray[np.uint8],
-    found: Figures,
+    batch_figures: Figures,
     row: int,
 ) -> dict[str, Any]:
-    quality = {f"quality_{field.name}": _or_none(float(getattr(found, field.name)[row])) for field in fields(Figures)}
+    """Return a record's row of the table.
+
+    batch_figures: quality figures of its batch. row: its place in the batch.
+    """
+    quality = {
+        f"quality_{field.name}": _or_none(float(getattr(batch_figures, field.name)[row])) for field in fields(Figures)
+    }
     return {
         "source": source,
         "record_id": record.record_id,
@@ -275,7 +298,7 @@ def _row(
 
 
 def _completed(record: Record) -> Iterator[str]:
-    """How a record that is kept was brought to eight leads and ten seconds, in words."""
+    """Yield notes on how a record was completed to eight leads and ten seconds."""
     samples = record.signal_LT.shape[1]
     if samples < window_samples(record.rate):
         yield f"repeated to fill the window: {samples / record.rate:.2f} s were recorded"
@@ -284,5 +307,5 @@ def _completed(record: Record) -> Iterator[str]:
 
 
 def _or_none(value: float) -> float | None:
-    """NaN is no value: a table says null."""
+    """Return None for NaN, as a table holds null."""
     return None if math.isnan(value) else value

@@ -1,7 +1,7 @@
-"""Quality figures of ECGs, and the verdict that they lead to. Every record gets the figures; few are dropped by them.
+"""Quality figures of ECGs, and the limits on them. Every record gets the figures; few are dropped by them.
 
 Shapes: N records, L leads as the source gives them, T samples at the source's rate; 8 leads and 2500 samples once
-harmonized. Amplitudes are millivolt.
+harmonized. Amplitudes are in millivolt.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pipelines.records import DropReason
 INT16_MILLIVOLT = 32.767
 DERIVED = ("III", "aVR", "aVL", "aVF")
 
-# The figures that a limit of the same name may judge, in the order of gravity, with their units.
+# The figures that a limit of the same name can judge, the gravest first, with their units.
 MOST = {
     "saturation_share": (DropReason.SATURATED, "of the samples"),
     "einthoven": (DropReason.LIMB_LEADS_DISAGREE, "mV"),
@@ -98,36 +98,39 @@ class QualityLimits:
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """One value a record in each field, float32 (N,). NaN where a figure does not apply.
-
-    flat_leads: how many of the eight leads are constant in the window.
-    saturation_share: share of samples that stand still at the lead's own extreme; the worst of the leads given.
-    minimum, maximum: over the eight harmonized leads, millivolt.
-    wander, noise: rms of 0.05-0.5 Hz and of 70-110 Hz, mean power of the eight leads, millivolt.
-    mains: rms of 50 or 60 Hz (the stronger) above the level beside it, millivolt. mains and noise are NaN where the
-    source's rate cannot hold them.
-    einthoven: rms of the given III, aVR, aVL, aVF against their formulas in I and II, the worst lead, millivolt; NaN
-    where none of them is given.
-    heart_rate: beats a minute from the median interval of QRS energy peaks; NaN with fewer than three beats.
-    """
+    """One value per record in each field, float32 (N,). NaN if a figure does not apply."""
 
     flat_leads: NDArray[np.float32]
+    """How many of the eight leads are constant in the window."""
     saturation_share: NDArray[np.float32]
+    """Share of samples that stand still at the lead's own extreme; the worst of the leads given."""
     minimum: NDArray[np.float32]
+    """Over the eight harmonized leads, millivolt."""
     maximum: NDArray[np.float32]
+    """Over the eight harmonized leads, millivolt."""
     wander: NDArray[np.float32]
+    """rms of 0.05-0.5 Hz, mean power of the eight leads, millivolt."""
     mains: NDArray[np.float32]
+    """rms of 50 or 60 Hz (the stronger) above the neighbouring frequencies, millivolt. NaN if the source's rate is too
+    low for them."""
     noise: NDArray[np.float32]
+    """rms of 70-110 Hz, mean power of the eight leads, millivolt. NaN if the source's rate is too low for them."""
     einthoven: NDArray[np.float32]
+    """rms of the given III, aVR, aVL, aVF against their formulas in I and II, the worst lead, millivolt. NaN if none of
+    them is given."""
     heart_rate: NDArray[np.float32]
+    """Beats per minute from the median interval of QRS energy peaks. NaN with fewer than three beats."""
 
 
 def figures(
     raw_NLT: NDArray[Any], x_NLT: NDArray[Any], *, leads: Sequence[str], rate: float, limits: QualityLimits
 ) -> Figures:
-    """The figures of a batch: raw_NLT is the window as the source gives it, x_NLT the same harmonized (N, 8, 2500).
+    """Compute the figures of a batch, float32 (N,) each.
 
-    Where the source lacks some of the eight leads, x_NLT holds those it has, in the order of LEADS.
+    raw_NLT: the window in millivolt, as the source gives it.
+    x_NLT: the same, harmonized (N, 8, 2500). If the source lacks some of the eight leads, only those it has, in the
+    order of LEADS.
+    leads, rate: of raw_NLT.
     """
     wander, mains, noise = _bands(x_NLT)
     unknown = np.full(len(x_NLT), np.nan, np.float32)
@@ -149,26 +152,26 @@ def figures(
 
 
 def missing_share(x_LT: NDArray[Any]) -> float:
-    """Share of samples that are missing (NaN) or not finite."""
+    """Return the share of samples that are NaN or infinite."""
     return 1.0 - np.count_nonzero(np.isfinite(x_LT)) / x_LT.size
 
 
-def verdict(found: Figures, row: int, limits: QualityLimits) -> tuple[DropReason, str] | None:
-    """Why a record is dropped, in the order of gravity; None where it is kept."""
-    if found.flat_leads[row] > limits.flat_leads:
+def verdict(batch: Figures, row: int, limits: QualityLimits) -> tuple[DropReason, str] | None:
+    """Return why a record is dropped, the gravest reason first, or None if it is kept. row: its place in the batch."""
+    if batch.flat_leads[row] > limits.flat_leads:
         return DropReason.FLAT_LEAD, (
-            f"{found.flat_leads[row]:.0f} of {', '.join(LEADS)} are constant; flat_leads allows {limits.flat_leads}"
+            f"{batch.flat_leads[row]:.0f} of {', '.join(LEADS)} are constant; flat_leads allows {limits.flat_leads}"
         )
-    least, most = found.minimum[row], found.maximum[row]
+    least, most = batch.minimum[row], batch.maximum[row]
     if max(-least, most) > limits.amplitude:
         return DropReason.OUT_OF_RANGE, (
             f"amplitudes from {least:.3f} to {most:.3f} mV; within +-{limits.amplitude} mV are kept: check the gain"
         )
     for name, (reason, unit) in MOST.items():
-        value, limit = getattr(found, name)[row], getattr(limits, name)
+        value, limit = getattr(batch, name)[row], getattr(limits, name)
         if limit is not None and value > limit:
             return reason, f"{name} is {value:.4g} {unit}; {name} allows {limit:g}"
-    rate, slowest, fastest = found.heart_rate[row], limits.heart_rate_least, limits.heart_rate_most
+    rate, slowest, fastest = batch.heart_rate[row], limits.heart_rate_least, limits.heart_rate_most
     if slowest is not None and rate < slowest:
         return DropReason.HEART_RATE, f"{rate:.0f} beats a minute; heart_rate_least is {slowest:g}"
     if fastest is not None and rate > fastest:
@@ -179,7 +182,7 @@ def verdict(found: Figures, row: int, limits: QualityLimits) -> tuple[DropReason
 def saturation_share(x_NLT: NDArray[Any], low_NL: NDArray[Any], high_NL: NDArray[Any]) -> NDArray[np.float32]:
     """(N, L, T) and each lead's extremes (N, L) -> (N,): the share of samples that stand still at an extreme.
 
-    A sample stands still where its predecessor has the same value. The worst lead counts; a constant one gives 1.
+    A sample stands still if its predecessor has the same value. The worst lead counts; a constant one gives 1.
     """
     now_NLT = x_NLT[..., 1:]
     still_NLT = (now_NLT == low_NL[..., None]) | (now_NLT == high_NL[..., None])
@@ -188,7 +191,10 @@ def saturation_share(x_NLT: NDArray[Any], low_NL: NDArray[Any], high_NL: NDArray
 
 
 def einthoven_residual(x_NLT: NDArray[Any], leads: Sequence[str]) -> NDArray[np.float32]:
-    """(N, L, T) -> (N,): how far the derived limb leads given are from their formulas, rms in millivolt."""
+    """(N, L, T) -> (N,): deviation of the given derived limb leads from their formulas, rms in millivolt.
+
+    NaN if leads I and II or all derived leads are absent.
+    """
     names = [canonical_lead(name) for name in leads]
     given = [lead for lead in DERIVED if lead in names]
     if not given or not {"I", "II"} <= set(names):
@@ -200,10 +206,10 @@ def einthoven_residual(x_NLT: NDArray[Any], leads: Sequence[str]) -> NDArray[np.
 
 
 def heart_rate(x_NLT: NDArray[Any]) -> NDArray[np.float32]:
-    """(N, 8, 2500) at 250 Hz -> (N,) beats a minute; NaN with fewer than three beats.
+    """(N, 8, 2500) at 250 Hz -> (N,) beats per minute; NaN with fewer than three beats.
 
-    Steepness (a 20 ms difference, which is blind to 50 Hz) summed over leads and smoothed over 100 ms; beats are its
-    maxima within +-200 ms that rise above a third of the upper quartile of the maxima of each second.
+    Steepness (a 20 ms difference, in which 50 Hz cancels) is summed over leads and smoothed over 100 ms; beats are its
+    maxima within +-200 ms that exceed a third of the upper quartile of the maxima of each second.
     """
     steep_NT = np.abs(x_NLT[..., 5:] - x_NLT[..., :-5]).sum(axis=1)
     energy_NT = uniform_filter1d(steep_NT, RATE // 10, axis=-1)
@@ -222,7 +228,7 @@ def heart_rate(x_NLT: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def _bands(x_NLT: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """rms of baseline wander, mains and high frequencies (N,) of each, from Hann-windowed periodograms."""
+    """(N, 8, 2500) -> (N,) each: rms of baseline wander, mains and high frequencies, from Hann periodograms."""
     centred_NLT = x_NLT - x_NLT.mean(axis=-1, keepdims=True)
     spectrum_NLF: Any = rfft(centred_NLT * _HANN, axis=-1)
     # One-sided power a bin, so that a sine of amplitude a has the power a^2 / 2 over its bins.
@@ -234,8 +240,8 @@ def _bands(x_NLT: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32
 
     def line(frequency: float) -> NDArray[Any]:
         inside = band(frequency - 0.5, frequency + 0.5)
-        beside = np.concatenate([band(frequency - 3, frequency - 1), band(frequency + 1, frequency + 3)], axis=1)
-        return np.maximum(0.0, inside.sum(axis=1) - inside.shape[1] * np.median(beside, axis=1))
+        neighbours = np.concatenate([band(frequency - 3, frequency - 1), band(frequency + 1, frequency + 3)], axis=1)
+        return np.maximum(0.0, inside.sum(axis=1) - inside.shape[1] * np.median(neighbours, axis=1))
 
     mains = np.maximum(*(line(frequency) for frequency in MAINS_HZ))
     return (

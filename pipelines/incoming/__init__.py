@@ -1,7 +1,14 @@
-"""Own ECGs: what a hospital drops into a folder. One sub-folder is one drop, and one drop is one partition.
+"""Own ECGs: what a hospital puts into a folder or a bucket. One sub-folder is one drop, and one drop is one partition.
 
-`drops` says which drops are whole and what lies in them, `taking` copies one into the data home, `description` is what
-a drop says of its numbers, `parts` reads them, format by format. docs/own-data.md is for those who write drops.
+    listing      which drops are complete, and which files they hold
+    bucket       drops in an object store
+    step         copies a drop into the data home
+    description  what a drop says about its numbers
+    readers      reads a drop's files; arrays and hdf5 read their formats
+    check        what a drop would come to
+    withdraw     removes a drop
+
+docs/own-data.md is for those who write drops.
 """
 
 from __future__ import annotations
@@ -29,8 +36,8 @@ class OwnData:
 
 def _read(root: Path, partition: str, files: Sequence[RemoteFile]) -> Iterator[Record | DroppedRecord]:
     for part in parts(root, [file.path for file in files]):
-        for reading in part.read():
-            yield reading.item
+        for origin in part.read():
+            yield origin.item
 
 
 INCOMING = OwnData(name=NAME, title="Own ECGs", version="2", role=Role.PRETRAINING, read=_read)

@@ -1,4 +1,4 @@
-"""NumPy arrays and csv files: numbers of a file that somebody else wrote, without pickle and without trust in sizes."""
+"""Read NumPy arrays and csv files of others: without pickle, and without trusting the sizes they state."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 
 from pipelines.records import DropReason, RecordError
 
-MOST_BYTES = 256 << 20  # of one record in a file of its own
+MOST_BYTES = 256 << 20  # largest record that is read from a file of its own
 _MISSING = ["", "nan", "NaN", "NA", "null"]
 
 
 @dataclass(frozen=True)
 class _Head:
-    """What an .npy says of itself. offset: where its numbers begin."""
+    """The header of an .npy. offset: position of its numbers in the file."""
 
     shape: tuple[int, ...]
     fortran: bool
@@ -41,7 +41,10 @@ class _Head:
 
 
 def open_npy(path: Path) -> NDArray[Any]:
-    """The array in an .npy file, mapped, not read; RecordError where it is none of numbers, or the file has not all."""
+    """Map the array in an .npy file into memory, unread.
+
+    Raises RecordError if it is not an array of numbers, or if the file is too short or too long for it.
+    """
     with path.open("rb") as stream:
         head = _head(stream, path.name)
     _check_size(head, path.stat().st_size, path.name)
@@ -50,7 +53,7 @@ def open_npy(path: Path) -> NDArray[Any]:
 
 
 class Npz:
-    """An .npz, opened for reading; RecordError where it is none, or where its arrays lack names of their own."""
+    """An .npz, opened for reading. Raises RecordError if it is not one, or if its arrays' names are not unique."""
 
     def __init__(self, path: Path) -> None:
         self._where = path.name
@@ -68,7 +71,7 @@ class Npz:
         self._archive.close()
 
     def read(self, name: str) -> NDArray[Any]:
-        """One array; RecordError as `open_npy`, and for one above MOST_BYTES."""
+        """Read one array. Raises RecordError as `open_npy` does, and if it is larger than MOST_BYTES."""
         where = f"{self._where}, array {name!r}"
         with _damage_explained(where):
             return _member(self._archive, f"{name}.npy", where)
@@ -88,7 +91,10 @@ def _member(archive: zipfile.ZipFile, member: str, where: str) -> NDArray[Any]:
 
 
 def read_csv(path: Path) -> tuple[tuple[str, ...], NDArray[np.float64]]:
-    """The columns' names of a csv and its numbers (columns, rows), NaN where a field is empty; RecordError."""
+    """Return the column names of a csv and its numbers (columns, rows), NaN for an empty field.
+
+    Raises RecordError if it is too large or not a csv of numbers.
+    """
     size = path.stat().st_size
     if size > MOST_BYTES:
         raise _unreadable(path.name, f"{size:,} bytes: at most {MOST_BYTES >> 20} MiB are read of one record")
@@ -96,7 +102,7 @@ def read_csv(path: Path) -> tuple[tuple[str, ...], NDArray[np.float64]]:
         with pa_csv.open_csv(path) as stream:
             names = stream.schema.names
         options = pa_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.float64()), null_values=_MISSING)
-        # A blank line is a gap of the recording: left out, what is around it would be joined.
+        # A blank line is a gap in the recording: if it were skipped, the samples around it would be joined.
         gaps = pa_csv.ParseOptions(ignore_empty_lines=False)
         table = pa_csv.read_csv(path, convert_options=options, parse_options=gaps)
     except (pa.ArrowException, UnicodeDecodeError) as error:
@@ -111,8 +117,8 @@ def _head(stream: IO[bytes], where: str) -> _Head:
         version = npy.read_magic(stream)
         if version not in ((1, 0), (2, 0)):
             raise ValueError(f"version {version}")
-        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, fortran, dtype = read(stream)
+        read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, fortran, dtype = read_header(stream)
     except (ValueError, TypeError, SyntaxError, tokenize.TokenError, RecursionError, MemoryError) as error:
         raise _unreadable(where, f"not a NumPy array ({str(error)[:120]}): save it with numpy.save") from error
     if dtype.hasobject:
@@ -123,17 +129,25 @@ def _head(stream: IO[bytes], where: str) -> _Head:
 
 
 def _check_size(head: _Head, size: int, where: str) -> None:
-    """Against a header that promises more, or less, than there is."""
+    """Raise RecordError if a header states more, or less, than the file holds."""
     if min(head.shape, default=0) < 1 or size != head.offset + head.bytes:
         raise _unreadable(
             where, f"shape {head.shape} of {head.dtype} needs {head.bytes:,} bytes, it has {size - head.offset:,}"
         )
 
 
-# What zipfile and its decompressors raise for archives that are damaged or made up.
+# What zipfile and its decompressors raise for damaged or forged archives.
 _DAMAGES = (
-    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, OSError, ValueError),
-    *(NotImplementedError, RuntimeError, EOFError, KeyError),
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    OSError,
+    ValueError,
+    NotImplementedError,
+    RuntimeError,
+    EOFError,
+    KeyError,
 )
 
 

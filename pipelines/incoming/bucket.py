@@ -1,6 +1,6 @@
-"""Drops in a bucket of S3, Google Cloud Storage or Azure, or of anything that speaks S3: each a common prefix of keys.
+"""Drops in a bucket of S3, Google Cloud Storage, Azure, or any server that speaks S3: each is a common prefix of keys.
 
-Keys and secrets come from the environment alone, by the names that the stores' own tools use (docs/own-data.md).
+Keys and secrets come from the environment alone, under the names that the stores' own tools use (docs/own-data.md).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from obstore.store import ObjectStore, from_url
 
 from pipelines.download.fetch import full_disk_explained, map_in_threads
 from pipelines.formatting import format_bytes
-from pipelines.incoming.listing import MARKER, FolderOfDrops, Found, Listing, Place, Refused, refusal
+from pipelines.incoming.listing import MARKER, FolderOfDrops, ListedFile, Listing, Place, Refused, refusal
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
@@ -38,12 +38,12 @@ _KEEP_TRYING = timedelta(seconds=30)  # Dagster gives a tick of a sensor 60 seco
 
 
 def place_of(where: Path | str) -> Place:
-    """The place of drops that a home names: a folder's path, or a bucket's URL."""
+    """Return the place of drops that a home names: a folder's path, or a bucket's URL."""
     return FolderOfDrops(where) if isinstance(where, Path) else BucketOfDrops(where)
 
 
 class BucketOfDrops:
-    """Below a URL such as `s3://bucket/incoming`, a prefix a drop. ValueError for a URL of another kind."""
+    """Drops below a URL such as `s3://bucket/incoming`, one prefix each. Raises ValueError for other URLs."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -57,12 +57,12 @@ class BucketOfDrops:
                     "connect_timeout": _ANSWER,
                     "read_timeout": SILENCE,
                     "timeout": _WHOLE_FILE,
-                    "allow_http": os.environ.get("AWS_ALLOW_HTTP", "").lower() == "true",  # of a server of one's own
+                    "allow_http": os.environ.get("AWS_ALLOW_HTTP", "").lower() == "true",  # for a private server
                 },
                 retry_config={"max_retries": TRIES, "retry_timeout": _KEEP_TRYING},
             )
         except BaseError as error:
-            raise ValueError(f"{self.url}: {_first_line(error)}; look at the settings in the environment") from error
+            raise ValueError(f"{self.url}: {_first_line(error)}; check the settings in the environment") from error
 
     @property
     def tags_are_sure(self) -> bool:
@@ -72,7 +72,7 @@ class BucketOfDrops:
         return self.url
 
     def is_there(self) -> bool:
-        return True  # it has no folders that somebody would have to make; a wrong bucket says so when it is listed
+        return True  # a bucket has no folders to make; listing a wrong bucket raises
 
     def names(self) -> list[str]:
         with self._explained():
@@ -80,38 +80,38 @@ class BucketOfDrops:
         return sorted(prefix.rsplit("/", 1)[-1] for prefix in prefixes)
 
     def listing(self, name: str) -> Listing:
-        """The keys below a drop's prefix. What a console writes for an empty folder is no file."""
+        """List the keys below a drop's prefix. The empty object that a console writes for a folder is not a file."""
         with self._explained():
             try:
                 objects = obstore.list(self._store, prefix=name).collect()
             except InvalidPathError as error:
                 return Listing(files=(), refused=(Refused(name, _first_line(error)),), marked=True)
-        files: list[Found] = []
+        files: list[ListedFile] = []
         refused: list[Refused] = []
-        # A folder's own key ends in `/`, which is not told: it may be as a file's.
-        keys = [(one["path"].removeprefix(f"{name}/"), one) for one in objects if one["path"] != name]
+        # The key of an empty folder ends in `/`, which obstore strips: it then looks like a file's key.
+        keys = [(item["path"].removeprefix(f"{name}/"), item) for item in objects if item["path"] != name]
         if not keys:
             raise ValueError(f"{self.url}/{name}: no such drop")
         folders = {str(parent) for path, _ in keys for parent in Path(path).parents}
-        for path, one in keys:
+        for path, item in keys:
             hidden = any(part[0] == "." for part in path.split("/"))
-            if path == MARKER or hidden or (one["size"] == 0 and path in folders):
+            if path == MARKER or hidden or (item["size"] == 0 and path in folders):
                 continue
             if path in folders:
-                refused.append(Refused(path, "a file and a folder of one name"))
+                refused.append(Refused(path, "a file and a folder of the same name"))
             elif (misnamed := refusal(path)) is not None:
                 refused.append(misnamed)
             else:
-                files.append(Found(path, one["size"], _version(one)))
+                files.append(ListedFile(path, item["size"], _version(item)))
         return Listing(
             files=tuple(sorted(files)), refused=tuple(sorted(refused)), marked=any(path == MARKER for path, _ in keys)
         )
 
-    def brought(self, name: str, listing: Listing, here: Path) -> Path:
-        """The drop's files below `here`, each whole or not there: killed, the next call goes on. What was fetched of
-        another listing goes.
+    def fetch(self, name: str, listing: Listing, here: Path) -> Path:
+        """Fetch the drop's files below `here` and return their folder.
 
-        Raises ValueError where a file is not what was listed any more, or the disk has no room.
+        A file is complete or absent; after a kill the next call goes on. Files of another listing are removed. Raises
+        ValueError if a file is no longer as listed, or if the disk has no room.
         """
         folder = here / listing.digest[:16]
         folder.mkdir(parents=True, exist_ok=True)
@@ -122,22 +122,22 @@ class BucketOfDrops:
         needed, free = sum(file.bytes for file in waiting), shutil.disk_usage(folder).free
         if needed > free:
             raise ValueError(
-                f"{format_bytes(needed)} are to be fetched and {format_bytes(free)} are free in {here}: make room"
+                f"{format_bytes(needed)} have to be fetched and {format_bytes(free)} are free in {here}: make room"
             )
         with full_disk_explained(folder):
             map_in_threads(waiting, lambda file: self._fetch(name, file, folder / file.path), _THREADS)
         return folder
 
-    def _fetch(self, name: str, file: Found, target: Path) -> None:
+    def _fetch(self, name: str, file: ListedFile, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f".{target.name}.part")
         with self._explained(), partial.open("wb") as copy:
-            found = obstore.get(self._store, f"{name}/{file.path}")
-            for block in found.stream(min_chunk_size=_BLOCK):
+            stored = obstore.get(self._store, f"{name}/{file.path}")
+            for block in stored.stream(min_chunk_size=_BLOCK):
                 copy.write(block)
             copy.flush()
             os.fsync(copy.fileno())
-        if _version(found.meta) != file.version or partial.stat().st_size != file.bytes:
+        if _version(stored.meta) != file.version or partial.stat().st_size != file.bytes:
             raise ValueError(
                 f"{self.url}/{name}/{file.path}: changed while it was fetched: write {MARKER} last, then take it again"
             )
@@ -145,17 +145,17 @@ class BucketOfDrops:
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """What the store says, in one line that names the place: a mistake as ValueError, a failure as OSError."""
+        """Turn the store's errors into one line that names the place: a mistake is ValueError, a failure OSError."""
         try:
             yield
         except InvalidPathError as error:
             raise ValueError(f"{self.url}: {_first_line(error)}: give the object another key") from error
         except (BaseError, FileNotFoundError) as error:
-            told = (
-                f"{self.url}: {_first_line(error)}; look at the bucket's name, the keys in the environment, the network"
+            message = (
+                f"{self.url}: {_first_line(error)}; check the bucket's name, the keys in the environment, the network"
             )
-            # A missing bucket and a wrong key come without a type of their own; asking again would not help.
-            raise (ValueError if _REFUSED.search(told) else OSError)(told) from error
+            # A missing bucket and a wrong key have no exception type of their own; a retry would not help.
+            raise (ValueError if _REFUSED.search(message) else OSError)(message) from error
 
 
 def _version(meta: ObjectMeta) -> str:

@@ -1,4 +1,4 @@
-"""What a drop of own ECGs would come to: read and judged as harmonization does, and not written."""
+"""Check what a drop of own ECGs would come to: read and judge it as harmonization does, without writing anything."""
 
 from __future__ import annotations
 
@@ -18,39 +18,40 @@ from pipelines.incoming.listing import MARKER, Listing, check_name, list_drop
 from pipelines.incoming.readers import Part, RecordOrigin, parts
 from pipelines.records import DroppedRecord, Record, absent_leads
 
-# Of a person's ECG, the median lead from peak to peak, millivolt: outside of it a unit or a gain is probably wrong.
+# Range of the median lead's peak-to-peak amplitude in millivolt; outside of it a unit or a gain is probably wrong.
 PLAUSIBLE = (0.2, 10.0)
-NAMED = 20  # drops told of one by one; --json has all
+NAMED = 20  # dropped records listed one by one; --json has all
 
 OnRecords = Callable[[int], None]
-"""Called with the number of records that were read so far."""
+"""Called with the number of records read so far."""
 
 
 @dataclass(kw_only=True)
 class PartReport:
-    """What one part of a drop came to. heights: of each record that was read, the median lead from peak to peak, mV;
-    incomplete: kept records that lack leads, which no corpus takes."""
+    """What one part of a drop came to."""
 
     kind: str
     where: str
     records: int = 0
     kept: int = 0
     incomplete: int = 0
+    """Kept records that lack leads, which no corpus takes."""
     rates: Counter[float] = field(default_factory=Counter)
     leads: Counter[str] = field(default_factory=Counter)
     seconds: list[float] = field(default_factory=list)
     units: Counter[str] = field(default_factory=Counter)
     heights: list[float] = field(default_factory=list)
+    """The median lead's peak-to-peak amplitude of each record that was read, millivolt."""
     dropped: Counter[str] = field(default_factory=Counter)
 
     @property
     def height(self) -> float | None:
-        """The median record's; None where nothing could be read."""
+        """The median of the records' amplitudes; None if none could be read."""
         return float(np.median(self.heights)) if self.heights else None
 
     @property
     def doubt(self) -> str | None:
-        """What its amplitude says against its unit; None where it says nothing."""
+        """A warning if the amplitude contradicts the unit, else None."""
         low, high = PLAUSIBLE
         if self.height is None or low <= self.height <= high:
             return None
@@ -59,12 +60,13 @@ class PartReport:
             f"usual: is {' or '.join(self.units)} the unit?"
         )
 
-    def read(self, reading: RecordOrigin) -> None:
+    def count(self, origin: RecordOrigin) -> None:
+        """Count one record that was read."""
         self.records += 1
-        if reading.units:
-            self.units[reading.units] += 1
-        if isinstance(reading.item, Record):
-            record = reading.item
+        if origin.units:
+            self.units[origin.units] += 1
+        if isinstance(origin.item, Record):
+            record = origin.item
             self.rates[record.rate] += 1
             self.leads[" ".join(record.leads)] += 1
             self.seconds.append(record.signal_LT.shape[1] / record.rate)
@@ -90,14 +92,18 @@ class PartReport:
 
 @dataclass(frozen=True, kw_only=True)
 class DropReport:
-    """What a whole drop came to. misnamed: why its folder's name can be no partition; None where it can. drops: each
-    record that is not kept, with the part it is of."""
+    """What a whole drop came to."""
 
     folder: Path
+
     misnamed: str | None
+    """Why its folder's name cannot be a partition; None if it can."""
+
     listing: Listing
     parts: tuple[PartReport, ...]
+
     drops: tuple[tuple[str, DroppedRecord], ...]
+    """Records that are not kept, each with its part."""
 
     @property
     def records(self) -> int:
@@ -109,7 +115,7 @@ class DropReport:
 
     @property
     def sound(self) -> bool:
-        """Whether the drop would be taken, and something of it kept."""
+        """Whether the drop would be taken, and some of it kept."""
         return self.kept > 0 and not self.listing.refused and self.misnamed is None
 
     def to_dict(self) -> dict[str, Any]:
@@ -120,7 +126,7 @@ class DropReport:
             "marked": self.listing.marked,
             "files": len(self.listing.files),
             "bytes": sum(file.bytes for file in self.listing.files),
-            "refused": [{"path": one.path, "why": one.why} for one in self.listing.refused],
+            "refused": [{"path": entry.path, "why": entry.why} for entry in self.listing.refused],
             "records": self.records,
             "kept": self.kept,
             "parts": [part.to_dict() for part in self.parts],
@@ -132,7 +138,9 @@ class DropReport:
         }
 
     def rows(self) -> list[tuple[str, ...]]:
-        """The table for people, a row a part: kind, where, records, kept, rate, leads, seconds, units, amplitude."""
+        """Return the table for people, a row per part: kind, where, records, kept, rate, leads, seconds, units,
+        amplitude.
+        """
         return [
             (
                 part.kind,
@@ -149,27 +157,27 @@ class DropReport:
         ]
 
     def lines(self) -> list[str]:
-        """What there is to say below the table."""
-        marker = "is there" if self.listing.marked else "is not there yet: write it last, nothing is taken before"
-        told = [f"marker {MARKER}: {marker}"]
+        """Return the lines below the table."""
+        marker = "is there" if self.listing.marked else "is not there yet: write it last, the drop is taken only then"
+        lines = [f"marker {MARKER}: {marker}"]
         if self.misnamed is not None:
-            told.append(f"rename the folder, or nothing is ever taken: {self.misnamed}")
-        told += [f"refused {one.path}: {one.why}" for one in self.listing.refused]
-        told += [part.doubt for part in self.parts if part.doubt is not None]
+            lines.append(f"rename the folder, or the drop is never taken: {self.misnamed}")
+        lines += [f"refused {entry.path}: {entry.why}" for entry in self.listing.refused]
+        lines += [part.doubt for part in self.parts if part.doubt is not None]
         if incomplete := sum(part.incomplete for part in self.parts):
-            told.append(f"{incomplete:,} of the kept lack leads: they are marked, and no corpus takes them")
-        told += [
+            lines.append(f"{incomplete:,} of the kept records lack leads: they are marked, and no corpus takes them")
+        lines += [
             f"dropped {where} {drop.record_id}: {drop.reason}: {drop.detail}" for where, drop in self.drops[:NAMED]
         ]
         if len(self.drops) > NAMED:
-            told.append(f"and {len(self.drops) - NAMED:,} more are dropped: --json names all")
-        return told
+            lines.append(f"and {len(self.drops) - NAMED:,} more are dropped: --json names all")
+        return lines
 
 
 def check_drop(folder: Path, on_records: OnRecords = lambda done: None) -> DropReport:
-    """Read and judge all that a drop's folder holds, by the defaults; nothing is written.
+    """Read and judge all files of a drop's folder by the default limits; nothing is written.
 
-    Raises ValueError where there is no such folder, and where its drop.json cannot be used.
+    Raises ValueError if there is no such folder, or if its drop.json cannot be used.
     """
     listing = list_drop(folder)
     misnamed = None
@@ -177,12 +185,12 @@ def check_drop(folder: Path, on_records: OnRecords = lambda done: None) -> DropR
         check_name(folder.resolve().name)
     except ValueError as error:
         misnamed = str(error)
-    found = parts(folder, [file.path for file in listing.files])
-    reports = [PartReport(kind=part.kind, where=part.where) for part in found]
+    drop_parts = parts(folder, [file.path for file in listing.files])
+    reports = [PartReport(kind=part.kind, where=part.where) for part in drop_parts]
     waiting: deque[PartReport] = deque()
     drops: list[tuple[str, DroppedRecord]] = []
     results = judge(
-        _items(found, reports, waiting),
+        _items(drop_parts, reports, waiting),
         source=INCOMING.name,
         limits=QualityLimits(),
         incomplete=Incomplete(mark_leads=True),
@@ -200,14 +208,14 @@ def check_drop(folder: Path, on_records: OnRecords = lambda done: None) -> DropR
 
 
 def _items(
-    found: list[Part], reports: list[PartReport], waiting: deque[PartReport]
+    drop_parts: list[Part], reports: list[PartReport], waiting: deque[PartReport]
 ) -> Iterator[Record | DroppedRecord]:
-    """All records in turn; the report of each waits for its verdict, which come in the same order."""
-    for part, report in zip(found, reports, strict=True):
-        for reading in part.read():
-            report.read(reading)
+    """Yield all records in turn; each record's report joins `waiting` until its verdict comes, in the same order."""
+    for part, report in zip(drop_parts, reports, strict=True):
+        for origin in part.read():
+            report.count(origin)
             waiting.append(report)
-            yield reading.item
+            yield origin.item
 
 
 def _some(values: list[str], most: int = 3) -> str:

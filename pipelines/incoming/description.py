@@ -1,6 +1,6 @@
-"""What a drop says of its numbers, in JSON or in an HDF5 file's attributes: rate, leads, units, and whose they are.
+"""What a drop says about its numbers, in JSON or in an HDF5 file's attributes: rate, leads, units, and people.
 
-Nothing in it names a file. Everything that is wrong with it is a RecordError that names the field and the remedy.
+It never names a file. Everything wrong with it is a RecordError that names the field and the remedy.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ FIELDS = frozenset((*SIGNAL_FIELDS, *PEOPLE_FIELDS, DATASETS))
 RATES = (100.0, 2000.0)
 AXES = ("record", "lead", "time")
 RAW = "raw"
-# Nobody needs more to make ten seconds of, and a file can claim any length.
+# Ten seconds are used, and a file can claim any length.
 MOST_SECONDS = 30
-# No living heart writes less than this from peak to peak into every lead: such numbers bear the wrong unit.
+# Peak-to-peak amplitude. No living heart gives less than this in every lead: such numbers have the wrong unit.
 LEAST_MILLIVOLT = 0.05
 
 _MOST_BYTES = 256 << 20
@@ -39,23 +39,33 @@ _MOST_TEXT = 128
 
 @dataclass(frozen=True, kw_only=True)
 class Form:
-    """How a file's numbers become ECGs. gain_L1: numbers a millivolt, baseline_L1: the number that is 0 mV, each for
-    all leads (1, 1) or for each (L, 1). axes: the order of a three-dimensional array's axes. units: for people."""
+    """How a file's numbers become ECGs."""
 
-    rate: float
+    rate: float  # Hz
     leads: tuple[str, ...]
+
     gain_L1: NDArray[np.float64]
+    """Numbers per millivolt, (1, 1) for all leads or (L, 1)."""
+
     baseline_L1: NDArray[np.float64]
+    """The number that is 0 mV, (1, 1) for all leads or (L, 1)."""
+
     axes: tuple[str, ...]
+    """Order of a three-dimensional array's axes."""
+
     units: str
+    """For people."""
 
     @property
     def most_samples(self) -> int:
-        """How much of a record is read."""
+        """Number of samples of a record that are read."""
         return math.ceil(MOST_SECONDS * self.rate)
 
     def millivolt(self, x_LT: NDArray[Any]) -> NDArray[np.float32]:
-        """Numbers of a file to millivolt, NaN where there is none; RecordError for a unit that cannot be true."""
+        """Convert numbers of a file, (L, T), to millivolt; NaN if a number is not finite.
+
+        Raises RecordError if the number of rows is not that of the leads.
+        """
         if x_LT.shape[0] != len(self.leads):
             raise RecordError(
                 DropReason.UNREADABLE_SIGNAL, f"{x_LT.shape[0]} rows for {len(self.leads)} leads: name each row once"
@@ -68,7 +78,7 @@ class Form:
 
 @dataclass(frozen=True, kw_only=True)
 class People:
-    """What is known beside the signals, one entry a record."""
+    """What is known besides the signals, one entry per record."""
 
     ids: tuple[str, ...]
     patient_ids: tuple[str | None, ...]
@@ -77,7 +87,10 @@ class People:
     labels: tuple[tuple[str, ...], ...]
 
     def record(self, at: int, x_LT: NDArray[Any], form: Form, samples: int) -> Record:
-        """The record number `at`; x_LT: its numbers as the file has them, the first of `samples`."""
+        """Return the record number `at`.
+
+        x_LT: its numbers as the file has them, maybe not all. samples: how many the file has.
+        """
         signal_LT = form.millivolt(x_LT)
         check_plausible(signal_LT, form.units)
         age, notes = age_of(self.ages[at])
@@ -97,7 +110,10 @@ class People:
 
 
 def check_plausible(x_LT: NDArray[np.float32], units: str) -> None:
-    """RecordError where every lead is so small, in millivolt, that its unit is wrong; constant ones do not count."""
+    """Raise RecordError if every lead's amplitude, in millivolt, is so small that the unit is wrong.
+
+    Constant leads do not count.
+    """
     height = float(np.max(peak_to_peak(x_LT), initial=0.0))
     if 0 < height < LEAST_MILLIVOLT:
         raise RecordError(
@@ -107,7 +123,7 @@ def check_plausible(x_LT: NDArray[np.float32], units: str) -> None:
 
 
 def peak_to_peak(x_LT: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(L, T) -> (L,): the range of each lead's samples; 0 where it has none."""
+    """(L, T) -> (L,): the range of each lead's samples; 0 if it has none."""
     there_LT = np.isfinite(x_LT)
     high_L = np.max(x_LT, axis=1, where=there_LT, initial=-np.inf)
     low_L = np.min(x_LT, axis=1, where=there_LT, initial=np.inf)
@@ -115,38 +131,44 @@ def peak_to_peak(x_LT: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def read_description(path: Path) -> dict[str, Any]:
-    """The fields of a JSON file; RecordError where it is none, or has a field that there is not."""
+    """Return the fields of a JSON file. Raises RecordError if it is not JSON, or has an unknown field."""
     if path.stat().st_size > _MOST_BYTES:
         raise _wrong(path.name, "its size", f"at most {_MOST_BYTES >> 20} MiB are read")
     try:
-        said = json.loads(path.read_bytes())
+        fields = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise _wrong(path.name, "it", f"it is no JSON ({error})") from error
-    if not isinstance(said, dict):
+    if not isinstance(fields, dict):
         raise _wrong(path.name, "it", "one object {...} is needed")
-    if unknown := sorted(set(said) - FIELDS):
+    if unknown := sorted(set(fields) - FIELDS):
         raise _wrong(path.name, f"field {_short(unknown[0])}", f"there are {', '.join(sorted(FIELDS))}")
-    return said
+    return fields
 
 
-def form_of(said: Mapping[str, Any], where: str, leads: Sequence[str] | None = None) -> Form:
-    """How to read numbers, from the fields said; leads: where the file itself names them. RecordError."""
-    names = leads if leads is not None else _leads(said.get("leads"), where)
-    gain, baseline, units = _units(said, where, len(names))
+def form_of(fields: Mapping[str, Any], where: str, leads: Sequence[str] | None = None) -> Form:
+    """Return how to read numbers, from the fields of a description. Raises RecordError if they cannot be used.
+
+    leads: given if the file itself names them.
+    """
+    names = leads if leads is not None else _leads(fields.get("leads"), where)
+    gain, baseline, units = _units(fields, where, len(names))
     return Form(
-        rate=rate_of(said.get("rate"), where),
+        rate=rate_of(fields.get("rate"), where),
         leads=tuple(names),
         gain_L1=gain,
         baseline_L1=baseline,
-        axes=_axes(said.get("axes", list(AXES)), where),
+        axes=_axes(fields.get("axes", list(AXES)), where),
         units=units,
     )
 
 
-def people_of(said: Mapping[str, Any], where: str, count: int, ids: Sequence[str] | None = None) -> People:
-    """What is known of `count` records; ids: the file's own names for them, where the fields said give none."""
-    lists = {name: _list(said.get(name), name, where, count) for name in PEOPLE_FIELDS}
-    if said.get("ids") is None:
+def people_of(fields: Mapping[str, Any], where: str, count: int, ids: Sequence[str] | None = None) -> People:
+    """Return what is known of `count` records. Raises RecordError if the fields cannot be used.
+
+    ids: the file's own names for the records, used if the fields give none.
+    """
+    lists = {name: _list(fields.get(name), name, where, count) for name in PEOPLE_FIELDS}
+    if fields.get("ids") is None:
         if ids is None:
             raise _wrong(where, "ids", f"give one for each of its {count} records")
         lists["ids"] = list(ids)
@@ -162,7 +184,7 @@ def people_of(said: Mapping[str, Any], where: str, count: int, ids: Sequence[str
 
 
 def rate_of(value: Any, where: str) -> float:
-    """A rate that is read; RecordError for any other."""
+    """Return a supported sampling rate. Raises RecordError for any other value."""
     low, high = RATES
     if not _is_number(value) or not low <= value <= high:
         raise _wrong(where, f"rate {_short(value)}", f"samples a second, {low:g} to {high:g}, are needed")
@@ -175,9 +197,9 @@ def _leads(value: Any, where: str) -> list[str]:
     return list(value)
 
 
-def _units(said: Mapping[str, Any], where: str, leads: int) -> tuple[NDArray[np.float64], NDArray[np.float64], str]:
-    """Numbers a millivolt, the number that is 0 mV, and both in words."""
-    units, gain, baseline = said.get("units"), said.get("gain"), said.get("baseline")
+def _units(fields: Mapping[str, Any], where: str, leads: int) -> tuple[NDArray[np.float64], NDArray[np.float64], str]:
+    """Return numbers per millivolt, the number that is 0 mV, and both as text."""
+    units, gain, baseline = fields.get("units"), fields.get("gain"), fields.get("baseline")
     zero = np.zeros((1, 1))
     if units == RAW:
         gains = _numbers(gain, "gain", where, leads)
@@ -199,9 +221,9 @@ def _units(said: Mapping[str, Any], where: str, leads: int) -> tuple[NDArray[np.
 
 
 def _numbers(value: Any, name: str, where: str, leads: int) -> NDArray[np.float64]:
-    """One number for all leads, (1, 1), or one for each, (leads, 1)."""
+    """Return one number for all leads, (1, 1), or one for each, (leads, 1)."""
     values = value if _is_list(value) else [value]
-    if len(values) not in (1, leads) or not all(_is_number(one) for one in values):
+    if len(values) not in (1, leads) or not all(_is_number(number) for number in values):
         raise _wrong(where, f"{name} {_short(value)}", f"a number is needed, or a list of {leads}")
     return np.array(values, np.float64)[:, None]
 
@@ -216,8 +238,8 @@ def _list(value: Any, name: str, where: str, count: int) -> list[Any]:
     if value is None:
         return [None] * count
     if not _is_list(value) or len(value) != count:
-        told = f"{len(value)} of them" if _is_list(value) else _short(value)
-        raise _wrong(where, f"{name}, {told}", f"a list of {count} is needed, one entry a record")
+        given = f"{len(value)} of them" if _is_list(value) else _short(value)
+        raise _wrong(where, f"{name}, {given}", f"a list of {count} is needed, one entry a record")
     return value
 
 
@@ -241,13 +263,13 @@ def _sex(value: Any, where: str) -> str:
 
 
 def _labels(value: Any, where: str) -> tuple[str, ...]:
-    """A record's labels: a list, or one."""
+    """Return a record's labels, given as a list or as one label."""
     labels = [] if _is_unknown(value) else value if _is_list(value) else [value]
     return tuple(dict.fromkeys(_id(label, "labels", where) for label in labels))
 
 
 def _is_unknown(value: Any) -> bool:
-    """null, and what tables write for it."""
+    """Whether a value is null, or what tables write for it."""
     return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
 
 

@@ -1,4 +1,4 @@
-"""HDF5 files as somebody else wrote them: named numbers in the file itself, and what its attributes say."""
+"""Read HDF5 files of others: named numbers in the file itself, and its attributes."""
 
 from __future__ import annotations
 
@@ -20,14 +20,17 @@ SIGNALS = "signals"
 NAMES = (SIGNALS, *PEOPLE_FIELDS)
 MOST_RECORDS = 1_000_000
 _MOST_CHUNK = 256 << 20
-# Deflate packs no tighter: a file that promises more than this many times its size holds no ECGs.
+# Deflate compresses at most this much: a file that states more bytes than this many times its size is forged.
 _DENSEST = 1032
 _NAME = re.compile(r"/?[\w -][\w .-]*(/[\w -][\w .-]*)*", re.ASCII)
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[h5py.File]:
-    """An HDF5 file for reading; whatever h5py raises for a damaged one is a RecordError, here and inside the block."""
+    """Open an HDF5 file for reading.
+
+    Whatever h5py raises for a damaged file becomes a RecordError, here and inside the block.
+    """
     try:
         with h5py.File(path, "r") as file:
             yield file
@@ -37,9 +40,9 @@ def opened(path: Path) -> Iterator[h5py.File]:
         raise _wrong(path.name, f"it cannot be read as HDF5 ({str(error)[:120]})") from error
 
 
-def names_of(said: Mapping[str, Any], where: str) -> dict[str, str]:
-    """Which dataset holds what: the standard names, changed by the field `datasets`."""
-    given = said.get(DATASETS, {})
+def names_of(fields: Mapping[str, Any], where: str) -> dict[str, str]:
+    """Return which dataset holds what: the standard names, changed by the field `datasets`."""
+    given = fields.get(DATASETS, {})
     if not isinstance(given, dict) or set(given) - set(NAMES):
         raise _wrong(where, f"{DATASETS}: it maps any of {', '.join(NAMES)} to the name of a dataset")
     for name, path in given.items():
@@ -51,27 +54,27 @@ def names_of(said: Mapping[str, Any], where: str) -> dict[str, str]:
 
 
 def dataset(file: h5py.File, path: str, where: str) -> h5py.Dataset | None:
-    """A dataset that lies in the file itself; None where there is none of that name.
+    """Return a dataset that lies in the file itself, or None if there is none of that name.
 
-    RecordError for soft and external links, external storage and virtual datasets, which would read other files.
+    Raises RecordError for soft and external links, external storage and virtual datasets, which would read other files.
     """
-    found: Any = file
+    item: Any = file
     for name in path.strip("/").split("/"):
-        link: Any = found.get(name, getlink=True) if isinstance(found, h5py.Group) else None
+        link: Any = item.get(name, getlink=True) if isinstance(item, h5py.Group) else None
         if link is None:
             return None
         if not isinstance(link, h5py.HardLink):
             raise _wrong(where, f"{path} is a link: the numbers themselves are needed")
-        found = found[name]
-    if not isinstance(found, h5py.Dataset):
+        item = item[name]
+    if not isinstance(item, h5py.Dataset):
         return None
-    if found.external or found.is_virtual:
+    if item.external or item.is_virtual:
         raise _wrong(where, f"{path} lies in another file: the numbers themselves are needed")
-    return found
+    return item
 
 
 def check_signals(signals: h5py.Dataset, size: int, where: str) -> None:
-    """RecordError for what is not numbers (records, leads, samples) that a file of `size` bytes can hold."""
+    """Raise RecordError unless it is numbers (records, leads, samples) that a file of `size` bytes can hold."""
     if signals.ndim != 3 or signals.dtype.kind not in "iuf" or min(signals.shape) < 1:
         raise _wrong(where, f"{signals.name} is {signals.dtype} {signals.shape}: numbers with three axes are needed")
     if signals.nbytes > _DENSEST * size:
@@ -81,40 +84,42 @@ def check_signals(signals: h5py.Dataset, size: int, where: str) -> None:
 
 
 def rows(signals: h5py.Dataset, wanted: tuple[slice, ...], where: str) -> NDArray[Any]:
-    """Some of the signals; RecordError where they are damaged, though others may not be."""
+    """Read some of the signals. Raises RecordError if they are damaged, though others may not be."""
     try:
         return signals[wanted]
     except (OSError, RuntimeError, ValueError, MemoryError) as error:
         raise _wrong(where, f"{signals.name} cannot be read here ({str(error)[:120]}): write it again") from error
 
 
-def column(found: h5py.Dataset, where: str) -> list[Any]:
-    """A dataset of one value a record: text or numbers."""
-    if found.ndim != 1 or found.shape[0] > MOST_RECORDS:
-        raise _wrong(where, f"{found.name} has shape {found.shape}: one value a record is needed")
-    if h5py.check_string_dtype(found.dtype) is not None:
-        return np.asarray(found.asstr()[:]).tolist()
-    if found.dtype.kind not in "iuf":
-        raise _wrong(where, f"{found.name} is {found.dtype}: text or numbers are needed")
-    return found[:].tolist()
+def column(values: h5py.Dataset, where: str) -> list[Any]:
+    """Read a dataset of one value per record: text or numbers."""
+    if values.ndim != 1 or values.shape[0] > MOST_RECORDS:
+        raise _wrong(where, f"{values.name} has shape {values.shape}: one value a record is needed")
+    if h5py.check_string_dtype(values.dtype) is not None:
+        return np.asarray(values.asstr()[:]).tolist()
+    if values.dtype.kind not in "iuf":
+        raise _wrong(where, f"{values.name} is {values.dtype}: text or numbers are needed")
+    return values[:].tolist()
 
 
 def attributes(holder: h5py.File | h5py.Dataset, where: str) -> dict[str, Any]:
-    """The signal fields among the attributes of a file or a dataset, as JSON values."""
-    said: dict[str, Any] = {}
+    """Return the signal fields among the attributes of a file or a dataset, as JSON values."""
+    fields: dict[str, Any] = {}
     for name in SIGNAL_FIELDS:
         if name not in holder.attrs:
             continue
-        kept = holder.attrs.get_id(name)
-        if math.prod(kept.shape) > 1000 or (kept.dtype.kind == "O" and h5py.check_string_dtype(kept.dtype) is None):
-            raise _wrong(where, f"attribute {name} is {kept.dtype} {kept.shape}: text or numbers are needed")
-        said[name] = _plain(holder.attrs[name])
-    return said
+        stored = holder.attrs.get_id(name)
+        if math.prod(stored.shape) > 1000 or (
+            stored.dtype.kind == "O" and h5py.check_string_dtype(stored.dtype) is None
+        ):
+            raise _wrong(where, f"attribute {name} is {stored.dtype} {stored.shape}: text or numbers are needed")
+        fields[name] = _plain(holder.attrs[name])
+    return fields
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, np.ndarray):
-        return [_plain(one) for one in value.tolist()]
+        return [_plain(item) for item in value.tolist()]
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     return value.item() if isinstance(value, np.generic) else value

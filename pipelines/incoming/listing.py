@@ -1,4 +1,4 @@
-"""Which drops are whole, and what lies in one. Nothing is opened here, and no link is followed."""
+"""List drops and the files in them. No file is opened, and no link is followed."""
 
 from __future__ import annotations
 
@@ -21,68 +21,72 @@ _DROP = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
 
 
 @dataclass(frozen=True, order=True)
-class Found:
-    """A file of a drop: its path inside it, with `/`, its size, and what tells its version from others: in a folder
-    the time of change in nanoseconds, in a bucket the store's tag."""
+class ListedFile:
+    """A file of a drop."""
 
     path: str
+    """Path inside the drop, with `/`."""
+
     bytes: int
+
     version: str
+    """What distinguishes its versions: the modification time in nanoseconds, or in a bucket the store's tag."""
 
 
 @dataclass(frozen=True, order=True)
 class Refused:
-    """What lies in a drop and will not be taken, and why."""
+    """An entry of a drop that is not taken."""
 
     path: str
-    why: str
+    why: str  # reason, for people
 
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """What lies in a drop, without hidden files and the marker. marked: whether the marker is there."""
+    """The files of a drop, without hidden files and the marker."""
 
-    files: tuple[Found, ...]
+    files: tuple[ListedFile, ...]
     refused: tuple[Refused, ...]
-    marked: bool
+    marked: bool  # whether the marker is there
 
     @property
     def digest(self) -> str:
-        """Of paths, sizes and versions, so that a look costs no reading: it tells when the drop was changed, and
-        taking it tells by the bytes whether that matters."""
+        """Digest of paths, sizes and versions, which needs no reading.
+
+        It tells when the drop was changed; whether that matters, the bytes decide when the drop is taken.
+        """
         files = [[file.path, file.bytes, file.version] for file in self.files]
-        return digest_of({"files": files, "refused": [[one.path, one.why] for one in self.refused]})
+        return digest_of({"files": files, "refused": [[entry.path, entry.why] for entry in self.refused]})
 
 
 class Place(Protocol):
-    """Where drops are put: a folder with a sub-folder a drop (`FolderOfDrops`), or a bucket (`pipelines.
-    incoming.bucket`)."""
+    """A place of drops: a folder (`FolderOfDrops`), or a bucket (`pipelines.incoming.bucket.BucketOfDrops`)."""
 
     @property
     def tags_are_sure(self) -> bool:
-        """Whether files of one listing are the same bytes. A time of change is not."""
+        """Whether files of the same listing have the same bytes. A modification time does not guarantee it."""
         ...
 
     def is_there(self) -> bool:
-        """False where somebody has to make it first."""
+        """False if somebody has to create it first."""
         ...
 
     def names(self) -> list[str]:
-        """The names of what may be a drop, in order."""
+        """Return the names of possible drops, in order."""
         ...
 
     def listing(self, name: str) -> Listing:
-        """What lies in a drop; ValueError where there is none of that name."""
+        """List a drop. Raises ValueError if there is none of that name."""
         ...
 
-    def brought(self, name: str, listing: Listing, here: Path) -> Path:
-        """A folder with the drop's files on this machine: where it lies, or below `here`, which is ours."""
+    def fetch(self, name: str, listing: Listing, here: Path) -> Path:
+        """Return a folder with the drop's files on this machine: its own folder, or one below `here`."""
         ...
 
 
 @dataclass(frozen=True)
 class FolderOfDrops:
-    """A folder with a sub-folder a drop."""
+    """A folder with one sub-folder per drop."""
 
     path: Path
 
@@ -100,12 +104,12 @@ class FolderOfDrops:
         if not self.path.is_dir():
             return []
         entries = sorted(self.path.iterdir())
-        return [one.name for one in entries if one.name[0] != "." and one.is_dir() and not one.is_symlink()]
+        return [entry.name for entry in entries if entry.name[0] != "." and entry.is_dir() and not entry.is_symlink()]
 
     def listing(self, name: str) -> Listing:
         return list_drop(self.path / name)
 
-    def brought(self, name: str, listing: Listing, here: Path) -> Path:
+    def fetch(self, name: str, listing: Listing, here: Path) -> Path:
         return self.path / name
 
 
@@ -118,7 +122,7 @@ class CompleteDrop:
 
 
 def check_name(name: str) -> str:
-    """The name of a drop; ValueError for one that cannot be a partition."""
+    """Return a drop's name. Raises ValueError if it cannot be a partition."""
     if not _DROP.fullmatch(name):
         raise ValueError(
             f"drop {name!r}: use 1 to 64 letters, digits, '_', '-' and '.', no '..', and a letter or digit first"
@@ -127,38 +131,38 @@ def check_name(name: str) -> str:
 
 
 def complete_drops(place: Place) -> list[CompleteDrop]:
-    """The drops whose marker is there, by name.
+    """Return the drops whose marker is there, by name.
 
-    A drop that holds what is refused is among them, so that taking it says so.
+    A drop with refused entries is among them, so that taking it reports them.
     """
     names = [name for name in place.names() if _DROP.fullmatch(name)]
     listings = map_in_threads(names, place.listing, _THREADS)
-    found = zip(names, listings, strict=True)
-    return [CompleteDrop(name=name, listing=listing) for name, listing in found if listing.marked]
+    pairs = zip(names, listings, strict=True)
+    return [CompleteDrop(name=name, listing=listing) for name, listing in pairs if listing.marked]
 
 
 def misnamed_drops(place: Place) -> list[str]:
-    """The names that can be no drop's: nobody would ever hear of them."""
+    """Return the names that cannot be a drop's, which would otherwise be ignored silently."""
     return [name for name in place.names() if not _DROP.fullmatch(name)]
 
 
 def refusal(path: str) -> Refused | None:
-    """Why a file of this name, its path inside the drop, is not taken; None where it is."""
+    """Return why a file of this name, its path inside the drop, is not taken; None if it is."""
     if is_plain(path):
         return None
     return Refused(path, "its name: use ASCII letters, digits and .-_+=@,()'~ and spaces")
 
 
 def list_drop(folder: Path) -> Listing:
-    """What lies in a drop's folder, in order of path.
+    """List a drop's folder, in order of path.
 
-    Refused are links, since they lead elsewhere, what is neither file nor folder, names that another machine may not
-    hold, and folders that cannot be read. Raises ValueError where there is no such folder.
+    Refused are links, since they lead elsewhere; entries that are neither file nor folder; names that another machine
+    may not accept; and folders that cannot be read. Raises ValueError if there is no such folder.
     """
     if folder.is_symlink() or not folder.is_dir():
         raise ValueError(f"{folder}: no such folder (a link is none): give the folder of a drop")
-    marked = _is_marked(folder)  # before the files, which are all there once it is
-    files: list[Found] = []
+    marked = _is_marked(folder)  # before listing the files, which are complete once the marker is there
+    files: list[ListedFile] = []
     refused: list[Refused] = []
     waiting = [folder]
     while waiting:
@@ -180,7 +184,7 @@ def list_drop(folder: Path) -> Listing:
             elif not stat.S_ISREG(status.st_mode):
                 refused.append(Refused(path, "neither a file nor a folder"))
             elif path != MARKER:
-                files.append(Found(path, status.st_size, str(status.st_mtime_ns)))
+                files.append(ListedFile(path, status.st_size, str(status.st_mtime_ns)))
     return Listing(files=tuple(sorted(files)), refused=tuple(sorted(refused)), marked=marked)
 
 

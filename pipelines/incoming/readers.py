@@ -1,4 +1,4 @@
-"""What a drop's files hold: its parts, each read into records or drops; the same for a copy and `ecg check-drop`."""
+"""Read a drop's files into records or dropped records, part by part; for a copy and for `ecg check-drop` alike."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SHARED = "drop.json"
 WFDB = (".hea", ".mat", ".dat")
 HDF5 = (".h5", ".hdf5")
 DATA = (".npy", ".npz", ".csv", *HDF5)
-# For people, and the lists that WFDB folders have: no ECG is in them.
+# Endings of texts, and of the lists in WFDB folders: they hold no ECG.
 PAPERS = ("", ".txt", ".md", ".pdf")
 
 _BLOCK = 64
@@ -43,45 +43,46 @@ _PATIENT = re.compile(r"Patient\s*:\s*(\S.{0,127})", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class RecordOrigin:
-    """What one record gave. units: how its numbers became millivolt, for people."""
+    """What one record of a drop gave."""
 
     item: Record | DroppedRecord
-    units: str = ""
+    units: str = ""  # how its numbers became millivolt, for people
 
 
 @dataclass(frozen=True)
 class Part:
-    """Records that are told of together: those of one file, or all of one kind in a folder, one a file.
+    """Records that are reported together: those of one file, or all of one kind in a folder with one file each."""
 
-    kind: WFDB, NumPy, HDF5, csv, or what is not read. where: the file, or `folder/*.ending`.
-    """
-
-    kind: str
-    where: str
+    kind: str  # WFDB, NumPy, HDF5, csv, or why it is not read
+    where: str  # the file, or `folder/*.ending`
     read: Callable[[], Iterator[RecordOrigin]]
 
 
 def parts(root: Path, paths: Sequence[str]) -> list[Part]:
-    """The parts of the drop that lies at root, made of the files `paths` inside it, by name.
+    """Return the parts of the drop in the folder root, made of the files `paths` inside it, by name.
 
-    Nothing else of the folder is read. Raises ValueError where drop.json, which all files lean on, cannot be used.
+    Nothing else of the folder is read. Raises ValueError if drop.json, on which all files depend, cannot be used.
     """
     shared: dict[str, Any] = {}
     if SHARED in paths:
         shared = read_description(root / SHARED)
-        if own := [name for name in shared if name in PEOPLE_FIELDS]:
-            raise ValueError(f"{SHARED}: {own[0]}: what belongs to one file's records goes into the JSON beside it")
+        if personal := [name for name in shared if name in PEOPLE_FIELDS]:
+            raise ValueError(
+                f"{SHARED}: {personal[0]}: write what belongs to one file's records into the JSON beside that file"
+            )
     drop = _Drop(root, frozenset(paths), shared)
-    found: dict[tuple[str, str], list[Callable[[], Iterator[RecordOrigin]]]] = {}
+    readers_of: dict[tuple[str, str], list[Callable[[], Iterator[RecordOrigin]]]] = {}
     for path in sorted(paths):
         placed = drop.place(PurePosixPath(path))
         if placed is not None:
             kind, where, read = placed
-            found.setdefault((kind, where), []).append(read)
-    return [Part(kind, where, _in_turn(readers)) for (kind, where), readers in found.items()]
+            readers_of.setdefault((kind, where), []).append(read)
+    return [Part(kind, where, _in_turn(readers)) for (kind, where), readers in readers_of.items()]
 
 
 def _in_turn(readers: Sequence[Callable[[], Iterator[RecordOrigin]]]) -> Callable[[], Iterator[RecordOrigin]]:
+    """Return a reader that runs the readers one after another."""
+
     def read() -> Iterator[RecordOrigin]:
         for reader in readers:
             yield from reader()
@@ -91,23 +92,29 @@ def _in_turn(readers: Sequence[Callable[[], Iterator[RecordOrigin]]]) -> Callabl
 
 @dataclass(frozen=True)
 class _Drop:
+    """A drop's folder, its files, and the fields of its drop.json."""
+
     root: Path
     paths: frozenset[str]
     shared: dict[str, Any]
 
     @cached_property
     def described(self) -> frozenset[PurePosixPath]:
-        """Files of ECGs that a JSON beside them may describe, without their ending, which may be in capitals."""
+        """Files of ECGs that a JSON beside them may describe, without their ending, whatever its case."""
         files = map(PurePosixPath, self.paths)
         return frozenset(file.with_suffix("") for file in files if file.suffix.lower() in DATA)
 
     def place(self, path: PurePosixPath) -> tuple[str, str, Callable[[], Iterator[RecordOrigin]]] | None:
-        """The part that a file belongs to, and how to read it; None where it is read with another, or not at all."""
+        """Return the part that a file belongs to, and how to read it.
+
+        Returns None if it is read with another file, or not at all.
+        """
         suffix = path.suffix.lower()
         header = path.with_suffix(".hea")
         if path.suffix in WFDB:
-            # Of the files of one record the first stands for it.
-            first = min(str(path.with_suffix(one)) for one in WFDB if str(path.with_suffix(one)) in self.paths)
+            # The first of a record's files represents it.
+            files = [str(path.with_suffix(ending)) for ending in WFDB]
+            first = min(file for file in files if file in self.paths)
             return ("WFDB", _all_of(header), self._guarded(header, self._wfdb)) if str(path) == first else None
         if suffix in (".npy", ".npz"):
             return "NumPy", str(path), self._guarded(path, self._npy if suffix == ".npy" else self._npz)
@@ -126,7 +133,7 @@ class _Drop:
     def _guarded(
         self, path: PurePosixPath, read: Callable[[PurePosixPath], Iterator[RecordOrigin]]
     ) -> Callable[[], Iterator[RecordOrigin]]:
-        """A reader of which what is wrong with the whole file is one drop, called as the file."""
+        """Return a reader that gives one dropped record, named after the file, if the whole file cannot be read."""
 
         def guarded() -> Iterator[RecordOrigin]:
             try:
@@ -136,14 +143,15 @@ class _Drop:
 
         return guarded
 
-    def _said(self, path: PurePosixPath, *, needed: bool) -> dict[str, Any]:
-        """The fields of the JSON beside a file; RecordError where it is needed and not there."""
-        beside = path.with_suffix(".json")
-        if str(beside) in self.paths:
-            return read_description(self.root / beside)
+    def _fields_beside(self, path: PurePosixPath, *, needed: bool) -> dict[str, Any]:
+        """Return the fields of the JSON beside a file. Raises RecordError if it is needed and absent."""
+        description = path.with_suffix(".json")
+        if str(description) in self.paths:
+            return read_description(self.root / description)
         if needed:
             raise RecordError(
-                DropReason.FILE_MISSING, f"{beside} is not there: it says {path.name}'s rate, leads, units and ids"
+                DropReason.FILE_MISSING,
+                f"{description} is not there: it says {path.name}'s rate, leads, units and ids",
             )
         return {}
 
@@ -168,23 +176,23 @@ class _Drop:
         yield RecordOrigin(_wfdb_record(raw), units)
 
     def _npy(self, path: PurePosixPath) -> Iterator[RecordOrigin]:
-        form, said = self._described(path)
+        form, fields = self._described(path)
         x = arrays.open_npy(self.root / path)
         if x.ndim == 2:
             x = np.expand_dims(x, form.axes.index("record"))
         if x.ndim != 3:
             raise _wrong_shape(path.name, x.shape)
         x_NLT = np.transpose(x, [form.axes.index(axis) for axis in AXES])
-        people = people_of(said, path.name, len(x_NLT), [path.stem] if len(x_NLT) == 1 else None)
+        people = people_of(fields, path.name, len(x_NLT), [path.stem] if len(x_NLT) == 1 else None)
         samples = x_NLT.shape[-1]
         for at in range(len(x_NLT)):
-            yield _reading(people, at, x_NLT[at, :, : form.most_samples], form, samples)
+            yield _origin(people, at, x_NLT[at, :, : form.most_samples], form, samples)
 
     def _npz(self, path: PurePosixPath) -> Iterator[RecordOrigin]:
-        form, said = self._described(path)
+        form, fields = self._described(path)
         turned = form.axes.index("time") < form.axes.index("lead")
         with arrays.Npz(self.root / path) as archive:
-            people = people_of(said, path.name, len(archive.names), archive.names)
+            people = people_of(fields, path.name, len(archive.names), archive.names)
             if sorted(people.ids) != sorted(archive.names):
                 raise RecordError(
                     DropReason.UNREADABLE_HEADER, f"{path.name}: ids name other records than its arrays: leave ids out"
@@ -198,11 +206,11 @@ class _Drop:
                     yield RecordOrigin(error.dropped(name))
                     continue
                 x_LT = x.T if turned else x
-                yield _reading(people, at, x_LT[:, : form.most_samples], form, x_LT.shape[1])
+                yield _origin(people, at, x_LT[:, : form.most_samples], form, x_LT.shape[1])
 
     def _hdf5(self, path: PurePosixPath) -> Iterator[RecordOrigin]:
-        said = self._said(path, needed=False)
-        names = hdf5.names_of({**self.shared, **said}, path.name)
+        fields = self._fields_beside(path, needed=False)
+        names = hdf5.names_of({**self.shared, **fields}, path.name)
         with hdf5.opened(self.root / path) as file:
             signals = hdf5.dataset(file, names[hdf5.SIGNALS], path.name)
             if signals is None:
@@ -212,17 +220,19 @@ class _Drop:
                 )
             hdf5.check_signals(signals, (self.root / path).stat().st_size, path.name)
             inside = {**hdf5.attributes(file, path.name), **hdf5.attributes(signals, path.name)}
-            form = form_of({**self.shared, **inside, **said}, path.name)
+            form = form_of({**self.shared, **inside, **fields}, path.name)
+            # Record, lead and time may come in any order of axes.
             place = [form.axes.index(axis) for axis in AXES]
             count, _, samples = (signals.shape[axis] for axis in place)
             if count > hdf5.MOST_RECORDS:
                 raise _wrong_shape(path.name, signals.shape)
             columns = {
-                name: hdf5.column(found, path.name)
+                name: hdf5.column(dataset, path.name)
                 for name in PEOPLE_FIELDS
-                if name not in said and (found := hdf5.dataset(file, names[name], path.name)) is not None
+                if name not in fields and (dataset := hdf5.dataset(file, names[name], path.name)) is not None
             }
-            people = people_of({**columns, **said}, path.name, count)
+            people = people_of({**columns, **fields}, path.name, count)
+            # Read in blocks of limited bytes, whatever the file's size.
             read = min(samples, form.most_samples)
             width = signals.nbytes // count // samples * read
             rows = max(1, min(_BLOCK, _BLOCK_BYTES // max(1, width)))
@@ -230,33 +240,33 @@ class _Drop:
             def span(start: int, end: int) -> Iterator[RecordOrigin]:
                 wanted = {"record": slice(start, end), "lead": slice(None), "time": slice(read)}
                 try:
-                    found = hdf5.rows(signals, tuple(wanted[axis] for axis in form.axes), path.name)
+                    block = hdf5.rows(signals, tuple(wanted[axis] for axis in form.axes), path.name)
                 except RecordError as error:
                     if end - start == 1:
                         yield RecordOrigin(error.dropped(people.ids[start]))
-                    else:  # one by one: the others of the block may be sound
+                    else:  # one by one: the block's other records may be readable
                         for at in range(start, end):
                             yield from span(at, at + 1)
                     return
-                for at, x_LT in enumerate(np.transpose(found, place), start):
-                    yield _reading(people, at, x_LT, form, samples)
+                for at, x_LT in enumerate(np.transpose(block, place), start):
+                    yield _origin(people, at, x_LT, form, samples)
 
             for start in range(0, count, rows):
                 yield from span(start, min(start + rows, count))
 
     def _csv(self, path: PurePosixPath) -> Iterator[RecordOrigin]:
-        said = self._said(path, needed=False)
+        fields = self._fields_beside(path, needed=False)
         leads, x_LT = arrays.read_csv(self.root / path)
-        form = form_of({**self.shared, **said}, path.name, leads)
-        people = people_of(said, path.name, 1, [path.stem])
-        yield _reading(people, 0, x_LT[:, : form.most_samples], form, x_LT.shape[1])
+        form = form_of({**self.shared, **fields}, path.name, leads)
+        people = people_of(fields, path.name, 1, [path.stem])
+        yield _origin(people, 0, x_LT[:, : form.most_samples], form, x_LT.shape[1])
 
     def _described(self, path: PurePosixPath) -> tuple[Form, dict[str, Any]]:
-        said = self._said(path, needed=True)
-        return form_of({**self.shared, **said}, path.name), said
+        fields = self._fields_beside(path, needed=True)
+        return form_of({**self.shared, **fields}, path.name), fields
 
 
-def _reading(people: People, at: int, x_LT: NDArray[Any], form: Form, samples: int) -> RecordOrigin:
+def _origin(people: People, at: int, x_LT: NDArray[Any], form: Form, samples: int) -> RecordOrigin:
     try:
         return RecordOrigin(people.record(at, x_LT, form, samples), form.units)
     except RecordError as error:
@@ -264,9 +274,9 @@ def _reading(people: People, at: int, x_LT: NDArray[Any], form: Form, samples: i
 
 
 def _wfdb_record(raw: WfdbRecord) -> Record:
-    """A record by its header's comments: those of the PhysioNet Challenges, and `#Patient: <id>`."""
+    """Return a record with its header's comments: those of the PhysioNet Challenges, and `#Patient: <id>`."""
     record = challenge_record(raw)
-    patients = [found[1].strip() for line in raw.header.comments if (found := _PATIENT.fullmatch(line))]
+    patients = [match[1].strip() for line in raw.header.comments if (match := _PATIENT.fullmatch(line))]
     most, samples = int(np.ceil(MOST_SECONDS * record.rate)), record.signal_LT.shape[1]
     cut = (f"the first {MOST_SECONDS} s of {samples / record.rate:g} s are read",) if samples > most else ()
     return replace(
@@ -278,6 +288,7 @@ def _wfdb_record(raw: WfdbRecord) -> Record:
 
 
 def _gains(raw: WfdbRecord) -> str:
+    """Return the leads' gains for people."""
     gains = {signal.gain for signal in raw.header.signals}
     return "raw, each lead by a gain of its own" if len(gains) > 1 else f"raw, {gains.pop():g} a mV"
 

@@ -1,4 +1,4 @@
-"""A complete drop to verified files of our own: whatever becomes of the drop, what was read stays what it was."""
+"""The product `raw/incoming/<drop>`: our copy of a complete drop, unaffected by later changes of the drop."""
 
 from __future__ import annotations
 
@@ -32,25 +32,28 @@ _THREADS = 8
 
 
 def materialize_drop(home: Home, name: str) -> Product:
-    """The product `raw/incoming/<name>`: files.json (path, sha256, bytes), and aside/root, the folder of our copy.
+    """Build `raw/incoming/<name>`: files.json (path, sha256, bytes), and aside/root, the folder of our copy.
 
-    A drop in a folder is hashed at each call, so that a change is seen; one in a bucket is fetched again where the
-    bucket lists it with another tag, size or name. It is copied once for what it holds; another content is another
-    copy. A drop that was taken and is no longer there is as it was taken. Raises ValueError where it is not there or
-    not marked, holds nothing or what is refused, or changes while it is copied, and in the home's simulated space,
-    since recorded and simulated ECGs never meet in a corpus; OSError where a bucket does not answer.
+    A drop in a folder is hashed at each call, so that a change is noticed; one in a bucket is fetched again if the
+    bucket lists it with another tag, size or name. A content is copied once; another content gives another copy. A drop
+    that was taken and is gone stays as it was taken.
+
+    Raises ValueError if the drop is absent or not marked, is empty or has refused entries, or changes while it is
+    copied; also in the home's simulated space, since recorded and simulated ECGs must not meet in a corpus. Raises
+    OSError if a bucket does not answer.
     """
     check_name(name)
     if home.simulated:
         raise ValueError(
-            "own ECGs do not join simulated ones: say with `ecg mirror hosts`, or `ecg mirror FOLDER` with any "
-            "other folder, that the others are to be recorded ones, too"
+            "own ECGs are not mixed with simulated ones: choose recorded ones with `ecg mirror hosts`, or with "
+            "`ecg mirror FOLDER` and any other folder"
         )
     with alone(home.workspace(), name):
-        return _taken(home, name)
+        return _take(home, name)
 
 
-def _taken(home: Home, name: str) -> Product:
+def _take(home: Home, name: str) -> Product:
+    """Build the product of a drop whose lock is held."""
     workspace, product = home.workspace(), f"raw/{NAME}/{name}"
     place, fetched = place_of(home.incoming), fetched_to(home.raw_root, name)
     before = workspace.current(product)
@@ -61,17 +64,17 @@ def _taken(home: Home, name: str) -> Product:
         if before is not None and place.tags_are_sure and _listed(before) == listing.digest:
             files = recorded_files(before)[1]
         else:
-            files = hashed(place.brought(name, listing, fetched), listing)
+            files = hashed(place.fetch(name, listing, fetched), listing)
     digest = digest_of([[file.path, file.checksum] for file in files])
     root = home.raw_root.resolve() / NAME / name / digest[:16]
 
     def make(directory: Path) -> dict[str, Any]:
         if listing is None:
             raise ValueError(
-                f"{place}/{name} is gone, and our copy of it is damaged: put it there again, or `ecg withdraw-drop "
-                f"{name}`"
+                f"{place}/{name} is gone, and our copy of it is damaged: put it there again, or run "
+                f"`ecg withdraw-drop {name}`"
             )
-        folder = place.brought(name, listing, fetched)
+        folder = place.fetch(name, listing, fetched)
         root.mkdir(parents=True, exist_ok=True)
         if folder.is_relative_to(fetched):
             map_in_threads(files, lambda file: _move(folder, root, file), _THREADS)
@@ -92,35 +95,36 @@ def _taken(home: Home, name: str) -> Product:
         make=make,
         still_valid=_is_whole,
     )
-    if listing is not None and _listed(taken) != listing.digest:  # also where other tags came with the same bytes
+    if listing is not None and _listed(taken) != listing.digest:  # also if the same bytes were listed with other tags
         write_atomically(taken.aside / LISTED, listing.digest.encode())
     shutil.rmtree(fetched, ignore_errors=True)
     return taken
 
 
 def alone(workspace: Workspace, name: str) -> AbstractContextManager[None]:
-    """Hold a drop, from its listing to the end of its copy: nobody else takes, withdraws or collects it meanwhile."""
+    """Hold a drop from its listing to the end of its copy: nobody else takes, withdraws or collects it meanwhile."""
     return workspace.locked(lock_of(name))
 
 
 def lock_of(name: str) -> str:
-    """The name by which a workspace locks a drop that is being taken."""
+    """Return the name by which a workspace locks a drop that is being taken."""
     return f"raw/{NAME}/{name}/taking"
 
 
 def fetched_to(raw_root: Path, name: str) -> Path:
-    """Where the files of a drop in a bucket lie until they are moved; beside the copies, so that none is one."""
+    """Return the folder of a bucket drop's files until they are moved; it is hidden, so that it is no copy."""
     return raw_root.resolve() / NAME / FETCHED / name
 
 
 def taken_drops(workspace: Workspace) -> list[str]:
-    """The names of the drops that were taken, whether they still lie in the folder of drops or not."""
+    """Return the names of the drops that were taken, whether or not they are still in the place of drops."""
+    # By their pointers, not by finished products: a withdrawal that was killed removes these last and is repeated.
     pointers = [path for kind in ("raw", "ecgs") for path in (workspace.root / kind / NAME).glob("*/current")]
     return sorted({path.parent.name for path in pointers})
 
 
 def held_drops(home: Home) -> dict[Path, set[str]]:
-    """By space of the home, the drops that were taken into it and those of which something was fetched."""
+    """Return, by space of the home, the drops that were taken or of which files were fetched."""
     return {
         space: {
             *taken_drops(Workspace(space)),
@@ -131,7 +135,7 @@ def held_drops(home: Home) -> dict[Path, set[str]]:
 
 
 def hashed(folder: Path, listing: Listing) -> list[RemoteFile]:
-    """The files of a drop with their sha256, in order of path."""
+    """Return the files of a drop with their sha256, in order of path."""
 
     def look(path: str) -> RemoteFile:
         total, size = hashlib.sha256(), 0
@@ -145,15 +149,15 @@ def hashed(folder: Path, listing: Listing) -> list[RemoteFile]:
 
 
 def _whole(place: Place, name: str) -> Listing:
-    """What lies in a drop; ValueError names what keeps it from being taken."""
+    """List a drop. Raises ValueError with what keeps it from being taken."""
     listing = place.listing(name)
     if not listing.marked:
-        raise ValueError(f"{place}/{name}: {MARKER} is not there: write it when all files of the drop are")
+        raise ValueError(f"{place}/{name}: {MARKER} is not there: write it when all files of the drop are complete")
     if listing.refused:
         first = listing.refused[0]
         raise ValueError(
             f"{place}/{name}: {len(listing.refused)} entries are refused, first {first.path}: {first.why}; "
-            "`ecg check-drop` names all of them, of a folder"
+            "`ecg check-drop` names all of them, for a drop in a folder"
         )
     if not listing.files:
         raise ValueError(f"{place}/{name}: no files but {MARKER}: put ECGs there, or remove the drop")
@@ -161,24 +165,23 @@ def _whole(place: Place, name: str) -> Listing:
 
 
 def _listed(product: Product) -> str | None:
-    """The digest of the listing that a drop was taken by."""
+    """Return the digest of the listing by which a drop was taken."""
     path = product.path / ASIDE / LISTED
     return path.read_text() if path.is_file() else None
 
 
 def _check_room(files: Sequence[RemoteFile], root: Path) -> None:
-    """ValueError where the files that are not below root yet do not fit there."""
+    """Raise ValueError if the files that are not below root yet do not fit there."""
     needed, free = sum(file.bytes or 0 for file in gone_files(root, files)), shutil.disk_usage(root).free
     if needed > free:
         raise ValueError(
-            f"{format_bytes(needed)} are to be copied and {format_bytes(free)} are free in {root}: make room, "
-            "or take a larger "
-            "disk as ECG_HOME"
+            f"{format_bytes(needed)} have to be copied and {format_bytes(free)} are free in {root}: make room, or set "
+            "ECG_HOME to a larger disk"
         )
 
 
 def _copy(folder: Path, root: Path, file: RemoteFile) -> None:
-    """One file of a drop to its place below root, atomically; what is there already and is right stays."""
+    """Copy one file of a drop to its place below root, atomically; a correct file there stays."""
     target = root / file.path
     if target.is_file() and _checksum(target) == file.checksum:
         return
@@ -195,18 +198,18 @@ def _copy(folder: Path, root: Path, file: RemoteFile) -> None:
 
 
 def _move(folder: Path, root: Path, file: RemoteFile) -> None:
-    """One file that was fetched to its place below root; what is there already and is right stays."""
+    """Move one fetched file to its place below root; a correct file there stays."""
     target = root / file.path
     if target.is_file() and _checksum(target) == file.checksum:
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     if _checksum(folder / file.path) != file.checksum:
-        raise ValueError(f"{folder / file.path}: is not what it was: take the drop again")
+        raise ValueError(f"{folder / file.path}: it changed after it was fetched: take the drop again")
     (folder / file.path).replace(target)
 
 
 def _opened(path: Path) -> Any:
-    """A file opened for reading, not through a link; ValueError where that is not permitted."""
+    """Open a file for reading, not through a link. Raises ValueError if that is not permitted."""
     try:
         return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb")
     except OSError as error:

@@ -1,9 +1,9 @@
-"""Outputs that nobody needs any more: which they are, and their removal.
+"""Find and remove outputs that no current product and no registered model depends on.
 
-Needed is what is current, what a registered model was made of, what a build that runs or waits to go on reads, and
-all that these were made of in turn. What an output is made of stands in its done.json, by digest. An output that is
-removed costs time, not knowledge: asked for again, it is built again. Of a training that has ended, the checkpoints
-are not needed.
+Needed are current outputs, those that a registered model was made of, those that a running or resumable build reads,
+and everything that these were made of in turn. What an output was made of stands in its done.json, by digest. A removed
+output costs time, not knowledge: it is built again if it is needed. The checkpoints of a finished training are not
+needed.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ _OUTPUT = re.compile(rf"[0-9a-f]{{24}}({re.escape(PARTIAL)})?")
 
 @dataclass(frozen=True, kw_only=True)
 class Unreferenced:
-    """An output, a part of one, or our copy of a drop, that nobody needs. product: whose lock guards it."""
+    """An output, a part of one, or our copy of a drop, that nothing depends on."""
 
-    product: str
+    product: str  # its lock guards the path
     path: Path
     bytes: int
     why: str
@@ -50,53 +50,54 @@ class Unreferenced:
 
 @dataclass(frozen=True, kw_only=True)
 class _Output:
-    """A folder that a build finished or left. digests: it goes by. made_of: digests that its record names."""
+    """A folder that a build finished or left."""
 
     product: str
     path: Path
     finished: bool
     resumable: bool
-    digests: frozenset[str]
-    made_of: frozenset[str]
+    digests: frozenset[str]  # by which others name it
+    made_of: frozenset[str]  # digests that its record names
 
 
 def unreferenced(home: Home, registered: Collection[str], *, unfinished: bool = False) -> list[Unreferenced]:
-    """What may go of the home's space, by product. Nothing is removed.
+    """Return what can be removed from the home's space, by product. Nothing is removed here.
 
-    registered: digests that registered models name. unfinished: trainings that were stopped are leftovers, too.
+    registered: digests that registered models name.
+    unfinished: also return trainings that were stopped.
     """
     workspace = home.workspace()
     outputs = list(_outputs(workspace))
     busy = {product for product in {output.product for output in outputs} if _is_busy(workspace, product)}
     needed = _needed(workspace, outputs, busy, registered, unfinished)
-    found = [
-        Unreferenced(product=one.product, path=one.path, bytes=_bytes_below(one.path), why=_why(one))
-        for one in outputs
-        if one.path not in needed
-    ]
-    for one in outputs:
-        checkpoints = one.path / _CHECKPOINTS
-        if one.path in needed and one.finished and one.product not in busy and checkpoints.is_dir():
-            why = "what a training that has ended would have gone on from"
-            found.append(Unreferenced(product=one.product, path=checkpoints, bytes=_bytes_below(checkpoints), why=why))
+    paths = [(output.product, output.path, _why(output)) for output in outputs if output.path not in needed]
+    # Of a finished training, the checkpoints.
+    for output in outputs:
+        checkpoints = output.path / _CHECKPOINTS
+        if output.path in needed and output.finished and output.product not in busy and checkpoints.is_dir():
+            paths.append((output.product, checkpoints, "checkpoints of a training that has ended"))
+    # Of drops, copies that no needed output uses, and what was fetched and never became a copy.
     copies = {
-        _copied_to(one.path) for one in outputs if one.product.startswith(f"raw/{INCOMING}/") and one.path in needed
+        _copied_to(output.path)
+        for output in outputs
+        if output.product.startswith(f"raw/{INCOMING}/") and output.path in needed
     }
     for copy in sorted((home.raw_root / INCOMING).glob("[!.]*/*")):
         product = f"raw/{INCOMING}/{copy.parent.name}"
         if copy.resolve() not in copies and not _is_busy(workspace, product):
-            why = "a copy of a drop that is superseded"
-            found.append(Unreferenced(product=product, path=copy, bytes=_bytes_below(copy), why=why))
+            paths.append((product, copy, "a superseded copy of a drop"))
     for fetched in (home.raw_root / INCOMING / FETCHED).glob("*"):
         product = lock_of(fetched.name)
         if not _is_busy(workspace, product):
-            why = "what was fetched of a drop that was not taken in the end"
-            found.append(Unreferenced(product=product, path=fetched, bytes=_bytes_below(fetched), why=why))
-    return sorted(found, key=lambda one: (one.product, one.path))
+            paths.append((product, fetched, "files that were fetched of a drop that was not taken"))
+    return [
+        Unreferenced(product=product, path=path, bytes=_bytes_below(path), why=why)
+        for product, path, why in sorted(paths, key=lambda entry: entry[:2])
+    ]
 
 
 def remove(home: Home, leftover: Unreferenced) -> bool:
-    """Remove a leftover; False where it is being built, or was asked for again since it was listed."""
+    """Remove an unreferenced path. Returns False if it is being built, or became current since it was listed."""
     workspace = home.workspace()
     workspace.folder(leftover.product).mkdir(parents=True, exist_ok=True)
     try:
@@ -104,7 +105,7 @@ def remove(home: Home, leftover: Unreferenced) -> bool:
             current = workspace.current(leftover.product)
             if current is not None and leftover.path in (current.path, _copied_to(current.path)):
                 return False
-            # First what makes it look finished: cut short, the rest is removed the next time.
+            # First what makes it look finished: if killed here, the rest is removed the next time.
             (leftover.path / DONE).unlink(missing_ok=True)
             shutil.rmtree(leftover.path)
             return True
@@ -113,9 +114,9 @@ def remove(home: Home, leftover: Unreferenced) -> bool:
 
 
 def registered_digests(tracking: Tracking) -> tuple[int, frozenset[str]]:
-    """How many versions all registered models have, and every digest that their tags name.
+    """Return the number of versions of all registered models, and every digest in their tags.
 
-    A store that is not there has none, and is not made. Raises ValueError where a server does not answer.
+    A store that does not exist has none, and is not created. Raises ValueError if a server does not answer.
     """
     if tracking.is_server:
         _require_answer(tracking)
@@ -144,32 +145,32 @@ def _require_answer(tracking: Tracking) -> None:
 def _needed(
     workspace: Workspace, outputs: list[_Output], busy: set[str], registered: Collection[str], unfinished: bool
 ) -> set[Path]:
-    """The outputs that are needed, from the roots on to what they were made of."""
-    current = {product: workspace.current(product) for product in {output.product for output in outputs}}
-    held = {product.path for product in current.values() if product is not None}
+    """Return the paths of the needed outputs: the roots, and what they were made of."""
+    products = {product: workspace.current(product) for product in {output.product for output in outputs}}
+    current = {product.path for product in products.values() if product is not None}
     waiting = [
-        one
-        for one in outputs
-        if one.product in busy
-        or one.path in held
-        or (one.finished and not one.digests.isdisjoint(registered))
-        or (not one.finished and one.resumable and not unfinished)
+        output
+        for output in outputs
+        if output.product in busy
+        or output.path in current
+        or (output.finished and not output.digests.isdisjoint(registered))
+        or (not output.finished and output.resumable and not unfinished)
     ]
     by_digest: dict[str, list[_Output]] = {}
-    for one in outputs:
-        for digest in one.digests:
-            by_digest.setdefault(digest, []).append(one)
+    for output in outputs:
+        for digest in output.digests:
+            by_digest.setdefault(digest, []).append(output)
     needed: set[Path] = set()
     while waiting:
-        one = waiting.pop()
-        if one.path not in needed:
-            needed.add(one.path)
-            waiting += [maker for digest in one.made_of for maker in by_digest.get(digest, [])]
+        output = waiting.pop()
+        if output.path not in needed:
+            needed.add(output.path)
+            waiting += [source for digest in output.made_of for source in by_digest.get(digest, [])]
     return needed
 
 
 def _outputs(workspace: Workspace) -> Iterator[_Output]:
-    """Every folder that is named by a fingerprint, with what its record says; raw files are not looked through."""
+    """Yield every folder that is named by a fingerprint, with its record; raw files are not searched."""
     waiting = [workspace.root]
     while waiting:
         folder = waiting.pop()
@@ -194,7 +195,7 @@ def _output(product: str, path: Path) -> _Output:
         product=product,
         path=path,
         finished=done is not None and not unfinished,
-        # Before records were kept, trainings alone left something to go on from.
+        # Builds of earlier versions have no record; of these only trainings could be resumed.
         resumable=unfinished and (making["resumable"] if making else product == OURS.product),
         digests=frozenset(digest for digest in digests if digest),
         made_of=_digests_in([record.get("inputs", {}), record.get("config", {})]),
@@ -206,7 +207,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _digests_in(value: Any) -> frozenset[str]:
-    """Every sha256 in a JSON value, wherever it stands."""
+    """Return every sha256 in a JSON value, at any depth."""
     return frozenset(_DIGEST.findall(json.dumps(value, default=dict)))
 
 
@@ -219,7 +220,7 @@ def _why(output: _Output) -> str:
 
 
 def _is_busy(workspace: Workspace, product: str) -> bool:
-    """Whether somebody builds it. A product that nobody ever built or locked has no lock, and gets none here."""
+    """Whether a product is being built. One that was never built or locked has no lock, and gets none here."""
     lock = _lock(workspace, product)
     if not lock.is_file():
         return False
@@ -235,7 +236,7 @@ def _lock(workspace: Workspace, product: str) -> Path:
 
 
 def _copied_to(raw: Path) -> Path | None:
-    """The folder of the files of a raw output; None of another."""
+    """Return the folder of a raw output's files, or None for any other output."""
     root = raw / ASIDE / ROOT
     return Path(root.read_text()) if root.is_file() else None
 

@@ -1,4 +1,4 @@
-"""Whether upstream still is what was taken: a source's list of files with their checksums, asked for anew."""
+"""Check whether a source's list of files, fetched now, is the list that its downloaded partitions were taken by."""
 
 from __future__ import annotations
 
@@ -15,16 +15,24 @@ from pipelines.sources.base import RemoteFile, Source
 
 @dataclass(frozen=True, kw_only=True)
 class Upstream:
-    """What a source's list says of the partitions that were taken. changed: those of which it names other files, or
-    other bytes. gone: those of which it names none. followed: whether the list is kept from now on. silence: why it
-    could not be asked; None where it could."""
+    """What a source's list says of the partitions that were downloaded."""
 
     source: str
+
     taken: tuple[str, ...]
+    """Downloaded partitions."""
+
     changed: tuple[str, ...] = ()
+    """Those for which the list now has other files or other checksums."""
+
     gone: tuple[str, ...] = ()
+    """Those for which the list now has no file."""
+
     followed: bool = False
+    """Whether the new list is used from now on."""
+
     silence: str | None = None
+    """Why the list could not be fetched; None if it was."""
 
     @property
     def unchanged(self) -> bool:
@@ -32,21 +40,21 @@ class Upstream:
 
     @property
     def settled(self) -> bool:
-        """Whether nothing is left to decide: it is unchanged, or what changed is followed and nothing is gone."""
+        """Whether nothing is left to decide: it is unchanged, or the changes are followed and nothing is gone."""
         return self.unchanged or (self.followed and not self.gone and self.silence is None)
 
     def in_words(self) -> str:
         if self.silence is not None:
             return f"could not be asked: {self.silence}"
-        all_ = f"{len(self.taken)} partition{'' if len(self.taken) == 1 else 's'}"
-        told = [
-            f"{len(found)} of {all_} {what}: {', '.join(found)}"
-            for what, found in (("changed", self.changed), ("gone", self.gone))
-            if found
+        total = f"{len(self.taken)} partition{'' if len(self.taken) == 1 else 's'}"
+        parts = [
+            f"{len(partitions)} of {total} {what}: {', '.join(partitions)}"
+            for what, partitions in (("changed", self.changed), ("gone", self.gone))
+            if partitions
         ]
         if self.changed and self.followed:
-            told.append(f"the new list is taken: now materialize raw/{self.source} {', '.join(self.changed)}")
-        return "; ".join(told) or f"as it was taken ({all_})"
+            parts.append(f"the new list is taken: now materialize raw/{self.source} {', '.join(self.changed)}")
+        return "; ".join(parts) or f"as it was taken ({total})"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -62,29 +70,30 @@ class Upstream:
 
 
 def ask(home: Home, name: str | None = None, *, take: bool = False) -> list[Upstream]:
-    """Every source that something was downloaded of, or the named one, against its list as it is now.
+    """Check every source that something was downloaded of, or the named one, against its current list.
 
-    Only lists are fetched. take: the new lists are kept, so that the next materialization of a partition that changed
-    fetches it again; else a finished partition stays what it is. Raises ValueError for a source that there is not, and
-    for one that nothing was downloaded of.
+    take: use the new lists from now on, so that the next materialization of a changed partition fetches it again;
+    otherwise a finished partition stays as it is.
+
+    Only lists are fetched. Raises ValueError if the source is unknown, or if nothing of it was downloaded.
     """
     if name is not None and name not in SOURCES:
         raise ValueError(f"source {name!r}: use one of {', '.join(SOURCES)}")
-    found = [_asked(home, source, take) for source in SOURCES.values() if name in (None, source.name)]
-    if name is not None and found == [None]:
+    results = [_checked(home, source, take) for source in SOURCES.values() if name in (None, source.name)]
+    if name is not None and results == [None]:
         raise ValueError(f"nothing of {name} is downloaded in {home.workspace().root}: materialize raw/{name} first")
-    return [one for one in found if one is not None]
+    return [result for result in results if result is not None]
 
 
-def _asked(home: Home, source: Source, take: bool) -> Upstream | None:
-    """None where nothing of the source was downloaded."""
+def _checked(home: Home, source: Source, take: bool) -> Upstream | None:
+    """Check one source. Returns None if nothing of it was downloaded."""
     workspace, mirror = home.workspace(), Mirror.parse(home.mirror)
     taken = {key: workspace.current(f"raw/{source.name}/{key}") for key in source.partitions}
     files = {key: _checksums(recorded_files(product)[1]) for key, product in taken.items() if product is not None}
     if not files:
         return None
     try:
-        listing = list_source(source, mirror)  # without a place to keep it, a host that is away is an error
+        listing = list_source(source, mirror)  # no local copy is used, so an unreachable host is an error
         if take:
             list_source(source, mirror, raw_root=home.raw_root)
     except (ConnectionError, ValueError) as error:

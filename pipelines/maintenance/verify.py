@@ -1,4 +1,4 @@
-"""Downloaded files hashed again, against what their sources list; copies of drops, against what was copied."""
+"""Hash downloaded files again and compare them with their sources' lists; copies of drops with what was copied."""
 
 from __future__ import annotations
 
@@ -19,26 +19,25 @@ from pipelines.incoming.step import materialize_drop, taken_drops
 from pipelines.sources import SOURCES
 from pipelines.sources.base import Readable, RemoteFile, Source
 
-# Hashing frees the interpreter, and a disk answers several readers faster than one.
+# Hashing releases the interpreter, and a disk serves several readers faster than one.
 THREADS = 2 * (os.cpu_count() or 1)
 
 OnFile = Callable[[int, int], None]
-"""Called with the files that were looked at, and how many there are."""
+"""Called with the number of files checked so far, and their total."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verified:
-    """A downloaded partition, or a drop that was taken. missing, damaged: paths; let_go: its files went after
-    harmonization, as was asked; mirror: the folder mirror that its files lie in, None where they are our own."""
+    """A downloaded partition, or a drop that was taken, after its files were checked."""
 
     source: Readable
     partition: str
     files: int
     bytes: int
-    missing: tuple[str, ...]
-    damaged: tuple[str, ...]
-    let_go: bool
-    mirror: Path | None
+    missing: tuple[str, ...]  # paths
+    damaged: tuple[str, ...]  # paths
+    let_go: bool  # its files were deleted after harmonization, as configured
+    mirror: Path | None  # the mirror folder of its files; None if they are our own
 
     @property
     def sound(self) -> bool:
@@ -60,31 +59,33 @@ class Verified:
 
 
 def verify(home: Home, source: str | None = None, on_file: OnFile = lambda done, total: None) -> list[Verified]:
-    """Every downloaded partition and taken drop, or those of one source, with what is missing or damaged of it.
+    """Check every downloaded partition and taken drop, or those of one source.
 
-    That is remembered with the partition: materialized again, it fetches those files and no others. ValueError for a
-    source that there is not, or that nothing was downloaded of.
+    on_file: called after each file.
+
+    Missing and damaged files are recorded with the partition, whose next materialization fetches those and no others.
+    Raises ValueError if the source is unknown, or if nothing of it was downloaded.
     """
     sources: dict[str, Readable] = {**SOURCES, INCOMING.name: INCOMING}
     if source is not None and source not in sources:
         raise ValueError(f"source {source!r}: use one of {', '.join(sources)}")
     workspace = home.workspace()
-    partitions = {one.name: one.partitions for one in SOURCES.values()} | {INCOMING.name: taken_drops(workspace)}
-    found = [
+    partitions = {each.name: each.partitions for each in SOURCES.values()} | {INCOMING.name: taken_drops(workspace)}
+    downloaded = [
         (sources[name], partition, product, _files(product))
         for name in ([source] if source else sources)
         for partition in partitions[name]
         if (product := workspace.current(f"raw/{name}/{partition}")) is not None
     ]
-    if source and not found:
+    if source and not downloaded:
         raise ValueError(
-            f"nothing of {source} has come whole to {workspace.root} yet, and that alone is hashed here: "
-            f"`ecg download {source}` goes on with what came, and names a file that is at fault"
+            f"no partition of {source} is completely downloaded to {workspace.root} yet, and only those are checked: "
+            f"`ecg download {source}` continues the download, and names a faulty file"
             if source in SOURCES
-            else f"no drop was taken into {workspace.root} yet: `ecg check-drop DIR` says what one holds"
+            else f"no drop was taken into {workspace.root} yet: `ecg check-drop DIR` shows what a drop holds"
         )
-    # A file that partitions share is looked at once.
-    files = {item: None for _, _, _, its_files in found for item in its_files}
+    # A file that partitions share is checked once.
+    files = {item: None for _, _, _, its_files in downloaded for item in its_files}
     done = iter(range(1, len(files) + 1))
 
     def look(item: tuple[Path, RemoteFile]) -> str | None:
@@ -93,7 +94,10 @@ def verify(home: Home, source: str | None = None, on_file: OnFile = lambda done,
         return fault
 
     faults = dict(zip(files, map_in_threads(list(files), look, THREADS), strict=True))
-    return [_verified(home, one, partition, product, its_files, faults) for one, partition, product, its_files in found]
+    return [
+        _verified(home, readable, partition, product, its_files, faults)
+        for readable, partition, product, its_files in downloaded
+    ]
 
 
 def _files(product: Product) -> list[tuple[Path, RemoteFile]]:
@@ -137,24 +141,27 @@ def _verified(
 
 
 def faults_in_words(verified: Sequence[Verified]) -> str:
-    """`3 of 1,204 files are missing or damaged`."""
-    faulty = sum(len(one.missing) + len(one.damaged) for one in verified)
-    return f"{faulty:,} of {sum(one.files for one in verified):,} files are missing or damaged"
+    """Return a text such as `3 of 1,204 files are missing or damaged`."""
+    faulty = sum(len(partition.missing) + len(partition.damaged) for partition in verified)
+    return f"{faulty:,} of {sum(partition.files for partition in verified):,} files are missing or damaged"
 
 
 def remedies(faulty: Sequence[Verified]) -> str:
-    """What is to be done about partitions that are not sound."""
-    told = [
-        f"put them right in {mirror}, a folder that is read where it lies and never written to, and ask again"
-        for mirror in sorted({one.mirror for one in faulty if one.mirror is not None})
+    """Return what to do about partitions that are not sound."""
+    steps = [
+        f"correct them in {mirror}, a folder that is used in place and never written to, and verify again"
+        for mirror in sorted({partition.mirror for partition in faulty if partition.mirror is not None})
     ]
-    if any(one.mirror is None for one in faulty):
-        told.append("materialize them again, or `ecg verify --repair`")
-    return "; the others: ".join(told)
+    if any(partition.mirror is None for partition in faulty):
+        steps.append("materialize them again, or run `ecg verify --repair`")
+    return "; the others: ".join(steps)
 
 
 def repair(home: Home, verified: Verified, progress: OnProgress | None = None) -> None:
-    """Fetch what is missing or damaged of a partition, or copy it from the drop again; raises where neither has it."""
+    """Fetch the missing or damaged files of a partition, or copy them from the drop again.
+
+    Raises ValueError, ConnectionError or OSError if they cannot be had.
+    """
     if isinstance(verified.source, Source):
         download_to_home(home, verified.source, verified.partition, progress=progress)
     else:

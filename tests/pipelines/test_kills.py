@@ -280,7 +280,7 @@ def test_a_disk_that_fills_up_is_named_and_the_download_goes_on_with_more_room(
 
 
 def test_what_cannot_fit_is_not_begun(disk: Path, server: FaultServer) -> None:
-    with pytest.raises(ValueError, match=r"are to come and \d+ kB are free in .*make room"):
+    with pytest.raises(ValueError, match=r"have to be fetched and \d+ kB are free in .*make room"):
         download_partition(SOURCES["code15"], "0", mirror=Mirror.parse(server.url), raw_root=disk, retries=QUICK)
     assert not [seen for seen in server.seen if seen.path.endswith(".zip")]
 

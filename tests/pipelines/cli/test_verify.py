@@ -147,7 +147,7 @@ def test_a_folder_mirror_is_named_and_left_as_it_is(
     (own / files[0].path).write_bytes(bytes(len(good)))
     said = ecg("verify")
     assert said.exit_code == 1
-    assert f"1 of {len(files)} files are missing or damaged: put them right in {own}, a folder" in said.stderr
+    assert f"1 of {len(files)} files are missing or damaged: correct them in {own}, a folder" in said.stderr
     assert "--repair" not in said.stderr
     (state,) = json.loads(ecg("verify", "--json").stdout)
     assert state["mirror"] == str(own)
@@ -178,8 +178,8 @@ def test_before_a_first_success_verify_names_the_command_that_names_the_file(
     failed = ecg("download", "ludb").stderr
     assert f"first {broken.relative_to(own)}" in failed
     said = ecg("verify", "ludb", "--repair").stderr
-    assert "nothing of ludb has come whole" in said
-    assert "`ecg download ludb` goes on with what came, and names a file" in said
+    assert "no partition of ludb is completely downloaded" in said
+    assert "`ecg download ludb` continues the download, and names a faulty file" in said
     assert ecg("download", "ludb").stderr == failed
 
 
@@ -211,7 +211,7 @@ def test_let_go_files_are_not_fetched_again_while_what_they_became_is_here(
     assert [(one["let_go"], one["sound"]) for one in told] == [(True, True)]
 
     # Other limits need the files: it is said, and they can be brought back.
-    with pytest.raises(ValueError, match=f"were let go after harmonization: .*`ecg download {name} {partition}`"):
+    with pytest.raises(ValueError, match=f"were deleted after harmonization: .*`ecg download {name} {partition}`"):
         harmonize(home, name, partition, amplitude=1.0)
     assert ecg("download", name, partition).stdout.endswith("downloaded\n")
     assert workspace.require(raw.name).digest == raw.digest

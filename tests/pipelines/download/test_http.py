@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.download.http import LONGEST_ASKED, Retries, Transfer, TransferStopped, checksum_of
+from pipelines.download.http import MAX_RETRY_AFTER, Retries, Transfer, TransferStopped, checksum_of
 from tests.support.fault_server import FaultServer, Handler, cut, stalled, status, truncated, wrong
 
 QUICK = Retries(attempts=3, first=0.001, longest=0.002)
@@ -201,7 +201,7 @@ def test_waits_grow_and_are_never_together():
         waits = [retries.wait(failures, None) for _ in range(50)]
         assert most / 2 <= min(waits) < max(waits) <= most
     # What the host asks for, and up to a second more, so that sixteen connections do not come back together.
-    for asked, least in ((30.0, 30.0), (-5.0, 0.0), (1e9, LONGEST_ASKED)):
+    for asked, least in ((30.0, 30.0), (-5.0, 0.0), (1e9, MAX_RETRY_AFTER)):
         waits = [retries.wait(1, asked) for _ in range(50)]
         assert least <= min(waits) < max(waits) <= least + 1.0
 

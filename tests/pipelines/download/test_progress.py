@@ -23,7 +23,7 @@ def here(files: int, bytes: int, *, of_bytes: int | None = 1_000_000, fetched: i
 
 def seen(clock: Clock, pace: ThroughputMeter, seconds: float, progress: DownloadProgress) -> None:
     clock.now = seconds
-    pace.see(progress)
+    pace.add(progress)
 
 
 def test_rate_and_time_left_are_those_of_the_last_half_minute() -> None:

@@ -234,7 +234,7 @@ def test_a_file_that_changes_while_it_is_fetched_is_not_taken(server, home, tmp_
     listing = place.listing("monday")
     put_drop(tmp_path, "monday", seed=1)
     with pytest.raises(ValueError, match=r"monday/ecgs/a\.npy: changed while it was fetched"):
-        place.brought("monday", listing, tmp_path / "here")
+        place.fetch("monday", listing, tmp_path / "here")
     assert not list((tmp_path / "here").rglob("*.npy"))
 
 
@@ -261,7 +261,7 @@ def test_the_sensor_requests_each_drop_of_the_bucket_once(server, home, tmp_path
 def test_a_store_without_its_settings_is_a_mistake_in_one_line(monkeypatch):
     for name in ("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT_KEY"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(ValueError, match=r"az://ward/x: .*look at the settings in the environment") as wrong:
+    with pytest.raises(ValueError, match=r"az://ward/x: .*check the settings in the environment") as wrong:
         place_of("az://ward/x")
     assert "\n" not in str(wrong.value)
 
@@ -273,7 +273,7 @@ def test_a_place_that_is_no_bucket_is_refused(url):
 
 
 def test_a_bucket_that_is_not_there_or_does_not_answer_says_so_in_one_line(server, monkeypatch):
-    with pytest.raises(ValueError, match=r"s3://nobody/x: .*look at the bucket's name") as wrong:
+    with pytest.raises(ValueError, match=r"s3://nobody/x: .*check the bucket's name") as wrong:
         BucketOfDrops("s3://nobody/x").names()
     assert "\n" not in str(wrong.value)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")

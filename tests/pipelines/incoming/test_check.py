@@ -35,7 +35,7 @@ def test_check_drop_tells_what_would_be_read(drop: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "marker _COMPLETE: is not there yet" in result.output
     assert "is mV the unit?" in result.output
-    assert "1 of the kept lack leads" in result.output
+    assert "1 of the kept records lack leads" in result.output
     assert "dropped *.csv d: too short: 2000 samples at 500 Hz" in result.output
     assert "6 of 7 records would be kept" in result.output
     complete(drop)

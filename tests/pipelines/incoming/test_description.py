@@ -84,7 +84,7 @@ def test_a_file_without_its_description_or_with_a_broken_one_is_a_drop(drop: Pat
 def test_a_fault_of_what_the_whole_drop_leans_on_is_an_error(drop: Path) -> None:
     write_npy(drop / "a.npy", ecgs(1), **array_fields())
     describe(drop / "drop", ids=["a"])
-    with pytest.raises(ValueError, match=r"drop\.json: ids: what belongs to one file's records"):
+    with pytest.raises(ValueError, match=r"drop\.json: ids: write what belongs to one file's records"):
         read(drop)
     (drop / "drop.json").write_text("nothing")
     with pytest.raises(ValueError, match=r"drop\.json: it: it is no JSON"):

@@ -104,5 +104,5 @@ def test_what_cannot_be_read_is_named(home: Home, drop: Path) -> None:
 
 def test_own_ecgs_never_join_simulated_ones(home: Home, drop: Path) -> None:
     complete(drop)
-    with pytest.raises(ValueError, match="own ECGs do not join simulated ones"):
+    with pytest.raises(ValueError, match="own ECGs are not mixed with simulated ones"):
         materialize_drop(Home(home.root, str(home.simulated_mirror)), "ward-7")
