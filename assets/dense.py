@@ -30,6 +30,7 @@ def _against_dense(name: str) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         from pipelines.evaluate.suite.attention_ablation import against_dense, materialize_dense
         from pipelines.pretrain.checks import training_went_well
+        from pipelines.pretrain.step import EncoderFacts
 
         home = data_home.open()
         workspace = home.workspace()
@@ -49,7 +50,7 @@ def _against_dense(name: str) -> dg.AssetsDefinition:
             {
                 **({"not scored": facts["reason"]} if ahead is None else {"CroPA minus dense": ahead["value"]}),
                 "beside": show.table([standing.row() for standing in found.standings], "Nothing was scored."),
-                "dense pretraining": training_went_well(other.facts).seen,
+                "dense pretraining": training_went_well(EncoderFacts.of(other)).seen,
                 "dense encoder": dg.MetadataValue.path(str(other.path)),
             },
         )

@@ -84,7 +84,7 @@ def encoder(
     from assets.previews import training_curves
     from pipelines.pretrain.checks import training_went_well
     from pipelines.pretrain.recipes import Recipe
-    from pipelines.pretrain.step import materialize_encoder
+    from pipelines.pretrain.step import EncoderFacts, materialize_encoder
     from pipelines.release.retraining import requested_training
     from pipelines.release.steps import warm_start
 
@@ -109,17 +109,17 @@ def encoder(
                 track=home.tracking_uri,
                 artifact_root=home.artifact_root,
             )
-    summary = product.facts
+    facts = EncoderFacts.of(product)
     return show.materialized(
         product,
         {
-            "recipe": summary["recipe"]["name"],
-            "steps": summary["steps"],
-            "ECGs": summary["records"],
-            "loss": summary["last"]["loss"],
-            "embedding std": summary["last"]["embedding_std"],
-            "effective rank": summary["last"]["effective_rank"],
+            "recipe": facts.recipe["name"],
+            "steps": facts.steps,
+            "ECGs": facts.records,
+            "loss": facts.last["loss"],
+            "embedding std": facts.last["embedding_std"],
+            "effective rank": facts.last["effective_rank"],
             **show.pictures(curves=training_curves(product)),
         },
-        [show.checked(WENT_WELL, training_went_well(summary))],
+        [show.checked(WENT_WELL, training_went_well(facts))],
     )

@@ -39,7 +39,7 @@ from ecg_model.stochastic_depth import drop_path_scale
 from pipelines.pretrain.checkpoint import CheckpointFolder
 from pipelines.pretrain.flops import encoder_flops, flops_per_sample, matrix_rate, step_flops
 from pipelines.pretrain.recipes import Recipe
-from pipelines.pretrain.run_state import RunState, captured
+from pipelines.pretrain.run_state import RunState, capture
 from pipelines.pretrain.train import RunConfig, adamw
 
 CORPUS, EPOCHS = 174_140, 100
@@ -109,7 +109,7 @@ class Contender:
         """Seconds of writing one."""
         with tempfile.TemporaryDirectory(dir=parent) as folder:
             began = self._now()
-            state = captured(RunState(step=1), Recipe(name="bench", jepa=self.config), "", self.model, self.optimizer)
+            state = capture(RunState(step=1), Recipe(name="bench", jepa=self.config), "", self.model, self.optimizer)
             CheckpointFolder(Path(folder)).save(state)
             return self._now() - began
 

@@ -1,4 +1,4 @@
-"""What an encoder, a predictor and their objective are made of: frozen, checked where they are made, with a digest.
+"""Configurations of encoder, predictor and masking: frozen dataclasses, checked when they are made, with a digest.
 
 The defaults are the paper's (Kim, arXiv 2410.08559).
 """
@@ -26,25 +26,25 @@ def _require(holds: bool, name: str, value: object, remedy: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
-    """The student's and the teacher's network.
+    """The network of student and teacher.
 
-    leads: the 8 independent ones, or 12 as most other ECG encoders read: III, aVR, aVL and aVF, computed from I and II.
-    attention: `cropa`, or `dense` for the paper's ablation. drop_path: stochastic depth of the last block, rising
-    linearly from 0. input_scale: a factor on the millivolts; patch_init_scale: a factor on the patch projection's
-    initial weights. With both at 1, as published, the positions drown the signal of small models for many steps.
+    With input_scale and patch_init_scale at 1, as published, the positions dominate the signal of small models for many
+    steps.
     """
 
-    dim: int = 768
-    depth: int = 12
-    heads: int = 16
-    mlp_ratio: float = 4.0
+    dim: int = 768  # channels of a token, and of the embedding
+    depth: int = 12  # transformer blocks
+    heads: int = 16  # attention heads; dim is a multiple
+    mlp_ratio: float = 4.0  # hidden channels of a block's MLP over dim
     leads: int = 8
-    patches: int = 50
-    patch_size: int = 50
+    """The 8 independent leads, or 12 as most other ECG encoders read; III, aVR, aVL and aVF follow from I and II."""
+    patches: int = 50  # columns of the grid: patches of a lead
+    patch_size: int = 50  # samples of a patch, 200 ms at 250 Hz
     drop_path: float = 0.1
-    input_scale: float = 1.0
-    patch_init_scale: float = 1.0
-    attention: Attention = "cropa"
+    """Chance that stochastic depth leaves out a branch of the last block; it rises linearly from 0 in the first."""
+    input_scale: float = 1.0  # factor on the millivolts
+    patch_init_scale: float = 1.0  # factor on the initial weights of the patch projection
+    attention: Attention = "cropa"  # or `dense`, the paper's ablation
 
     def __post_init__(self) -> None:
         _check_width(self.dim, self.depth, self.heads, self.mlp_ratio)
@@ -63,12 +63,12 @@ class EncoderConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PredictorConfig:
-    """The network that fills in masked columns, lead by lead."""
+    """The network that predicts masked columns, lead by lead."""
 
-    dim: int = 384
-    depth: int = 6
-    heads: int = 12
-    mlp_ratio: float = 4.0
+    dim: int = 384  # channels of a token
+    depth: int = 6  # transformer blocks
+    heads: int = 12  # attention heads; dim is a multiple
+    mlp_ratio: float = 4.0  # hidden channels of a block's MLP over dim
 
     def __post_init__(self) -> None:
         _check_width(self.dim, self.depth, self.heads, self.mlp_ratio)
@@ -76,18 +76,15 @@ class PredictorConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class MaskingConfig:
-    """Which columns are hidden from the student.
+    """The columns that are hidden from the student."""
 
-    `random`: a share of the columns drawn from `ratio`. `block`: `blocks` runs of neighbours, each a share drawn from
-    `block_ratio` long, at any start; they may overlap. per_record: each record its own mask, all of a batch with the
-    same number of columns hidden (I-JEPA, arXiv 2301.08243, draws so); False, as published here: one mask a batch.
-    """
-
-    kind: Masking = "block"
-    ratio: tuple[float, float] = (0.6, 0.7)
-    blocks: int = 4
-    block_ratio: tuple[float, float] = (0.175, 0.225)
+    kind: Masking = "block"  # `block`: runs of neighbours, which may overlap; `random`: single columns
+    ratio: tuple[float, float] = (0.6, 0.7)  # of `random`: range of the share of hidden columns
+    blocks: int = 4  # of `block`: number of runs
+    block_ratio: tuple[float, float] = (0.175, 0.225)  # of `block`: range of a run's length as a share of the columns
     per_record: bool = False
+    """False, as published: one mask for a batch. True: a mask for each record, as in I-JEPA (arXiv 2301.08243), all of
+    a batch with the same number of hidden columns."""
 
     def __post_init__(self) -> None:
         _require(self.kind in get_args(Masking), "kind", self.kind, "use 'block' or 'random'")
@@ -99,9 +96,9 @@ class MaskingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class JEPAConfig:
-    """Student, predictor and masking of one pretraining."""
+    """The networks and the masking of a pretraining."""
 
-    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)  # of student and teacher
     predictor: PredictorConfig = field(default_factory=PredictorConfig)
     masking: MaskingConfig = field(default_factory=MaskingConfig)
 
@@ -114,32 +111,34 @@ def _check_width(dim: int, depth: int, heads: int, mlp_ratio: float) -> None:
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """A config as JSON values; tuples become lists."""
+    """Return a config as JSON values; tuples become lists."""
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
 def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
-    """The inverse of `to_dict`, for values from a file. Raises ValueError for a field that the class has not, naming
-    those it has, and for a value of another type."""
+    """Build a config from the values of `to_dict`.
+
+    Raises ValueError for an unknown field, naming the known ones, and for a value of a wrong type.
+    """
     if not isinstance(values, Mapping):
         raise ValueError(f"{cls.__name__} made from {values!r}: give an object with its fields")
     hints = get_type_hints(cls)
     unknown = sorted(set(values) - set(hints))
     if unknown:
         raise ValueError(f"{cls.__name__} has no field {unknown[0]!r}: use {', '.join(hints)}")
-    made: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
     for name, value in values.items():
         if dataclasses.is_dataclass(hints[name]):
-            made[name] = from_dict(hints[name], value)  # pyright: ignore[reportArgumentType]
+            arguments[name] = from_dict(hints[name], value)  # pyright: ignore[reportArgumentType]
         elif _fits(value, hints[name]):
-            made[name] = tuple(value) if isinstance(value, list) else value
+            arguments[name] = tuple(value) if isinstance(value, list) else value
         else:
             raise ValueError(f"{name}={value!r}: use a value of type {getattr(hints[name], '__name__', hints[name])}")
-    return cls(**made)
+    return cls(**arguments)
 
 
 def _fits(value: object, hint: Any) -> bool:
-    """Whether a JSON value is of a field's type. A Literal's choices are left to the class's own check."""
+    """Whether a JSON value is of a field's type. The config class itself checks the choices of a Literal."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         return any(_fits(value, choice) for choice in inner)
@@ -149,10 +148,10 @@ def _fits(value: object, hint: Any) -> bool:
         return isinstance(value, str)
     if hint is float:
         return isinstance(value, (int, float)) and not isinstance(value, bool)
-    return type(value) is hint  # a bool is no int
+    return type(value) is hint  # not isinstance: True is no int here
 
 
 def digest(config: Any) -> str:
-    """sha256 of a config's canonical JSON: equal exactly where all fields are."""
+    """Return the sha256 of a config's canonical JSON: equal exactly if all fields are equal."""
     text = json.dumps(dataclasses.asdict(config), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()

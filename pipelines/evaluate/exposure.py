@@ -20,6 +20,7 @@ from pipelines.encoders.names import DENSE_ENCODER, ENCODER_FILE, OURS, REFERENC
 from pipelines.evaluate.features import EncoderSource
 from pipelines.evaluate.probes import handcrafted
 from pipelines.evaluate.probes.stored import Probe
+from pipelines.pretrain.step import EncoderFacts
 
 DATA_SETS = {"ptbxl100": "ptbxl"}
 """Sources of the same ECGs, under the same record ids, as another source; any other is a data set of its own."""
@@ -115,7 +116,7 @@ class Overlaps:
                     records=dict.fromkeys(REFERENCE_SAW if known else ()), complete=known
                 )
             else:
-                self._seen[sha256] = self._pretrained(product.facts)
+                self._seen[sha256] = self._pretrained(EncoderFacts.of(product))
         return self._seen[sha256]
 
     def _product(self, sha256: str) -> Product | None:
@@ -126,11 +127,11 @@ class Overlaps:
                     return product
         return None
 
-    def _pretrained(self, facts: Mapping[str, Any]) -> PretrainingData:
+    def _pretrained(self, facts: EncoderFacts) -> PretrainingData:
         """What its corpus holds, and what the encoder saw that it began as."""
-        own = corpus_of(self._workspace, facts)
+        own = corpus_of(self._workspace, facts.corpus_digest)
         records: dict[str, Collection[str] | None] = {} if own is None else _records(own)
-        start = facts.get("recipe", {}).get("warm_start")
+        start = facts.warm_start
         began = PretrainingData(records={}, complete=True) if start is None else self._of_file(start)
         return PretrainingData(
             records={name: _both(records, began.records, name) for name in (*records, *began.records)},
@@ -138,9 +139,8 @@ class Overlaps:
         )
 
 
-def corpus_of(workspace: Workspace, facts: Mapping[str, Any]) -> Product | None:
-    """The corpus that an encoder with these facts was pretrained on; None where it is no longer here."""
-    digest = facts.get("corpus_digest")
+def corpus_of(workspace: Workspace, digest: str | None) -> Product | None:
+    """Return the corpus of this digest, on which an encoder was pretrained, or None if it is no longer here."""
     return next((one for one in workspace.finished(PRODUCT) if CorpusFacts.of(one).digest == digest), None)
 
 

@@ -31,6 +31,7 @@ from pipelines.formats.shard import LEADS, MILLIVOLT, RATE, SAMPLES, open_shard,
 from pipelines.formatting import format_bytes
 from pipelines.harmonize.shards import shards_of
 from pipelines.hashing import digest_of
+from pipelines.pretrain.step import EncoderFacts
 
 FEATURES_FILE = "features.npy"
 TOKENS_FILE = "tokens.npy"
@@ -365,5 +366,5 @@ def encoder_and_random_baseline(
     """
     encoder = workspace.require(encoder_names.product)
     source = EncoderSource.of_product(encoder_names.probe, encoder)
-    seed = encoder.facts.get("recipe", {}).get("seed", 0)
+    seed = EncoderFacts.of(encoder).seed
     return source, EncoderSource.random(encoder_names.random_baseline, source.config, seed)

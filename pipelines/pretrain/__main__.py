@@ -3,9 +3,9 @@
     python -m pipelines.pretrain --workspace DIR --corpus DIR --recipe demo --out DIR
     python -m torch.distributed.run --standalone --nproc-per-node 2 -m pipelines.pretrain ...
 
-Needs torch, numpy, zarr and pyarrow. It goes on from the newest checkpoint in --out; the same command that was killed
-is the command that goes on. Several processes share each batch out and compute what one computes. Under Dagster Pipes
-it reports to the asset that started it.
+It needs torch, numpy, zarr and pyarrow. It resumes from the newest checkpoint in --out: after a kill, give the same
+command again. Several processes share each batch and compute the same as one. Under Dagster Pipes it reports to the
+asset that started it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import argparse
 import json
 import logging
 import os
-import re
 import signal
 import sys
 import time
@@ -26,28 +25,32 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
+from pipelines.device import torch_device
 from pipelines.encoders.names import ENCODER_FILE
 from pipelines.pretrain.data import load_corpus
-from pipelines.pretrain.distributed import joined, local_rank, stop_with_torchrun, torchrun_started_this
+from pipelines.pretrain.distributed import local_rank, process_group, started_by_torchrun, stop_with_torchrun
 from pipelines.pretrain.metrics_log import NonFinite, OnLog
 from pipelines.pretrain.online_probe import OnlineProbe
 from pipelines.pretrain.recipes import RECIPES, Recipe, recipe_named
 from pipelines.pretrain.run_state import Figures
-from pipelines.pretrain.step import EXPERIMENT, REFUSED, mirror
+from pipelines.pretrain.step import EXPERIMENT, REFUSED, EncoderFacts, mirror
 from pipelines.pretrain.train import RunConfig, TrainingStopped, train
 
 log = logging.getLogger("pipelines.pretrain")
 
 PIPES = "DAGSTER_PIPES_CONTEXT"  # dagster_pipes.DAGSTER_PIPES_CONTEXT_ENV_VAR
-LINE_SECONDS = 10.0
-ORPHAN_SECONDS = 300.0
+LINE_SECONDS = 10.0  # between two lines of progress in a log
+ORPHAN_SECONDS = 300.0  # to wait for another run in the folder
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code 0: done. REFUSED: refused or diverged, with the reason. 128 + signal: stopped, with a checkpoint. Any
-    other: it crashed."""
+    """Run the program. Return its exit code.
+
+    0: done. REFUSED: refused or diverged, with the reason logged. 128 + signal: stopped, with a checkpoint. An
+    exception that leaves this function is a crash.
+    """
     options = _parser().parse_args(arguments)
-    speaks = not torchrun_started_this() or int(os.environ["RANK"]) == 0
+    speaks = not started_by_torchrun() or int(os.environ["RANK"]) == 0
     level, form = (
         (logging.INFO, "%(message)s") if speaks else (logging.ERROR, f"rank {os.environ['RANK']}: %(message)s")
     )
@@ -56,82 +59,97 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stop_with_torchrun()
     try:
         return _run(options, speaks, stop)
-    except (ValueError, NonFinite):  # told already
+    except (ValueError, NonFinite):  # already logged
         return REFUSED
 
 
-def _run(options: argparse.Namespace, speaks: bool, stop: list[int]) -> int:
+def _run(options: argparse.Namespace, speaks: bool, stop: Sequence[int]) -> int:
+    """Train and report, in this process. Return the exit code.
+
+    speaks: whether this process is the one that logs, locks the folder, probes and mirrors.
+    stop: the signals received so far.
+
+    Raises ValueError and NonFinite through the open reports, so that MLflow and Dagster know of them.
+    """
     with ExitStack() as stack:
         report = stack.enter_context(_dagster_pipes()) if speaks and PIPES in os.environ else None
         try:
-            recipe = _recipe(options)
-            run = RunConfig(
-                out=options.out,
-                device=_device(options.device),
-                compile=options.compile,
-                accumulate=options.accumulate,
-                recompute=options.recompute,
-                warm_start=options.warm_start,
-                **options.checkpoint_every,
-            )
-            world = stack.enter_context(joined(run.device))
-            if run.device.type == "cpu" and world.local_size > 1:
-                torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // world.local_size))
-            with world.first_rank_0():  # then an orphan holds no memory any more
-                if speaks:
-                    stack.enter_context(_alone_in(options.out, stop))
-            corpus = load_corpus(
-                *(options.workspace, options.corpus, run.device),
-                memory_budget=_budget(options),
-                processes=world.local_size,
-            )
-            records = len(corpus.train)
-            log.info(
-                "%s: %d steps of %d ECGs out of %d, on %s with %s",
-                *(recipe.name, recipe.total_steps(records), recipe.batch, records),
-                *(run.device.type if world.size == 1 else f"{world.size} x {run.device.type}", recipe.precision),
-            )
-            probe = None
-            if speaks and recipe.probe_epochs is not None:
-                probe = OnlineProbe.load(options.workspace, options.corpus, run.device)
-            if speaks and options.track:
-                stack.enter_context(_mirror(options, recipe, corpus.digest))
-            with _progress_line() as on_log:
-                summary = train(
-                    *(recipe, corpus, run),
-                    world=world,
-                    probe=probe,
-                    on_log=on_log,
-                    asked_to_stop=lambda: bool(stop),
-                )
+            summary = _pretrain(options, speaks, stop, stack)
         except (ValueError, NonFinite) as error:
             log.error("pretraining: %s", error)
             raise
         except TrainingStopped as stopped:
             log.warning("%s", stopped)
-            return 128 + (stop[0] if stop else signal.SIGTERM)  # where another process was told to
+            return 128 + (stop[0] if stop else signal.SIGTERM)  # without a signal here, another process got one
         if speaks:
             log.info("%s", _final_words(summary))
         if report is not None:
-            report(summary)
+            report(summary.to_dict())
     if speaks:
         print(options.out / ENCODER_FILE)
     return 0
 
 
+def _pretrain(options: argparse.Namespace, speaks: bool, stop: Sequence[int], stack: ExitStack) -> EncoderFacts:
+    """Train as the options say. Return the summary. Process group, lock and mirror stay open in the stack."""
+    recipe, run = _recipe(options), _run_config(options)
+    world = stack.enter_context(process_group(run.device))
+    if run.device.type == "cpu" and world.local_size > 1:
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // world.local_size))
+    with world.rank_0_first():
+        if speaks:  # before the corpus is loaded: after the wait, no orphan holds memory any more
+            stack.enter_context(_only_writer(options.out, stop))
+    corpus = load_corpus(
+        options.workspace,
+        options.corpus,
+        run.device,
+        memory_budget=_memory_budget(options),
+        processes=world.local_size,
+    )
+    records, device = len(corpus.train), run.device.type
+    log.info(
+        "%s: %d steps of %d ECGs out of %d, on %s with %s",
+        recipe.name,
+        recipe.total_steps(records),
+        recipe.batch,
+        records,
+        device if world.size == 1 else f"{world.size} x {device}",
+        recipe.precision,
+    )
+    probe = None
+    if speaks and recipe.probe_epochs is not None:
+        probe = OnlineProbe.load(options.workspace, options.corpus, run.device)
+    if speaks and options.track:
+        stack.enter_context(_mirror(options, recipe, corpus.digest))
+    with _progress_line() as on_log:
+        return train(recipe, corpus, run, world=world, probe=probe, on_log=on_log, asked_to_stop=lambda: bool(stop))
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m pipelines.pretrain",
-        description="Pretrain an ECG-JEPA encoder on a corpus. The command of a run that was stopped or killed, given "
-        "again, goes on from its newest checkpoint.",
+        description="Pretrain an ECG-JEPA encoder on a corpus. To resume a run that was stopped or killed, give the "
+        "same command again: it continues from the newest checkpoint.",
     )
+    _add_training(parser)
+    _add_machine(parser)
+    _add_tracking(parser)
+    return parser
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what is trained, on which ECGs, and where the results go."""
     parser.add_argument(
-        "--workspace", type=Path, required=True, metavar="DIR", help="data home's space with the shards"
+        "--workspace",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="workspace of the data home, with the harmonized ECGs of the corpus",
     )
     parser.add_argument("--corpus", type=Path, required=True, metavar="DIR", help="directory of the corpus product")
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--recipe", default="demo", metavar="NAME", help=f"one of {', '.join(RECIPES)} (default: demo)")
-    source.add_argument("--recipe-json", metavar="JSON", help="a whole recipe instead, as summary.json holds it")
+    source.add_argument("--recipe-json", metavar="JSON", help="a whole recipe instead, in the form of summary.json")
     parser.add_argument(
         "--set",
         action="append",
@@ -139,12 +157,21 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FIELD=VALUE",
         help="change a field of the recipe, such as peak_lr=1e-3 or jepa.encoder.dim=96; may be given several times",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the encoder and all else goes")
+    parser.add_argument(
+        "--warm-start", type=Path, metavar="FILE", help="the encoder whose sha256 is the recipe's warm_start"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder for the encoder, metrics and checkpoints"
+    )
+
+
+def _add_machine(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how the training is computed."""
     parser.add_argument(
         "--device",
         default="auto",
         metavar="NAME",
-        help="cpu, cuda, cuda:N, or auto: a GPU where there is one (default)",
+        help="cpu, cuda, cuda:N, or auto: a GPU if there is one (default: auto)",
     )
     parser.add_argument(
         "--checkpoint-every",
@@ -169,38 +196,38 @@ def _parser() -> argparse.ArgumentParser:
         "--memory-budget",
         type=float,
         metavar="GB",
-        help="memory for the ECGs on this machine; a corpus that takes more is read as it is needed (default: what is "
-        "free, with a margin)",
+        help="memory for the ECGs on this machine; a larger corpus is read from disk when it is needed (default: half "
+        "of the free memory)",
     )
     parser.add_argument(
-        "--warm-start", type=Path, metavar="FILE", help="the encoder whose sha256 is the recipe's warm_start"
+        "--compile", action="store_true", help="use torch.compile: minutes at the start, for runs that take hours"
     )
-    parser.add_argument(
-        "--compile", action="store_true", help="torch.compile: minutes at the start, for runs that take hours"
-    )
+
+
+def _add_tracking(parser: argparse.ArgumentParser) -> None:
+    """Add the options of MLflow."""
     parser.add_argument(
         "--track",
         default=os.environ.get("MLFLOW_TRACKING_URI"),
         metavar="URI",
-        help="mirror the metrics to this MLflow server or database (default: MLFLOW_TRACKING_URI, else not)",
+        help="mirror the metrics to this MLflow server or database (default: MLFLOW_TRACKING_URI, if set)",
     )
     parser.add_argument(
         "--experiment", default=EXPERIMENT, metavar="NAME", help=f"MLflow experiment (default: {EXPERIMENT})"
     )
     parser.add_argument(
-        "--artifact-root", type=Path, metavar="DIR", help="MLflow's artifact folder, needed where --track is a database"
+        "--artifact-root", type=Path, metavar="DIR", help="MLflow's artifact folder, required if --track is a database"
     )
-    return parser
 
 
 def _interval(text: str) -> dict[str, Any]:
-    """`500` -> every 500 steps, `10m` -> every 10 minutes; as fields of RunConfig."""
+    """Read `500` as every 500 steps and `10m` as every 10 minutes. Return the fields of RunConfig."""
     minutes = text.endswith("m")
     try:
         value = float(text[:-1]) if minutes else int(text)
     except ValueError:
         value = 0
-    if not value > 0:
+    if not value > 0:  # NaN, too
         raise argparse.ArgumentTypeError(f"{text!r}: give steps, such as 500, or minutes, such as 10m")
     return {
         "checkpoint_minutes": value if minutes else None,
@@ -208,10 +235,23 @@ def _interval(text: str) -> dict[str, Any]:
     }
 
 
+def _run_config(options: argparse.Namespace) -> RunConfig:
+    return RunConfig(
+        out=options.out,
+        device=_device(options.device),
+        compile=options.compile,
+        accumulate=options.accumulate,
+        recompute=options.recompute,
+        warm_start=options.warm_start,
+        **options.checkpoint_every,
+    )
+
+
 def _recipe(options: argparse.Namespace) -> Recipe:
+    """Return the recipe of --recipe with the changes of --set, or that of --recipe-json."""
     if options.recipe_json is not None:
         if options.set:
-            raise ValueError("--set changes a named recipe: with --recipe-json write the value into the JSON")
+            raise ValueError("--set changes a named recipe; with --recipe-json, write the value into the JSON")
         return Recipe.from_dict(json.loads(options.recipe_json))
     changes: dict[str, str] = {}
     for assignment in options.set:
@@ -223,29 +263,28 @@ def _recipe(options: argparse.Namespace) -> Recipe:
 
 
 def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if re.fullmatch(r"cpu|cuda(:\d+)?", name) is None:
-        raise ValueError(f"--device {name!r}: use auto, cpu, cuda or cuda:N")
-    if name == "cuda" and torchrun_started_this():
-        name = f"cuda:{local_rank()}"
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"--device {name!r}: torch sees {torch.cuda.device_count()} GPUs here; use another, or cpu")
-    if device.type == "cuda":
+    """Return the device of that name and make it the current one. Under torchrun, `cuda` is the process's own GPU.
+
+    Raises ValueError as `torch_device` does.
+    """
+    device = torch_device(name)
+    if device.type == "cuda" and device.index is None and started_by_torchrun():
+        device = torch_device(f"cuda:{local_rank()}")
+    if device.index is not None:  # else it is the current one already
         torch.cuda.set_device(device)
     return device
 
 
 @contextmanager
-def _alone_in(out: Path, stop: Sequence[int]) -> Iterator[None]:
-    """Nobody else writes into this folder. Whoever lost torchrun, or its step, still ends a step and writes a
-    checkpoint, and is waited for.
+def _only_writer(out: Path, stop: Sequence[int]) -> Iterator[None]:
+    """Hold the lock of a run's folder, so that no other run writes there.
 
-    Raises ValueError where it still writes there after ORPHAN_SECONDS, Stopped where a signal comes first.
+    Waits for the current holder first: an orphan, whose torchrun or step was killed, still ends its step and writes a
+    checkpoint. Raises ValueError if it still holds the lock after ORPHAN_SECONDS, TrainingStopped if a signal comes
+    first.
     """
     (out / "aside").mkdir(parents=True, exist_ok=True)
-    lock, began, told = FileLock(out / "aside" / ".lock"), time.monotonic(), False
+    lock, began, warned = FileLock(out / "aside" / ".lock"), time.monotonic(), False
     while True:
         try:
             lock.acquire(timeout=0.5)
@@ -255,17 +294,17 @@ def _alone_in(out: Path, stop: Sequence[int]) -> Iterator[None]:
                 raise TrainingStopped(f"stopped while another run writes to {out}") from error
             if time.monotonic() - began >= ORPHAN_SECONDS:
                 raise ValueError(f"--out {out}: another run writes there; stop it, or use another folder") from error
-            if not told:
+            if not warned:
                 log.warning("%s: another run writes there; waiting for its end", out)
-                told = True
+                warned = True
     try:
         yield
     finally:
         lock.release()
 
 
-def _budget(options: argparse.Namespace) -> int | None:
-    """Bytes for the ECGs on this machine."""
+def _memory_budget(options: argparse.Namespace) -> int | None:
+    """Return the bytes for the ECGs on this machine, or None if the option is not given."""
     if options.memory_budget is None:
         return None
     if not options.memory_budget > 0:
@@ -274,10 +313,10 @@ def _budget(options: argparse.Namespace) -> int | None:
 
 
 def _stop_on_signals() -> list[int]:
-    """The signals to stop (SIGTERM, SIGINT) that have come so far.
+    """Return a list to which SIGTERM and SIGINT are appended when they are received.
 
-    A second SIGINT, of somebody who does not want to wait, ends the process at once. A second SIGTERM does not: the
-    supervisor, the step and torchrun each send one.
+    A second SIGINT ends the process at once, for a user who does not want to wait. A second SIGTERM does not, because
+    supervisor, step and torchrun each send one.
     """
     received: list[int] = []
 
@@ -293,7 +332,10 @@ def _stop_on_signals() -> list[int]:
 
 @contextmanager
 def _progress_line() -> Iterator[OnLog]:
-    """A line on stderr: rewritten in place on a terminal, else a new one every LINE_SECONDS and at both ends."""
+    """Yield a function that shows progress: a line rewritten on a terminal, else one every LINE_SECONDS in the log.
+
+    The first and the last step are always shown.
+    """
     terminal, began, last = sys.stderr.isatty(), time.monotonic(), float("-inf")
     first_step = 0
 
@@ -326,12 +368,11 @@ def _line(line: Figures, total: int, left: float | None) -> str:
     )
 
 
-def _final_words(summary: dict[str, Any]) -> str:
-    first, final = summary["first"], summary["last"]
-    best = summary["best"]
+def _final_words(summary: EncoderFacts) -> str:
+    first, final, best = summary.first, summary.last, summary.best
     probed = "" if best is None else f"; probe at its best {best['probe_auc']:.3f} after step {best['step']}"
     return (
-        f"done: {summary['steps']} steps; validation loss {first['validation_loss']:.4f} -> "
+        f"done: {summary.steps} steps; validation loss {first['validation_loss']:.4f} -> "
         f"{final['validation_loss']:.4f}, std over records {first['embedding_std']:.3f} -> "
         f"{final['embedding_std']:.3f}, effective rank {first['effective_rank']:.1f} -> "
         f"{final['effective_rank']:.1f}{probed}"
@@ -340,8 +381,8 @@ def _final_words(summary: dict[str, Any]) -> str:
 
 @contextmanager
 def _dagster_pipes() -> Iterator[Callable[[dict[str, Any]], None]]:
-    """All that this program logs also goes to the asset that started it; yields how to hand it the summary."""
-    from dagster_pipes import open_dagster_pipes  # here and under Dagster alone
+    """Send the log also to the asset that started this program. Yield a function that sends it the summary."""
+    from dagster_pipes import open_dagster_pipes  # imported here, since it is there only under Dagster
 
     with open_dagster_pipes() as pipes:
 
@@ -358,11 +399,12 @@ def _dagster_pipes() -> Iterator[Callable[[dict[str, Any]], None]]:
 
 
 def _mirror(options: argparse.Namespace, recipe: Recipe, corpus_digest: str) -> AbstractContextManager[object]:
-    from pipelines.tracking import Tracking  # mlflow, where it is asked for
+    """Mirror the metrics to the MLflow store of --track while the body runs."""
+    from pipelines.tracking import Tracking  # imports mlflow, which pretraining itself does not need
 
-    about = {"recipe": recipe.to_dict(), "recipe_digest": recipe.digest, "corpus_digest": corpus_digest}
+    facts = EncoderFacts(recipe=recipe.to_dict(), recipe_digest=recipe.digest, corpus_digest=corpus_digest)
     tracking = Tracking(uri=options.track, experiment=options.experiment, artifact_root=options.artifact_root)
-    return mirror(options.out, about, tracking)
+    return mirror(options.out, facts, tracking)
 
 
 if __name__ == "__main__":

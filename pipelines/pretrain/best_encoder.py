@@ -1,12 +1,12 @@
-"""The best encoder of a run by its probe, kept beside the last.
+"""The best encoder of a run by its probe, stored beside the last.
 
     best.safetensors   the student at that step
     best.json          its step and figures, and the sha256 of best.safetensors
 
-The disk alone says which one is the best so far; a checkpoint need not. A run that is killed goes on from a checkpoint
-that may be older than its best encoder: the steps between are done again, on a CPU with the same bits, and none of them
-beats what is kept. On a GPU their last bits may differ, and what is kept is still an encoder with its own score.
-For that, a step's probe comes before its checkpoint.
+Only these files record the best encoder; a checkpoint does not. A killed run resumes from a checkpoint that may be
+older than its best encoder. The steps between are done again: on a CPU with the same bits, so that none of them beats
+the stored one. On a GPU the last bits may differ, and the stored encoder still matches its score. This requires that
+the probe of a step comes before its checkpoint.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from pathlib import Path
 
 from ecg_model.encoder import Encoder, encoder_bytes
 from pipelines.cache import write_atomically
+from pipelines.hashing import sha256_of_file
+from pipelines.pretrain.run_state import Figures
 
 log = logging.getLogger(__name__)
 
@@ -28,14 +30,13 @@ SCORE = "probe_auc"
 
 _NEXT = "best.next.safetensors"
 
-Facts = dict[str, float]
 
+def load_best(out: Path, *, step: int) -> Figures:
+    """Return step and figures of the best encoder in a run's folder; an empty dict if there is none.
 
-def kept_best(out: Path, *, step: int) -> Facts:
-    """Step and figures of the best encoder in a run's folder; none where there is none.
+    A replacement that a kill interrupted is finished if best.json already describes the new encoder, else undone.
 
-    step: where the run goes on from. At 0 it begins: what an earlier one left is removed. A change that was cut short
-    is finished, or undone where it was not yet decided.
+    step: the step that the run resumes from. At 0 the run begins, and an earlier run's best encoder is removed.
     """
     weights, facts, pending = out / BEST_FILE, out / BEST_FACTS, out / _NEXT
     if step == 0:
@@ -44,27 +45,29 @@ def kept_best(out: Path, *, step: int) -> Facts:
     digest = best.pop("sha256", "")
     if digest and _sha256(pending) == digest:
         pending.replace(weights)
-    for left_over in (pending, *out.glob(".best.*.tmp")):
-        left_over.unlink(missing_ok=True)
+    for leftover in (pending, *out.glob(".best.*.tmp")):
+        leftover.unlink(missing_ok=True)
     if digest and _sha256(weights) == digest:
         return best
     if digest:
-        log.warning("%s is not the file that %s describes: the best encoder is looked for anew", weights, facts.name)
+        log.warning("%s is not the file that %s describes: removing both", weights, facts.name)
     facts.unlink(missing_ok=True)
     weights.unlink(missing_ok=True)
     return {}
 
 
-def keep_best(out: Path, encoder: Encoder, figures: Mapping[str, float], best: Mapping[str, float]) -> Facts:
-    """The better of two: `best` as it was, or `figures`, with the encoder written where its probe_auc is higher.
+def store_if_best(out: Path, encoder: Encoder, figures: Mapping[str, float], best: Mapping[str, float]) -> Figures:
+    """Store the encoder if its probe_auc is higher than the best. Return the figures of the best, old or new.
 
-    figures: `step`, `probe_auc` and what else is worth keeping. best: of the call before, or of `kept_best`. Of equals
-    the earlier stays; a score that is not a number never wins. Killed at any point, `kept_best` finds a whole pair.
+    If both are equal the earlier one stays; NaN never wins. After a kill at any point, `load_best` finds a whole pair.
+
+    figures: `step`, `probe_auc` and others to store with them.
+    best: the return value of the previous call, or of `load_best`.
     """
     if not figures[SCORE] > best.get(SCORE, float("-inf")):
         return dict(best)
     weights = encoder_bytes(encoder)
-    # The facts decide: until they are there the former pair holds, from then on `kept_best` can finish the rename.
+    # best.json decides: before it is written the former pair is valid, afterwards `load_best` can finish the rename.
     write_atomically(out / _NEXT, weights)
     facts = {**figures, "sha256": hashlib.sha256(weights).hexdigest()}
     write_atomically(out / BEST_FACTS, json.dumps(facts, indent=1, allow_nan=False).encode())
@@ -73,7 +76,4 @@ def keep_best(out: Path, encoder: Encoder, figures: Mapping[str, float], best: M
 
 
 def _sha256(path: Path) -> str | None:
-    if not path.is_file():
-        return None
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return sha256_of_file(path) if path.is_file() else None

@@ -1,12 +1,11 @@
-"""Checkpoints that a run goes on from to the bit: tensors without pickle, a hash beside each, the newest two kept.
+"""Checkpoints from which a run resumes to the bit: tensors without pickle, a hash beside each, the newest two kept.
 
-checkpoints/step-000000120.safetensors          all tensors; metadata: the step and what the run is
+checkpoints/step-000000120.safetensors          all tensors; metadata: the step and the facts
 checkpoints/step-000000120.safetensors.sha256   in the form of `sha256sum`; written first, so its file commits both
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -21,42 +20,43 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pipelines.cache import write_atomically
+from pipelines.hashing import sha256_of_file
 
 log = logging.getLogger(__name__)
 
-KEEP = 2
+KEEP = 2  # checkpoints
 _NAME = re.compile(r"step-(\d{9,})\.safetensors")
 
 
 class DamagedCheckpoints(ValueError):
-    """There are checkpoints, and none can be trusted: a run must not silently begin again."""
+    """There are checkpoints and none is intact: a run must not silently begin again."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """step: updates done. facts: JSON values. tensors: by name, on the CPU."""
+    """A run as it was after a step."""
 
-    step: int
-    facts: Mapping[str, Any]
-    tensors: Mapping[str, Tensor]
+    step: int  # updates done
+    facts: Mapping[str, Any]  # JSON values
+    tensors: Mapping[str, Tensor]  # by name, on the CPU
 
 
 class CheckpointFolder:
-    """The checkpoints of one run."""
+    """The folder with the checkpoints of one run."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def save(self, checkpoint: Checkpoint) -> Path:
-        """Write under a temporary name, flush, rename; then remove all but the newest two."""
+        """Write a checkpoint under a temporary name, flush and rename it, then remove all but the newest two."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"step-{checkpoint.step:09d}.safetensors"
-        temporary = self.folder / f".{path.name}.tmp"  # one that a killed run left is written over or removed
+        temporary = self.folder / f".{path.name}.tmp"  # a killed run may leave one; it is overwritten
         facts = json.dumps({"step": checkpoint.step, "facts": checkpoint.facts})
         save_file({name: value.contiguous() for name, value in checkpoint.tensors.items()}, temporary, {"run": facts})
         with temporary.open("rb+") as stream:
             os.fsync(stream.fileno())
-        write_atomically(_hash_file(path), f"{_sha256(temporary)}  {path.name}\n".encode())
+        write_atomically(_hash_file(path), f"{sha256_of_file(temporary)}  {path.name}\n".encode())
         temporary.replace(path)
         for old in self._paths()[KEEP:]:
             old.unlink()
@@ -64,10 +64,10 @@ class CheckpointFolder:
         return path
 
     def newest(self) -> Checkpoint | None:
-        """The newest checkpoint whose hash holds; None where there is no checkpoint at all.
+        """Return the newest intact checkpoint, or None if there are no checkpoints.
 
-        One that is damaged is passed over with a warning, and renamed to `*.damaged` once an older one has been found
-        good. Raises DamagedCheckpoints where there are checkpoints and none is good.
+        Damaged ones are skipped with a warning, and renamed to `*.damaged` if an older one is intact. Raises
+        DamagedCheckpoints if there are checkpoints and none is intact.
         """
         damaged: list[Path] = []
         for path in self._paths():
@@ -76,7 +76,7 @@ class CheckpointFolder:
                 for bad in damaged:
                     bad.replace(bad.with_name(f"{bad.name}.damaged"))
                 return _load(path)
-            log.warning("checkpoint %s is damaged (%s): going back to the one before", path, fault)
+            log.warning("checkpoint %s is damaged (%s): using the one before it", path, fault)
             damaged.append(path)
         if damaged:
             raise DamagedCheckpoints(
@@ -87,8 +87,8 @@ class CheckpointFolder:
 
     def _paths(self) -> list[Path]:
         """Newest first."""
-        found = [path for path in self.folder.glob("step-*.safetensors") if _NAME.fullmatch(path.name)]
-        return sorted(found, key=_step, reverse=True)
+        paths = [path for path in self.folder.glob("step-*.safetensors") if _NAME.fullmatch(path.name)]
+        return sorted(paths, key=_step, reverse=True)
 
 
 def _step(path: Path) -> int:
@@ -101,15 +101,11 @@ def _hash_file(path: Path) -> Path:
     return path.with_name(f"{path.name}.sha256")
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def _fault(path: Path) -> str | None:
+    """Return what is wrong with a checkpoint's file, or None if its hash is right."""
     if not _hash_file(path).is_file():
         return f"{_hash_file(path).name} is missing"
-    if _hash_file(path).read_bytes().split()[:1] != [_sha256(path).encode()]:
+    if _hash_file(path).read_bytes().split()[:1] != [sha256_of_file(path).encode()]:
         return "its sha256 is not the recorded one"
     return None
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 from pipelines.finding import Finding
+from pipelines.pretrain.step import EncoderFacts
 
-# A pooled embedding that differs less than this between ECGs, relative to its size, says the same of all of them.
+# The encoder has collapsed if the spread of its pooled embeddings over ECGs is at most this.
 LEAST_SPREAD = 1e-3
 
 
-def training_went_well(summary: Mapping[str, Any]) -> Finding:
-    """Of a pretraining's summary: its loss is finite and fell, and its embeddings still tell ECGs apart."""
-    first, last = summary["first"]["loss"], summary["last"]["loss"]
-    std, rank = summary["last"]["embedding_std"], summary["last"]["effective_rank"]
+def training_went_well(facts: EncoderFacts) -> Finding:
+    """Check that the loss is finite and fell, and that the embeddings still distinguish ECGs."""
+    first, last = facts.first["loss"], facts.last["loss"]
+    std, rank = facts.last["embedding_std"], facts.last["effective_rank"]
     if not all(map(math.isfinite, (first, last, std, rank))):
         fault = ": not finite, use a lower peak_lr"
     elif last >= first:

@@ -1,8 +1,8 @@
-"""The processes of one training run: one alone, or those that torchrun started, each with its share of every batch.
+"""The processes of one training run: a single one, or those that torchrun started, each with its share of a batch.
 
     python -m torch.distributed.run --standalone --nproc-per-node 2 -m pipelines.pretrain ...
 
-gloo between CPUs, NCCL between GPUs. The processes of several machines need the output folder in common.
+gloo between CPUs, NCCL between GPUs. Processes on several machines need a shared output folder.
 """
 
 from __future__ import annotations
@@ -24,32 +24,33 @@ _PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 @dataclass(frozen=True)
 class World:
-    """One process's place among `size` of a run, and among those of its machine. The process of rank 0 writes."""
+    """One process's place among those of its run. The process of rank 0 writes."""
 
-    rank: int = 0
-    size: int = 1
-    local_rank: int = 0
-    local_size: int = 1
+    rank: int = 0  # among all processes
+    size: int = 1  # number of all processes
+    local_rank: int = 0  # among those of this machine
+    local_size: int = 1  # number of those of this machine
 
     @property
     def writes(self) -> bool:
+        """Whether this process writes the run's files."""
         return self.rank == 0
 
     @property
     def share(self) -> slice:
-        """Which records of a batch are this process's: every `size`-th."""
+        """The records of a batch that this process computes: every `size`-th from its rank on."""
         return slice(self.rank, None, self.size)
 
     def agree(self, flag: bool) -> bool:
-        """Whether any process says so; all get the same answer."""
+        """Return whether the flag is set in any process; the same answer in all."""
         if self.size == 1:
             return flag
-        said = torch.tensor(int(flag))
-        dist.all_reduce(said, dist.ReduceOp.MAX)
-        return bool(said)
+        any_flag = torch.tensor(int(flag))
+        dist.all_reduce(any_flag, dist.ReduceOp.MAX)
+        return bool(any_flag)
 
     def mean(self, x: Tensor) -> Tensor:
-        """The mean over the processes, element by element."""
+        """Return the mean over the processes, element by element."""
         if self.size > 1:
             x = x.clone()
             dist.all_reduce(x, dist.ReduceOp.SUM)
@@ -57,12 +58,12 @@ class World:
         return x
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Wait until all processes have called this."""
         self.agree(False)
 
     @contextmanager
-    def first_rank_0(self) -> Iterator[None]:
-        """Rank 0 does what is inside before the others do."""
+    def rank_0_first(self) -> Iterator[None]:
+        """Run the body in rank 0 first, then in the others."""
         if not self.writes:
             self.wait()
         yield
@@ -70,25 +71,29 @@ class World:
             self.wait()
 
 
-def torchrun_started_this() -> bool:
+def started_by_torchrun() -> bool:
+    """Whether torchrun started this process."""
     return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def local_rank() -> int:
+    """Return this process's rank on its machine, which is also its GPU's number."""
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def stop_with_torchrun() -> None:
-    """Where torchrun is killed, Linux tells this process to stop: as an orphan it would go on until the end, and keep
-    the GPU and its folder from the run that takes over."""
-    if torchrun_started_this() and sys.platform == "linux":
+    """Let Linux send this process SIGTERM if torchrun is killed.
+
+    As an orphan it would run to the end, and keep the GPU and its folder from the run that resumes.
+    """
+    if started_by_torchrun() and sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[World]:
-    """This process among those that torchrun started; alone where it did not."""
-    if not torchrun_started_this():
+def process_group(device: torch.device) -> Iterator[World]:
+    """Join the processes that torchrun started, and leave them afterwards; without torchrun, a World of one."""
+    if not started_by_torchrun():
         yield World()
         return
     dist.init_process_group("gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl")

@@ -1,4 +1,4 @@
-"""What a training step costs in floating point operations, and what the machine can do of them."""
+"""FLOPs of a training step, and the FLOP/s that the machine reaches."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ import torch
 from ecg_model.config import EncoderConfig, JEPAConfig, PredictorConfig
 from ecg_model.masking import masked_columns
 
-_STEPS = 500  # whose masks are averaged over
-_SIDE = {"cpu": 1024, "cuda": 8192}
-_ROUNDS = 7
+_STEPS = 500  # the masks of so many steps are averaged
+_SIDE = {"cpu": 1024, "cuda": 8192}  # rows and columns of the measured matrices
+_ROUNDS = 7  # products, of which the median counts
 
 
 def flops_per_sample(config: JEPAConfig) -> float:
-    """FLOPs of a training step for one record, the mean over the masks that are drawn (`step_flops`)."""
+    """Return the FLOPs of a training step for one record, as `step_flops`, the mean over the masks that are drawn."""
     counts = _visible_counts(config)
     return sum(step_flops(config, visible) * times for visible, times in counts.items()) / sum(counts.values())
 
 
 def step_flops(config: JEPAConfig, visible: int) -> int:
-    """FLOPs of a training step for one record of which `visible` columns are seen.
+    """Return the FLOPs of a training step for one record with `visible` columns.
 
-    All matrix products, a multiply and an add counted as two; nothing that a backward pass might compute again. A
-    backward pass costs twice its forward, except at the patches, whose input needs no gradient.
+    All matrix products count, a multiply and an add as two; recomputation in the backward pass does not. A backward
+    pass costs twice its forward, except for the patches, whose input needs no gradient.
     """
     encoder = config.encoder
-    seen = encoder_flops(encoder, encoder.leads, visible)
-    student = 3 * seen - _patch_flops(encoder, encoder.leads * visible)
+    student_forward = encoder_flops(encoder, encoder.leads, visible)
+    student = 3 * student_forward - _patch_flops(encoder, encoder.leads * visible)
     teacher = encoder_flops(encoder, encoder.leads, encoder.patches)
     return student + teacher + 3 * _predictor_flops(config.predictor, encoder, visible)
 
 
 def encoder_flops(config: EncoderConfig, leads: int, columns: int) -> int:
-    """FLOPs of the encoder's forward pass over a grid of tokens."""
+    """Return the FLOPs of the encoder's forward pass over a grid of tokens."""
     tokens = leads * columns
-    # CroPA scores a token against its lead and against its column, itself in both.
+    # CroPA scores a token against its lead and against its column, and against itself in both.
     keys = tokens if config.attention == "dense" else columns + leads
     return _patch_flops(config, tokens) + config.depth * _block_flops(config, tokens, keys)
 
@@ -50,9 +50,9 @@ def _patch_flops(config: EncoderConfig, tokens: int) -> int:
 
 def _predictor_flops(config: PredictorConfig, encoder: EncoderConfig, visible: int) -> int:
     tokens = encoder.leads * encoder.patches
-    entered = 2 * encoder.leads * visible * encoder.dim * config.dim
-    left = 2 * tokens * config.dim * encoder.dim
-    return entered + config.depth * _block_flops(config, tokens, encoder.patches) + left
+    embed = 2 * encoder.leads * visible * encoder.dim * config.dim
+    project = 2 * tokens * config.dim * encoder.dim
+    return embed + config.depth * _block_flops(config, tokens, encoder.patches) + project
 
 
 def _block_flops(config: EncoderConfig | PredictorConfig, tokens: int, keys: int) -> int:
@@ -63,18 +63,19 @@ def _block_flops(config: EncoderConfig | PredictorConfig, tokens: int, keys: int
 
 @functools.cache
 def _visible_counts(config: JEPAConfig) -> collections.Counter[int]:
-    """How many of the first steps see so many columns."""
+    """Count the first _STEPS steps by their number of visible columns."""
     patches = config.encoder.patches
     masks = (masked_columns(config.masking, patches, seed=0, step=step) for step in range(_STEPS))
-    # With a mask for each record all of them hide as many as the first.
+    # With a mask for each record, all masks of a step hide as many columns as the first.
     return collections.Counter(patches - int(mask.sum(axis=-1).flat[0]) for mask in masks)
 
 
 @functools.cache
 def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s that a large matrix product reaches on the device now: what a model's rate is held against."""
+    """Return the FLOP/s of a large matrix product on the device, the reference for a model's utilisation."""
     side = _SIDE[device.type]
-    # A generator of its own: a run's draws stay as they are. Equal numbers would draw less power, and go too fast.
+    # A separate generator leaves the run's random numbers as they are. Random values, because a product of equal
+    # numbers needs less power and would be too fast.
     generator = torch.Generator(device).manual_seed(0)
     a, b = (torch.randn(side, side, device=device, generator=generator).to(dtype) for _ in range(2))
     seconds = []

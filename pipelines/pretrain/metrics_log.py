@@ -1,4 +1,4 @@
-"""What a run says of itself, at logging steps: the figures of its learning, of its speed, and of its probe."""
+"""The metrics of a run: figures of its learning, its speed and its probe, at logging steps."""
 
 from __future__ import annotations
 
@@ -30,26 +30,25 @@ from pipelines.pretrain.step import METRICS_FILE
 
 log = logging.getLogger(__name__)
 
-# Logging steps a run, and the most steps between two.
-LOGS = 25
-LOG_AT_LEAST_EVERY = 200
+LOGS = 25  # logging steps in a run
+LOG_AT_LEAST_EVERY = 200  # steps
 
 OnLog = Callable[[Figures, int], None]
-"""Gets each line of the metrics and the number of all steps."""
+"""Gets each line of the metrics, and the total number of steps."""
 
 
 class NonFinite(RuntimeError):
-    """A loss or a figure is infinite or not a number: the run has diverged, or an ECG of the batch is at fault."""
+    """A loss or a figure is infinite or not a number: the run has diverged, or an ECG of the batch is faulty."""
 
 
 class Probe(Protocol):
-    """Scores an encoder on labels: figures with `probe_auc` among them."""
+    """Scores an encoder on labels; `probe_auc` is among the figures."""
 
     def score(self, encoder: Encoder, autocast: torch.autocast) -> Figures: ...
 
 
 class Journal:
-    """Writes the metrics of one run, a line a logging step; one in each process, of which rank 0's has the file."""
+    """The metrics of one run, one line for each logging step. Every process has one; that of rank 0 writes the file."""
 
     def __init__(
         self,
@@ -64,6 +63,11 @@ class Journal:
         begin: int,
         on_log: OnLog,
     ) -> None:
+        """order: the sequence of training ECGs, to name the records of a step.
+        feed: the batches, for the time spent waiting for them.
+        out: the run's folder.
+        begin: the step that the run starts or resumes from.
+        """
         self._recipe, self._corpus, self._order, self._feed, self._world = recipe, corpus, order, feed, world
         self._device, self._on_log = device, on_log
         self._total = recipe.total_steps(order.records)
@@ -74,41 +78,43 @@ class Journal:
         if world.writes and begin == 0 and (out / METRICS_FILE).is_file():
             log.warning("%s has metrics and no checkpoint: beginning at step 0, the metrics are dropped", out)
         self._file = _MetricsFile(out / METRICS_FILE, begin) if world.writes else None
+        # Step, time and seconds of waiting at the last line, for the speed since then.
         self._timed = (begin, time.monotonic(), feed.waited_seconds)
 
     def due(self, step: int) -> bool:
+        """Whether a line is due after this step (0 for the first): 25 times a run, and after the first and last."""
         return step == 0 or (step + 1) % self._every == 0 or step + 1 == self._total
 
     def write(
         self,
-        progress: RunState,
+        state: RunState,
         model: JEPA,
         autocast: torch.autocast,
-        norm: Tensor,
-        told: Figures,
+        update: Figures,
         probe: Probe | None,
     ) -> Figures:
-        """Add a line for the step that was just done; the losses since the last one are in it and forgotten.
+        """Add a line for the step that was just done, with the mean loss since the last line, and clear the losses.
 
-        norm: of the gradients. told: what the loop knows. probe: where it is due. Returns its figures, in the process
-        that writes. Raises NonFinite.
+        update: figures of the step, such as the learning rate.
+        probe: None if it is not due.
+
+        Returns the probe's figures in the process that writes, else none. Raises NonFinite.
         """
-        loss = self.finite_losses(progress).mean().item()  # the host waits for the device here
+        loss = self.finite_losses(state).mean().item()  # the host waits for the device here
         first, since, waited = self._timed
         seconds = time.monotonic() - since
-        speed = (progress.step - first) * self._recipe.batch / seconds
+        speed = (state.step - first) * self._recipe.batch / seconds
         figures = {
             "loss": loss,
             **(self._monitor.figures(model, autocast) if self._world.writes else {}),
-            **told,
-            "gradient_norm": norm.item(),
-            "epoch": progress.step * self._recipe.batch / self._order.records,
+            **update,
+            "epoch": state.step * self._recipe.batch / self._order.records,
         }
-        self._require_finite(figures, progress.step - 1)
-        progress.losses.clear()
-        progress.first, progress.last = progress.first or figures, figures
+        self._require_finite(figures, state.step - 1)
+        state.losses.clear()
+        state.first, state.last = state.first or figures, figures
         probed = probe.score(model.student, autocast) if probe is not None and self._world.writes else {}
-        self._require_finite(probed, progress.step - 1)
+        self._require_finite(probed, state.step - 1)
         resources = {
             "samples_per_second": speed,
             "utilisation": speed * flops_per_sample(self._recipe.jepa) / self._attainable,
@@ -117,33 +123,38 @@ class Journal:
             "time": time.time(),
         }
         if self._file is not None:
-            line = {"step": progress.step, **figures, **probed, **resources}
+            line = {"step": state.step, **figures, **probed, **resources}
             self._file.append(line)
             self._on_log(line, self._total)
-        self._timed = (progress.step, time.monotonic(), self._feed.waited_seconds)
+        self._timed = (state.step, time.monotonic(), self._feed.waited_seconds)
         return probed
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """What happens meanwhile does not count as time of the steps."""
+        """Exclude the time that the body takes from the speed of the steps."""
         began = time.monotonic()
         yield
         first, since, waited = self._timed
         self._timed = (first, since + time.monotonic() - began, waited)
 
-    def finite_losses(self, progress: RunState) -> Tensor:
-        """The losses since the last line, the mean over the processes, on the CPU; NonFinite for the first that is
-        not."""
-        losses = torch.stack(progress.losses).float() if progress.losses else torch.zeros(0, device=self._device)
+    def finite_losses(self, state: RunState) -> Tensor:
+        """Return the losses since the last line, float32 (steps,), on the CPU: the mean over the processes.
+
+        Raises NonFinite for the first that is not finite.
+        """
+        losses = torch.stack(state.losses).float() if state.losses else torch.zeros(0, device=self._device)
         losses = self._world.mean(losses).cpu()
         bad = torch.nonzero(~torch.isfinite(losses))
         if len(bad):
             index = int(bad[0])
-            self._require_finite({"loss": losses[index].item()}, progress.step - len(losses) + index)
+            self._require_finite({"loss": losses[index].item()}, state.step - len(losses) + index)
         return losses
 
     def _require_finite(self, figures: Figures, step: int) -> None:
-        """NonFinite names the figure, the step (1 for the first update) and the records of its batch."""
+        """Raise NonFinite if a figure is not finite, with the figure, the step and the records of its batch.
+
+        step: 0 for the first update; the message counts from 1.
+        """
         for name, value in figures.items():
             if not math.isfinite(value):
                 records = ", ".join(self._corpus.names[int(row)] for row in self._order.rows(step))
@@ -154,7 +165,7 @@ class Journal:
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """The most memory that the GPU's tensors, or on a CPU the process, ever took; MiB."""
+    """Return the peak memory in MiB: of the GPU's tensors, or on a CPU of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     unit = 1 if sys.platform == "darwin" else 1024
@@ -162,15 +173,12 @@ def peak_memory_mb(device: torch.device) -> float:
 
 
 class _MetricsFile:
-    """JSON lines, appended to. What a killed run wrote after its last checkpoint is cut off: it is done again."""
+    """The file of JSON lines, appended to. Lines after the last checkpoint are removed: their steps are done again."""
 
     def __init__(self, path: Path, last_step: int) -> None:
         self._path = path
-        whole = (
-            [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
-            if path.is_file()
-            else []
-        )
+        lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+        whole = [line for line in lines if line.endswith(b"\n")]  # a kill may have cut the last one
         write_atomically(path, b"".join(line for line in whole if json.loads(line)["step"] <= last_step))
 
     def append(self, line: Figures) -> None:

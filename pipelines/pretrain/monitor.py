@@ -1,7 +1,7 @@
-"""Is the encoder learning or collapsing? Figures of a fixed set of validation ECGs; the training loss cannot say.
+"""Figures on fixed validation ECGs that show whether the encoder learns or collapses.
 
-A collapsed encoder has a small loss: all embeddings, and so all targets, are alike. `embedding_std` near 0 and
-`effective_rank` near 1 show it.
+The training loss cannot show it: a collapsed encoder has a small loss, since all embeddings, and so all targets, are
+alike. `embedding_std` near 0 and `effective_rank` near 1 mean collapse.
 
 Shapes: N records, L leads, T samples, P columns, D channels.
 """
@@ -19,13 +19,13 @@ from ecg_model.jepa import JEPA, split_columns
 from ecg_model.masking import masked_columns
 from pipelines.pretrain.data import to_millivolt
 
-RECORDS = 128
-BATCH = 32
-MASK_SEED = 2**32  # no recipe's: the validation masks are the same for all
+RECORDS = 128  # validation ECGs, at most
+BATCH = 32  # ECGs
+MASK_SEED = 2**32  # above the seeds of recipes, so that validation masks are the same for all
 
 
 class Monitor:
-    """Figures over at most RECORDS of the given validation ECGs (int16 (N, L, T)), evenly spaced."""
+    """Figures over at most RECORDS of the validation ECGs, int16 (N, L, T) in microvolt, evenly spaced."""
 
     def __init__(self, validation_NLT: Tensor, device: torch.device) -> None:
         count = min(RECORDS, len(validation_NLT))
@@ -34,8 +34,12 @@ class Monitor:
 
     @torch.no_grad()
     def figures(self, model: JEPA, autocast: torch.autocast) -> dict[str, float]:
-        """validation_loss; embedding_std: over records, mean over channels, of the student's pooled embedding;
-        effective_rank of those embeddings; target_std: over records, mean over tokens and channels, of the targets.
+        """Return the figures of a model.
+
+        validation_loss: the loss, with masks that are the same for all models.
+        embedding_std: of the student's pooled embedding over records, the mean over channels.
+        effective_rank: of those embeddings, see `effective_rank`.
+        target_std: of the targets over records, the mean over tokens and channels.
 
         Draws nothing from a global generator and leaves the model in the mode it was in.
         """
@@ -48,6 +52,7 @@ class Monitor:
                 visible_V, masked_M = split_columns(torch.from_numpy(mask).to(self._device))
                 loss = loss + model(x_BLT, visible_V, masked_M) * len(x_BLT)
                 embeddings.append(model.student.embed(x_BLT).float())
+                # Sums of the targets and of their squares: their variance over all records without holding them all.
                 targets_BLPD = model.targets(x_BLT).double()
                 total_LPD = total_LPD + targets_BLPD.sum(dim=0)
                 square_LPD = square_LPD + targets_BLPD.square().sum(dim=0)
@@ -65,13 +70,16 @@ class Monitor:
 
 
 def effective_rank(x_ND: Tensor) -> float:
-    """exp of the entropy of the normalised singular values of the centred matrix, 1 .. min(N, D); 0 where all rows are
-    equal. Roy and Vetterli, "The effective rank: a measure of effective dimensionality", EUSIPCO 2007."""
+    """Return the effective rank of a matrix (N, D): 1 .. min(N, D), 0 if all rows are equal, NaN if not finite.
+
+    It is exp of the entropy of the normalised singular values of the centred matrix: Roy and Vetterli, "The effective
+    rank: a measure of effective dimensionality", EUSIPCO 2007.
+    """
     x_ND = x_ND.double().cpu()
     if not torch.isfinite(x_ND).all():
         return float("nan")
     values = torch.linalg.svdvals(x_ND - x_ND.mean(dim=0))
-    if values.sum() <= 1e-12 * x_ND.abs().sum():  # what rounding of the mean leaves
+    if values.sum() <= 1e-12 * x_ND.abs().sum():  # nothing but the rounding of the mean
         return 0.0
     share = values / values.sum()
     return torch.special.entr(share).sum().exp().item()
@@ -79,7 +87,7 @@ def effective_rank(x_ND: Tensor) -> float:
 
 @contextmanager
 def eval_mode(module: nn.Module) -> Iterator[None]:
-    """The module in eval mode inside the block, afterwards in the mode it was in."""
+    """Put the module in eval mode for the body, and back afterwards."""
     training = module.training
     module.eval()
     try:

@@ -1,6 +1,7 @@
-"""What a pretraining computes, as values: two runs with equal recipes, corpora and devices end with equal weights.
+"""Recipes: everything that determines a pretraining's result, apart from the corpus and the device.
 
-Light to import: no torch. Where a run writes and how often it reports is not in a recipe (`train.RunConfig`).
+Two runs with equal recipes, corpora and devices end with equal weights. Where a run writes and how often it reports is
+in `train.RunConfig`. This module imports no torch.
 """
 
 from __future__ import annotations
@@ -25,37 +26,29 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Networks, objective and optimisation. The defaults are the paper's multi-block run (Kim, arXiv 2410.08559).
+    """Networks, objective and optimisation. The defaults are the paper's multi-block run (Kim, arXiv 2410.08559)."""
 
-    name: what people call it. Length: `epochs` over the corpus, or `steps` whatever its size; the other is
-    None. warmup_share: of all steps (the paper: 5 of 100 epochs). edge_lr: where warm-up starts and the cosine ends.
-    ema_start, ema_end: the teacher's momentum at the first step and after the last. precision: `bf16` computes the
-    networks under autocast, weights and optimizer stay float32. seed: of initial weights, order, masks and stochastic
-    depth.
-
-    Off in the paper's run: clip_norm, the most that the norm of all gradients may be (arXiv 1211.5063);
-    warm_start, the sha256 of an encoder's file that student and teacher begin as. probe_epochs: epochs between two
-    online probes, None for none. select: whether the student after the last step or the one that probed best becomes
-    the encoder; the other is kept beside it.
-    """
-
-    name: str
-    jepa: JEPAConfig = field(default_factory=JEPAConfig)
-    batch: int = 64
-    epochs: float | None = 100.0
-    steps: int | None = None
-    warmup_share: float = 0.05
-    peak_lr: float = 5e-5
-    edge_lr: float = 1e-6
-    weight_decay: float = 0.05
-    ema_start: float = 0.996
-    ema_end: float = 1.0
+    name: str  # of the recipe, for people
+    jepa: JEPAConfig = field(default_factory=JEPAConfig)  # networks and masking
+    batch: int = 64  # ECGs in a step, over all processes
+    epochs: float | None = 100.0  # length in passes over the corpus; None if `steps` is set
+    steps: int | None = None  # length in updates, whatever the size of the corpus; None if `epochs` is set
+    warmup_share: float = 0.05  # share of all steps in which the learning rate rises (the paper: 5 of 100 epochs)
+    peak_lr: float = 5e-5  # learning rate after the warm-up
+    edge_lr: float = 1e-6  # learning rate at the first step and at the end of the cosine
+    weight_decay: float = 0.05  # AdamW's decay of the matrices; biases and norms do not decay
+    ema_start: float = 0.996  # momentum of the teacher's moving average at the first step
+    ema_end: float = 1.0  # its momentum after the last step; linear in between
     precision: Precision = "bf16"
-    seed: int = 0
+    """`bf16` computes the networks under autocast, with weights and optimizer in float32; `fp32` all in float32."""
+    seed: int = 0  # of initial weights, order of the ECGs, masks and stochastic depth
     clip_norm: float | None = None
+    """Largest norm of all gradients, to which larger ones are scaled (arXiv 1211.5063); None, as in the paper: off."""
     warm_start: str | None = None
-    probe_epochs: float | None = 5.0
+    """sha256 of the encoder file that student and teacher begin with; None, as in the paper: random weights."""
+    probe_epochs: float | None = 5.0  # epochs between two online probes; None: no probe
     select: Select = "last"
+    """The student that becomes the encoder: after the last step, or at its best probe, which is stored anyway."""
 
     def __post_init__(self) -> None:
         def require(holds: bool, name: str, remedy: str) -> None:
@@ -91,25 +84,30 @@ class Recipe:
 
     @property
     def digest(self) -> str:
+        """sha256 of all fields."""
         return config.digest(self)
 
     def to_dict(self) -> dict[str, Any]:
+        """Return JSON values."""
         return config.to_dict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
+        """Read the JSON values of `to_dict`. Raises ValueError for an unknown field and for a value of a wrong type."""
         return config.from_dict(cls, values)
 
     def total_steps(self, records: int) -> int:
-        """Updates over a training set of this size, at least 1."""
+        """Return the number of updates over a training set of this size, at least 1."""
         if self.steps is not None:
             return self.steps
         assert self.epochs is not None
         return max(1, int(self.epochs * records / self.batch))
 
     def probe_due(self, step: int, records: int) -> bool:
-        """Whether the online probe looks at the student after this step (0 for the first): every `probe_epochs`, and
-        after the last."""
+        """Whether the online probe scores the student after this step (0 for the first).
+
+        It does so every `probe_epochs`, and after the last step.
+        """
         if self.probe_epochs is None:
             return False
         every = self.probe_epochs * records / self.batch
@@ -117,10 +115,11 @@ class Recipe:
 
 
 def demo() -> Recipe:
-    """A minute or two on two cores: shows the whole road, and an encoder that is better than a random one.
+    """Return a recipe of a minute or two on two cores, whose encoder is better than a random one.
 
-    So short a run needs targets that depend on the ECG from the first step, hence patches well above the positions; a
-    higher learning rate, or more steps with weaker patches, falls back to targets that are position alone.
+    In such a short run the targets must depend on the ECG from the first step, so the patches are scaled well above
+    the positions. With a higher learning rate, or with more steps and weaker patches, the targets fall back to the
+    positions alone.
     """
     return Recipe(
         name="demo",
@@ -137,11 +136,11 @@ def demo() -> Recipe:
 
 
 def small() -> Recipe:
-    """Hours on two cores, minutes on a GPU.
+    """Return a recipe of hours on two cores, or minutes on a GPU.
 
-    With the published scales the positions would drown the patches of so short a run; with these the embedding depends
-    on the ECG from the first step. Small batches, a high learning rate and a teacher that follows closely make the most
-    of few steps: docs/results.md has the trials.
+    With the published scales the positions would dominate the patches throughout such a short run; with these the
+    embedding depends on the ECG from the first step. Small batches, a high learning rate and a teacher that follows
+    closely make the most of few steps; docs/results.md has the trials.
     """
     return Recipe(
         name="small",
@@ -157,12 +156,12 @@ def small() -> Recipe:
 
 
 def paper_block() -> Recipe:
-    """The published multi-block run."""
+    """Return the published multi-block run."""
     return Recipe(name="paper_block", jepa=JEPAConfig(masking=MaskingConfig(kind="block")), batch=64, peak_lr=5e-5)
 
 
 def paper_random() -> Recipe:
-    """The published random-masking run."""
+    """Return the published random-masking run."""
     return Recipe(name="paper_random", jepa=JEPAConfig(masking=MaskingConfig(kind="random")), batch=128, peak_lr=2.5e-5)
 
 
@@ -175,11 +174,11 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
 
 
 def recipe_named(name: str, changes: Mapping[str, object] | None = None) -> Recipe:
-    """The recipe of that name, with fields changed: {"peak_lr": 1e-3, "jepa.encoder.dim": "96"}.
+    """Return the recipe of that name, with fields changed: {"peak_lr": 1e-3, "jepa.encoder.dim": "96"}.
 
-    Values may be text or JSON values; `none` is None. The whole is checked once all are in place. Raises ValueError for
-    a name that there is not, naming those there are; naming the field, for one that there is not, for a value of
-    another type, and for what the recipe's own checks refuse.
+    Values may be text or JSON values; `none` is None. The recipe is checked after all changes. Raises ValueError for an
+    unknown name, for an unknown field, for a value of a wrong type, and for a value that the recipe refuses; the
+    message names the choices or the field.
     """
     if name not in RECIPES:
         raise ValueError(f"recipe {name!r}: use {', '.join(RECIPES)}")
@@ -190,7 +189,7 @@ def recipe_named(name: str, changes: Mapping[str, object] | None = None) -> Reci
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """Fields that differ between two recipes' dictionaries, as `jepa.encoder.dim: 96 -> 192`."""
+    """Return the fields that differ between two recipes' dictionaries, as `jepa.encoder.dim: 96 -> 192`."""
     changed: list[str] = []
     for name in dict.fromkeys([*before, *after]):
         old, new = before.get(name), after.get(name)
@@ -202,12 +201,19 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str
 
 
 def _assign(cls: type, values: dict[str, Any], path: str, names: list[str], text: str) -> None:
+    """Set one field in the values of a dataclass.
+
+    path: the field as the user named it, for messages.
+    names: its parts, from this dataclass on.
+    """
     hints = get_type_hints(cls)
     name, *inner = names
     if name not in hints:
         raise ValueError(f"{path}: {cls.__name__} has no field {name!r}: use {', '.join(hints)}")
-    if is_dataclass(hints[name]) != bool(inner):
-        raise ValueError(f"{path}: name a field {'inside it' if not inner else 'without parts'}, by dots")
+    if is_dataclass(hints[name]) and not inner:
+        raise ValueError(f"{path}: set one of its fields, such as {path}.{next(iter(get_type_hints(hints[name])))}")
+    if inner and not is_dataclass(hints[name]):
+        raise ValueError(f"{path}: {name} has no fields; set {name} itself")
     if inner:
         _assign(hints[name], values[name], path, inner, text)
     else:
@@ -215,6 +221,7 @@ def _assign(cls: type, values: dict[str, Any], path: str, names: list[str], text
 
 
 def _parse(hint: Any, path: str, text: str) -> Any:
+    """Convert text to a field's type. Raises ValueError naming the path, the text and the type."""
     if get_origin(hint) in (Union, types.UnionType):
         if text.lower() in ("none", "null"):
             return None
@@ -233,4 +240,4 @@ def _parse(hint: Any, path: str, text: str) -> Any:
             "a list of numbers such as [0.6,0.7]" if get_origin(hint) is tuple else f"a value of type {hint.__name__}"
         )
         raise ValueError(f"{path}={text!r}: use {kind}") from error
-    return text  # a choice of words; the class checks it
+    return text  # one of several words; the dataclass checks which

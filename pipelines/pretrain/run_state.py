@@ -1,4 +1,4 @@
-"""The state of a run between two steps: into a checkpoint, and back."""
+"""The state of a run between two steps, to a checkpoint and back."""
 
 from __future__ import annotations
 
@@ -20,48 +20,48 @@ Figures = dict[str, float]
 
 @dataclass(kw_only=True)
 class RunState:
-    """What a run knows beside its weights. losses: of the steps since the last log, on the device, this process's."""
+    """The state of a run other than its weights."""
 
-    step: int = 0
-    seconds: float = 0.0
-    losses: list[Tensor] = field(default_factory=list)
-    first: Figures = field(default_factory=dict)
-    last: Figures = field(default_factory=dict)
+    step: int = 0  # updates done
+    seconds: float = 0.0  # of training, up to the last checkpoint
+    losses: list[Tensor] = field(default_factory=list)  # of this process since the last metrics line, on the device
+    first: Figures = field(default_factory=dict)  # of the first metrics line
+    last: Figures = field(default_factory=dict)  # of the last metrics line
 
 
-def captured(
-    progress: RunState, recipe: Recipe, corpus_digest: str, model: JEPA, optimizer: torch.optim.Optimizer
+def capture(
+    state: RunState, recipe: Recipe, corpus_digest: str, model: JEPA, optimizer: torch.optim.Optimizer
 ) -> Checkpoint:
-    """All that the next step depends on, and what the metrics and the summary need of the past."""
+    """Return a checkpoint: all that the next step depends on, and the past that metrics and summary need."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
-    tensors["losses"] = torch.stack(progress.losses) if progress.losses else torch.zeros(0)
+    for index, moments in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": value for name, value in moments.items()}
+    tensors["losses"] = torch.stack(state.losses) if state.losses else torch.zeros(0)
     tensors["rng.cpu"] = torch.get_rng_state()
     if next(model.parameters()).is_cuda:
         tensors["rng.cuda"] = torch.cuda.get_rng_state()
     facts = {
         "recipe": recipe.to_dict(),
         "corpus": corpus_digest,
-        "seconds": progress.seconds,
-        "first": progress.first,
-        "last": progress.last,
+        "seconds": state.seconds,
+        "first": state.first,
+        "last": state.last,
     }
     return Checkpoint(
-        step=progress.step, facts=facts, tensors={name: value.detach().cpu() for name, value in tensors.items()}
+        step=state.step, facts=facts, tensors={name: value.detach().cpu() for name, value in tensors.items()}
     )
 
 
-def resumed(
+def resume(
     checkpoint: Checkpoint | None,
     recipe: Recipe,
     corpus_digest: str,
     model: JEPA,
     optimizer: torch.optim.Optimizer,
 ) -> RunState:
-    """Put a checkpoint back into model, optimizer and generators; from the beginning where there is none.
+    """Load a checkpoint into model, optimizer and generators, and return its state; a new state if it is None.
 
-    Raises ValueError naming the fields where it is of another recipe, and where it is of another corpus.
+    Raises ValueError, naming the fields, if the checkpoint is of another recipe or corpus.
     """
     if checkpoint is None:
         return RunState()
@@ -72,14 +72,14 @@ def resumed(
     if changed:
         raise ValueError(
             f"the run at step {checkpoint.step} was started with other settings ({'; '.join(changed)}): "
-            "go on with the former ones, or start anew in another output folder"
+            "continue with the former ones, or start in another output folder"
         )
     model.load_state_dict(_below("model.", tensors))
-    state: dict[int, dict[str, Tensor]] = {}
+    moments: dict[int, dict[str, Tensor]] = {}
     for name, value in _below("optimizer.", tensors).items():
         index, key = name.split(".")
-        state.setdefault(int(index), {})[key] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        moments.setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
     torch.set_rng_state(tensors["rng.cpu"])
     device = next(model.parameters()).device
     if device.type == "cuda" and "rng.cuda" in tensors:
@@ -95,4 +95,5 @@ def resumed(
 
 
 def _below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with the prefix, without it."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -1,4 +1,4 @@
-"""Learning rate and teacher's momentum as pure functions of the step (0 for the first update)."""
+"""Learning rate and teacher momentum as pure functions of the step (0 for the first update)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import math
 
 
 def learning_rate(step: int, *, total: int, warmup: int, peak: float, edge: float) -> float:
-    """Linear from `edge` to `peak` over `warmup` steps, then half a cosine back to `edge` at step `total`."""
+    """Return the learning rate: linear from `edge` to `peak` over `warmup` steps, then half a cosine back to `edge`.
+
+    The cosine ends at step `total`.
+    """
     if step < warmup:
         return edge + (peak - edge) * step / warmup
     progress = (step - warmup) / max(total - warmup, 1)
@@ -14,5 +17,5 @@ def learning_rate(step: int, *, total: int, warmup: int, peak: float, edge: floa
 
 
 def momentum(step: int, *, total: int, start: float, end: float) -> float:
-    """Linear from `start` at step 0 to `end` at step `total`."""
+    """Return the teacher's momentum: linear from `start` at step 0 to `end` at step `total`."""
     return start + (end - start) * step / total

@@ -1,4 +1,4 @@
-"""The pretrained encoder as a product: built once for a recipe and a corpus, in a process of its own."""
+"""The pretrained encoder as a product: built once for each recipe and corpus, in a separate process."""
 
 from __future__ import annotations
 
@@ -7,30 +7,64 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines import versions
 from pipelines.cache import Product, Workspace
+from pipelines.facts import Facts
 from pipelines.pretrain.recipes import Recipe
 
 if TYPE_CHECKING:
     from pipelines.tracking import Tracking
 
 METRICS_FILE = "aside/metrics.jsonl"
+SUMMARY_FILE = "summary.json"
 EXPERIMENT = "pretrain"
 
 REFUSED = 2
-"""Exit code of `python -m pipelines.pretrain` for what another try would meet again; of argparse, too."""
+"""Exit code of `python -m pipelines.pretrain` for an error that another try would meet again; argparse's, too."""
 
 Launch = Callable[[list[str]], object]
-"""Runs a command to its end; raises where it fails."""
+"""Runs a command to its end. Raises if it fails."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderFacts(Facts):
+    """Summary of a pretraining: summary.json, and the facts of the products `encoder` and `dense_encoder`.
+
+    All fields have defaults, so that the facts of an encoder that was not pretrained here can be read, too.
+    """
+
+    recipe: Mapping[str, Any] = field(default_factory=dict)  # `Recipe.to_dict`; empty if not known
+    recipe_digest: str = ""  # `Recipe.digest`
+    corpus_digest: str | None = None  # of the corpus it was trained on; None if not known
+    records: int = 0  # training ECGs
+    validation_records: int = 0  # ECGs of the validation split
+    parameters: Mapping[str, int] = field(default_factory=dict)  # weights of `encoder` and of `predictor`
+    steps: int | None = None  # updates done; None if not known
+    samples: int = 0  # ECGs drawn in all steps, repetitions counted
+    first: Mapping[str, float] = field(default_factory=dict)  # figures of the first metrics line
+    last: Mapping[str, float] = field(default_factory=dict)  # figures of the last one
+    best: Mapping[str, float] | None = None  # step and figures of the best online probe; None without probe
+
+    @property
+    def seed(self) -> int:
+        """The seed of the initial weights, 0 if not known."""
+        return self.recipe.get("seed", 0)
+
+    @property
+    def warm_start(self) -> str | None:
+        """The sha256 of the encoder file that training began with; None if it began with random weights."""
+        return self.recipe.get("warm_start")
 
 
 def tied(command: list[str]) -> list[str]:
-    """The command, told to stop where whoever starts it is killed: an orphan would keep the GPU and its folder from the
-    run that goes on. Linux alone can promise that."""
+    """Return the command, wrapped so that it gets SIGTERM if its parent is killed (Linux only).
+
+    An orphan would keep the GPU and the output folder from the run that resumes.
+    """
     setpriv = shutil.which("setpriv")
     return command if setpriv is None else [setpriv, "--pdeathsig", "TERM", *command]
 
@@ -49,30 +83,34 @@ def materialize_encoder(
     track: str | None = None,
     artifact_root: Path | None = None,
 ) -> Product:
-    """The product `encoder`, or one of another name: encoder.safetensors and summary.json, the metrics aside. Facts:
-    the summary.
+    """Build the product `encoder`: encoder.safetensors and summary.json, with metrics aside. Facts: `EncoderFacts`.
 
-    `launch` is given a command of `python -m pipelines.pretrain`; where it is killed, the next call goes on from its
-    last checkpoint. processes: that share each batch, on one machine. accumulate: parts that each of them computes its
-    share in. recompute: as `train.RunConfig` has it. warm_start: the encoder's file whose sha256 the recipe names.
-    track, artifact_root: the MLflow store that the metrics are mirrored to.
+    launch: runs a command of `python -m pipelines.pretrain`; if it is killed, the next call resumes from its last
+        checkpoint.
+    product: the product's name, `encoder` or `dense_encoder`.
+    processes: on this machine, which share each batch.
+    accumulate: parts in which each process computes its share.
+    recompute: as in `train.RunConfig`.
+    warm_start: the encoder file whose sha256 the recipe names.
+    track, artifact_root: the MLflow store to which metrics are mirrored.
     """
     if processes < 1:
         raise ValueError(f"processes={processes}: use at least 1")
     corpus = workspace.require("corpus")
 
     def make(work: Path) -> dict[str, Any]:
-        places = {"workspace": workspace.root, "corpus": corpus.path, "out": work, "warm-start": warm_start}
-        way = {"device": device, "accumulate": accumulate}
-        store = {"track": track, "artifact-root": artifact_root}
-        command = [sys.executable, "-m", "pipelines.pretrain", *(["--recompute"] if recompute else [])]
-        if processes > 1:
-            torchrun = ["pipelines.pretrain.torchrun", "--standalone", "--nproc-per-node", str(processes)]
-            command[1:2] = ["-m", *torchrun, "-m"]
-        for name, value in (places | way | store).items():
-            command += [] if value is None else [f"--{name}", str(value)]
-        launch([*command, "--recipe-json", json.dumps(recipe.to_dict(), sort_keys=True)])
-        return json.loads((work / "summary.json").read_text())
+        options = {
+            "workspace": workspace.root,
+            "corpus": corpus.path,
+            "out": work,
+            "warm-start": warm_start,
+            "device": device,
+            "accumulate": accumulate,
+            "track": track,
+            "artifact-root": artifact_root,
+        }
+        launch(_command(recipe, options, processes=processes, recompute=recompute))
+        return json.loads((work / SUMMARY_FILE).read_text())
 
     encoder = workspace.build(
         product,
@@ -83,31 +121,46 @@ def materialize_encoder(
         resumable=True,
     )
     if track is not None:
-        from pipelines.tracking import Tracking  # mlflow, where it is asked for
+        from pipelines.tracking import Tracking  # imports mlflow, which pretraining itself does not need
 
         send_metrics(encoder, Tracking(uri=track, artifact_root=artifact_root))
     return encoder
 
 
+def _command(recipe: Recipe, options: Mapping[str, object], *, processes: int, recompute: bool) -> list[str]:
+    """Return the command of a pretraining, under torchrun if it has several processes. Options of None are left out."""
+    command = [sys.executable]
+    if processes > 1:
+        command += ["-m", "pipelines.pretrain.torchrun", "--standalone", "--nproc-per-node", str(processes)]
+    command += ["-m", "pipelines.pretrain"]
+    if recompute:
+        command += ["--recompute"]
+    for name, value in options.items():
+        command += [] if value is None else [f"--{name}", str(value)]
+    return [*command, "--recipe-json", json.dumps(recipe.to_dict(), sort_keys=True)]
+
+
 def send_metrics(encoder: Product, tracking: Tracking) -> None:
-    """Mirror what MLflow lacks of a training's metrics, and end its run: the server may have been away as the training
-    ended."""
+    """Mirror the metrics that MLflow lacks, and end the training's run. The server may have been away at its end."""
     from pipelines.tracking import arrived
 
     if not arrived(encoder.path / METRICS_FILE):
-        with mirror(encoder.path, encoder.facts, replace(tracking, experiment=EXPERIMENT)):
+        with mirror(encoder.path, EncoderFacts.of(encoder), replace(tracking, experiment=EXPERIMENT)):
             pass
 
 
-def mirror(out: Path, about: Mapping[str, Any], tracking: Tracking) -> AbstractContextManager[object]:
-    """Mirror the metrics in a training's folder while the body works. about: its recipe and digests, as its summary
-    has them."""
+def mirror(out: Path, facts: EncoderFacts, tracking: Tracking) -> AbstractContextManager[object]:
+    """Mirror the metrics in a training's folder to MLflow while the body runs.
+
+    facts: recipe and digests are enough, as they are known before the training.
+    """
     from pipelines.tracking import mirror_metrics
 
+    assert facts.corpus_digest is not None
     return mirror_metrics(
         out / METRICS_FILE,
         tracking=tracking,
-        run_name=about["recipe"]["name"],
-        tags={name: about[name] for name in ("recipe_digest", "corpus_digest")},
-        params=about["recipe"],
+        run_name=facts.recipe["name"],
+        tags={"recipe_digest": facts.recipe_digest, "corpus_digest": facts.corpus_digest},
+        params=facts.recipe,
     )

@@ -1,4 +1,4 @@
-"""torchrun, but for its exit code: that of a process that refused, where torchrun knows a failure alone.
+"""torchrun with another exit code: REFUSED if a process refused, which torchrun itself reports as any failure.
 
 python -m pipelines.pretrain.torchrun --standalone --nproc-per-node 2 -m pipelines.pretrain ...
 """
@@ -17,5 +17,5 @@ if __name__ == "__main__":
         main(sys.argv[1:])
     except ChildFailedError as error:
         if any(failure.exitcode == REFUSED for failure in error.failures.values()):
-            sys.exit(REFUSED)  # and it said why
+            sys.exit(REFUSED)  # the process has logged the reason
         raise

@@ -1,18 +1,17 @@
-"""The training loop: forward, backward, update, moving average; and what it leaves in its folder.
+"""The training loop: forward, backward, update, moving average; and the files it leaves in its folder.
 
-    encoder.safetensors            the student: the last one, or the best by probe where the recipe selects it
-    best.safetensors, best.json    the student at its best probe, where there is a probe
+    encoder.safetensors            the student: the last one, or the best by probe if the recipe selects it
+    best.safetensors, best.json    the student at its best probe, if there is a probe
     summary.json                   recipe, digests, steps, first and last figures: the same for the same run
-    aside/metrics.jsonl            one line a logging step
-    aside/timing.json              seconds, device, versions: of no consequence for the product
+    aside/metrics.jsonl            one line for each logging step
+    aside/timing.json              seconds, device, versions: without influence on the product
     aside/checkpoints/             see `checkpoint`
 
-The host waits for the device at logging steps, probes and checkpoints alone.
+The host waits for the device only at logging steps, probes and checkpoints.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -33,17 +32,18 @@ from ecg_model.masking import masked_columns
 from ecg_model.stochastic_depth import drop_path_scale
 from pipelines.cache import write_atomically
 from pipelines.encoders.names import ENCODER_FILE
+from pipelines.hashing import sha256_of_file
 from pipelines.pretrain import schedule
-from pipelines.pretrain.best_encoder import BEST_FILE, keep_best, kept_best
+from pipelines.pretrain.best_encoder import BEST_FILE, load_best, store_if_best
 from pipelines.pretrain.checkpoint import CheckpointFolder
-from pipelines.pretrain.data import Corpus, to_device
+from pipelines.pretrain.data import BatchFeed, Corpus, to_device
 from pipelines.pretrain.distributed import World
 from pipelines.pretrain.metrics_log import Journal, OnLog, Probe, peak_memory_mb
 from pipelines.pretrain.recipes import Recipe, differences
-from pipelines.pretrain.run_state import Figures, RunState, captured, resumed
+from pipelines.pretrain.run_state import Figures, RunState, capture, resume
 from pipelines.pretrain.sampling_order import Order
+from pipelines.pretrain.step import SUMMARY_FILE, EncoderFacts
 
-SUMMARY_FILE = "summary.json"
 TIMING_FILE = "aside/timing.json"
 CHECKPOINTS = "aside/checkpoints"
 
@@ -51,29 +51,28 @@ ALONE = World()
 
 
 class TrainingStopped(Exception):
-    """The run was asked to stop and has written a checkpoint."""
+    """The run was asked to stop. If it had begun, it has written a checkpoint."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """Where and how a run works. None of it changes the weights; `device`, `compile`, `accumulate` and the number of
-    processes change their last bits.
+    """Where and how a run works.
 
-    checkpoint_steps, checkpoint_minutes: write one when either has passed; None for neither. One is also written at
-    the end and when asked to stop. compile: torch.compile, which needs minutes before it saves any. accumulate: parts
-    that a batch is computed in, one after another, so that it fits into memory. recompute: blocks keep their input
-    alone for the backward pass, so that a larger batch fits, at a quarter more work. warm_start: the encoder's file
-    whose sha256 the recipe names.
+    Nothing here changes the weights, except that `device`, `compile`, `accumulate` and the number of processes change
+    their last bits.
     """
 
-    out: Path
+    out: Path  # folder for all that the run writes
     device: torch.device
-    checkpoint_steps: int | None = None
+    checkpoint_steps: int | None = None  # steps between two checkpoints; None: steps write none
     checkpoint_minutes: float | None = 10.0
-    compile: bool = False
-    accumulate: int = 1
+    """Minutes between two checkpoints; None: time writes none. One is also written at the end and on a stop."""
+    compile: bool = False  # torch.compile, which takes minutes before it saves any
+    accumulate: int = 1  # parts in which a batch is computed, one after another, so that it fits into memory
     recompute: bool = False
-    warm_start: Path | None = None
+    """Blocks keep only their input for the backward pass and compute the rest again: less memory, a quarter more
+    work."""
+    warm_start: Path | None = None  # the encoder file whose sha256 the recipe names
 
     def __post_init__(self) -> None:
         for name in ("checkpoint_steps", "checkpoint_minutes"):
@@ -82,6 +81,12 @@ class RunConfig:
                 raise ValueError(f"{name}={value!r}: use a positive number, or None for never")
         if self.accumulate < 1:
             raise ValueError(f"accumulate={self.accumulate!r}: use at least 1 part")
+
+    def checkpoint_due(self, step: int, saved: float) -> bool:
+        """Whether a checkpoint is due after this many steps, if the last one was written at `saved` (monotonic)."""
+        by_steps = self.checkpoint_steps is not None and step % self.checkpoint_steps == 0
+        minutes = (time.monotonic() - saved) / 60
+        return by_steps or (self.checkpoint_minutes is not None and minutes >= self.checkpoint_minutes)
 
 
 def train(
@@ -93,103 +98,156 @@ def train(
     probe: Probe | None = None,
     on_log: OnLog = lambda line, total: None,
     asked_to_stop: Callable[[], bool] = lambda: False,
-) -> dict[str, Any]:
-    """Pretrain, from the newest checkpoint in `run.out` where there is one; returns the summary.
+) -> EncoderFacts:
+    """Pretrain, from the newest checkpoint in `run.out` if there is one. Return the summary.
 
-    asked_to_stop is asked after every step: if so, a checkpoint is written and Stopped raised. With several processes
-    each calls this with its own place in the `world`; rank 0 writes, and needs the probe. Raises ValueError where the
-    checkpoint is of another recipe or corpus, where the batch cannot be shared out evenly, and where the encoder to
-    start from does not fit; DamagedCheckpoints where none can be trusted; NonFinite with the step and its records.
+    world: this process's place in the run. Each process calls this; rank 0 writes, and needs the probe.
+    on_log: gets each line of the metrics.
+    asked_to_stop: called after every step. If true, a checkpoint is written and TrainingStopped is raised.
+
+    Raises ValueError if the checkpoint is of another recipe or corpus, if the batch cannot be shared evenly, or if the
+    encoder to start from does not fit; DamagedCheckpoints if no checkpoint is intact; NonFinite, naming the step and
+    its records, if the run diverged.
     """
-    _require_even_shares(recipe, run, world)
-    device, records = run.device, len(corpus.train)
-    total = recipe.total_steps(records)
-    warmup = round(recipe.warmup_share * total)
-    torch.manual_seed(recipe.seed)
-    model = JEPA(recipe.jepa)
-    if recipe.warm_start is not None:
-        _start_from(model, recipe.warm_start, run.warm_start)
-    model.to(device).train()
-    set_recompute(model, run.recompute)
-    optimizer = adamw(model, recipe.weight_decay)
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16")
-    order = Order(seed=recipe.seed, batch=recipe.batch, chunk_N=corpus.chunk_N)
-
-    checkpoints = CheckpointFolder(run.out / CHECKPOINTS)
-    with world.first_rank_0():  # it renames a checkpoint that is damaged
-        progress = resumed(checkpoints.newest(), recipe, corpus.digest, model, optimizer)
+    training = Training(recipe, corpus, run, world)
+    state, total, records = training.state, training.total, len(corpus.train)
     probes = world.agree(probe is not None)  # all processes must log at the same steps
-    best = kept_best(run.out, step=progress.step) if world.writes else {}
-    replica = DistributedDataParallel(model, gradient_as_bucket_view=True) if world.size > 1 else None
-    # A mask's size differs from step to step.
-    forward = torch.compile(replica or model, dynamic=True) if run.compile else replica or model
-    seconds_before, began = progress.seconds, time.monotonic()
-    saved = began
+    best = load_best(run.out, step=state.step) if world.writes else {}
 
-    with corpus.feed(order, device=device, first_step=progress.step, rank=world.rank, world=world.size) as feed:
+    with corpus.feed(
+        training.order, device=run.device, first_step=state.step, rank=world.rank, world=world.size
+    ) as feed:
         journal = Journal(
-            recipe, corpus, order, feed, world, out=run.out, device=device, begin=progress.step, on_log=on_log
+            recipe, corpus, training.order, feed, world, out=run.out, device=run.device, begin=state.step, on_log=on_log
         )
-        while progress.step < total:
-            step = progress.step
-            probe_due = probes and recipe.probe_due(step, records)
-            log_due = probe_due or journal.due(step)
-            draw = _drawn(recipe, step, world, device)
-            x_BLT = feed.next()
+        while state.step < total:
+            probe_due = probes and recipe.probe_due(state.step, records)
+            log_due = probe_due or journal.due(state.step)
+            update = training.update(feed, with_norm=log_due)
 
-            # 1. forward, 2. backward
-            optimizer.zero_grad(set_to_none=True)
-            loss = torch.zeros((), device=device)
-            for part in range(run.accumulate):
-                last = part + 1 == run.accumulate
-                with nullcontext() if last or replica is None else replica.no_sync():
-                    with autocast:
-                        part_loss = forward(*draw.part(x_BLT, part, run.accumulate)) / run.accumulate
-                    part_loss.backward()
-                loss += part_loss.detach()
-            norm = gradient_norm(model) if log_due or recipe.clip_norm is not None else None
-            if norm is not None and recipe.clip_norm is not None:
-                nn.utils.clip_grads_with_norm_(model.parameters(), recipe.clip_norm, norm)
-            # 3. update
-            lr = schedule.learning_rate(step, total=total, warmup=warmup, peak=recipe.peak_lr, edge=recipe.edge_lr)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
-            optimizer.step()
-            # 4. the teacher follows
-            momentum = schedule.momentum(step, total=total, start=recipe.ema_start, end=recipe.ema_end)
-            model.ema_update_(momentum)
-
-            progress.step += 1
-            progress.losses.append(loss)
             if log_due:
-                assert norm is not None
-                told = {"learning_rate": lr, "momentum": momentum, "mask_share": draw.mask_share}
-                probed = journal.write(progress, model, autocast, norm, told, probe if probe_due else None)
-                if probed:
-                    best = keep_best(run.out, model.student, {"step": progress.step, **probed}, best)
-
-            stop = world.agree(asked_to_stop()) and progress.step < total
-            if stop or progress.step == total or world.agree(_checkpoint_due(run, progress.step, saved)):
-                with journal.paused():
-                    progress.losses = list(journal.finite_losses(progress).to(device))
-                    progress.seconds = seconds_before + time.monotonic() - began
-                    if world.writes:
-                        checkpoints.save(captured(progress, recipe, corpus.digest, model, optimizer))
-                saved = time.monotonic()
-            if stop:
-                raise TrainingStopped(
-                    f"stopped at step {progress.step} of {total}: the same command goes on from there"
+                probed = journal.write(
+                    state, training.model, training.autocast, update.figures(), probe if probe_due else None
                 )
+                if probed:
+                    best = store_if_best(run.out, training.model.student, {"step": state.step, **probed}, best)
 
-    summary = _summary(recipe, corpus, model, progress, best)
+            stop = world.agree(asked_to_stop()) and state.step < total
+            if stop or state.step == total or world.agree(run.checkpoint_due(state.step, training.saved)):
+                training.save(journal)
+            if stop:
+                raise TrainingStopped(f"stopped at step {state.step} of {total}: the same command goes on from there")
+
+    summary = _summary(recipe, corpus, training.model, state, best)
     if world.writes:
-        _write(run, recipe, model, summary, progress)
+        _write(run, recipe, training.model, summary, state)
     world.wait()
     return summary
 
 
+@dataclass(frozen=True, kw_only=True)
+class Update:
+    """One training step as it was done."""
+
+    learning_rate: float
+    momentum: float  # of the teacher
+    mask_share: float  # of the columns that were hidden
+    norm: Tensor | None  # of all gradients before clipping, on the device; None if nobody needed it
+
+    def figures(self) -> Figures:
+        """Return the figures for the metrics. The host waits for the device here."""
+        assert self.norm is not None
+        return {
+            "learning_rate": self.learning_rate,
+            "momentum": self.momentum,
+            "mask_share": self.mask_share,
+            "gradient_norm": self.norm.item(),
+        }
+
+
+class Training:
+    """Networks, optimizer and state of a run in one process: new, or as its newest checkpoint has them."""
+
+    def __init__(self, recipe: Recipe, corpus: Corpus, run: RunConfig, world: World) -> None:
+        _require_even_shares(recipe, run, world)
+        self.recipe, self.corpus, self.run, self.world = recipe, corpus, run, world
+        self.total = recipe.total_steps(len(corpus.train))
+        self.warmup = round(recipe.warmup_share * self.total)
+        torch.manual_seed(recipe.seed)
+        self.model = JEPA(recipe.jepa)
+        if recipe.warm_start is not None:
+            _start_from(self.model, recipe.warm_start, run.warm_start)
+        self.model.to(run.device).train()
+        set_recompute(self.model, run.recompute)
+        self.optimizer = adamw(self.model, recipe.weight_decay)
+        self.autocast = torch.autocast(run.device.type, torch.bfloat16, enabled=recipe.precision == "bf16")
+        self.order = Order(seed=recipe.seed, batch=recipe.batch, chunk_N=corpus.chunk_N)
+
+        self.checkpoints = CheckpointFolder(run.out / CHECKPOINTS)
+        with world.rank_0_first():  # it renames damaged checkpoints
+            self.state = resume(self.checkpoints.newest(), recipe, corpus.digest, self.model, self.optimizer)
+        self._replica = DistributedDataParallel(self.model, gradient_as_bucket_view=True) if world.size > 1 else None
+        module = self._replica or self.model
+        # Dynamic, because a mask's size differs from step to step.
+        self._forward = torch.compile(module, dynamic=True) if run.compile else module
+        self._began = time.monotonic() - self.state.seconds
+        self.saved = time.monotonic()
+
+    def update(self, feed: BatchFeed, *, with_norm: bool) -> Update:
+        """Do the next training step. with_norm: compute the norm of the gradients even if nothing is clipped."""
+        recipe, step = self.recipe, self.state.step
+        draw = _draw(recipe, step, self.world, self.run.device)
+        x_BLT = feed.next()
+
+        # 1. forward, 2. backward
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self._forward_backward(draw, x_BLT)
+        norm = gradient_norm(self.model) if with_norm or recipe.clip_norm is not None else None
+        if norm is not None and recipe.clip_norm is not None:
+            nn.utils.clip_grads_with_norm_(self.model.parameters(), recipe.clip_norm, norm)
+        # 3. update
+        lr = schedule.learning_rate(
+            step, total=self.total, warmup=self.warmup, peak=recipe.peak_lr, edge=recipe.edge_lr
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.step()
+        # 4. the teacher follows
+        momentum = schedule.momentum(step, total=self.total, start=recipe.ema_start, end=recipe.ema_end)
+        self.model.ema_update_(momentum)
+
+        self.state.step += 1
+        self.state.losses.append(loss)
+        return Update(learning_rate=lr, momentum=momentum, mask_share=draw.mask_share, norm=norm)
+
+    def _forward_backward(self, draw: _Draw, x_BLT: Tensor) -> Tensor:
+        """Add the gradients of a batch, part by part. Return its loss, float32 (), on the device."""
+        parts = self.run.accumulate
+        loss = torch.zeros((), device=self.run.device)
+        for part in range(parts):
+            # Processes exchange gradients once a step, with the last part.
+            last = part + 1 == parts
+            with nullcontext() if last or self._replica is None else self._replica.no_sync():
+                with self.autocast:
+                    part_loss = self._forward(*draw.part(x_BLT, part, parts)) / parts
+                part_loss.backward()
+            loss += part_loss.detach()
+        return loss
+
+    def save(self, journal: Journal) -> None:
+        """Write a checkpoint, in the process that writes. Raises NonFinite if a loss since the last line is not."""
+        with journal.paused():
+            # All processes go on with the mean losses, as they would after resuming from this checkpoint.
+            self.state.losses = list(journal.finite_losses(self.state).to(self.run.device))
+            self.state.seconds = time.monotonic() - self._began
+            if self.world.writes:
+                checkpoint = capture(self.state, self.recipe, self.corpus.digest, self.model, self.optimizer)
+                self.checkpoints.save(checkpoint)
+        self.saved = time.monotonic()
+
+
 def adamw(model: nn.Module, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW (0.9, 0.999), fused; weight decay on matrices alone, not on biases and other 1-D parameters."""
+    """Return AdamW (0.9, 0.999), fused. Only matrices decay, not biases and other 1-D parameters."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
@@ -199,29 +257,27 @@ def adamw(model: nn.Module, weight_decay: float) -> torch.optim.AdamW:
 
 
 def gradient_norm(model: nn.Module) -> Tensor:
-    """The 2-norm of all gradients as one vector, on the device."""
+    """Return the 2-norm of all gradients as one vector, on the device."""
     return nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Draw:
-    """What a step leaves to chance, drawn from (seed, step) for the whole batch: this process's share of it.
-
-    columns: the visible and the masked ones, of all records (V,), (M,) or of each (B, V), (B, M).
-    """
+    """This process's share of the random choices of a step, which are drawn from (seed, step) for the whole batch."""
 
     columns: tuple[Tensor, Tensor]
-    scale_K2B: Tensor | None
-    mask_share: float
+    """Visible and masked columns: (V,), (M,) for all records alike, or (B, V), (B, M)."""
+    scale_K2B: Tensor | None  # factors of stochastic depth; None without it
+    mask_share: float  # of the columns that are hidden
 
     def part(self, x_BLT: Tensor, number: int, parts: int) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """The arguments of the model's forward for every `parts`-th record."""
+        """Return the arguments of the model's forward for every `parts`-th record from `number` on."""
         some = slice(number, None, parts)
         visible, masked = (index if index.ndim == 1 else index[some] for index in self.columns)
         return x_BLT[some], visible, masked, None if self.scale_K2B is None else self.scale_K2B[:, :, some]
 
 
-def _drawn(recipe: Recipe, step: int, world: World, device: torch.device) -> _Draw:
+def _draw(recipe: Recipe, step: int, world: World, device: torch.device) -> _Draw:
     jepa, seed, batch = recipe.jepa, recipe.seed, recipe.batch
     mask = masked_columns(jepa.masking, jepa.encoder.patches, seed=seed, step=step, records=batch)
     columns = split_columns(torch.from_numpy(mask if mask.ndim == 1 else mask[world.share]))
@@ -243,17 +299,17 @@ def _require_even_shares(recipe: Recipe, run: RunConfig, world: World) -> None:
 
 
 def _start_from(model: JEPA, sha256: str, path: Path | None) -> None:
-    """Student and teacher begin as the encoder in that file."""
+    """Load the encoder in that file into student and teacher. Raises ValueError if it is another file or network."""
     if path is None:
         raise ValueError(f"warm_start={sha256!r}: give the encoder's file with that sha256 too")
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != sha256:
-        raise ValueError(f"warm_start={sha256!r}: {path} has sha256 {found}; give the file that the recipe names")
+    actual = sha256_of_file(path)
+    if actual != sha256:
+        raise ValueError(f"warm_start={sha256!r}: {path} has sha256 {actual}; give the file that the recipe names")
     encoder = load_encoder(path)
     changed = [
         change
         for change in differences(to_dict(encoder.config), to_dict(model.config.encoder))
-        if not change.startswith(("drop_path:", "patch_init_scale:"))  # of training and of random weights alone
+        if not change.startswith(("drop_path:", "patch_init_scale:"))  # they concern only training and random weights
     ]
     if changed:
         raise ValueError(f"warm_start: {path} is another network ({'; '.join(changed)}): give jepa.encoder its sizes")
@@ -261,42 +317,36 @@ def _start_from(model: JEPA, sha256: str, path: Path | None) -> None:
     model.teacher.load_state_dict(encoder.state_dict())
 
 
-def _checkpoint_due(run: RunConfig, step: int, saved: float) -> bool:
-    by_steps = run.checkpoint_steps is not None and step % run.checkpoint_steps == 0
-    minutes = (time.monotonic() - saved) / 60
-    return by_steps or (run.checkpoint_minutes is not None and minutes >= run.checkpoint_minutes)
-
-
-def _summary(recipe: Recipe, corpus: Corpus, model: JEPA, progress: RunState, best: Figures) -> dict[str, Any]:
+def _summary(recipe: Recipe, corpus: Corpus, model: JEPA, state: RunState, best: Figures) -> EncoderFacts:
     def count(module: nn.Module) -> int:
         return sum(p.numel() for p in module.parameters())
 
-    return {
-        "recipe": recipe.to_dict(),
-        "recipe_digest": recipe.digest,
-        "corpus_digest": corpus.digest,
-        "records": len(corpus.train),
-        "validation_records": len(corpus.validation_NLT),
-        "parameters": {"encoder": count(model.student), "predictor": count(model.predictor)},
-        "steps": progress.step,
-        "samples": progress.step * recipe.batch,
-        "first": progress.first,
-        "last": progress.last,
-        "best": best or None,
-    }
+    return EncoderFacts(
+        recipe=recipe.to_dict(),
+        recipe_digest=recipe.digest,
+        corpus_digest=corpus.digest,
+        records=len(corpus.train),
+        validation_records=len(corpus.validation_NLT),
+        parameters={"encoder": count(model.student), "predictor": count(model.predictor)},
+        steps=state.step,
+        samples=state.step * recipe.batch,
+        first=state.first,
+        last=state.last,
+        best=best or None,
+    )
 
 
-def _write(run: RunConfig, recipe: Recipe, model: JEPA, summary: dict[str, Any], progress: RunState) -> None:
-    timing = {
-        "seconds": round(progress.seconds, 3),
-        "samples_per_second": round(summary["samples"] / progress.seconds, 2),
+def _write(run: RunConfig, recipe: Recipe, model: JEPA, summary: EncoderFacts, state: RunState) -> None:
+    timing: dict[str, Any] = {
+        "seconds": round(state.seconds, 3),
+        "samples_per_second": round(summary.samples / state.seconds, 2),
         "peak_memory_mb": round(peak_memory_mb(run.device), 1),
         "device": torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
     write_atomically(run.out / TIMING_FILE, json.dumps(timing, indent=1).encode())
-    write_atomically(run.out / SUMMARY_FILE, json.dumps(summary, indent=1, allow_nan=False).encode())
-    chosen = recipe.select == "best" and summary["best"] is not None
+    write_atomically(run.out / SUMMARY_FILE, json.dumps(summary.to_dict(), indent=1, allow_nan=False).encode())
+    chosen = recipe.select == "best" and summary.best is not None
     encoder = (run.out / BEST_FILE).read_bytes() if chosen else encoder_bytes(model.student)
     write_atomically(run.out / ENCODER_FILE, encoder)

@@ -11,6 +11,7 @@ from pathlib import Path
 from pipelines.cache import Workspace
 from pipelines.encoders.names import ENCODER_FILE, OURS, REFERENCE
 from pipelines.evaluate.features import EncoderSource
+from pipelines.pretrain.step import EncoderFacts
 from pipelines.release.registry import registered_encoder
 from pipelines.tracking import Tracking
 
@@ -84,7 +85,7 @@ def _random_baseline(source: EncoderSource, workspace: Workspace) -> EncoderSour
     """Return the initial weights: of the seed that the workspace's encoder started from, or of seed 0 if unknown."""
     for encoder_names in (OURS, REFERENCE):
         if source.name == encoder_names.probe:
-            seed = workspace.require(encoder_names.product).facts.get("recipe", {}).get("seed", 0)
+            seed = EncoderFacts.of(workspace.require(encoder_names.product)).seed
             return EncoderSource.random(encoder_names.random_baseline, source.config, seed)
     random_baseline = EncoderSource.random(RANDOM, source.config, 0)
     return replace(random_baseline, name=f"random-{random_baseline.digest[:12]}")

@@ -24,6 +24,7 @@ from pipelines.corpus.step import CorpusFacts, built_corpus, config_from, settin
 from pipelines.encoders.names import OURS
 from pipelines.hashing import digest_of
 from pipelines.pretrain.recipes import RECIPES, Recipe, differences, recipe_named
+from pipelines.pretrain.step import EncoderFacts
 from pipelines.release.tags import CHAMPION, CORPUS_SETTINGS, ECGS, kind_of
 from pipelines.release.version_recipe import UnreadableRecipe, leaves, read_recipe, recipe_of
 
@@ -273,7 +274,8 @@ def _trained_alike(workspace: Workspace, recipe: Recipe) -> Product | None:
     digest = CorpusFacts.of(workspace.require("corpus")).digest
     wanted = (versions.ENCODER, digest, recipe.to_dict())
     for encoder in workspace.finished(OURS.product):
-        if (encoder.version, encoder.facts.get("corpus_digest"), {**encoder.config, "warm_start": None}) == wanted:
+        trained = (encoder.version, EncoderFacts.of(encoder).corpus_digest, {**encoder.config, "warm_start": None})
+        if trained == wanted:
             return encoder
     return None
 

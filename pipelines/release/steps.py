@@ -24,7 +24,7 @@ from pipelines.finding import Finding
 from pipelines.harmonize.shards import read_records, shards_of
 from pipelines.hashing import sha256_of_file
 from pipelines.pretrain.checks import training_went_well
-from pipelines.pretrain.step import send_metrics
+from pipelines.pretrain.step import EncoderFacts, send_metrics
 from pipelines.release import gate
 from pipelines.release.aliases import find_alias, former_champion
 from pipelines.release.classifier import ClassifierFacts, materialize_classifier
@@ -82,11 +82,11 @@ def release_current(
         _packaged_encoder(workspace),
         scores_of(workspace, gate_task),
         provenance={
-            "corpus_digest": encoder.facts["corpus_digest"],
+            "corpus_digest": str(EncoderFacts.of(encoder).corpus_digest),
             **corpus_settings(workspace, encoder),
             ECGS: kind_of(simulated=simulated),
         },
-        recipe=encoder.facts["recipe"],
+        recipe=EncoderFacts.of(encoder).recipe,
         git_commit=git_commit(),
         tracking=tracking,
         artifacts=_run_files(workspace, encoder),
@@ -146,7 +146,7 @@ def release_classifier(workspace: Workspace, tracking: Tracking) -> Release | No
         packaged_classifier(encoder.path / ENCODER_FILE, head.path / HEAD_FILE),
         replace(scores, metrics={**scores.metrics, **calibration}),
         provenance={**{name: released.tags[name] for name in ("corpus_digest", ECGS)}, "task": gate_task},
-        recipe=encoder.facts["recipe"],
+        recipe=EncoderFacts.of(encoder).recipe,
         git_commit=git_commit(),
         tracking=tracking,
         registered_name=CLASSIFIER_NAME,
@@ -223,7 +223,7 @@ def _judge(
     verdict = gate.judge(
         contest if decided is None else decided,
         against=against,
-        training=training_went_well(workspace.require(OURS.product).facts),
+        training=training_went_well(EncoderFacts.of(workspace.require(OURS.product))),
         serving=serves(release, packaged, tracking=tracking),
         on_champion=on_champion,
         config=config,

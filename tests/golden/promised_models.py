@@ -21,7 +21,7 @@ from ecg_model.encoder import save_encoder
 from pipelines.encoders.names import OURS, REFERENCE
 from pipelines.finding import Finding
 from pipelines.pretrain.recipes import recipe_named
-from pipelines.pretrain.step import EXPERIMENT, mirror
+from pipelines.pretrain.step import EXPERIMENT, EncoderFacts, mirror
 from pipelines.release.aliases import promote, rollback
 from pipelines.release.gate import CLASSIFIER_RULES, RULES, GateVerdict
 from pipelines.release.model import Scores
@@ -151,8 +151,8 @@ def told_to_mlflow(workspace: Recorder, folder: Path, monkeypatch: pytest.Monkey
     metrics = folder / "aside" / "metrics.jsonl"
     metrics.parent.mkdir()
     metrics.write_text('{"step": 1, "loss": 0.5}\n')
-    about = {"recipe": recipe_named("demo").to_dict(), "recipe_digest": "1", "corpus_digest": "2"}
-    with mirror(folder, about, replace(tracking, experiment=EXPERIMENT)):
+    facts = EncoderFacts(recipe=recipe_named("demo").to_dict(), recipe_digest="1", corpus_digest="2")
+    with mirror(folder, facts, replace(tracking, experiment=EXPERIMENT)):
         pass
     return {
         "written": {where: sorted(names) for where, names in registry.told.items() if names},

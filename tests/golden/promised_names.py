@@ -309,7 +309,7 @@ def trained(workspace: Workspace, folder: Path) -> dict[str, Any]:
     changes |= {"jepa.predictor.dim": 8, "probe_epochs": None}
     corpus = load_corpus(workspace.root, workspace.require("corpus").path, torch.device("cpu"))
     run = RunConfig(out=folder, device=torch.device("cpu"), checkpoint_steps=1, checkpoint_minutes=None)
-    summary = train(recipe_named("demo", changes), corpus, run)
+    summary = train(recipe_named("demo", changes), corpus, run).to_dict()
     lines = (folder / "aside" / "metrics.jsonl").read_text().splitlines()
     head = folder / "head.safetensors"
     head.write_bytes(zero_head().to_bytes())

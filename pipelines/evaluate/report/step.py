@@ -53,6 +53,7 @@ from pipelines.evaluate.waves.run import overlap_of_waves
 from pipelines.facts import Facts
 from pipelines.harmonize.shards import shards_of
 from pipelines.hashing import digest_of
+from pipelines.pretrain.step import EncoderFacts
 from pipelines.tasks.catalogue import SUITE_TASKS
 
 PRODUCT = "report"
@@ -180,11 +181,12 @@ def summarise(
     differences = _differences(probes)
     tasks = tuple(task_report(task, named, overlaps, differences.get(task, {})) for task, named in probes.items())
     ours = next(iter(probes.values()))[OURS.probe]
+    corpus = corpus_of(workspace, EncoderFacts.of(encoder).corpus_digest)
     precisions = {probe.about["precision"] for named in probes.values() for probe in named.values()}
     return EvaluationReport(
         simulated=simulated,
         verdict=judge(tasks),
-        pretraining=_pretraining(encoder, ours.about["encoder"]["digest"], corpus_of(workspace, encoder.facts)),
+        pretraining=_pretraining(encoder, ours.about["encoder"]["digest"], corpus),
         tasks=tasks,
         precision=", ".join(sorted(precisions)),
     )
@@ -243,14 +245,14 @@ def _about(probe: Product) -> dict[str, Any]:
 
 
 def _pretraining(encoder: Product, digest: str, corpus: Product | None) -> Pretraining:
-    counts, folds = None, ()
+    counts, folds, facts = None, (), EncoderFacts.of(encoder)
     if corpus is not None:
         counts = CorpusFacts.of(corpus).by_source
         folds = CorpusIndex(corpus.path).unlabelled_folds
     return Pretraining(
-        recipe=encoder.facts.get("recipe", {}).get("name", "not known"),
+        recipe=facts.recipe.get("name", "not known"),
         digest=digest,
-        steps=encoder.facts.get("steps"),
+        steps=facts.steps,
         ecgs=counts,
         unlabelled_folds=folds,
         window=EncoderSource.of_product(OURS.probe, encoder).window,

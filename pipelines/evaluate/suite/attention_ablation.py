@@ -22,7 +22,7 @@ from pipelines.evaluate.probes.config import ProbeConfig
 from pipelines.evaluate.suite.names import DENSE, Evaluation
 from pipelines.evaluate.suite.run import EvaluationRow, evaluation_rows, materialize_evaluation
 from pipelines.pretrain.recipes import Recipe
-from pipelines.pretrain.step import Launch, materialize_encoder
+from pipelines.pretrain.step import EncoderFacts, Launch, materialize_encoder
 
 DIFFERENCE_FILE = "difference.json"
 
@@ -43,12 +43,13 @@ def materialize_dense(workspace: Workspace, launch: Launch, **way: Any) -> Produ
     did not begin with random weights.
     """
     encoder, corpus = workspace.require(OURS.product), workspace.require("corpus")
-    if encoder.facts.get("corpus_digest") != CorpusFacts.of(corpus).digest:
+    facts = EncoderFacts.of(encoder)
+    if facts.corpus_digest != CorpusFacts.of(corpus).digest:
         raise ValueError(
             f"the encoder in {encoder.path} was not pretrained on the current corpus, so a dense one would have seen "
             "other ECGs: materialize encoder first"
         )
-    recipe = Recipe.from_dict(encoder.facts["recipe"])
+    recipe = Recipe.from_dict(facts.recipe)
     if recipe.jepa.encoder.attention == "dense":
         raise ValueError("jepa.encoder.attention='dense' of the encoder: pretrain one with 'cropa' to compare with it")
     if recipe.warm_start is not None:

@@ -12,7 +12,7 @@ import torch
 
 from ecg_model.config import EncoderConfig
 from ecg_model.encoder import Encoder, load_encoder, random_encoder
-from pipelines.pretrain.best_encoder import BEST_FACTS, BEST_FILE, keep_best, kept_best
+from pipelines.pretrain.best_encoder import BEST_FACTS, BEST_FILE, load_best, store_if_best
 
 TINY = EncoderConfig(dim=16, depth=1, heads=2)
 
@@ -28,10 +28,10 @@ def stored_step(out: Path, steps: range = range(20)) -> int:
 
 
 def run(out: Path, scores: dict[int, float], start: int = 0) -> dict[str, float]:
-    best = kept_best(out, step=start)
+    best = load_best(out, step=start)
     for step, score in scores.items():
         if step > start:
-            best = keep_best(out, of_step(step), {"step": step, "probe_auc": score}, best)
+            best = store_if_best(out, of_step(step), {"step": step, "probe_auc": score}, best)
     return best
 
 
@@ -42,7 +42,7 @@ def test_the_highest_score_is_kept_and_of_equals_the_first(tmp_path: Path) -> No
     facts = json.loads((tmp_path / BEST_FACTS).read_text())
     assert {name: facts[name] for name in best} == best
     assert {path.name for path in tmp_path.iterdir()} == {BEST_FILE, BEST_FACTS}
-    assert kept_best(tmp_path, step=6) == best
+    assert load_best(tmp_path, step=6) == best
 
 
 def test_without_a_score_that_is_a_number_nothing_is_kept(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ import json, os, sys
 from pathlib import Path
 from ecg_model.config import EncoderConfig
 from ecg_model.encoder import random_encoder
-from pipelines.pretrain.best_encoder import keep_best, kept_best
+from pipelines.pretrain.best_encoder import store_if_best, load_best
 
 CONFIG = EncoderConfig(dim=16, depth=1, heads=2)
 SCORES = [0.5, 0.6, 0.8, 0.8, 0.7, 0.9]
@@ -89,9 +89,10 @@ SCORES = [0.5, 0.6, 0.8, 0.8, 0.7, 0.9]
 def run(out, behind):
     checkpoint = out.with_suffix(".checkpoint")
     start = max(0, int(checkpoint.read_text()) - behind) if checkpoint.is_file() else 0
-    best = kept_best(out, step=start)
+    best = load_best(out, step=start)
     for step in range(start + 1, len(SCORES) + 1):
-        best = keep_best(out, random_encoder(CONFIG, seed=step), {"step": step, "probe_auc": SCORES[step - 1]}, best)
+        figures = {"step": step, "probe_auc": SCORES[step - 1]}
+        best = store_if_best(out, random_encoder(CONFIG, seed=step), figures, best)
         if step % 2 == 0:
             checkpoint.write_text(str(step))
 

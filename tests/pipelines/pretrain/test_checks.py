@@ -3,10 +3,11 @@
 import pytest
 
 from pipelines.pretrain.checks import training_went_well
+from pipelines.pretrain.step import EncoderFacts
 
 
-def summary(*, first: float = 0.5, last: float = 0.3, std: float = 0.1, rank: float = 5.0) -> dict:
-    return {"first": {"loss": first}, "last": {"loss": last, "embedding_std": std, "effective_rank": rank}}
+def summary(*, first: float = 0.5, last: float = 0.3, std: float = 0.1, rank: float = 5.0) -> EncoderFacts:
+    return EncoderFacts(first={"loss": first}, last={"loss": last, "embedding_std": std, "effective_rank": rank})
 
 
 @pytest.mark.parametrize(

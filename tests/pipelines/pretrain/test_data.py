@@ -22,7 +22,7 @@ from pipelines.formats.shard import CHUNK, THREADS, ShardWriter
 from pipelines.formats.simhash import signatures
 from pipelines.pretrain import data
 from pipelines.pretrain import sampling_order as ordering
-from pipelines.pretrain.data import BYTES, Corpus, Resident, Streamed, copied, load_corpus, to_millivolt
+from pipelines.pretrain.data import BYTES, Corpus, Resident, Streamed, load_corpus, load_to, to_millivolt
 from pipelines.pretrain.sampling_order import Order
 from tests.support.pretraining import corpus
 
@@ -177,7 +177,7 @@ def test_a_corpus_goes_to_a_device_by_pieces(home: tuple[Path, Path], monkeypatc
     whole, stored = (load_corpus(*home, CPU, memory_budget=budget).train for budget in (10**9, 0))
     assert isinstance(whole, Resident)
     assert isinstance(stored, Streamed)
-    assert torch.equal(copied(stored, CPU), whole.signal_NLT)
+    assert torch.equal(load_to(CPU, stored), whole.signal_NLT)
 
 
 def test_which_reader_it_is_follows_from_the_budget_and_is_said(
@@ -185,7 +185,7 @@ def test_which_reader_it_is_follows_from_the_budget_and_is_said(
 ) -> None:
     caplog.set_level(logging.INFO)
     need = BYTES * len(load_corpus(*home, CPU, memory_budget=0).train)
-    assert "0.1 GB of ECGs are read as they are needed: the budget for them is 0.0 GB" in caplog.text
+    assert "0.1 GB of ECGs are read when they are needed: the memory budget for them is 0.0 GB" in caplog.text
     assert isinstance(load_corpus(*home, CPU, memory_budget=need).train, Resident)
     assert isinstance(load_corpus(*home, CPU, memory_budget=need - 1).train, Streamed)
     assert isinstance(load_corpus(*home, CPU, memory_budget=2 * need, processes=2).train, Resident)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 from dagster_pipes import DAGSTER_PIPES_CONTEXT_ENV_VAR, DAGSTER_PIPES_MESSAGES_ENV_VAR, encode_param
 
 from ecg_model.encoder import load_encoder
@@ -209,6 +210,20 @@ def test_a_mistake_is_one_clear_line(
     assert complaint in said
     assert len(said.splitlines()) == 1
     assert [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()] in ([], [".lock"])
+
+
+@pytest.mark.parametrize(("name", "torchrun", "chosen"), [("auto", "", ""), ("cuda", "", ""), ("auto", "1", ":1")])
+def test_a_gpu_is_chosen_by_name_and_rank(
+    name: str, torchrun: str, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch._C, "_cuda_setDevice", lambda index: None, raising=False)
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    if torchrun:
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+        monkeypatch.setenv("LOCAL_RANK", torchrun)
+    assert str(program_of_one._device(name)) == f"cuda{chosen}"
 
 
 def test_intervals_of_checkpoints_are_steps_or_minutes(capsys: pytest.CaptureFixture[str]) -> None:

@@ -47,17 +47,17 @@ def test_training_gives_the_student_and_starts_from_the_random_encoder(tmp_path:
     initial = random_encoder(recipe.jepa.encoder, recipe.seed).state_dict()
     stored = load_encoder(tmp_path / "encoder.safetensors").state_dict()
     assert all(torch.equal(stored[name], value) for name, value in initial.items())
-    assert summary == json.loads((tmp_path / "summary.json").read_text())
+    assert summary.to_dict() == json.loads((tmp_path / "summary.json").read_text())
     assert [line["step"] for line in lines] == [1]
-    assert summary["first"] == summary["last"]
-    assert summary["parameters"]["encoder"] == sum(value.numel() for value in initial.values())
+    assert summary.first == summary.last
+    assert summary.parameters["encoder"] == sum(value.numel() for value in initial.values())
 
 
 def test_the_loss_falls_and_the_teacher_follows(tmp_path: Path) -> None:
     recipe = dataclasses.replace(TINY_RECIPE, steps=60, peak_lr=3e-3)
     summary = train(recipe, corpus(), RunConfig(out=tmp_path, device=CPU))
-    assert summary["last"]["loss"] < 0.95 * summary["first"]["loss"]
-    assert summary["last"]["validation_loss"] < 0.95 * summary["first"]["validation_loss"]
+    assert summary.last["loss"] < 0.95 * summary.first["loss"]
+    assert summary.last["validation_loss"] < 0.95 * summary.first["validation_loss"]
     state = CheckpointFolder(tmp_path / "aside/checkpoints").newest()
     assert state is not None
     student, teacher = state.tensors["model.student.patch.weight"], state.tensors["model.teacher.patch.weight"]
@@ -69,7 +69,7 @@ def test_both_precisions_train(tmp_path: Path) -> None:
     losses = {}
     for precision in ("fp32", "bf16"):
         recipe = recipe_named("demo", {**changes_of(TINY_RECIPE), "precision": precision})
-        losses[precision] = train(recipe, corpus(), RunConfig(out=tmp_path / precision, device=CPU))["first"]["loss"]
+        losses[precision] = train(recipe, corpus(), RunConfig(out=tmp_path / precision, device=CPU)).first["loss"]
     assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.02)
     assert losses["bf16"] != losses["fp32"]
 
@@ -128,7 +128,7 @@ def test_clipping_bounds_the_gradients_and_is_off_by_default(tmp_path: Path) -> 
     lines: list[dict[str, float]] = []
     train(clipped, corpus(), RunConfig(out=tmp_path / "a", device=CPU), on_log=lambda line, _: lines.append(line))
     free = train(TINY_RECIPE, corpus(), RunConfig(out=tmp_path / "b", device=CPU))
-    assert lines[0]["gradient_norm"] == free["first"]["gradient_norm"], "the figure is of before"
+    assert lines[0]["gradient_norm"] == free.first["gradient_norm"], "the figure is of before"
     assert lines[0]["gradient_norm"] > 100 * 1e-6
     state = CheckpointFolder(tmp_path / "a/aside/checkpoints").newest()
     assert state is not None
@@ -172,8 +172,8 @@ def test_each_option_trains_to_an_encoder_of_its_own(changes: dict[str, object],
     recipe = recipe_named("demo", {**changes_of(TINY_RECIPE), "steps": 30, "peak_lr": 3e-3, **changes})
     plain = dataclasses.replace(TINY_RECIPE, steps=30, peak_lr=3e-3)
     summaries = [train(one, corpus(), RunConfig(out=tmp_path / one.digest, device=CPU)) for one in (recipe, plain)]
-    assert summaries[0]["last"]["validation_loss"] < summaries[0]["first"]["validation_loss"]
-    assert summaries[0]["last"] != summaries[1]["last"]
+    assert summaries[0].last["validation_loss"] < summaries[0].first["validation_loss"]
+    assert summaries[0].last != summaries[1].last
     x_BLT = torch.randn(2, 8, 2500, generator=torch.Generator().manual_seed(3))
     found = [load_encoder(tmp_path / one.digest / "encoder.safetensors").embed(x_BLT) for one in (recipe, plain)]
     assert found[0].shape == found[1].shape
@@ -185,8 +185,8 @@ def test_parts_of_a_batch_add_up_to_it(tmp_path: Path) -> None:
     recipe = recipe_named("demo", {**changes_of(TINY_RECIPE), **options})
     whole = train(recipe, corpus(), RunConfig(out=tmp_path / "a", device=CPU))
     parts = train(recipe, corpus(), RunConfig(out=tmp_path / "b", device=CPU, accumulate=2))
-    for name, value in whole["last"].items():
-        assert parts["last"][name] == pytest.approx(value, rel=1e-4), name
+    for name, value in whole.last.items():
+        assert parts.last[name] == pytest.approx(value, rel=1e-4), name
 
 
 def test_blocks_computed_again_train_to_the_same_bits_in_less_memory(tmp_path: Path) -> None:
@@ -239,7 +239,7 @@ def test_the_best_encoder_by_probe_is_kept_beside_the_last(select: str, tmp_path
         15: 0.8,
         20: 0.7,
     }
-    assert summary["best"] == {"step": 10, "probe_auc": 0.8}
+    assert summary.best == {"step": 10, "probe_auc": 0.8}
     best, chosen = (load_encoder(tmp_path / name).patch.weight for name in ("best.safetensors", "encoder.safetensors"))
     assert torch.equal(best, probe.seen[1])
     assert torch.equal(chosen, probe.seen[1 if select == "best" else 3])
