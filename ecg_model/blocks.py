@@ -1,5 +1,5 @@
-"""What encoder and predictor share: the transformer block on a grid of leads and columns, its initial weights, and
-the fixed sine-cosine positions.
+"""Parts that encoder and predictor share: the transformer block on a grid of leads and columns, its initial weights,
+and the fixed sine-cosine positions.
 
 Shapes: B records, L leads, P columns, D channels.
 """
@@ -16,12 +16,15 @@ from torch.utils.checkpoint import checkpoint
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(q, k, v), each (B, H, L, P, E) -> (B, H, L, P, E)."""
 
-STD = 0.02
+STD = 0.02  # of the initial weights
 
 
 class Block(nn.Module):
-    """Pre-LayerNorm transformer block. recompute: keep its input alone for the backward pass and compute the rest
-    again there (Chen et al., arXiv 1604.06174): a quarter more work, a fraction of the memory."""
+    """Pre-LayerNorm transformer block.
+
+    With `recompute` it keeps only its input for the backward pass, and computes the rest again there (Chen et al.,
+    arXiv 1604.06174): a quarter more work, a fraction of the memory.
+    """
 
     def __init__(self, dim: int, heads: int, mlp_ratio: float, attend: Attend) -> None:
         super().__init__()
@@ -35,16 +38,18 @@ class Block(nn.Module):
         self.fc2 = nn.Linear(int(dim * mlp_ratio), dim)
 
     def forward(self, x_BLPD: Tensor, branch_scale_2B: Tensor | None = None) -> Tensor:
-        """(B, L, P, D) -> (B, L, P, D). branch_scale_2B: a factor on each branch of each record
-        (`stochastic_depth`)."""
-        if self.recompute and torch.is_grad_enabled():
-            # Nothing in it draws from a generator.
-            found = checkpoint(self._computed, x_BLPD, branch_scale_2B, use_reentrant=False, preserve_rng_state=False)
-            assert isinstance(found, Tensor)
-            return found
-        return self._computed(x_BLPD, branch_scale_2B)
+        """Transform tokens, (B, L, P, D) -> (B, L, P, D).
 
-    def _computed(self, x_BLPD: Tensor, branch_scale_2B: Tensor | None) -> Tensor:
+        branch_scale_2B: factors on the attention and the MLP branch of each record (`stochastic_depth`).
+        """
+        if self.recompute and torch.is_grad_enabled():
+            # No random state is preserved, since nothing here draws from a generator.
+            y_BLPD = checkpoint(self._compute, x_BLPD, branch_scale_2B, use_reentrant=False, preserve_rng_state=False)
+            assert isinstance(y_BLPD, Tensor)
+            return y_BLPD
+        return self._compute(x_BLPD, branch_scale_2B)
+
+    def _compute(self, x_BLPD: Tensor, branch_scale_2B: Tensor | None) -> Tensor:
         attended_BLPD = self._attention(self.norm1(x_BLPD))
         if branch_scale_2B is not None:
             attended_BLPD = attended_BLPD * branch_scale_2B[0, :, None, None, None].to(attended_BLPD.dtype)
@@ -55,21 +60,23 @@ class Block(nn.Module):
         return x_BLPD + mixed_BLPD
 
     def _attention(self, x_BLPD: Tensor) -> Tensor:
-        # (B, L, P, 3, H, E) -> 3 of (B, H, L, P, E); copied once here, or each matrix product would copy its own.
+        # (B, L, P, 3, H, E) -> 3 of (B, H, L, P, E), contiguous, because otherwise each matrix product would copy.
         q, k, v = self.qkv(x_BLPD).unflatten(-1, (3, self.heads, -1)).permute(3, 0, 4, 1, 2, 5).contiguous()
         return self.proj(self.attend(q, k, v).permute(0, 2, 3, 1, 4).flatten(-2))
 
 
 def set_recompute(module: nn.Module, recompute: bool) -> None:
-    """Set it on all blocks of a network."""
+    """Set `recompute` on all blocks of a network."""
     for part in module.modules():
         if isinstance(part, Block):
             part.recompute = recompute
 
 
 def initialise(module: nn.Module, blocks: nn.ModuleList) -> None:
-    """The published initialisation: truncated normal 0.02 on linear weights, zero biases; the last matrix of each
-    branch of block l (from 1) divided by sqrt(2 l). Draws from torch's global generator."""
+    """Set the published initial weights: truncated normal 0.02 for linear layers, zero biases.
+
+    The last matrix of each branch of block l (from 1) is divided by sqrt(2 l). Draws from torch's global generator.
+    """
     for part in module.modules():
         if isinstance(part, nn.Linear):
             nn.init.trunc_normal_(part.weight, std=STD)
@@ -83,14 +90,14 @@ def initialise(module: nn.Module, blocks: nn.ModuleList) -> None:
 
 
 def positions_2d(leads: int, columns: int, dim: int) -> Tensor:
-    """float32 (L, P, D): sine and cosine of the column in the first half of the channels, of the lead in the second."""
+    """Return float32 (L, P, D): sine and cosine of the column in the first half of the channels, then of the lead."""
     column_PD = _sine_cosine(columns, dim // 2)[None].expand(leads, columns, dim // 2)
     lead_LD = _sine_cosine(leads, dim // 2)[:, None].expand(leads, columns, dim // 2)
     return torch.cat([column_PD, lead_LD], dim=-1).float()
 
 
 def _sine_cosine(count: int, dim: int) -> Tensor:
-    """float64 (count, dim): [sin, cos] of i * 10000^(-k / (dim / 2)), k = 0 .. dim / 2 - 1."""
+    """Return float64 (count, dim): [sin, cos] of i * 10000^(-k / (dim / 2)), k = 0 .. dim / 2 - 1."""
     omega = 10000.0 ** -(torch.arange(dim // 2, dtype=torch.float64) / (dim / 2))
     angle = torch.arange(count, dtype=torch.float64)[:, None] * omega
     return torch.cat([angle.sin(), angle.cos()], dim=-1)

@@ -19,13 +19,13 @@ from ecg_model.blocks import Block, initialise, positions_2d
 from ecg_model.config import EncoderConfig, from_dict, to_dict
 from ecg_model.leads import DERIVED, LEADS
 
-FORMAT = "ecg-foundry encoder 1"
+FORMAT = "ecg-foundry encoder 1"  # in the metadata of an encoder file
 
 
 class Encoder(nn.Module):
-    """ViT over the grid of leads and patches. Input: millivolt, 250 Hz, the leads of `ecg_model.signal.LEADS`.
+    """Vision transformer on the grid of leads and patches. Input: millivolt, 250 Hz, the leads of `leads.LEADS`.
 
-    A network of 12 leads takes the same input: III, aVR, aVL and aVF follow from I and II, as its rows 8..11.
+    A network of 12 leads takes the same input: it computes III, aVR, aVL and aVF from I and II, as its rows 8..11.
     """
 
     positions_LPD: Tensor
@@ -52,17 +52,19 @@ class Encoder(nn.Module):
         leads: Sequence[int] | None = None,
         scale_K2B: Tensor | None = None,
     ) -> Tensor:
-        """Tokens (B, N, D) after the final LayerNorm.
+        """Return the tokens (B, N, D) after the final LayerNorm.
 
         x_BLT: float (B, L, T) millivolt; T may be any number of whole patches up to the configured one.
-        visible_V: the columns to keep, int64, ascending, (V,) or (B, V); all where it is None. leads: which of the
-        configured leads the rows of x_BLT are; all in order where it is None. scale_K2B: stochastic depth
-        (`ecg_model.stochastic_depth`), for training. Raises ValueError for a shape that fits neither.
+        visible_V: the columns to keep, int64, ascending, (V,) or (B, V); None for all.
+        leads: the configured leads that the rows of x_BLT are; None for all in order.
+        scale_K2B: stochastic depth (`ecg_model.stochastic_depth`), for training.
+
+        Raises ValueError if a shape fits neither the configuration nor `leads`.
         """
         x_BLT, leads = self._with_derived_leads(x_BLT, leads)
         self._require_shape(x_BLT, leads)
         x_BLPS = x_BLT.unflatten(-1, (-1, self.config.patch_size)) * self.config.input_scale
-        # Indexed only where leads are named: the index would be copied to the device, and the host would wait for it.
+        # Indexed only if leads are named: copying the index to the device makes the host wait.
         positions_LPD = self.positions_LPD if leads is None else self.positions_LPD[list(leads)]
         positions_BLPD = positions_LPD[None, :, : x_BLPS.shape[2]]
         if visible_V is not None:
@@ -74,11 +76,11 @@ class Encoder(nn.Module):
         return self.norm(x_BLPD).flatten(1, 2)
 
     def embed(self, x_BLT: Tensor, leads: Sequence[int] | None = None) -> Tensor:
-        """The embedding of each ECG, (B, D): the mean over all its tokens."""
+        """Return the embedding of each ECG, (B, D): the mean over all its tokens."""
         return self(x_BLT, leads=leads).mean(dim=1)
 
     def _with_derived_leads(self, x_BLT: Tensor, leads: Sequence[int] | None) -> tuple[Tensor, Sequence[int] | None]:
-        """Rows III, aVR, aVL and aVF added for a network of 12 leads, where I and II are there and they are not."""
+        """Add rows III, aVR, aVL and aVF for a network of 12 leads, if I and II are given and they are not."""
         if self.config.leads != len(LEADS) + len(DERIVED) or x_BLT.ndim != 3:
             return x_BLT, leads
         independent = list(range(len(LEADS)))
@@ -91,6 +93,7 @@ class Encoder(nn.Module):
         return x_BLT, leads
 
     def _require_shape(self, x_BLT: Tensor, leads: Sequence[int] | None) -> None:
+        """Raise ValueError if ECGs or leads do not fit the configuration."""
         config = self.config
         rows = list(range(config.leads)) if leads is None else list(leads)
         if x_BLT.ndim != 3 or x_BLT.shape[1] != len(rows):
@@ -105,13 +108,13 @@ class Encoder(nn.Module):
 
 
 def _derived(limb_B2T: Tensor) -> Tensor:
-    """(B, 2, T), leads I and II -> (B, 4, T), the leads DERIVED."""
-    one, two = limb_B2T.unbind(1)
-    return torch.stack([two - one, -(one + two) / 2, one - two / 2, two - one / 2], dim=1)
+    """Compute the leads DERIVED from I and II, (B, 2, T) -> (B, 4, T)."""
+    i_BT, ii_BT = limb_B2T.unbind(1)
+    return torch.stack([ii_BT - i_BT, -(i_BT + ii_BT) / 2, i_BT - ii_BT / 2, ii_BT - i_BT / 2], dim=1)
 
 
 def take_columns(x_BLPD: Tensor, columns: Tensor) -> Tensor:
-    """(B, L, P, D) -> (B, L, V, D): the named columns, the same for all records (V,) or each record's own (B, V)."""
+    """Select columns, (B, L, P, D) -> (B, L, V, D): the same for all records (V,), or each record's own (B, V)."""
     if columns.ndim == 1:
         return x_BLPD.index_select(2, columns)
     x_BLPD = x_BLPD.expand(len(columns), -1, -1, -1)
@@ -120,18 +123,18 @@ def take_columns(x_BLPD: Tensor, columns: Tensor) -> Tensor:
 
 
 def random_encoder(config: EncoderConfig, seed: int) -> Encoder:
-    """An encoder with its initial weights, from a seed of its own: the baseline that pretraining has to beat."""
+    """Return an encoder with initial weights of this seed, the baseline for pretraining."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Encoder(config).eval()
 
 
 def encoder_bytes(encoder: Encoder) -> bytes:
-    """The encoder's file: float32 weights and the configuration, as safetensors."""
+    """Return the encoder's file: float32 weights and the configuration, as safetensors."""
     weights = {name: value.detach().float().cpu().contiguous() for name, value in encoder.state_dict().items()}
-    about = {"format": FORMAT, "config": to_dict(encoder.config)}
-    # One key: safetensors writes several in a random order, and the same encoder must give the same bytes.
-    return save(weights, metadata={"encoder": json.dumps(about, sort_keys=True)})
+    description = {"format": FORMAT, "config": to_dict(encoder.config)}
+    # One key, because safetensors writes several in random order and the same encoder must give the same bytes.
+    return save(weights, metadata={"encoder": json.dumps(description, sort_keys=True)})
 
 
 def save_encoder(path: Path | str, encoder: Encoder) -> None:
@@ -143,14 +146,14 @@ def save_encoder(path: Path | str, encoder: Encoder) -> None:
 
 
 def load_encoder(path: Path | str) -> Encoder:
-    """The encoder in a file of `save_encoder`, in eval mode, on the CPU.
+    """Load an encoder from a file of `save_encoder`, in eval mode, on the CPU.
 
-    Raises ValueError for a file that is none, and for weights whose names or shapes do not fit the configuration.
+    Raises ValueError if the file is not such a file, or if its weights do not fit its configuration.
     """
     config = stored_config(path)
     with safe_open(str(path), framework="pt") as stored:
         weights = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-    with torch.device("meta"):  # names and shapes alone: no memory is taken on a file's word
+    with torch.device("meta"):  # names and shapes only: no memory is reserved before the weights fit
         encoder = Encoder(config)
     require_fit(encoder, weights, str(path))
     owned = {name: value.to(torch.float32, copy=True) for name, value in weights.items()}
@@ -160,8 +163,10 @@ def load_encoder(path: Path | str) -> Encoder:
 
 
 def stored_config(path: Path | str) -> EncoderConfig:
-    """The configuration in a file of `save_encoder`; its weights are not read. Raises ValueError for a file that is
-    none."""
+    """Read the configuration in a file of `save_encoder`, without its weights.
+
+    Raises ValueError if the file is not such a file.
+    """
     try:
         with safe_open(str(path), framework="pt") as stored:
             return _stored_config(stored.metadata() or {}, path)
@@ -170,22 +175,25 @@ def stored_config(path: Path | str) -> EncoderConfig:
 
 
 def _stored_config(metadata: Mapping[str, str], path: Path | str) -> EncoderConfig:
-    """The configuration in a file's metadata; ValueError where it is another file's."""
+    """Read the configuration in a file's metadata. Raises ValueError if it is not an encoder's."""
     try:
-        about = json.loads(metadata.get("encoder", "{}"))
+        description = json.loads(metadata.get("encoder", "{}"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} has unreadable metadata ({error}): give an encoder.safetensors") from error
-    if not isinstance(about, dict) or about.get("format") != FORMAT:
-        found = about.get("format") if isinstance(about, dict) else None
-        raise ValueError(f"{path} has format {found!r}, not {FORMAT!r}: give an encoder.safetensors")
+    if not isinstance(description, dict) or description.get("format") != FORMAT:
+        given = description.get("format") if isinstance(description, dict) else None
+        raise ValueError(f"{path} has format {given!r}, not {FORMAT!r}: give an encoder.safetensors")
     try:
-        return from_dict(EncoderConfig, about.get("config", {}))
+        return from_dict(EncoderConfig, description.get("config", {}))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
 
 def require_fit(module: nn.Module, weights: Mapping[str, Tensor], origin: str) -> None:
-    """ValueError naming the first weight whose name or shape is not the module's."""
+    """Raise ValueError naming the first weight whose name or shape is not the module's.
+
+    origin: where the weights come from, for the message.
+    """
     wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     given = {name: tuple(value.shape) for name, value in weights.items()}
     for name in sorted(wanted | given):

@@ -1,4 +1,4 @@
-"""Which columns are hidden: a pure function of the configuration, the seed and the step.
+"""The columns hidden from the student: a pure function of the configuration, the seed and the step.
 
 Shapes: B records, P columns.
 """
@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 from ecg_model.config import MaskingConfig
 
 DRAWS = 100
-"""Tries for a mask that hides some columns and not all; the published settings need one."""
+"""Attempts to draw a mask that hides some columns and not all; the published settings need one."""
 
 
 def masked_columns(config: MaskingConfig, columns: int, *, seed: int, step: int, records: int = 1) -> NDArray[np.bool_]:
-    """bool (columns,): True where a column is hidden, in all leads alike. At least one is hidden and one is left.
+    """Return bool (columns,): True for hidden columns, in all leads alike. At least one is hidden and one visible.
 
-    random: `int(columns * ratio)` columns, without order. block: `blocks` runs of `int(columns * block_ratio)`
-    neighbours each at a uniform start, the last column within reach; runs may overlap. With `per_record` the result is
-    (records, columns): a mask for each, all hiding as many as the first. Raises ValueError where the shares hide none
-    or all of the columns.
+    random: `int(columns * ratio)` columns in any place. block: `blocks` runs of `int(columns * block_ratio)`
+    neighbours, each at a uniform start up to the last column; runs may overlap. With `per_record` the result is
+    (records, columns): a mask for each record, all hiding as many columns as the first. Raises ValueError if the shares
+    hide none or all of the columns.
     """
     rng = np.random.default_rng(np.random.SeedSequence([seed, step]))
     draw = _random if config.kind == "random" else _block
@@ -43,17 +43,21 @@ def masked_columns(config: MaskingConfig, columns: int, *, seed: int, step: int,
 
 
 def with_equal_counts(mask_BP: NDArray[np.bool_], count: int, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """The masks, each hiding `count` columns: runs of hidden columns grow or shrink at their ends, one at random at a
-    time, so that they stay runs."""
+    """Return the masks (B, P), each changed so that it hides `count` columns.
+
+    Runs of hidden columns grow or shrink at their ends, by one random column at a time, so that they stay runs.
+    """
     mask_BP = mask_BP.copy()
     while len(wrong := np.flatnonzero(mask_BP.sum(axis=1) != count)):
         mask_WP = mask_BP[wrong]
         too_many_W1 = mask_WP.sum(axis=1, keepdims=True) > count
-        beside_WP = np.zeros_like(mask_WP)  # a neighbour is in the other state: an end of a run, or next to one
-        beside_WP[:, 1:] |= mask_WP[:, 1:] != mask_WP[:, :-1]
-        beside_WP[:, :-1] |= mask_WP[:, 1:] != mask_WP[:, :-1]
+        # Ends of runs and their neighbours: columns with a neighbour in the other state.
+        edge_WP = np.zeros_like(mask_WP)
+        edge_WP[:, 1:] |= mask_WP[:, 1:] != mask_WP[:, :-1]
+        edge_WP[:, :-1] |= mask_WP[:, 1:] != mask_WP[:, :-1]
         candidate_WP = mask_WP == too_many_W1
-        order_WP = rng.random(mask_WP.shape) + beside_WP + 2.0 * candidate_WP
+        # Among the columns that may change, prefer those at an edge, and among these take one at random.
+        order_WP = rng.random(mask_WP.shape) + edge_WP + 2.0 * candidate_WP
         chosen_W = order_WP.argmax(axis=1)
         mask_BP[wrong, chosen_W] ^= True
     return mask_BP

@@ -1,4 +1,4 @@
-"""The predictor: from the visible tokens of a lead to the teacher's tokens at its masked columns.
+"""The predictor: from the visible tokens of a lead, it predicts the teacher's tokens at the masked columns.
 
 Shapes: B records, L leads, V visible and M masked columns, P = V + M, D channels.
 """
@@ -34,10 +34,10 @@ class Predictor(nn.Module):
         nn.init.trunc_normal_(self.mask_token, std=STD)
 
     def forward(self, context_BLVD: Tensor, visible_V: Tensor, masked_M: Tensor) -> Tensor:
-        """(B, L, P, D of the encoder): first the visible columns, then the masked ones, in the order of their indices.
+        """Return (B, L, P, D of the encoder): first the visible columns, then the masked ones, each in ascending order.
 
-        context_BLVD: the encoder's tokens at the visible columns. visible_V, masked_M: int64, the same for all records
-        (V,), (M,) or each record's own (B, V), (B, M).
+        context_BLVD: the encoder's tokens at the visible columns.
+        visible_V, masked_M: int64, the same for all records (V,), (M,) or each record's own (B, V), (B, M).
         """
         x_BLVD = self.embed(context_BLVD)
         batch, leads = x_BLVD.shape[:2]

@@ -1,9 +1,9 @@
-"""The published code's names in ours, and the proof that both compute the same.
+"""The published code's weights under the names of this network, and a check that both compute the same.
 
     python -m ecg_model.reference verify DIR
 
-DIR holds reference_state.safetensors (weights under the published names), reference_outputs.safetensors (what the
-published code made of an input) and reference.json (sizes, leads of the reduced embedding, gradient norms).
+DIR holds reference_state.safetensors (weights under the published names), reference_outputs.safetensors (an input, and
+the published code's outputs for it) and reference.json (sizes, leads of the reduced embedding, gradient norms).
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from ecg_model.attention import cropa_mask
 from ecg_model.config import EncoderConfig, JEPAConfig, PredictorConfig
 from ecg_model.jepa import JEPA, split_columns
 
-TOLERANCE = 1e-5
-GRADIENT_TOLERANCE = 1e-4
+TOLERANCE = 1e-5  # absolute, of outputs and positions
+GRADIENT_TOLERANCE = 1e-4  # relative, of gradient norms
 
 _ENCODER = {"patch": "W_P", "blocks": "encoder_blocks.blocks", "norm": "norm"}
 _PREDICTOR = {
@@ -61,19 +61,20 @@ _SIZES = {
 
 @dataclass(frozen=True)
 class Comparison:
-    """A tensor's largest absolute error, or a gradient norm's relative one, and what it may be."""
+    """A comparison of one tensor, or of one gradient's norm, with the published code's."""
 
     name: str
-    error: float
-    tolerance: float
+    error: float  # largest absolute error of a tensor, relative error of a norm
+    tolerance: float  # largest error that is accepted
 
     @property
     def holds(self) -> bool:
+        """Whether the error is within the tolerance."""
         return self.error <= self.tolerance  # False for NaN
 
 
 def published_name(name: str, *, predictor: bool = False) -> str:
-    """Our parameter's name -> the published one: `blocks.0.fc1.bias` -> `encoder_blocks.blocks.0.mlp.fc1.bias`."""
+    """Return the published name of a parameter: `encoder_blocks.blocks.0.mlp.fc1.bias` for `blocks.0.fc1.bias`."""
     names = _PREDICTOR if predictor else _ENCODER
     inside = re.fullmatch(r"blocks\.(\d+)\.(\w+)\.(\w+)", name)
     if inside:
@@ -84,32 +85,36 @@ def published_name(name: str, *, predictor: bool = False) -> str:
 
 
 def from_published(state: Mapping[str, Tensor], module: nn.Module, *, predictor: bool = False) -> dict[str, Tensor]:
-    """A published state dict -> one for `module`, with our names and shapes, without the fixed positions.
+    """Convert a published state dict to one for `module`, with its names and shapes, without the fixed positions.
 
-    Raises ValueError naming a weight that is missing, left over, of another shape or not finite float32, and for other
-    positions than ours: they are computed here, not loaded. `module` may lie on the meta device, but for its positions.
+    Raises ValueError naming a weight that is missing, superfluous, of another shape or not finite float32. Raises it
+    also for positions other than the network's, which are computed, not loaded. `module` may be on the meta device,
+    except for its positions.
     """
-    left = dict(state)
-    positions = left.pop("pos_embed", None)
+    remaining = dict(state)
+    positions = remaining.pop("pos_embed", None)
     if positions is not None:
         _require_positions(positions, module)
     weights: dict[str, Tensor] = {}
     for name, ours in module.state_dict().items():
         published = published_name(name, predictor=predictor)
-        if published not in left:
+        if published not in remaining:
             raise ValueError(f"weight {published!r} is missing: give a complete published state dict")
-        value = left.pop(published)
+        value = remaining.pop(published)
         if name == "mask_token" and value.numel() == ours.numel():
             value = value.reshape(ours.shape)
         _require_like(ours, value, published)
         weights[name] = value
-    if left:
-        raise ValueError(f"weight {min(left)!r} is none of the published network's: give its state dict alone")
+    if remaining:
+        raise ValueError(f"weight {min(remaining)!r} is none of the published network's: give its state dict alone")
     return weights
 
 
 def _require_like(ours: Tensor, value: Tensor, name: str) -> None:
-    """The shape before the values: a few stored numbers can claim to be a tensor of any size."""
+    """Raise ValueError if a weight is not finite float32 of our weight's shape.
+
+    The shape is checked first: a few stored numbers can claim to be a tensor of any size.
+    """
     if value.shape != ours.shape:
         raise ValueError(f"weight {name!r} has shape {tuple(value.shape)}, the network asks for {tuple(ours.shape)}")
     if value.dtype != torch.float32 or value.layout != torch.strided or value.is_meta:
@@ -120,7 +125,8 @@ def _require_like(ours: Tensor, value: Tensor, name: str) -> None:
 
 
 def _require_positions(positions: Tensor, module: nn.Module) -> None:
-    (ours,) = module.buffers()  # the positions are the only one
+    """Raise ValueError if the stored positions are not the fixed ones of the module."""
+    (ours,) = module.buffers()  # the positions are the only buffer
     ours = ours.reshape(-1, ours.shape[-1])
     fits = positions.shape[-2:] == ours.shape and positions.numel() == ours.numel()
     if fits:
@@ -133,9 +139,10 @@ def _require_positions(positions: Tensor, module: nn.Module) -> None:
 
 
 def jepa_config(sizes: Mapping[str, Any]) -> JEPAConfig:
-    """The `config` of reference.json -> ours. Stochastic depth is off: the published outputs are of eval mode.
+    """Return the configuration for the `config` of reference.json.
 
-    Raises ValueError for sizes that are missing, or that the published network cannot have.
+    Stochastic depth is off, since the published outputs are of eval mode. Raises ValueError if a size is missing, or if
+    the published network cannot have it.
     """
     missing = sorted(_SIZES - set(sizes))
     if missing:
@@ -164,7 +171,7 @@ def jepa_config(sizes: Mapping[str, Any]) -> JEPAConfig:
 
 
 def load_jepa(state: Mapping[str, Tensor], config: JEPAConfig) -> JEPA:
-    """Student, teacher and predictor from `encoder.*`, `target_encoder.*` and `predictor.*`, in eval mode."""
+    """Build student, teacher and predictor from `encoder.*`, `target_encoder.*` and `predictor.*`, in eval mode."""
     model = JEPA(config)
     model.student.load_state_dict(from_published(_below(state, "encoder."), model.student))
     model.teacher.load_state_dict(from_published(_below(state, "target_encoder."), model.teacher))
@@ -173,37 +180,36 @@ def load_jepa(state: Mapping[str, Tensor], config: JEPAConfig) -> JEPA:
 
 
 def verify(folder: Path) -> list[Comparison]:
-    """Compare all that the published code wrote into `folder` with what ours computes, in float32 on the CPU.
+    """Compare the published code's outputs in `folder` with those of this network, in float32 on the CPU.
 
-    What only one of both has counts as wrong. Raises ValueError for weights or sizes that are not the published
+    A tensor that only one of both has counts as wrong. Raises ValueError if weights or sizes are not the published
     network's.
     """
-    about = json.loads((folder / "reference.json").read_text())
-    missing = [name for name in ("config", "reduced_leads", "grad_norms") if name not in about]
+    reference = json.loads((folder / "reference.json").read_text())
+    missing = [name for name in ("config", "reduced_leads", "grad_norms") if name not in reference]
     if missing:
         raise ValueError(f"{folder / 'reference.json'} has no {missing[0]!r}")
     state = load_file(folder / "reference_state.safetensors")
-    wanted = load_file(folder / "reference_outputs.safetensors")
-    config = jepa_config(about["config"])
+    published = load_file(folder / "reference_outputs.safetensors")
+    config = jepa_config(reference["config"])
     model = load_jepa(state, config)
-    found = {"attention_mask": cropa_mask(config.encoder.leads, config.encoder.patches)} | compute(
-        model, wanted["signal"], wanted["mask"].bool(), about["reduced_leads"]
-    )
-    found["encoder.pos_embed"] = model.student.positions_LPD.flatten(0, 1)
-    found["predictor.pos_embed"] = model.predictor.positions_PD
+    ours = compute(model, published["signal"], published["mask"].bool(), reference["reduced_leads"])
+    ours["attention_mask"] = cropa_mask(config.encoder.leads, config.encoder.patches)
+    ours["encoder.pos_embed"] = model.student.positions_LPD.flatten(0, 1)
+    ours["predictor.pos_embed"] = model.predictor.positions_PD
     positions = {name: state[name] for name in ("encoder.pos_embed", "predictor.pos_embed") if name in state}
-    outputs = {name: value for name, value in wanted.items() if name not in ("signal", "mask")} | positions
+    outputs = {name: value for name, value in published.items() if name not in ("signal", "mask")} | positions
     compared = [
-        Comparison(name, _largest_error(found.get(name), outputs.get(name)), TOLERANCE)
-        for name in sorted(found | outputs)
+        Comparison(name, _largest_error(ours.get(name), outputs.get(name)), TOLERANCE)
+        for name in sorted(ours | outputs)
     ]
-    model(wanted["signal"], *split_columns(wanted["mask"].bool())).backward()
-    return compared + _compare_gradients(model, about["grad_norms"])
+    model(published["signal"], *split_columns(published["mask"].bool())).backward()
+    return compared + _compare_gradients(model, reference["grad_norms"])
 
 
 @torch.no_grad()
 def compute(model: JEPA, x_BLT: Tensor, mask_P: Tensor, reduced_leads: list[int]) -> dict[str, Tensor]:
-    """What reference_outputs.safetensors holds, by its names."""
+    """Return the outputs that reference_outputs.safetensors holds, under its names."""
     visible_V, masked_M = split_columns(mask_P)
     return {
         "embedding": model.student.embed(x_BLT),
@@ -217,31 +223,33 @@ def compute(model: JEPA, x_BLT: Tensor, mask_P: Tensor, reduced_leads: list[int]
 
 
 def _compare_gradients(model: JEPA, norms: Mapping[str, float]) -> list[Comparison]:
+    """Compare the norm of each parameter's gradient with the published one."""
     parameters = {f"encoder.{published_name(name)}": value for name, value in model.student.named_parameters()}
     for name, value in model.predictor.named_parameters():
         parameters[f"predictor.{published_name(name, predictor=True)}"] = value
     ours = {name: value.grad.norm().item() for name, value in parameters.items() if value.grad is not None}
     compared = []
     for name in sorted(parameters.keys() | norms):
-        found, wanted = ours.get(name, float("nan")), norms.get(name, float("nan"))
-        compared.append(
-            Comparison(f"gradient of {name}", abs(found - wanted) / max(abs(wanted), 1e-12), GRADIENT_TOLERANCE)
-        )
+        norm, published = ours.get(name, float("nan")), norms.get(name, float("nan"))
+        error = abs(norm - published) / max(abs(published), 1e-12)
+        compared.append(Comparison(f"gradient of {name}", error, GRADIENT_TOLERANCE))
     return compared
 
 
-def _largest_error(found: Tensor | None, wanted: Tensor | None) -> float:
-    """NaN where one is missing or their shapes differ."""
-    if found is None or wanted is None or found.shape != wanted.shape:
+def _largest_error(ours: Tensor | None, published: Tensor | None) -> float:
+    """Return the largest absolute difference, or NaN if one is missing or their shapes differ."""
+    if ours is None or published is None or ours.shape != published.shape:
         return float("nan")
-    return (found.double() - wanted.double()).abs().max().item()
+    return (ours.double() - published.double()).abs().max().item()
 
 
 def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the weights whose names begin with the prefix, without it."""
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Run the program. Return 1 if a comparison fails, else 0."""
     parser = argparse.ArgumentParser(
         prog="python -m ecg_model.reference", description="The published code's weights in our network."
     )

@@ -1,4 +1,4 @@
-"""The one preprocessing of ECGs: lead order and derivation, resampling, the window. Harmonization and serving share it.
+"""Preprocessing of ECGs: lead order and derivation, resampling, the window. Harmonization and serving share it.
 
 Shapes: L leads, T samples; arrays may carry batch axes in front, (..., L, T). Amplitudes are millivolt throughout.
 """
@@ -18,16 +18,17 @@ from scipy.signal import kaiser_beta
 
 from ecg_model.leads import LEADS, LEADS_12
 
-RATE = 250
-SECONDS = 10
+RATE = 250  # samples a second
+SECONDS = 10  # of the window
 SAMPLES = RATE * SECONDS
-RATE_MIN, RATE_MAX = 50.0, 2000.0
+RATE_MIN, RATE_MAX = 50.0, 2000.0  # samples a second that are accepted
 
 # Kaiser-windowed sinc with 20 zero crossings a side and 70 dB: flat to 0.446 of the lower rate, stopped from 0.554.
 _CROSSINGS = 20
 _BETA = float(kaiser_beta(70.0))
-_BLOCK = 50
-# Order of the prediction at the edges; a signal that is sampled more sparsely than the target fills its band.
+_BLOCK = 50  # outputs that are computed together
+# Orders of the prediction at the edges: higher if the signal is sampled more sparsely than the target, since it then
+# fills its band.
 _ORDER = 16
 _ORDER_SPARSE = 32
 
@@ -36,11 +37,11 @@ _PREFIX = re.compile(r"^(MDC_ECG_LEAD_|LEAD[ _-]?|ECG[ _-]?)")
 
 
 class LeadMissing(ValueError):
-    """A lead that the model needs is not among those given."""
+    """A lead that the model needs is missing."""
 
 
 class LeadRepeated(ValueError):
-    """Two rows bear the same lead's name."""
+    """Two rows have the same lead's name."""
 
 
 class TooShort(ValueError):
@@ -48,20 +49,20 @@ class TooShort(ValueError):
 
 
 def canonical_lead(name: str) -> str:
-    """The lead's name as LEADS_12 writes it: `ii`, `DII`, `Lead II` and `MDC_ECG_LEAD_II` are `II`.
+    """Return the lead's name as LEADS_12 has it: `ii`, `DII`, `Lead II` and `MDC_ECG_LEAD_II` are `II`.
 
-    Raises ValueError for a name that is none of the twelve leads.
+    Raises ValueError if the name is none of the twelve leads.
     """
-    found = _CANONICAL.get(_PREFIX.sub("", name.strip().upper()))
-    if found is None:
+    canonical = _CANONICAL.get(_PREFIX.sub("", name.strip().upper()))
+    if canonical is None:
         raise ValueError(f"lead {name!r} is unknown: use the names {', '.join(LEADS_12)}")
-    return found
+    return canonical
 
 
 def lead_rows(names: Sequence[str], wanted: Sequence[str] = LEADS) -> list[int]:
-    """The row of each wanted lead in an array whose rows are called `names`.
+    """Return the row of each wanted lead in an array whose rows are called `names`.
 
-    Raises ValueError for an unknown name, LeadRepeated for a lead named twice, LeadMissing where one is absent.
+    Raises ValueError if a name is unknown, LeadRepeated if a lead is named twice, LeadMissing if a lead is absent.
     """
     canonical = [canonical_lead(name) for name in names]
     repeated = sorted({name for name in canonical if canonical.count(name) > 1})
@@ -74,10 +75,10 @@ def lead_rows(names: Sequence[str], wanted: Sequence[str] = LEADS) -> list[int]:
 
 
 def independent_leads(x_LT: NDArray[Any], names: Sequence[str]) -> NDArray[Any]:
-    """(..., L, T) with rows called `names` -> (..., 8, T) in the order of LEADS.
+    """Select the independent leads, (..., L, T) with rows called `names` -> (..., 8, T) in the order of LEADS.
 
     III, aVR, aVL and aVF are accepted and left out: they are linear in I and II (Einthoven, Goldberger). I and II must
-    have been recorded; they are not computed back from the others. Raises ValueError as `lead_rows` does.
+    be given; they are not computed from the others. Raises ValueError as `lead_rows` does.
     """
     if x_LT.ndim < 2 or x_LT.shape[-2] != len(names):
         raise ValueError(f"signal of shape {x_LT.shape} does not fit {len(names)} lead names: use (leads, samples)")
@@ -85,22 +86,24 @@ def independent_leads(x_LT: NDArray[Any], names: Sequence[str]) -> NDArray[Any]:
 
 
 def derived_leads(limb_2T: NDArray[Any]) -> NDArray[Any]:
-    """(..., 2, T), leads I and II -> (..., 4, T), the leads DERIVED.
+    """Compute the leads DERIVED from I and II, (..., 2, T) -> (..., 4, T).
 
     III = II - I (Einthoven); aVR = -(I + II) / 2, aVL = I - II / 2, aVF = II - I / 2 (Goldberger).
     """
-    one, two = limb_2T[..., 0, :], limb_2T[..., 1, :]
-    return np.stack([two - one, -(one + two) / 2, one - two / 2, two - one / 2], axis=-2)
+    i_T, ii_T = limb_2T[..., 0, :], limb_2T[..., 1, :]
+    return np.stack([ii_T - i_T, -(i_T + ii_T) / 2, i_T - ii_T / 2, ii_T - i_T / 2], axis=-2)
 
 
 def resample(x_LT: NDArray[Any], rate: float, target: float = RATE) -> NDArray[np.float32]:
-    """Band-limited resampling along the last axis: (..., T) at `rate` -> float32 (..., ceil(T * target / rate)).
+    """Resample along the last axis, band-limited: (..., T) at `rate` -> float32 (..., ceil(T * target / rate)).
 
-    Output k lies at the time k / target, by convolution with a Kaiser-windowed sinc cut off at half the lower of both
-    rates, its weights summing to one at each output (any real ratio: a polyphase bank with one phase an output). Beyond
-    its ends the signal is continued by linear prediction, so that edges do not ring. At rate == target samples pass
-    unchanged. Raises ValueError for a rate outside 50..2000 Hz, an empty signal, and samples that are not finite, since
-    a filter would smear them.
+    Output k lies at the time k / target. It is a convolution with a Kaiser-windowed sinc, cut off at half the lower of
+    both rates, whose weights sum to one at each output (for any real ratio: a polyphase bank with one phase for each
+    output). Beyond its ends the signal is continued by linear prediction, so that edges do not ring. At rate == target
+    samples pass unchanged.
+
+    Raises ValueError if a rate is outside 50..2000 Hz, if the signal is empty, or if a sample is not finite, since a
+    filter would smear it.
     """
     x_LT = np.asarray(x_LT)
     _check_rate("rate", rate)
@@ -115,7 +118,8 @@ def resample(x_LT: NDArray[Any], rate: float, target: float = RATE) -> NDArray[n
     bank = _bank(float(rate), float(target), samples)
     order = _ORDER if rate > target else _ORDER_SPARSE
     x_MT = _continued(x_LT.reshape(-1, samples), bank.before, bank.after, order)
-    # One product a recording: its bits do not hang on what else is in the batch, and it is too small for BLAS threads.
+    # One product for each recording: its bits then do not depend on the rest of the batch, and it is too small for BLAS
+    # threads.
     x_NLT = x_MT.reshape(-1, *x_LT.shape[-2:-1], x_MT.shape[-1])
     y_NLK = np.empty((*x_NLT.shape[:-1], bank.outputs), np.float32)
     for block, start in enumerate(bank.starts):
@@ -127,21 +131,21 @@ def resample(x_LT: NDArray[Any], rate: float, target: float = RATE) -> NDArray[n
 
 
 def window_samples(rate: float) -> int:
-    """Samples at `rate` that make ten seconds whole."""
+    """Return the number of samples at `rate` that cover ten seconds."""
     return math.ceil(SECONDS * rate - 1e-6)
 
 
 def window_reach(rate: float) -> int:
-    """Samples from the start that `prepare` looks at: the window and what the filter reaches over behind it."""
+    """Return the number of samples from the start that `prepare` reads: the window and the filter's reach behind it."""
     return window_samples(rate) + _reach(rate, RATE) + 1
 
 
 def prepare(x_LT: NDArray[Any], *, leads: Sequence[str], rate: float) -> NDArray[np.float32]:
-    """What the model reads: (..., L, T) millivolt with rows called `leads` -> float32 (..., 8, 2500) millivolt.
+    """Return the model's input: (..., L, T) millivolt with rows called `leads` -> float32 (..., 8, 2500) millivolt.
 
-    The eight leads of LEADS, the first ten seconds, 250 samples a second. A longer recording is cut before it is
-    resampled, with the margin that the filter reaches over, so that the window's end is no edge. Raises ValueError:
-    see `independent_leads` and `resample`; TooShort below ten seconds.
+    It has the eight leads of LEADS, the first ten seconds, 250 samples a second. A longer recording is cut before it is
+    resampled, with the filter's reach as margin, so that the window's end is no edge. Raises ValueError as
+    `independent_leads` and `resample` do, and TooShort below ten seconds.
     """
     x_LT = independent_leads(np.asarray(x_LT), leads)
     _check_rate("rate", rate)
@@ -152,7 +156,7 @@ def prepare(x_LT: NDArray[Any], *, leads: Sequence[str], rate: float) -> NDArray
             f"give at least {SECONDS} s ({needed} samples)"
         )
     reach_LT = x_LT[..., : window_reach(rate)]
-    if not np.isfinite(reach_LT[..., needed:]).all():  # what is missing behind the window does not spoil it
+    if not np.isfinite(reach_LT[..., needed:]).all():  # samples behind the window are optional
         reach_LT = reach_LT[..., :needed]
     return resample(reach_LT, rate)[..., :SAMPLES]
 
@@ -163,8 +167,10 @@ def _check_rate(name: str, value: float) -> None:
 
 
 class _Bank:
-    """Filter weights for blocks of outputs: block b reads the continued signal from starts[b] on.
+    """Filter weights for blocks of outputs.
 
+    starts: block b reads the continued signal from starts[b] on.
+    outputs: number of all outputs.
     weights_BWK: (blocks until they repeat, inputs, outputs of a block).
     before, after: samples by which the signal must be continued.
     """
@@ -176,11 +182,12 @@ class _Bank:
         blocks = -(-self.outputs // _BLOCK)
         inputs = math.ceil((_BLOCK - 1) * step) + 2 * reach + 2
         starts = [math.floor(block * _BLOCK * step) for block in range(blocks)]
-        # After a whole number of input samples the phases come again, and with them the weights.
+        # After a whole number of input samples the phases repeat, and with them the weights.
         period = min(blocks, (_BLOCK * step).denominator)
         first_B = [float(block * _BLOCK * step - start) for block, start in enumerate(starts[:period])]
         times_BK = np.array(first_B)[:, None] + np.arange(_BLOCK) * float(step)
         offsets_BWK = times_BK[:, None, :] - (np.arange(inputs) - reach)[:, None]
+        # The Kaiser-windowed sinc at the offset of each input from each output, in input samples.
         cutoff = min(1.0, target / rate)
         window = np.i0(_BETA * np.sqrt(np.maximum(0.0, 1.0 - (offsets_BWK * cutoff / _CROSSINGS) ** 2)))
         inside = np.abs(offsets_BWK * cutoff) <= _CROSSINGS
@@ -197,12 +204,12 @@ def _bank(rate: float, target: float, samples: int) -> _Bank:
 
 
 def _reach(rate: float, target: float) -> int:
-    """Samples at `rate` that the filter reaches to either side."""
+    """Return the samples at `rate` that the filter reaches to either side."""
     return math.ceil(_CROSSINGS * max(1.0, rate / target))
 
 
 def _continued(x_MT: NDArray[Any], before: int, after: int, order: int) -> NDArray[np.float64]:
-    """The signal with `before` predicted samples in front and `after` behind."""
+    """Return the signals with `before` predicted samples in front and `after` behind, float64."""
     end = before + x_MT.shape[-1]
     y_MT = np.empty((len(x_MT), end + after))
     y_MT[:, before:end] = x_MT
@@ -212,10 +219,10 @@ def _continued(x_MT: NDArray[Any], before: int, after: int, order: int) -> NDArr
 
 
 def _predicted(x_MT: NDArray[np.float64], count: int, order: int) -> NDArray[np.float64]:
-    """(M, T) -> (M, count): the next samples by linear prediction about the mean of the last 8 * order.
+    """Predict the next samples linearly about the mean of the last 8 * order, (M, T) -> (M, count).
 
-    Coefficients by Burg's recursion (Kay and Marple, Proc. IEEE 69, 1981, section II-D), whose poles lie inside the
-    unit circle: the continuation decays to the mean and never runs away.
+    The coefficients follow from Burg's recursion (Kay and Marple, Proc. IEEE 69, 1981, section II-D). Its poles lie
+    inside the unit circle, so the continuation decays to the mean and never diverges.
     """
     tail_TM = np.ascontiguousarray(x_MT[:, -8 * order :].T)
     mean_M = tail_TM.mean(axis=0)
@@ -225,12 +232,13 @@ def _predicted(x_MT: NDArray[np.float64], count: int, order: int) -> NDArray[np.
     coefficients = np.zeros((order + 1, len(x_MT)))
     coefficients[0] = 1.0
     tiny = np.finfo(np.float64).tiny
+    # Forward and backward prediction errors of order i - 1 give the reflection coefficient of order i.
     for i in range(1, order + 1):
         power = np.einsum("tm,tm->m", forward, forward) + np.einsum("tm,tm->m", backward, backward)
         k_M = -2.0 * np.einsum("tm,tm->m", forward, backward) / (power + tiny)
         coefficients[: i + 1] += k_M * coefficients[i::-1]
         forward, backward = (forward + k_M * backward)[1:], (backward + k_M * forward)[:-1]
-    # Newest sample first, so that a step is one weighted sum over `order` rows.
+    # Time in rows, so that each new sample is one weighted sum over the `order` rows before it, newest first.
     future_TM = np.zeros((len(tail_TM) + count, len(x_MT)))
     future_TM[: len(tail_TM)] = tail_TM
     for t in range(len(tail_TM), len(future_TM)):

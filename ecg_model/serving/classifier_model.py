@@ -27,6 +27,7 @@ class ClassifierModel(PythonModel):
     """Classifies raw ECGs with the artifacts `encoder` and `head`, two safetensors files."""
 
     def load_context(self, context: PythonModelContext) -> None:
+        """Load encoder and head, to the device that the model's configuration names."""
         encoder = load_encoder(Path(context.artifacts["encoder"]))
         self.encoder = encoder.eval().to((context.model_config or {}).get("device", "cpu"))
         self.head = CalibratedHead.load(Path(context.artifacts["head"]))
@@ -34,11 +35,13 @@ class ClassifierModel(PythonModel):
     def predict(  # pyright: ignore[reportIncompatibleMethodOverride]  # the base's body makes pyright infer None
         self, context: PythonModelContext, model_input: np.ndarray, params: dict[str, Any] | None = None
     ) -> list[dict[str, float]]:
-        """(B, L, T) millivolt -> a probability a label for each record; an MlflowException that says what to mend in a
-        bad request."""
+        """Classify (B, L, T) millivolt: a probability for each label, for each record.
+
+        Raises MlflowException for a bad request, with the remedy.
+        """
         params = params or {}
         try:
-            found_BC = classify(
+            probability_BC = classify(
                 self.encoder,
                 self.head,
                 batch(model_input),
@@ -47,7 +50,7 @@ class ClassifierModel(PythonModel):
             )
         except ValueError as error:
             raise MlflowException.invalid_parameter_value(str(error)) from error
-        return [dict(zip(self.head.labels, row, strict=True)) for row in found_BC.tolist()]
+        return [dict(zip(self.head.labels, row, strict=True)) for row in probability_BC.tolist()]
 
 
 set_model(ClassifierModel())

@@ -25,13 +25,13 @@ from ecg_model.serving.embed import STANDARD, embed
 
 @dataclass(frozen=True, kw_only=True)
 class CalibratedHead:
-    """C labels told from embeddings of D channels. Raises ValueError for sizes that do not fit each other."""
+    """Probabilities of C labels from embeddings of D channels. Raises ValueError if its sizes do not fit."""
 
     labels: tuple[str, ...]
-    weight_CD: NDArray[np.float64]
-    bias_C: NDArray[np.float64]
-    slope_C: NDArray[np.float64]
-    intercept_C: NDArray[np.float64]
+    weight_CD: NDArray[np.float64]  # of the linear layer
+    bias_C: NDArray[np.float64]  # of the linear layer
+    slope_C: NDArray[np.float64]  # of the calibration
+    intercept_C: NDArray[np.float64]  # of the calibration
 
     def __post_init__(self) -> None:
         sizes = {len(self.labels), len(self.weight_CD), len(self.bias_C), len(self.slope_C), len(self.intercept_C)}
@@ -39,18 +39,19 @@ class CalibratedHead:
             raise ValueError(f"a head of {len(self.labels)} labels has weights of shape {self.weight_CD.shape}")
 
     def probabilities(self, embedding_BD: NDArray[Any]) -> NDArray[np.float64]:
-        """(B, D) -> (B, C)."""
+        """Return calibrated probabilities, (B, D) -> (B, C)."""
         logit_BC = embedding_BD.astype(np.float64) @ self.weight_CD.T + self.bias_C
         return expit(self.slope_C * logit_BC + self.intercept_C)
 
     def to_bytes(self) -> bytes:
+        """Return the head's file."""
         tensors = {"weight": self.weight_CD, "bias": self.bias_C, "slope": self.slope_C, "intercept": self.intercept_C}
         contiguous = {name: np.ascontiguousarray(value, np.float64) for name, value in tensors.items()}
         return save(contiguous, metadata={"labels": json.dumps(self.labels)})
 
     @classmethod
     def load(cls, path: Path) -> CalibratedHead:
-        """Raises ValueError for a file that is no such head."""
+        """Read a head's file. Raises ValueError if it is not one."""
         with safe_open(path, framework="numpy") as file:
             labels, names = (file.metadata() or {}).get("labels"), set(file.keys())
             if labels is None or names != {"weight", "bias", "slope", "intercept"}:
@@ -68,5 +69,5 @@ class CalibratedHead:
 def classify(
     encoder: Encoder, head: CalibratedHead, ecgs: Any, *, sampling_rate: float, leads: str = STANDARD
 ) -> NDArray[np.float64]:
-    """ecgs (B, L, T) millivolt -> (B, C) probabilities; the ECGs are taken, and refused, as `embed` does."""
+    """Classify ecgs (B, L, T) millivolt -> (B, C) probabilities. Accepts and refuses ECGs as `embed` does."""
     return head.probabilities(embed(encoder, ecgs, sampling_rate=sampling_rate, leads=leads))

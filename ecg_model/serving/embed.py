@@ -1,7 +1,7 @@
 """Raw ECGs of any lead order, rate and length -> embeddings, through the preprocessing that training used.
 
 shorter than 10 s   only the whole patches (200 ms) that were recorded are encoded: the encoder reads a part of the
-                    time columns, as the student does in pretraining. Nothing is repeated or padded into view.
+                    time columns, as the student does in pretraining. Nothing is repeated or padded.
 10 s to below 20 s  the first 10 s, as in training
 20 s and longer     the mean of the embeddings of the consecutive whole 10 s windows
 """
@@ -28,20 +28,23 @@ from ecg_model.signal import (
 )
 
 STANDARD = "standard"
-# The student of pretraining sees at least about a fifth of the columns.
+# In pretraining the student sees at least about a fifth of the columns.
 SECONDS_MIN = 2.0
-# What training's int16 microvolt can hold; and a hundredth of a QRS, which only an ECG in volt stays below.
+# The largest value of int16 microvolt, in which training ECGs are stored; and a hundredth of a QRS, below which only an
+# ECG in volt stays.
 MILLIVOLT_MAX = 32.767
 MILLIVOLT_MIN = 0.01
-_BATCH = 64
+_BATCH = 64  # ECGs that are encoded at a time
 
 
 def embed(encoder: Encoder, ecgs: Any, *, sampling_rate: float, leads: str = STANDARD) -> NDArray[np.float32]:
-    """ecgs (B, L, T) millivolt -> float32 (B, dim).
+    """Embed ecgs (B, L, T) millivolt -> float32 (B, dim).
 
-    sampling_rate: samples a second. leads: `standard` (the twelve of LEADS_12 or the eight of LEADS, told by L), `12`,
-    `8`, or the rows' names joined by commas, any order, at least the eight. Raises ValueError naming what is wrong with
-    the shape, the type, the values, the rate, the leads or the length.
+    sampling_rate: samples a second.
+    leads: `standard` (the twelve of LEADS_12 or the eight of LEADS, depending on L), `12`, `8`, or the rows' names
+        joined by commas, in any order, at least the eight.
+
+    Raises ValueError if shape, type, values, rate, leads or length are wrong, with the remedy.
     """
     names = lead_names(leads)
     x_BLT = checked(ecgs)
@@ -63,20 +66,20 @@ def embed(encoder: Encoder, ecgs: Any, *, sampling_rate: float, leads: str = STA
 
 
 def _window_starts(samples: int, rate: float) -> list[int]:
-    """First samples of the consecutive windows that are whole."""
+    """Return the first samples of the consecutive whole windows."""
     starts = (round(k * SECONDS * rate) for k in range(int(samples / (SECONDS * rate)) + 1))
     return [start for start in starts if start + window_samples(rate) <= samples]
 
 
 def lead_names(leads: str) -> tuple[str, ...] | None:
-    """The rows' names; None where the number of rows is to tell."""
+    """Return the rows' names, or None if they depend on the number of rows."""
     known = {STANDARD: None, "12": LEADS_12, "8": LEADS}
     text = leads.strip()
     return known[text] if text in known else tuple(name.strip() for name in text.split(","))
 
 
 def checked(ecgs: Any) -> NDArray[np.float32]:
-    """The batch as a float32 array (B, L, T); ValueError where it is no batch of ECGs in millivolt."""
+    """Return the batch as float32 (B, L, T). Raises ValueError if it is no batch of ECGs in millivolt."""
     array = np.asarray(ecgs)
     if array.ndim != 3 or 0 in array.shape:
         raise ValueError(
@@ -109,6 +112,7 @@ def checked(ecgs: Any) -> NDArray[np.float32]:
 
 
 def _by_count(rows: int) -> tuple[str, ...]:
+    """Return the names of 12 or 8 rows. Raises ValueError for another number."""
     for names in (LEADS_12, LEADS):
         if rows == len(names):
             return names
@@ -119,6 +123,7 @@ def _by_count(rows: int) -> tuple[str, ...]:
 
 
 def _embed_short(encoder: Encoder, x_BLT: NDArray[np.float32], rate: float) -> NDArray[np.float32]:
+    """Embed the whole patches of recordings below ten seconds, (B, L, T) -> (B, dim)."""
     seconds = x_BLT.shape[-1] / rate
     if seconds < SECONDS_MIN:
         raise ValueError(f"ecgs of {seconds:.2f} s: give at least {SECONDS_MIN:g} s, better {SECONDS}")
@@ -128,7 +133,7 @@ def _embed_short(encoder: Encoder, x_BLT: NDArray[np.float32], rate: float) -> N
 
 
 def _encode(encoder: Encoder, x_BLT: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The encoder's embedding in batches that bound memory, on the device where it lies."""
+    """Embed prepared ECGs in batches that bound memory, on the encoder's device, (B, L, T) -> (B, dim)."""
     device = encoder.patch.weight.device
     parts = []
     with torch.inference_mode():

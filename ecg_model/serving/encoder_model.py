@@ -4,7 +4,7 @@
     model.predict(x, params={"sampling_rate": 500.0})                       # x (records, 12 or 8, samples), millivolt
     model.predict(x, params={"sampling_rate": 500.0, "leads": "V1,V2,V3,V4,V5,V6,I,II"})
 
-`ecg_model.serving.embed` says what is taken and how short and long recordings are read. On a GPU:
+`ecg_model.serving.embed` describes the accepted ECGs and how short and long recordings are read. On a GPU:
 `load_model(uri, model_config={"device": "cuda"})`.
 """
 
@@ -27,13 +27,14 @@ class EncoderModel(PythonModel):
     """Embeds raw ECGs with the encoder of the artifact `encoder`, a safetensors file."""
 
     def load_context(self, context: PythonModelContext) -> None:
+        """Load the encoder, to the device that the model's configuration names."""
         encoder = load_encoder(Path(context.artifacts["encoder"]))
         self.encoder = encoder.eval().to((context.model_config or {}).get("device", "cpu"))
 
     def predict(  # pyright: ignore[reportIncompatibleMethodOverride]  # the base's body makes pyright infer None
         self, context: PythonModelContext, model_input: np.ndarray, params: dict[str, Any] | None = None
     ) -> np.ndarray:
-        """(B, L, T) millivolt -> (B, dim) float32; an MlflowException that says what to mend in a bad request."""
+        """Embed (B, L, T) millivolt -> (B, dim) float32. Raises MlflowException for a bad request, with the remedy."""
         params = params or {}
         try:
             return embed(

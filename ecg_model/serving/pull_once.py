@@ -1,8 +1,8 @@
-"""A program: pull a registered model, ask it of ECGs, and write what it says. Run by its path.
+"""A program that pulls a registered model, applies it to ECGs and writes the answers. Run by its path.
 
     python -I pull_once.py MODEL_URI TRACKING_URI RATE ECGS.npy ANSWERS.npy
 
-It imports nothing of this package, so the code that is used is the code that was registered with the model.
+It imports nothing of this package, so that it uses the code that was registered with the model.
 """
 
 import sys
@@ -16,10 +16,10 @@ def main(uri: str, tracking_uri: str, rate: str, ecgs: str, answers: str) -> Non
     mlflow.set_tracking_uri(tracking_uri)
     model = mlflow.pyfunc.load_model(uri)
     x_BLT = np.load(ecgs, allow_pickle=False)
-    found = model.predict(x_BLT, params={"sampling_rate": float(rate)})
-    if isinstance(found, list):  # of a classifier: a row a record, by label
-        found = [list(row.values()) for row in found]
-    np.save(answers, np.asarray(found), allow_pickle=False)
+    predicted = model.predict(x_BLT, params={"sampling_rate": float(rate)})
+    if isinstance(predicted, list):  # of a classifier: for each record its probabilities by label
+        predicted = [list(row.values()) for row in predicted]
+    np.save(answers, np.asarray(predicted), allow_pickle=False)
 
 
 if __name__ == "__main__":

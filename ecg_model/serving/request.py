@@ -1,4 +1,4 @@
-"""What MLflow hands to a model of a request, as a batch of ECGs."""
+"""Requests, as MLflow passes them to a model, converted to a batch of ECGs."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from numpy.typing import NDArray
 
 
 def batch(model_input: Any) -> NDArray[Any]:
-    """An array or nested lists (B, L, T), or a table (`dataframe_split`) of one column whose cells are records (L, T).
+    """Convert to an array: arrays or nested lists (B, L, T), or a table (`dataframe_split`) with a column of records (L, T).
 
-    Raises ValueError for another table and for records that differ in their leads or lengths.
+    Raises ValueError if a table has other columns, or if records differ in their leads or lengths.
     """
     records = model_input
-    columns = getattr(model_input, "columns", None)  # of a pandas table; an import would add it to what ships
+    columns = getattr(
+        model_input, "columns", None
+    )  # of a pandas table; importing pandas would make it a requirement of the model
     if columns is not None:
         if len(columns) != 1:
             raise ValueError(

@@ -99,16 +99,9 @@ def materialize_encoder(
     corpus = workspace.require("corpus")
 
     def make(work: Path) -> dict[str, Any]:
-        options = {
-            "workspace": workspace.root,
-            "corpus": corpus.path,
-            "out": work,
-            "warm-start": warm_start,
-            "device": device,
-            "accumulate": accumulate,
-            "track": track,
-            "artifact-root": artifact_root,
-        }
+        options: dict[str, object] = {"workspace": workspace.root, "corpus": corpus.path, "out": work}
+        options |= {"warm-start": warm_start, "device": device, "accumulate": accumulate}
+        options |= {"track": track, "artifact-root": artifact_root}
         launch(_command(recipe, options, processes=processes, recompute=recompute))
         return json.loads((work / SUMMARY_FILE).read_text())
 

@@ -114,12 +114,8 @@ def train(
     probes = world.agree(probe is not None)  # all processes must log at the same steps
     best = load_best(run.out, step=state.step) if world.writes else {}
 
-    with corpus.feed(
-        training.order, device=run.device, first_step=state.step, rank=world.rank, world=world.size
-    ) as feed:
-        journal = Journal(
-            recipe, corpus, training.order, feed, world, out=run.out, device=run.device, begin=state.step, on_log=on_log
-        )
+    with training.feed() as feed:
+        journal = training.journal(feed, on_log)
         while state.step < total:
             probe_due = probes and recipe.probe_due(state.step, records)
             log_due = probe_due or journal.due(state.step)
@@ -192,6 +188,25 @@ class Training:
         self._forward = torch.compile(module, dynamic=True) if run.compile else module
         self._began = time.monotonic() - self.state.seconds
         self.saved = time.monotonic()
+
+    def feed(self) -> BatchFeed:
+        """Return the batches from the next step on, of which this process gets its share."""
+        rank, size = self.world.rank, self.world.size
+        return self.corpus.feed(self.order, device=self.run.device, first_step=self.state.step, rank=rank, world=size)
+
+    def journal(self, feed: BatchFeed, on_log: OnLog) -> Journal:
+        """Open the metrics of this run, from the next step on."""
+        return Journal(
+            self.recipe,
+            self.corpus,
+            self.order,
+            feed,
+            self.world,
+            out=self.run.out,
+            device=self.run.device,
+            begin=self.state.step,
+            on_log=on_log,
+        )
 
     def update(self, feed: BatchFeed, *, with_norm: bool) -> Update:
         """Do the next training step. with_norm: compute the norm of the gradients even if nothing is clipped."""
