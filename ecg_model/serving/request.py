@@ -9,7 +9,10 @@ from numpy.typing import NDArray
 
 
 def batch(model_input: Any) -> NDArray[Any]:
-    """Convert to an array: arrays or nested lists (B, L, T), or a table (`dataframe_split`) with a column of records (L, T).
+    """Return an array (B, L, T) of ECGs.
+
+    model_input: an array or nested lists (B, L, T), or a table (`dataframe_split`) of one column whose cells are
+        records (L, T).
 
     Raises ValueError if a table has other columns, or if records differ in their leads or lengths.
     """
