@@ -1,4 +1,4 @@
-"""Figures to PNG bytes, and the colours they share. matplotlib's objects alone, never pyplot's global state."""
+"""Shared by all plots: colours, axes, and figures as PNG bytes. pyplot and its global state are not used."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-# Dagster keeps pictures in its event log, which is read whole: more than this and its pages become slow.
+# Dagster stores pictures in its event log, which it reads as a whole: larger ones make its pages slow.
 MAX_BYTES = 100_000
 
 INK = "#1a1a1a"
 MUTED = "#5f6368"
-# Okabe and Ito's colours (https://jfly.uni-koeln.de/color), told apart with any colour vision; the yellow is left out,
-# since it is too light for a line on white.
+# Okabe and Ito's colours (https://jfly.uni-koeln.de/color), distinct for any colour vision; without the yellow, which
+# is too light for a line on white.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", INK)
 
 
 def name_axes(axes: Axes, title: str, x: str = "", y: str = "") -> None:
-    """Title and labels in their places, and the plain frame that all plots share."""
+    """Set title and labels, and the frame and grid that all plots share."""
     axes.set_title(title, loc="left", fontsize=9.5, color=INK)
     axes.set_xlabel(x, fontsize=8.5, color=MUTED)
     axes.set_ylabel(y, fontsize=8.5, color=MUTED)
@@ -33,9 +33,9 @@ def name_axes(axes: Axes, title: str, x: str = "", y: str = "") -> None:
 
 
 def png(figure: Figure, *, pixels_per_inch: float, colours: int = 32) -> bytes:
-    """The figure as an indexed PNG of at most `colours` colours, with its physical size in the file.
+    """Return the figure as an indexed PNG of at most `colours` colours, with its resolution in the file.
 
-    A picture of lines on paper keeps its look with 32 colours, at a third of the bytes.
+    A picture of lines looks the same with 32 colours, at a third of the bytes.
     """
     canvas = FigureCanvasAgg(figure)
     canvas.draw()

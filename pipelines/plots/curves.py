@@ -1,4 +1,4 @@
-"""Curves and histograms of a run: training, ROC, and what a shard's records are like."""
+"""Training curves, ROC curves, and histograms of a shard's records."""
 
 from __future__ import annotations
 
@@ -16,19 +16,21 @@ from numpy.typing import NDArray
 from pipelines.plots.canvas import INK, PALETTE, name_axes, png
 
 _DPI = 110
-_COLOURS = 128  # several hues, each with its shades at the edges of lines
+_COLOURS = 128  # several hues, each with its shades from antialiasing
 _TRAINING, _VALIDATION, _BEST = PALETTE[0], PALETTE[1], PALETTE[2]
 
 Curve = tuple[NDArray[Any], NDArray[Any]]
-"""False and true positive rates, both rising from 0 to 1."""
+"""False and true positive rates, both ascending from 0 to 1."""
 
 
 def loss_curve(metrics: Sequence[Mapping[str, float]], title: str = "Pretraining") -> bytes:
-    """A training's metrics lines as PNG: the loss, and small panels for what shows a collapse before the loss does.
+    """Plot a training's metrics as PNG: the loss, and small panels of figures that show a collapse before the loss.
 
     metrics: lines with `step` and any of `loss`, `validation_loss`, `learning_rate`, `embedding_std`, `target_std`,
-    `effective_rank`, `probe_auc`; a line without one of them leaves its curve alone. The probe's curve, where there is
-    one, is below the loss, with the best step marked in both. Raises ValueError where no line has a loss.
+        `effective_rank`, `probe_auc`; a curve has the points of the lines with its name.
+
+    The probe's curve, if there is one, is below the loss, with the best step marked in both. Raises ValueError if no
+    line has a loss.
     """
     if not any("loss" in line for line in metrics):
         raise ValueError("metrics hold no line with a loss: train at least one step")
@@ -64,10 +66,10 @@ def roc_curves(
     random_aucs: Mapping[str, float] | None = None,
     title: str = "ROC on the test split",
 ) -> bytes:
-    """A curve a class, the random-initialised encoder's dashed in the same colour, AUCs in the legend; PNG.
+    """Plot a curve per class as PNG, with AUCs in the legend; the random encoder's are dashed in the same colour.
 
-    All mappings are by class name; the areas are given, not taken from the curves. Raises ValueError where a curve has
-    no area, and where there is no curve.
+    All mappings are by class name; AUCs are given, not computed from the curves. Raises ValueError if a curve has no
+    AUC, or if there is no curve.
     """
     random_curves, random_aucs = random_curves or {}, random_aucs or {}
     unknown = [*(curves.keys() - aucs.keys()), *(random_curves.keys() - random_aucs.keys())]
@@ -78,8 +80,8 @@ def roc_curves(
     axes.plot([0, 1], [0, 1], color="#b0b0b0", linewidth=0.8, zorder=1)
     for i, (name, (false, true)) in enumerate(curves.items()):
         colour, dashes = PALETTE[i % len(PALETTE)], "-" if i < len(PALETTE) else "-."
-        beside = f"   ({random_aucs[name]:.3f})" if name in random_curves else ""
-        label = f"{name}  {aucs[name]:.3f}{beside}"
+        random_auc = f"   ({random_aucs[name]:.3f})" if name in random_curves else ""
+        label = f"{name}  {aucs[name]:.3f}{random_auc}"
         axes.plot(false, true, color=colour, linewidth=1.6, linestyle=dashes, label=label, zorder=3)
         if name in random_curves:
             axes.plot(*random_curves[name], color=colour, linewidth=1.0, linestyle=(0, (3, 2)), alpha=0.75, zorder=2)
@@ -93,7 +95,7 @@ def roc_curves(
     return png(page, pixels_per_inch=_DPI, colours=_COLOURS)
 
 
-# Column, or a pair whose difference is taken; title; unit of the axis; what lies beyond is counted in the last bin.
+# Column of RECORDS, or `amplitude`, which is computed; title; unit of the axis.
 _HISTOGRAMS = (
     ("quality_heart_rate", "Heart rate", "beats a minute"),
     ("amplitude", "Largest amplitude", "mV"),
@@ -105,11 +107,11 @@ _HISTOGRAMS = (
 
 
 def histograms(records: pa.Table, title: str = "") -> bytes:
-    """What a shard's records are like, as PNG: rate, amplitude, wander, noise, age and original sampling rate.
+    """Plot histograms of a shard's records as PNG: heart rate, amplitude, wander, noise, age and sampling rate.
 
-    records: a table with the columns of `pipelines.formats.shard.RECORDS`. The axes reach to the 99.5th percentile,
-    so that one record of 27 mV does not squeeze all others into a bin; how many lie beyond is said. Missing values are
-    counted.
+    records: a table with the columns of `pipelines.formats.shard.RECORDS`. The axes end at the 99.5th percentile, so
+    that one record of 27 mV does not compress all others into a bin; the axis states how many lie beyond, and how many
+    values are missing.
     """
     page = Figure(figsize=(9.5, 4.4), dpi=_DPI, layout="constrained", facecolor="white")
     if title:
@@ -126,7 +128,7 @@ def _histogram(axes: Axes, values: NDArray[np.float64], name: str, unit: str) ->
     if len(present):
         distinct = np.unique(present)
         low, high = present.min(), np.percentile(present, 99.5)
-        if len(distinct) <= 3:
+        if len(distinct) <= 3:  # such as sampling rates: a bar for each value
             counts = [np.count_nonzero(present == value) for value in distinct]
             axes.bar([f"{value:g}" for value in distinct], counts, width=0.5, color=PALETTE[0])
             axes.set_xlim(-1, len(distinct))
@@ -141,17 +143,17 @@ def _histogram(axes: Axes, values: NDArray[np.float64], name: str, unit: str) ->
 
 
 def _amplitude(records: pa.Table) -> NDArray[np.float64]:
-    """The largest absolute value of each record, millivolt."""
+    """Return the largest absolute value of each record, millivolt."""
     return np.maximum(_floats(records, "quality_maximum"), -_floats(records, "quality_minimum"))
 
 
 def _floats(records: pa.Table, column: str) -> NDArray[np.float64]:
-    """A numeric column; NaN for null."""
+    """Return a numeric column, with NaN for null."""
     return np.array([math.nan if v is None else v for v in records.column(column).to_pylist()], np.float64)
 
 
 def _plot(axes: Axes, metrics: Sequence[Mapping[str, float]], names: Mapping[str, str], *, legend: bool = True) -> None:
-    """One curve a name over the lines that hold it; few points are marked, so that a single one is seen."""
+    """Plot a curve for each name; curves of few points have markers, so that a single point is visible."""
     for key, colour in zip(names, (_TRAINING, _VALIDATION), strict=False):
         points = [(line["step"], line[key]) for line in metrics if key in line]
         marker = "o" if len(points) <= 40 and key != "loss" else ""
@@ -162,7 +164,7 @@ def _plot(axes: Axes, metrics: Sequence[Mapping[str, float]], names: Mapping[str
 
 
 def _probe(axes: Axes, loss: Axes, probed: Sequence[Mapping[str, float]]) -> None:
-    """The online probe's curve; its best step, of equals the first, is marked here and in the loss."""
+    """Plot the online probe's curve, and mark its best step, the first of equals, here and in the loss."""
     _plot(axes, probed, {"probe_auc": "probe"}, legend=False)
     best = max(probed, key=lambda line: line["probe_auc"])
     axes.plot(best["step"], best["probe_auc"], "o", color=_BEST, markersize=5, zorder=3)

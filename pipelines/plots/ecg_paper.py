@@ -1,9 +1,9 @@
-"""ECGs on ECG paper: 25 mm a second, 10 mm a millivolt, a line a millimetre and a stronger one every five.
+"""ECGs on ECG paper: 25 mm per second, 10 mm per millivolt, a grid line per millimetre and a stronger one every five.
 
-The unit of every length here is the millimetre of paper. Figures are made with one millimetre where matplotlib thinks
-of an inch, so that a whole number of pixels a millimetre makes each grid line fall on whole pixels; the file then
-carries its true resolution, and prints in its true size.
-Shapes: N records, L leads, T samples; millivolt, NaN where a sample is missing.
+The unit of every length here is the millimetre of paper. In matplotlib's figures an inch stands for a millimetre, so
+that with a whole number of pixels per millimetre each grid line falls on whole pixels; the file then states its true
+resolution and prints in true size.
+Shapes: N records, L leads, T samples; millivolt, NaN for a missing sample.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from numpy.typing import NDArray
 from ecg_model.signal import LEADS, LEADS_12, RATE, canonical_lead, derived_leads
 from pipelines.plots.canvas import INK, MAX_BYTES, MUTED, png
 
-SPEED = 25.0  # mm a second
-GAIN = 10.0  # mm a millivolt
-# A cardiograph's steps, and two more for exams whose wander or gain goes beyond them.
+SPEED = 25.0  # mm per second
+GAIN = 10.0  # mm per millivolt
+# A cardiograph's steps, and two more for exams with larger wander or gain.
 GAINS = (GAIN, 5.0, 2.5, 1.0, 0.5)
 
-_POINTS = 72.0  # of matplotlib's inch, here a millimetre
-_BOX = 5
+_POINTS = 72.0  # per inch of matplotlib, which is a millimetre here
+_BOX = 5  # between the strong grid lines
 _PULSE_SECONDS = 0.2
-_LABEL = 3.0
-_LEAD_IN = 10  # the calibration pulse and the flat line on both its sides
+_LABEL = 3.0  # height of a lead's name
+_LEAD_IN = 10  # width of the calibration pulse with the flat line on both its sides
 _SHEET_LEADS = ("II", "V1", "V5")
 _SHEET_SECONDS = 5.0
 _SHEET_COLUMNS = 2
@@ -44,11 +44,11 @@ _GRID = ((1, _FINE), (_BOX, _STRONG))
 
 @dataclass(frozen=True)
 class _Cell:
-    """One lead's stretch of a row: millivolt about its median, and where it begins on the row, in seconds."""
+    """One lead's part of a row."""
 
     lead: str
-    at: float
-    y_T: NDArray[np.float64]
+    at: float  # where it begins on the row, seconds
+    y_T: NDArray[np.float64]  # millivolt above its median; empty if the lead was not recorded
 
 
 _Row = list[_Cell]
@@ -63,24 +63,27 @@ def ecg_paper(
     caption: str = "",
     pixels_per_mm: int = 5,
 ) -> bytes:
-    """One ECG as a cardiograph prints it, as PNG bytes of 25.4 * pixels_per_mm dpi.
+    """Plot one ECG as a cardiograph prints it, as PNG bytes of 25.4 * pixels_per_mm dpi.
 
-    Three rows of four leads, a quarter of the time each and simultaneous, and lead II beneath for the whole of it, of
-    the first ten seconds (or the whole, if shorter). Leads III, aVR, aVL and aVF that are not given are drawn from I
-    and II; another lead that is not given leaves its place empty and named. Each trace is centred on its median, so
-    wander does not move it off its row. The paper grows in height with the amplitudes; where a row would take more
-    than 60 mm, the gain is the largest of GAINS that fits, and the footer says so.
-    Raises ValueError for a shape that does not fit the leads, for unknown or repeated leads and for an empty signal.
+    signal_LT: (leads, samples), millivolt; NaN for a missing sample.
+    rate: samples per second.
+
+    Three rows of four simultaneous leads, a quarter of the time each, and below them lead II for the whole time, of the
+    first ten seconds. Leads III, aVR, aVL and aVF that are not given are computed from I and II; another lead that is
+    not given is an empty place with its name. Each trace is centred on its median, so wander does not move it off its
+    row. The paper's height follows the amplitudes; if a row would take more than 60 mm, the gain is the largest of
+    GAINS that fits, and the footer states it.
+    Raises ValueError if the shape does not fit the leads, a lead is unknown or repeated, or the signal is empty.
     """
-    found = _by_lead(np.asarray(signal_LT, np.float64), leads, rate)
-    recorded = next(iter(found.values())).shape[-1] / rate
+    signals = _by_lead(np.asarray(signal_LT, np.float64), leads, rate)
+    recorded = next(iter(signals.values())).shape[-1] / rate
     seconds = min(10.0, recorded)
     rows = [
-        [_cell(found, lead, column * seconds / 4, seconds / 4, rate) for column, lead in enumerate(LEADS_12[row::3])]
+        [_cell(signals, lead, column * seconds / 4, seconds / 4, rate) for column, lead in enumerate(LEADS_12[row::3])]
         for row in range(3)
     ]
-    rhythm = "II" if "II" in found else next(iter(found))
-    rows.append([_cell(found, rhythm, 0.0, seconds, rate)])
+    rhythm = "II" if "II" in signals else next(iter(signals))
+    rows.append([_cell(signals, rhythm, 0.0, seconds, rate)])
     gain = _gain(rows, rate, highest_row=60.0)
     baselines, height = _stack(rows, rate, gain)
 
@@ -108,14 +111,16 @@ def ecg_sheet(
     rate: float = RATE,
     title: str = "",
 ) -> bytes:
-    """Sampled ECGs side by side, as PNG bytes below 100 kB: five seconds of II, V1 and V5 of each, under its caption.
+    """Plot several ECGs in columns, as PNG bytes below 100 kB: five seconds of II, V1 and V5 of each, with a caption.
 
-    All on paper of one scale, except that an ECG which would not fit its place has a smaller gain, written at it. With
-    many or noisy records the resolution falls until the file is small enough; twelve of white noise fit. Raises
-    ValueError where they do not, where captions and signals differ in number or there are none, and as `ecg_paper`.
+    signal_NLT: (records, leads, samples), millivolt.
+
+    All have one scale, except that an ECG which would not fit its place has a smaller gain, stated beside it. With many
+    or noisy records the resolution is reduced until the file is small enough; twelve of white noise fit. Raises
+    ValueError if they do not fit, if captions and signals differ in number, if there are none, and as `ecg_paper`.
     """
     if len(signal_NLT) != len(captions) or len(captions) == 0:
-        raise ValueError(f"{len(signal_NLT)} signals with {len(captions)} captions: give one caption a signal")
+        raise ValueError(f"{len(signal_NLT)} signals with {len(captions)} captions: give one caption per signal")
     strips = [
         _strip(_by_lead(np.asarray(signal_LT, np.float64), leads, rate), caption, rate)
         for signal_LT, caption in zip(signal_NLT, captions, strict=True)
@@ -131,26 +136,26 @@ def ecg_sheet(
 
 @dataclass(frozen=True)
 class _Strip:
-    """One ECG of a sheet, laid out: its rows with their baselines below the strip's top, its gain and its size."""
+    """The layout of one ECG of a sheet."""
 
     caption: str
     rows: list[_Row]
-    baselines: list[float]
-    gain: float
+    baselines: list[float]  # of the rows, below the strip's top
+    gain: float  # mm per millivolt
     width: int
     height: int
 
 
-def _strip(found: Mapping[str, NDArray[np.float64]], caption: str, rate: float) -> _Strip:
-    seconds = min(_SHEET_SECONDS, next(iter(found.values())).shape[-1] / rate)
-    rows = [[_cell(found, lead, 0.0, seconds, rate)] for lead in _SHEET_LEADS]
+def _strip(signals: Mapping[str, NDArray[np.float64]], caption: str, rate: float) -> _Strip:
+    seconds = min(_SHEET_SECONDS, next(iter(signals.values())).shape[-1] / rate)
+    rows = [[_cell(signals, lead, 0.0, seconds, rate)] for lead in _SHEET_LEADS]
     gain = _gain(rows, rate, highest_stack=80.0)
     baselines, height = _stack(rows, rate, gain)
     return _Strip(caption, rows, baselines, gain, whole_boxes(_LEAD_IN + seconds * SPEED + _BOX), height)
 
 
 def _sheet(lines: Sequence[Sequence[_Strip]], title: str, rate: float, pixels_per_mm: int) -> Figure:
-    """Strips in columns; those of one line get equal paper."""
+    """Draw strips in columns; those of one line get paper of the same height."""
     above, gap, header = 6, 5, 11
     width = lines[0][0].width
     heights = [max(strip.height for strip in line) for line in lines]
@@ -166,6 +171,7 @@ def _sheet(lines: Sequence[Sequence[_Strip]], title: str, rate: float, pixels_pe
         for column, strip in enumerate(line):
             left = gap + column * (width + gap)
             draw_paper(axes, (left, top - height, width, height))
+            # Rows of a strip with less height than its line are spread evenly.
             spare = (height - strip.height) // (len(strip.rows) + 1)
             for i, (row, baseline) in enumerate(zip(strip.rows, strip.baselines, strict=True), start=1):
                 _draw_row(axes, row, (left, top - baseline - i * spare), rate, strip.gain)
@@ -176,38 +182,38 @@ def _sheet(lines: Sequence[Sequence[_Strip]], title: str, rate: float, pixels_pe
 
 
 def _by_lead(signal_LT: NDArray[np.float64], leads: Sequence[str], rate: float) -> dict[str, NDArray[np.float64]]:
-    """The signal of each lead by its canonical name, with those of III, aVR, aVL and aVF that follow from I and II."""
+    """Return the signal of each lead by its canonical name, with III, aVR, aVL and aVF computed from I and II."""
     if signal_LT.ndim != 2 or signal_LT.shape[0] != len(leads) or signal_LT.size == 0:
         raise ValueError(f"signal of shape {signal_LT.shape} does not fit {len(leads)} leads: use (leads, samples)")
     if not rate > 0:
-        raise ValueError(f"rate {rate}: give the samples a second")
-    found = dict(zip((canonical_lead(name) for name in leads), signal_LT, strict=True))
-    if len(found) < len(leads):
+        raise ValueError(f"rate {rate}: give the samples per second")
+    signals = dict(zip((canonical_lead(name) for name in leads), signal_LT, strict=True))
+    if len(signals) < len(leads):
         raise ValueError(f"leads {', '.join(leads)}: a lead is named twice; name each row once")
-    if "I" in found and "II" in found:
-        derived = derived_leads(np.stack([found["I"], found["II"]]))
-        found = dict(zip(("III", "aVR", "aVL", "aVF"), derived, strict=True)) | found
-    return found
+    if "I" in signals and "II" in signals:
+        derived = derived_leads(np.stack([signals["I"], signals["II"]]))
+        signals = dict(zip(("III", "aVR", "aVL", "aVF"), derived, strict=True)) | signals
+    return signals
 
 
-def _cell(found: Mapping[str, NDArray[np.float64]], lead: str, start: float, seconds: float, rate: float) -> _Cell:
-    """A lead from `start` on; without samples where it was not recorded."""
-    if lead not in found:
+def _cell(signals: Mapping[str, NDArray[np.float64]], lead: str, start: float, seconds: float, rate: float) -> _Cell:
+    """Return a lead from `start` on, without samples if it was not recorded."""
+    if lead not in signals:
         return _Cell(lead, start, np.empty(0))
-    # One sample more than the stretch holds, so that the line reaches its end.
-    y_T = found[lead][round(start * rate) : round((start + seconds) * rate) + 1]
+    # One sample more than the cell's time, so that the line reaches the next cell.
+    y_T = signals[lead][round(start * rate) : round((start + seconds) * rate) + 1]
     finite = np.isfinite(y_T)
     return _Cell(lead, start, y_T - (np.median(y_T[finite]) if finite.any() else 0.0))
 
 
 def _label_at(cell: _Cell, rate: float, gain: float) -> float:
-    """How far above the baseline a cell's name stands, mm: clear of the samples beneath it."""
+    """Return how far above the baseline a cell's name is placed, mm: above the samples beneath it."""
     under_T = cell.y_T[: math.ceil((1 + 2.3 * len(cell.lead)) / SPEED * rate)]
     return max(3.0, gain * np.max(under_T, initial=0.0, where=np.isfinite(under_T)) + 1.0)
 
 
 def _reach(row: _Row, rate: float, gain: float) -> tuple[float, float]:
-    """How far a row goes above and below its baseline, mm: its samples, its pulse and its labels."""
+    """Return how far a row extends above and below its baseline, mm: its samples, its pulse and its labels."""
     y_T = np.concatenate([cell.y_T[np.isfinite(cell.y_T)] for cell in row])
     label = max(_label_at(cell, rate, gain) for cell in row) + _LABEL
     return max(gain * np.max(y_T, initial=0.0), gain, label), max(-gain * np.min(y_T, initial=0.0), 3.0)
@@ -216,7 +222,7 @@ def _reach(row: _Row, rate: float, gain: float) -> tuple[float, float]:
 def _gain(
     rows: Sequence[_Row], rate: float, *, highest_row: float = math.inf, highest_stack: float = math.inf
 ) -> float:
-    """The largest gain with which each row, and all of them stacked, fit; the smallest one where none does."""
+    """Return the largest gain with which each row, and all of them stacked, fit; the smallest one if none does."""
     for gain in GAINS:
         fits = all(sum(_reach(row, rate, gain)) <= highest_row for row in rows)
         if fits and _stack(rows, rate, gain)[1] <= highest_stack:
@@ -225,7 +231,7 @@ def _gain(
 
 
 def _stack(rows: Sequence[_Row], rate: float, gain: float) -> tuple[list[float], int]:
-    """Each row's baseline below the top, on a line of the grid, and the height of all, in whole boxes."""
+    """Return each row's baseline below the top, on a line of the grid, and the height of all rows, in whole boxes."""
     baselines, edge = [], 0.0
     for row in rows:
         up, down = _reach(row, rate, gain)
@@ -236,12 +242,12 @@ def _stack(rows: Sequence[_Row], rate: float, gain: float) -> tuple[list[float],
 
 
 def whole_boxes(length: float) -> int:
-    """Millimetres, up to a whole number of the grid's large boxes."""
+    """Return a length in mm, rounded up to a whole number of the grid's large boxes."""
     return _BOX * math.ceil(length / _BOX)
 
 
 def millimetres(page: Figure) -> Axes:
-    """Axes over the whole page, whose unit is the millimetre."""
+    """Return axes over the whole page, whose unit is the millimetre."""
     width, height = page.get_size_inches()
     axes = page.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, width), ylim=(0, height))
@@ -250,7 +256,10 @@ def millimetres(page: Figure) -> Axes:
 
 
 def draw_paper(axes: Axes, box: tuple[float, float, float, float]) -> None:
-    """Grid lines on whole millimetres from the box's lower left corner, each one or two whole pixels wide."""
+    """Draw a grid on whole millimetres from the box's lower left corner; a line is a whole number of pixels wide.
+
+    box: left, bottom, width and height.
+    """
     left, bottom, width, height = box
     axes.add_patch(Rectangle((left, bottom), width, height, facecolor=_PAPER, edgecolor="none", zorder=0))
     pixel = 1 / float(axes.figure.dpi)
@@ -264,7 +273,10 @@ def draw_paper(axes: Axes, box: tuple[float, float, float, float]) -> None:
 
 
 def _draw_row(axes: Axes, row: _Row, origin: tuple[float, float], rate: float, gain: float) -> None:
-    """The calibration pulse of one millivolt, then each cell with its name."""
+    """Draw the calibration pulse of one millivolt, then each cell with its name.
+
+    origin: the row's left end and its baseline.
+    """
     left, baseline = origin
     pulse = (_LEAD_IN - _PULSE_SECONDS * SPEED) / 2
     x = left + np.array([1.0, pulse, pulse, _LEAD_IN - pulse, _LEAD_IN - pulse, _LEAD_IN - 1.0])
@@ -282,12 +294,12 @@ def _draw_row(axes: Axes, row: _Row, origin: tuple[float, float], rate: float, g
 
 
 def draw_line(axes: Axes, x: NDArray[Any], y: NDArray[Any]) -> None:
-    """A trace as the paper shows it."""
+    """Draw a trace."""
     axes.plot(x, y, color=INK, linewidth=0.28 * _POINTS, solid_joinstyle="round", zorder=5)
 
 
 def fitted(text: str, width: float, size: float) -> str:
-    """The text, cut where it would be wider than `width`: a letter of this font takes about 0.6 of its size."""
+    """Return the text, shortened if it would be wider than `width`: a letter takes about 0.6 of the font's size."""
     letters = int(width / (0.6 * size))
     return text if len(text) <= letters else text[: letters - 1].rstrip() + "…"
 
@@ -304,9 +316,24 @@ def draw_text(
     weight: str = "normal",
     halo: bool = False,
 ) -> None:
-    """Text whose size is given in mm. A halo of paper keeps it readable over lines."""
+    """Draw text.
+
+    size: height of the letters, mm.
+    va, ha: vertical and horizontal alignment, as matplotlib names them.
+    halo: surround the text with the paper's colour, so that it is readable over lines.
+    """
     effects: list[Stroke] = [withStroke(linewidth=0.8 * _POINTS, foreground=_PAPER)] if halo else []
+    x, y = at
     axes.text(
-        *at, text, fontsize=size * _POINTS, va=va, ha=ha, color=colour, weight=weight, path_effects=effects,
-        zorder=6, parse_math=False,
-    )  # fmt: skip
+        x,
+        y,
+        text,
+        fontsize=size * _POINTS,
+        va=va,
+        ha=ha,
+        color=colour,
+        weight=weight,
+        path_effects=effects,
+        zorder=6,
+        parse_math=False,
+    )

@@ -1,4 +1,4 @@
-"""What a download came to: how many bytes of which kind of file."""
+"""The bytes of a download by kind of file."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from pipelines.formatting import format_bytes
 from pipelines.plots.canvas import PALETTE, name_axes, png
 
 _DPI = 110
-_MOST = 8
+_MOST = 8  # kinds shown
 
 
 def files_chart(files: Iterable[tuple[str, int]], title: str) -> bytes | None:
-    """A bar a kind of file, the largest first, as PNG; None for no file. files: paths and bytes."""
+    """Plot a bar per kind of file, the largest first, as PNG. Returns None if there is no file.
+
+    files: paths and sizes in bytes.
+    """
     total: Counter[str] = Counter()
     count: Counter[str] = Counter()
     for path, size in files:

@@ -1,4 +1,4 @@
-"""Figures of several encoders on several tasks, each with its interval."""
+"""Scores of several encoders on several tasks, with their intervals."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CHANCE = 0.5
 
 @dataclass(frozen=True)
 class Score:
-    """A figure and its interval, of an encoder on a task."""
+    """A score of an encoder on a task, and its interval."""
 
     task: str
     encoder: str
@@ -32,8 +32,10 @@ def score_chart(
     axis: str = "Macro AUC on the test split",
     marks: Sequence[float] = (_CHANCE,),
 ) -> bytes:
-    """A row a task, a colour an encoder, in the order that they come in; PNG. marks: where lines stand to compare with.
-    Raises ValueError for no score."""
+    """Plot a row per task and a colour per encoder, in the order of the scores, as PNG.
+
+    marks: values at which vertical lines are drawn for comparison. Raises ValueError if there is no score.
+    """
     if not scores:
         raise ValueError("no score to draw: score a task first")
     tasks = list(dict.fromkeys(score.task for score in scores))
@@ -43,10 +45,11 @@ def score_chart(
         page.suptitle(title, x=0.012, ha="left", fontsize=11, weight="bold", color=INK)
     axes = page.subplots()
     for number, encoder in enumerate(encoders):
-        of_it = [score for score in scores if score.encoder == encoder]
-        place = [tasks.index(score.task) + 0.5 * (number - (len(encoders) - 1) / 2) / len(encoders) for score in of_it]
-        value = [score.value for score in of_it]
-        error = [[s.value - s.low for s in of_it], [s.high - s.value for s in of_it]]
+        own = [score for score in scores if score.encoder == encoder]
+        # The encoders of a task are spread over half its row.
+        place = [tasks.index(score.task) + 0.5 * (number - (len(encoders) - 1) / 2) / len(encoders) for score in own]
+        value = [score.value for score in own]
+        error = [[s.value - s.low for s in own], [s.high - s.value for s in own]]
         colour = PALETTE[number % len(PALETTE)]
         axes.errorbar(value, place, xerr=error, fmt="o", color=colour, markersize=5, linewidth=1.5, label=encoder)
     for mark in marks:

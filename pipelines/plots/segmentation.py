@@ -1,4 +1,4 @@
-"""Waves beside each other on ECG paper: as they were annotated, and as they were predicted, under the trace.
+"""Traces on ECG paper, with the annotated and the predicted waves below each as bars.
 
 The unit of length is the millimetre of paper, as in `ecg_paper`.
 """
@@ -29,8 +29,8 @@ from pipelines.plots.ecg_paper import (
 
 COLOURS = {"P": PALETTE[0], "QRS": PALETTE[1], "T": PALETTE[2]}
 
-_HIGHEST = 35.0
-_BAR, _ROOM = 3.0, 1.5
+_HIGHEST = 35.0  # of a trace
+_BAR, _ROOM = 3.0, 1.5  # heights of a bar and of the space around it
 _BARS = 2 * (_BAR + _ROOM) + _ROOM
 _NAMES = 26  # left of the paper, for the bars' names
 _GAP, _ABOVE, _HEADER = 5, 6, 14
@@ -42,33 +42,29 @@ Span = tuple[str, float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentedLead:
-    """One lead's stretch of an ECG: y_T in millivolt at 250 Hz from sample `first` on, and the waves of all of it.
-
-    known: the first and the last sample that were annotated.
-    """
+    """A part of one lead of an ECG, and the waves of the whole lead."""
 
     caption: str
-    y_T: NDArray[np.float64]
-    first: int
+    y_T: NDArray[np.float64]  # millivolt, 250 Hz
+    first: int  # the sample of the ECG at which y_T begins
     annotated: Sequence[Span]
     predicted: Sequence[Span]
-    known: tuple[float, float]
+    known: tuple[float, float]  # the first and the last sample with annotations
 
 
 def segmentation_sheet(leads: Sequence[SegmentedLead], title: str, annotated: str = "annotated") -> bytes:
-    """Stretches of equal length under each other, as PNG bytes below 100 kB.
+    """Plot parts of leads of equal length below each other, as PNG bytes below 100 kB.
 
-    annotated: what the upper bars are called. Raises ValueError where there is no stretch, and where they are too many
-    for a picture of that size.
+    annotated: the name of the upper bars. Raises ValueError if there is no lead, or too many for one picture.
     """
     if not leads:
-        raise ValueError("leads=(): give at least one stretch of an ECG")
+        raise ValueError("leads=(): give at least one lead")
     for pixels_per_mm, colours in ((5, 32), (4, 32), (3, 16), (2, 16)):
         page = _page(leads, title, annotated, pixels_per_mm)
         picture = png(page, pixels_per_inch=25.4 * pixels_per_mm, colours=colours)
         if len(picture) < MAX_BYTES:
             return picture
-    raise ValueError(f"{len(leads)} stretches do not fit one picture of {MAX_BYTES} bytes: give fewer")
+    raise ValueError(f"{len(leads)} leads do not fit one picture of {MAX_BYTES} bytes: give fewer")
 
 
 def _page(leads: Sequence[SegmentedLead], title: str, annotated: str, pixels_per_mm: int) -> Figure:
@@ -79,6 +75,7 @@ def _page(leads: Sequence[SegmentedLead], title: str, annotated: str, pixels_per
     page = Figure(figsize=size, dpi=pixels_per_mm, facecolor="white")
     axes = millimetres(page)
     draw_text(axes, (_GAP, size[1] - 2.5), fitted(title, size[0] - 2 * _GAP, 4.4), size=4.4, weight="bold", va="top")
+    # The legend: a bar and a name per wave.
     for place, (name, colour) in enumerate(COLOURS.items()):
         left = _NAMES + 22 * place
         axes.add_patch(Rectangle((left, size[1] - 12.5), 5, _BAR, facecolor=colour, edgecolor="none"))
@@ -89,6 +86,7 @@ def _page(leads: Sequence[SegmentedLead], title: str, annotated: str, pixels_per
         scale = f"{lead.caption}   {SPEED:g} mm/s   {gain:g} mm/mV"
         draw_text(axes, (_NAMES, top + 1.2), fitted(scale, width, 3.2), size=3.2, va="bottom")
         draw_paper(axes, (_NAMES, top - height, width, height))
+        # The lowest sample lies 1 mm above the bars.
         zero = top - height + _BARS + 1 - gain * float(lead.y_T.min())
         x_T = _NAMES + np.arange(len(lead.y_T)) / RATE * SPEED
         draw_line(axes, x_T, zero + gain * lead.y_T)
@@ -102,12 +100,12 @@ def _page(leads: Sequence[SegmentedLead], title: str, annotated: str, pixels_per
 
 
 def _gain(y_T: NDArray[np.float64]) -> float:
-    """The largest of the cardiograph's gains with which the trace keeps to its height; the smallest where none does."""
+    """Return the largest of GAINS with which the trace is at most _HIGHEST high; the smallest if none is enough."""
     return next((gain for gain in GAINS if gain * float(np.ptp(y_T)) <= _HIGHEST), GAINS[-1])
 
 
 def _bars(axes: Axes, lead: SegmentedLead, spans: Sequence[Span], bottom: float) -> None:
-    """A bar a wave, from its first sample to the end of its last, as far as the stretch goes."""
+    """Draw a bar per wave, from its first sample to the end of its last, within the part that is shown."""
     for name, onset, offset in spans:
         begin, end = max(onset, lead.first), min(offset + 1, lead.first + len(lead.y_T))
         if begin < end:
@@ -120,7 +118,7 @@ def _bars(axes: Axes, lead: SegmentedLead, spans: Sequence[Span], bottom: float)
 
 
 def _unknown(axes: Axes, lead: SegmentedLead, bottom: float) -> None:
-    """A thin line where nothing was annotated."""
+    """Draw a dashed line where there are no annotations."""
     last = lead.first + len(lead.y_T) - 1
     for begin, end in ((lead.first, min(lead.known[0], last)), (max(lead.known[1], lead.first), last)):
         if begin < end:

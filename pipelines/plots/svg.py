@@ -1,8 +1,8 @@
-"""Small plots as inline SVG, whose colours are the page's: light, dark and printed alike.
+"""Small plots as inline SVG, coloured by the page's CSS, for light, dark and printed pages.
 
-Every function returns markup that is safe to put into a page: all text is escaped, all else is numbers and names of
-CSS classes: `c0` to `c5` for hues, `axis` for frames, `faint` for what stands behind. Text is in units of the plot,
-which is drawn about as wide as its view box says.
+Every function returns markup that is safe to put into a page: all text is escaped, the rest is numbers and names of CSS
+classes: `c0` to `c5` for hues, `axis` for frames, `faint` for the background. Text sizes are in units of the view box,
+which is drawn at about its own size.
 """
 
 from __future__ import annotations
@@ -22,17 +22,20 @@ _LEFT, _BOTTOM, _TOP = 24.0, 20.0, 6.0
 
 @dataclass(frozen=True)
 class PlotMark:
-    """A value and its interval, in the hue of an encoder."""
+    """A value and its interval."""
 
     low: float
     value: float
     high: float
-    hue: int
+    hue: int  # of an encoder: the number of a CSS class
 
 
 def intervals(marks: Sequence[PlotMark], low: float, high: float, ticks: Sequence[float], text: str) -> str:
-    """One row of a forest plot: marks above each other over an axis from `low` to `high`. It takes any width: lines and
-    dots keep their thickness. text: what it says, for those who cannot see it."""
+    """Return one row of a forest plot: marks below each other over an axis from `low` to `high`.
+
+    It can have any width: lines and dots keep their thickness.
+    text: the content in words, for screen readers.
+    """
     height = 8.0 * len(marks) + 4
 
     def at(value: float) -> str:
@@ -50,32 +53,35 @@ def intervals(marks: Sequence[PlotMark], low: float, high: float, ticks: Sequenc
 
 
 def roc(curves: Sequence[tuple[int, NDArray[np.float64], NDArray[np.float64]]], text: str) -> str:
-    """ROC curves, each a hue with false and true positive rates; those after the first are dashed."""
-    drawn = [
+    """Return ROC curves, each a hue with false and true positive rates; those after the first are dashed."""
+    shapes = [
         f'<polyline class="c{hue}{" dashed" if i else ""}" points="{_points(false, true)}"/>'
         for i, (hue, false, true) in reversed(list(enumerate(curves)))
     ]
-    return _square([_diagonal(), *drawn], "false positive rate", "true positive rate", text)
+    return _square([_diagonal(), *shapes], "false positive rate", "true positive rate", text)
 
 
 def budget(
     curves: Sequence[tuple[int, Sequence[tuple[float, PlotMark]]]], published: Sequence[tuple[float, float]], text: str
 ) -> str:
-    """AUC against the share of labels in percent, on a logarithmic axis from 1 to 100: a hue and its points for each
-    curve, in order, with their intervals; what others report as crosses."""
+    """Return AUC against the share of labels in percent, on a logarithmic axis from 1 to 100.
+
+    curves: a hue and its points (percent, AUC with interval) each, in order.
+    published: points (percent, AUC) that others report, drawn as crosses.
+    """
     values = [mark.low for _, points in curves for _, mark in points] + [value for _, value in published]
     low = math.floor(min(values) * 10 + 1e-9) / 10 if min(values) < 1 else 0.9
 
     def at(percent: float, value: float) -> str:
         return f"{_x(math.log10(max(percent, 1)) / 2)} {_y((value - low) / (1 - low))}"
 
-    drawn = []
+    shapes = []
     for hue, points in curves:
-        drawn += [
+        shapes += [
             f'<path class="c{hue}" d="M{at(percent, mark.low)}L{at(percent, mark.high)}"/>' for percent, mark in points
         ]
-        drawn.append(f'<path class="c{hue}" d="M{"L".join(at(percent, mark.value) for percent, mark in points)}"/>')
-    drawn += [f'<path class="axis" d="M{at(*one)}m-3 -3l6 6m0 -6l-6 6"/>' for one in published]
+        shapes.append(f'<path class="c{hue}" d="M{"L".join(at(percent, mark.value) for percent, mark in points)}"/>')
+    shapes += [f'<path class="axis" d="M{at(percent, value)}m-3 -3l6 6m0 -6l-6 6"/>' for percent, value in published]
     shares = {percent for _, points in curves for percent, _ in points} | {1.0, 100.0}
     names = "".join(
         f'<text x="{_x(math.log10(share) / 2)}" y="{_number(_TOP + _SIDE + 9)}" text-anchor="middle">{share:g}</text>'
@@ -88,39 +94,41 @@ def budget(
         f'<text x="{_number(_LEFT - 4)}" y="{_y(1)}" dy="6" text-anchor="end">1</text>'
         f'<text x="{_number(_LEFT - 4)}" y="{_y(0)}" text-anchor="end">{low:g}</text>'
         f'<text x="{_number(_LEFT + _SIDE / 2)}" y="{_number(height - 2)}" text-anchor="middle">% of labels</text>'
-        f"{''.join(drawn)}</svg>"
+        f"{''.join(shapes)}</svg>"
     )
 
 
 @dataclass(frozen=True)
 class Bin:
-    """A bin of a reliability curve: mean predicted probability, observed share with its interval, number of records."""
+    """A point of a reliability curve."""
 
-    predicted: float
-    observed: float
+    predicted: float  # mean probability
+    observed: float  # share of positives, with its interval
     low: float
     high: float
     records: int
 
 
 def reliability(bins: Sequence[Bin], hue: int, text: str) -> str:
-    """A reliability curve; the area of a dot is the number of its records."""
-    most = max(one.records for one in bins)
-    drawn = [_diagonal()]
-    drawn += [f'<path class="c{hue}" d="M{_x(one.predicted)} {_y(one.low)}V{_y(one.high)}"/>' for one in bins]
-    drawn.append(
-        f'<polyline class="c{hue}" points="{" ".join(f"{_x(one.predicted)},{_y(one.observed)}" for one in bins)}"/>'
-    )
-    drawn += [
-        f'<circle class="fill c{hue}" cx="{_x(one.predicted)}" cy="{_y(one.observed)}" '
-        f'r="{_number(1.2 + 3.8 * math.sqrt(one.records / most))}"/>'
-        for one in bins
+    """Return a reliability curve; the area of a dot is proportional to the number of its records."""
+    most = max(point.records for point in bins)
+    line = " ".join(f"{_x(point.predicted)},{_y(point.observed)}" for point in bins)
+    shapes = [_diagonal()]
+    shapes += [f'<path class="c{hue}" d="M{_x(point.predicted)} {_y(point.low)}V{_y(point.high)}"/>' for point in bins]
+    shapes.append(f'<polyline class="c{hue}" points="{line}"/>')
+    shapes += [
+        f'<circle class="fill c{hue}" cx="{_x(point.predicted)}" cy="{_y(point.observed)}" '
+        f'r="{_number(1.2 + 3.8 * math.sqrt(point.records / most))}"/>'
+        for point in bins
     ]
-    return _square(drawn, "predicted probability", "observed share", text)
+    return _square(shapes, "predicted probability", "observed share", text)
 
 
 def scatter(point_N2: NDArray[np.float64], hue_N: NDArray[np.int64], text: str) -> str:
-    """Points of a map, each in a hue; -1 is faint, and drawn behind the others. Both axes have one scale."""
+    """Return a map of points (N, 2), each in a hue; -1 is faint, and drawn behind the others.
+
+    Both axes have the same scale; the map is at most 0.8 times as high as wide.
+    """
     width, r = 300.0, 1.8
     low_2, span_2 = point_N2.min(axis=0), np.ptp(point_N2, axis=0)
     scale = (width - 4 * r) / max(span_2[0], span_2[1] / 0.8, 1e-12)
@@ -138,8 +146,8 @@ def scatter(point_N2: NDArray[np.float64], hue_N: NDArray[np.int64], text: str) 
     )
 
 
-def _square(drawn: Sequence[str], x: str, y: str, text: str) -> str:
-    """A plot of the unit square with its frame and the names of its axes."""
+def _square(shapes: Sequence[str], x: str, y: str, text: str) -> str:
+    """Return a plot of the unit square with its frame and the names of its axes."""
     width, height = _LEFT + _SIDE + 6, _TOP + _SIDE + _BOTTOM
     middle = _number(_LEFT + _SIDE / 2)
     frame = f'<path class="axis" d="M{_x(0)} {_y(1)}V{_y(0)}H{_x(1)}"/>'
@@ -155,7 +163,7 @@ def _square(drawn: Sequence[str], x: str, y: str, text: str) -> str:
     )
     return (
         f'<svg class="square" viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(text)}">'
-        f"{frame}{numbers}{names}{''.join(drawn)}</svg>"
+        f"{frame}{numbers}{names}{''.join(shapes)}</svg>"
     )
 
 

@@ -1,4 +1,4 @@
-"""What an encoder looks for first: the waveforms of its patch embedding."""
+"""The filters of an encoder's patch embedding, as waveforms."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ _ROWS, _COLUMNS = 4, 8
 
 
 def patch_filters(weight_DP: NDArray[Any], title: str) -> bytes:
-    """The filters (channels, samples of a patch) with the largest norms, each to its own scale, as PNG."""
+    """Plot the filters with the largest norms as PNG, each to its own scale.
+
+    weight_DP: (channels, samples of a patch).
+    """
     strongest = np.argsort(-np.linalg.norm(weight_DP, axis=1))[: _ROWS * _COLUMNS]
     page = Figure(figsize=(7.6, 3.2), dpi=_DPI, layout="constrained", facecolor="white")
     page.suptitle(title, x=0.012, ha="left", fontsize=11, weight="bold", color=INK)

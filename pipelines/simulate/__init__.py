@@ -1,6 +1,13 @@
 """A physiological 12-lead ECG simulator with exact truth, and mirrors of the sources filled with its ECGs.
 
-`simulate` makes one ECG; `write_mirror` and `ensure_mirror` make a mirror in the native layouts of the real sources.
+    diagnosis.py  rhythm.py  morphology.py  noise.py   diagnoses, beat times, the waves of a beat, disturbances
+    simulator.py                                       one ECG with its truth: `simulate`
+    wfdb_writer.py                                     WFDB files as bytes
+    physionet.py  ptbxl.py  code15.py                  the sources in their native layouts
+    mirror_tree.py  mirror.py                          a mirror of all sources: `write_mirror`, `ensure_mirror`
+    truth.py                                           the truth about a mirror's ECGs
+
+The mirror is read by the same code as the real sources.
 """
 
 from pipelines.simulate.diagnosis import Diagnosis

@@ -1,4 +1,4 @@
-"""CODE-15 in its native layout, filled with simulated ECGs: zips of HDF5, a table, and the answer of Zenodo's API."""
+"""CODE-15% in its native layout, with simulated ECGs: zips of HDF5, a table, and the answer of Zenodo's API."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ FILES = f"zenodo.org/records/{RECORD}/files"
 API = f"zenodo.org/api/records/{RECORD}.json"
 
 RATE, SAMPLES, SHORT_SAMPLES = 400, 4096, 2934
-# Of the real exams 63 % are the short ones, which 10 s windows leave out; fewer here, so that a demo has a corpus.
+# 63 % of the real exams are short ones, which are dropped as too short for 10 s; fewer here, so that the demo has a
+# corpus.
 SHORT_SHARE = 0.25
-# Real amplitudes are 1.6 to 1.9 times those of the other sources, and nothing is filtered.
+# Real amplitudes are 1.6 to 1.9 times those of the other sources, and the signals are not filtered.
 GAIN, NOISE = 1.7, 2.0
 
 _SEED = 10
@@ -38,7 +39,10 @@ _COLUMNS = (
 
 
 def write_code15(tree: Tree, sizes: Sequence[int], seed: int, tick: Callable[[], None]) -> None:
-    """exams_part{i}.zip with exam_id (N,) and tracings (N, 4096, 12) at 400 Hz, a zero row last; exams.csv; the API."""
+    """Write exams_part{i}.zip, exams.csv and the API's answer.
+
+    A part has exam_id (N,) and tracings (N, 4096, 12) at 400 Hz, with a row of zeros at the end.
+    """
     defects = spread(_DEFECTS, sum(sizes))
     files: dict[str, bytes] = {}
     rows: list[list[object]] = []
@@ -54,13 +58,8 @@ def write_code15(tree: Tree, sizes: Sequence[int], seed: int, tick: Callable[[],
             samples = SHORT_SAMPLES if rng.random() < SHORT_SHARE and defect is None else SAMPLES
             ecg = simulate((seed, _SEED, index), rate=RATE, seconds=samples / RATE, noise=NOISE)
             exam_N[place] = exam
-            start = (SAMPLES - samples) // 2
-            # Steps of a microvolt, as an analogue converter gives.
-            tracings_NTL[place, start : start + samples] = np.rint(ecg.signal_LT.T * GAIN * 1000) / 1000
-            if defect is Defect.ZERO_TRACE:
-                tracings_NTL[place] = 0
-            if defect is Defect.MISSING_SAMPLES:
-                tracings_NTL[place, 1000:1040, 7] = np.nan
+            tracings_NTL[place] = _tracing(ecg, samples, defect)
+            # A short exam is dropped as a real one is, so it counts among the planted defects.
             if defect is None and samples == SHORT_SAMPLES:
                 defect = Defect.TOO_SHORT
             if defect is not None:
@@ -70,6 +69,7 @@ def write_code15(tree: Tree, sizes: Sequence[int], seed: int, tick: Callable[[],
             tick()
         tree.plant("code15", Defect.DUMMY_ROW, "0")
         files[f"exams_part{part}.zip"] = zip_bytes(name, hdf5_bytes(exam_id=exam_N, tracings=tracings_NTL))
+    # The real table is in another order than the parts.
     order = np.random.default_rng((seed, _SEED)).permutation(len(rows))
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
@@ -82,7 +82,20 @@ def write_code15(tree: Tree, sizes: Sequence[int], seed: int, tick: Callable[[],
     tree.records["code15"] = index + len(sizes)
 
 
+def _tracing(ecg: SimulatedECG, samples: int, defect: Defect | None) -> np.ndarray:
+    """Return float32 (T, L), millivolt: the ECG between zeros, in steps of a microvolt, with its defect."""
+    x_TL = np.zeros((SAMPLES, 12), dtype="<f4")
+    start = (SAMPLES - samples) // 2
+    x_TL[start : start + samples] = np.rint(ecg.signal_LT.T * GAIN * 1000) / 1000
+    if defect is Defect.ZERO_TRACE:
+        x_TL[:] = 0
+    if defect is Defect.MISSING_SAMPLES:
+        x_TL[1000:1040, 7] = np.nan
+    return x_TL
+
+
 def hdf5_bytes(**datasets: np.ndarray) -> bytes:
+    """Return an HDF5 file with these datasets."""
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
         for name, values in datasets.items():
@@ -91,7 +104,7 @@ def hdf5_bytes(**datasets: np.ndarray) -> bytes:
 
 
 def zip_bytes(name: str, content: bytes) -> bytes:
-    """A zip of one file, with a fixed date so that the same content gives the same bytes."""
+    """Return a zip of one file, with a fixed date so that the same content gives the same bytes."""
     entry = zipfile.ZipInfo(name, date_time=(2021, 6, 9, 0, 0, 0))
     entry.compress_type = zipfile.ZIP_DEFLATED
     entry.external_attr = 0o644 << 16
@@ -102,6 +115,7 @@ def zip_bytes(name: str, content: bytes) -> bytes:
 
 
 def _row(exam: int, ecg: SimulatedECG, rng: np.random.Generator, file: str) -> list[object]:
+    """Return an exam's row of exams.csv."""
     columns = {CODES[d].code15 for d in ecg.diagnoses}
     findings = [finding in columns for finding in _FINDINGS]
     predicted = f"{ecg.age + rng.normal(0, 8):.6f}"

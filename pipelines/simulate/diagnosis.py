@@ -1,4 +1,4 @@
-"""What the simulated hearts can have, which of it goes together, and how each source would code it."""
+"""The diagnoses of simulated ECGs: which can occur together, how often, and each source's codes for them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import numpy as np
 
 
 class Diagnosis(StrEnum):
+    """A diagnosis that the simulator can draw."""
+
     NORMAL = "normal"
     SINUS_BRADYCARDIA = "sinus bradycardia"
     SINUS_TACHYCARDIA = "sinus tachycardia"
@@ -31,17 +33,13 @@ INFARCTIONS = (Diagnosis.ANTERIOR_INFARCTION, Diagnosis.INFERIOR_INFARCTION)
 
 @dataclass(frozen=True, kw_only=True)
 class Codes:
-    """A diagnosis as the sources write it.
+    """A diagnosis in the vocabularies of the sources; None if the source has no code for it."""
 
-    snomed: SNOMED CT (ecg-arrhythmia, Georgia). cpsc: one of the nine codes of CPSC2018, None where it has none.
-    scp: PTB-XL's SCP-ECG codes, of which a record gets one. code15: the column of CODE-15. ludb: the line of LUDB.
-    """
-
-    snomed: str
-    cpsc: str | None = None
-    scp: tuple[str, ...]
-    code15: str | None = None
-    ludb: str | None = None
+    snomed: str  # SNOMED CT, in ecg-arrhythmia and Georgia
+    cpsc: str | None = None  # one of the nine codes of CPSC2018
+    scp: tuple[str, ...]  # PTB-XL's SCP-ECG codes, of which a record gets one
+    code15: str | None = None  # the column of CODE-15%
+    ludb: str | None = None  # the line in LUDB's headers
 
 
 CODES: dict[Diagnosis, Codes] = {
@@ -91,14 +89,14 @@ PREVALENCE: dict[Diagnosis, float] = {
     Diagnosis.ATRIAL_PREMATURE: 0.03,
     Diagnosis.VENTRICULAR_PREMATURE: 0.03,
 }
-"""How often each diagnosis leads a record; others may join it (`draw_diagnoses`)."""
+"""How often each diagnosis is the first of a record; a second one may be added (`draw_diagnoses`)."""
 
-_JOINED_BY_ANOTHER = 0.3
+_SECOND_SHARE = 0.3
 
 
-def conflict(one: Diagnosis, other: Diagnosis) -> str | None:
-    """Why two diagnoses cannot be in one record; None where they can."""
-    pair = {one, other}
+def conflict(first: Diagnosis, second: Diagnosis) -> str | None:
+    """Return why two diagnoses cannot be in one record, or None if they can."""
+    pair = {first, second}
     if Diagnosis.NORMAL in pair:
         return "a normal ECG has no other diagnosis"
     if pair <= set(RHYTHMS):
@@ -113,26 +111,26 @@ def conflict(one: Diagnosis, other: Diagnosis) -> str | None:
 
 
 def checked(diagnoses: Diagnosis | Sequence[Diagnosis]) -> tuple[Diagnosis, ...]:
-    """The diagnoses in the enumeration's order. Raises ValueError for none, and for two that cannot be together."""
+    """Return the diagnoses in the enumeration's order. Raises ValueError if there is none, or if two conflict."""
     chosen = {diagnoses} if isinstance(diagnoses, Diagnosis) else {Diagnosis(d) for d in diagnoses}
     if not chosen:
         raise ValueError("diagnosis=(): name at least one, Diagnosis.NORMAL for a normal ECG")
     ordered = tuple(d for d in Diagnosis if d in chosen)
-    for place, one in enumerate(ordered):
-        for other in ordered[place + 1 :]:
-            if (reason := conflict(one, other)) is not None:
-                raise ValueError(f"diagnosis {one!s} with {other!s}: {reason}; take one of them out")
+    for place, first in enumerate(ordered):
+        for second in ordered[place + 1 :]:
+            if (reason := conflict(first, second)) is not None:
+                raise ValueError(f"diagnosis {first!s} with {second!s}: {reason}; remove one of them")
     return ordered
 
 
 def draw_diagnoses(
     rng: np.random.Generator, prevalence: Mapping[Diagnosis, float] = PREVALENCE
 ) -> tuple[Diagnosis, ...]:
-    """One diagnosis by prevalence; in three of ten abnormal ECGs a second one of the same table that can go with it."""
+    """Draw one diagnosis by prevalence, and for three in ten abnormal ECGs a second one that can occur with it."""
     names = list(prevalence)
     share = np.array([prevalence[d] for d in names])
     first = names[rng.choice(len(names), p=share / share.sum())]
     others = [d for d in names if d is not first and conflict(first, d) is None]
-    if others and rng.random() < _JOINED_BY_ANOTHER:
+    if others and rng.random() < _SECOND_SHARE:
         return checked((first, others[rng.integers(len(others))]))
     return (first,)

@@ -1,10 +1,10 @@
-"""A mirror of the six sources in their native layouts, all of it simulated, for the code that reads the real ones.
+"""A mirror of the six sources in their native layouts with simulated ECGs, to be read by the code for the real sources.
 
-    dest/SIMULATED.json               what this is: seed, sizes, version, counts, planted defects
+    dest/SIMULATED.json               seed, sizes, version, counts, planted defects
     dest/physionet.org/files/...      ecg-arrhythmia, challenge-2020, ptb-xl, ludb
     dest/zenodo.org/...               CODE-15
 
-Real collections have faults; some are planted here, each named in the summary, so that the road shows what it drops.
+Real collections have defects; some are planted here, each listed in the summary, so that a demo shows what is dropped.
 """
 
 from __future__ import annotations
@@ -25,23 +25,19 @@ VERSION = "1"
 MARK = "SIMULATED.json"
 
 OnSimulated = Callable[[str, int, int], None]
-"""Called with a source's name, records written, and records in all."""
+"""Called with a source's name, the number of records written, and their total number."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MirrorSizes:
-    """Records to write: by partition, or in all for `ludb`. An empty tuple (or 0) leaves the source out.
+    """The number of records of each partition. An empty tuple (or 0) omits the source."""
 
-    chapman: partitions 01, 02, ... code15: parts 0, 1, ... (the dummy rows not counted). ptbxl: folders 00000, 01000,
-    ... at 500 and at 100 Hz. cpsc2018: folders g1, g2, ... georgia: g1, then g8, g9, ...
-    """
-
-    chapman: tuple[int, ...] = (300, 300, 300)
-    code15: tuple[int, ...] = (300, 300)
-    ptbxl: tuple[int, ...] = (400, 400, 400)
-    cpsc2018: tuple[int, ...] = (72, 72, 72, 72, 72, 72, 72)
-    georgia: tuple[int, ...] = (30, 30)
-    ludb: int = 20
+    chapman: tuple[int, ...] = (300, 300, 300)  # partitions 01, 02, ...
+    code15: tuple[int, ...] = (300, 300)  # parts 0, 1, ...; the dummy rows not counted
+    ptbxl: tuple[int, ...] = (400, 400, 400)  # folders 00000, 01000, ... at 500 and at 100 Hz
+    cpsc2018: tuple[int, ...] = (72, 72, 72, 72, 72, 72, 72)  # folders g1, g2, ...
+    georgia: tuple[int, ...] = (30, 30)  # folders g1, then g8, g9, ...
+    ludb: int = 20  # in total: it has one partition
 
     def __post_init__(self) -> None:
         for name, limit, partitions in (
@@ -60,20 +56,21 @@ class MirrorSizes:
 
 @dataclass(frozen=True, kw_only=True)
 class MirrorSummary:
-    """What was written. records: by source. defects: by source and kind, the ids of the records that have it."""
+    """What a mirror contains."""
 
     path: Path
     seed: int
-    records: Mapping[str, int]
-    defects: Mapping[str, Mapping[str, Sequence[str]]]
+    records: Mapping[str, int]  # by source
+    defects: Mapping[str, Mapping[str, Sequence[str]]]  # the ids of records by source and kind
     bytes: int
 
     def count(self, source: str, kind: Defect) -> int:
+        """Return the number of a source's records with this defect."""
         return len(self.defects.get(source, {}).get(kind, ()))
 
 
 class Writer(Protocol):
-    """Writes one source's records of the given sizes, calling `tick` after each."""
+    """A function that writes the records of one source, calling `tick` after each."""
 
     def __call__(self, tree: Tree, sizes: Any, seed: int, tick: Callable[[], None], /) -> None: ...
 
@@ -93,15 +90,13 @@ def write_mirror(
 ) -> MirrorSummary:
     """Write the mirror; the same seed and sizes give the same bytes.
 
-    It is written beside `dest` and renamed when it is whole. A simulated mirror at `dest` is replaced; raises
-    ValueError where anything else is there.
+    It is written to a folder next to `dest` and renamed when complete. A simulated mirror at `dest` is replaced. Raises
+    ValueError if `dest` is anything else.
     """
     dest = Path(dest)
     sizes = sizes or MirrorSizes()
     if dest.exists() and not (dest / MARK).is_file():
-        raise ValueError(
-            f"dest={dest}: it is there and is no simulated mirror; give a new folder, or remove it yourself"
-        )
+        raise ValueError(f"dest={dest}: exists and is no simulated mirror; give a new folder, or remove it yourself")
     partial = dest.with_name(f"{dest.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -124,18 +119,18 @@ def write_mirror(
 def ensure_mirror(
     dest: Path | str, *, seed: int = 0, sizes: MirrorSizes | None = None, progress: OnSimulated | None = None
 ) -> MirrorSummary:
-    """The mirror at `dest` where it is the one asked for; written anew where it is not."""
+    """Return the mirror at `dest`; it is written if its seed, sizes or version are others, or if it is absent."""
     dest = Path(dest)
-    wanted = _description(seed, sizes or MirrorSizes())
+    description = _description(seed, sizes or MirrorSizes())
     if (dest / MARK).is_file():
         mark = json.loads((dest / MARK).read_text())
-        if {name: mark.get(name) for name in wanted} == wanted:
+        if {name: mark.get(name) for name in description} == description:
             return _summary(dest, mark)
     return write_mirror(dest, seed=seed, sizes=sizes, progress=progress)
 
 
 def _write_tree(root: Path, seed: int, sizes: MirrorSizes, progress: OnSimulated | None) -> dict[str, Any]:
-    """Write all sources and the mark, whose content is returned."""
+    """Write all sources and SIMULATED.json, and return the content of that file."""
     tree = Tree(root)
     for name, writer in _WRITERS.items():
         size = getattr(sizes, name)
@@ -155,6 +150,7 @@ def _write_tree(root: Path, seed: int, sizes: MirrorSizes, progress: OnSimulated
 
 
 def _counter(name: str, total: int, progress: OnSimulated | None) -> Callable[[], None]:
+    """Return a function that reports one more record each time it is called."""
     written = itertools.count(1)
     if progress is None:
         return lambda: None
@@ -162,7 +158,7 @@ def _counter(name: str, total: int, progress: OnSimulated | None) -> Callable[[]
 
 
 def _description(seed: int, sizes: MirrorSizes) -> dict[str, Any]:
-    """What decides the bytes of a mirror, as JSON values."""
+    """Return what determines the bytes of a mirror, as JSON values."""
     return {
         "what": "synthetic ECGs, simulated by ECG Foundry in the layouts of public data sets; they show no person",
         "version": VERSION,

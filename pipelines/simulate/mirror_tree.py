@@ -1,4 +1,4 @@
-"""The folder that a simulated mirror is written into: files with their sums, and the faults that were planted."""
+"""The folder that a simulated mirror is written to: files with their checksums, and the planted defects."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NOTICE = (
 
 
 class Defect(StrEnum):
-    """A fault of the real collections that is planted in the simulated one."""
+    """A defect of the real collections that is planted in the simulated ones."""
 
     FLAT_LEAD = "flat lead"
     MISSING_SAMPLES = "missing samples"
@@ -28,17 +28,19 @@ class Defect(StrEnum):
 
 
 class Tree:
-    """Writes files below `root` by their `wget -r` paths and remembers their sha256."""
+    """Writer of files below `root`, by their `wget -r` paths, that records their sha256."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.sums: dict[str, str] = {}
+        self.sums: dict[str, str] = {}  # sha256 by path
         self.bytes = 0
-        self.records: dict[str, int] = {}
+        self.records: dict[str, int] = {}  # their number by source
+        # The ids of records by source and defect.
         self.defects: defaultdict[str, defaultdict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
         self._folders: set[Path] = set()
 
     def write(self, path: str, data: bytes | str) -> None:
+        """Write a file."""
         content = data.encode() if isinstance(data, str) else data
         target = self.root / path
         if target.parent not in self._folders:
@@ -49,23 +51,24 @@ class Tree:
         self.bytes += len(content)
 
     def below(self, folder: str, suffix: str) -> list[str]:
-        """The written paths below a folder that end so, relative to it, sorted."""
+        """Return the written paths below a folder that end with `suffix`, relative to it, sorted."""
         prefix = f"{folder}/"
         return sorted(
             path.removeprefix(prefix) for path in self.sums if path.startswith(prefix) and path.endswith(suffix)
         )
 
     def write_sums(self, project: str) -> None:
-        """SHA256SUMS.txt as PhysioNet writes it: the sum, one space, the path; sorted by path, itself left out."""
+        """Write SHA256SUMS.txt as PhysioNet does: the sum, one space, the path; sorted by path, without itself."""
         paths = self.below(project, "")
         self.write(f"{project}/SHA256SUMS.txt", "".join(f"{self.sums[f'{project}/{path}']} {path}\n" for path in paths))
 
     def plant(self, source: str, defect: Defect, record: str) -> None:
+        """Note that a record has a defect."""
         self.defects[source][defect].append(record)
 
 
 def spread(defects: Sequence[Defect], records: int) -> dict[int, Defect]:
-    """Which records get which defect: evenly over all, never the first; none where half of them would be bad."""
+    """Return the defects by the record's position: evenly spread, never the first; none if over half would have one."""
     if records < 2 * len(defects):
         return {}
     return {(place + 1) * records // (len(defects) + 1): defect for place, defect in enumerate(defects)}

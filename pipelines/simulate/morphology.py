@@ -14,29 +14,30 @@ import numpy as np
 
 from pipelines.simulate.diagnosis import Diagnosis
 
-# A wave begins and ends where its spatial magnitude passes this share of its peak; a Gaussian does so at +-EDGE sigma.
+# A wave begins and ends where its spatial magnitude crosses this share of its peak: for a Gaussian at +-EDGE sigma.
 EDGE_LEVEL = 0.05
 EDGE = float(np.sqrt(-2 * np.log(EDGE_LEVEL)))
 
-SEPTAL, APICAL, LATERAL, BASAL = range(4)
+SEPTAL, APICAL, LATERAL, BASAL = range(4)  # the pulses of a normal QRS
 
 
 @dataclass(frozen=True)
 class Complex:
-    """Gaussian pulses that make one wave: centre_W and sigma_W in seconds from the wave's own zero, moment_W3 in mV."""
+    """The Gaussian pulses of one wave."""
 
-    centre_W: np.ndarray
-    sigma_W: np.ndarray
-    moment_W3: np.ndarray
+    centre_W: np.ndarray  # seconds from the wave's own zero
+    sigma_W: np.ndarray  # seconds
+    moment_W3: np.ndarray  # millivolt
 
     def boundaries(self) -> tuple[float, float, float]:
-        """Onset, peak and offset, s: the largest spatial magnitude, and where it passes EDGE_LEVEL of that."""
+        """Return onset, peak and offset in seconds: the largest magnitude, and where it crosses EDGE_LEVEL of that."""
         first = float((self.centre_W - 4 * self.sigma_W).min())
         last = float((self.centre_W + 4 * self.sigma_W).max())
         time_G = np.linspace(first, last, 512)
         pulse_WG = np.exp(-0.5 * ((time_G - self.centre_W[:, None]) / self.sigma_W[:, None]) ** 2)
         size_G = np.linalg.norm(self.moment_W3.T @ pulse_WG, axis=0)
         above = np.flatnonzero(size_G >= EDGE_LEVEL * size_G.max())
+        # Interpolate between the outermost grid points above the level and their neighbours below it.
         edges = []
         for inside, outside in ((above[0], above[0] - 1), (above[-1], above[-1] + 1)):
             share = (size_G[inside] - EDGE_LEVEL * size_G.max()) / (size_G[inside] - size_G[outside])
@@ -44,23 +45,24 @@ class Complex:
         return edges[0], float(time_G[size_G.argmax()]), edges[1]
 
     def lasting(self, seconds: float) -> Complex:
-        """The same wave from onset to offset in `seconds`, its peak at zero."""
+        """Return the wave stretched to `seconds` from onset to offset, with its peak at zero."""
         onset, peak, offset = self.boundaries()
         scale = seconds / (offset - onset)
         return Complex((self.centre_W - peak) * scale, self.sigma_W * scale, self.moment_W3)
 
     def turned(self, matrix_33: np.ndarray) -> Complex:
+        """Return the wave with its moments multiplied by a matrix."""
         return replace(self, moment_W3=self.moment_W3 @ matrix_33.T)
 
     def pulse(self, index: int, moment: np.ndarray) -> Complex:
-        """The same wave with another moment for one pulse."""
+        """Return the wave with another moment (3,) for one pulse."""
         moment_W3 = self.moment_W3.copy()
         moment_W3[index] = moment
         return replace(self, moment_W3=moment_W3)
 
 
 def _complex(*pulses: tuple[float, float, tuple[float, float, float]]) -> Complex:
-    """Pulses as (centre ms, sigma ms, moment mV)."""
+    """Return a wave of pulses given as (centre ms, sigma ms, moment mV)."""
     centre, sigma, moment = zip(*pulses, strict=True)
     return Complex(np.array(centre) * 1e-3, np.array(sigma) * 1e-3, np.array(moment))
 
@@ -73,7 +75,7 @@ _QRS = _complex(
     (6, 10.0, (0.95, 0.55, 0.72)),
     (26, 9.0, (-0.15, -0.22, 0.42)),
 )
-# No septal q: the left ventricle is reached through muscle, so all forces point left and back, and last.
+# No septal q: the left ventricle is activated through muscle, so all forces point left and back, and last long.
 _QRS_LBBB = _complex(
     (-44, 13, (0.36, 0.22, 0.02)),
     (-18, 15, (0.80, 0.30, 0.72)),
@@ -85,25 +87,21 @@ _T = np.array((0.33, 0.22, -0.13))
 
 @dataclass(frozen=True, kw_only=True)
 class Morphology:
-    """One kind of beat.
+    """The waves of one kind of beat. Times are seconds, moments millivolt."""
 
-    p: None without a P wave. pr_s: P onset to QRS onset. t, st: moments (3,) of the T wave and of the ST segment.
-    qtc_s: the QT interval at 60 beats a minute.
-    """
-
-    p: Complex | None
-    pr_s: float
+    p: Complex | None  # None for a beat without a P wave
+    pr_s: float  # P onset to QRS onset
     qrs: Complex
-    st: np.ndarray
-    t: np.ndarray
-    qtc_s: float
+    st: np.ndarray  # moment (3,) of the ST segment
+    t: np.ndarray  # moment (3,) of the T wave
+    qtc_s: float  # the QT interval at 60 beats per minute
 
     def qt_s(self, rr_B: np.ndarray) -> np.ndarray:
-        """QT by Fridericia's cube root of the RR interval."""
+        """Return QT intervals, by Fridericia's cube root of the RR interval (both in seconds)."""
         return self.qtc_s * np.cbrt(rr_B)
 
     def turned(self, matrix_33: np.ndarray) -> Morphology:
-        """The same heart lying otherwise."""
+        """Return the waves of the same heart in another position: all moments are multiplied by a matrix."""
         return replace(
             self,
             p=self.p and self.p.turned(matrix_33),
@@ -114,7 +112,7 @@ class Morphology:
 
 
 def draw_morphology(rng: np.random.Generator, diagnoses: Collection[Diagnosis]) -> Morphology:
-    """A conducted beat: the healthy one with this person's variation, then what each diagnosis does to it."""
+    """Draw a conducted beat: a healthy one with individual variation, then the change of each diagnosis."""
     morphology = _healthy(rng)
     for diagnosis, change in _CHANGES.items():
         if diagnosis in diagnoses:
@@ -123,11 +121,12 @@ def draw_morphology(rng: np.random.Generator, diagnoses: Collection[Diagnosis]) 
 
 
 def _within(rng: np.random.Generator, mean: float, deviation: float, lowest: float, highest: float) -> float:
+    """Draw from a normal distribution, clipped to [lowest, highest]."""
     return float(np.clip(rng.normal(mean, deviation), lowest, highest))
 
 
 def _healthy(rng: np.random.Generator) -> Morphology:
-    """Durations in the healthy range; each pulse has a size, a width and a direction of its own."""
+    """Draw durations in the healthy range, and a size, a width and a direction of each pulse."""
     p, qrs = (
         replace(
             wave,
@@ -158,7 +157,7 @@ def _first_degree_block(rng: np.random.Generator, beat: Morphology) -> Morpholog
 
 
 def _left_bundle(rng: np.random.Generator, beat: Morphology) -> Morphology:
-    """Wide and notched; ST and T point away from the QRS (secondary change)."""
+    """Make the QRS wide and notched; ST and T point away from it (secondary change)."""
     moment_W3 = _QRS_LBBB.moment_W3 * rng.lognormal(0, 0.18, (4, 1)) + rng.normal(0, 0.06, (4, 3))
     qrs = replace(_QRS_LBBB, moment_W3=moment_W3).lasting(_within(rng, 0.144, 0.012, 0.124, 0.176))
     away = -moment_W3.mean(axis=0)
@@ -167,7 +166,7 @@ def _left_bundle(rng: np.random.Generator, beat: Morphology) -> Morphology:
 
 
 def _right_bundle(rng: np.random.Generator, beat: Morphology) -> Morphology:
-    """The right ventricle comes last, alone: a slow force to the right and forward (R' in V1, wide S in I and V6)."""
+    """Activate the right ventricle last: a slow force to the right and forward (R' in V1, wide S in I and V6)."""
     late = np.array((-0.42, 0.02, -0.52)) * rng.uniform(0.55, 1.3) + rng.normal(0, 0.06, 3)
     plain = beat.qrs
     qrs = Complex(
@@ -181,9 +180,10 @@ def _right_bundle(rng: np.random.Generator, beat: Morphology) -> Morphology:
 def _infarction(
     rng: np.random.Generator, beat: Morphology, wall: np.ndarray, lost: dict[int, np.ndarray]
 ) -> Morphology:
-    """Dead muscle takes its early forces away (Q, lost R); injury moves ST toward the wall; later T turns away from it.
+    """Remove early forces of dead muscle (Q, loss of R); injury moves ST toward the wall; later, T turns away from it.
 
-    wall: unit vector to the infarcted wall. lost: by pulse of the QRS, the moment that full severity adds.
+    wall: unit vector to the infarcted wall.
+    lost: by pulse of the QRS, the moment that full severity adds.
     """
     severity = rng.uniform(0.35, 1.05)
     age = rng.beta(0.9, 0.9)
@@ -212,14 +212,14 @@ def _inferior_infarction(rng: np.random.Generator, beat: Morphology) -> Morpholo
 
 
 def _st_t_change(rng: np.random.Generator, beat: Morphology) -> Morphology:
-    """ST depressed and T flat or inverted over the left ventricle, each more or less."""
+    """Depress ST, and flatten or invert T over the left ventricle, each by a random amount."""
     apex = np.array((0.72, 0.45, -0.53))
     depressed = rng.uniform(0.0, 0.17)
     return replace(beat, st=beat.st * 0.3 - apex * depressed, t=beat.t * rng.uniform(-0.6, 0.6))
 
 
 def _hypertrophy(rng: np.random.Generator, beat: Morphology) -> Morphology:
-    """More left ventricle: larger and later forces to the left and back; in half of them ST-T strain."""
+    """Enlarge the left ventricle: larger and later forces to the left and back; half of the cases have ST-T strain."""
     growth = rng.uniform(1.20, 1.85)
     qrs = beat.qrs
     qrs = qrs.pulse(LATERAL, qrs.moment_W3[LATERAL] * growth + np.array((0.0, -0.1, 0.15)) * (growth - 1))
@@ -248,7 +248,7 @@ _CHANGES = {
 
 
 def atrial_premature(rng: np.random.Generator, beat: Morphology) -> Morphology:
-    """An early beat from elsewhere in the atria: another P, the same ventricles."""
+    """Draw an early beat from another place in the atria: another P, the same ventricles."""
     if beat.p is None:
         return beat
     turn = np.diag((rng.uniform(-0.6, 1.0), rng.uniform(-1.0, 0.6), rng.uniform(-1.0, 1.0)))
@@ -256,7 +256,7 @@ def atrial_premature(rng: np.random.Generator, beat: Morphology) -> Morphology:
 
 
 def ventricular_premature(rng: np.random.Generator, beat: Morphology) -> Morphology:
-    """An early beat from one ventricle: no P, QRS wide and large, ST and T opposite to it."""
+    """Draw an early beat from one ventricle: no P, a wide and large QRS, ST and T opposite to it."""
     origin = _FOCI[rng.integers(len(_FOCI))] + rng.normal(0, 0.15, 3)
     size = rng.uniform(1.1, 1.9)
     main = size * origin / np.linalg.norm(origin)
@@ -267,5 +267,5 @@ def ventricular_premature(rng: np.random.Generator, beat: Morphology) -> Morphol
     return replace(beat, p=None, qrs=qrs, st=-0.08 * main, t=-main * rng.uniform(0.25, 0.5), qtc_s=beat.qtc_s + 0.05)
 
 
-# Where the wave front of a ventricular focus goes: from the right outflow tract, the right apex, the left free wall.
+# The direction of the wave front from a ventricular focus: the right outflow tract, the right apex, the left free wall.
 _FOCI = np.array([(0.25, 0.85, 0.45), (0.70, -0.50, 0.50), (-0.70, 0.20, -0.65)])

@@ -1,4 +1,4 @@
-"""The PhysioNet data sets in their native layouts, filled with simulated ECGs: ecg-arrhythmia, challenge-2020, ludb."""
+"""The PhysioNet data sets in their native layouts, with simulated ECGs: ecg-arrhythmia, challenge-2020, ludb."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LUDB = "physionet.org/files/ludb/1.0.1"
 Tick = Callable[[], None]
 """Called once for each record written."""
 
-# Each source's own numbers in the seeds, so that no two sources share an ECG.
+# Part of the seeds, a number per source, so that no two sources share an ECG.
 _CHAPMAN, _CPSC2018, _GEORGIA, _LUDB = range(4)
 
 _CHAPMAN_DEFECTS = (
@@ -56,17 +56,18 @@ _CHAPMAN_NAMES = (
 
 
 def write_chapman(tree: Tree, sizes: Sequence[int], seed: int, tick: Tick) -> None:
-    """ecg-arrhythmia 1.0.0: leaves of a hundred records, ten leaves a partition, 10 s at 500 Hz."""
+    """Write ecg-arrhythmia 1.0.0: folders of a hundred records, ten folders per partition, 10 s at 500 Hz."""
     defects = spread(_CHAPMAN_DEFECTS, sum(sizes))
     original = None
     index = 0
     for partition, size in enumerate(sizes, start=1):
         for place in range(size):
-            leaf = 10 * partition + place // 100
-            name = f"JS{(leaf - 10) * 100 + place % 100 + 1:05d}"
-            folder = f"{CHAPMAN}/WFDBRecords/{partition:02d}/{leaf:03d}"
+            number = 10 * partition + place // 100
+            name = f"JS{(number - 10) * 100 + place % 100 + 1:05d}"
+            folder = f"{CHAPMAN}/WFDBRecords/{partition:02d}/{number:03d}"
             ecg = simulate((seed, _CHAPMAN, index))
             x_LT = digital(ecg.signal_LT)
+            # Exact duplicates are copies of the first record.
             original = x_LT if original is None else original
             defect = defects.get(index)
             x_LT = original if defect is Defect.EXACT_DUPLICATE else damaged(x_LT, defect)
@@ -85,11 +86,7 @@ def write_chapman(tree: Tree, sizes: Sequence[int], seed: int, tick: Tick) -> No
             _write_record(tree, "chapman", folder, name, x_LT, text, defect)
             index += 1
             tick()
-    leaves = sorted({path.rsplit("/", 1)[0] for path in tree.below(CHAPMAN, ".hea")})
-    for leaf in leaves:
-        names = [path.removesuffix(".hea") for path in tree.below(f"{CHAPMAN}/{leaf}", ".hea")]
-        tree.write(f"{CHAPMAN}/{leaf}/RECORDS", _lines(names))
-    tree.write(f"{CHAPMAN}/RECORDS", _lines([f"{leaf}/" for leaf in leaves]))
+    _write_lists(tree, CHAPMAN)
     rows = ["AcronymName,FullName,Snomed_CT", *(",".join(row) for row in _CHAPMAN_NAMES)]
     tree.write(f"{CHAPMAN}/ConditionNames_SNOMED-CT.csv", "\ufeff" + _lines(rows))
     tree.write(f"{CHAPMAN}/LICENSE.txt", NOTICE)
@@ -97,7 +94,7 @@ def write_chapman(tree: Tree, sizes: Sequence[int], seed: int, tick: Tick) -> No
 
 
 def write_cpsc2018(tree: Tree, sizes: Sequence[int], seed: int, tick: Tick) -> None:
-    """CPSC2018 in challenge-2020 1.0.2: 500 Hz, 6 to 60 s, its nine codes alone; record n is in g(n // 1000 + 1)."""
+    """Write CPSC2018 of challenge-2020 1.0.2: 500 Hz, 6 to 60 s, nine codes; record n is in g(n // 1000 + 1)."""
     prevalence = {d: share for d, share in PREVALENCE.items() if CODES[d].cpsc is not None}
     defects = spread(_CPSC2018_DEFECTS, sum(sizes))
     index = 0
@@ -110,7 +107,7 @@ def write_cpsc2018(tree: Tree, sizes: Sequence[int], seed: int, tick: Tick) -> N
             seconds = _cpsc2018_seconds(rng, short=defect is Defect.TOO_SHORT)
             ecg = simulate((seed, _CPSC2018, index), seconds=seconds, diagnosis=diagnoses)
             codes = dict.fromkeys(code for d in diagnoses if (code := CODES[d].cpsc))
-            # A record that is short was simulated so.
+            # A record that is too short was simulated with that length.
             x_LT = damaged(digital(ecg.signal_LT), None if defect is Defect.TOO_SHORT else defect)
             text = header(
                 name,
@@ -130,7 +127,7 @@ def write_cpsc2018(tree: Tree, sizes: Sequence[int], seed: int, tick: Tick) -> N
 
 
 def write_georgia(tree: Tree, sizes: Sequence[int], seed: int, tick: Tick) -> None:
-    """Georgia in challenge-2020 1.0.2: 10 s at 500 Hz; g1 in the older form of headers, g8 and later in the newer."""
+    """Write Georgia of challenge-2020 1.0.2: 10 s at 500 Hz; g1 has the older form of headers, g8 on the newer."""
     defects = spread(_GEORGIA_DEFECTS, sum(sizes))
     index = 0
     for place_of_group, size in enumerate(sizes):
@@ -160,16 +157,21 @@ def write_georgia(tree: Tree, sizes: Sequence[int], seed: int, tick: Tick) -> No
 
 
 def finish_challenge(tree: Tree) -> None:
-    """RECORDS of each folder and of the project, once all its collections are written."""
-    folders = sorted({path.rsplit("/", 1)[0] for path in tree.below(CHALLENGE, ".hea")})
+    """Write the lists of records of challenge-2020, once all its collections are written."""
+    _write_lists(tree, CHALLENGE)
+
+
+def _write_lists(tree: Tree, project: str) -> None:
+    """Write RECORDS of each folder of a project, and of the project."""
+    folders = sorted({path.rsplit("/", 1)[0] for path in tree.below(project, ".hea")})
     for folder in folders:
-        names = [path.removesuffix(".hea") for path in tree.below(f"{CHALLENGE}/{folder}", ".hea")]
-        tree.write(f"{CHALLENGE}/{folder}/RECORDS", _lines(names))
-    tree.write(f"{CHALLENGE}/RECORDS", _lines([f"{folder}/" for folder in folders]))
+        names = [path.removesuffix(".hea") for path in tree.below(f"{project}/{folder}", ".hea")]
+        tree.write(f"{project}/{folder}/RECORDS", _lines(names))
+    tree.write(f"{project}/RECORDS", _lines([f"{folder}/" for folder in folders]))
 
 
 def write_ludb(tree: Tree, size: int, seed: int, tick: Tick) -> None:
-    """ludb 1.0.1: lower-case leads, each with a gain of its own, and a file of wave boundaries a lead."""
+    """Write ludb 1.0.1: lower-case leads, each with its own gain, and a file of wave boundaries per lead."""
     names = [lead.lower() for lead in LEADS_12]
     rows = []
     for index in range(size):
@@ -178,7 +180,7 @@ def write_ludb(tree: Tree, size: int, seed: int, tick: Tick) -> None:
         ecg = simulate((seed, _LUDB, index))
         baseline_L = rng.integers(-5, 7, 12)
         x_LT = (digital(ecg.signal_LT) + baseline_L[:, None]).astype("<i2")
-        # LUDB is normalised: every lead spans 0.8 "mV" from peak to peak.
+        # LUDB is normalised: the gain makes every lead span 0.8 "mV" from peak to peak.
         gain_L = np.rint(np.ptp(x_LT.astype(np.int64), axis=1) / 0.8).astype(int)
         rhythm, findings = _ludb_words(ecg)
         letter = "F" if ecg.sex == "female" else "M"
@@ -195,6 +197,7 @@ def write_ludb(tree: Tree, size: int, seed: int, tick: Tick) -> None:
             resolution=0,
             comments=[f"<age>: {ecg.age}", f"<sex>: {letter}", "<diagnoses>:", *lines],
         )
+        # The real headers have no line break at the end, and here all leads have the same marks.
         tree.write(f"{LUDB}/data/{record}.hea", text.removesuffix("\n"))
         tree.write(f"{LUDB}/data/{record}.dat", dat_bytes(x_LT))
         marks = annotation_bytes(_marks(ecg))
@@ -214,7 +217,7 @@ def write_ludb(tree: Tree, size: int, seed: int, tick: Tick) -> None:
 
 
 def damaged(x_LT: np.ndarray, defect: Defect | None) -> np.ndarray:
-    """The samples with a defect that lies in the samples; the same array for one that does not."""
+    """Return the samples with the defect, if it is one of the samples; otherwise the same array."""
     if defect is Defect.TOO_SHORT:
         return x_LT[:, : x_LT.shape[1] * 7 // 10]
     if defect is Defect.FLAT_LEAD:
@@ -227,9 +230,9 @@ def damaged(x_LT: np.ndarray, defect: Defect | None) -> np.ndarray:
 
 
 def _damaged_header(text: str, name: str, defect: Defect | None) -> str:
-    """The header with a defect that lies in the header."""
+    """Return the header with the defect, if it is one of the header."""
     if defect is Defect.MERGED_RECORD_LINE:
-        # JS01052.hea as published: the record line's numbers, then the rest of the first signal line.
+        # As JS01052.hea was published: the record line's numbers, then the rest of the first signal line.
         first, rest = text.split(f"\n{name}.mat 16+24 10", 1)
         return " ".join(first.split(" ")[:4]) + rest
     if defect is Defect.CHECKSUM_WRONG:
@@ -259,13 +262,13 @@ def _person(ecg: SimulatedECG) -> list[str]:
 
 
 def _snomed(ecg: SimulatedECG) -> list[str]:
-    """SNOMED CT codes, the rhythm first; sinus rhythm is named where no other rhythm is."""
+    """Return SNOMED CT codes, the rhythm first; sinus rhythm if there is no other rhythm."""
     rhythm = [CODES[d].snomed for d in ecg.diagnoses if d in RHYTHMS] or [_SINUS_RHYTHM]
     return list(dict.fromkeys(rhythm + [CODES[d].snomed for d in ecg.diagnoses]))
 
 
 def _cpsc2018_seconds(rng: np.random.Generator, *, short: bool) -> float:
-    """A third last 10 s, the others up to a minute; the short ones 6 to 9 s."""
+    """Draw a duration: 10 s for a third of the records, up to a minute for the others; 6 to 9 s for short ones."""
     if short:
         return int(rng.integers(3000, 4600)) / 500
     return 10.0 if rng.random() < 0.35 else min(5000 + int(rng.exponential(4500)), 30000) / 500
@@ -294,13 +297,13 @@ _LUDB_GROUPS = {
 
 
 def _ludb_words(ecg: SimulatedECG) -> tuple[str, list[str]]:
-    """The rhythm and the other findings as LUDB's headers word them."""
+    """Return the rhythm and the other findings in the words of LUDB's headers."""
     rhythm = next((str(d).capitalize() for d in ecg.diagnoses if d in RHYTHMS), "Sinus rhythm")
     return rhythm, [words for d in ecg.diagnoses if (words := CODES[d].ludb)]
 
 
 def _ludb_row(record: str, letter: str, ecg: SimulatedECG, rhythm: str, axis: str) -> list[str]:
-    """A row of ludb.csv; sex and age end in a newline there, and several findings of one kind are lines of one cell."""
+    """Return a row of ludb.csv; sex and age end in a newline, and findings of one kind are lines of one cell."""
     cells: dict[str, str] = {"ID": record, "Sex": f"{letter}\n", "Age": f"{ecg.age}\n", "Rhythms": rhythm}
     cells["Electric axis of the heart"] = f"Electric axis of the heart: {axis}"
     for column, members in _LUDB_GROUPS.items():
@@ -309,7 +312,7 @@ def _ludb_row(record: str, letter: str, ecg: SimulatedECG, rhythm: str, axis: st
 
 
 def _axis(ecg: SimulatedECG) -> str:
-    """The electric axis in words, from the net area of the QRS in I and aVF."""
+    """Return the electric axis in words, from the net area of the QRS in I and aVF."""
     inside_T = np.zeros(ecg.signal_LT.shape[1], dtype=bool)
     for onset, _, offset in ecg.qrs_B3[~np.isnan(ecg.qrs_B3[:, 0])]:
         inside_T[round(onset * ecg.rate) : round(offset * ecg.rate)] = True
@@ -320,9 +323,9 @@ def _axis(ecg: SimulatedECG) -> str:
 
 
 def _marks(ecg: SimulatedECG) -> list[tuple[int, str]]:
-    """Onset, peak and offset of all waves, ascending; as in LUDB the first and the last beat are not annotated.
+    """Return onset, peak and offset of all waves, ascending; as in LUDB, the first and the last beat have no marks.
 
-    Where a wave begins before the last one ended (P in T at high rates) it is marked from there on.
+    If a wave begins before the previous one has ended (P in T at high rates), it is marked from that end on.
     """
     inner = slice(1, -1)
     waves = [

@@ -1,4 +1,4 @@
-"""PTB-XL 1.0.3 in its native layout, filled with simulated ECGs: 500 and 100 Hz, the table, the statements."""
+"""PTB-XL 1.0.3 in its native layout, with simulated ECGs: 500 and 100 Hz, the table, the statements."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ LEADS = ("I", "II", "III", "AVR", "AVL", "AVF", "V1", "V2", "V3", "V4", "V5", "V
 
 _SEED, _PEOPLE = 20, 21
 _DEFECTS = (Defect.FLAT_LEAD, Defect.MISSING_SAMPLES)
-# Records by people already seen, as in the real one (21,799 records of 18,869 people).
+# The share of records by a person with an earlier record, as in the real one (21,799 records of 18,869 people).
 _RETURNING = 0.13
-# Findings of rhythm and form, which alone leave a record without a diagnostic statement other than NORM.
+# Findings of rhythm and form: a record with no others has the diagnostic statement NORM.
 _NOT_DIAGNOSTIC = {*RHYTHMS, Diagnosis.ATRIAL_PREMATURE, Diagnosis.VENTRICULAR_PREMATURE}
 
 COLUMNS = (
@@ -81,16 +81,16 @@ MDC_ECG_RHY_SINUS_BRADY,,
 
 @dataclass(frozen=True, kw_only=True)
 class Drawn:
-    """A simulated record. rng: for what its row of the table still has to be drawn."""
+    """A simulated record."""
 
     ecg_id: int
     person: int
     ecg: SimulatedECG
-    rng: np.random.Generator
+    rng: np.random.Generator  # for the rest of its row of the table
 
 
 def draw_ptbxl(sizes: Sequence[int], seed: int) -> Iterator[Drawn]:
-    """The ECGs of a mirror of these sizes, in the order of the table, without its defects."""
+    """Yield the ECGs of a mirror of these sizes, in the order of the table, without its defects."""
     person = -1
     for index, ecg_id in enumerate(
         folder * 1000 + place + 1 for folder, size in enumerate(sizes) for place in range(size)
@@ -104,12 +104,12 @@ def draw_ptbxl(sizes: Sequence[int], seed: int) -> Iterator[Drawn]:
 
 
 def partition_of(ecg_id: int) -> str:
-    """The folder of a record, and its partition's name."""
+    """Return the folder of a record, which is its partition's name."""
     return f"{ecg_id // 1000 * 1000:05d}"
 
 
 def write_ptbxl(tree: Tree, sizes: Sequence[int], seed: int, tick: Callable[[], None]) -> None:
-    """Both rates of each record; a person's records are in one of the ten folds and show the same heart."""
+    """Write each record at both rates; a person's records are in one of the ten folds and show the same heart."""
     defects = spread(_DEFECTS, sum(sizes))
     rows = []
     for index, drawn in enumerate(draw_ptbxl(sizes, seed)):
@@ -160,7 +160,7 @@ def _write_record(tree: Tree, path: str, rate: int, x_LT: np.ndarray) -> None:
 
 
 def _cells(ecg: SimulatedECG, rng: np.random.Generator) -> dict[str, object]:
-    """What the table says about the ECG and its person; the columns not named are empty, as most of the real ones."""
+    """Return the table's cells about the ECG and its person; the other columns are empty, as in most real rows."""
     scp, words = _statements(ecg, rng)
     extra = int((ecg.kind_B != Beat.CONDUCTED).sum())
     year, month, day, hour, minute, second = rng.integers((1984, 1, 1, 7, 0, 0), (2001, 13, 29, 18, 60, 60))
@@ -186,7 +186,7 @@ def _cells(ecg: SimulatedECG, rng: np.random.Generator) -> dict[str, object]:
 
 
 def _statements(ecg: SimulatedECG, rng: np.random.Generator) -> tuple[dict[str, float], str]:
-    """SCP codes with their likelihoods (rhythms: 0, which is unknown) and the report's words."""
+    """Return SCP codes with their likelihoods (0, unknown, for rhythms), and the report's text."""
     codes = [str(rng.choice(CODES[d].scp)) for d in ecg.diagnoses if d not in RHYTHMS]
     if set(ecg.diagnoses) <= _NOT_DIAGNOSTIC - {Diagnosis.ATRIAL_FIBRILLATION}:
         codes.insert(0, "NORM")

@@ -1,4 +1,7 @@
-"""When the heart beats: sinus rhythm with heart-rate variability, atrial fibrillation, premature beats."""
+"""The times of heart beats: sinus rhythm with heart-rate variability, atrial fibrillation, premature beats.
+
+Shapes: B beats. Times are seconds.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +13,16 @@ import numpy as np
 
 from pipelines.simulate.diagnosis import Diagnosis
 
-# Beats begin this long before the window and end this long after it, so that waves cross both its edges.
+# Beats start this long before the window and end this long after it, so that waves cross both its edges; seconds.
 LEAD_IN = 2.5
 LEAD_OUT = 1.5
 
-# No two beats are closer, s: the AV node's refractory time.
+# The shortest interval between beats, s: the AV node's refractory time.
 _SHORTEST = 0.33
-# Premature atrial beats move the later ones to the left: draw so many more that the window stays full.
+# Premature atrial beats move all later ones to the left: the time drawn is longer by this factor.
 _SPARE = 1.12
 
-# Mean rate in beats a minute: mean, standard deviation, lowest, highest.
+# Mean rate in beats per minute: mean, standard deviation, lowest, highest.
 _SINUS = (73.0, 11.0, 60.5, 99.0)
 _RATE = {
     Diagnosis.SINUS_BRADYCARDIA: (53.0, 5.0, 38.0, 59.5),
@@ -38,19 +41,16 @@ class Beat(IntEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Rhythm:
-    """times_B: the R peaks in seconds from the window's start, ascending, reaching beyond both edges.
+    """The beats of one recording."""
 
-    kind_B: `Beat` values. rr_B: the interval before each beat, s. breath: respiration, in Hz and radian at time 0.
-    """
-
-    times_B: np.ndarray
-    kind_B: np.ndarray
-    rr_B: np.ndarray
-    breath: tuple[float, float]
+    times_B: np.ndarray  # R peaks in seconds from the window's start, ascending, reaching beyond both edges
+    kind_B: np.ndarray  # `Beat` values
+    rr_B: np.ndarray  # the interval before each beat, seconds
+    breath: tuple[float, float]  # respiration: Hz, and phase in radian at time 0
 
 
 def draw_rhythm(rng: np.random.Generator, diagnoses: Collection[Diagnosis], seconds: float) -> Rhythm:
-    """The beats of one recording."""
+    """Draw the beats of one recording."""
     kind = next((d for d in _RATE if d in diagnoses), None)
     mean, deviation, lowest, highest = _RATE[kind] if kind else _SINUS
     period = 60.0 / float(np.clip(rng.normal(mean, deviation), lowest, highest))
@@ -72,14 +72,15 @@ def draw_rhythm(rng: np.random.Generator, diagnoses: Collection[Diagnosis], seco
 
 
 def _sinus(rng: np.random.Generator, period: float, seconds: float, breath: tuple[float, float]) -> np.ndarray:
-    """Integral pulse frequency modulation (Bayly 1968): a beat whenever the integral of (1 + m(t)) / period is whole.
+    """Draw beat times by integral pulse frequency modulation (Bayly 1968).
 
-    m(t): respiratory sinus arrhythmia at the breathing rate and the Mayer wave near 0.1 Hz.
+    There is a beat whenever the integral of (1 + m(t)) / period is an integer; m(t) is respiratory sinus arrhythmia at
+    the breathing rate plus the Mayer wave near 0.1 Hz.
     """
     grid = np.arange(-LEAD_IN, _SPARE * seconds + LEAD_OUT, 0.01)
     phase = grid / period + rng.uniform()
     mayer = (rng.uniform(0.07, 0.13), rng.uniform(0, 2 * np.pi))
-    # Slow hearts vary more: the depth follows the period.
+    # Slow hearts vary more: the depth is proportional to the period.
     for (frequency, shift), depth in ((breath, 0.035), (mayer, 0.025)):
         depth = depth * period * rng.lognormal(0.0, 0.5)
         phase -= depth / period * np.cos(2 * np.pi * frequency * grid + shift) / (2 * np.pi * frequency)
@@ -88,7 +89,7 @@ def _sinus(rng: np.random.Generator, period: float, seconds: float, breath: tupl
 
 
 def _fibrillating(rng: np.random.Generator, period: float, seconds: float) -> np.ndarray:
-    """Independent intervals, log-normal above the shortest."""
+    """Draw beat times of atrial fibrillation: independent log-normal intervals, at least the shortest."""
     count = int((seconds + LEAD_IN + LEAD_OUT) / _SHORTEST) + 2
     spread = rng.uniform(0.16, 0.28)
     rr = np.maximum(period * rng.lognormal(-(spread**2) / 2, spread, count), _SHORTEST)
@@ -98,8 +99,11 @@ def _fibrillating(rng: np.random.Generator, period: float, seconds: float) -> np
 def _premature(
     rng: np.random.Generator, times_B: np.ndarray, kind_B: np.ndarray, beat: Beat, seconds: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Make some beats early. After a ventricular one the next keeps its time (full compensatory pause); an atrial one
-    resets the sinus node, so that all later beats move with it."""
+    """Make some beats premature; returns new times and kinds.
+
+    After a ventricular one the next beat keeps its time (full compensatory pause); an atrial one resets the sinus node,
+    so that all later beats move with it.
+    """
     times_B, kind_B = times_B.copy(), kind_B.copy()
     interval_B = np.diff(times_B, prepend=times_B[0])
     can_be_early = (kind_B == Beat.CONDUCTED) & (interval_B > _SHORTEST + 0.04)

@@ -1,4 +1,7 @@
-"""A person's ECG: heart, chest and recording drawn from a seed, with the exact truth about all of it."""
+"""Simulate an ECG: heart, body and recording are drawn from a seed, and the exact truth about them is known.
+
+Shapes: L leads, T samples, B beats, N pulses, W samples of a pulse. Millivolt and seconds.
+"""
 
 from __future__ import annotations
 
@@ -49,40 +52,38 @@ Seed = int | Sequence[int]
 class SimulatedECG:
     """A 12-lead ECG and the truth about it.
 
-    signal_LT: float32 (12, rate * seconds) millivolt in the order of `leads`; III, aVR, aVL and aVF follow from I and
-    II exactly. r_times_B: the R peaks (largest spatial magnitude of the QRS) inside the window, s. kind_B: `Beat`.
-    p_B3, qrs_B3, t_B3: onset, peak and offset of each beat's waves, s; NaN where there is no such wave or it is not
-    wholly inside the window. A wave begins and ends where its spatial magnitude passes 5 % of its peak.
-    heart_rate: beats a minute from the first to the last R. pr_ms (None without P), qrs_ms, qt_ms: of conducted beats;
-    qt_ms is their median.
+    A wave begins and ends where its spatial magnitude crosses 5 % of its peak. Waves are onset, peak and offset in
+    seconds; NaN if a beat has no such wave or it is not completely inside the window.
     """
 
     signal_LT: np.ndarray
-    rate: float
+    """float32 (12, rate * seconds), millivolt, in the order of `leads`; III, aVR, aVL and aVF follow from I and II
+    exactly."""
+    rate: float  # samples per second
     diagnoses: tuple[Diagnosis, ...]
     age: int
     sex: Sex
-    r_times_B: np.ndarray
-    kind_B: np.ndarray
+    r_times_B: np.ndarray  # R peaks (largest spatial magnitude of the QRS) inside the window, seconds
+    kind_B: np.ndarray  # `Beat` values
     p_B3: np.ndarray
     qrs_B3: np.ndarray
     t_B3: np.ndarray
-    heart_rate: float
-    pr_ms: float | None
-    qrs_ms: float
-    qt_ms: float
+    heart_rate: float  # beats per minute from the first to the last R
+    pr_ms: float | None  # of conducted beats; None without a P wave
+    qrs_ms: float  # of conducted beats
+    qt_ms: float  # the median of conducted beats
     noise: NoiseLevels
     leads: tuple[str, ...] = LEADS_12
 
 
 @dataclass(frozen=True, kw_only=True)
 class Body:
-    """What stays with a person: sex, age (in deviations from usual), the heart's position, its field at the leads."""
+    """What all records of a person share."""
 
     sex: Sex
-    years: float
-    turn_33: np.ndarray
-    field_83: np.ndarray
+    years: float  # age in standard deviations from the mean
+    turn_33: np.ndarray  # rotation and strength of the heart
+    field_83: np.ndarray  # the lead vectors of I, II, V1..V6
 
 
 def simulate(
@@ -94,19 +95,18 @@ def simulate(
     person: Seed | None = None,
     noise: float = 1.0,
 ) -> SimulatedECG:
-    """The ECG that a seed names; the same arguments give the same bytes.
+    """Simulate the ECG of a seed; the same arguments give the same bytes.
 
-    diagnosis: one or several; None draws by prevalence. person: records that share it are of one body, by default
-    each is of its own. noise: factor on all disturbances; 0 gives the noiseless ECG. The truth depends on neither rate
-    nor noise. Raises ValueError for a rate outside 50..2000 Hz, seconds outside 5..600, negative noise, and diagnoses
-    that cannot be together.
+    rate: samples per second, 50 to 2000.
+    seconds: 5 to 600.
+    diagnosis: one or several; None draws by prevalence.
+    person: a seed; records that share it have one body. By default each record has another body.
+    noise: factor on all disturbances; 0 gives the noiseless ECG.
+
+    The truth depends on neither rate nor noise. Raises ValueError if a number is out of its range, or if two diagnoses
+    exclude each other.
     """
-    if not 50 <= rate <= 2000:
-        raise ValueError(f"rate={rate}: use 50 to 2000 samples a second")
-    if not 5 <= seconds <= 600:
-        raise ValueError(f"seconds={seconds}: use 5 to 600")
-    if not noise >= 0:
-        raise ValueError(f"noise={noise}: use 0 (none), 1 (usual) or more")
+    _check_ranges(rate, seconds, noise)
     rng = stream(seed, 1)
     diagnoses = draw_diagnoses(rng) if diagnosis is None else checked(diagnosis)
     body = draw_body(stream(seed if person is None else person, 0))
@@ -124,8 +124,8 @@ def simulate(
         dipole_3T += _fibrillatory_waves(rng, rate, samples)
     signal_8T = (body.field_83 @ dipole_3T).astype(np.float32)
     if noise > 0:
-        disturbed = stream(seed, 2)
-        signal_8T += draw_noise(disturbed, levels, breath_hz=rhythm.breath[0], rate=rate, samples=samples)
+        # A stream of its own, so that the truth is the same whatever the noise.
+        signal_8T += draw_noise(stream(seed, 2), levels, breath_hz=rhythm.breath[0], rate=rate, samples=samples)
     return _with_truth(
         truth,
         signal_LT=np.concatenate([signal_8T[:2], derived_leads(signal_8T[:2]), signal_8T[2:]]),
@@ -139,8 +139,17 @@ def simulate(
     )
 
 
+def _check_ranges(rate: float, seconds: float, noise: float) -> None:
+    if not 50 <= rate <= 2000:
+        raise ValueError(f"rate={rate}: use 50 to 2000 samples per second")
+    if not 5 <= seconds <= 600:
+        raise ValueError(f"seconds={seconds}: use 5 to 600")
+    if not noise >= 0:
+        raise ValueError(f"noise={noise}: use 0 (none), 1 (usual) or more")
+
+
 def draw_body(rng: np.random.Generator) -> Body:
-    """Sex and anatomy: the heart turned about three axes, its strength, misplaced electrodes, unlike chest walls."""
+    """Draw sex and anatomy: the heart's rotation about three axes, its strength, electrode positions, chest wall."""
     sex = cast(Sex, str(rng.choice(("male", "female"))))
     years = rng.normal(0, 1)
     # Frontal axis further left with age; then transition zone; then tilt.
@@ -148,7 +157,7 @@ def draw_body(rng: np.random.Generator) -> Body:
     frontal, horizontal, sagittal = np.deg2rad(np.clip(turns, (-22, -26, -18), (34, 26, 18)))
     strength = (0.90 if sex == "female" else 1.05) * np.clip(rng.lognormal(-0.05, 0.17), 0.65, 1.25)
     turn_33 = strength * _rotation(2, frontal) @ _rotation(1, horizontal) @ _rotation(0, sagittal)
-    # Chest electrodes sit up to half a place beside where they belong.
+    # Chest electrodes are up to half a position away from their proper place.
     place_6 = np.clip(np.arange(6) + rng.normal(0, 0.18) + rng.normal(0, 0.08, 6), -0.4, 5.4)
     below_6 = np.clip(np.floor(place_6), 0, 4).astype(int)
     share_61 = (place_6 - below_6)[:, None]
@@ -159,7 +168,7 @@ def draw_body(rng: np.random.Generator) -> Body:
 
 
 def stream(seed: Seed, purpose: int) -> np.random.Generator:
-    """Independent generators of one seed, one a purpose."""
+    """Return the generator of a seed for one purpose; generators of different purposes are independent."""
     parts = (seed,) if isinstance(seed, int) else tuple(seed)
     return np.random.default_rng((*parts, purpose))
 
@@ -181,11 +190,11 @@ def _age(diagnoses: Sequence[Diagnosis], body: Body) -> int:
 def _beats(
     kinds: dict[Beat, Morphology], rhythm: Rhythm, *, rate: float, samples: int
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """The truth of each beat and the dipole (3, samples) in millivolt that they sum to."""
+    """Return the truth of each beat, and the sum of their dipoles (3, samples), millivolt."""
     dipole_3T = np.zeros((3, samples))
     beats = len(rhythm.times_B)
     truth = {name: np.full((beats, 3), np.nan) for name in ("p", "qrs", "t")}
-    # Ventricles repolarize by the rate of the last minute more than by the last beat.
+    # Repolarization follows the rate of the last minute more than the last interval.
     rr_B = 0.75 * rhythm.rr_B.mean() + 0.25 * rhythm.rr_B
     # Breathing moves the heart against the electrodes.
     hertz, shift = rhythm.breath
@@ -194,15 +203,17 @@ def _beats(
         these = np.flatnonzero(rhythm.kind_B == kind)
         if not len(these):
             continue
+        # QRS: the R peak is the beat's time.
         r_B, size_B = rhythm.times_B[these], strength_B[these]
         onset, peak, offset = beat.qrs.boundaries()
         truth["qrs"][these] = r_B[:, None] + (onset, peak, offset)
         _add_complex(dipole_3T, rate, beat.qrs, r_B, size_B)
-        if beat.p is not None:
+        if beat.p is not None:  # placed so that P onset to QRS onset is the PR interval
             p_onset, p_peak, p_offset = beat.p.boundaries()
             p_B = r_B + onset - beat.pr_s - p_onset
             truth["p"][these] = p_B[:, None] + (p_onset, p_peak, p_offset)
             _add_complex(dipole_3T, rate, beat.p, p_B, size_B)
+        # T: its peak is placed so that its offset ends the QT interval; the ST segment lies between QRS and T.
         qt_B = beat.qt_s(rr_B[these])
         rise_B, fall_B = _T_RISE * qt_B, _T_FALL * qt_B
         t_B = r_B + onset + qt_B - EDGE * fall_B
@@ -214,6 +225,7 @@ def _beats(
 
 
 def _add_complex(dipole_3T: np.ndarray, rate: float, wave: Complex, at_B: np.ndarray, size_B: np.ndarray) -> None:
+    """Add a wave at the given times, with a factor on each."""
     beats, pulses = len(at_B), len(wave.centre_W)
     centre = (at_B[:, None] + wave.centre_W).ravel()
     sigma = np.tile(wave.sigma_W, beats)
@@ -229,7 +241,10 @@ def _add_pulses(
     fall_N: np.ndarray,
     moment_N3: np.ndarray,
 ) -> None:
-    """Add Gaussian pulses with a sigma for each side, each drawn only where it is not nothing."""
+    """Add Gaussian pulses with a sigma for each side, each over its own span only, beyond which it is negligible.
+
+    rise_N, fall_N: sigma before and after the centre, seconds.
+    """
     start_N, time_NW = _windows(rate, centre_N - _REACH * rise_N, centre_N + _REACH * fall_N)
     from_peak_NW = time_NW - centre_N[:, None]
     sigma_NW = np.where(from_peak_NW < 0, rise_N[:, None], fall_N[:, None])
@@ -248,14 +263,14 @@ def _add_plateaus(
 
 
 def _windows(rate: float, from_N: np.ndarray, to_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """First sample of each span, and the times (N, W) of as many samples as the longest span has."""
+    """Return the first sample of each span, and the times (N, W) of as many samples as the longest span has."""
     start_N = np.floor(from_N * rate).astype(np.int64)
     width = int(np.ceil(((to_N - from_N) * rate).max())) + 1
     return start_N, (start_N[:, None] + np.arange(width)) / rate
 
 
 def _add(dipole_3T: np.ndarray, start_N: np.ndarray, shape_NW: np.ndarray, moment_N3: np.ndarray) -> None:
-    """Sum moment x shape into the dipole; what lies outside the recording is left out."""
+    """Add moment x shape to the dipole; samples outside the recording are ignored."""
     samples = dipole_3T.shape[1]
     at_NW = start_N[:, None] + np.arange(shape_NW.shape[1])
     inside_NW = (at_NW >= 0) & (at_NW < samples)
@@ -266,7 +281,10 @@ def _add(dipole_3T: np.ndarray, start_N: np.ndarray, shape_NW: np.ndarray, momen
 
 
 def _fibrillatory_waves(rng: np.random.Generator, rate: float, samples: int) -> np.ndarray:
-    """f-waves (3, samples) millivolt: a saw-tooth of 4.5 to 8 Hz whose rate and size drift (Stridh & Sornmo 2001)."""
+    """Draw f-waves (3, samples), millivolt: a saw-tooth of 4.5 to 8 Hz with drifting rate and size.
+
+    Stridh & Sornmo 2001.
+    """
     time_T = np.arange(samples) / rate
     turn = rng.uniform(0, 2 * np.pi, 5)
     drift = rng.uniform(0.2, 0.6)
@@ -292,7 +310,7 @@ def _with_truth(
     pr_s: float | None,
     noise: NoiseLevels,
 ) -> SimulatedECG:
-    """Keep the beats of the window; a wave that crosses its edge is not in the truth."""
+    """Return the ECG with the truth of the window's beats; waves that cross the window's edge are not in the truth."""
     inside = (truth["r"] >= 0) & (truth["r"] < seconds)
     waves = {}
     for name in ("p", "qrs", "t"):

@@ -1,4 +1,4 @@
-"""The truth about a simulated mirror's ECGs: they are drawn again from the seed and the sizes that its mark names."""
+"""The truth about a simulated mirror's ECGs, drawn again from the seed and the sizes in its SIMULATED.json."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from pipelines.simulate.simulator import SimulatedECG
 
 
 def ptbxl_truth(mirror: Path) -> Iterator[tuple[str, SimulatedECG]]:
-    """Each ECG of the mirror's PTB-XL by its record id, without the defects that were planted in some.
+    """Yield the record id and the ECG of each record of the mirror's PTB-XL, without the planted defects.
 
-    Raises ValueError where the folder is no simulated mirror, or one of another version of the simulator.
+    Raises ValueError if the folder is not a simulated mirror, or if another version of the simulator wrote it.
     """
     mark = mirror / MARK
     if not mark.is_file():
-        raise ValueError(f"mirror {mirror}: no {MARK} there; the truth is known of ECGs that were simulated here alone")
-    about = json.loads(mark.read_text())
-    if about.get("version") != VERSION:
+        raise ValueError(f"mirror {mirror}: no {MARK} there; the truth is known for simulated mirrors only")
+    settings = json.loads(mark.read_text())
+    if settings.get("version") != VERSION:
         raise ValueError(
-            f"mirror {mirror}: written by simulator version {about.get('version')}, this is {VERSION}: write it again"
+            f"mirror {mirror}: simulator version {settings.get('version')} wrote it, this is {VERSION}: write it again"
         )
-    for drawn in draw_ptbxl(about["sizes"]["ptbxl"], about["seed"]):
+    for drawn in draw_ptbxl(settings["sizes"]["ptbxl"], settings["seed"]):
         yield str(drawn.ecg_id), drawn.ecg

@@ -1,4 +1,4 @@
-"""WFDB files as bytes: headers, MATLAB v4 and format 16 signals. Pure."""
+"""WFDB files as bytes: headers, MATLAB v4 and format 16 signals, annotations."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ INVALID = -32768
 
 
 def digital(signal_LT: np.ndarray, gain: float = 1000.0) -> np.ndarray:
-    """Millivolt -> int16 (leads, samples), in steps of 1 / gain millivolt, clipped to what format 16 holds."""
+    """Convert millivolt to int16 (leads, samples), in steps of 1 / gain millivolt, clipped to format 16's range."""
     return np.clip(np.rint(signal_LT * gain), -32767, 32767).astype("<i2")
 
 
 def checksum(samples_T: np.ndarray, *, signed: bool = True) -> int:
-    """The 16-bit sum of a lead's samples, as a header states it."""
+    """Return the 16-bit sum of a lead's samples, as a header states it."""
     total = int(samples_T.sum(dtype=np.int64)) & 0xFFFF
     return total - 0x10000 if signed and total >= 0x8000 else total
 
 
 def mat_bytes(x_LT: np.ndarray) -> bytes:
-    """A MATLAB v4 file with one int16 matrix `val` (leads, samples): 24 bytes of header, then column by column."""
+    """Return a MATLAB v4 file with one int16 matrix `val` (leads, samples): 24 bytes of header, then the columns."""
     leads, samples = x_LT.shape
     return struct.pack("<5i4s", 30, leads, samples, 0, 4, b"val\0") + dat_bytes(x_LT)
 
 
 def dat_bytes(x_LT: np.ndarray) -> bytes:
-    """Format 16: little-endian int16, the leads interleaved."""
+    """Return a signal file in format 16: little-endian int16, the leads interleaved."""
     return np.ascontiguousarray(x_LT.T).astype("<i2", copy=False).tobytes()
 
 
@@ -47,10 +47,13 @@ def header(
     stamp: str = "",
     comments: Sequence[str] = (),
 ) -> str:
-    """A header with one signal line a lead.
+    """Return a header with one signal line per lead.
 
-    layout: format and byte offset, such as `16+24`. gains: one a lead, as written (`1000/mV`). stamp: date or time
-    after the record line's numbers. comments: lines without the `#`.
+    layout: format and byte offset, such as `16+24`.
+    gains: one per lead, as written (`1000/mV`).
+    signed: how checksums are written.
+    stamp: date or time after the record line's numbers.
+    comments: lines without the `#`.
     """
     lines = [" ".join(part for part in (record, str(len(leads)), str(rate), str(x_LT.shape[1]), stamp) if part)]
     for lead, gain, x_T in zip(leads, gains, x_LT, strict=True):
@@ -64,14 +67,15 @@ _CODES = {"N": 1, "p": 24, "t": 27, "(": 39, ")": 40}
 
 
 def annotation_bytes(marks: Sequence[tuple[int, str]]) -> bytes:
-    """MIT annotations: for each (sample, symbol), ascending, a word with its code and the samples since the last one.
+    """Return an annotation file in MIT format of marks (sample, symbol), ascending.
 
-    The symbols are those of LUDB: `(` onset, `p`, `N`, `t` peaks, `)` offset.
+    A mark is a word of its code and the samples since the previous one; longer gaps take three words more. The symbols
+    are those of LUDB: `(` onset, `p`, `N`, `t` peaks, `)` offset.
     """
     words, last = [], 0
     for sample, symbol in marks:
         step, last = sample - last, sample
-        if step > 0x3FF:
+        if step > 0x3FF:  # does not fit the ten bits of a word
             words.append(struct.pack("<HHH", 59 << 10, step >> 16, step & 0xFFFF))
             step = 0
         words.append(struct.pack("<H", _CODES[symbol] << 10 | step))

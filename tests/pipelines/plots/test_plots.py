@@ -20,7 +20,6 @@ from pipelines.formats.wfdb import read_wfdb
 from pipelines.plots.canvas import MAX_BYTES
 from pipelines.plots.curves import histograms, loss_curve, roc_curves
 from pipelines.plots.ecg_paper import ecg_paper, ecg_sheet
-from pipelines.plots.tables import drop_table_markdown
 
 SHARED = Path(__file__).resolve().parents[3] / ".." / "shared"
 STRONG = (0xED, 0xB1, 0xB1)
@@ -315,19 +314,6 @@ def test_histograms_follow_the_records_and_bear_missing_values() -> None:
     unknown = histograms(records_table([None]), "s")
     assert len({low, high, sparse, unknown}) == 4
     assert max(map(len, (low, high, sparse, unknown))) < MAX_BYTES
-
-
-def test_the_drop_table_adds_up() -> None:
-    table = drop_table_markdown(1000, {"too short": 7, "flat lead": 20})
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
-    assert rows == [
-        ["**entered**", "1,000", "100.0%"],
-        ["**kept**", "973", "97.3%"],
-        ["dropped: flat lead", "20", "2.0%"],
-        ["dropped: too short", "7", "0.7%"],
-    ]
-    with pytest.raises(ValueError, match="add up"):
-        drop_table_markdown(1, {"flat lead": 2})
 
 
 def test_pyplot_s_global_state_is_never_touched() -> None:

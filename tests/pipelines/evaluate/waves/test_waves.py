@@ -413,5 +413,5 @@ def test_bars_are_drawn_where_the_waves_are():
     assert outside == pytest.approx(legend, rel=0.05)
     cut = colours_at(sheet([("T", 450.0, 599.0)], []), COLOURS["T"])
     assert cut - legend == pytest.approx(one - legend, rel=0.15)
-    with pytest.raises(ValueError, match="at least one stretch"):
+    with pytest.raises(ValueError, match="at least one lead"):
         segmentation_sheet([], "title")
