@@ -1,4 +1,4 @@
-# Sourced by deploy/start, shell, backup and restore, in the repository, with the environment file as $1.
+# Sourced by deploy/start, shell, backup and restore, in the repository's folder, with the environment file as $1.
 file=${1:-deploy/environment}
 if [ ! -f "$file" ]; then
     echo "$file is not there: copy deploy/environment.example to it and fill it in" >&2
@@ -16,5 +16,5 @@ for name in ECG_HOME PGHOST PGPORT PGUSER PGPASSWORD ECG_HOST ECG_DAGSTER_PORT E
 done
 ECG_HOME=$(realpath -m "$ECG_HOME")
 export ECG_HOME ECG_BIN=$PWD/.venv/bin DAGSTER_HOME=$ECG_HOME/dagster
-# Programs of this machine ask MLflow where it listens; 0.0.0.0 is every address.
+# Programs on this machine reach MLflow at the address where it listens; 0.0.0.0 means all addresses.
 export MLFLOW_TRACKING_URI=http://${ECG_HOST/#0.0.0.0/127.0.0.1}:$ECG_MLFLOW_PORT MLFLOW_DISABLE_TELEMETRY=true

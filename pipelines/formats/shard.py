@@ -259,15 +259,16 @@ def start_reading(
         if len(rows) and not (np.all(np.diff(rows) > 0) and rows[0] >= 0 and rows[-1] < len(shard)):
             raise ValueError(f"{shard.folder}: rows must be ascending and below {len(shard)}; build the corpus again")
         for first, end in shard.spans(unit):
-            wanted = rows[np.searchsorted(rows, first) : np.searchsorted(rows, end)]
-            if len(wanted):
-                tasks.append((shard, (first, end), wanted, offset))
-            offset += len(wanted)
+            inside = rows[np.searchsorted(rows, first) : np.searchsorted(rows, end)]
+            if len(inside):
+                tasks.append((shard, (first, end), inside, offset))
+            offset += len(inside)
 
-    def read(shard: Shard, span: tuple[int, int], wanted: NDArray[Any], offset: int) -> None:
-        target_NLT = out_NLT[offset : offset + len(wanted)]
+    def read(shard: Shard, span: tuple[int, int], inside: NDArray[Any], offset: int) -> None:
+        first, end = span
+        target_NLT = out_NLT[offset : offset + len(inside)]
         # The rows are checked above; with mode "raise" numpy would gather into a copy first.
-        np.take(shard.read(*span), wanted - span[0], axis=0, out=target_NLT, mode="clip")
+        np.take(shard.read(first, end), inside - first, axis=0, out=target_NLT, mode="clip")
 
     return ShardReading(out_NLT, [readers.submit(read, *task) for task in tasks])
 

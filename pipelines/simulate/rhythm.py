@@ -66,8 +66,8 @@ def draw_rhythm(rng: np.random.Generator, diagnoses: Collection[Diagnosis], seco
     ):
         if diagnosis in diagnoses:
             times_B, kind_B = _premature(rng, times_B, kind_B, beat, seconds)
-    wanted = times_B < seconds + LEAD_OUT
-    times_B, kind_B = times_B[wanted], kind_B[wanted]
+    inside_B = times_B < seconds + LEAD_OUT
+    times_B, kind_B = times_B[inside_B], kind_B[inside_B]
     return Rhythm(times_B=times_B, kind_B=kind_B, rr_B=np.diff(times_B, prepend=times_B[0] - period), breath=breath)
 
 
@@ -108,8 +108,8 @@ def _premature(
     interval_B = np.diff(times_B, prepend=times_B[0])
     can_be_early = (kind_B == Beat.CONDUCTED) & (interval_B > _SHORTEST + 0.04)
     inside = np.flatnonzero(can_be_early & (times_B > 0.8) & (times_B < seconds - 0.3))
-    wanted = min(max(1, rng.binomial(len(inside), rng.uniform(0.05, 0.25))), len(inside))
-    for index in np.sort(rng.choice(inside, wanted, replace=False)):
+    count = min(max(1, rng.binomial(len(inside), rng.uniform(0.05, 0.25))), len(inside))
+    for index in np.sort(rng.choice(inside, count, replace=False)):
         interval = times_B[index] - times_B[index - 1]
         early = min(interval * rng.uniform(0.25, 0.42), interval - _SHORTEST)
         if beat is Beat.VENTRICULAR_PREMATURE:

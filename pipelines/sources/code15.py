@@ -145,8 +145,8 @@ def _extracted(archive: Path) -> Iterator[IO[bytes]]:
     The stream has no name, so that a crash leaves nothing behind. It lies in the archive's folder, on the disk for
     data; if that is read-only (another person's mirror), in the folder for temporary files.
     """
-    beside = archive.parent if os.access(archive.parent, os.W_OK) else None
-    with tempfile.TemporaryFile(dir=beside) as stream:
+    folder = archive.parent if os.access(archive.parent, os.W_OK) else None
+    with tempfile.TemporaryFile(dir=folder) as stream:
         try:
             with zipfile.ZipFile(archive) as container, container.open(_member(container, archive)) as member:
                 shutil.copyfileobj(member, stream, 1 << 20)

@@ -105,7 +105,7 @@ def test_the_road_runs_once_is_found_the_second_time_and_refuses_what_is_not_sho
     page = Path(made["evaluation_report"].metadata["page"]).read_text()
     assert "The ECGs are simulated" in page, "the mirror says so of itself"
     assert made["champion"].metadata["champion"] == made["released_encoder"].metadata["version"] == 1
-    store = Tracking(uri=home.tracking_uri, artifact_root=home.artifact_root).client()
+    store = Tracking.of(home).client()
     run_of, tags = (getattr(store.get_model_version("ecg-encoder", "1"), name) for name in ("run_id", "tags"))
     assert tags["ecgs"] == "simulated"
     assert run_of is not None
@@ -123,7 +123,7 @@ def test_the_road_runs_once_is_found_the_second_time_and_refuses_what_is_not_sho
     assert not retried(instance), "and it is not asked again"
     assert refused["gate_verdict"].metadata["challenger"] == 2
     assert any("nothing to compare on validation" in warning for warning in refused["gate_verdict"].warnings)
-    held = find_alias(CHAMPION, tracking=Tracking(uri=home.tracking_uri, artifact_root=home.artifact_root))
+    held = find_alias(CHAMPION, tracking=Tracking.of(home))
     assert held is not None
     assert held.version == 1
 
@@ -184,7 +184,7 @@ def test_what_the_command_imported_is_probed_and_released_by_the_job(home, insta
     assert made["released_reference"]["model"] == "models:/ecg-encoder-reference/1"
     again = {outcome.name: outcome.metadata["cached"] for outcome in run(REFERENCE, instance)}
     assert all(again.values()), again
-    store = Tracking(uri=home.tracking_uri, artifact_root=home.artifact_root)
+    store = Tracking.of(home)
     assert find_alias(CHAMPION, tracking=store) is None, "our model is not touched"
 
 

@@ -238,7 +238,7 @@ def test_a_changed_recipe_trains_and_evaluates_and_nothing_before_it(road):
 
 
 def test_the_schedule_finds_what_the_gate_has_judged(road):
-    tracking = Tracking(uri=road.home.tracking_uri, artifact_root=road.home.artifact_root)
+    tracking = Tracking.of(road.home)
     settings = RetrainingConfig(recipe="demo", changes=TINY)
     road.train()
     assert isinstance(plan(road.home.workspace(), tracking, settings, simulated=True), NotDue)

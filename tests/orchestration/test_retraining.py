@@ -169,7 +169,7 @@ class Started:
 
     def __init__(self, road: Road) -> None:
         self.road, self.instance = road, road.instance
-        self.store = Tracking(uri=road.home.tracking_uri, artifact_root=road.home.artifact_root)
+        self.store = Tracking.of(road.home)
         for source, partition in (("chapman", "01"), ("ptbxl", "00000")):
             road.harvest(source, partition)
         road.train()

@@ -166,5 +166,5 @@ def test_two_trainings_that_are_asked_for_at_once_run_one_after_the_other_and_re
             for one in instance.fetch_materializations(dg.AssetKey("encoder"), limit=9).records
         ]
         assert [one.metadata["cached"].value for one in made] == [True, False], "the newest first"
-    store = Tracking(uri=home.tracking_uri, artifact_root=home.artifact_root)
+    store = Tracking.of(home)
     assert [one.version for one in versions_of(tracking=store)] == [1]

@@ -51,7 +51,7 @@ def test_embed_pulls_the_champion_and_goes_on_after_a_bad_file(mirror: Path, hom
     direct = Direct()
     weights = tmp_path / "encoder.safetensors"
     save_encoder(weights, direct.encoder)
-    tracking = Tracking(uri=home.tracking_uri, artifact_root=home.artifact_root)
+    tracking = Tracking.of(home)
     release = release_packaged(
         packaged_encoder(weights), Scores(), provenance={}, recipe={}, git_commit="g", tracking=tracking
     )
@@ -85,7 +85,7 @@ def test_a_model_that_is_not_there_is_one_line(mirror: Path, home: Home, tmp_pat
 
     from pipelines.tracking import Tracking
 
-    Tracking(uri=home.tracking_uri, artifact_root=home.artifact_root).client().create_registered_model("other")
+    Tracking.of(home).client().create_registered_model("other")
     before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
     try:
         shown = ecg("embed", header(mirror), "-o", tmp_path / "e.csv")

@@ -29,7 +29,7 @@ def tracking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tracking:
     monkeypatch.setenv("ECG_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     home = Home.default()
-    return Tracking(uri=home.tracking_uri, artifact_root=home.artifact_root)
+    return Tracking.of(home)
 
 
 def ecg(*arguments: str) -> Result:
@@ -115,7 +115,7 @@ def test_a_server_that_does_not_answer_is_one_sentence(tracking, monkeypatch):
 def test_rollback_says_which_version_is_champion_and_in_which_store(home: Home) -> None:
     from pipelines.tracking import Tracking
 
-    client = Tracking(uri=home.tracking_uri, artifact_root=home.artifact_root).client()
+    client = Tracking.of(home).client()
     client.create_registered_model("ecg-encoder")
     for alias in ("previous", "champion"):
         was_champion = {"moved 2026-11-23T20:00:00.000000Z": "promoted"}

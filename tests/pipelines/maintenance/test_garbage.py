@@ -138,7 +138,7 @@ def test_what_a_training_would_go_on_from_goes_when_it_has_ended(home):
 
 
 def test_a_registry_that_is_not_there_names_none_and_is_not_made(home):
-    tracking = Tracking(uri=home.tracking_uri, artifact_root=home.artifact_root)
+    tracking = Tracking.of(home)
     assert registered_digests(tracking) == (0, frozenset())
     assert not (home.root / "mlflow").exists()
 
