@@ -29,7 +29,6 @@ from pipelines.formats.shard import RECORDS_FILE, open_shard, signatures_of, wri
 from pipelines.formats.simhash import BYTES, first_copies
 from pipelines.harmonize.shards import HarmonizedFacts, all_shards
 from pipelines.hashing import digest_of, sha256_of_file
-from pipelines.sources.base import Role
 
 PRODUCT = "corpus"
 
@@ -148,6 +147,8 @@ def _shards(workspace: Workspace, config: CorpusConfig) -> tuple[dict[str, Produ
     Raises ValueError with the names of those that did not pass their checks. Were they left out silently, ECGs would be
     missing from the training, and evaluated patients would enter it.
     """
+    from pipelines.sources.base import Role  # here: the sources need h5py, which reading a corpus does not
+
     pretraining: dict[str, Product] = {}
     evaluation: dict[str, Product] = {}
     failed: list[str] = []
