@@ -1,6 +1,6 @@
-"""Two encoders on the same ECGs, splits and protocol: paired differences, adjusted for being many.
+"""Compare two encoders on the same ECGs, splits and protocol: paired differences, with p adjusted by Holm's method.
 
-Holm's adjustment goes over the tasks for their macro AUCs, and within a task over its labels.
+For macro AUCs the adjustment is over the tasks, for the AUCs of labels over the labels of a task.
 """
 
 from __future__ import annotations
@@ -26,24 +26,27 @@ from pipelines.tasks.catalogue import LabelTask
 from pipelines.tasks.splits import Split, protocol_from_dict
 
 RESAMPLES_A_COMPARISON = 400
-"""A bootstrap of R resamples shows no p below 2 / (R + 1), which Holm's adjustment multiplies by the number K of labels
-or of tasks: of 71 on 1,000 resamples none could ever be told apart. Of 400 K, the smallest of K is below 0.05 with up
-to nine on the far side of zero, so that no single resample decides."""
+"""Resamples for each of K labels or tasks that are compared. A bootstrap of R resamples gives no p below 2 / (R + 1),
+and Holm's method multiplies the smallest p by K: with 1,000 resamples, none of 71 labels could be significant. With 400 K
+resamples the smallest p is below 0.05 with up to nine resamples on the other side of zero, so that no single resample
+decides."""
 
 Report = Callable[[str, int, int], None]
-"""Called with what is embedded for, the ECGs of a shard that are embedded, and the ECGs of that shard."""
+"""Progress callback: the title of the task, the ECGs of a shard embedded so far, and the ECGs of that shard."""
 
 
 def compare_results(
     pairs: Sequence[tuple[str, ProbeResult, ProbeResult]], config: ProbeConfig
 ) -> tuple[TaskComparison, ...]:
-    """Pairs of results with their tasks' titles, both scored; config: of the bootstrap.
+    """Compare pairs of probe results.
 
-    Raises ValueError where two are not about the same test records.
+    pairs: the task's title, the first result and the second; both are scored.
+    config: settings of the bootstrap.
+    Raises ValueError if the results of a pair are not of the same test records.
     """
-    found = [_compared(title, first, second, config, len(pairs)) for title, first, second in pairs]
-    adjusted = holm([one.difference.p_value for one in found])
-    return tuple(replace(one, p_adjusted=p_adjusted) for one, p_adjusted in zip(found, adjusted, strict=True))
+    comparisons = [_compared(title, first, second, config, len(pairs)) for title, first, second in pairs]
+    adjusted = holm([comparison.difference.p_value for comparison in comparisons])
+    return tuple(replace(one, p_adjusted=p_adjusted) for one, p_adjusted in zip(comparisons, adjusted, strict=True))
 
 
 def compare_encoders(
@@ -52,23 +55,23 @@ def compare_encoders(
     tasks: Sequence[LabelTask],
     progress: Report | None = None,
 ) -> EncoderComparison:
-    """Probe two encoders, each with what it is called, on tasks and compare them; features and probes that are there
-    are found.
+    """Probe two encoders on tasks, and compare them. Features and probes that are cached are reused.
 
-    A task is probed as ours was probed last, else by its own protocol. Raises ValueError where no task's source is
-    harmonized here.
+    encoders: each with the name that the user gave it.
+    A task is probed with the protocol and settings of our encoder's last probe, or else with its own protocol.
+    Raises ValueError if the ECGs of no task are harmonized here.
     """
-    here = [task for task in tasks if shards_of(workspace, task.source)]
-    if not here:
-        wanted = ", ".join(dict.fromkeys(task.source for task in tasks))
-        raise ValueError(f"no ECGs of {wanted} in {workspace.root}: harmonize them first")
+    available = [task for task in tasks if shards_of(workspace, task.source)]
+    if not available:
+        sources = ", ".join(dict.fromkeys(task.source for task in tasks))
+        raise ValueError(f"no ECGs of {sources} in {workspace.root}: harmonize them first")
     pairs, seen, not_scored, bootstrap = [], {}, {}, ProbeConfig()
     overlaps = Overlaps(workspace)
-    for task in here:
-        asked, config = as_ours_was_probed(workspace, task)
+    for task in available:
+        same_task, config = as_ours_was_probed(workspace, task)
         report = None if progress is None else _titled(progress, task.title)
         first, second = (
-            Probe.load(materialize_probe(workspace, asked, source, config, progress=report).path)
+            Probe.load(materialize_probe(workspace, same_task, source, config, progress=report).path)
             for _, source in encoders
         )
         if first.result.scores is None or second.result.scores is None:
@@ -90,7 +93,10 @@ def compare_encoders(
 
 
 def as_ours_was_probed(workspace: Workspace, task: LabelTask) -> tuple[LabelTask, ProbeConfig]:
-    """The task and the probe's settings of our encoder's last probe; a task's own and the defaults where none is."""
+    """Return the task as our encoder was last probed on it, and the probe's settings.
+
+    If there is no such probe: the task as it is, and the defaults.
+    """
     probe = workspace.current(f"probe/{task.name}/{OURS.probe}")
     if probe is None:
         return task, ProbeConfig()

@@ -1,5 +1,7 @@
-"""The suite's evaluations of one encoder as tables, a task each, read from the products that are there; and every
-figure of each, where it has no section of its own as a plain probe."""
+"""The suite's evaluations of one encoder as tables, one for each task, read from the current products.
+
+Evaluations other than the linear probe on all labels, which has its own section of the report, come with all figures.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ from pipelines.evaluate.report.published import published_for
 from pipelines.evaluate.report.tasks import task_report
 from pipelines.evaluate.statistics.bootstrap import Interval, PairedDifference
 from pipelines.evaluate.statistics.paired import holm
-from pipelines.evaluate.suite.names import SUITE, Evaluation, evaluation
+from pipelines.evaluate.suite.names import SUITE, evaluation
 from pipelines.evaluate.suite.run import folders_of, labels_used, paired_lead
 from pipelines.harmonize.shards import shards_of
 from pipelines.tasks.catalogue import SUITE_TASKS
@@ -30,30 +32,33 @@ from pipelines.tasks.catalogue import SUITE_TASKS
 def suite_products(
     workspace: Workspace, digest: str, ours: str, others: Sequence[str]
 ) -> dict[str, dict[str, Product]]:
-    """By evaluation and name, the current products: `ours`, of the encoder of that digest and of the ECGs that are here
-    now, and of `others` those that are of the same data. A task without a variant is left out: it is a plain probe."""
-    found: dict[str, dict[str, Product]] = {}
-    for pointer in sorted(workspace.folder("probe").glob(f"*/{ours}/current")):
-        name = pointer.parent.parent.name
-        first = workspace.current(f"probe/{name}/{ours}")
-        if _asked(name) is None or first is None or not _is_of(workspace, first, digest):
+    """Return the current products on the current ECGs, by evaluation and name; only of tasks with several evaluations.
+
+    digest: of our encoder's file.
+    ours: our encoder's name in products.
+    others: the names of other features, which are included if they are of the same data.
+    """
+    by_evaluation: dict[str, dict[str, Product]] = {}
+    for path, first in workspace.listed(f"probe/*/{ours}").items():
+        name = path.split("/")[1]
+        if not _is_evaluation(name) or not _is_of(workspace, first, digest):
             continue
-        beside = {other: workspace.current(f"probe/{name}/{other}") for other in others}
+        candidates = {other: workspace.current(f"probe/{name}/{other}") for other in others}
         same = {
             other: product
-            for other, product in beside.items()
+            for other, product in candidates.items()
             if product is not None and product.facts["data_digest"] == first.facts["data_digest"]
         }
-        found[name] = {ours: first, **same}
-    varied = {name.partition("__")[0] for name in found if "__" in name}
-    return {name: products for name, products in found.items() if name.partition("__")[0] in varied}
+        by_evaluation[name] = {ours: first, **same}
+    varied = {name.partition("__")[0] for name in by_evaluation if "__" in name}
+    return {name: products for name, products in by_evaluation.items() if name.partition("__")[0] in varied}
 
 
 def suite_tables(
-    workspace: Workspace, found: dict[str, dict[str, Product]], overlaps: Overlaps
+    workspace: Workspace, by_evaluation: dict[str, dict[str, Product]], overlaps: Overlaps
 ) -> tuple[SuiteTable, ...]:
-    """What `suite_products` found, a table a task, in the order of the suite's tasks."""
-    ordered = dict(sorted(found.items(), key=lambda item: _order(item[0])))
+    """Return the tables of the products of `suite_products`, one for each task, in the order of the suite."""
+    ordered = dict(sorted(by_evaluation.items(), key=lambda item: _order(item[0])))
     probes = {
         name: {
             other: {part: Probe.load(folder) for part, folder in folders_of(workspace, product).items()}
@@ -75,73 +80,77 @@ def suite_tables(
     return tuple(tables)
 
 
-def suite_folders(workspace: Workspace, found: dict[str, dict[str, Product]]) -> dict[str, dict[str, Path]]:
-    """The directories of the probes behind what `suite_products` found, by part and name."""
+def suite_folders(workspace: Workspace, by_evaluation: dict[str, dict[str, Product]]) -> dict[str, dict[str, Path]]:
+    """Return the folders of the probes behind the products of `suite_products`, by part and name."""
     folders: dict[str, dict[str, Path]] = {}
-    for products in found.values():
+    for products in by_evaluation.values():
         for other, product in products.items():
             for part, folder in folders_of(workspace, product).items():
                 folders.setdefault(part, {})[other] = folder
     return folders
 
 
-def _others(found: Mapping[str, Mapping[str, object]]) -> list[str]:
-    """Who stands beside ours somewhere."""
-    return [other for other in TITLES if other != OURS.probe and any(other in products for products in found.values())]
+def _others(by_evaluation: Mapping[str, Mapping[str, object]]) -> list[str]:
+    """Return the names of other features than ours in any evaluation, in the order of the page."""
+    names = {name for products in by_evaluation.values() for name in products}
+    return [name for name in TITLES if name != OURS.probe and name in names]
 
 
 def _compared(probes: Mapping[str, Mapping[str, Mapping[str, Probe]]]) -> dict[str, dict[str, TaskComparison]]:
-    """Ours minus each other, by evaluation and name, label by label too; of those without draws."""
-    found: dict[str, dict[str, TaskComparison]] = {}
+    """Return ours minus each other, by evaluation and name, also of each label; not of evaluations with draws."""
+    comparisons: dict[str, dict[str, TaskComparison]] = {}
     for other in _others(probes):
         pairs = {}
         for name, products in probes.items():
             if list(products[OURS.probe]) == [name] and other in products:
-                ours, theirs = products[OURS.probe][name], products[other][name]
-                if ours.comparable(theirs):
-                    pairs[name] = (ours.about["title"], ours.result, theirs.result)
-        for name, one in zip(pairs, compare_results(list(pairs.values()), ProbeConfig()), strict=True):
-            found.setdefault(name, {})[other] = one
-    return found
+                first, second = products[OURS.probe][name], products[other][name]
+                if first.comparable(second):
+                    pairs[name] = (first.about["title"], first.result, second.result)
+        for name, comparison in zip(pairs, compare_results(list(pairs.values()), ProbeConfig()), strict=True):
+            comparisons.setdefault(name, {})[other] = comparison
+    return comparisons
 
 
 def _leads(
     workspace: Workspace,
-    found: Mapping[str, Mapping[str, Product]],
+    by_evaluation: Mapping[str, Mapping[str, Product]],
     compared: Mapping[str, Mapping[str, TaskComparison]],
 ) -> dict[str, dict[str, AucDifference]]:
-    """Ours over each other, by evaluation and name; of draws, their means."""
-    leads: dict[str, dict[str, AucDifference]] = {name: {} for name in found}
-    most = RESAMPLES_A_COMPARISON * len(found)
-    for other in _others(found):
+    """Return ours minus each other, by evaluation and name; of draws, the mean difference.
+
+    compared: the differences that are known already.
+    """
+    leads: dict[str, dict[str, AucDifference]] = {name: {} for name in by_evaluation}
+    most = RESAMPLES_A_COMPARISON * len(by_evaluation)
+    for other in _others(by_evaluation):
         differences: dict[str, PairedDifference] = {}
-        for name, products in found.items():
+        for name, products in by_evaluation.items():
             if other in compared.get(name, {}):
                 differences[name] = compared[name][other].difference
             elif other in products:
                 ahead = paired_lead(workspace, products[OURS.probe], products[other], ProbeConfig(), most)
                 differences |= {} if ahead is None else {name: ahead}
-        adjusted = holm([one.p_value for one in differences.values()])
-        for (name, one), p_adjusted in zip(differences.items(), adjusted, strict=True):
-            leads[name][other] = AucDifference(difference=one, p_adjusted=p_adjusted)
+        adjusted = holm([difference.p_value for difference in differences.values()])
+        for (name, difference), p_adjusted in zip(differences.items(), adjusted, strict=True):
+            leads[name][other] = AucDifference(difference=difference, p_adjusted=p_adjusted)
     return leads
 
 
-def _asked(name: str) -> Evaluation | None:
-    """The evaluation of that name; None for a single draw of few labels, for labels of one's own, and for what is no
-    evaluation any more."""
+def _is_evaluation(name: str) -> bool:
+    """Whether a name is an evaluation's. Not so: a single draw of few labels, the user's own labels, a removed task."""
     try:
-        return evaluation(name)
+        evaluation(name)
     except ValueError:
-        return None
+        return False
+    return True
 
 
 def _is_of(workspace: Workspace, product: Product, digest: str) -> bool:
-    """Whether a product, or each of its draws, is of the encoder of that digest and of the ECGs that are here now."""
+    """Whether a product, or each of its draws, is of the encoder with this digest and of the current ECGs."""
     for folder in folders_of(workspace, product).values():
         about = json.loads((folder / SCORES_FILE).read_text())["about"]
-        here = {one.name: one.digest for one in shards_of(workspace, about["task"]["source"]).values()}
-        if about["encoder"]["digest"] != digest or about["ecgs"] != here:
+        shards = {shard.name: shard.digest for shard in shards_of(workspace, about["task"]["source"]).values()}
+        if about["encoder"]["digest"] != digest or about["ecgs"] != shards:
             return False
     return True
 
@@ -188,7 +197,7 @@ def _left_out(product: Product) -> tuple[str, ...]:
 
 
 def _in_words(variant: str) -> str:
-    """`labels_10` -> `10 % of the labels`, `leads_II_V1` -> `leads II, V1`."""
+    """Return a variant's title: `labels_10` -> `10 % of the labels`, `leads_II_V1` -> `leads II, V1`."""
     kind, _, rest = variant.partition("_")
     if kind == "labels":
         return f"{rest} % of the labels"
@@ -198,7 +207,7 @@ def _in_words(variant: str) -> str:
 
 
 def _order(name: str) -> tuple[int, str]:
-    """The plain probe, then the suite in its own order, then what else was asked for."""
+    """Sort key of an evaluation: the linear probe on all labels, then the suite's order, then other evaluations."""
     known = list(SUITE)
     return (-1 if "__" not in name else known.index(name) if name in SUITE else len(known), name)
 
