@@ -27,9 +27,9 @@ from pipelines.tasks.splits import Split, protocol_from_dict
 
 RESAMPLES_A_COMPARISON = 400
 """Resamples for each of K labels or tasks that are compared. A bootstrap of R resamples gives no p below 2 / (R + 1),
-and Holm's method multiplies the smallest p by K: with 1,000 resamples, none of 71 labels could be significant. With 400 K
-resamples the smallest p is below 0.05 with up to nine resamples on the other side of zero, so that no single resample
-decides."""
+and Holm's method multiplies the smallest p by K: with 1,000 resamples, none of 71 labels could be significant. With
+400 K resamples the smallest p is below 0.05 with up to nine resamples on the other side of zero, so that no single
+resample decides."""
 
 Report = Callable[[str, int, int], None]
 """Progress callback: the title of the task, the ECGs of a shard embedded so far, and the ECGs of that shard."""
