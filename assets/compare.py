@@ -1,4 +1,4 @@
-"""Two encoders beside each other, whichever they are."""
+"""The comparison of any two encoders."""
 
 import dagster as dg
 from pydantic import Field
@@ -10,6 +10,8 @@ from pipelines import versions
 
 
 class ComparisonSettings(dg.Config):
+    """Which encoders are compared."""
+
     first: str = Field(
         default="models:/ecg-encoder@champion",
         description="models:/NAME@ALIAS, models:/NAME/VERSION, the path of an encoder.safetensors, `pretrained` (the "
@@ -20,7 +22,7 @@ class ComparisonSettings(dg.Config):
 
 @dg.asset(
     deps=[champion],
-    group_name="compare",  # a group of its own: what follows a release stands right of it
+    group_name="compare",  # its own group, so that the UI draws it to the right of the release
     description="Two encoders on the same ECGs and splits: paired bootstrap by patient on every task, p-values "
     "adjusted by Holm's method, and each label. What `ecg compare` prints.",
     code_version=versions.REPORT,
@@ -40,29 +42,29 @@ def encoder_comparison(data_home: DataHome, config: ComparisonSettings) -> dg.Ma
         show.mistakes_explained(),
         named_encoders(config.first, config.second, workspace, data_home.tracking()) as encoders,
     ):
-        found = compare_encoders(workspace, encoders, list(TASKS.values()))
-    product = materialize_comparison(workspace, found)
+        comparison = compare_encoders(workspace, encoders, list(TASKS.values()))
+    product = materialize_comparison(workspace, comparison)
     rows = [
         {
-            "task": one.task,
-            "first": round(one.first.value, 4),
-            "seen by first": found.seen[one.task][0].in_words(),
-            "second": round(one.second.value, 4),
-            "seen by second": found.seen[one.task][1].in_words(),
-            "difference": round(one.difference.value, 4),
-            "interval": f"{one.difference.low:+.3f} to {one.difference.high:+.3f}",
-            "p": round(one.p_adjusted, 4),
+            "task": task.task,
+            "first": round(task.first.value, 4),
+            "seen by first": comparison.seen[task.task][0].in_words(),
+            "second": round(task.second.value, 4),
+            "seen by second": comparison.seen[task.task][1].in_words(),
+            "difference": round(task.difference.value, 4),
+            "interval": f"{task.difference.low:+.3f} to {task.difference.high:+.3f}",
+            "p": round(task.p_adjusted, 4),
         }
-        for one in found.tasks
+        for task in comparison.tasks
     ]
     return show.materialized(
         product,
         {
-            "verdict": found.in_words(),
-            "first": found.first,
-            "second": found.second,
+            "verdict": comparison.in_words(),
+            "first": comparison.first,
+            "second": comparison.second,
             "macro AUC": show.table(rows, "No task was scored."),
             "page": dg.MetadataValue.path(str(product.path / COMPARISON_HTML)),
-            **show.pictures(differences=compared(found)),
+            **show.pictures(differences=compared(comparison)),
         },
     )

@@ -1,4 +1,4 @@
-"""The training set: one asset between the partitions and the training, so that a change of any is seen as one."""
+"""The training set: one asset between the partitions and the training, so that the training has one input."""
 
 import dagster as dg
 
@@ -35,8 +35,8 @@ class CorpusSettings(form(CORPUS)):
 @dg.asset(
     deps=[asset for asset in all_source_assets if asset.key.path[0] == "ecgs"],
     group_name="corpus",
-    description="The index over all harmonized pretraining ECGs: exact duplicates removed, evaluation records and "
-    "patients kept out, a validation share by patient.",
+    description="The index of all harmonized ECGs for pretraining: without exact duplicates, without evaluation "
+    "records and their patients, with a validation share drawn by patient.",
     code_version=versions.CORPUS,
     retry_policy=show.ONCE_MORE,
     kinds={"parquet"},
@@ -45,7 +45,7 @@ class CorpusSettings(form(CORPUS)):
             APART,
             asset="corpus",
             blocking=True,
-            description="No ECG and no patient of an evaluation shard, no ECG twice, no patient in two splits.",
+            description="No ECG and no patient of an evaluation source, no ECG twice, no patient in two splits.",
         )
     ],
 )

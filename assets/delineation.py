@@ -1,5 +1,5 @@
-"""P, QRS and T from an encoder's tokens, and heart rate, P, PR, QRS and QT from its embeddings; the random-initialised
-encoder beside it."""
+"""P, QRS and T from an encoder's tokens, and heart rate, P, PR, QRS and QT from its embeddings, beside the random
+encoder."""
 
 from dataclasses import replace
 from typing import Any
@@ -53,33 +53,33 @@ def _segmentation(source: str, whose: str) -> dg.AssetsDefinition:
         )
     )
     def segmentation(data_home: DataHome, config: SegmentationSettings) -> dg.MaterializeResult:
-        from pipelines.evaluate.waves import tables as wave_views
+        from pipelines.evaluate.waves import tables
         from pipelines.evaluate.waves.run import segment_encoder
         from pipelines.evaluate.waves.segmentation import SegmentationFacts
 
         modes = (FROZEN, FINE_TUNED) if config.fine_tune else (FROZEN,)
         ways = [replace(mode, **SEGMENTATION.given(config)) for mode in modes]
         with show.mistakes_explained():
-            found = segment_encoder(data_home.open(), source, PSEUDO.read(config), ways)
-        frozen, nothing = next(iter(found.products.values())), found.reason or ""
-        shown: dict[str, Any] = {"not scored": nothing}
+            segmented = segment_encoder(data_home.open(), source, PSEUDO.read(config), ways)
+        frozen, nothing = next(iter(segmented.products.values())), segmented.reason or ""
+        scores: dict[str, Any] = {"not scored": nothing}
         miou = SegmentationFacts.of(frozen).miou
-        if miou is not None and found.ahead is not None:
-            shown = {
+        if miou is not None and segmented.ahead is not None:
+            scores = {
                 "mean IoU, frozen": miou.value,
-                "mean IoU, frozen minus random": f"{found.ahead.value:+.3f} ({found.ahead.low:+.3f} to "
-                f"{found.ahead.high:+.3f})",
+                "mean IoU, frozen minus random": f"{segmented.ahead.value:+.3f} ({segmented.ahead.low:+.3f} to "
+                f"{segmented.ahead.high:+.3f})",
             }
         return show.materialized(
             frozen,
             {
-                **shown,
-                "labels": found.task.title,
-                "overlap": show.table(wave_views.overlap_rows(found.products), nothing),
-                "boundaries": show.table(wave_views.boundary_rows(found.best), nothing),
-                "read off the predicted waves": show.table(wave_views.read_off_rows(found.best), nothing),
-                "waves": show.table(found.labels, "No waves."),
-                **show.pictures(examples=found.picture),
+                **scores,
+                "labels": segmented.task.title,
+                "overlap": show.table(tables.overlap_rows(segmented.products), nothing),
+                "boundaries": show.table(tables.boundary_rows(segmented.best), nothing),
+                "read off the predicted waves": show.table(tables.read_off_rows(segmented.best), nothing),
+                "waves": show.table(segmented.labels, "No waves."),
+                **show.pictures(examples=segmented.picture),
             },
         )
 
@@ -92,25 +92,27 @@ def _regression(source: str) -> dg.AssetsDefinition:
         **_about(
             "regression",
             source,
-            "Heart rate, P, PR, QRS and QT by ridge regression on frozen embeddings: mean absolute error, beside the "
-            "random-initialised encoder's and the training median's.",
+            "Heart rate, P, PR, QRS and QT by ridge regression on frozen embeddings: mean absolute error, beside those "
+            "of the random encoder and of the training median.",
             versions.REGRESSION,
         )
     )
     def regression(data_home: DataHome, config: WaveSettings) -> dg.MaterializeResult:
         from assets.previews import regressed
-        from pipelines.evaluate.waves import tables as wave_views
+        from pipelines.evaluate.waves import tables
         from pipelines.evaluate.waves.run import regress_encoder
 
         with show.mistakes_explained():
-            found = regress_encoder(data_home.open(), source, PSEUDO.read(config))
+            regressions = regress_encoder(data_home.open(), source, PSEUDO.read(config))
         return show.materialized(
-            found.ours,
+            regressions.ours,
             {
-                "labels": found.task.title,
-                "errors": show.table(wave_views.error_rows(found.ours, found.random_baseline), "Nothing was scored."),
-                "waves": show.table(found.labels, "No waves."),
-                **show.pictures(errors=regressed(found.ours, found.random_baseline)),
+                "labels": regressions.task.title,
+                "errors": show.table(
+                    tables.error_rows(regressions.ours, regressions.random_baseline), "Nothing was scored."
+                ),
+                "waves": show.table(regressions.labels, "No waves."),
+                **show.pictures(errors=regressed(regressions.ours, regressions.random_baseline)),
             },
         )
 
@@ -120,6 +122,6 @@ def _regression(source: str) -> dg.AssetsDefinition:
 
 wave_assets = [
     _segmentation("ludb", "boundaries drawn by cardiologists"),
-    _segmentation("ptbxl", "pseudo-labels by neurokit2, or the truth where ECGs are simulated"),
+    _segmentation("ptbxl", "pseudo-labels by neurokit2, or the simulator's boundaries if ECGs are simulated"),
     _regression("ptbxl"),
 ]

@@ -1,4 +1,4 @@
-"""CroPA against dense attention: the encoder beside one that is pretrained alike, but for its attention."""
+"""CroPA against dense attention: the encoder beside one that differs only in its attention."""
 
 import dagster as dg
 
@@ -11,15 +11,15 @@ from pipelines.evaluate.suite.names import AGAINST_DENSE, DENSE, evaluation
 
 
 def _against_dense(name: str) -> dg.AssetsDefinition:
-    asked = evaluation(name)
+    variant = evaluation(name)
 
     @dg.asset(
         key=[DENSE, name],
-        deps=[encoder, *(asset for asset in all_source_assets if asset.key.path == ["ecgs", asked.task.source])],
+        deps=[encoder, *(asset for asset in all_source_assets if asset.key.path == ["ecgs", variant.task.source])],
         group_name="evaluate_suite",
-        description=f"{asked.task.title}: the encoder beside one with dense attention in place of CroPA, pretrained by "
-        "the same recipe on the same corpus from the same seed, which takes as long as `encoder` took, or longer. "
-        "Stopped or killed, the next run goes on from its last checkpoint.",
+        description=f"{variant.task.title}: the encoder beside one with dense attention in place of CroPA, pretrained "
+        "by the same recipe on the same corpus from the same seed, which takes as long as `encoder` took, or longer. "
+        "If it is stopped or killed, the next run continues from its last checkpoint.",
         code_version=f"{versions.ENCODER}.{versions.PROBE}",
         retry_policy=show.ONCE_MORE,
         kinds={"torch"},
@@ -38,11 +38,11 @@ def _against_dense(name: str) -> dg.AssetsDefinition:
             other = materialize_dense(
                 workspace,
                 lambda command: launcher.run(context, command),
-                **config.way(launcher),
+                **config.for_launcher(launcher),
                 track=home.tracking_uri,
                 artifact_root=home.artifact_root,
             )
-            found = against_dense(workspace, asked, other)
+            found = against_dense(workspace, variant, other)
         facts = found.product.facts
         ahead = facts["cropa_minus_dense"]
         return show.materialized(

@@ -1,7 +1,7 @@
-"""One asset a probe: an encoder on one task, with what it has to beat beside it.
+"""One asset per probe: an encoder on one task, beside its baselines.
 
 `probe/<task>` is of our encoder, `reference_probe/<task>` of the author's released one. `probe/<evaluation>` is an
-evaluation of the suite, of ours: nothing waits for it.
+evaluation of the suite, of our encoder; no other asset depends on it.
 """
 
 from dataclasses import dataclass, replace
@@ -39,17 +39,19 @@ class FoldProbeSettings(form(PROBE, FOLDS)):
 
 @dataclass(frozen=True, kw_only=True)
 class Suite:
-    """The probes of one encoder: `<prefix>/<task>`. must_beat_random: whether what follows stops where one does not."""
+    """The probes of one encoder: `<prefix>/<task>`."""
 
     encoder_names: EncoderNames
     encoder: dg.AssetsDefinition
     prefix: str
     whose: str
+    """The encoder in words, for descriptions."""
     must_beat_random: bool
+    """Whether the following assets are blocked if a probe is not above the random encoder's."""
 
 
 def probes_of(suite: Suite) -> list[dg.AssetsDefinition]:
-    """An asset a task."""
+    """Return one asset per task."""
     return [
         _fold_probe(suite, task) if isinstance(task.protocol, FoldProtocol) else _partition_probe(suite, task)
         for task in TASKS.values()
@@ -86,8 +88,8 @@ def _about(suite: Suite, task: LabelTask) -> dict[str, Any]:
         "key": key,
         "deps": [suite.encoder, *(asset for asset in all_source_assets if asset.key.path == ["ecgs", task.source])],
         "group_name": "evaluate",
-        "description": f"{task.title}: a linear probe on {suite.whose}, frozen, macro AUC with a bootstrap interval by "
-        "patient, and beside it the random-initialised encoder's and that of handcrafted features.",
+        "description": f"{task.title}: a linear probe on {suite.whose}, frozen: macro AUC with a bootstrap interval by "
+        "patient, beside those of the random encoder and of handcrafted features.",
         "code_version": versions.PROBE,
         "retry_policy": show.ONCE_MORE,
         "kinds": {"python"},
@@ -97,8 +99,8 @@ def _about(suite: Suite, task: LabelTask) -> dict[str, Any]:
                 ABOVE_RANDOM,
                 asset=key,
                 blocking=suite.must_beat_random,
-                description="The encoder's validation macro AUC is above the random one's. A task with too few "
-                "records is not judged, and says so.",
+                description="The validation macro AUC is above that of the random encoder. A task with too few "
+                "records is not judged; the result says so.",
             )
         ],
     }
@@ -139,20 +141,20 @@ reference_probe_assets = probes_of(
         encoder=reference_encoder,
         prefix="reference_probe",
         whose="the author's released encoder",
-        must_beat_random=False,  # a yardstick is read, not judged
+        must_beat_random=False,  # it is for comparison only
     )
 )
 
 
-def _evaluation(asked: Evaluation) -> dg.AssetsDefinition:
-    """An evaluation of the suite, of our encoder."""
+def _evaluation(evaluation: Evaluation) -> dg.AssetsDefinition:
+    """An evaluation of the suite with our encoder."""
 
     @dg.asset(
-        key=["probe", asked.name],
-        deps=[encoder, *(asset for asset in all_source_assets if asset.key.path == ["ecgs", asked.task.source])],
+        key=["probe", evaluation.name],
+        deps=[encoder, *(asset for asset in all_source_assets if asset.key.path == ["ecgs", evaluation.task.source])],
         group_name="evaluate_suite",
-        description=f"{asked.task.title}: macro AUC of the pretrained encoder with a bootstrap interval by patient, "
-        "beside what it has to beat.",
+        description=f"{evaluation.task.title}: macro AUC of the pretrained encoder with a bootstrap interval by "
+        "patient, beside its baselines.",
         code_version=versions.PROBE,
         retry_policy=show.ONCE_MORE,
         kinds={"python"},
@@ -164,7 +166,7 @@ def _evaluation(asked: Evaluation) -> dg.AssetsDefinition:
 
         workspace = data_home.open().workspace()
         with show.mistakes_explained():
-            found = evaluate_encoder(workspace, asked)
+            found = evaluate_encoder(workspace, evaluation)
         mine = found[0].product
         scored = mine.facts.get("test_macro_auc")
         return show.materialized(
@@ -179,4 +181,4 @@ def _evaluation(asked: Evaluation) -> dg.AssetsDefinition:
     return evaluated
 
 
-suite_assets = [_evaluation(asked) for asked in SUITE.values()]
+suite_assets = [_evaluation(evaluation) for evaluation in SUITE.values()]

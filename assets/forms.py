@@ -51,19 +51,19 @@ class Part(Generic[Settings]):
         """Type and pydantic field of each offered field, by its name in the form."""
         types, texts = get_type_hints(self.settings), _texts(self.settings)
         made = {}
-        for one in self._offered():
-            kind = _form_type(types[one.name])
-            default = self.defaults.get(one.name, _default(one, kind))
-            text = self.helps.get(one.name, texts[one.name])
+        for setting in self._offered():
+            kind = _form_type(types[setting.name])
+            default = self.defaults.get(setting.name, _default(setting, kind))
+            text = self.helps.get(setting.name, texts[setting.name])
             if self.empty is not None:
-                kind, default, text = kind | None, None, f"{text} Empty: {self.empty[one.name]}."
-            limits = {name: one.metadata[name] for name in _LIMITS if name in one.metadata}
-            made[self._name(one)] = kind, pydantic.Field(default=default, description=text, **limits)
+                kind, default, text = kind | None, None, f"{text} Empty: {self.empty[setting.name]}."
+            limits = {name: setting.metadata[name] for name in _LIMITS if name in setting.metadata}
+            made[self._name(setting)] = kind, pydantic.Field(default=default, description=text, **limits)
         return made
 
     def given(self, config: dg.Config) -> dict[str, Any]:
         """The values of the form by field name, without those that were left empty; lists as tuples."""
-        values = {one.name: getattr(config, self._name(one)) for one in self._offered()}
+        values = {setting.name: getattr(config, self._name(setting)) for setting in self._offered()}
         return {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in values.items()
@@ -75,11 +75,11 @@ class Part(Generic[Settings]):
         return self.settings(**self.given(config))
 
     def _offered(self) -> list[Field[Any]]:
-        by_name = {one.name: one for one in fields(self.settings)}  # pyright: ignore[reportArgumentType]
+        by_name = {setting.name: setting for setting in fields(self.settings)}  # pyright: ignore[reportArgumentType]
         return [by_name[name] for name in (by_name if self.only is None else self.only)]
 
-    def _name(self, one: Field[Any]) -> str:
-        return self.names.get(one.name, one.name)
+    def _name(self, setting: Field[Any]) -> str:
+        return self.names.get(setting.name, setting.name)
 
 
 def form(*parts: Part[Any]) -> type[dg.Config]:
@@ -102,11 +102,11 @@ def _form_type(kind: Any) -> Any:
     return kind
 
 
-def _default(one: Field[Any], kind: Any) -> Any:
-    assert one.default is not MISSING, f"{one.name}: a field of a form needs a default"
-    if isinstance(one.default, tuple):
-        return list(one.default)
-    return float(one.default) if kind is float else one.default
+def _default(setting: Field[Any], kind: Any) -> Any:
+    assert setting.default is not MISSING, f"{setting.name}: a field of a form needs a default"
+    if isinstance(setting.default, tuple):
+        return list(setting.default)
+    return float(setting.default) if kind is float else setting.default
 
 
 @cache

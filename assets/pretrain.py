@@ -14,24 +14,25 @@ WENT_WELL = "loss_finite_and_falling_and_not_collapsed"
 
 
 class TrainingSettings(dg.Config):
-    """How a training is computed, which changes none of what it gives but last bits."""
+    """How a training is computed. The result is the same up to rounding."""
 
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N.")
     processes: int = Field(
         default=0,
         ge=0,
-        description="Processes that share each batch, on this machine; on GPUs one for each. 0: as the resource "
-        "`launcher` has it.",
+        description="Processes of this machine that share each batch; with GPUs, one for each GPU. 0: the setting of "
+        "the resource `launcher`.",
     )
     accumulate: int = Field(
-        default=1, description="Parts that a batch is computed in, one after another, to take less memory."
+        default=1, description="Parts that a batch is computed in, one after another, to use less memory."
     )
     recompute: bool = Field(
-        default=False, description="Compute blocks again in the backward pass: far less memory, a quarter more work."
+        default=False,
+        description="Compute blocks again in the backward pass: much less memory, a quarter more work.",
     )
 
-    def way(self, launcher: Launcher) -> dict[str, Any]:
-        """The settings as `materialize_encoder` takes them."""
+    def for_launcher(self, launcher: Launcher) -> dict[str, Any]:
+        """Return the settings as `materialize_encoder` takes them."""
         processes = self.processes or launcher.usual_processes
         return {
             "device": self.device,
@@ -44,8 +45,8 @@ class TrainingSettings(dg.Config):
 class PretrainSettings(TrainingSettings):
     recipe: str = Field(
         default="",
-        description="demo, small, paper_block or paper_random. Empty: ECG_RETRAIN_RECIPE, or the champion's own; demo "
-        "where nothing was trained yet.",
+        description="demo, small, paper_block or paper_random. Empty: ECG_RETRAIN_RECIPE, or the champion's recipe, or "
+        "demo if nothing was trained yet.",
     )
     changes: dict[str, Any] = Field(
         default={}, description='Fields of the recipe to change, such as {"epochs": 3, "jepa.encoder.dim": 96}.'
@@ -53,15 +54,15 @@ class PretrainSettings(TrainingSettings):
     warm_start: str = Field(
         default="",
         description="A registered encoder to start from, such as models:/ecg-encoder@champion. Empty: random weights, "
-        "or without a recipe as ECG_RETRAIN_START has it.",
+        "or, if `recipe` is empty too, what ECG_RETRAIN_START says.",
     )
 
 
 @dg.asset(
     deps=[corpus],
     group_name="pretrain",
-    description="The CroPA ECG-JEPA student, trained on the corpus in a process of its own. Stopped or killed, "
-    "the next run goes on from its last checkpoint.",
+    description="The CroPA ECG-JEPA student, trained on the corpus in a separate process. If it is stopped or "
+    "killed, the next run continues from its last checkpoint.",
     code_version=versions.ENCODER,
     retry_policy=show.ONCE_MORE,
     kinds={"torch"},
@@ -71,7 +72,7 @@ class PretrainSettings(TrainingSettings):
             WENT_WELL,
             asset="encoder",
             blocking=True,
-            description="The loss is finite and fell; embeddings of held-out ECGs still differ from each other.",
+            description="The loss is finite and fell; embeddings of held-out ECGs differ from each other.",
         )
     ],
 )
@@ -104,7 +105,7 @@ def encoder(
                 workspace,
                 Recipe.from_dict({**asked.recipe.to_dict(), **changes}),
                 lambda command: launcher.run(context, command),
-                **config.way(launcher),
+                **config.for_launcher(launcher),
                 warm_start=start,
                 track=home.tracking_uri,
                 artifact_root=home.artifact_root,

@@ -1,4 +1,4 @@
-"""The pictures of products, for the asset's metadata: drawn from what was written, each below 100 kB."""
+"""Pictures of products for the metadata of assets, drawn from their files, each below 100 kB."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from safetensors.numpy import load_file
 
 from ecg_model.serving.classify import CalibratedHead
 from pipelines.cache import Product, Workspace
+from pipelines.corpus.figures import source_figures
 from pipelines.encoders.names import ENCODER_FILE, HEAD_FILE, OURS
 from pipelines.evaluate.probes.result import load_result, load_roc
 from pipelines.evaluate.report.model import EncoderComparison
@@ -32,14 +33,13 @@ from pipelines.tasks.splits import Split
 
 if TYPE_CHECKING:
     from pipelines.release.model import Release
-from pipelines.corpus.figures import source_figures
 
 SAMPLED = 6
 _ENDS = ("value", "low", "high")
 
 
 def sampled_ecgs(product: Product) -> bytes | None:
-    """A sheet of ECGs of a harmonized shard, evenly spaced over it; None where it is empty."""
+    """Draw a sheet of ECGs of a harmonized shard, evenly spaced over it. Returns None if it is empty."""
     shard = open_shard(product.path)
     records = shard.records()
     if records.num_rows == 0:
@@ -54,26 +54,26 @@ def sampled_ecgs(product: Product) -> bytes | None:
 
 
 def quality_histograms(product: Product) -> bytes | None:
-    """What a shard's records are like; None where it is empty."""
+    """Draw histograms of a shard's quality figures and patients. Returns None if it is empty."""
     records = open_shard(product.path).records()
     return histograms(records, product.name) if records.num_rows else None
 
 
 def compared_sources(workspace: Workspace, corpus: Product) -> bytes:
-    """A corpus' sources beside each other."""
+    """Draw the sources of a corpus beside each other."""
     figures = source_figures(workspace, corpus)
-    ecgs = sum(len(one.amplitude_N) for one in figures.values())
+    ecgs = sum(len(source.amplitude_N) for source in figures.values())
     return source_comparison(figures, f"{len(figures)} source{'s' if len(figures) > 1 else ''}, {ecgs:,} ECGs")
 
 
 def training_curves(encoder: Product) -> bytes:
-    """Loss and collapse figures of a pretraining."""
+    """Draw the loss and the collapse figures of a pretraining."""
     lines = (encoder.aside / "metrics.jsonl").read_text().splitlines()
     return loss_curve([json.loads(line) for line in lines], "Pretraining")
 
 
 def roc(pair: ProbePair) -> bytes | None:
-    """The test ROC of each class, the random encoder's dashed; None where the task was not scored."""
+    """Draw the test ROC of each class, the random encoder's dashed. Returns None if the task was not scored."""
     if pair.comparison is None:
         return None
     curves, aucs = _roc(pair.pretrained)
@@ -83,60 +83,60 @@ def roc(pair: ProbePair) -> bytes | None:
 
 
 def scores(report: Product) -> bytes | None:
-    """A report's macro AUCs with their intervals; None where no task was scored."""
+    """Draw a report's macro AUCs with their intervals. Returns None if no task was scored."""
     stored = json.loads((report.path / JSON_FILE).read_text())
-    found = [
+    drawn = [
         Score(task["name"], probed["title"], **probed["assessment"]["auc"])
         for task in stored["tasks"]
         for probed in task["probes"]
     ]
-    return score_chart(found, stored["verdict"]["headline"]) if found else None
+    return score_chart(drawn, stored["verdict"]["headline"]) if drawn else None
 
 
 def filters(encoder: Product) -> bytes:
-    """What an encoder's first layer looks for."""
+    """Draw the filters of an encoder's first layer."""
     weights = load_file(encoder.path / ENCODER_FILE)["patch.weight"]
-    return patch_filters(weights.reshape(len(weights), -1), "What its first layer looks for, 200 ms each")
+    return patch_filters(weights.reshape(len(weights), -1), "Filters of the first layer, 200 ms each")
 
 
 def released(release: Release) -> bytes | None:
-    """A version's test scores beside its random baseline's; None where no task was scored."""
-    found = [
+    """Draw a version's test scores beside its random baseline's. Returns None if no task was scored."""
+    drawn = [
         Score(task, whose, value, value, value)
         for name, value in release.scores.metrics.items()
         for task, _, figure in [name.partition("/")]
         for whose in [{"test_macro_auc": "this version", "test_macro_auc_random": "random encoder"}.get(figure)]
         if whose is not None
     ]
-    return score_chart(found, f"{release.name} version {release.version}") if found else None
+    return score_chart(drawn, f"{release.name} version {release.version}") if drawn else None
 
 
 def contested(contest: Contest | None, config: GateConfig) -> bytes | None:
-    """Challenger minus champion, as a whole and label by label; None where there was nothing to compare."""
+    """Draw challenger minus champion, macro and label by label. Returns None if there was nothing to compare."""
     if contest is None:
         return None
-    drawn = {"macro": contest.macro, **contest.labels}
-    found = [Score(name, "difference", one.value, one.low, one.high) for name, one in drawn.items()]
-    title = f"margin {config.margin:g}, of a label {config.label_margin:g}"
+    differences = {"macro": contest.macro, **contest.labels}
+    drawn = [Score(name, "difference", auc.value, auc.low, auc.high) for name, auc in differences.items()]
+    title = f"margin {config.margin:g}, for one label {config.label_margin:g}"
     axis = "Validation AUC, challenger minus champion"
-    return score_chart(found, title, axis=axis, marks=(0.0, -config.margin, -config.label_margin))
+    return score_chart(drawn, title, axis=axis, marks=(0.0, -config.margin, -config.label_margin))
 
 
 def evaluated(standings: Sequence[EvaluationRow]) -> bytes | None:
-    """An evaluation's encoder and what it has to beat; None where nothing was scored."""
+    """Draw an evaluation's encoder and its baselines. Returns None if nothing was scored."""
     scored = [(one.features, one.product.facts.get("test_macro_auc")) for one in standings]
     found = [Score("", features, *(auc[end] for end in _ENDS)) for features, auc in scored if auc is not None]
     return score_chart(found) if found else None
 
 
 def compared(comparison: EncoderComparison) -> bytes | None:
-    """The differences of two encoders, task by task; None where no task was scored."""
-    found = [
-        Score(one.task, "difference", one.difference.value, one.difference.low, one.difference.high)
-        for one in comparison.tasks
+    """Draw the differences of two encoders, task by task. Returns None if no task was scored."""
+    drawn = [
+        Score(task.task, "difference", task.difference.value, task.difference.low, task.difference.high)
+        for task in comparison.tasks
     ]
     axis = f"Macro AUC on the test split, {comparison.first} minus {comparison.second}"
-    return score_chart(found, axis=axis, marks=(0.0,)) if found else None
+    return score_chart(drawn, axis=axis, marks=(0.0,)) if drawn else None
 
 
 def regressed(ours: Product, random_baseline: Product) -> bytes | None:
@@ -144,7 +144,7 @@ def regressed(ours: Product, random_baseline: Product) -> bytes | None:
 
     Returns None if none was scored.
     """
-    found = [
+    drawn = [
         Score(
             f"{figure.title} ({figure.unit})",
             name,
@@ -155,11 +155,14 @@ def regressed(ours: Product, random_baseline: Product) -> bytes | None:
         if figure.baseline.value > 0
     ]
     axis = "Mean absolute error, the training median's being 1"
-    return score_chart(found, axis=axis, marks=(1.0,)) if found else None
+    return score_chart(drawn, axis=axis, marks=(1.0,)) if drawn else None
 
 
 def reliability(workspace: Workspace, head: Product) -> bytes | None:
-    """A classifier's probabilities on the test split, before and after; None where its task was not scored."""
+    """Draw the reliability of a classifier's probabilities on the test split, before and after calibration.
+
+    Returns None if its task was not scored.
+    """
     facts = ClassifierFacts.of(head)
     if not facts.scored:
         return None
@@ -167,8 +170,8 @@ def reliability(workspace: Workspace, head: Product) -> bytes | None:
     assert predictions is not None
     test = predictions.of(Split.TEST)
     after_NC = calibrated(test.score_NC, CalibratedHead.load(head.path / HEAD_FILE))
-    said = {"uncalibrated": test.score_NC.ravel(), "calibrated": after_NC.ravel()}
-    return reliability_chart(test.y_NC.ravel(), said, "All labels together, test split")
+    probabilities = {"uncalibrated": test.score_NC.ravel(), "calibrated": after_NC.ravel()}
+    return reliability_chart(test.y_NC.ravel(), probabilities, "All labels together, test split")
 
 
 def _roc(probe: Product) -> tuple[dict[str, Curve], dict[str, float]]:
@@ -182,6 +185,6 @@ def _who(age: float | None, sex: str | None) -> str:
 
 
 def _not_recorded(notes: Sequence[str]) -> str:
-    """The leads that are zeros because there were none, so that nobody takes them for an ECG's."""
+    """Name the leads that were not recorded and are zeros, as a part of the caption."""
     absent = absent_leads(notes)
     return f"   not recorded: {', '.join(absent)}" if absent else ""

@@ -12,17 +12,19 @@ from pipelines.encoders.names import REFERENCE
 
 
 class ReferenceSettings(dg.Config):
+    """Which file is imported."""
+
     file: str = Field(
         default="",
         description="Path of the author's .pth on the machine that runs this. Empty: the encoder that was imported "
-        "last, here or with `ecg import-reference FILE`.",
+        "last, by this asset or by `ecg import-reference FILE`.",
     )
 
 
 @dg.asset(
     group_name="pretrain",
     description="The encoder that the author of ECG-JEPA released, read from the .pth as weights alone, checked and "
-    "written in our format. No other asset needs it: it is a yardstick for `encoder`.",
+    "written in our format. It is for comparison: `encoder` does not depend on it.",
     code_version=versions.REFERENCE,
     retry_policy=show.ONCE_MORE,
     kinds={"torch"},
@@ -49,7 +51,7 @@ def reference_encoder(
         {
             "file": facts.file,
             "sha256": facts.sha256,
-            "known as": facts.published or "none of the files that we know",
+            "known as": facts.published or "not one of the published files",
             "epoch": facts.epoch,
             "weights": facts.weights,
             **show.pictures(filters=filters(product)),

@@ -1,4 +1,4 @@
-"""The registered version, what the gate says of it, and the champion that users pull."""
+"""The registered version, the gate's verdict on it, and the champion that users pull."""
 
 from typing import TYPE_CHECKING
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 class ReleaseSettings(dg.Config):
     gate_task: str = Field(
         default="ptbxl_superclass",
-        description="The probe whose validation macro AUC is the version's score. The gate and the classifier read it "
-        "off the version.",
+        description="The probe whose validation macro AUC is the version's score. The gate and the classifier use the "
+        "task that is stored with the version.",
     )
 
 
@@ -56,8 +56,8 @@ def _released(release: "Release") -> dg.MaterializeResult:
 @dg.asset(
     deps=[encoder, *probe_assets, evaluation_report],
     group_name="release",
-    description="A version of the MLflow model `ecg-encoder` with the encoder, its scores and what made it: raw ECGs "
-    "in, embeddings out. It is the challenger until the gate has judged it.",
+    description="A version of the MLflow model `ecg-encoder` with the encoder, its scores and its origin: raw ECGs in, "
+    "embeddings out. It is the challenger until the gate has judged it.",
     code_version=versions.RELEASE,
     retry_policy=show.ONCE_MORE,
     kinds={"mlflow"},
@@ -76,9 +76,9 @@ def released_encoder(data_home: DataHome, config: ReleaseSettings) -> dg.Materia
 @dg.asset(
     deps=[released_encoder],
     group_name="release",
-    description="What the gate says of the challenger: not worse than the champion on the same validation ECGs, no "
-    "label lost, not collapsed, and served as it was trained. Written on the version in MLflow, too. A rule that does "
-    "not hold stops the road here: the challenger stays one.",
+    description="The gate's verdict on the challenger: not worse than the champion on the same validation ECGs, no "
+    "label lost, not collapsed, and served as it was trained. The verdict is also written on the version in MLflow. If "
+    "a rule fails, the following assets are not run and the version stays a challenger.",
     code_version=versions.RELEASE,
     retry_policy=show.ONCE_MORE,
     kinds={"mlflow"},
@@ -111,8 +111,8 @@ def gate_verdict(data_home: DataHome, config: GateSettings) -> dg.MaterializeRes
 @dg.asset(
     deps=[gate_verdict],
     group_name="release",
-    description="What `models:/ecg-encoder@champion` points to: the challenger where it passed the gate, and the "
-    "champion before it is `previous`. `ecg rollback` goes back.",
+    description="What `models:/ecg-encoder@champion` points to: the challenger if it passed the gate. The champion "
+    "before it becomes `previous`; `ecg rollback` goes back to it.",
     code_version=versions.RELEASE,
     retry_policy=show.ONCE_MORE,
     kinds={"mlflow"},
@@ -127,17 +127,17 @@ def champion(data_home: DataHome) -> dg.MaterializeResult:
     with show.mistakes_explained():
         release = current_release(data_home.open().workspace(), tracking)
         before = find_alias(CHAMPION, tracking=tracking)
-        held = promote(release, tracking=tracking)
+        current = promote(release, tracking=tracking)
     return dg.MaterializeResult(
-        data_version=dg.DataVersion(held.tags["release"]),
+        data_version=dg.DataVersion(current.tags["release"]),
         metadata={
-            "cached": before is not None and before.version == held.version,
-            "champion": held.version,
-            "model": f"models:/{held.name}@{CHAMPION}",
+            "cached": before is not None and before.version == current.version,
+            "champion": current.version,
+            "model": f"models:/{current.name}@{CHAMPION}",
             "previous": aliases_of(tracking=tracking).get(PREVIOUS, "none yet"),
-            "verdict": held.tags.get("verdict", "not judged"),
-            "moves": show.table([{"time": when, "move": what} for when, what in held.moves.items()], "No move yet."),
-            **show.pictures(scores=released(held)),
+            "verdict": current.tags.get("verdict", "not judged"),
+            "moves": show.table([{"time": when, "move": what} for when, what in current.moves.items()], "No move yet."),
+            **show.pictures(scores=released(current)),
         },
     )
 
@@ -146,8 +146,8 @@ def champion(data_home: DataHome) -> dg.MaterializeResult:
     deps=[champion],
     group_name="release",
     description="The MLflow model `ecg-classifier`: the encoder with its probe on the gate's task and a calibration of "
-    "each label, raw ECGs in, probabilities by label out. It has a champion of its own, which passed the same gate on "
-    "the encoders' champion.",
+    "each label, raw ECGs in, probabilities by label out. It has its own champion, which passed the same gate and "
+    "contains the champion of `ecg-encoder`.",
     code_version=versions.CLASSIFIER,
     retry_policy=show.ONCE_MORE,
     kinds={"mlflow"},
@@ -172,7 +172,7 @@ def classifier(data_home: DataHome, config: GateSettings) -> dg.MaterializeResul
         judged = judge_classifier(workspace, tracking, config=gate)
         if judged is not None and judged.verdict.promote:
             promote(judged.release, tracking=tracking)
-        held = find_alias(CHAMPION, name=CLASSIFIER_NAME, tracking=tracking)
+        current = find_alias(CHAMPION, name=CLASSIFIER_NAME, tracking=tracking)
     facts = ClassifierFacts.of(head)
     if judged is None:
         passed = Finding.passed(f"not judged: {facts.reason}")
@@ -187,7 +187,7 @@ def classifier(data_home: DataHome, config: GateSettings) -> dg.MaterializeResul
         head,
         {
             "version": release.version,
-            "champion": "none yet" if held is None else held.version,
+            "champion": "none yet" if current is None else current.version,
             "model": f"models:/{release.name}@{CHAMPION}",
             "verdict": verdict.reason,
             "labels": ", ".join(facts.labels),
@@ -204,7 +204,7 @@ def classifier(data_home: DataHome, config: GateSettings) -> dg.MaterializeResul
     deps=[reference_encoder, *reference_probe_assets],
     group_name="release",
     description="A version of the MLflow model `ecg-encoder-reference` with the author's released encoder, its scores "
-    "and the sha256 of the file it came from: a yardstick beside `ecg-encoder`, with no alias and no gate.",
+    "and the sha256 of the imported file, to compare `ecg-encoder` with. It has no alias and passes no gate.",
     code_version=versions.RELEASE,
     retry_policy=show.ONCE_MORE,
     kinds={"mlflow"},

@@ -13,8 +13,8 @@ from pipelines import versions
 @dg.asset(
     deps=[corpus, encoder, *probe_assets],
     group_name="evaluate",
-    description="The verdict on the encoder and what stands behind it, as one self-contained HTML page: scores with "
-    "intervals beside the random encoder's and published ones, label by label, ROC, reliability, embeddings, ECGs.",
+    description="The verdict on the encoder and its evidence, as one self-contained HTML page: scores with intervals "
+    "beside the random encoder's and published ones, label by label, ROC, reliability, embeddings, ECGs.",
     code_version=versions.REPORT,
     retry_policy=show.ONCE_MORE,
     kinds={"html"},

@@ -1,4 +1,4 @@
-"""What the assets ask their surroundings for. `orchestration.definitions` fills it in."""
+"""Resources of the assets. `orchestration.definitions` sets them."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 
 
 STOP_SECONDS = 150
-"""That a training which is told to stop has for its step and its checkpoint; `deploy/supervisord.conf` gives more."""
+"""Time that a training has for its step and its checkpoint when it is stopped; `deploy/supervisord.conf` gives more."""
 
 
 class Launcher(dg.ConfigurableResource):
-    """Where a training runs: in a process of this machine, or in several that torchrun starts here.
+    """Runs a training in a process of this machine, or in several that torchrun starts here.
 
-    A cluster is another class with the same method.
+    A launcher for a cluster is another class with the same method.
     """
 
     processes: int = Field(
         default=0,
         ge=0,
-        description="Processes that share each batch where the settings of `encoder` do not say; on GPUs one for each. "
-        "0: ECG_PROCESSES, or 1.",
+        description="Processes that share each batch if the settings of `encoder` name no number; with GPUs, one for "
+        "each GPU. 0: ECG_PROCESSES, or 1.",
     )
 
     @property
@@ -38,10 +38,10 @@ class Launcher(dg.ConfigurableResource):
         return self.processes or int(os.environ.get("ECG_PROCESSES") or 1)
 
     def run(self, context: dg.AssetExecutionContext, command: list[str]) -> None:
-        """Run a command to its end, its log and figures in the step's; raises where it fails: a Failure that is not
-        tried again where it ended with REFUSED, the error of the pipes where it was killed or failed otherwise.
+        """Run a command to its end. Its log and figures become those of the step.
 
-        Where this step is killed, the command is told to stop, as it is where the run is cancelled.
+        Raises a Failure that is not retried if the command ended with REFUSED, and the error of Dagster's pipes if it
+        was killed or failed otherwise. If the step is killed or the run is cancelled, the command is stopped, too.
         """
         from pipelines.pretrain.step import tied
 
@@ -55,13 +55,13 @@ class Launcher(dg.ConfigurableResource):
 
 
 class DataHome(dg.ConfigurableResource):
-    """Where products live, and which mirror stands in for the hosts."""
+    """The data home, and the mirror that replaces the hosts."""
 
     root: str = Field(default="", description="Data home. Empty: ECG_HOME, or ./var.")
     mirror: str = Field(
         default="",
-        description="A folder or base URL that stands in for physionet.org and zenodo.org, or 'hosts' for the true "
-        "addresses. Empty: ECG_MIRROR, or the one that `ecg mirror` or `make demo` remembered.",
+        description="A folder or base URL that replaces physionet.org and zenodo.org, or 'hosts' for the original "
+        "addresses. Empty: ECG_MIRROR, or the mirror that `ecg mirror` or `make demo` stored.",
     )
 
     def open(self) -> Home:

@@ -1,5 +1,4 @@
-"""A product as Dagster shows it: its digest as data version, its facts, tables and pictures as metadata; and what a
-failure of it means."""
+"""Results of assets: a product's digest as data version, tables and pictures as metadata, and what a failure means."""
 
 from __future__ import annotations
 
@@ -13,14 +12,14 @@ import dagster as dg
 from pipelines.cache import Product
 from pipelines.finding import Finding
 
-# A step whose process was killed, or whose server was away, is tried once more, and goes on from what is there. A
-# mistake says of itself that it is not; downloads have more tries of their own.
+# A step whose process was killed, or whose server was away, is tried once more, and continues from what is there. A
+# user's mistake is not retried (`mistakes_explained`); downloads have more retries (`sources`).
 ONCE_MORE = dg.RetryPolicy(max_retries=1, delay=15)
 
 
 @contextmanager
 def mistakes_explained() -> Iterator[None]:
-    """A user's mistake fails the step with its own message, at once: a retry would meet it again."""
+    """Fail the step with the message of a user's mistake, without a retry, which would fail again."""
     try:
         yield
     except (ValueError, FileNotFoundError) as error:
@@ -30,7 +29,7 @@ def mistakes_explained() -> Iterator[None]:
 def materialized(
     product: Product, metadata: Mapping[str, Any] | None = None, checks: Sequence[dg.AssetCheckResult] = ()
 ) -> dg.MaterializeResult:
-    """The result of an asset: what this one shows first, then what any product does."""
+    """Return the result of an asset: its own metadata first, then that of every product."""
     return dg.MaterializeResult(
         data_version=dg.DataVersion(product.digest),
         metadata={
@@ -45,12 +44,12 @@ def materialized(
 
 
 def checked(name: str, finding: Finding) -> dg.AssetCheckResult:
-    """A finding as the result of the check of that name."""
+    """Return a finding as the result of the check of that name."""
     return dg.AssetCheckResult(check_name=name, passed=finding.holds, description=finding.seen)
 
 
 def pictures(**pngs: bytes | None) -> dict[str, dg.MetadataValue]:
-    """PNGs by name, below 100 kB each since they live in the event log; one that is None is left out."""
+    """Return PNGs as metadata, without those that are None. Each is below 100 kB: it is stored in the event log."""
     return {
         name: dg.MetadataValue.md(f"![{name}](data:image/png;base64,{base64.b64encode(png).decode()})")
         for name, png in pngs.items()
@@ -59,13 +58,13 @@ def pictures(**pngs: bytes | None) -> dict[str, dg.MetadataValue]:
 
 
 def counts(by_name: Mapping[str, int], name: str, count: str, nothing: str) -> dg.MetadataValue:
-    """Counts as a table, the largest first; a sentence where there is none."""
+    """Return counts as a table, the largest first, or the sentence `nothing` if there is none."""
     ordered = sorted(by_name.items(), key=lambda item: (-item[1], item[0]))
     return table([{name: key, count: value} for key, value in ordered if value], nothing)
 
 
 def table(rows: Sequence[Mapping[str, Any]], nothing: str) -> dg.MetadataValue:
-    """Rows with equal keys as a table; a sentence where there is none."""
+    """Return rows with equal keys as a table, or the sentence `nothing` if there is none."""
     if not rows:
         return dg.MetadataValue.text(nothing)
     return dg.MetadataValue.table([dg.TableRecord(dict(row)) for row in rows])

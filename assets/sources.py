@@ -1,5 +1,5 @@
-"""Two assets a source, partitioned by its shards: the verified raw files, and the harmonized ECGs. Own ECGs likewise,
-partitioned by the drops that there are."""
+"""Two assets per source, partitioned as the source is: the verified raw files, and the harmonized ECGs. Own ECGs have
+the same two assets, partitioned by drop."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from pipelines.cache import Product
     from pipelines.finding import Finding
 
-# A host that is away comes back; many that ask again do not ask at once. A wrong file fails at once (`show`).
-FETCHED_AGAIN = dg.RetryPolicy(max_retries=3, delay=10, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.FULL)
+# A host that is away is tried again, not by all steps at the same moment. A wrong file fails at once (see `show`).
+DOWNLOAD_RETRIES = dg.RetryPolicy(max_retries=3, delay=10, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.FULL)
 
 
 LIMITS = Part(QualityLimits)
@@ -31,42 +31,50 @@ INCOMPLETE = Part(Incomplete, defaults={"mark_leads": True})
 
 
 class DownloadConfig(dg.Config):
+    """How raw files are downloaded."""
+
     connections: int = Field(default=16, ge=1, le=64, description="Parallel connections to one host.")
     bring_back: bool = Field(
-        default=False, description="Fetch raw files again that were let go after harmonization (keep_raw off)."
+        default=False, description="Fetch raw files again that were deleted after harmonization (keep_raw off)."
     )
 
 
 class HarmonizeConfig(form(LIMITS)):
-    """Limits of quality, and what becomes of the raw files."""
+    """Quality limits, and what becomes of the raw files."""
 
     keep_raw: bool = Field(
         default=True,
         description="Keep the downloaded files of the partition. Off: they are deleted once it is harmonized and "
-        "checked, and not fetched again while that is current. Files of a folder mirror always stay.",
+        "checked, and not fetched again while the result is current. Files of a folder mirror are never deleted.",
     )
 
 
 class HarmonizeOwnConfig(form(LIMITS, INCOMPLETE)):
-    """Limits of quality, and what becomes of records that lack time or leads."""
+    """Quality limits, and what becomes of records that lack time or leads."""
 
 
 def source_assets(source: Source) -> list[dg.AssetsDefinition]:
-    """`raw/<source>` and `ecgs/<source>`: the UI shows the last part of a key, and the group says the rest."""
+    """Return `raw/<source>` and `ecgs/<source>`. The UI shows the last part of a key; the group tells them apart."""
     partitions = dg.StaticPartitionsDefinition(list(source.partitions))
-    tags = {"ecg/role": str(source.role)}
-    about = f"{source.title} {source.version}, for {source.role} ({source.licence}). {source.homepage}"
+    raw = _raw(source, partitions)
+    return [raw, _ecgs(source, partitions, raw)]
 
+
+def _about(source: Source) -> str:
+    return f"{source.title} {source.version}, for {source.role} ({source.licence}). {source.homepage}"
+
+
+def _raw(source: Source, partitions: dg.StaticPartitionsDefinition) -> dg.AssetsDefinition:
     @dg.asset(
         key=["raw", source.name],
         partitions_def=partitions,
         group_name="download",
-        description=f"Files as published, verified against the source's own list of checksums. {about}",
+        description=f"Files as published, verified against the source's own list of checksums. {_about(source)}",
         code_version=versions.RAW,
         kinds={"file"},
-        tags=tags,
+        tags={"ecg/role": str(source.role)},
         pool="download",
-        retry_policy=FETCHED_AGAIN,
+        retry_policy=DOWNLOAD_RETRIES,
     )
     def raw(context: dg.AssetExecutionContext, data_home: DataHome, config: DownloadConfig) -> dg.MaterializeResult:
         from pipelines.download.mirror import Mirror
@@ -87,18 +95,22 @@ def source_assets(source: Source) -> list[dg.AssetsDefinition]:
             )
         return _fetched(product)
 
+    return raw
+
+
+def _ecgs(source: Source, partitions: dg.StaticPartitionsDefinition, raw: dg.AssetsDefinition) -> dg.AssetsDefinition:
     @dg.asset(
         key=["ecgs", source.name],
         deps=[raw],
         partitions_def=partitions,
         group_name="harmonize",
-        description="Eight leads, ten seconds, 250 Hz, 16-bit microvolt in Zarr; a table of records and one of drops. "
-        f"{about}",
+        description="Eight leads, ten seconds, 250 Hz, 16-bit microvolt in Zarr; a table of records and one of "
+        f"dropped records. {_about(source)}",
         code_version=versions.ECGS,
         retry_policy=show.ONCE_MORE,
         kinds={"zarr", "parquet"},
         pool="harmonize",
-        tags=tags,
+        tags={"ecg/role": str(source.role)},
         check_specs=_checks_of(source.name),
     )
     def ecgs(context: dg.AssetExecutionContext, data_home: DataHome, config: HarmonizeConfig) -> dg.MaterializeResult:
@@ -110,43 +122,38 @@ def source_assets(source: Source) -> list[dg.AssetsDefinition]:
         home = data_home.open()
         workspace = home.workspace()
         with show.mistakes_explained():
-            product = materialize_ecgs(
-                workspace,
-                source,
-                context.partition_key,
-                limits=LIMITS.read(config),
-            )
-        found = recorded_findings(product)
-        if not config.keep_raw and all(finding.holds for finding in found.values()):
+            product = materialize_ecgs(workspace, source, context.partition_key, limits=LIMITS.read(config))
+        findings = recorded_findings(product)
+        if not config.keep_raw and all(finding.holds for finding in findings.values()):
             freed = discard_raw(workspace, source, context.partition_key, raw_root=home.raw_root)
-            context.log.info(f"raw files let go: {format_bytes(freed)}")
-        return _harmonized(product, found)
+            context.log.info(f"raw files deleted: {format_bytes(freed)}")
+        return _harmonized(product, findings)
 
-    return [raw, ecgs]
+    return ecgs
 
 
 def _checks_of(source: str) -> list[dg.AssetCheckSpec]:
     return [
         dg.AssetCheckSpec(name, asset=["ecgs", source], blocking=True, description=text)
         for name, text in (
-            (COUNTS_ADD_UP, "Records that the source lists = records that entered = kept + dropped with a reason."),
-            (SHARD_IS_WHOLE, "The array holds the eight leads in order and a row for each record, none of them empty."),
+            (COUNTS_ADD_UP, "Records that the source lists = records that were read = kept + dropped with a reason."),
+            (SHARD_IS_WHOLE, "The array has the eight leads in order and one row per record; no row is empty."),
         )
     ]
 
 
 def _fetched(product: "Product") -> dg.MaterializeResult:
-    """Raw files as Dagster shows them."""
+    """Raw files as the result of an asset."""
     from pipelines.download.step import RawFacts, recorded_files
-    from pipelines.plots.files import files_chart  # not through the gallery, which brings torch along
+    from pipelines.plots.files import files_chart  # not from `previews`, which imports torch
 
-    _, listed = recorded_files(product)
-    chart = files_chart([(file.path, file.bytes or 0) for file in listed], f"{product.name}: {len(listed):,} files")
+    _, files = recorded_files(product)
+    chart = files_chart([(file.path, file.bytes or 0) for file in files], f"{product.name}: {len(files):,} files")
     return show.materialized(product, {**RawFacts.of(product).to_dict(), **show.pictures(kinds=chart)})
 
 
-def _harmonized(product: "Product", found: Mapping[str, "Finding"]) -> dg.MaterializeResult:
-    """A harmonized partition as Dagster shows it; found: by the checks' names."""
+def _harmonized(product: "Product", findings: Mapping[str, "Finding"]) -> dg.MaterializeResult:
+    """A harmonized partition as the result of an asset; findings by the names of the checks."""
     from assets.previews import quality_histograms, sampled_ecgs
     from pipelines.harmonize.shards import HarmonizedFacts
 
@@ -159,7 +166,7 @@ def _harmonized(product: "Product", found: Mapping[str, "Finding"]) -> dg.Materi
             "dropped": show.counts(facts.dropped, "reason", "records", "Nothing was dropped."),
             **show.pictures(ECGs=sampled_ecgs(product), quality=quality_histograms(product)),
         },
-        [show.checked(name, finding) for name, finding in found.items()],
+        [show.checked(name, finding) for name, finding in findings.items()],
     )
 
 
@@ -170,13 +177,14 @@ incoming_drops = dg.DynamicPartitionsDefinition(name="incoming_drops")
     key=["raw", INCOMING.name],
     partitions_def=incoming_drops,
     group_name="download",
-    description="A drop of own ECGs, copied and hashed once its marker is there; docs/own-data.md says how to write "
-    "one, and `ecg check-drop` what would be read. A partition is a sub-folder of $ECG_INCOMING or $ECG_HOME/incoming.",
+    description="A drop of own ECGs, copied and hashed once its marker is there. docs/own-data.md describes how to "
+    "write one; `ecg check-drop` shows what would be read. A partition is a sub-folder of $ECG_INCOMING or "
+    "$ECG_HOME/incoming.",
     code_version=versions.RAW,
     kinds={"file"},
     tags={"ecg/role": str(INCOMING.role)},
     pool="download",
-    retry_policy=FETCHED_AGAIN,
+    retry_policy=DOWNLOAD_RETRIES,
 )
 def raw_incoming(context: dg.AssetExecutionContext, data_home: DataHome) -> dg.MaterializeResult:
     from pipelines.incoming.step import materialize_drop
@@ -192,7 +200,7 @@ def raw_incoming(context: dg.AssetExecutionContext, data_home: DataHome) -> dg.M
     partitions_def=incoming_drops,
     group_name="harmonize",
     description="Own ECGs: eight leads, ten seconds, 250 Hz, 16-bit microvolt in Zarr; a table of records and one of "
-    "drops. Leads that were not recorded are zeros, and named in the record's notes.",
+    "dropped records. Leads that were not recorded are zeros, and are named in the record's notes.",
     code_version=versions.ECGS,
     retry_policy=show.ONCE_MORE,
     kinds={"zarr", "parquet"},
