@@ -113,7 +113,7 @@ def main(dagster_port: int, mlflow_port: int) -> None:
         for server, (name, _, address, health, _) in zip(servers, plan, strict=True):
             wait_until_healthy(server, address + health, logs / f"{name.lower()}.log")
             click.echo(f"{name:8} {address}")
-        click.echo(f"Data home {home.root}; ECGs from {home.mirror or 'the true hosts'}. Ctrl-C stops both.")
+        click.echo(f"Data home {home.root}; ECGs from {home.mirror or 'the original hosts'}. Ctrl-C stops both.")
         while all(server.poll() is None for server in servers):
             time.sleep(1)
         raise click.ClickException(f"a server ended; see {logs}")

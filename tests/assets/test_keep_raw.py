@@ -1,4 +1,4 @@
-"""Raw files over the network, let go after harmonization, through Dagster."""
+"""Raw files over the network, deleted after harmonization, through Dagster."""
 
 import threading
 from collections.abc import Iterator
@@ -56,7 +56,7 @@ def materialize(*keys: str, config: dict | None = None) -> dict[str, bool]:
     }
 
 
-def test_files_that_were_let_go_stay_away_until_they_are_asked_for(
+def test_deleted_files_stay_away_until_they_are_requested(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mirror = write_mirror(
@@ -66,11 +66,11 @@ def test_files_that_were_let_go_stay_away_until_they_are_asked_for(
         monkeypatch.setenv("ECG_HOME", str(tmp_path / "home"))
         monkeypatch.setenv("ECG_MIRROR", url)
         raw = Home.default().raw_root
-        let_go = {"ecgs__chapman": {"config": {"keep_raw": False}}}
-        assert materialize("raw", "ecgs", config=let_go) == {"raw": False, "ecgs": False}
+        deleting = {"ecgs__chapman": {"config": {"keep_raw": False}}}
+        assert materialize("raw", "ecgs", config=deleting) == {"raw": False, "ecgs": False}
         assert not list(raw.rglob("*.mat"))
         seen.clear()
-        assert materialize("raw", "ecgs", config=let_go) == {"raw": True, "ecgs": True}
+        assert materialize("raw", "ecgs", config=deleting) == {"raw": True, "ecgs": True}
         assert seen == []
         assert materialize("raw", config={"raw__chapman": {"config": {"bring_back": True}}}) == {"raw": False}
         assert len(list(raw.rglob("*.mat"))) == 8

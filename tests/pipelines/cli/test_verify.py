@@ -183,11 +183,11 @@ def test_before_a_first_success_verify_names_the_command_that_names_the_file(
     assert ecg("download", "ludb").stderr == failed
 
 
-# letting go
+# deleted after harmonization
 
 
 @pytest.mark.parametrize(("name", "partition"), [("chapman", "01"), ("code15", "0")])
-def test_let_go_files_are_not_fetched_again_while_what_they_became_is_here(
+def test_deleted_files_are_not_fetched_again_while_their_shard_is_current(
     home: Home, server: FaultServer, name: str, partition: str
 ) -> None:
     source, workspace = SOURCES[name], home.workspace()
@@ -220,7 +220,7 @@ def test_let_go_files_are_not_fetched_again_while_what_they_became_is_here(
     assert workspace.require(ecgs.name).digest == ecgs.digest
 
 
-def test_let_go_files_come_back_where_what_they_became_is_gone(home: Home) -> None:
+def test_deleted_files_are_fetched_again_if_their_shard_is_gone(home: Home) -> None:
     workspace = home.workspace()
     materialize(home, "chapman", "01")
     harmonize(home, "chapman", "01")
@@ -230,7 +230,7 @@ def test_let_go_files_come_back_where_what_they_became_is_gone(home: Home) -> No
     assert not harmonize(home, "chapman", "01")
 
 
-def test_a_folder_mirror_is_never_let_go(home: Home, mirror: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_of_a_folder_mirror_are_never_deleted(home: Home, mirror: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ECG_MIRROR", str(mirror))
     own = Home.default()
     materialize(own, "chapman", "01")

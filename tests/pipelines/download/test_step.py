@@ -349,7 +349,7 @@ def test_a_list_that_grew_is_seen_where_it_is_asked_for(mirror, tmp_path):
 
 @pytest.mark.parametrize("bucket_has", ["all", "nothing", "an empty list", "the list alone"])
 def test_the_bucket_is_asked_first_and_the_web_server_where_it_has_nothing(bucket_has, mirror, tmp_path, monkeypatch):
-    """The true hosts, in their order, here on loopback."""
+    """The original hosts, in their order, here on loopback."""
     web, bucket = tmp_path / "web", tmp_path / "bucket"
     shutil.copytree(mirror / "physionet.org", web)
     if bucket_has == "all":
