@@ -56,9 +56,7 @@ def materialize(*keys: str, config: dict | None = None) -> dict[str, bool]:
     }
 
 
-def test_deleted_files_stay_away_until_they_are_requested(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_deleted_files_stay_away_until_they_are_requested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mirror = write_mirror(
         tmp_path / "mirror", sizes=MirrorSizes(chapman=(8,), code15=(), ptbxl=(), cpsc2018=(), georgia=(), ludb=0)
     ).path

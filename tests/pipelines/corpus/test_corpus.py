@@ -1,4 +1,4 @@
-"""The corpus: nothing twice, nothing that is evaluated on, split by patient for good, and it loads what it names."""
+"""The corpus: no duplicate, nothing that is evaluated on, a stable split by patient, and signals that load."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_a_copy_of_an_evaluation_record_stays_out_whoever_came_first(tmp_path: P
 
 
 def test_a_patient_is_evaluated_on_in_every_source_that_shares_an_ecg(tmp_path: Path) -> None:
-    """x of the clinic has r1, which is evaluated on; its r2 came to the registry too, as an ECG of its patient y."""
+    """The clinic's x has r1, which is evaluated on; its r2 is also in the registry, as an ECG of patient y there."""
     workspace = Workspace(tmp_path)
     shard(workspace, "clinic/a", [smooth(1, patient="x"), smooth(2, patient="x"), smooth(3, patient="z")])
     shard(workspace, "registry/a", [copy_of(smooth(2), "c2", patient="y"), smooth(4, patient="y"), smooth(5)])
@@ -159,7 +159,7 @@ def test_a_patient_is_evaluated_on_in_every_source_that_shares_an_ecg(tmp_path: 
 def test_nothing_that_is_kept_touches_evaluation_and_all_else_is_excluded(
     data: st.DataObject, n: int, held: int
 ) -> None:
-    """Any groups of copies, any patients: what is kept is of different groups, and of nobody in a held-out one."""
+    """Any groups of copies, any patients: selected records are of different groups, and of nobody in a held-out one."""
     groups = data.draw(st.lists(st.integers(0, 12), min_size=n + held, max_size=n + held))
     patients = data.draw(st.lists(st.sampled_from([None, "a", "b", "c"]), min_size=n + held, max_size=n + held))
     everyone = [Candidate("s/1", at, "s", f"r{at}", patients[at], str(at)) for at in range(n + held)]

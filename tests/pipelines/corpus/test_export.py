@@ -1,4 +1,4 @@
-"""`ecg export`: what other programs read is what the store holds, to the microvolt."""
+"""`ecg export`: other programs read the stored numbers, to the microvolt."""
 
 from __future__ import annotations
 

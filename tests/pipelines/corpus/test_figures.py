@@ -1,4 +1,4 @@
-"""The page that compares a corpus' sources: what it is drawn from, and that it can be looked at."""
+"""The figures that compare a corpus' sources, and the page that shows them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Transfers over a real server that cuts, lies, stalls and refuses."""
+"""Transfers from a real server that cuts, falsifies, stalls and refuses."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def target(tmp_path) -> Path:
 def fetch(
     server: FaultServer, target: Path, *, checksum: str = SHA, retries: Retries = QUICK, size: int | None = None
 ) -> int:
-    """Fetch a.bin; the bytes that were reported as gained."""
+    """Fetch a.bin and return the bytes that were reported as gained."""
     gained: list[int] = []
     with Transfer(connections=2, retries=retries) as transfer:
         transfer.fetch([f"{server.url}/a.bin"], target, checksum, gained.append, size)
@@ -136,14 +136,14 @@ def test_a_partial_file_that_is_whole_or_too_long(server, target, extra):
     assert target.read_bytes() == BODY
 
 
-def test_a_body_that_ends_early_unannounced_goes_on_where_the_size_is_known(server, target):
+def test_a_body_that_ends_early_unannounced_is_resumed_if_the_size_is_known(server, target):
     server.faults["a.bin"] = [truncated(100_000), truncated(50_000)]
     assert fetch(server, target, size=len(BODY)) == len(BODY)
     assert target.read_bytes() == BODY
     assert [seen.range for seen in server.requests("a.bin")] == [None, "bytes=100000-", "bytes=150000-"]
 
 
-def test_a_body_that_ends_early_unannounced_starts_again_where_it_is_not(server, target):
+def test_a_body_that_ends_early_unannounced_starts_again_if_the_size_is_unknown(server, target):
     server.faults["a.bin"] = [truncated(100_000)]
     assert fetch(server, target) == len(BODY)
     assert target.read_bytes() == BODY
@@ -217,7 +217,7 @@ def test_retries_that_make_no_sense(wrong_value):
 
 
 @pytest.mark.parametrize("code", [403, 404, 410])
-def test_the_next_address_is_asked_where_the_first_has_nothing(server, target, code):
+def test_the_next_address_is_tried_if_the_first_has_nothing(server, target, code):
     server.faults["a.bin"] = [status(code)]
     with Transfer(retries=QUICK) as transfer:
         transfer.fetch([f"{server.url}/a.bin", f"{server.url}/a.bin"], target, SHA, lambda _: None)
@@ -246,7 +246,7 @@ def test_a_host_that_lacks_one_file_keeps_its_place(server, tmp_path):
         assert [seen.path for seen in second.seen] == ["b.bin"]
 
 
-def test_the_next_address_is_asked_where_the_first_cannot_be_reached(server, target, tmp_path):
+def test_the_next_address_is_tried_if_the_first_cannot_be_reached(server, target, tmp_path):
     with FaultServer(tmp_path) as gone:
         nobody = gone.url
     with Transfer(retries=QUICK) as transfer:
@@ -303,7 +303,7 @@ def test_a_transfer_that_is_stopped_midway_keeps_its_part(server, target):
     assert BODY.startswith(part)
 
 
-def test_a_kept_list_is_asked_for_only_where_it_is_newer(server, tmp_path):
+def test_a_stored_list_is_fetched_again_only_if_it_is_newer(server, tmp_path):
     kept = tmp_path / "kept" / "a.bin"
     kept.parent.mkdir()
     served = server.folder / "a.bin"
@@ -317,7 +317,7 @@ def test_a_kept_list_is_asked_for_only_where_it_is_newer(server, tmp_path):
         assert kept.read_bytes() == b"a new list"
 
 
-def test_a_kept_list_serves_where_the_host_cannot_be_reached_and_is_what_came(server, tmp_path):
+def test_a_stored_list_is_used_if_the_host_cannot_be_reached_and_it_is_unchanged(server, tmp_path):
     kept = tmp_path / "kept" / "a.bin"
     with Transfer(retries=QUICK) as transfer:
         transfer.get([f"{server.url}/a.bin"], kept)
@@ -332,7 +332,7 @@ def test_a_kept_list_serves_where_the_host_cannot_be_reached_and_is_what_came(se
 
 
 def test_a_list_of_unsaid_length_is_not_believed(server, tmp_path):
-    """Cut at a line's end it would be a shorter list, and no checksum tells."""
+    """A list that is cut at a line's end looks like a shorter list, and has no checksum."""
     listed = b"1 a\n2 b\n3 c\n"
     (server.folder / "SUMS").write_bytes(listed)
     server.faults["SUMS"] = [truncated(8)]
@@ -385,7 +385,7 @@ def test_a_host_with_other_bytes_is_left_for_the_next(server, target, tmp_path):
 
 @pytest.mark.parametrize("changed", [False, True])
 def test_a_whole_answer_to_a_range_keeps_what_is_the_same(server, target, changed):
-    """Three cuts and no ranges: what was there grows all the same; another file's beginning is written over."""
+    """Three cuts and no ranges: the partial file still grows; another file's beginning is overwritten."""
     target.parent.mkdir(parents=True)
     before = BODY[:90_000] + (b"x" * 10_000 if changed else BODY[90_000:100_000])
     part = target.with_name("a.bin.part")

@@ -1,4 +1,4 @@
-"""Large files in pieces: all connections at once, whatever is left of an earlier try, and whatever fails."""
+"""Large files in parts: all connections at once, whatever an earlier run left, and whatever fails."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def target(tmp_path) -> Path:
 
 
 def fetch(server: FaultServer, target: Path, *, connections: int = 4, retries: Retries = QUICK) -> int:
-    """Bring big.zip in pieces; the bytes that were reported as gained."""
+    """Fetch big.zip in parts and return the bytes that were reported as gained."""
     gained: list[int] = []
     with Transfer(connections=connections, retries=retries) as transfer:
         pieces = PartFiles(path=target, size=len(BODY), piece=PIECE)
@@ -86,7 +86,7 @@ def test_a_host_without_ranges_sends_it_whole(server, target):
 
 
 def whole(handler: Handler, data: bytes) -> bool:
-    """The whole file, whatever was asked for."""
+    """Answer with the whole file, whatever was requested."""
     handler.answer(200, data)
     return True
 
@@ -132,7 +132,7 @@ def test_a_host_that_fails_leaves_pieces_that_go_on(server, target):
 @given(data=st.data())
 @settings(deadline=None, max_examples=25)
 def test_whatever_an_earlier_try_left_the_file_comes_whole(data, tmp_path_factory):
-    """Any beginning of the whole, any beginning of each piece: what a process killed at any moment leaves."""
+    """Any beginning of the whole file and of each part: what a process killed at any moment leaves."""
     folder = tmp_path_factory.mktemp("left")
     (folder / "raw").mkdir()
     target = folder / "raw" / "big.zip"
@@ -155,7 +155,7 @@ def test_whatever_an_earlier_try_left_the_file_comes_whole(data, tmp_path_factor
 
 
 def test_a_large_listed_file_comes_in_pieces(tmp_path, monkeypatch):
-    """The way of a part of CODE-15%: its size is listed, so that all connections share it."""
+    """As for a part of CODE-15%: its size is listed, so that all connections share it."""
     monkeypatch.setattr("pipelines.download.fetch.PIECE", PIECE)
     root = SOURCES["code15"].root
     table = b"exam_id\n"

@@ -1,4 +1,4 @@
-"""What is told of a download while it runs."""
+"""Progress lines of a running download."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Partitions from a folder and from a server: verified, complete or refused with one message, found again."""
+"""Partitions from a folder and from a server: verified, complete or refused with one message, then cached."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ROOT = CHAPMAN.root
 
 
 def small_mirror(folder: Path) -> Path:
-    """A mirror of chapman with two partitions of a few files; what is in them does not matter here."""
+    """A mirror of chapman with two partitions of a few files; their content does not matter here."""
     sums = []
     for leaf in ("01/010", "01/011", "02/020"):
         for n in range(3):
@@ -331,7 +331,7 @@ def test_one_materialization_reads_the_list_once_and_a_finished_one_needs_no_net
         assert [seen.path for seen in server.seen] == [f"{ROOT}/SHA256SUMS.txt"]
 
 
-def test_a_list_that_grew_is_seen_where_it_is_asked_for(mirror, tmp_path):
+def test_a_list_that_grew_is_noticed_when_it_is_fetched(mirror, tmp_path):
     workspace, raw = Workspace(tmp_path / "home"), tmp_path / "raw"
     with FaultServer(mirror) as server:
         here = Mirror.parse(server.url)
@@ -348,7 +348,7 @@ def test_a_list_that_grew_is_seen_where_it_is_asked_for(mirror, tmp_path):
 
 
 @pytest.mark.parametrize("bucket_has", ["all", "nothing", "an empty list", "the list alone"])
-def test_the_bucket_is_asked_first_and_the_web_server_where_it_has_nothing(bucket_has, mirror, tmp_path, monkeypatch):
+def test_the_bucket_is_tried_first_and_the_web_server_if_it_has_nothing(bucket_has, mirror, tmp_path, monkeypatch):
     """The original hosts, in their order, here on loopback."""
     web, bucket = tmp_path / "web", tmp_path / "bucket"
     shutil.copytree(mirror / "physionet.org", web)
@@ -374,7 +374,7 @@ def test_the_bucket_is_asked_first_and_the_web_server_where_it_has_nothing(bucke
 
 
 def test_a_page_that_came_for_a_list_is_not_kept(mirror, tmp_path):
-    """A proxy's page of today, in place of a list of years ago: the host would say that nothing is newer."""
+    """A proxy's page, dated today, in place of a list of years ago: the host would answer that nothing is newer."""
 
     def page(handler, data):
         today = {"Last-Modified": formatdate(usegmt=True)}

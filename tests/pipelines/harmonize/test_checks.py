@@ -1,4 +1,4 @@
-"""Checks find what is wrong, not only what is right: each is shown a product that lies."""
+"""Each check fails on a product that is wrong in its way, and passes on a correct one."""
 
 import dataclasses
 import hashlib

@@ -1,4 +1,4 @@
-"""Harmonization: every record that enters leaves in the array or in the table of drops, whatever it is like."""
+"""Harmonization: every record that enters is in the array or in the table of dropped records."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ LIMITS = QualityLimits()
 
 
 def record(at: int = 0, *, rate: float = 500.0, seconds: float = 10.0) -> Record:
-    """A 12-lead recording of noise that keeps to Einthoven's law."""
+    """A 12-lead recording of noise that obeys Einthoven's law."""
     x_LT = np.random.default_rng(at).normal(0, 0.3, (12, round(rate * seconds))).astype(np.float32)
     x_LT[2:6] = derived_leads(x_LT[:2])
     return Record(record_id=f"r{at:04d}", signal_LT=x_LT, leads=LEADS_12, rate=rate)
@@ -200,7 +200,7 @@ def test_a_partition_without_records_is_an_error_that_says_what_to_do(tmp_path: 
 
 
 def build(root: Path, pause: float = 0.0) -> str:
-    """Harmonize 130 records as a product, with a pause in seconds before each ten; the digest."""
+    """Harmonize 130 records as a product, pausing some seconds before each ten, and return its digest."""
 
     def records() -> Iterator[Record]:
         for at in range(130):
@@ -311,7 +311,7 @@ def test_a_real_partition_becomes_a_product_once(tmp_path: Path) -> None:
 
 @pytest.fixture
 def simulated(tmp_path: Path) -> Workspace:
-    """With raw files of two sources."""
+    """A workspace with raw files of two sources."""
     sizes = MirrorSizes(chapman=(12,), code15=(), ptbxl=(12,), cpsc2018=(), georgia=(), ludb=0)
     mirror, workspace = write_mirror(tmp_path / "mirror", sizes=sizes).path, Workspace(tmp_path / "home")
     for source, partition in (("chapman", "01"), ("ptbxl", "00000")):

@@ -121,7 +121,7 @@ def test_einthovens_residual_is_that_of_the_worst_derived_lead() -> None:
 
 
 def noisy(rate: float) -> tuple[np.ndarray, np.ndarray]:
-    """Twelve leads at `rate` of wander, mains, noise and beats, and the same as the model sees it."""
+    """Twelve leads at `rate` with wander, mains, noise and beats, and the same harmonized."""
     rng = np.random.default_rng(0)
     time = np.arange(round(10 * rate)) / rate
     x_LT = rng.normal(0, 0.05, (12, len(time)))

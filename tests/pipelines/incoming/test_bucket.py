@@ -1,4 +1,4 @@
-"""Own ECGs in a bucket: a server that speaks S3, on loopback, is listed, taken from, and goes away."""
+"""Own ECGs in a bucket: an S3 server on loopback is listed, fetched from, and becomes unavailable."""
 
 import json
 import logging
@@ -109,7 +109,7 @@ def test_drops_are_told_by_their_keys(server, home, tmp_path):
     assert [one.path for one in complete_drops(place)[0].listing.refused] == ["ecgs", "ecgs/a:1.npy"]
 
 
-def test_a_drop_is_taken_and_harmonized_and_fetched_again_where_its_tags_changed(server, home, tmp_path, monkeypatch):
+def test_a_drop_is_taken_and_harmonized_and_fetched_again_if_its_tags_changed(server, home, tmp_path, monkeypatch):
     put_drop(tmp_path, "monday")
     fetched: list[str] = []
     get = obstore.get

@@ -68,7 +68,7 @@ def test_check_drop_says_what_harmonization_then_does(home: Home, drop: Path) ->
     assert [row["detail"] for row in shard.drops().to_pylist()] == [found.detail for _, found in report.drops]
 
 
-def test_check_drop_fails_where_nothing_is_kept_or_something_is_refused(drop: Path, tmp_path: Path) -> None:
+def test_check_drop_fails_if_nothing_is_kept_or_something_is_refused(drop: Path, tmp_path: Path) -> None:
     assert ecg("check-drop", drop).exit_code == 1, "it is empty"
     write_npy(drop / "a.npy", ecgs(1) * 1e6, **array_fields())
     assert ecg("check-drop", drop).exit_code == 1

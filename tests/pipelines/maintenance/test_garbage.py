@@ -1,4 +1,4 @@
-"""`ecg gc`: what nobody needs is listed and removed, and nothing else."""
+"""`ecg gc`: what nothing depends on is listed and removed, and nothing else."""
 
 import hashlib
 import json
@@ -76,7 +76,7 @@ def test_what_is_superseded_goes_with_what_it_was_made_of_and_the_rest_stays(hom
     assert workspace.current("encoder") is not None
 
 
-def test_what_a_current_corpus_was_made_of_stays_where_a_shard_moved_on(home):
+def test_what_a_current_corpus_was_made_of_stays_if_a_shard_was_built_anew(home):
     workspace = home.workspace()
     train(workspace, "first")
     shard(workspace, "second")
@@ -143,7 +143,7 @@ def test_a_registry_that_is_not_there_names_none_and_is_not_made(home):
     assert not (home.root / "mlflow").exists()
 
 
-def test_nothing_is_removed_where_the_registry_is_not_there(home):
+def test_nothing_is_removed_if_the_registry_is_not_there(home):
     train(home.workspace(), "perhaps the champion")
     train(home.workspace(), "new")
     before = everything(home.workspace())

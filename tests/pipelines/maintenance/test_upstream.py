@@ -1,4 +1,4 @@
-"""`ecg upstream`: a list that changed is seen, no file of records is fetched, and taking what changed is a decision."""
+"""`ecg upstream`: a changed list is noticed, no record is fetched, and following the change is a decision."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def server(written: Path, tmp_path: Path) -> Iterator[FaultServer]:
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: FaultServer) -> Home:
-    """With both partitions of Chapman and all of LUDB taken."""
+    """A home with both partitions of Chapman and all of LUDB downloaded."""
     monkeypatch.setenv("ECG_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("ECG_MIRROR", server.url)
     found = Home.default()
