@@ -24,9 +24,9 @@ from pipelines.home import Home
 from pipelines.simulate import MirrorSizes, write_mirror
 from pipelines.tracking import Tracking
 from tests.support.older_mlflow import make_older
+from tests.support.paths import ROOT
 from tests.support.postgres import PASSWORD, USER, Postgres, free_port, postgres
 
-ROOT = Path(__file__).resolve().parents[2]
 SERVERS = ("code-server", "daemon", "mlflow", "webserver")
 ENCODER = EncoderConfig(dim=16, depth=1, heads=2)
 HOST = "127.0.0.2"

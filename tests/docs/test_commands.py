@@ -11,8 +11,8 @@ import yaml
 
 from orchestration.definitions import defs
 from pipelines.cli import main
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 

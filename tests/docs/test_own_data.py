@@ -9,8 +9,9 @@ import pytest
 from pipelines.incoming.check import check_drop
 from pipelines.incoming.description import FIELDS
 from pipelines.incoming.hdf5 import NAMES
+from tests.support.paths import ROOT
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "own-data.md").read_text()
+PAGE = (ROOT / "docs" / "own-data.md").read_text()
 EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,8 +10,9 @@ from safetensors.torch import load_file, save_file
 
 from ecg_model.encoder import random_encoder
 from ecg_model.reference import from_published, jepa_config, main, published_name, verify
+from tests.support.paths import SHARED
 
-GOLDEN = Path(__file__).resolve().parents[2] / ".." / "shared" / "golden"
+GOLDEN = SHARED / "golden"
 needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"the published code's tensors are not at {GOLDEN}")
 SIZES = {
     "encoder_embed_dim": 16,

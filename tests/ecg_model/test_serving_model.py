@@ -25,14 +25,13 @@ from pipelines.release.model import Scores
 from pipelines.release.packaging import example_ecg, packaged_encoder
 from pipelines.release.registry import record, release_packaged
 from pipelines.tracking import Tracking
+from tests.support.paths import ROOT
 
 # isort: split
 # `pipelines.tracking` silences MLflow before it is imported.
 import mlflow.pyfunc
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PyFuncModel, scoring_server
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")

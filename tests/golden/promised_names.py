@@ -88,8 +88,8 @@ from pipelines.sources.base import RemoteFile, Role
 from pipelines.tasks.splits import FewLabels, FoldProtocol, PartitionProtocol, PatientProtocol, Protocol
 from tests.golden.promised_commands import parameters_of
 from tests.golden.promised_steps import constant_encoder, zero_head
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 READ = re.compile(r"""environ(?:\.get\(|\[|\.setdefault\()\s*"([A-Z][A-Z0-9_]+)\"""")
 PROGRAMS = (
     "pipelines.pretrain",

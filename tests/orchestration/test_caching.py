@@ -12,7 +12,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -26,6 +25,7 @@ from pipelines.home import Home
 from pipelines.release.retraining import NotDue, RetrainingConfig, plan
 from pipelines.simulate import MirrorSizes, write_mirror
 from pipelines.tracking import Tracking
+from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +38,6 @@ TINY = {
     "jepa.predictor.dim": 16,
     "jepa.predictor.heads": 2,
 }
-ROOT = Path(__file__).resolve().parents[2]
 PARTITIONS = {"chapman": ["01", "02"], "ptbxl": ["00000"]}
 
 

@@ -12,11 +12,11 @@ import pytest
 
 from assets.sources import incoming_drops
 from orchestration.jobs import TRAIN, harvest_job_name
+from tests.support.paths import ROOT
 from tests.support.registered import TINY, corpus_built, harmonized, released, write_drop
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[2]
 Tick = Callable[..., int]
 
 

@@ -14,8 +14,7 @@ import yaml
 
 from assets.resources import STOP_SECONDS, Launcher
 from pipelines.pretrain.step import REFUSED
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.paths import ROOT
 
 PROGRAM = """
 import pathlib, signal, sys, time

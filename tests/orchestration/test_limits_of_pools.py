@@ -12,8 +12,7 @@ from orchestration.definitions import defs
 from orchestration.jobs import ALONE, TRAIN, harvest_job_name
 from orchestration.limits import LIMITS, seed
 from pipelines.sources import SOURCES
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.paths import ROOT
 
 
 def assets() -> dict[str, dg.AssetsDefinition]:

@@ -12,8 +12,7 @@ import httpx
 import pytest
 
 from orchestration.ui import start, stop, wait_until_healthy
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.paths import ROOT
 
 
 def program(home: Path, *arguments: str, name: str = "demo") -> subprocess.CompletedProcess[str]:

@@ -28,10 +28,10 @@ from pipelines.incoming.listing import MARKER
 from pipelines.release.aliases import versions_of
 from pipelines.simulate import MirrorSizes, write_mirror
 from pipelines.tracking import Tracking
+from tests.support.paths import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-ROOT = Path(__file__).resolve().parents[2]
 ECGS = 8_000  # some seconds of harmonizing, so that there is a middle to be killed in
 ECGS_KEY = dg.AssetKey(["ecgs", "incoming"])
 TINY = {

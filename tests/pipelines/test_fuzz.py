@@ -32,8 +32,9 @@ from pipelines.simulate import MirrorSizes, write_mirror
 from pipelines.sources import SOURCES
 from pipelines.sources.base import RemoteFile, Source
 from pipelines.sources.physionet import parse_sums
+from tests.support.paths import SHARED
 
-REAL = Path(__file__).resolve().parents[2] / ".." / "shared" / "real" / "mirror"
+REAL = SHARED / "real" / "mirror"
 SIZES = MirrorSizes(chapman=(2,), code15=(4,), ptbxl=(2,), cpsc2018=(2,), georgia=(2,), ludb=2)
 
 # What a text field is replaced by. Lengths and rates are the dangerous ones: they decide how much is allocated.

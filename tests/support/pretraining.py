@@ -30,8 +30,8 @@ from pipelines.pretrain.__main__ import main
 from pipelines.pretrain.data import Corpus, Resident
 from pipelines.pretrain.recipes import Recipe, recipe_named
 from pipelines.records import Record
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 STEPS = 40
 TINY = {
     "jepa.encoder.dim": 16,

@@ -32,8 +32,8 @@ from pipelines.release.packaging import packaged_encoder, serves
 from pipelines.release.registry import record, release_packaged
 from pipelines.simulate import MirrorSizes, write_mirror
 from pipelines.tracking import Tracking
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 # A sandbox needs a user that is not root; the rest keeps it from looking for the network.
 SWITCHES = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]

@@ -21,8 +21,8 @@ from pipelines.home import Home
 from pipelines.records import Record
 from pipelines.sources import SOURCES
 from tests.support.fault_server import FaultServer, cut, status, wrong
+from tests.support.paths import SHARED
 
-SHARED = Path(__file__).resolve().parents[3] / ".." / "shared"
 MIRROR = SHARED / "real" / "mirror"
 
 real = pytest.mark.skipif(not MIRROR.is_dir(), reason=f"no real records at {MIRROR}")

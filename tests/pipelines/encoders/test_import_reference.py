@@ -28,8 +28,9 @@ from pipelines.cli import main
 from pipelines.encoders.import_reference import materialize_reference
 from pipelines.encoders.names import ENCODER_FILE
 from pipelines.home import Home
+from tests.support.paths import SHARED
 
-GOLDEN = Path(__file__).resolve().parents[3] / ".." / "shared" / "golden"
+GOLDEN = SHARED / "golden"
 needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"the published code's tensors are not at {GOLDEN}")
 SMALL = EncoderConfig(dim=16, depth=1, heads=2, patches=10, patch_size=5)
 

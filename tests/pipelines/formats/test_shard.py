@@ -18,6 +18,7 @@ from pipelines.formats import shard as store
 from pipelines.formats.shard import SHARD, ShardWriter, open_shard, read_rows
 from pipelines.harmonize import quality
 from pipelines.records import DroppedRecord, DropReason
+from tests.support.paths import ROOT
 
 
 def ecgs(count: int, seed: int = 0) -> np.ndarray:
@@ -90,8 +91,7 @@ def test_the_same_input_gives_the_same_bytes_in_another_process(tmp_path: Path) 
         "from tests.pipelines.formats import test_shard as t;"
         "t.write(Path(sys.argv[2]), t.ecgs(200))"
     )
-    here = Path(__file__).resolve().parents[3]
-    subprocess.run([sys.executable, "-c", code, str(here), str(tmp_path / "two")], check=True)
+    subprocess.run([sys.executable, "-c", code, str(ROOT), str(tmp_path / "two")], check=True)
     assert digest_of_tree(tmp_path / "one") == digest_of_tree(tmp_path / "two")
     write(tmp_path / "other", ecgs(200, seed=1))
     assert digest_of_tree(tmp_path / "one") != digest_of_tree(tmp_path / "other")

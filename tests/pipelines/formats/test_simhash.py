@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,8 +19,9 @@ from ecg_model.signal import LEADS_12, prepare
 from pipelines.formats.simhash import BITS, BYTES, SAME_BITS, distance, first_copies, signatures
 from pipelines.records import Record
 from pipelines.sources import SOURCES
+from tests.support.paths import SHARED
 
-REAL = Path(__file__).resolve().parents[3] / ".." / "shared" / "real"
+REAL = SHARED / "real"
 MIRROR = REAL / "mirror"
 
 

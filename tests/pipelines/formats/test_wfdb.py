@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import warnings
 from contextlib import suppress
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,11 +14,11 @@ from hypothesis import strategies as st
 from pipelines.formats.wfdb import decode, parse_header, read_wfdb
 from pipelines.records import DropReason, RecordError
 from pipelines.sources.challenge import GAIN
+from tests.support.paths import SHARED
 
 with warnings.catch_warnings(action="ignore"):  # wfdb 4.3.1 uses what pandas 3.1 deprecates
     import wfdb
 
-SHARED = Path(__file__).resolve().parents[3] / ".." / "shared"
 FILES = SHARED / "real" / "mirror" / "physionet.org" / "files"
 OLD = SHARED / "real" / "damaged" / "old_headers"
 

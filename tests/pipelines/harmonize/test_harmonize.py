@@ -34,8 +34,8 @@ from pipelines.records import DroppedRecord, DropReason, Record
 from pipelines.simulate import MirrorSizes, write_mirror
 from pipelines.sources import SOURCES
 from pipelines.sources.base import RemoteFile
+from tests.support.paths import ROOT, SHARED
 
-SHARED = Path(__file__).resolve().parents[3] / ".." / "shared"
 MIRROR = SHARED / "real" / "mirror"
 LIMITS = QualityLimits()
 
@@ -237,13 +237,12 @@ def test_a_reader_that_breaks_leaves_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("moment", [0.02, 0.5])
 def test_a_killed_process_leaves_nothing_that_looks_finished(tmp_path: Path, moment: float) -> None:
     root = tmp_path / "killed"
-    here = Path(__file__).resolve().parents[3]
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path;"
         "from tests.pipelines.harmonize import test_harmonize as t;"
         "t.build(Path(sys.argv[2]), pause=0.05)"
     )
-    with subprocess.Popen([sys.executable, "-c", code, str(here), str(root)]) as process:
+    with subprocess.Popen([sys.executable, "-c", code, str(ROOT), str(root)]) as process:
         while not list(root.glob("ecgs/test/1/*.partial/ecgs.zarr")):
             assert process.poll() is None
             time.sleep(0.01)

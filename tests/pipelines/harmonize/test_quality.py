@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,8 +19,8 @@ from pipelines.harmonize.quality import (
     verdict,
 )
 from pipelines.records import DropReason
+from tests.support.paths import SHARED
 
-SHARED = Path(__file__).resolve().parents[3] / ".." / "shared"
 LUDB = SHARED / "real" / "mirror" / "physionet.org" / "files" / "ludb" / "1.0.1" / "data"
 TIME = np.arange(2500) / 250
 

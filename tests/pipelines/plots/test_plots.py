@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -20,8 +19,8 @@ from pipelines.formats.wfdb import read_wfdb
 from pipelines.plots.canvas import MAX_BYTES
 from pipelines.plots.curves import histograms, loss_curve, roc_curves
 from pipelines.plots.ecg_paper import ecg_paper, ecg_sheet
+from tests.support.paths import SHARED
 
-SHARED = Path(__file__).resolve().parents[3] / ".." / "shared"
 STRONG = (0xED, 0xB1, 0xB1)
 RATE = 500
 

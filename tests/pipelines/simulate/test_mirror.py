@@ -19,6 +19,7 @@ from ecg_model.signal import LEADS_12
 from pipelines.simulate import Defect, MirrorSizes, ensure_mirror, simulate, write_mirror
 from pipelines.simulate.wfdb_writer import annotation_bytes, checksum
 from pipelines.tasks.catalogue import CPSC2018_CLASSES
+from tests.support.paths import SHARED
 
 with warnings.catch_warnings():
     # wfdb 4.3 under pandas 3.1, at its import and where it reads annotations.
@@ -26,7 +27,6 @@ with warnings.catch_warnings():
     import wfdb
 
 pytestmark = pytest.mark.filterwarnings("ignore:The inplace keyword")
-SHARED = Path(__file__).resolve().parents[3] / ".." / "shared"
 SIZES = MirrorSizes(
     chapman=(18, 3), code15=(7, 3), ptbxl=(12, 4), cpsc2018=(3, 1, 1, 1, 1, 1, 1), georgia=(2, 2), ludb=3
 )

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from pipelines.records import DroppedRecord, DropReason, Record
 from pipelines.sources.code15 import CODE15, LABELS, parse_api, read_part
+from tests.support.paths import SHARED
 
-SHARED = Path(__file__).resolve().parents[3] / ".." / "shared"
 FILES = SHARED / "real" / "mirror" / "zenodo.org" / "records" / "4916206" / "files"
 
 real = pytest.mark.skipif(not FILES.is_dir(), reason=f"no real exams at {FILES}")

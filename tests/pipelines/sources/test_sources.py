@@ -25,11 +25,11 @@ from pipelines.sources.base import ADDRESSES, RemoteFile, Role, addresses, read_
 from pipelines.sources.challenge import codes_of
 from pipelines.sources.demographics import age_of, sex_of
 from pipelines.sources.physionet import parse_sums
+from tests.support.paths import SHARED
 
 with warnings.catch_warnings(action="ignore"):  # wfdb 4.3.1 uses what pandas 3.1 deprecates
     import wfdb
 
-SHARED = Path(__file__).resolve().parents[3] / ".." / "shared"
 REAL = SHARED / "real"
 MIRROR = REAL / "mirror"
 

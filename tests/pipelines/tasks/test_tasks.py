@@ -4,7 +4,6 @@ import csv
 import json
 from collections import defaultdict
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -26,8 +25,8 @@ from pipelines.tasks.splits import (
     unnamed,
 )
 from pipelines.tasks.vocabularies import PTBXL_STATEMENTS
+from tests.support.paths import SHARED
 
-SHARED = Path(__file__).resolve().parents[3] / ".." / "shared"
 SUPERCLASS = TASKS["ptbxl_superclass"]
 CPSC = TASKS["cpsc2018"]
 

@@ -35,6 +35,7 @@ from pipelines.formats.shard import LEADS, QUALITY, ShardWriter, open_shard
 from pipelines.harmonize.shards import read_records, shards_of
 from pipelines.tasks.catalogue import SUITE_TASKS
 from pipelines.tasks.splits import PAPER_FOLDS, FewLabels, FoldProtocol, Split, patients, protocol_from_dict
+from tests.support.paths import ROOT
 
 TINY = EncoderConfig(dim=16, depth=1, heads=2, input_scale=5.0, patch_init_scale=7.0)
 QUICK = ProbeConfig(resamples=50, min_patients=5, min_positives=1)
@@ -122,7 +123,7 @@ def test_cropa_off_and_on_is_there_by_name():
 
 
 def test_every_name_in_the_documentation_means_something():
-    text = (Path(__file__).parents[4] / "docs" / "evaluation.md").read_text()
+    text = (ROOT / "docs" / "evaluation.md").read_text()
     names = re.findall(r"`((?:ptbxl|cpsc2018|georgia|chapman)[a-z0-9]*(?:_\w+)?)`", text)
     assert len(names) > 20
     for name in names:

@@ -55,8 +55,9 @@ from pipelines.sources import SOURCES
 from pipelines.sources.ludb import MarkedWave, waves_of_marks
 from pipelines.tasks.catalogue import PTBXL100_FOLDS, SUITE_TASKS
 from pipelines.tasks.splits import FoldProtocol, PatientProtocol
+from tests.support.paths import SHARED
 
-REAL = Path(__file__).resolve().parents[5] / "shared" / "real" / "mirror"
+REAL = SHARED / "real" / "mirror"
 LUDB = REAL / "physionet.org/files/ludb/1.0.1/data"
 NAN = math.nan
 needs_real = pytest.mark.skipif(not LUDB.is_dir(), reason="the real ECGs of ../shared/real are not here")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -26,8 +25,8 @@ from pipelines.pretrain.recipes import recipe_named
 from pipelines.pretrain.step import materialize_encoder
 from pipelines.simulate import MirrorSizes, write_mirror
 from pipelines.sources import SOURCES
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[4]
 SIZES = MirrorSizes(chapman=(300, 300, 300), code15=(), ptbxl=(400, 400, 400), cpsc2018=(), georgia=(), ludb=0)
 PARTITIONS = {"chapman": ("01", "02", "03"), "ptbxl": ("00000", "01000", "02000")}
 CPU = FeatureConfig(device="cpu")
