@@ -1,6 +1,7 @@
-"""A data home of a test's own, and one MLflow store for all: making an SQLite store takes longer than its questions."""
+"""Fixtures of all tests: a data home and its workspace, MLflow stores, and simulated ECGs that are made once a run."""
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from pipelines.cache import Workspace
 from pipelines.home import HOSTS, Home
 from pipelines.tracking import Tracking
+from tests.support.shared import home_with_ptbxl, made_once
 
 FOREIGN = (
     "ECG_MIRROR",
@@ -22,12 +24,13 @@ FOREIGN = (
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """An empty data home, which the environment names; its ECGs come from the hosts."""
     monkeypatch.setenv("ECG_HOME", str(tmp_path / "home"))
     for name in FOREIGN:
         monkeypatch.delenv(name, raising=False)
-    found = Home.default()
-    found.set_mirror(HOSTS)
-    return found
+    home = Home.default()
+    home.set_mirror(HOSTS)
+    return home
 
 
 @pytest.fixture
@@ -37,11 +40,42 @@ def workspace(home: Home) -> Workspace:
 
 
 @pytest.fixture(scope="session")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Tracking:
-    folder = tmp_path_factory.mktemp("mlflow")
-    store = Tracking(uri=f"sqlite:///{folder / 'mlflow.db'}", artifact_root=folder)
-    store.upgrade()
-    return store
+def run_folder(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A folder that all processes of this test run share."""
+    own = tmp_path_factory.getbasetemp()
+    return own if worker_id == "master" else own.parent
+
+
+@pytest.fixture(scope="session")
+def new_store(run_folder: Path) -> Callable[[Path], Tracking]:
+    """A function that makes an empty MLflow store in a folder, by a copy: to create one takes a second of a processor.
+
+    The store of a data home is in its folder `mlflow`.
+    """
+
+    def create(folder: Path) -> None:
+        Tracking(uri=f"sqlite:///{folder / 'mlflow.db'}", artifact_root=folder / "artifacts").upgrade()
+
+    template = made_once(run_folder / "mlflow-template", create)
+
+    def copy(folder: Path) -> Tracking:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(template / "mlflow.db", folder / "mlflow.db")
+        return Tracking(uri=f"sqlite:///{folder / 'mlflow.db'}", artifact_root=folder / "artifacts")
+
+    return copy
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory, new_store: Callable[[Path], Tracking]) -> Tracking:
+    """One MLflow store for many tests, each with models of its own."""
+    return new_store(tmp_path_factory.mktemp("mlflow"))
+
+
+@pytest.fixture(scope="session")
+def ptbxl_home(run_folder: Path) -> Path:
+    """A folder with a simulated mirror of PTB-XL, `mirror`, and a data home of it, `home`: to be read or copied."""
+    return made_once(run_folder / "ptbxl", home_with_ptbxl)
 
 
 @pytest.fixture

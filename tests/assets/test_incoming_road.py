@@ -1,7 +1,7 @@
 """Own ECGs through Dagster: a drop is added as a partition, taken, harmonized, and seen by the corpus."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -16,22 +16,20 @@ from orchestration.demo import StageFailed, run
 from orchestration.jobs import harvest_job_name
 from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.step import materialize_corpus
-from pipelines.home import HOSTS, Home
+from pipelines.home import Home
 from pipelines.incoming.bucket import place_of
 from pipelines.incoming.listing import MARKER, complete_drops
+from pipelines.tracking import Tracking
 
 JOB = harvest_job_name("incoming")
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
-    monkeypatch.setenv("ECG_HOME", str(tmp_path / "home"))
+def home(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, new_store: Callable[[Path], Tracking]) -> Home:
+    """With a place for own ECGs outside it, and an empty MLflow store."""
     monkeypatch.setenv("ECG_INCOMING", str(tmp_path / "bucket"))
-    monkeypatch.delenv("ECG_MIRROR", raising=False)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    found = Home.default()
-    found.set_mirror(HOSTS)
-    return found
+    new_store(home.root / "mlflow")
+    return home
 
 
 @pytest.fixture

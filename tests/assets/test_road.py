@@ -1,7 +1,7 @@
 """The whole road on a tiny simulated mirror, through Dagster: twice, and with mistakes on the way."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -43,13 +43,11 @@ def mirror(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mirror: Path) -> Home:
-    monkeypatch.setenv("ECG_HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("ECG_MIRROR", raising=False)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    found = Home.default()
-    found.set_mirror(str(mirror))
-    return found
+def home(home: Home, mirror: Path, new_store: Callable[[Path], Tracking]) -> Home:
+    """With the simulated mirror chosen, and an empty MLflow store."""
+    home.set_mirror(str(mirror))
+    new_store(home.root / "mlflow")
+    return home
 
 
 @pytest.fixture

@@ -42,9 +42,10 @@ def encoder_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory, encoder_file: Path) -> Tracking:
-    root = tmp_path_factory.mktemp("mlflow")
-    tracking = Tracking(uri=f"sqlite:///{root / 'mlflow.db'}", artifact_root=root / "artifacts")
+def store(
+    tmp_path_factory: pytest.TempPathFactory, encoder_file: Path, new_store: Callable[[Path], Tracking]
+) -> Tracking:
+    tracking = new_store(tmp_path_factory.mktemp("mlflow"))
     released = release_packaged(
         packaged_encoder(encoder_file), Scores(), provenance={}, recipe={}, git_commit="g", tracking=tracking
     )

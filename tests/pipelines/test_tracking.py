@@ -28,9 +28,8 @@ quick_mirror = partial(mirror_metrics, poll_seconds=0.02, flush_seconds=20.0)
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Tracking:
-    root = tmp_path_factory.mktemp("mlflow")
-    return Tracking(uri=f"sqlite:///{root / 'mlflow.db'}", artifact_root=root / "artifacts")
+def store(tmp_path_factory: pytest.TempPathFactory, new_store: Callable[[Path], Tracking]) -> Tracking:
+    return new_store(tmp_path_factory.mktemp("mlflow"))
 
 
 def append(path: Path, *steps: int, **values: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from ecg_model.encoder import random_encoder, save_encoder
 from ecg_model.serving.embed import embed
 from ecg_model.signal import LEADS_12
 from pipelines.home import Home
+from pipelines.tracking import Tracking
 from tests.pipelines.cli.records import CODE15, header
 from tests.support.commands import ecg, run
 
@@ -80,12 +81,12 @@ def test_embed_pulls_the_champion_and_goes_on_after_a_bad_file(mirror: Path, hom
     np.testing.assert_allclose(found_ND, expected_ND, atol=1e-5)
 
 
-def test_a_model_that_is_not_there_is_one_line(mirror: Path, home: Home, tmp_path: Path) -> None:
+def test_a_model_that_is_not_there_is_one_line(
+    mirror: Path, home: Home, tmp_path: Path, new_store: Callable[[Path], Tracking]
+) -> None:
     import mlflow
 
-    from pipelines.tracking import Tracking
-
-    Tracking.of(home).client().create_registered_model("other")
+    new_store(home.root / "mlflow").client().create_registered_model("other")
     before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
     try:
         shown = ecg("embed", header(mirror), "-o", tmp_path / "e.csv")

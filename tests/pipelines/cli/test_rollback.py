@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 
 from ecg_model.config import EncoderConfig
 from ecg_model.encoder import random_encoder, save_encoder
 from ecg_model.serving.classify import CalibratedHead
-from pipelines.cli import main
 from pipelines.finding import Finding
 from pipelines.home import Home
 from pipelines.release.aliases import aliases_of, find_alias, promote, versions_of
@@ -21,22 +20,13 @@ from pipelines.release.packaging import packaged_classifier, packaged_encoder
 from pipelines.release.registry import record, release_packaged
 from pipelines.release.tags import CHAMPION, PREVIOUS
 from pipelines.tracking import Tracking
+from tests.support.commands import ecg
 
 
 @pytest.fixture
-def tracking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tracking:
+def tracking(home: Home, new_store: Callable[[Path], Tracking]) -> Tracking:
     """The store of the home that the command finds."""
-    monkeypatch.setenv("ECG_HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    home = Home.default()
-    return Tracking.of(home)
-
-
-def ecg(*arguments: str) -> Result:
-    result = CliRunner().invoke(main, list(arguments))
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
+    return new_store(home.root / "mlflow")
 
 
 def crown(tracking: Tracking, name: str, packaged: Packaged) -> None:
@@ -112,10 +102,8 @@ def test_a_server_that_does_not_answer_is_one_sentence(tracking, monkeypatch):
         assert line.startswith("Error: MLflow at http://127.0.0.1:9 does not answer")
 
 
-def test_rollback_says_which_version_is_champion_and_in_which_store(home: Home) -> None:
-    from pipelines.tracking import Tracking
-
-    client = Tracking.of(home).client()
+def test_rollback_says_which_version_is_champion_and_in_which_store(home: Home, tracking: Tracking) -> None:
+    client = tracking.client()
     client.create_registered_model("ecg-encoder")
     for alias in ("previous", "champion"):
         was_champion = {"moved 2026-11-23T20:00:00.000000Z": "promoted"}

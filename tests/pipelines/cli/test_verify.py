@@ -8,9 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
-from pipelines.cli import main
 from pipelines.download.mirror import Mirror
 from pipelines.download.step import discard_raw, materialize_raw, raw_files
 from pipelines.harmonize.quality import QualityLimits
@@ -18,6 +16,7 @@ from pipelines.harmonize.step import materialize_ecgs
 from pipelines.home import Home
 from pipelines.simulate import MirrorSizes, write_mirror
 from pipelines.sources import SOURCES
+from tests.support.commands import ecg
 from tests.support.fault_server import FaultServer
 
 LUDB, CHAPMAN = SOURCES["ludb"], SOURCES["chapman"]
@@ -40,13 +39,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: FaultServer) -
     monkeypatch.setenv("ECG_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("ECG_MIRROR", server.url)
     return Home.default()
-
-
-def ecg(*arguments: str) -> Result:
-    result = CliRunner().invoke(main, list(arguments))
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
 
 
 def materialize(home: Home, source: str, partition: str) -> bool:

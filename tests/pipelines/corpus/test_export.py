@@ -11,12 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import wfdb
-from click.testing import CliRunner, Result
 
 from ecg_model.signal import LEADS, LEADS_12, derived_leads
 from pipelines import versions
 from pipelines.cache import Product, Workspace
-from pipelines.cli import main
 from pipelines.corpus import export as exporting
 from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.export import export, select
@@ -27,6 +25,7 @@ from pipelines.harmonize.convert import harmonize
 from pipelines.harmonize.quality import QualityLimits
 from pipelines.home import Home
 from pipelines.records import Record
+from tests.support.commands import ecg
 
 
 def record(at: int) -> Record:
@@ -74,13 +73,6 @@ def workspace(root: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     monkeypatch.setenv("ECG_HOME", str(root))
     monkeypatch.delenv("ECG_MIRROR", raising=False)
     return Home(root).workspace()
-
-
-def ecg(*arguments: str | Path) -> Result:
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
 
 
 def stored(workspace: Workspace, *names: str) -> tuple[np.ndarray, list[dict]]:

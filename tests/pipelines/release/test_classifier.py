@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,8 +22,6 @@ from ecg_model.config import EncoderConfig
 from ecg_model.encoder import random_encoder, save_encoder
 from ecg_model.serving.classify import CalibratedHead, classify
 from pipelines.cache import Workspace
-from pipelines.download.mirror import Mirror
-from pipelines.download.step import materialize_raw
 from pipelines.encoders.names import HEAD_FILE
 from pipelines.evaluate.features import EncoderSource
 from pipelines.evaluate.probes.config import ProbeConfig
@@ -31,8 +30,6 @@ from pipelines.evaluate.statistics.calibration import fit_platt
 from pipelines.evaluate.suite.baselines import probe_pair
 from pipelines.finding import Finding
 from pipelines.formats.shard import open_shard
-from pipelines.harmonize.quality import QualityLimits
-from pipelines.harmonize.step import materialize_ecgs
 from pipelines.home import HOSTS, Home
 from pipelines.release.aliases import find_alias, promote
 from pipelines.release.classifier import ClassifierFacts, materialize_classifier
@@ -42,8 +39,6 @@ from pipelines.release.packaging import example_ecg, expected_of, packaged_class
 from pipelines.release.registry import record, release_packaged
 from pipelines.release.steps import GATE_TASK, current_release, judge_classifier, release_classifier, release_current
 from pipelines.release.tags import CHAMPION
-from pipelines.simulate import MirrorSizes, write_mirror
-from pipelines.sources import SOURCES
 from pipelines.tasks.catalogue import TASKS
 from pipelines.tracking import Tracking
 from tests.support.mlflow_server import free_port
@@ -57,14 +52,11 @@ NETWORK = EncoderConfig(dim=32, depth=1, heads=2, input_scale=5.0, patch_init_sc
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+def workspace(tmp_path_factory: pytest.TempPathFactory, ptbxl_home: Path) -> Workspace:
     """PTB-XL simulated, an encoder as if it were pretrained, and its probes."""
     root = tmp_path_factory.mktemp("classifier")
-    sizes = MirrorSizes(chapman=(), code15=(), ptbxl=(400,), cpsc2018=(), georgia=(), ludb=0)
-    write_mirror(root / "mirror", seed=1, sizes=sizes)
-    made, source = Home(root / "home", HOSTS).workspace(), SOURCES["ptbxl"]
-    materialize_raw(made, source, "00000", mirror=Mirror.parse(str(root / "mirror")), raw_root=root / "files")
-    materialize_ecgs(made, source, "00000", limits=QualityLimits())
+    shutil.copytree(ptbxl_home / "home", root / "home", symlinks=True)
+    made = Home(root / "home", HOSTS).workspace()
 
     def make(work: Path) -> dict:
         save_encoder(work / "encoder.safetensors", random_encoder(NETWORK, 5))
@@ -78,8 +70,8 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 
 @pytest.fixture
-def tracking(tmp_path: Path) -> Tracking:
-    return Tracking(uri=f"sqlite:///{tmp_path / 'mlflow.db'}", artifact_root=tmp_path / "artifacts")
+def tracking(tmp_path: Path, new_store: Callable[[Path], Tracking]) -> Tracking:
+    return new_store(tmp_path)
 
 
 def files(workspace: Workspace) -> tuple[Path, Path]:

@@ -1,7 +1,9 @@
 """From probes to a registered version and through the gate, also where the champion was scored on other data."""
 
 import re
+import shutil
 import subprocess
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -16,25 +18,20 @@ from ecg_model.reference import published_name
 from ecg_model.serving.embed import embed
 from pipelines.cache import Workspace
 from pipelines.cli.import_reference import release_with_scores
-from pipelines.download.mirror import Mirror
-from pipelines.download.step import materialize_raw
 from pipelines.encoders.import_reference import materialize_reference
 from pipelines.encoders.names import REFERENCE
 from pipelines.evaluate.probes.config import ProbeConfig
 from pipelines.evaluate.suite.baselines import probe_pair
 from pipelines.finding import Finding
-from pipelines.harmonize.quality import QualityLimits
-from pipelines.harmonize.step import materialize_ecgs
 from pipelines.home import HOSTS, Home
 from pipelines.release.aliases import aliases_of, find_alias, promote, rollback, versions_of
 from pipelines.release.gate import GateConfig
 from pipelines.release.packaging import example_ecg
 from pipelines.release.steps import Judged, git_commit, judge_current, release_current, release_reference, scores_of
 from pipelines.release.tags import CHALLENGER, CHAMPION, PREVIOUS
-from pipelines.simulate import MirrorSizes, write_mirror
-from pipelines.sources import SOURCES
 from pipelines.tasks.catalogue import TASKS
 from pipelines.tracking import Tracking
+from tests.support.shared import home_with_ptbxl
 
 # isort: split
 # `pipelines.tracking` silences MLflow before it is imported.
@@ -46,24 +43,17 @@ SEEING = EncoderConfig(dim=32, depth=2, heads=2, input_scale=5.0, patch_init_sca
 
 
 @pytest.fixture(scope="module")
-def places(tmp_path_factory: pytest.TempPathFactory) -> list[Workspace]:
+def places(tmp_path_factory: pytest.TempPathFactory, ptbxl_home: Path) -> list[Workspace]:
     """Two data homes with PTB-XL of different patients."""
-    made = []
-    for seed in (1, 2):
-        root = tmp_path_factory.mktemp(f"place{seed}")
-        sizes = MirrorSizes(chapman=(), code15=(), ptbxl=(400,), cpsc2018=(), georgia=(), ludb=0)
-        write_mirror(root / "mirror", seed=seed, sizes=sizes)
-        workspace, source = Home(root / "home", HOSTS).workspace(), SOURCES["ptbxl"]
-        mirror = Mirror.parse(str(root / "mirror"))
-        materialize_raw(workspace, source, "00000", mirror=mirror, raw_root=root / "files")
-        materialize_ecgs(workspace, source, "00000", limits=QualityLimits())
-        made.append(workspace)
-    return made
+    first, second = (tmp_path_factory.mktemp(name) for name in ("place1", "place2"))
+    shutil.copytree(ptbxl_home / "home", first / "home", symlinks=True)
+    home_with_ptbxl(second, seed=2)
+    return [Home(root / "home", HOSTS).workspace() for root in (first, second)]
 
 
 @pytest.fixture
-def tracking(tmp_path: Path) -> Tracking:
-    return Tracking(uri=f"sqlite:///{tmp_path / 'mlflow.db'}", artifact_root=tmp_path / "artifacts")
+def tracking(tmp_path: Path, new_store: Callable[[Path], Tracking]) -> Tracking:
+    return new_store(tmp_path)
 
 
 @pytest.fixture
@@ -281,10 +271,11 @@ def test_scores_of_an_earlier_encoder_are_not_released_as_this_one_s(places, tra
         release_current(places[1], tracking, simulated=True)
 
 
-def test_the_reference_s_scores_are_shown_beside_ours(places, tmp_path, monkeypatch):
+def test_the_reference_s_scores_are_shown_beside_ours(places, tmp_path, monkeypatch, new_store):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     workspace = places[0]
     home = Home(workspace.root.parent, HOSTS)
+    new_store(home.root / "mlflow")
     put_encoder(workspace, SEEING)
     ours = probe_pair(workspace, TASKS["ptbxl_superclass"], ProbeConfig())
     state = {published_name(name): value for name, value in random_encoder(STARVED, 6).state_dict().items()}

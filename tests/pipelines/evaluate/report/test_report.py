@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -603,8 +603,8 @@ def test_plots_put_values_where_they_belong_and_escape_their_words():
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Tracking:
-    return Tracking(uri=f"sqlite:///{tmp_path / 'mlflow.db'}", artifact_root=tmp_path / "artifacts")
+def store(tmp_path: Path, new_store: Callable[[Path], Tracking]) -> Tracking:
+    return new_store(tmp_path)
 
 
 def test_a_comparison_is_the_paired_bootstrap_of_the_probes_that_are_there(workspace, store):
