@@ -92,7 +92,7 @@ def encoder(
     home = data_home.open()
     workspace, tracking = home.workspace(), data_home.tracking()
     with show.mistakes_explained():
-        asked = requested_training(
+        training = requested_training(
             workspace,
             tracking,
             simulated=home.simulated,
@@ -100,10 +100,10 @@ def encoder(
             changes=config.changes,
             warm_start=config.warm_start,
         )
-        with warm_start(asked.warm_start, tracking) as (changes, start):
-            product = asked.done or materialize_encoder(
+        with warm_start(training.warm_start, tracking) as (changes, start):
+            product = training.done or materialize_encoder(
                 workspace,
-                Recipe.from_dict({**asked.recipe.to_dict(), **changes}),
+                Recipe.from_dict({**training.recipe.to_dict(), **changes}),
                 lambda command: launcher.run(context, command),
                 **config.for_launcher(launcher),
                 warm_start=start,

@@ -16,15 +16,15 @@ pytestmark = pytest.mark.usefixtures("home")
 
 
 def test_help_names_every_command_and_its_examples() -> None:
-    shown = run("--help")
-    assert shown.returncode == 0
+    result = run("--help")
+    assert result.returncode == 0
     context = click.Context(main)
     for name in main.list_commands(context):
         command = main.get_command(context, name)
         assert command is not None
-        assert re.search(rf"^  {name} ", shown.stdout, re.MULTILINE)
-        told = ecg(name, "--help").output
-        assert f"  ecg {name}" in told
+        assert re.search(rf"^  {name} ", result.stdout, re.MULTILINE)
+        text = ecg(name, "--help").output
+        assert f"  ecg {name}" in text
         for parameter in command.params:
             assert parameter.param_type_name == "argument" or getattr(parameter, "help", None)
 

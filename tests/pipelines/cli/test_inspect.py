@@ -24,27 +24,27 @@ pytestmark = pytest.mark.usefixtures("home")
 @pytest.mark.parametrize("suffix", [".hea", ".mat"])
 def test_inspect_tells_what_was_read(mirror: Path, suffix: str) -> None:
     file = header(mirror).with_suffix(suffix)
-    shown = run("inspect", file)
-    assert shown.returncode == 0, shown.stderr
-    told = {line[:18].strip(): line[18:].strip() for line in shown.stdout.splitlines()}
-    assert told["record"] == file.stem
-    assert told["leads"] == "I II III aVR aVL aVF V1 V2 V3 V4 V5 V6"
-    assert told["rate"] == "500 Hz"
-    assert told["length"] == "5,000 samples, 10.00 s"
-    assert told["units"] == "1000 units a millivolt, 16 bit"
-    assert told["verdict"] == "kept"
+    result = run("inspect", file)
+    assert result.returncode == 0, result.stderr
+    fields = {line[:18].strip(): line[18:].strip() for line in result.stdout.splitlines()}
+    assert fields["record"] == file.stem
+    assert fields["leads"] == "I II III aVR aVL aVF V1 V2 V3 V4 V5 V6"
+    assert fields["rate"] == "500 Hz"
+    assert fields["length"] == "5,000 samples, 10.00 s"
+    assert fields["units"] == "1000 units a millivolt, 16 bit"
+    assert fields["verdict"] == "kept"
     comments = dict(line[1:].split(": ") for line in header(mirror).read_text().splitlines() if line.startswith("#"))
-    assert told["age"].split()[0] == comments["Age"]
-    assert told["sex"] == comments["Sex"].lower()
-    assert told["labels"].split(", ") == comments["Dx"].split(",")
-    assert 20 < float(told["heart rate"].split()[0]) < 250
+    assert fields["age"].split()[0] == comments["Age"]
+    assert fields["sex"] == comments["Sex"].lower()
+    assert fields["labels"].split(", ") == comments["Dx"].split(",")
+    assert 20 < float(fields["heart rate"].split()[0]) < 250
 
 
 def test_inspect_draws_the_ecg(mirror: Path, tmp_path: Path) -> None:
-    shown = ecg("inspect", header(mirror), "--png", tmp_path / "a.png")
-    assert shown.exit_code == 0
-    assert "a.png" in shown.stderr
-    assert "a.png" not in shown.stdout
+    result = ecg("inspect", header(mirror), "--png", tmp_path / "a.png")
+    assert result.exit_code == 0
+    assert "a.png" in result.stderr
+    assert "a.png" not in result.stdout
     ecg("inspect", header(mirror, 1), "--png", tmp_path / "b.png")
     first, second = (Image.open(io.BytesIO((tmp_path / name).read_bytes())) for name in ("a.png", "b.png"))
     assert first.format == "PNG"
@@ -53,10 +53,10 @@ def test_inspect_draws_the_ecg(mirror: Path, tmp_path: Path) -> None:
 
 
 def test_inspect_as_json(mirror: Path) -> None:
-    told = json.loads(ecg("inspect", header(mirror), "--json").stdout)
-    assert (told["kept"], told["reason"], told["samples"], told["rate"]) == (True, None, 5000, 500.0)
-    assert set(told["quality"]) >= {"wander", "heart_rate", "einthoven"}
-    assert told["range_millivolt"][0] < 0 < told["range_millivolt"][1]
+    fields = json.loads(ecg("inspect", header(mirror), "--json").stdout)
+    assert (fields["kept"], fields["reason"], fields["samples"], fields["rate"]) == (True, None, 5000, 500.0)
+    assert set(fields["quality"]) >= {"wander", "heart_rate", "einthoven"}
+    assert fields["range_millivolt"][0] < 0 < fields["range_millivolt"][1]
 
 
 def test_inspect_reads_an_exam_of_a_code15_part(mirror: Path) -> None:
@@ -65,20 +65,20 @@ def test_inspect_reads_an_exam_of_a_code15_part(mirror: Path) -> None:
     assert several.stdout == ""
     named = re.search(r"--record (\d+)", several.stderr)
     assert named
-    shown = ecg("inspect", mirror / CODE15, "--record", named[1])
-    told = {line[:18].strip(): line[18:].strip() for line in shown.stdout.splitlines()}
-    assert (told["record"], told["rate"]) == (named[1], "400 Hz")
-    assert told["leads"].startswith("DI DII DIII AVR")
+    result = ecg("inspect", mirror / CODE15, "--record", named[1])
+    fields = {line[:18].strip(): line[18:].strip() for line in result.stdout.splitlines()}
+    assert (fields["record"], fields["rate"]) == (named[1], "400 Hz")
+    assert fields["leads"].startswith("DI DII DIII AVR")
     absent = ecg("inspect", mirror / CODE15, "--record", "7")
     assert absent.exit_code == 1
     assert "no record '7'" in absent.stderr
 
 
 def test_inspect_knows_ludb_s_form(mirror: Path) -> None:
-    shown = ecg("inspect", next((mirror / "physionet.org/files/ludb/1.0.1/data").glob("*.hea")))
-    assert shown.exit_code == 0
-    assert "not physical" in shown.stdout
-    assert "baseline" in shown.stdout
+    result = ecg("inspect", next((mirror / "physionet.org/files/ludb/1.0.1/data").glob("*.hea")))
+    assert result.exit_code == 0
+    assert "not physical" in result.stdout
+    assert "baseline" in result.stdout
 
 
 def damaged(mirror: Path, folder: Path, header_text: str | None = None, data: bytes | None = None) -> Path:
@@ -105,21 +105,21 @@ def test_a_refused_header_gets_its_reason_and_exit_code_1(
     change: Callable[[str], str], reason: str, mirror: Path, tmp_path: Path
 ) -> None:
     file = damaged(mirror, tmp_path, header_text=change(header(mirror).read_text()))
-    shown = ecg("inspect", file)
-    assert shown.exit_code == 1
-    assert f"refused: {reason}" in shown.stdout
-    told = json.loads(ecg("inspect", file, "--json").stdout)
-    assert (told["kept"], told["reason"]) == (False, reason)
-    assert told["detail"]
+    result = ecg("inspect", file)
+    assert result.exit_code == 1
+    assert f"refused: {reason}" in result.stdout
+    fields = json.loads(ecg("inspect", file, "--json").stdout)
+    assert (fields["kept"], fields["reason"]) == (False, reason)
+    assert fields["detail"]
 
 
 def test_changed_samples_are_refused(mirror: Path, tmp_path: Path) -> None:
     data = bytearray(header(mirror).with_suffix(".mat").read_bytes())
     data[3000] ^= 1
-    shown = run("inspect", damaged(mirror, tmp_path, data=bytes(data)))
-    assert shown.returncode == 1
-    assert "refused: checksum wrong" in shown.stdout
-    assert "Traceback" not in shown.stdout + shown.stderr
+    result = run("inspect", damaged(mirror, tmp_path, data=bytes(data)))
+    assert result.returncode == 1
+    assert "refused: checksum wrong" in result.stdout
+    assert "Traceback" not in result.stdout + result.stderr
 
 
 def test_a_record_that_harmonization_drops_is_shown_and_drawn(mirror: Path, tmp_path: Path) -> None:
@@ -134,10 +134,10 @@ def test_a_record_that_harmonization_drops_is_shown_and_drawn(mirror: Path, tmp_
         fields[6] = str(sums[lead])
         lines[1 + lead] = " ".join(fields)
     file = damaged(mirror, tmp_path, header_text="\n".join(lines), data=head + data.tobytes())
-    shown = ecg("inspect", file, "--png", tmp_path / "short.png")
-    assert shown.exit_code == 1
-    assert "2,000 samples, 4.00 s" in shown.stdout
-    assert "refused: too short" in shown.stdout
+    result = ecg("inspect", file, "--png", tmp_path / "short.png")
+    assert result.exit_code == 1
+    assert "2,000 samples, 4.00 s" in result.stdout
+    assert "refused: too short" in result.stdout
     with Image.open(tmp_path / "short.png") as picture:
         assert picture.width == 130 * 5  # four seconds are 100 mm
 
@@ -149,12 +149,12 @@ def test_what_is_no_ecg_is_one_line(tmp_path: Path) -> None:
     archive.write_bytes(b"no zip")
     (tmp_path / "exams.csv").write_text("exam_id\n1\n")
     for file in (text, archive):
-        shown = ecg("inspect", file)
-        assert shown.exit_code == 1
-        assert shown.stdout == ""
-        assert shown.stderr.startswith("Error: ")
-        assert str(file) in shown.stderr
-        assert len(shown.stderr.splitlines()) == 1
+        result = ecg("inspect", file)
+        assert result.exit_code == 1
+        assert result.stdout == ""
+        assert result.stderr.startswith("Error: ")
+        assert str(file) in result.stderr
+        assert len(result.stderr.splitlines()) == 1
     assert ecg("inspect", tmp_path / "absent.hea").exit_code == 2
 
 
@@ -165,10 +165,10 @@ def test_every_real_record_is_kept_or_refused_in_words() -> None:
     files = sorted((real / "mirror/physionet.org").rglob("*.hea"))[::25] + sorted((real / "damaged").rglob("*.hea"))
     verdicts = set()
     for file in files:
-        shown = ecg("inspect", file)
-        kept = "verdict           kept" in shown.stdout
-        assert kept is (shown.exit_code == 0)
-        assert kept or "refused: " in shown.stdout
+        result = ecg("inspect", file)
+        kept = "verdict           kept" in result.stdout
+        assert kept is (result.exit_code == 0)
+        assert kept or "refused: " in result.stdout
         verdicts.add(kept)
     assert verdicts == {True, False}
 
@@ -181,5 +181,5 @@ def test_inspect_judges_a_ptbxl_gain_by_ptbxl_s_range(tmp_path: Path, name: str,
         f"{name}.dat 16 200.0(0)/mV 16 0 {samples[0, 0]} {samples[:, 0].sum(dtype='i2')} 0 {lead}" for lead in LEADS_12
     ]
     (tmp_path / f"{name}.hea").write_text("\n".join([f"{name} 12 100 1000", *lines, ""]))
-    shown = run("inspect", tmp_path / f"{name}.hea")
-    assert (shown.returncode == 1, "gain" in (shown.stdout + shown.stderr).lower()) == (refused, True), shown
+    result = run("inspect", tmp_path / f"{name}.hea")
+    assert (result.returncode == 1, "gain" in (result.stdout + result.stderr).lower()) == (refused, True), result
