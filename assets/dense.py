@@ -28,7 +28,7 @@ def _against_dense(name: str) -> dg.AssetsDefinition:
     def dense(
         context: dg.AssetExecutionContext, data_home: DataHome, launcher: Launcher, config: TrainingSettings
     ) -> dg.MaterializeResult:
-        from pipelines.evaluate.suite.attention_ablation import against_dense, materialize_dense
+        from pipelines.evaluate.suite.attention_ablation import DenseFacts, against_dense, materialize_dense
         from pipelines.pretrain.checks import training_went_well
         from pipelines.pretrain.step import EncoderFacts
 
@@ -43,13 +43,13 @@ def _against_dense(name: str) -> dg.AssetsDefinition:
                 artifact_root=home.artifact_root,
             )
             found = against_dense(workspace, variant, other)
-        facts = found.product.facts
-        ahead = facts["cropa_minus_dense"]
+        facts = DenseFacts.of(found.product)
+        lead = facts.cropa_minus_dense
         return show.materialized(
             found.product,
             {
-                **({"not scored": facts["reason"]} if ahead is None else {"CroPA minus dense": ahead["value"]}),
-                "beside": show.table([standing.row() for standing in found.standings], "Nothing was scored."),
+                **({"not scored": facts.reason} if lead is None else {"CroPA minus dense": lead.value}),
+                "beside": show.table([row.row() for row in found.rows], "Nothing was scored."),
                 "dense pretraining": training_went_well(EncoderFacts.of(other)).seen,
                 "dense encoder": dg.MetadataValue.path(str(other.path)),
             },

@@ -162,19 +162,20 @@ def _evaluation(evaluation: Evaluation) -> dg.AssetsDefinition:
     )
     def evaluated(data_home: DataHome) -> dg.MaterializeResult:
         from assets import previews
+        from pipelines.evaluate.probes.step import ProbeFacts
         from pipelines.evaluate.suite.run import evaluate_encoder
 
         workspace = data_home.open().workspace()
         with show.mistakes_explained():
-            found = evaluate_encoder(workspace, evaluation)
-        mine = found[0].product
-        scored = mine.facts.get("test_macro_auc")
+            rows = evaluate_encoder(workspace, evaluation)
+        facts = ProbeFacts.of(rows[0].product)
+        auc = facts.test_macro_auc
         return show.materialized(
-            mine,
+            rows[0].product,
             {
-                **({"not scored": mine.facts["reason"]} if scored is None else {"test macro AUC": scored["value"]}),
-                "beside": show.table([standing.row() for standing in found], "Nothing was scored."),
-                **show.pictures(scores=previews.evaluated(found)),
+                **({"not scored": facts.reason} if auc is None else {"test macro AUC": auc.value}),
+                "beside": show.table([row.row() for row in rows], "Nothing was scored."),
+                **show.pictures(scores=previews.evaluated(rows)),
             },
         )
 

@@ -14,6 +14,7 @@ from pipelines.cache import Product, Workspace
 from pipelines.corpus.figures import source_figures
 from pipelines.encoders.names import ENCODER_FILE, HEAD_FILE, OURS
 from pipelines.evaluate.probes.result import load_result, load_roc
+from pipelines.evaluate.probes.step import ProbeFacts
 from pipelines.evaluate.report.model import EncoderComparison
 from pipelines.evaluate.report.step import JSON_FILE
 from pipelines.evaluate.suite.baselines import ProbePair
@@ -122,11 +123,11 @@ def contested(contest: Contest | None, config: GateConfig) -> bytes | None:
     return score_chart(drawn, title, axis=axis, marks=(0.0, -config.margin, -config.label_margin))
 
 
-def evaluated(standings: Sequence[EvaluationRow]) -> bytes | None:
+def evaluated(rows: Sequence[EvaluationRow]) -> bytes | None:
     """Draw an evaluation's encoder and its baselines. Returns None if nothing was scored."""
-    scored = [(one.features, one.product.facts.get("test_macro_auc")) for one in standings]
-    found = [Score("", features, *(auc[end] for end in _ENDS)) for features, auc in scored if auc is not None]
-    return score_chart(found) if found else None
+    scored = [(row.features, ProbeFacts.of(row.product).test_macro_auc) for row in rows]
+    figures = [Score("", features, auc.value, auc.low, auc.high) for features, auc in scored if auc is not None]
+    return score_chart(figures) if figures else None
 
 
 def compared(comparison: EncoderComparison) -> bytes | None:

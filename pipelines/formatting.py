@@ -20,6 +20,11 @@ def format_duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def format_difference(value: float, low: float, high: float) -> str:
+    """Return `+0.042 (-0.005 to +0.083)`: a difference and its interval, with signs."""
+    return f"{value:+.3f} ({low:+.3f} to {high:+.3f})"
+
+
 def format_interval(value: float, low: float, high: float) -> str:
     """Return `0.842 (0.795 to 0.883)`: an estimate and its interval."""
     return f"{value:.3f} ({low:.3f} to {high:.3f})"

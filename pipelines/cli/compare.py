@@ -108,7 +108,7 @@ def _print_comparison(first: str, second: str, comparison: EncoderComparison) ->
 def rows(comparison: EncoderComparison) -> list[tuple[str, ...]]:
     """A row per task: its name, what it was tested on, how much of that each encoder has seen and its score, the
     difference with its interval, and p."""
-    from pipelines.formatting import format_interval
+    from pipelines.formatting import format_difference, format_interval
     from pipelines.tasks.splits import of_patients
 
     return [
@@ -119,7 +119,7 @@ def rows(comparison: EncoderComparison) -> list[tuple[str, ...]]:
             format_interval(task.first.value, task.first.low, task.first.high),
             comparison.seen[task.task][1].in_words(),
             format_interval(task.second.value, task.second.low, task.second.high),
-            f"{task.difference.value:+.3f} ({task.difference.low:+.3f} to {task.difference.high:+.3f})",
+            format_difference(task.difference.value, task.difference.low, task.difference.high),
             f"{task.p_adjusted:.3f}",
         )
         for task in comparison.tasks

@@ -83,6 +83,7 @@ def evaluate(home: Home, names: Sequence[str], encoder: str, on_evaluation: OnEv
     Raises ValueError for an unknown name, before any is evaluated, and for one whose ECGs are not here.
     """
     from pipelines.encoders.names import OURS, REFERENCE
+    from pipelines.evaluate.probes.step import ProbeFacts
     from pipelines.evaluate.suite.names import DENSE
     from pipelines.evaluate.suite.run import evaluate_encoder
     from pipelines.harmonize.shards import shards_of
@@ -106,7 +107,7 @@ def evaluate(home: Home, names: Sequence[str], encoder: str, on_evaluation: OnEv
             yield name, _against_dense(home, item, progress)
             continue
         rows = evaluate_encoder(workspace, item, encoder_names=encoder_names, progress=progress)
-        reason, drawn = rows[0].product.facts["reason"], rows[0].drawn
+        reason, drawn = ProbeFacts.of(rows[0].product).reason, rows[0].drawn
         if reason is not None:
             yield name, [{"not scored": reason}]
         else:
@@ -132,13 +133,13 @@ def _by_name(name: str, encoder_names: EncoderNames) -> Evaluation | tuple[str, 
 def _against_dense(home: Home, variant: Evaluation, progress: OnProgress) -> list[dict[str, Any]]:
     """Compare with dense attention. The dense encoder is pretrained first if there is none, which takes as long as ours
     took or longer."""
-    from pipelines.evaluate.suite.attention_ablation import against_dense, materialize_dense
+    from pipelines.evaluate.suite.attention_ablation import DenseFacts, against_dense, materialize_dense
 
     workspace = home.workspace()
     dense = materialize_dense(workspace, run_pretraining, track=home.tracking_uri, artifact_root=home.artifact_root)
     ablation = against_dense(workspace, variant, dense, progress=progress)
-    reason = ablation.product.facts["reason"]
-    return [{"not scored": reason}] if reason else [row.row() for row in ablation.standings]
+    reason = DenseFacts.of(ablation.product).reason
+    return [{"not scored": reason}] if reason else [row.row() for row in ablation.rows]
 
 
 def run_pretraining(command: list[str]) -> None:

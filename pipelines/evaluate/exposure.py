@@ -1,7 +1,7 @@
-"""What an encoder saw, in pretraining and without labels, of the ECGs that it is tested on.
+"""Overlap between an encoder's pretraining data and its test sets. Pretraining uses no labels.
 
-By data set, of which PTB-XL at 500 and at 100 Hz is one; by ECG where the index of its corpus is at hand. An ECG of the
-corpus counts as seen whether the encoder was trained on it or validated.
+The overlap is counted by data set (PTB-XL at 500 and at 100 Hz is one), and by ECG if the index of the encoder's corpus
+is still here. An ECG of the corpus counts whether it was in training or in validation.
 """
 
 from __future__ import annotations
@@ -26,30 +26,32 @@ DATA_SETS = {"ptbxl100": "ptbxl"}
 """Sources of the same ECGs, under the same record ids, as another source; any other is a data set of its own."""
 
 REFERENCE_SAW = ("chapman", "code15")
-"""What the author's released encoder was pretrained on (Kim, arXiv 2410.08559); which ECGs of it were left out in
-cleaning is not told."""
+"""The data sets that the author's released encoder was pretrained on (Kim, arXiv 2410.08559). Which of their ECGs were
+left out in cleaning is not published."""
 
 SEEN = (
     "what the encoder was pretrained on, without labels, of the data set that it is tested on; PTB-XL at 500 and at "
     "100 Hz is one"
 )
-"""What a column `seen` says."""
+"""Explanation of a column `seen`."""
 
 UNTRAINED = (OURS.random_baseline, REFERENCE.random_baseline, handcrafted.NAME)
-"""Names of features that no ECG has shaped; `named` calls the random baseline of any other encoder random-<digest>."""
+"""Names of features that depend on no training data; the random baseline of any other encoder is random-<digest>."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Overlap:
-    """What was seen of a test. data_set: whether ECGs of the test's data set were. test: how many of its `tested` ECGs.
-    None: not known."""
+    """Overlap of an encoder's pretraining data with a test set."""
 
     data_set: bool | None
+    """Whether ECGs of the test's data set were in the pretraining data; None if not known."""
     test: int | None
+    """How many of the test ECGs were in the pretraining data; None if not known."""
     tested: int
+    """How many test ECGs there are."""
 
     def in_words(self) -> str:
-        """As a cell of a column `seen`."""
+        """Return the overlap as a cell of a column `seen`."""
         if self.data_set is None:
             return "not known"
         if not self.data_set:
@@ -61,65 +63,74 @@ class Overlap:
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainingData:
-    """What an encoder was pretrained on. records: the ids by data set, None where only the data set is known. complete:
-    whether there was nothing else."""
+    """The ECGs that an encoder was pretrained on, as far as they are known."""
 
     records: Mapping[str, Collection[str] | None]
+    """Record ids by data set; None if only the data set is known."""
     complete: bool
+    """Whether there was nothing else."""
 
     def to_dict(self) -> dict[str, Any]:
-        """What there is, as JSON values: how many ids stand for which, since a corpus is never changed."""
-        counts = {name: None if known is None else len(known) for name, known in sorted(self.records.items())}
+        """Return the data as JSON values, with counts in place of ids: a corpus never changes, so they identify it."""
+        counts = {name: None if ids is None else len(ids) for name, ids in sorted(self.records.items())}
         return {"records": counts, "complete": self.complete}
 
     def of(self, source: str, tested: Collection[str]) -> Overlap:
-        """tested: the record ids of a test on ECGs of a source."""
+        """Return the overlap with a test on ECGs of a source, given the test's record ids."""
         data_set = DATA_SETS.get(source, source)
         if data_set not in self.records and not self.complete:
             return Overlap(data_set=None, test=None, tested=len(tested))
-        known = self.records.get(data_set, ()) if self.complete else None
-        count = None if known is None else sum(record in known for record in tested)
+        ids = self.records.get(data_set, ()) if self.complete else None
+        count = None if ids is None else sum(record in ids for record in tested)
         return Overlap(data_set=data_set in self.records, test=count, tested=len(tested))
 
 
 class Overlaps:
-    """What encoders saw of tests, looked up once an encoder, in a workspace that knows what they were pretrained on."""
+    """Overlaps of encoders' pretraining data with test sets, from a workspace's products. Each encoder is looked up
+    once."""
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
-        self._seen: dict[str, PretrainingData] = {}
+        self._data: dict[str, PretrainingData] = {}  # by the encoder file's sha256
 
     def of_probe(self, probe: Probe) -> Overlap:
-        """Of a probe's test; of no ECGs where it was not scored."""
+        """Return the overlap with a probe's test set, which is empty if the probe was not scored."""
         encoder, tested = probe.about["encoder"], () if probe.test is None else probe.test.record_id
         return self.of(encoder["name"], encoder["digest"], probe.about["task"]["source"], tested)
 
     def of(self, name: str, digest: str, source: str, tested: Collection[str]) -> Overlap:
-        """name, digest: of a source of features."""
+        """Return the overlap with the test ECGs of a source.
+
+        name, digest: of the source of features.
+        tested: the test's record ids.
+        """
         return self.known(name, digest).of(source, tested)
 
     def known(self, name: str, digest: str) -> PretrainingData:
-        """All that a source of features was pretrained on."""
+        """Return the data that a source of features was pretrained on."""
         if name in UNTRAINED or name.startswith("random-"):
             return PretrainingData(records={}, complete=True)
         return self._of_file(digest)
 
     def _of_file(self, sha256: str) -> PretrainingData:
-        """What the encoder in a file saw; nothing is known of a file that is no product of this workspace."""
-        if sha256 not in self._seen:
+        """Return the data of an encoder file, or incomplete data if it is not a product of this workspace."""
+        if sha256 not in self._data:
             product = self._product(sha256)
             if product is None:
-                self._seen[sha256] = PretrainingData(records={}, complete=False)
+                self._data[sha256] = PretrainingData(records={}, complete=False)
             elif product.name == REFERENCE.product:
-                known = ReferenceFacts.of(product).published is not None  # another file in its form is anyone's
-                self._seen[sha256] = PretrainingData(
+                known = (
+                    ReferenceFacts.of(product).published is not None
+                )  # nothing is known of any other file in this form
+                self._data[sha256] = PretrainingData(
                     records=dict.fromkeys(REFERENCE_SAW if known else ()), complete=known
                 )
             else:
-                self._seen[sha256] = self._pretrained(EncoderFacts.of(product))
-        return self._seen[sha256]
+                self._data[sha256] = self._pretrained(EncoderFacts.of(product))
+        return self._data[sha256]
 
     def _product(self, sha256: str) -> Product | None:
+        """Return the product with that encoder file, or None."""
         for name in (OURS.product, DENSE_ENCODER, REFERENCE.product):
             for product in self._workspace.finished(name):
                 file = product.path / ENCODER_FILE
@@ -128,35 +139,35 @@ class Overlaps:
         return None
 
     def _pretrained(self, facts: EncoderFacts) -> PretrainingData:
-        """What its corpus holds, and what the encoder saw that it began as."""
+        """Return the data of an encoder's corpus, and of the encoder that its training started from."""
         own = corpus_of(self._workspace, facts.corpus_digest)
         records: dict[str, Collection[str] | None] = {} if own is None else _records(own)
         start = facts.warm_start
-        began = PretrainingData(records={}, complete=True) if start is None else self._of_file(start)
+        earlier = PretrainingData(records={}, complete=True) if start is None else self._of_file(start)
         return PretrainingData(
-            records={name: _both(records, began.records, name) for name in (*records, *began.records)},
-            complete=own is not None and began.complete,
+            records={name: _both(records, earlier.records, name) for name in (*records, *earlier.records)},
+            complete=own is not None and earlier.complete,
         )
 
 
 def corpus_of(workspace: Workspace, digest: str | None) -> Product | None:
     """Return the corpus of this digest, on which an encoder was pretrained, or None if it is no longer here."""
-    return next((one for one in workspace.finished(PRODUCT) if CorpusFacts.of(one).digest == digest), None)
+    return next((corpus for corpus in workspace.finished(PRODUCT) if CorpusFacts.of(corpus).digest == digest), None)
 
 
 def _records(product: Product) -> dict[str, Collection[str] | None]:
-    """The record ids of a corpus by data set."""
+    """Return the record ids of a corpus by data set."""
     index = CorpusIndex(product.path).table(["source", "record_id"])
-    found: dict[str, set[str]] = {}
+    records: dict[str, set[str]] = {}
     for source in map(str, index["source"].unique().to_pylist()):
         ids = index.filter(pc.field("source") == source)["record_id"].to_pylist()
-        found.setdefault(DATA_SETS.get(source, source), set()).update(ids)
-    return dict(found)
+        records.setdefault(DATA_SETS.get(source, source), set()).update(ids)
+    return dict(records)
 
 
 def _both(
     first: Mapping[str, Collection[str] | None], second: Mapping[str, Collection[str] | None], data_set: str
 ) -> Collection[str] | None:
-    """The ids of a data set in one or the other; None where one of them does not tell."""
-    one, other = first.get(data_set, ()), second.get(data_set, ())
-    return None if one is None or other is None else {*one, *other}
+    """Return the ids of a data set that are in one or the other, or None if one of them is not known."""
+    ids, more = first.get(data_set, ()), second.get(data_set, ())
+    return None if ids is None or more is None else {*ids, *more}

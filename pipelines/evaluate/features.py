@@ -1,16 +1,17 @@
-"""What is computed of harmonized shards without labels, once for a source of features, and kept as products.
+"""Features and tokens of harmonized shards, computed once for a source of features and cached as products.
 
     features/<source of features>/<source>/<partition>/.../features.npy   float32 (N, D)
     tokens/<source of features>/<source>/<partition>/.../tokens.npy       float16 (N, P, D), an encoder's
 
-Row i belongs to row i of the shard's records.parquet. The fingerprint holds the encoder's digest and the shard's, so
-one new partition costs only its own embeddings, and an encoder under a new name that is the same file costs nothing
-but the hash. Features of some leads, or under a condition, are products of their own beside them.
+Row i belongs to row i of the shard's records.parquet. The fingerprint depends on the encoder's digest and the shard's,
+so one new partition costs only its own embeddings, and an encoder under a new name that is the same file costs nothing
+but the hash. Features of some leads, or under a condition, are separate products.
+
+Shapes: N records, B records of a batch, L leads, T samples, P tokens, D features or channels.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -26,11 +27,13 @@ from ecg_model.encoder import Encoder, load_encoder, random_encoder, stored_conf
 from ecg_model.leads import LEADS_12
 from pipelines import versions
 from pipelines.cache import Product, Workspace
+from pipelines.device import torch_device
 from pipelines.encoders.names import ENCODER_FILE, EncoderNames
+from pipelines.facts import Facts, omitted
 from pipelines.formats.shard import LEADS, MILLIVOLT, RATE, SAMPLES, open_shard, read_rows
 from pipelines.formatting import format_bytes
 from pipelines.harmonize.shards import shards_of
-from pipelines.hashing import digest_of
+from pipelines.hashing import digest_of, sha256_of_file
 from pipelines.pretrain.step import EncoderFacts
 
 FEATURES_FILE = "features.npy"
@@ -45,13 +48,15 @@ Extract = Callable[[np.ndarray, OnProgress | None], np.ndarray]
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureConfig:
-    """How features are computed. Only `precision` and `leads` can change a score; the other two are this machine's
-    business. leads: the ECG's leads that are looked at, in the store's order; None: all."""
+    """How features are computed. Only `precision` and `leads` can change a score."""
 
     precision: Literal["fp32", "bf16"] = "fp32"
     leads: tuple[str, ...] | None = None
+    """The ECG's leads that are used, in the store's order; None is all."""
     batch: int = 64
+    """ECGs that are computed at once."""
     device: str = "auto"
+    """As `pipelines.device.torch_device` takes it."""
 
     def __post_init__(self) -> None:
         if self.precision not in ("fp32", "bf16"):
@@ -64,97 +69,100 @@ class FeatureConfig:
 
     @property
     def rows(self) -> list[int]:
-        """The leads' rows in the store's array."""
+        """The leads' rows in the store's array (N, 8, T)."""
         return [LEADS.index(lead) for lead in (LEADS if self.leads is None else self.leads)]
 
     @property
     def torch_device(self) -> torch.device:
-        """`auto`: a GPU where there is one."""
-        return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device)
+        """The device. Raises ValueError as `pipelines.device.torch_device` does."""
+        return torch_device(self.device)
 
     def to_dict(self) -> dict[str, Any]:
-        """What a score depends on, as JSON values; all leads go without saying."""
+        """Return what a score depends on, as JSON values; `leads` is left out if it is all of them."""
         return {"precision": self.precision, **({} if self.leads is None else {"leads": list(self.leads)})}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Condition:
-    """What is done to ECGs before features are computed, such as noise of a level.
-
-    name: of letters, digits and underscores. settings: all that it depends on, as JSON values. apply: int16 ECGs
-    (N, 8, 2500) in microvolt and their record ids -> the same, changed; an ECG's change depends on its id alone.
-    """
+    """A change of ECGs before features are computed, such as noise of a level."""
 
     name: str
+    """Letters, digits and underscores."""
     settings: Mapping[str, Any]
+    """Everything that the change depends on, as JSON values."""
     apply: Callable[[np.ndarray, Sequence[str]], np.ndarray] = field(compare=False)
+    """Changes int16 ECGs (N, 8, 2500) in microvolt, given their record ids; an ECG's change depends on its id alone."""
 
 
 class FeatureSource(Protocol):
-    """What gives features: an encoder, or a fixed computation. digest: of what it computes."""
+    """Anything that computes features: an encoder, or a fixed computation."""
 
     @property
     def name(self) -> str: ...
 
     @property
-    def digest(self) -> str: ...
+    def digest(self) -> str:
+        """Of what it computes."""
+        ...
 
     def extractor(self, config: FeatureConfig) -> Extract:
-        """Made ready to compute; asked for at the first shard that needs it. ECGs hold the leads of `config`."""
+        """Return a function that computes features of ECGs with the leads of `config`.
+
+        It is called at the first shard that has no features yet.
+        """
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderSource:
-    """An encoder that is not loaded yet: a name for people, a digest of what it computes, what it is made of, and how
-    to load it."""
+    """An encoder that is loaded when it is needed."""
 
     name: str
+    """As people read it."""
     digest: str
+    """Of what it computes: the file's sha256, or that of the random network's settings."""
     config: EncoderConfig
     load: Callable[[], Encoder]
 
     def extractor(self, config: FeatureConfig) -> Extract:
-        """Raises ValueError where the encoder was made for other ECGs than the store holds."""
+        """Load the encoder and return its embedding. Raises ValueError as `loaded` does."""
         encoder = self.loaded()
         return lambda signal_NLT, progress: embed(encoder, signal_NLT, config, progress)
 
     def loaded(self) -> Encoder:
-        """The encoder. Raises ValueError where it was made for other ECGs than the store holds."""
+        """Load the encoder. Raises ValueError if it was made for other ECGs than those of the store."""
         made_for = self.config
         fits = made_for.leads in (len(LEADS), len(LEADS_12))
         if not fits or made_for.samples < SAMPLES or SAMPLES % made_for.patch_size:
             raise ValueError(
                 f"encoder {self.name!r} is made for {made_for.leads} leads and {made_for.samples} samples in patches "
                 f"of {made_for.patch_size}; ECGs here have {len(LEADS)} leads, or {len(LEADS_12)} with those that "
-                f"follow from them, and {SAMPLES} samples: probe an encoder that was pretrained on such"
+                f"follow from them, and {SAMPLES} samples: probe an encoder that was pretrained on such ECGs"
             )
         return self.load()
 
     @property
     def window(self) -> str | None:
-        """What stands beside its scores where it was made for longer ECGs than there are here; else None."""
+        """For how long ECGs the encoder was made, in words, to be shown with its scores; None if for those here."""
         if self.config.samples == SAMPLES:
             return None
         return f"made for {self.config.samples / RATE:g} s, tested on {SAMPLES / RATE:g} s"
 
     @classmethod
     def of_product(cls, name: str, product: Product) -> EncoderSource:
-        """The encoder in a pretraining product."""
+        """Return the encoder of a pretraining product."""
         return cls.of_file(name, product.path / ENCODER_FILE)
 
     @classmethod
     def of_file(cls, name: str, path: Path) -> EncoderSource:
-        """An encoder file of `save_encoder`; raises ValueError where there is none."""
+        """Return the encoder of a file of `save_encoder`. Raises ValueError if there is no file."""
         if not path.is_file():
             raise ValueError(f"encoder {name!r}: no file {path}; pretrain it first, or name an existing one")
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        return cls(name=name, digest=digest, config=stored_config(path), load=lambda: load_encoder(path))
+        return cls(name=name, digest=sha256_of_file(path), config=stored_config(path), load=lambda: load_encoder(path))
 
     @classmethod
     def random(cls, name: str, config: EncoderConfig, seed: int) -> EncoderSource:
-        """The same network with its initial weights: what a pretrained encoder has to beat."""
+        """Return a network with its initial weights: the random baseline of a pretrained encoder."""
         digest = digest_of({"random": asdict(config), "seed": seed})
         return cls(name=name, digest=digest, config=config, load=lambda: random_encoder(config, seed))
 
@@ -162,9 +170,9 @@ class EncoderSource:
 def embed(
     encoder: Encoder, signal_NLT: np.ndarray, config: FeatureConfig, progress: OnProgress | None = None
 ) -> np.ndarray:
-    """Mean-pooled embeddings, float32 (N, D), of int16 ECGs (N, L, 2500) in microvolt, L the leads of `config`.
+    """Return mean-pooled embeddings, float32 (N, D), of int16 ECGs (N, L, 2500) in microvolt, L the leads of `config`.
 
-    Raises ValueError where an embedding is not finite. The encoder is put in eval mode and moved to the device.
+    The encoder is put in eval mode and moved to the device. Raises ValueError if an embedding is not finite.
     """
     encoder = encoder.to(config.torch_device).eval()
     leads = None if config.leads is None else config.rows
@@ -185,7 +193,11 @@ def _in_batches(
     out_N: np.ndarray,
     progress: OnProgress | None,
 ) -> None:
-    """Fill `out_N`, an array with a row an ECG, with what `encode` gives of each."""
+    """Encode ECGs batch by batch.
+
+    encode: float32 ECGs (B, L, T) in millivolt to (B, ...), from `signal_NLT`, which is int16 in microvolt.
+    out_N: the array that is filled, one row an ECG.
+    """
     device = config.torch_device
     with torch.inference_mode():
         for first in range(0, len(signal_NLT), config.batch):
@@ -198,12 +210,23 @@ def _in_batches(
 
 
 def _require_finite(finite_N: np.ndarray, config: FeatureConfig) -> None:
+    """Raise ValueError if not all rows are finite."""
     bad = np.flatnonzero(~finite_N)
     if len(bad):
         raise ValueError(
             f"{len(bad)} of {len(finite_N)} embeddings are not finite, the first of row {bad[0]}: the encoder's "
             f"weights have diverged, or precision={config.precision!r} is too narrow for it"
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureFacts(Facts):
+    """Facts of a product of features or of tokens."""
+
+    records: int
+    tokens: int | None = omitted()
+    """Of each record; None for features."""
+    dim: int
 
 
 def materialize_features(
@@ -216,10 +239,12 @@ def materialize_features(
     condition: Condition | None = None,
     rows: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, Product]:
-    """The features of all harmonized shards of a source, by partition; only those not there yet are computed.
+    """Build the features of all harmonized shards of a source, by partition.
 
-    rows: of each partition, ascending, that features are wanted of; all where it is None. The encoder is loaded at the
-    first shard that needs it, and not at all where none does.
+    Only features that are not there yet are computed; the encoder is loaded at the first shard that needs it.
+
+    condition: the change of ECGs before features are computed.
+    rows: the rows of each partition to compute, ascending; None is all.
     """
     config = config or FeatureConfig()
     ready: list[Extract] = []
@@ -228,24 +253,25 @@ def materialize_features(
         if not ready:
             ready.append(features.extractor(config))
         opened = open_shard(shard.path)
-        wanted = np.arange(len(opened)) if rows is None else rows[partition]
-        signal_NLT = read_rows([(shard.path, wanted)])
+        selected = np.arange(len(opened)) if rows is None else rows[partition]
+        signal_NLT = read_rows([(shard.path, selected)])
         if condition is not None:
             record_id = opened.records().column("record_id").to_pylist()
-            signal_NLT = condition.apply(signal_NLT, [record_id[row] for row in wanted])
-        seen_NLT = signal_NLT if config.leads is None else signal_NLT[:, config.rows]
-        feature_ND = ready[0](seen_NLT, progress)
+            signal_NLT = condition.apply(signal_NLT, [record_id[row] for row in selected])
+        if config.leads is not None:
+            signal_NLT = signal_NLT[:, config.rows]
+        feature_ND = ready[0](signal_NLT, progress)
         np.save(folder / FEATURES_FILE, feature_ND, allow_pickle=False)
-        return {"records": len(feature_ND), "dim": feature_ND.shape[1]}
+        return FeatureFacts(records=len(feature_ND), dim=feature_ND.shape[1]).to_dict()
 
-    asked = config.to_dict()
+    settings = config.to_dict()
     if condition is not None:
-        asked |= {"condition": condition.name, **condition.settings}
+        settings |= {"condition": condition.name, **condition.settings}
     return {
         partition: workspace.build(
             f"features/{_product_name(features.name, config, condition)}/{source}/{partition}",
             version=versions.FEATURES,
-            config=asked if rows is None else asked | {"rows": digest_of(rows[partition].tolist())},
+            config=settings if rows is None else settings | {"rows": digest_of(rows[partition].tolist())},
             inputs={"encoder": features.digest, "shard": shard.digest},
             make=lambda folder, shard=shard, partition=partition: make(shard, partition, folder),
         )
@@ -254,6 +280,7 @@ def materialize_features(
 
 
 def _product_name(name: str, config: FeatureConfig, condition: Condition | None) -> str:
+    """Return the name of a source of features, with its leads and condition."""
     of_leads = "" if config.leads is None else f"__leads_{'_'.join(config.leads)}"
     return f"{name}{of_leads}{'' if condition is None else f'__{condition.name}'}"
 
@@ -265,10 +292,10 @@ def materialize_tokens(
     config: FeatureConfig | None = None,
     progress: OnProgress | None = None,
 ) -> dict[str, Product]:
-    """All tokens of an encoder's output, float16 (N, P, D), for all harmonized shards of a source, by partition.
+    """Build all tokens of an encoder's output, float16 (N, P, D), of all harmonized shards of a source, by partition.
 
-    Large: 154 kB an ECG of a network with D = 192. P counts the patches of the leads, lead by lead. Raises ValueError
-    where a shard's do not fit on the disk.
+    P counts the patches of the leads, lead by lead. Tokens take 154 kB an ECG of a network with D = 192. Raises
+    ValueError if a shard's tokens do not fit on the disk.
     """
     config = config or FeatureConfig()
     ready: list[Encoder] = []
@@ -278,7 +305,7 @@ def materialize_tokens(
             ready.append(encoder.loaded().to(config.torch_device).eval())
         leads = None if config.leads is None else config.rows
         signal_NLT = open_shard(shard.path).signals()[:, config.rows]
-        # A network of 12 leads adds its own, so the number of tokens is what the first ECG shows.
+        # A network of 12 leads adds the derived ones, so the number of tokens is known from one ECG.
         with torch.inference_mode():
             first = torch.zeros(1, *signal_NLT.shape[1:], device=config.torch_device)
             shape = (len(signal_NLT), *ready[0](first, leads=leads).shape[1:])
@@ -286,8 +313,8 @@ def materialize_tokens(
         out_NPD = np.lib.format.open_memmap(folder / TOKENS_FILE, mode="w+", dtype=np.float16, shape=shape)
         _in_batches(lambda x_BLT: ready[0](x_BLT, leads=leads), signal_NLT, config, out_NPD, progress)
         out_NPD.flush()
-        _require_finite(np.array([np.isfinite(one).all() for one in out_NPD], dtype=bool), config)
-        return {"records": shape[0], "tokens": shape[1], "dim": shape[2]}
+        _require_finite(np.array([np.isfinite(x_PD).all() for x_PD in out_NPD], dtype=bool), config)
+        return FeatureFacts(records=shape[0], tokens=shape[1], dim=shape[2]).to_dict()
 
     return {
         partition: workspace.build(
@@ -302,7 +329,10 @@ def materialize_tokens(
 
 
 def _require_room(folder: Path, shape: tuple[int, ...]) -> None:
-    """Asked before: a map of a file onto a full disk kills the process."""
+    """Raise ValueError if the tokens do not fit on the disk.
+
+    This is checked before they are written: writing a memory-mapped file to a full disk kills the process.
+    """
     needed, free = math.prod(shape) * np.dtype(np.float16).itemsize, shutil.disk_usage(folder).free
     if needed > free:
         raise ValueError(
@@ -312,14 +342,14 @@ def _require_room(folder: Path, shape: tuple[int, ...]) -> None:
 
 
 def read_features(products: Mapping[str, Product]) -> np.ndarray:
-    """float32 (N, D): the features of several partitions, one after another in their order; (0, 0) of none."""
+    """Return the features of several partitions, float32 (N, D), concatenated in their order; (0, 0) of none."""
     if not products:
         return np.zeros((0, 0), np.float32)
     return np.concatenate([np.load(p.path / FEATURES_FILE, allow_pickle=False) for p in products.values()])
 
 
 class Tokens:
-    """float16 (N, P, D) on disk: the tokens of several partitions, one after another; `tokens[rows]` reads some."""
+    """Tokens of several partitions on disk, float16 (N, P, D), concatenated in their order; `tokens[rows]` reads."""
 
     def __init__(self, products: Mapping[str, Product]) -> None:
         files = [product.path / TOKENS_FILE for product in products.values()]
@@ -334,22 +364,22 @@ class Tokens:
         return (len(self), *self._parts[0].shape[1:]) if self._parts else (0, 0, 0)
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        """float16 (len(rows), P, D), in the order of `rows`, which are row numbers from 0."""
-        found = np.empty((len(rows), *self.shape[1:]), np.float16)
+        """Read the tokens of rows, which are numbered from 0, in their order; float16 (len(rows), P, D)."""
+        token_NPD = np.empty((len(rows), *self.shape[1:]), np.float16)
         part_of_row = np.searchsorted(self._first, rows, side="right") - 1
         for part in np.unique(part_of_row):
             here = part_of_row == part
-            found[here] = self._parts[part][rows[here] - self._first[part]]
-        return found
+            token_NPD[here] = self._parts[part][rows[here] - self._first[part]]
+        return token_NPD
 
 
 def read_signals(shards: Mapping[str, Product]) -> np.ndarray:
-    """int16 (N, 8, 2500), microvolt: the ECGs of several partitions, one after another in their order."""
+    """Return the ECGs of several partitions, int16 (N, 8, 2500) in microvolt, concatenated in their order."""
     return read_rows([(shard.path, np.arange(len(open_shard(shard.path)))) for shard in shards.values()])
 
 
 class Rows(Protocol):
-    """A value a record, read by row numbers."""
+    """An array with a row a record, in memory or on disk, which is read by row numbers."""
 
     def __len__(self) -> int: ...
 
@@ -359,9 +389,9 @@ class Rows(Protocol):
 def encoder_and_random_baseline(
     workspace: Workspace, encoder_names: EncoderNames
 ) -> tuple[EncoderSource, EncoderSource]:
-    """An encoder of the workspace, and the same network with its initial weights.
+    """Return an encoder of the workspace, and the same network with its initial weights.
 
-    The random baseline has the seed that the pretraining started from; 0 where that is not known, as of a released
+    The random baseline has the seed that the pretraining started from, or 0 if that is not known, as of a released
     file.
     """
     encoder = workspace.require(encoder_names.product)

@@ -22,6 +22,7 @@ from pipelines.cache import Product, Workspace, write_atomically
 from pipelines.encoders.names import HEAD_FILE, OURS
 from pipelines.evaluate.probes.heads import LAYER_FILE
 from pipelines.evaluate.probes.result import Predictions, load_result
+from pipelines.evaluate.probes.step import ProbeFacts
 from pipelines.evaluate.statistics.calibration import brier, fit_platt
 from pipelines.facts import Facts, omitted
 from pipelines.tasks.catalogue import TASKS
@@ -62,8 +63,9 @@ def materialize_classifier(workspace: Workspace, task: str) -> Product:
     probe = workspace.require(f"probe/{task}/{OURS.probe}")
 
     def make(folder: Path) -> dict[str, Any]:
-        if not probe.facts["scored"]:
-            return ClassifierFacts(scored=False, reason=probe.facts["reason"]).to_dict()
+        facts = ProbeFacts.of(probe)
+        if not facts.scored:
+            return ClassifierFacts(scored=False, reason=facts.reason).to_dict()
         return _write_head(probe, task, folder).to_dict()
 
     return workspace.build(

@@ -16,8 +16,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import numpy as np
-
+from pipelines.evaluate.probes.comparison import paired_scores
 from pipelines.evaluate.probes.result import Predictions, ProbeResult
 from pipelines.evaluate.statistics.bootstrap import PairedDifference
 from pipelines.evaluate.statistics.paired import paired_differences
@@ -140,35 +139,29 @@ def contest(
     if challenger.scores is None or challenger.scores.validation is None:
         return None
     assert challenger.predictions is not None
-    held_out = challenger.predictions.of(Split.VALIDATION)
+    validation = challenger.predictions.of(Split.VALIDATION)
     labels = [score.name for score in challenger.scores.validation.classes if score.name in champion.classes]
-    # The two may have their labels in another order.
-    columns = [held_out.classes.index(name) for name in labels]
-    champion_columns = [champion.classes.index(name) for name in labels]
-    y_NC, champion_y_NC = held_out.y_NC[:, columns], champion.y_NC[:, champion_columns]
-    if held_out.record_id != champion.record_id or not np.array_equal(y_NC, champion_y_NC):
-        raise ValueError(f"two probes of {challenger.task} are on different validation records: probe both again")
+    paired = paired_scores(challenger.task, Split.VALIDATION, validation, champion, labels)
     if not labels:
         return None
-    score_NC, champion_score_NC = held_out.score_NC[:, columns], champion.score_NC[:, champion_columns]
     macro, by_label = paired_differences(
-        y_NC,
-        score_NC,
-        champion_score_NC,
-        held_out.patient,
+        paired.y_NC,
+        paired.first_NC,
+        paired.second_NC,
+        paired.patient,
         resamples=config.resamples,
         seed=config.seed,
         confidence=config.confidence,
     )
     return Contest(
-        challenger=float(auc(y_NC, score_NC).mean()),
-        champion=float(auc(y_NC, champion_score_NC).mean()),
-        records=len(held_out.record_id),
-        patients=len(set(held_out.patient)),
+        challenger=float(auc(paired.y_NC, paired.first_NC).mean()),
+        champion=float(auc(paired.y_NC, paired.second_NC).mean()),
+        records=len(paired.patient),
+        patients=len(set(paired.patient)),
         macro=macro,
         labels=dict(zip(labels, by_label, strict=True)),
         lost=tuple(lost),
-        unnamed=held_out.unnamed,
+        unnamed=validation.unnamed,
     )
 
 

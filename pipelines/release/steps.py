@@ -18,7 +18,7 @@ from pipelines.encoders.names import ENCODER_FILE, HEAD_FILE, OURS, REFERENCE, E
 from pipelines.evaluate.features import EncoderSource, materialize_features, read_features
 from pipelines.evaluate.probes.config import ProbeConfig
 from pipelines.evaluate.probes.result import SCORES_FILE, Predictions, load_result
-from pipelines.evaluate.probes.step import materialize_probe
+from pipelines.evaluate.probes.step import ProbeFacts, materialize_probe
 from pipelines.evaluate.report.step import HTML_FILE, JSON_FILE, PRODUCT
 from pipelines.finding import Finding
 from pipelines.harmonize.shards import read_records, shards_of
@@ -54,12 +54,12 @@ def scores_of(workspace: Workspace, gate_task: str = GATE_TASK, encoder_names: E
         _require_probe_of(encoder, workspace.require(f"probe/{task}/{encoder_names.probe}"))
         for name, ending in ((encoder_names.probe, ""), (encoder_names.random_baseline, "_random")):
             probe = workspace.require(f"probe/{task}/{name}")
-            for split in ("validation", "test"):
-                macro_auc = probe.facts.get(f"{split}_macro_auc")
-                if macro_auc is not None:
-                    metrics[f"{task}/{split}_macro_auc{ending}"] = macro_auc["value"]
+            for split in (Split.VALIDATION, Split.TEST):
+                auc = ProbeFacts.of(probe).macro_auc(split)
+                if auc is not None:
+                    metrics[f"{task}/{split}_macro_auc{ending}"] = auc.value
     validation = metrics.get(f"{gate_task}/validation_macro_auc")
-    digest = workspace.require(f"probe/{gate_task}/{encoder_names.probe}").facts["data_digest"]
+    digest = ProbeFacts.of(workspace.require(f"probe/{gate_task}/{encoder_names.probe}")).data_digest
     return Scores(
         validation=validation,
         data_digest=digest if validation is not None else None,

@@ -1,12 +1,12 @@
-"""Attention pooling: a learned query looks at all tokens of a frozen encoder, then one linear layer.
+"""Attention pooling: a learned query attends to all tokens of a frozen encoder; one linear layer follows.
 
-The mean over tokens gives a beat that happens once no more weight than the silence around it; a query can look for it
-(attentive probing: Chen et al., arXiv 2202.03026; asked of ECG encoders by arXiv 2602.17531).
+The mean over tokens gives a beat that occurs once no more weight than the silence around it; a query can find it
+(attentive probing: Chen et al., arXiv 2202.03026; used for ECG encoders in arXiv 2602.17531).
 It is multi-head cross-attention with one query, written so that no token is projected: of the keys only their product
 with the query matters, and the mean of projected values is the projection of the mean. An epoch is then two thin matrix
 products over the tokens, which are read from disk batch by batch, once for all settings that are tried.
 
-Shapes: B records, P tokens, D channels, H heads, E = D / H, C classes.
+Shapes: B records, P tokens, D channels, H heads, E = D / H, C classes, K networks, V records of validation.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipelines.device import torch_device
 from pipelines.evaluate.features import Rows
 from pipelines.evaluate.probes.heads import Fit, FitProblem, Takes
 from pipelines.evaluate.probes.result import Trial
 
-_BATCH = 256  # records that are read at once where nothing is learned: 40 MB of float16 tokens with D = 192
+_BATCH = 256  # records that are read at once for predictions: 40 MB of float16 tokens with D = 192
 
 
 class Pooling(nn.Module):
@@ -44,8 +45,11 @@ class Pooling(nn.Module):
         self.layer = nn.Linear(dim, classes)
 
     def initialise(self, prevalence_C: Tensor, *, multi_class: bool, seed: int) -> None:
-        """From a small query the attention is almost even, so that training starts at the mean over tokens; from zero
-        weights and these biases each class's probability starts at its prevalence."""
+        """Set initial weights from a seed, so that training starts near the mean over tokens.
+
+        A small query gives almost even attention; with zero weights of the layer and these biases each class's
+        probability starts at its prevalence.
+        """
         draw = torch.Generator().manual_seed(seed)
         dim = self.key.shape[-1]
         for projection in (self.key, self.value):
@@ -55,27 +59,30 @@ class Pooling(nn.Module):
         with torch.no_grad():
             self.layer.bias.copy_(prevalence_C.log() if multi_class else prevalence_C.logit())
 
-    def seen(self) -> Tensor:
-        """(H, D): what the heads look for in a token, the product of query and keys."""
+    def token_query(self) -> Tensor:
+        """Return the product of query and keys, (H, D): the direction that a head looks for in a token."""
         return torch.einsum("he,hed->hd", self.query, self.key) / self.query.shape[1] ** 0.5
 
     def pooled(self, mean_BHD: Tensor) -> Tensor:
-        """The heads' mean tokens -> their mean values side by side, (B, D)."""
+        """Project the heads' mean tokens (B, H, D) to their values, and concatenate these, (B, D)."""
         return torch.einsum("bhd,hed->bhe", mean_BHD, self.value).flatten(1)
 
     def forward(self, x_BPD: Tensor) -> Tensor:
         return logits_together([self], x_BPD)[0]
 
 
-def attention(seen_HD: Tensor, x_BPD: Tensor) -> Tensor:
-    """How heads look at the tokens: (B, H, P), each row sums to one."""
-    return (x_BPD @ seen_HD.T).transpose(1, 2).softmax(dim=-1)
+def attention(query_HD: Tensor, x_BPD: Tensor) -> Tensor:
+    """Return the heads' weights of the tokens, (B, H, P); each row sums to one."""
+    return (x_BPD @ query_HD.T).transpose(1, 2).softmax(dim=-1)
 
 
 def logits_together(networks: Sequence[Pooling], x_BPD: Tensor) -> list[Tensor]:
-    """Each network's logits (B, C). All heads of all networks read the tokens at once: the time is that of reading."""
-    seen_HD = torch.cat([network.seen() for network in networks])
-    mean_BHD = attention(seen_HD, x_BPD) @ x_BPD
+    """Return each network's logits (B, C).
+
+    All heads of all networks are computed in one pass over the tokens, since reading them takes most of the time.
+    """
+    query_HD = torch.cat([network.token_query() for network in networks])
+    mean_BHD = attention(query_HD, x_BPD) @ x_BPD
     parts = zip(networks, mean_BHD.chunk(len(networks), dim=1), strict=True)
     return [network.layer(network.norm(network.pooled(part_BHD))) for network, part_BHD in parts]
 
@@ -93,20 +100,23 @@ class Pooled:
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionPool:
-    """AdamW with a cosine to zero, for each learning rate and weight decay; the setting and the epoch with the best
-    macro AUC on validation are kept, of equals the earlier.
-
-    heads: has to divide the encoder's width. keep: `last` chooses no epoch; with one rate and one weight decay there is
-    no choice left, as protocols without validation need it. device: `auto` is a GPU where there is one.
-    """
+    """Settings of attention pooling: AdamW with a cosine to zero, for each learning rate and weight decay. The setting
+    and the epoch with the best macro AUC on validation are chosen, of equals the earlier."""
 
     heads: int = 8
+    """Must divide the encoder's width."""
     rates: tuple[float, ...] = (3e-3, 1e-2)
+    """Peak learning rates to try."""
     weight_decays: tuple[float, ...] = (1e-2, 1.0)
+    """Weight decays to try."""
     epochs: int = 10
     batch: int = 64
+    """Records of a step."""
     keep: Literal["best", "last"] = "best"
+    """`last` chooses no epoch. With one rate and one weight decay nothing is chosen then, as protocols without
+    validation need it."""
     device: str = "auto"
+    """As `pipelines.device.torch_device` takes it."""
 
     takes: ClassVar[Takes] = "tokens"
 
@@ -115,11 +125,11 @@ class AttentionPool:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)}: use at least 1")
         if self.batch < 2:
-            raise ValueError(f"batch={self.batch}: use at least 2 records, which normalisation takes its figures of")
+            raise ValueError(f"batch={self.batch}: use at least 2 records, as batch normalisation needs a spread")
         if not self.rates or min(self.rates) <= 0:
             raise ValueError(f"rates={self.rates}: give positive learning rates")
         if not self.weight_decays or min(self.weight_decays) < 0:
-            raise ValueError(f"weight_decays={self.weight_decays}: give numbers from 0 on")
+            raise ValueError(f"weight_decays={self.weight_decays}: give numbers of at least 0")
         if self.keep not in ("best", "last"):
             raise ValueError(f"keep={self.keep!r}: use 'best' or 'last'")
 
@@ -132,7 +142,10 @@ class AttentionPool:
         return {"head": "attention_pool", **settings, "rates": list(self.rates), "weight_decays": [*self.weight_decays]}
 
     def fit(self, problem: FitProblem) -> Fit:
-        """Raises ValueError for a width that the heads do not divide and for fewer than two training records."""
+        """Train all settings side by side and choose the best.
+
+        Raises ValueError if the heads do not divide the encoder's width or there are fewer than two training records.
+        """
         train = problem.train
         dim = problem.x[train[:1]].shape[-1]
         if dim % self.heads:
@@ -148,6 +161,7 @@ class AttentionPool:
         steps = self.epochs * _batches(train, self.batch)
         schedules = [torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps) for optimiser in optimisers]
         best, trials = networks[0], []
+        # The settings share each batch: reading the tokens takes most of the time.
         for epoch in range(self.epochs):
             for x_BPD, y_BC in self._epoch(problem, epoch, networks[0].query.device):
                 for optimiser in optimisers:
@@ -158,6 +172,7 @@ class AttentionPool:
                     schedule.step()
             if not self.chooses or (self.keep == "last" and epoch < self.epochs - 1):
                 continue
+            # A strictly better score replaces the best, so of equals the earlier stays.
             score_KVC = _probabilities(networks, problem.x, problem.validation, problem.multi_class)
             for network, (rate, decay), score_VC in zip(networks, settings, score_KVC, strict=True):
                 auc = problem.auc_of(score_VC)
@@ -167,15 +182,15 @@ class AttentionPool:
         return Fit(model=Pooled(network=best, multi_class=problem.multi_class), trials=tuple(trials))
 
     def _network(self, dim: int, problem: FitProblem) -> Pooling:
+        """Return a network with its initial weights, on the device."""
         y_NC = problem.y_NC[problem.train]
         network = Pooling(dim, self.heads, y_NC.shape[1])
         prevalence_C = torch.from_numpy(y_NC.mean(axis=0)).float()
         network.initialise(prevalence_C, multi_class=problem.multi_class, seed=problem.seed)
-        auto = "cuda" if torch.cuda.is_available() else "cpu"
-        return network.to(auto if self.device == "auto" else self.device)
+        return network.to(torch_device(self.device))
 
     def _epoch(self, problem: FitProblem, epoch: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-        """Tokens and labels of all training records, in an order of the seed's and the epoch's."""
+        """Yield tokens and labels of all training records, in an order that depends on the seed and the epoch."""
         order = np.random.default_rng([problem.seed, epoch]).permutation(problem.train)
         for rows in np.array_split(order, _batches(problem.train, self.batch)):
             y_BC = torch.from_numpy(problem.y_NC[rows].astype(np.float32))
@@ -183,19 +198,19 @@ class AttentionPool:
 
 
 def _batches(train: np.ndarray, batch: int) -> int:
-    """Parts of about one size, none of a single record, which has no spread to be normalised by."""
+    """Return the number of batches of about one size, none of a single record, which has no spread to normalise by."""
     return min(-(-len(train) // batch), len(train) // 2)
 
 
 def _loss(networks: Sequence[Pooling], x_BPD: Tensor, y_BC: Tensor, multi_class: bool) -> Tensor:
-    """The sum over networks: each learns from its own part alone."""
+    """Return the sum of the networks' losses; the gradient of each depends on its own loss alone."""
     loss_of = F.cross_entropy if multi_class else F.binary_cross_entropy_with_logits
     logits = logits_together([network.train() for network in networks], x_BPD)
     return torch.stack([loss_of(logit_BC, y_BC) for logit_BC in logits]).sum()
 
 
 def _probabilities(networks: Sequence[Pooling], x: Rows, rows: np.ndarray, multi_class: bool) -> np.ndarray:
-    """float64 (networks, len(rows), C)."""
+    """Return each network's probabilities, float64 (K, len(rows), C)."""
     networks = [network.eval() for network in networks]
     layer = networks[0].layer
     probability_KNC = np.empty((len(networks), len(rows), layer.out_features))
@@ -203,11 +218,11 @@ def _probabilities(networks: Sequence[Pooling], x: Rows, rows: np.ndarray, multi
         for first in range(0, len(rows), _BATCH):
             x_BPD = _read(x, rows[first : first + _BATCH], layer.weight.device)
             logit_KBC = torch.stack(logits_together(networks, x_BPD)).double()
-            found_KBC = logit_KBC.softmax(dim=-1) if multi_class else logit_KBC.sigmoid()
-            probability_KNC[:, first : first + _BATCH] = found_KBC.cpu().numpy()
+            probability_KBC = logit_KBC.softmax(dim=-1) if multi_class else logit_KBC.sigmoid()
+            probability_KNC[:, first : first + _BATCH] = probability_KBC.cpu().numpy()
     return probability_KNC
 
 
 def _read(x: Rows, rows: np.ndarray, device: torch.device) -> Tensor:
-    """float32 (B, P, D)."""
+    """Read the tokens of rows to the device, float32 (B, P, D)."""
     return torch.from_numpy(x[rows]).to(device).float()

@@ -14,33 +14,14 @@ import numpy as np
 import pyarrow as pa
 
 from ecg_model.encoder import Encoder
-from pipelines.evaluate.features import (
-    Rows,
-)
+from pipelines.evaluate.features import Rows
 from pipelines.evaluate.probes.config import ProbeConfig
-from pipelines.evaluate.probes.heads import FitProblem, Head, Logistic, PaperLoop, scorable
-from pipelines.evaluate.probes.result import (
-    ClassScore,
-    Predictions,
-    ProbeResult,
-    ProbeScores,
-    SplitScores,
-)
-from pipelines.evaluate.statistics.bootstrap import InsufficientData, PairedDifference, interval, resample_patients
-from pipelines.evaluate.statistics.paired import paired_difference
+from pipelines.evaluate.probes.heads import FitProblem, Head, Logistic, Model, PaperLoop, scorable
+from pipelines.evaluate.probes.result import ClassScore, Predictions, ProbeResult, ProbeScores, SplitScores
+from pipelines.evaluate.statistics.bootstrap import InsufficientData, interval, resample_patients
 from pipelines.evaluate.statistics.ranking import auc, average_precision, resampled_auc, why_not_scorable
 from pipelines.tasks.catalogue import LabelTask
 from pipelines.tasks.splits import Split, patients, require_whole_patients
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """Test macro AUC of a first encoder minus that of a second, on the same records."""
-
-    task: str
-    classes: tuple[str, ...]
-    records: int
-    difference: PairedDifference
 
 
 def run_probe(
@@ -53,34 +34,29 @@ def run_probe(
     encoder: Callable[[], Encoder] | None = None,
     folder: Path | None = None,
 ) -> ProbeResult:
-    """Fit, choose and score a probe. records: the columns of records.parquet and `partition`, row i for row i of x.
+    """Fit, choose and score a probe.
 
-    x: what the head takes. head: the linear one that `config` describes where it is None. encoder, folder: see
-    `heads.Problem`. Raises ValueError for a protocol that cannot choose, for a patient in two splits and for tables
-    that do not fit.
+    x: what the head takes, row i for row i of `records`.
+    records: the columns of records.parquet, and `partition`.
+    head: None is the linear one that `config` describes.
+    encoder, folder: see `heads.FitProblem`.
+    Raises ValueError if the protocol has no split to choose on, a patient is in two splits, or the tables do not fit.
     """
     config = config or ProbeConfig()
     head = head or linear_head(config)
     check_choice(task, head)
     if len(x) != records.num_rows:
         raise ValueError(f"{len(x)} rows of features for {records.num_rows} records: compute them again")
-    y_NC, names = task.targets(records)
-    split_N = task.protocol.split(records)
-    patient_N = np.asarray(patients(records), dtype=str)
-    require_whole_patients(task.name, patient_N, split_N)
-    labelled_N = task.takes_part(y_NC)
-    counts = {str(split): int((labelled_N & (split_N == split)).sum()) for split in Split}
-    counts["unlabelled"] = int((~labelled_N).sum())
-    split_N[~labelled_N] = Split.UNUSED
-    unscored = ProbeResult(task=task.name, classes=names, counts=counts)
+    labelled = _label(task, records)
+    unscored = ProbeResult(task=task.name, classes=task.names, counts=labelled.counts)
     try:
-        _check_size(patient_N, split_N, task, config)
-        taught_C = _taught_classes(y_NC[split_N == Split.TRAIN])
+        _check_size(labelled.patient_N, labelled.split_N, task, config)
+        taught_C = _taught_classes(labelled.y_NC[labelled.split_N == Split.TRAIN])
         problem = FitProblem(
             x=x,
-            y_NC=y_NC[:, taught_C],
-            train=np.flatnonzero(split_N == Split.TRAIN),
-            validation=np.flatnonzero(split_N == Split.VALIDATION),
+            y_NC=labelled.y_NC[:, taught_C],
+            train=np.flatnonzero(labelled.split_N == Split.TRAIN),
+            validation=np.flatnonzero(labelled.split_N == Split.VALIDATION),
             multi_class=task.kind == "multi-class",
             seed=config.seed,
             min_positives=config.min_positives,
@@ -88,16 +64,7 @@ def run_probe(
             folder=folder,
         )
         fit = head.fit(problem)
-        held_out = np.flatnonzero(np.isin(split_N, (Split.VALIDATION, Split.TEST)))
-        record_id = np.asarray(records.column("record_id").to_pylist(), dtype=object)
-        predictions = Predictions(
-            classes=tuple(np.asarray(names)[taught_C].tolist()),
-            record_id=tuple(record_id[held_out].tolist()),
-            patient=tuple(patient_N[held_out].tolist()),
-            split_N=split_N[held_out],
-            y_NC=problem.y_NC[held_out],
-            score_NC=fit.model.probabilities(x, held_out),
-        )
+        predictions = _predict(fit.model, problem, tuple(task.names[c] for c in taught_C), labelled)
         scores = ProbeScores(
             penalty=fit.penalty,
             trials=fit.trials,
@@ -109,40 +76,51 @@ def run_probe(
     return replace(unscored, scores=scores, predictions=predictions)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Labelled:
+    """A task's records with what is known of them."""
+
+    y_NC: np.ndarray  # bool, of all the task's classes
+    record_id: np.ndarray
+    patient_N: np.ndarray
+    split_N: np.ndarray  # UNUSED if the record has no label of the task
+    counts: dict[str, int]  # as `ProbeResult.counts`
+
+
+def _label(task: LabelTask, records: pa.Table) -> _Labelled:
+    """Return targets, patients and splits of a task's records. Raises ValueError if a patient is in two splits."""
+    y_NC, _ = task.targets(records)
+    split_N = task.protocol.split(records)
+    patient_N = np.asarray(patients(records), dtype=str)
+    require_whole_patients(task.name, patient_N, split_N)
+    labelled_N = task.takes_part(y_NC)
+    counts = {str(split): int((labelled_N & (split_N == split)).sum()) for split in Split}
+    counts["unlabelled"] = int((~labelled_N).sum())
+    split_N[~labelled_N] = Split.UNUSED
+    record_id = np.asarray(records.column("record_id").to_pylist(), dtype=object)
+    return _Labelled(y_NC=y_NC, record_id=record_id, patient_N=patient_N, split_N=split_N, counts=counts)
+
+
+def _predict(model: Model, problem: FitProblem, classes: tuple[str, ...], labelled: _Labelled) -> Predictions:
+    """Return the fitted model's probabilities on the records of validation and test."""
+    held_out = np.flatnonzero(np.isin(labelled.split_N, (Split.VALIDATION, Split.TEST)))
+    return Predictions(
+        classes=classes,
+        record_id=tuple(labelled.record_id[held_out].tolist()),
+        patient=tuple(labelled.patient_N[held_out].tolist()),
+        split_N=labelled.split_N[held_out],
+        y_NC=problem.y_NC[held_out],
+        score_NC=model.probabilities(problem.x, held_out),
+    )
+
+
 def linear_head(config: ProbeConfig) -> Head:
-    """The plain probe's head."""
+    """Return the head of the plain linear probe."""
     return PaperLoop() if config.solver == "adamw" else Logistic(penalties=config.penalties)
 
 
-def compare(first: ProbeResult, second: ProbeResult, config: ProbeConfig | None = None) -> Comparison:
-    """Paired bootstrap, by patient, of two encoders' test macro AUCs over the classes that were scored.
-
-    Raises InsufficientData where one of them was not scored, and ValueError where they are not about the same records.
-    """
-    config = config or ProbeConfig()
-    for result in (first, second):
-        if result.scores is None:
-            raise InsufficientData(f"task {result.task} was not scored: {result.reason}")
-    assert first.scores is not None
-    assert first.predictions is not None
-    assert second.predictions is not None
-    a, b = first.predictions.of(Split.TEST), second.predictions.of(Split.TEST)
-    same = first.task == second.task and (a.classes, a.record_id, a.patient) == (b.classes, b.record_id, b.patient)
-    if not same or not np.array_equal(a.y_NC, b.y_NC):
-        raise ValueError(
-            f"two probes on different test records ({first.task}: {len(a.record_id)}, {second.task}: "
-            f"{len(b.record_id)}): probe both encoders again on the same shards and protocol"
-        )
-    scored = tuple(c.name for c in first.scores.test.classes)
-    column = [a.classes.index(name) for name in scored]
-    times_RN = resample_patients(a.patient, resamples=config.resamples, seed=config.seed)
-    difference = paired_difference(
-        a.y_NC[:, column], a.score_NC[:, column], b.score_NC[:, column], times_RN, config.confidence
-    )
-    return Comparison(task=first.task, classes=scored, records=len(a.record_id), difference=difference)
-
-
 def check_choice(task: LabelTask, head: Head) -> None:
+    """Raise ValueError if the head chooses something and the task has no validation split."""
     if head.chooses and not task.protocol.has_validation:
         raise ValueError(
             f"task {task.name} has no validation split to choose on, and {head.to_dict()} chooses: give a single "
@@ -151,15 +129,16 @@ def check_choice(task: LabelTask, head: Head) -> None:
 
 
 def _check_size(patient_N: np.ndarray, split_N: np.ndarray, task: LabelTask, config: ProbeConfig) -> None:
+    """Raise InsufficientData if a split has too few patients."""
     needed = [Split.TRAIN, Split.VALIDATION, Split.TEST] if task.protocol.has_validation else [Split.TRAIN, Split.TEST]
-    have = {str(split): len(np.unique(patient_N[split_N == split])) for split in needed}
-    if min(have.values()) < config.min_patients:
-        listed = ", ".join(f"{split} {count}" for split, count in have.items())
+    counts = {str(split): len(np.unique(patient_N[split_N == split])) for split in needed}
+    if min(counts.values()) < config.min_patients:
+        listed = ", ".join(f"{split} {count}" for split, count in counts.items())
         raise InsufficientData(f"labelled patients by split: {listed}; each needs {config.min_patients}")
 
 
 def _taught_classes(y_NC: np.ndarray) -> np.ndarray:
-    """The columns with something to learn from, at least one."""
+    """Return the classes with positives and negatives to learn from. Raises InsufficientData if there is none."""
     taught_C = [c for c in range(y_NC.shape[1]) if why_not_scorable(y_NC[:, c]) is None]
     if not taught_C:
         raise InsufficientData("no class has both positives and negatives in the training split")
@@ -167,6 +146,7 @@ def _taught_classes(y_NC: np.ndarray) -> np.ndarray:
 
 
 def _score(predictions: Predictions, split: Split, task: LabelTask, config: ProbeConfig) -> SplitScores:
+    """Score one split's predictions, with intervals by patient."""
     part = predictions.of(split)
     scorable_C, unscorable = scorable(part.y_NC, config.min_positives, split)
     y_NC, score_NC = part.y_NC[:, scorable_C], part.score_NC[:, scorable_C]
@@ -197,7 +177,9 @@ def _score(predictions: Predictions, split: Split, task: LabelTask, config: Prob
 
 
 def accuracy(part: Predictions, times_RN: np.ndarray) -> tuple[float, np.ndarray]:
-    """Share of records whose most probable class is theirs, and that of each resample, (R,); of a class that was not
-    taught, none is."""
+    """Return the share of records whose most probable class is the true one, and that of each resample, (R,).
+
+    A class that was not in training is never the most probable one.
+    """
     right_N = part.y_NC[np.arange(len(part.y_NC)), part.score_NC.argmax(axis=1)]
     return float(right_N.mean()), times_RN @ right_N / times_RN.sum(axis=1)

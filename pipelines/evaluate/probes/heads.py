@@ -1,7 +1,7 @@
-"""What is fitted on frozen things: a head is handed rows of an array and gives a model that has probabilities.
+"""Heads of a probe: each is fitted to rows of an array and returns a model that gives probabilities.
 
-A head is a frozen dataclass with its settings. `takes` says what x holds of each record: `features` float32 (N, D),
-`tokens` float16 (N, P, D), which may lie on disk, or `signals` int16 microvolt (N, L, T). All are read by `x[rows]`.
+A head is a frozen dataclass with its settings. `takes` says what x has of each record: `features` float32 (N, D),
+`tokens` float16 (N, P, D), which may be on disk, or `signals` int16 microvolt (N, L, T). All are read by `x[rows]`.
 Shapes: N records, C classes, D features, P tokens, L leads, T samples, V records of the validation split.
 """
 
@@ -34,32 +34,37 @@ Distance = Literal["euclid", "cosine"]
 
 @dataclass(frozen=True, kw_only=True)
 class FitProblem:
-    """What a head is fitted to. Every class has positives and negatives among the training rows, and where classes
-    exclude each other every training row has one.
+    """The data that a head is fitted to.
 
-    train, validation: row numbers; validation is empty where the protocol has none. encoder: loads a fresh copy of the
-    encoder that x is of, to be trained on; heads that take signals need it, and None is given where there is none.
-    min_positives: classes with fewer on validation have no part in a choice. folder: of the product that is being made,
-    where there is one; a head that trains for long leaves there what it learned, and in CHECKPOINTS what it goes on
-    from after a kill, until the product is whole.
+    Every class has positives and negatives among the training rows, and if classes exclude each other every training
+    row has one.
     """
 
     x: Rows
+    """What the head takes of each record."""
     y_NC: np.ndarray
+    """Targets, bool."""
     train: np.ndarray
+    """Row numbers."""
     validation: np.ndarray
+    """Row numbers; empty if the protocol has no validation split."""
     multi_class: bool
+    """Whether classes exclude each other."""
     seed: int
     min_positives: int = 1
+    """Classes with fewer positives on validation are left out of a choice."""
     encoder: Callable[[], Encoder] | None = None
+    """Loads a new copy of the encoder that x is of, to be trained; heads that take signals need it."""
     folder: Path | None = None
+    """Of the product that is being built, if there is one. A head writes the weights that it learned there, and in
+    CHECKPOINTS the state from which it resumes after a kill, until the product is complete."""
 
     def validation_auc(self, model: Model) -> float:
-        """Macro AUC of a model on the validation rows. Raises InsufficientData where no class can be scored there."""
+        """Return a model's macro AUC on validation. Raises InsufficientData if no class can be scored there."""
         return self.auc_of(model.probabilities(self.x, self.validation))
 
     def auc_of(self, score_VC: np.ndarray) -> float:
-        """The same of its scores on the validation rows."""
+        """Return the macro AUC of scores on the validation rows, (V, C). Raises InsufficientData as above."""
         y_VC = self.y_NC[self.validation]
         scorable_C = scorable(y_VC, self.min_positives, Split.VALIDATION)[0]
         return float(ranking.auc(y_VC[:, scorable_C], score_VC[:, scorable_C]).mean())
@@ -69,29 +74,34 @@ class Model(Protocol):
     """A head after its fit."""
 
     def probabilities(self, x: Rows, rows: np.ndarray) -> np.ndarray:
-        """float64 (len(rows), C): a sigmoid a class, or, where classes exclude each other, a row that sums to one."""
+        """Return probabilities, float64 (len(rows), C): sigmoids, or a softmax if classes exclude each other."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """The chosen model and what was tried; trials are empty where nothing was chosen. penalty: of the chosen model."""
+    """The chosen model, and the settings that were tried."""
 
     model: Model
     trials: tuple[Trial, ...] = ()
+    """Empty if nothing was chosen."""
     penalty: float | None = None
+    """Of the chosen model; None for a head without a penalty."""
 
 
 class Head(Protocol):
-    """takes: what x has to hold. chooses: whether it makes a choice, for which it needs validation rows."""
+    """Settings of a model, and how it is fitted."""
 
     takes: ClassVar[Takes]
+    """What x has of each record."""
 
     @property
-    def chooses(self) -> bool: ...
+    def chooses(self) -> bool:
+        """Whether it makes a choice, for which it needs validation rows."""
+        ...
 
     def to_dict(self) -> dict[str, Any]:
-        """All that its scores depend on, as JSON values."""
+        """Return everything that its scores depend on, as JSON values."""
         ...
 
     def fit(self, problem: FitProblem) -> Fit:
@@ -111,10 +121,10 @@ class LinearFit:
 
 @dataclass(frozen=True, kw_only=True)
 class Logistic:
-    """One linear layer solved for each penalty, strongest first; the best on validation is kept, of equals the
+    """One linear layer solved for each penalty, strongest first; the best on validation is chosen, of equals the
     stronger. Two in a row that are no better than the best end the search, since the weakest cost most.
 
-    Leaves it as LAYER_FILE: weight (C, D) and bias (C,), float64.
+    The layer is written as LAYER_FILE: weight (C, D) and bias (C,), float64.
     """
 
     penalties: tuple[float, ...]
@@ -132,7 +142,7 @@ class Logistic:
         x_ND, y_NC = problem.x[problem.train], problem.y_NC[problem.train]
         path = linear.fit_path(x_ND, y_NC, self.penalties, multi_class=problem.multi_class)
         if not len(problem.validation):
-            return self._kept(problem, LinearFit(layer=next(path)), self.penalties[0], ())
+            return self._stored(problem, LinearFit(layer=next(path)), self.penalties[0], ())
         models: list[LinearFit] = []
         trials: list[Trial] = []
         best = 0
@@ -144,10 +154,10 @@ class Logistic:
                 best = len(trials) - 1
             if len(trials) - best > 2:
                 break
-        return self._kept(problem, models[best], self.penalties[best], tuple(trials))
+        return self._stored(problem, models[best], self.penalties[best], tuple(trials))
 
-    def _kept(self, problem: FitProblem, model: LinearFit, penalty: float, trials: tuple[Trial, ...]) -> Fit:
-        """With the layer written where a product is being made."""
+    def _stored(self, problem: FitProblem, model: LinearFit, penalty: float, trials: tuple[Trial, ...]) -> Fit:
+        """Return the fit, and write its layer if a product is being built."""
         if problem.folder is not None:
             layer = {"weight": np.ascontiguousarray(model.layer.weight_DC.T), "bias": model.layer.bias_C}
             write_atomically(problem.folder / LAYER_FILE, save(layer))
@@ -175,15 +185,18 @@ class PaperLoop:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassMeans:
-    """mean_CD: of each class's training records. spread: mean squared distance of a training record to its mean."""
+    """The mean of each class's training records, as a `Model`."""
 
     mean_CD: np.ndarray
     spread: float
+    """Mean squared distance of a training record to the mean of its class."""
     distance: Distance
 
     def probabilities(self, x: Rows, rows: np.ndarray) -> np.ndarray:
-        """A softmax of minus half the squared distances over the spread a feature: equal round Gaussians about the
-        means. The most probable class is the nearest."""
+        """Return the probabilities of equal spherical Gaussians about the means; the nearest is the most probable.
+
+        They are a softmax of minus half the squared distances over the spread a feature.
+        """
         x_ND = _scaled(x[rows], self.distance)
         squared_NC = np.stack([((x_ND - mean_D) ** 2).sum(axis=1) for mean_D in self.mean_CD], axis=1)
         return softmax(-squared_NC * self.mean_CD.shape[1] / (2 * self.spread), axis=1)
@@ -191,13 +204,11 @@ class ClassMeans:
 
 @dataclass(frozen=True, kw_only=True)
 class NearestMean:
-    """The class whose mean over the training records is nearest, of classes that exclude each other; nothing is
-    learned but means.
-
-    distance: `euclid`, or `cosine`, where features and then means are scaled to length one.
-    """
+    """The class whose mean over the training records is nearest, of classes that exclude each other. Nothing but means
+    is learned."""
 
     distance: Distance = "euclid"
+    """`euclid`, or `cosine`, which scales features and then means to length one."""
 
     takes: ClassVar[Takes] = "features"
 
@@ -213,20 +224,23 @@ class NearestMean:
         return {"head": "nearest_mean", "distance": self.distance}
 
     def fit(self, problem: FitProblem) -> Fit:
-        """Raises ValueError where classes do not exclude each other."""
+        """Compute the means. Raises ValueError if classes do not exclude each other."""
         if not problem.multi_class:
-            raise ValueError("nearest class mean: a record has one nearest mean, so give a multi-class task")
+            raise ValueError("nearest class mean: a record has one nearest mean, so use a multi-class task")
         x_ND = _scaled(problem.x[problem.train], self.distance)
         y_NC = problem.y_NC[problem.train].astype(np.float64)
         mean_CD = _scaled(y_NC.T @ x_ND / y_NC.sum(axis=0)[:, None], self.distance)
-        # Features that hardly differ, as of a collapsed encoder, are told from rounding by nothing.
+        # If features hardly differ, as of a collapsed encoder, the spread is rounding error; it must not be zero.
         least = 1e-12 * float((mean_CD**2).sum(axis=1).max()) + np.finfo(np.float64).tiny
         spread = max(float(((x_ND - y_NC @ mean_CD) ** 2).sum(axis=1).mean()), least)
         return Fit(model=ClassMeans(mean_CD=mean_CD, spread=spread, distance=self.distance))
 
 
 def scorable(y_NC: np.ndarray, min_positives: int, split: Split) -> tuple[list[int], dict[int, str]]:
-    """The columns that a split can score, and why not the others. Raises InsufficientData where there is none."""
+    """Return the columns that a split can score, and the reasons why the others cannot be scored.
+
+    Raises InsufficientData if there is none.
+    """
     why = {c: ranking.why_not_scorable(y_NC[:, c], min_positives) for c in range(y_NC.shape[1])}
     scorable_C = [c for c, reason in why.items() if reason is None]
     if not scorable_C:
@@ -238,7 +252,7 @@ def scorable(y_NC: np.ndarray, min_positives: int, split: Split) -> tuple[list[i
 
 
 def _scaled(x_ND: np.ndarray, distance: Distance) -> np.ndarray:
-    """float64, for `cosine` of length one; a row of zeros stays."""
+    """Return rows (N, D) as float64, scaled to length one for `cosine`; a row of zeros stays zero."""
     x_ND = x_ND.astype(np.float64)
     if distance == "euclid":
         return x_ND

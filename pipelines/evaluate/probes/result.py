@@ -1,7 +1,7 @@
-"""What a probe found, in memory and on disk.
+"""A probe's result, in memory and on disk.
 
-    scores.json          what was scored, on what, by which protocol, and the scores; or the reason why not
-    predictions.parquet  record_id, patient, split, y (one bool a class), score (likewise)
+    scores.json          task, encoder, ECGs and protocol, and the scores or the reason why there are none
+    predictions.parquet  record_id, patient, split, y (one bool a class), score (one number a class)
     roc.parquet          class, false_positive_rate, true_positive_rate on the test split
 
 Shapes: N records, C classes.
@@ -32,6 +32,8 @@ ROC_FILE = "roc.parquet"
 
 @dataclass(frozen=True, kw_only=True)
 class ClassScore:
+    """Scores of one class on one split."""
+
     name: str
     positives: int
     negatives: int
@@ -41,52 +43,51 @@ class ClassScore:
 
 @dataclass(frozen=True, kw_only=True)
 class SplitScores:
-    """Scores on one split.
-
-    patients: with a record of which no patient is known as one of its own (`Predictions.unnamed` counts those).
-    omitted: the classes that are not in the macro means, each with its reason. accuracy: share of records whose most
-    probable class is theirs, where classes exclude each other; a class that was not taught counts as missed.
-    """
+    """Scores on one split."""
 
     records: int
     patients: int
+    """A record of no known patient counts as one patient (`Predictions.unnamed` counts those)."""
     macro_auc: Interval
     macro_average_precision: float
     classes: tuple[ClassScore, ...]
     omitted: dict[str, str]
+    """Classes that are not in the macro means, each with the reason."""
     accuracy: Interval | None = None
+    """Share of records whose most probable class is the true one; a class that was not in training counts as missed.
+    None if classes do not exclude each other."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One choice that was tried, and what it scored on validation. It was of a penalty, or of an optimiser's settings
-    and of when to stop: after `epoch` passes over the training records."""
+    """One setting that was tried, and its validation score: a penalty, or an optimiser's settings and an epoch."""
 
     validation_macro_auc: float
     penalty: float | None = None
     learning_rate: float | None = None
     weight_decay: float | None = None
     epoch: int | None = None
+    """Passes over the training records, from 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeScores:
-    """validation: None where the protocol has no validation split. penalty: None for a head without one."""
+    """A probe's scores, and the settings that were tried."""
 
     penalty: float | None
+    """The chosen one; None for a head without a penalty."""
     trials: tuple[Trial, ...]
     validation: SplitScores | None
+    """None if the protocol has no validation split."""
     test: SplitScores
 
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """The probe's probabilities on validation and test, (N, C), with what they are about.
-
-    classes: those that the training split could teach, so C may be less than the task's number.
-    """
+    """The probe's probabilities on validation and test, (N, C), with their records and targets."""
 
     classes: tuple[str, ...]
+    """Classes with positives and negatives in the training split, so C may be less than the task's number."""
     record_id: tuple[str, ...]
     patient: tuple[str, ...]
     split_N: np.ndarray
@@ -95,10 +96,11 @@ class Predictions:
 
     @property
     def unnamed(self) -> int:
-        """Records of which no patient is known."""
+        """The number of records of no known patient."""
         return unnamed(self.patient)
 
     def of(self, split: Split) -> Predictions:
+        """Return the predictions on one split."""
         rows = np.flatnonzero(self.split_N == split)
         return Predictions(
             classes=self.classes,
@@ -112,22 +114,21 @@ class Predictions:
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeResult:
-    """What a probe found. Either `scores` and `predictions` are there, or `reason` says why not.
-
-    counts: records by split, `unused` (in no split of the protocol) and `unlabelled` (none of the task's classes, or
-    several in a multi-class task); they add up to all records.
-    """
+    """A probe's result: either `scores` and `predictions` are there, or `reason` says why not."""
 
     task: str
     classes: tuple[str, ...]
+    """All of the task's."""
     counts: dict[str, int]
+    """Records by split, `unused` (in no split of the protocol) and `unlabelled` (none of the task's classes, or several
+    in a multi-class task); they add up to all records."""
     scores: ProbeScores | None = None
     predictions: Predictions | None = None
     reason: str | None = None
 
 
 def write_result(folder: Path, result: ProbeResult, about: Mapping[str, Any]) -> None:
-    """Write the result's files; `about` says, in JSON values, what was probed and how."""
+    """Write the result's files. about: what was probed and how, as JSON values."""
     predictions = result.predictions
     stored = {
         "task": result.task,
@@ -153,7 +154,7 @@ def write_result(folder: Path, result: ProbeResult, about: Mapping[str, Any]) ->
 
 
 def load_result(folder: Path) -> ProbeResult:
-    """The result in a probe product's directory."""
+    """Read the result in a probe product's directory."""
     stored = json.loads((folder / SCORES_FILE).read_text())
     if stored["scores"] is None:
         return _result(stored, None, None)
@@ -171,7 +172,7 @@ def load_result(folder: Path) -> ProbeResult:
 
 
 def roc_table(result: ProbeResult) -> pa.Table:
-    """The test split's ROC curves: class, false_positive_rate, true_positive_rate, a row a corner of a curve."""
+    """Return the test split's ROC curves: class, false_positive_rate, true_positive_rate, a row a corner of a curve."""
     assert result.scores is not None
     assert result.predictions is not None
     part = result.predictions.of(Split.TEST)

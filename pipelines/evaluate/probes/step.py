@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +26,104 @@ from pipelines.evaluate.features import (
 )
 from pipelines.evaluate.probes.config import ProbeConfig
 from pipelines.evaluate.probes.fit import check_choice, linear_head, run_probe
-from pipelines.evaluate.probes.heads import CHECKPOINTS, Head
-from pipelines.evaluate.probes.result import (
-    ProbeResult,
-    write_result,
-)
+from pipelines.evaluate.probes.heads import CHECKPOINTS, Head, Takes
+from pipelines.evaluate.probes.result import ProbeResult, write_result
+from pipelines.evaluate.statistics.bootstrap import Interval
+from pipelines.facts import Facts, omitted
 from pipelines.formats.shard import open_shard
 from pipelines.harmonize.shards import read_records, shards_of
 from pipelines.hashing import digest_of
 from pipelines.tasks.catalogue import LabelTask
 from pipelines.tasks.splits import Split
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawFacts:
+    """One draw of training patients: its own probe product and figures."""
+
+    product: str
+    fingerprint: str
+    train_records: int
+    chosen_on: int | None = None
+    """ECGs of the validation split that something was chosen on; None for products of earlier versions."""
+    test_macro_auc: Interval | None = None
+    """None if the draw was not scored."""
+    omitted: dict[str, str] | None = None
+    """As `ProbeFacts.omitted`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeFacts(Facts):
+    """Facts of the products `probe/<task>/<source of features>`, those of a mean over draws among them."""
+
+    scored: bool
+    reason: str | None
+    """Why the task was not scored; None if it was."""
+    data_digest: str
+    """Of the ECGs, labels and protocol: scores of two encoders compare if theirs is the same."""
+    draws: tuple[DrawFacts, ...] | None = omitted()
+    """The draws of a mean; None for a single probe."""
+    window: str | None = omitted()
+    """`EncoderSource.window`: for how long ECGs the encoder was made, if not for those of the store."""
+    counts: dict[str, int] | None = omitted()
+    """`ProbeResult.counts`; None for a mean over draws."""
+    test_macro_auc: Interval | None = omitted()
+    """None if the task was not scored."""
+    test_accuracy: Interval | None = omitted()
+    """None if classes do not exclude each other."""
+    validation_macro_auc: Interval | None = omitted()
+    """None if the protocol has no validation split."""
+    omitted: dict[str, str] | None = omitted()
+    """Classes that are not in the test's macro AUC, each with the reason."""
+
+    @classmethod
+    def of_result(cls, result: ProbeResult, *, data_digest: str, window: str | None) -> ProbeFacts:
+        """Return the facts of a probe's result."""
+        test = None if result.scores is None else result.scores.test
+        validation = None if result.scores is None else result.scores.validation
+        return cls(
+            scored=test is not None,
+            reason=result.reason,
+            data_digest=data_digest,
+            window=window,
+            counts=result.counts,
+            test_macro_auc=None if test is None else test.macro_auc,
+            test_accuracy=None if test is None else test.accuracy,
+            validation_macro_auc=None if validation is None else validation.macro_auc,
+            omitted=None if test is None else test.omitted,
+        )
+
+    def macro_auc(self, split: Split) -> Interval | None:
+        """Return the macro AUC on the validation or the test split, or None if it was not scored there."""
+        return self.validation_macro_auc if split == Split.VALIDATION else self.test_macro_auc
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Inputs:
+    """The products that a probe reads, each by partition."""
+
+    shards: dict[str, Product]
+    computed: dict[str, Product]  # features or tokens; empty for a head on signals
+    changed: dict[str, Product]  # features of the test ECGs under a condition; empty without one
+    test_rows: dict[str, np.ndarray]  # rows of the shards that `changed` is of
+
+    def digests(self) -> dict[str, str]:
+        """Return every product's digest, by its name."""
+        products = [*self.shards.values(), *self.computed.values(), *self.changed.values()]
+        return {product.name: product.digest for product in products}
+
+    def rows(self, takes: Takes) -> Rows:
+        """Return what a head takes of each ECG; under a condition, the test ECGs' features are those changed."""
+        if takes == "signals":
+            return read_signals(self.shards)
+        if takes == "tokens":
+            return Tokens(self.computed)
+        feature_ND = read_features(self.computed)
+        if self.changed:
+            first = np.cumsum([0, *(open_shard(shard.path).records().num_rows for shard in self.shards.values())])
+            rows = [self.test_rows[part] + at for part, at in zip(self.shards, first, strict=False)]
+            feature_ND[np.concatenate(rows)] = read_features(self.changed)
+        return feature_ND
 
 
 def materialize_probe(
@@ -49,87 +137,82 @@ def materialize_probe(
     head: Head | None = None,
     condition: Condition | None = None,
 ) -> Product:
-    """The product `probe/<task>/<source of features>`: the probe over all harmonized shards of the task's source.
+    """Build `probe/<task>/<source of features>`: a probe over all harmonized shards of the task's source.
 
-    Features or tokens that are not there yet are computed first. condition: of the ECGs of the test split; the probe
-    is fitted on ECGs as they are. Facts: `scored`, `reason`, the macro AUCs with intervals (and accuracies where
-    classes exclude each other), and `data_digest`, of the ECGs, labels and protocol: scores of two encoders compare
-    where it is the same; and `window` where the encoder was made for longer ECGs. Raises ValueError for a head that the
-    source of features has nothing for.
+    Features or tokens that are not there yet are computed first. Facts are `ProbeFacts`.
+
+    head: None is the linear one that `config` describes.
+    condition: of the ECGs of the test split; the probe is fitted on ECGs as they are.
+    Raises ValueError if the head takes something that the source of features does not have.
     """
     config = config or ProbeConfig()
     features = features or FeatureConfig()
     chosen_head = head or linear_head(config)
     check_choice(task, chosen_head)
     encoder = _require_encoder(source, chosen_head, features, condition)
-    shards = shards_of(workspace, task.source)
-    ecgs = {product.name: product.digest for product in shards.values()}
-    question = {"task": task.to_dict(), "probe": asdict(config), **features.to_dict()}
+    inputs = _materialize_inputs(workspace, task, source, features, progress, takes=chosen_head.takes, under=condition)
+    ecgs = {product.name: product.digest for product in inputs.shards.values()}
+    settings = {"task": task.to_dict(), "probe": asdict(config), **features.to_dict()}
     if head is not None:
-        question["head"] = head.to_dict()
+        settings["head"] = head.to_dict()
     if condition is not None:
-        question["condition"] = {"name": condition.name, **condition.settings}
-    data_digest = digest_of({"ecgs": ecgs, **question})
-    computed: dict[str, Product] = {}
-    if encoder is None:
-        computed = materialize_features(workspace, source, task.source, features, progress)
-    elif chosen_head.takes == "tokens":
-        computed = materialize_tokens(workspace, encoder, task.source, features, progress)
-    changed: dict[str, Product] = {}
-    tested: dict[str, np.ndarray] = {}
-    if condition is not None:
-        tested = {
-            partition: np.flatnonzero(task.protocol.split(read_records({partition: shard})) == Split.TEST)
-            for partition, shard in shards.items()
-        }
-        changed = materialize_features(
-            workspace, source, task.source, features, progress, condition=condition, rows=tested
-        )
-
-    def inputs() -> Rows:
-        if chosen_head.takes == "signals":
-            return read_signals(shards)
-        if chosen_head.takes == "tokens":
-            return Tokens(computed)
-        feature_ND = read_features(computed)
-        if changed:
-            first = np.cumsum([0, *(open_shard(shard.path).records().num_rows for shard in shards.values())])
-            rows = np.concatenate([tested[part] + at for part, at in zip(shards, first, strict=False)])
-            feature_ND[rows] = read_features(changed)
-        return feature_ND
+        settings["condition"] = {"name": condition.name, **condition.settings}
+    data_digest = digest_of({"ecgs": ecgs, **settings})
 
     def make(folder: Path) -> dict[str, Any]:
-        load = None if encoder is None else encoder.loaded
-        result = run_probe(task, inputs(), read_records(shards), config, head=chosen_head, encoder=load, folder=folder)
-        about = {
-            "title": task.title,
-            "encoder": {"name": source.name, "digest": source.digest},
-            "data_digest": data_digest,
-            "ecgs": ecgs,
-            **question,
-        }
-        write_result(folder, result, about)
+        x, load = inputs.rows(chosen_head.takes), None if encoder is None else encoder.loaded
+        result = run_probe(task, x, read_records(inputs.shards), config, head=chosen_head, encoder=load, folder=folder)
+        named = {"title": task.title, "encoder": {"name": source.name, "digest": source.digest}}
+        write_result(folder, result, {**named, "data_digest": data_digest, "ecgs": ecgs, **settings})
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
         window = source.window if isinstance(source, EncoderSource) else None
-        made_for = {} if window is None else {"window": window}
-        return {"data_digest": data_digest, **made_for, **_facts(result)}
+        return ProbeFacts.of_result(result, data_digest=data_digest, window=window).to_dict()
 
     return workspace.build(
         f"probe/{task.name}/{source.name}",
         version=versions.PROBE,
-        config={"encoder": source.digest, **question},
-        inputs=ecgs
-        | {product.name: product.digest for product in computed.values()}
-        | {product.name: product.digest for product in changed.values()},
+        config={"encoder": source.digest, **settings},
+        inputs=inputs.digests(),
         make=make,
         resumable=chosen_head.takes == "signals",  # training an encoder takes long
     )
 
 
+def _materialize_inputs(
+    workspace: Workspace,
+    task: LabelTask,
+    source: FeatureSource,
+    features: FeatureConfig,
+    progress: OnProgress | None,
+    *,
+    takes: Takes,
+    under: Condition | None,
+) -> _Inputs:
+    """Compute what a head takes of the task's ECGs, and the test ECGs' features under a condition."""
+    shards = shards_of(workspace, task.source)
+    computed: dict[str, Product] = {}
+    if takes == "features":
+        computed = materialize_features(workspace, source, task.source, features, progress)
+    elif takes == "tokens":
+        assert isinstance(source, EncoderSource)
+        computed = materialize_tokens(workspace, source, task.source, features, progress)
+    if under is None:
+        return _Inputs(shards=shards, computed=computed, changed={}, test_rows={})
+    test_rows = {
+        partition: np.flatnonzero(task.protocol.split(read_records({partition: shard})) == Split.TEST)
+        for partition, shard in shards.items()
+    }
+    changed = materialize_features(workspace, source, task.source, features, progress, condition=under, rows=test_rows)
+    return _Inputs(shards=shards, computed=computed, changed=changed, test_rows=test_rows)
+
+
 def _require_encoder(
     source: FeatureSource, head: Head, features: FeatureConfig, condition: Condition | None
 ) -> EncoderSource | None:
-    """The source as an encoder where the head needs one, None where features do."""
+    """Return the source as an encoder, or None if the head takes features.
+
+    Raises ValueError if the head needs an encoder and there is none, or does not go with the condition or the leads.
+    """
     if head.takes == "features":
         return None
     if not isinstance(source, EncoderSource):
@@ -139,15 +222,3 @@ def _require_encoder(
     if head.takes == "signals" and features.leads is not None:
         raise ValueError(f"leads={features.leads}: use a head on features or on tokens, not on signals")
     return source
-
-
-def _facts(result: ProbeResult) -> dict[str, Any]:
-    facts: dict[str, Any] = {"scored": result.scores is not None, "reason": result.reason, "counts": result.counts}
-    if result.scores is not None:
-        facts["test_macro_auc"] = asdict(result.scores.test.macro_auc)
-        if result.scores.test.accuracy is not None:
-            facts["test_accuracy"] = asdict(result.scores.test.accuracy)
-        facts["omitted"] = result.scores.test.omitted
-        if result.scores.validation is not None:
-            facts["validation_macro_auc"] = asdict(result.scores.validation.macro_auc)
-    return facts

@@ -1,4 +1,4 @@
-"""A finished probe, read back: what it found, of what, and how."""
+"""A finished probe loaded from its folder: result, predictions and settings."""
 
 from __future__ import annotations
 
@@ -15,29 +15,31 @@ from pipelines.tasks.splits import Split
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """about: what was probed, and how, as its product says."""
+    """A finished probe."""
 
     folder: Path
     result: ProbeResult
     about: Mapping[str, Any]
+    """What was probed and how: task, encoder, ECGs and settings, as scores.json has them."""
 
     @classmethod
     def load(cls, folder: Path) -> Probe:
+        """Read the probe in a product's directory."""
         about = json.loads((folder / SCORES_FILE).read_text())["about"]
         return cls(folder=folder, result=load_result(folder), about=about)
 
     @property
     def test(self) -> Predictions | None:
-        """Its predictions on the test split; None where it was not scored."""
+        """Its predictions on the test split; None if it was not scored."""
         return None if self.result.predictions is None else self.result.predictions.of(Split.TEST)
 
     @property
     def settings(self) -> ProbeConfig:
-        """The bootstrap that its intervals were taken with, and the positives that it asks of a label."""
-        asked = ("resamples", "confidence", "seed", "min_positives")
-        return ProbeConfig(**{name: self.about["probe"][name] for name in asked})
+        """The bootstrap of its intervals, and the positives that it requires of a label."""
+        names = ("resamples", "confidence", "seed", "min_positives")
+        return ProbeConfig(**{name: self.about["probe"][name] for name in names})
 
     def comparable(self, other: Probe) -> bool:
-        """Whether another is of the same ECGs, labels and protocol, and both are scored."""
+        """Return whether another probe is of the same ECGs, labels and protocol, and both are scored."""
         same = self.about["data_digest"] == other.about["data_digest"]
         return same and self.result.scores is not None and other.result.scores is not None

@@ -9,12 +9,11 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from pipelines.cache import Workspace
 from pipelines.encoders.names import OURS
 from pipelines.evaluate.exposure import Overlaps
 from pipelines.evaluate.features import EncoderSource
+from pipelines.evaluate.probes.comparison import paired_test_scores
 from pipelines.evaluate.probes.config import ProbeConfig
 from pipelines.evaluate.probes.result import SCORES_FILE, ProbeResult
 from pipelines.evaluate.probes.step import materialize_probe
@@ -23,7 +22,7 @@ from pipelines.evaluate.report.model import EncoderComparison, LabelComparison, 
 from pipelines.evaluate.statistics.paired import holm, paired_differences
 from pipelines.harmonize.shards import shards_of
 from pipelines.tasks.catalogue import LabelTask
-from pipelines.tasks.splits import Split, protocol_from_dict
+from pipelines.tasks.splits import protocol_from_dict, unnamed
 
 RESAMPLES_A_COMPARISON = 400
 """Resamples for each of K labels or tasks that are compared. A bootstrap of R resamples gives no p below 2 / (R + 1),
@@ -111,20 +110,17 @@ def _titled(progress: Report, title: str) -> Callable[[int, int], None]:
 
 def _compared(title: str, first: ProbeResult, second: ProbeResult, config: ProbeConfig, tasks: int) -> TaskComparison:
     """One of so many tasks, whose p is not adjusted yet."""
+    paired = paired_test_scores(first, second)
     assert first.scores is not None
     assert second.scores is not None
-    assert first.predictions is not None
-    assert second.predictions is not None
-    a, b = first.predictions.of(Split.TEST), second.predictions.of(Split.TEST)
-    same = (first.task, a.classes, a.record_id, a.patient) == (second.task, b.classes, b.record_id, b.patient)
-    if not same or not np.array_equal(a.y_NC, b.y_NC):
-        raise ValueError(f"two probes of {title} are on different test records: probe both encoders again")
     scored = first.scores.test.classes
     beside = {score.name: score for score in second.scores.test.classes}
-    column = [a.classes.index(score.name) for score in scored]
-    most, most_by_label = RESAMPLES_A_COMPARISON * tasks, RESAMPLES_A_COMPARISON * len(column)
+    most, most_by_label = RESAMPLES_A_COMPARISON * tasks, RESAMPLES_A_COMPARISON * len(scored)
     macro, by_label = paired_differences(
-        *(a.y_NC[:, column], a.score_NC[:, column], b.score_NC[:, column], a.patient),
+        paired.y_NC,
+        paired.first_NC,
+        paired.second_NC,
+        paired.patient,
         resamples=config.resamples,
         seed=config.seed,
         confidence=config.confidence,
@@ -147,9 +143,9 @@ def _compared(title: str, first: ProbeResult, second: ProbeResult, config: Probe
     return TaskComparison(
         task=first.task,
         title=title,
-        records=len(a.record_id),
+        records=len(paired.patient),
         patients=first.scores.test.patients,
-        unnamed=a.unnamed,
+        unnamed=unnamed(paired.patient),
         first=first.scores.test.macro_auc,
         second=second.scores.test.macro_auc,
         difference=macro,

@@ -16,6 +16,7 @@ from pipelines.encoders.names import OURS
 from pipelines.evaluate.exposure import Overlaps
 from pipelines.evaluate.probes.config import ProbeConfig
 from pipelines.evaluate.probes.result import SCORES_FILE
+from pipelines.evaluate.probes.step import ProbeFacts
 from pipelines.evaluate.probes.stored import Probe
 from pipelines.evaluate.report.compare import RESAMPLES_A_COMPARISON, compare_results
 from pipelines.evaluate.report.model import TITLES, AucDifference, SuiteRow, SuiteTable, TaskComparison
@@ -47,7 +48,7 @@ def suite_products(
         same = {
             other: product
             for other, product in candidates.items()
-            if product is not None and product.facts["data_digest"] == first.facts["data_digest"]
+            if product is not None and ProbeFacts.of(product).data_digest == ProbeFacts.of(first).data_digest
         }
         by_evaluation[name] = {ours: first, **same}
     varied = {name.partition("__")[0] for name in by_evaluation if "__" in name}
@@ -165,7 +166,7 @@ def _row(
 ) -> SuiteRow:
     asked = evaluation(name)
     variants = name.split("__")[1:]
-    first = products[OURS.probe]
+    first, stated = products[OURS.probe], {other: ProbeFacts.of(product) for other, product in products.items()}
     share = [] if asked.percent is None else [variants[-1]]
     budget = asked.head == "linear" and variants == share
     adjusted = {other: replace(one, p_adjusted=ahead[other].p_adjusted) for other, one in compared.items()}
@@ -176,11 +177,11 @@ def _row(
     return SuiteRow(
         name=name,
         title=", ".join(map(_in_words, variants)) or "linear",
-        auc=_figures(products, "test_macro_auc"),
-        accuracy=_figures(products, "test_accuracy"),
+        auc=_figures({other: facts.test_macro_auc for other, facts in stated.items()}),
+        accuracy=_figures({other: facts.test_accuracy for other, facts in stated.items()}),
         ahead=ahead,
         seen={other: overlaps.of_probe(next(iter(of_draws.values()))) for other, of_draws in probes.items()},
-        reason=first.facts["reason"],
+        reason=stated[OURS.probe].reason,
         left_out=_left_out(first),
         percent=(100.0 if asked.percent is None else asked.percent) if budget else None,
         labels_used=labels_used(first),
@@ -191,8 +192,9 @@ def _row(
 
 def _left_out(product: Product) -> tuple[str, ...]:
     """The labels that were not scored; where there are draws, in how many of them if not in all."""
-    draws = product.facts.get("draws", [product.facts])
-    times = Counter(label for draw in draws for label in draw.get("omitted") or ())
+    facts = ProbeFacts.of(product)
+    draws = [facts] if facts.draws is None else facts.draws
+    times = Counter(label for draw in draws for label in draw.omitted or ())
     return tuple(label if n == len(draws) else f"{label} (in {n} of {len(draws)} draws)" for label, n in times.items())
 
 
@@ -212,11 +214,6 @@ def _order(name: str) -> tuple[int, str]:
     return (-1 if "__" not in name else known.index(name) if name in SUITE else len(known), name)
 
 
-def _figures(products: dict[str, Product], fact: str) -> dict[str, Interval]:
-    """A fact of the products that have it, as intervals."""
-    stated = {name: product.facts.get(fact) for name, product in products.items()}
-    return {
-        name: Interval(value=one["value"], low=one["low"], high=one["high"])
-        for name, one in stated.items()
-        if one is not None
-    }
+def _figures(stated: Mapping[str, Interval | None]) -> dict[str, Interval]:
+    """Return the figures that are there."""
+    return {name: interval for name, interval in stated.items() if interval is not None}

@@ -1,8 +1,10 @@
-"""Scores -> probabilities that come true as often as they say, by a logistic curve fitted on held-out records.
+"""Calibration: scores to probabilities by a logistic curve, and F1, Brier score and reliability of probabilities.
 
 Platt (Advances in Large Margin Classifiers, 1999), with his smoothed targets; solved as Lin, Lin and Weng (Machine
-Learning 68, 2007) write the problem. Two figures a label: few validation records do not overfit it, and the order of
-records, so every AUC, stays where the slope is above 0.
+Learning 68, 2007) write the problem. The curve is fitted on held-out records. It has two numbers a label, so few
+validation records do not overfit it; the order of records, so every AUC, stays the same if the slope is above 0.
+
+Shapes: N records, C classes, R resamples, M records of a bin.
 """
 
 from __future__ import annotations
@@ -17,10 +19,10 @@ from pipelines.evaluate.statistics.bootstrap import InsufficientData, Interval, 
 
 
 def fit_platt(logit_N: np.ndarray, y_N: np.ndarray) -> tuple[float, float]:
-    """Slope and intercept: probability = sigmoid(slope * logit + intercept). The slope is 0 where logits tell positives
-    from negatives not at all, or the wrong way round.
+    """Fit slope and intercept to logits (N,) and targets (N,): probability = sigmoid(slope * logit + intercept).
 
-    Raises ValueError where y_N holds no positive or no negative.
+    The slope is 0 if logits are no higher for positives than for negatives. Raises ValueError if y_N has no positive
+    or no negative.
     """
     positives = int(y_N.sum())
     negatives = len(y_N) - positives
@@ -35,65 +37,70 @@ def fit_platt(logit_N: np.ndarray, y_N: np.ndarray) -> tuple[float, float]:
         value = np.logaddexp(0.0, z_N) - target_N * z_N
         return float(value.mean()), np.array([(error_N * logit_N).mean(), error_N.mean()])
 
-    found = minimize(loss, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B", bounds=[(0.0, None), (None, None)])
-    return float(found.x[0]), float(found.x[1])
+    solution = minimize(loss, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B", bounds=[(0.0, None), (None, None)])
+    return float(solution.x[0]), float(solution.x[1])
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReliabilityBin:
-    """The records whose probability lies from `low` to below `high` (1 is in the last bin).
-
-    predicted: the mean of their probabilities. observed: the share of them that are positive; its interval is absent
-    where no resample holds a record of the bin.
-    """
+    """The records with a probability from `low` to below `high` (1 is in the last bin)."""
 
     low: float
     high: float
     records: int
     predicted: float
+    """The mean of their probabilities."""
     observed: float
+    """The share of them that are positive."""
     interval: Interval | None
+    """Of `observed`; None if no resample has a record of the bin."""
 
 
 def best_threshold(y_N: np.ndarray, score_N: np.ndarray) -> float:
-    """The score from which on records are called positive for the highest F1; the highest of equals.
+    """Return the threshold with the highest F1, of equals the highest; scores from it on are called positive.
 
-    To be chosen on validation and used on test. Raises ValueError where there is no positive.
+    It is chosen on validation and used on test. Raises ValueError if there is no positive.
     """
     if not y_N.any():
-        raise ValueError("no positives to choose a threshold on: choose it on a split that holds some")
+        raise ValueError("no positives to choose a threshold on: choose it on a split that has some")
     order = np.argsort(-score_N, kind="stable")
     last = np.append(np.flatnonzero(np.diff(score_N[order])), len(order) - 1)
-    found = np.cumsum(y_N[order], dtype=np.int64)[last]
+    true_positives = np.cumsum(y_N[order], dtype=np.int64)[last]
     # 2 TP / (called + positives), as in `f1`; argmax takes the first, which is the highest score.
-    return float(score_N[order][last[np.argmax(2 * found / (last + 1 + found[-1]))]])
+    return float(score_N[order][last[np.argmax(2 * true_positives / (last + 1 + true_positives[-1]))]])
 
 
 def f1(y_NC: np.ndarray, score_NC: np.ndarray, threshold_C: np.ndarray) -> np.ndarray:
-    """F1 of each class at its threshold, (C,): 2 TP / (called + positives). Every class needs a positive."""
+    """Return the F1 of each class at its threshold, (C,): 2 TP / (called + positives).
+
+    Every class needs a positive.
+    """
     return np.ma.getdata(resampled_f1(y_NC, score_NC, threshold_C, np.ones((1, len(y_NC)), np.int64)))[0]
 
 
 def resampled_f1(
     y_NC: np.ndarray, score_NC: np.ndarray, threshold_C: np.ndarray, times_RN: np.ndarray
 ) -> np.ma.MaskedArray:
-    """F1 of each class in each resample, (R, C), masked where a resample holds no positive of a class."""
+    """Return the F1 of each class in each resample, (R, C), masked if the resample has no positive of the class."""
     called_NC = score_NC >= threshold_C
     times_RN = times_RN.astype(np.float64)  # BLAS has no integers; counts are exact in float64
-    found_RC = times_RN @ (called_NC & y_NC)
+    true_positives_RC = times_RN @ (called_NC & y_NC)
     called_RC, positives_RC = times_RN @ called_NC, times_RN @ y_NC
-    value_RC = np.divide(2 * found_RC, called_RC + positives_RC, out=np.zeros_like(found_RC), where=positives_RC > 0)
+    value_RC = np.zeros_like(true_positives_RC)
+    np.divide(2 * true_positives_RC, called_RC + positives_RC, out=value_RC, where=positives_RC > 0)
     return np.ma.MaskedArray(value_RC, mask=positives_RC == 0)
 
 
 def brier(y_NC: np.ndarray, probability_NC: np.ndarray) -> np.ndarray:
-    """Mean squared distance of probability and outcome of each class, (C,): 0 is perfect, and a class' share p of the
-    records scores p (1 - p) when said of everybody."""
+    """Return the mean squared distance of probability and outcome of each class, (C,).
+
+    0 is perfect. The same probability p for all records, p being the class's share of them, scores p (1 - p).
+    """
     return ((probability_NC - y_NC) ** 2).mean(axis=0)
 
 
 def resampled_brier(y_NC: np.ndarray, probability_NC: np.ndarray, times_RN: np.ndarray) -> np.ndarray:
-    """Brier score of each class in each resample, (R, C); defined in all of them."""
+    """Return the Brier score of each class in each resample, (R, C); it is defined in all of them."""
     times_RN = times_RN.astype(np.float64)
     return times_RN @ (probability_NC - y_NC) ** 2 / times_RN.sum(axis=1, keepdims=True)
 
@@ -101,22 +108,24 @@ def resampled_brier(y_NC: np.ndarray, probability_NC: np.ndarray, times_RN: np.n
 def reliability(
     y_N: np.ndarray, probability_N: np.ndarray, times_RN: np.ndarray, *, bins: int = 10, confidence: float = 0.95
 ) -> tuple[ReliabilityBin, ...]:
-    """How often what was said with each probability came true, in equal bins from 0 to 1; empty bins are left out.
+    """Compare predicted probabilities with observed shares in equal bins from 0 to 1; empty bins are left out.
 
-    Raises ValueError for probabilities outside 0 to 1.
+    times_RN: how often each record is drawn in each resample.
+    Raises ValueError if a probability is not between 0 and 1.
     """
     if not ((probability_N >= 0) & (probability_N <= 1)).all():
-        raise ValueError("reliability is of probabilities from 0 to 1: give those, not logits or ranks")
+        raise ValueError("reliability needs probabilities from 0 to 1: give those, not logits or ranks")
     bin_N = np.minimum((probability_N * bins).astype(int), bins - 1)
-    found = []
+    filled = []
     for b in np.unique(bin_N):
         inside_N = bin_N == b
+        # The resamples' records of this bin; a resample without any has no share.
         times_RM = times_RN[:, inside_N].astype(np.float64)
         drawn_R, positives_R = times_RM.sum(axis=1), times_RM @ y_N[inside_N]
         share_R = np.ma.MaskedArray(np.divide(positives_R, drawn_R, where=drawn_R > 0, out=np.zeros_like(drawn_R)))
         share_R.mask = drawn_R == 0
         observed = float(y_N[inside_N].mean())
-        found.append(
+        filled.append(
             ReliabilityBin(
                 low=float(b / bins),
                 high=float((b + 1) / bins),
@@ -126,10 +135,11 @@ def reliability(
                 interval=_interval(observed, share_R, confidence),
             )
         )
-    return tuple(found)
+    return tuple(filled)
 
 
 def _interval(value: float, resampled_R: np.ndarray, confidence: float) -> Interval | None:
+    """Return the interval, or None if all resamples are masked."""
     try:
         return interval(value, resampled_R, confidence)
     except InsufficientData:

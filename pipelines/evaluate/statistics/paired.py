@@ -1,8 +1,11 @@
-"""Paired differences of two scores on the same records, and Holm's adjustment for many comparisons."""
+"""Paired differences of two scores on the same records, and Holm's adjustment for many comparisons.
+
+Shapes: N records, C classes, R resamples, K p-values.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -10,16 +13,19 @@ from pipelines.evaluate.statistics.bootstrap import PairedDifference, far_side, 
 from pipelines.evaluate.statistics.ranking import auc, resampled_auc
 
 FAR_SIDE = 10
-"""A difference with so many resamples on the far side of zero is drawn no more: its p is known well enough."""
+"""A difference with so many resamples on the far side of zero is resampled no further: its p is known well enough."""
 
 BLOCK = 1000
-"""Resamples that are held at once."""
+"""Resamples that are in memory at once."""
+
+Resampled = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Differences (B, C) of B resamples, given how often each record is drawn (B, N) and which columns are needed (C,)."""
 
 
 def paired_difference(
     y_NC: np.ndarray, first_NC: np.ndarray, second_NC: np.ndarray, times_RN: np.ndarray, confidence: float
 ) -> PairedDifference:
-    """Macro AUC of the first scores minus that of the second, both on the same records and the same resamples."""
+    """Return the macro AUC of the first scores minus that of the second, on the same records and resamples."""
     value = float(auc(y_NC, first_NC).mean() - auc(y_NC, second_NC).mean())
     first_R = resampled_auc(y_NC, first_NC, times_RN).mean(axis=1)
     second_R = resampled_auc(y_NC, second_NC, times_RN).mean(axis=1)
@@ -38,32 +44,28 @@ def paired_differences(
     most: int = 0,
     most_by_class: int = 0,
 ) -> tuple[PairedDifference, tuple[PairedDifference, ...]]:
-    """`paired_difference`, and the same of each class; p-values are not adjusted for being many (`holm` does that).
+    """Return the difference of the macro AUCs, and that of each class's AUC; p-values are not adjusted (see `holm`).
 
-    A difference that fewer than FAR_SIDE of its resamples contradict is resampled on, up to `most` times for the macro
-    AUC and `most_by_class` times for a class: the smaller a p is, the more it takes to tell (Besag and Clifford,
-    Biometrika 78, 1991, 301-304). Resamples are drawn a thousand at a time, from `seed` and the numbers after it; of
-    each, one number a class is kept.
+    y_NC: the targets; first_NC, second_NC: the scores that are compared.
+    resamples, seed, confidence: of the bootstrap by patient.
+    most, most_by_class: how often the macro AUC and a class are resampled at most, see `resampled_until_clear`.
     """
     value_C = auc(y_NC, first_NC) - auc(y_NC, second_NC)
-    most_C = np.append(np.full(len(value_C), most_by_class), most)  # the last one is of the mean over classes
-    difference_RC = np.ma.masked_all((0, len(most_C)))
-    open_C = np.ones(len(most_C), dtype=bool)
-    while open_C.any():
-        drawn = len(difference_RC)
-        size = min(BLOCK, (resamples if drawn < resamples else int(most_C[open_C].max())) - drawn)
-        times_RN = resample_patients(patient_N, resamples=size, seed=seed)
+
+    def resampled(times_BN: np.ndarray, open_C: np.ndarray) -> np.ndarray:
+        # The last column is the mean over classes, which needs all of them.
         column = np.flatnonzero(open_C[:-1] | open_C[-1])
-        first_RC, second_RC = (
-            resampled_auc(y_NC[:, column], score_NC[:, column], times_RN) for score_NC in (first_NC, second_NC)
+        first_BC, second_BC = (
+            resampled_auc(y_NC[:, column], score_NC[:, column], times_BN) for score_NC in (first_NC, second_NC)
         )
-        apart_RC = np.ma.masked_all((size, len(most_C)))
-        apart_RC[:, column] = first_RC - second_RC
+        difference_BC = np.ma.masked_all((len(times_BN), len(open_C)))
+        difference_BC[:, column] = first_BC - second_BC
         if open_C[-1]:
-            apart_RC[:, -1] = apart_RC[:, :-1].mean(axis=1)
-        difference_RC = np.ma.concatenate([difference_RC, apart_RC])
-        drawn, seed = drawn + size, seed + 1
-        open_C = (drawn < resamples) | (open_C & (drawn < most_C) & (far_side(difference_RC) < FAR_SIDE))
+            difference_BC[:, -1] = difference_BC[:, :-1].mean(axis=1)
+        return difference_BC
+
+    most_C = np.append(np.full(len(value_C), most_by_class), most)
+    difference_RC = resampled_until_clear(resampled, patient_N, most_C, resamples=resamples, seed=seed)
     value_C = np.append(value_C, value_C.mean())
     *by_class, macro = (
         resampled_difference(float(value), difference_RC[:, c], confidence) for c, value in enumerate(value_C)
@@ -71,9 +73,36 @@ def paired_differences(
     return macro, tuple(by_class)
 
 
+def resampled_until_clear(
+    resampled: Resampled, patient_N: Sequence[str], most_C: np.ndarray, *, resamples: int, seed: int
+) -> np.ma.MaskedArray:
+    """Resample differences until each column's p-value is clear, (R, C); masked if a column was not needed any more.
+
+    A column that fewer than FAR_SIDE of its resamples contradict is resampled again, up to most_C times: the smaller a
+    p is, the more resamples it takes to see it (Besag and Clifford, Biometrika 78, 1991, 301-304). Resamples are drawn
+    a thousand at a time, from `seed` and the numbers after it, and one number a column is stored of each.
+
+    most_C: the most resamples of each column; every column has at least `resamples`.
+    """
+    difference_RC = np.ma.masked_all((0, len(most_C)))
+    open_C = np.ones(len(most_C), dtype=bool)
+    while open_C.any():
+        drawn = len(difference_RC)
+        size = min(BLOCK, (resamples if drawn < resamples else int(most_C[open_C].max())) - drawn)
+        times_BN = resample_patients(patient_N, resamples=size, seed=seed)
+        difference_RC = np.ma.concatenate([difference_RC, resampled(times_BN, open_C)])
+        drawn, seed = drawn + size, seed + 1
+        # A column that was closed stays closed: its later rows are masked.
+        open_C = (drawn < resamples) | (open_C & (drawn < most_C) & (far_side(difference_RC) < FAR_SIDE))
+    return difference_RC
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
-    """The p-values adjusted for being many, in the order given (Holm 1979): the smallest of K times K, the next times
-    K - 1 and so on, none below the one before it and none above 1. Raises ValueError for a p-value outside 0 to 1."""
+    """Adjust p-values for their number, in the order given (Holm 1979).
+
+    The smallest of K is multiplied by K, the next by K - 1 and so on; none is below the one before it or above 1.
+    Raises ValueError if a p-value is not between 0 and 1.
+    """
     p_K = np.asarray(p_values, dtype=np.float64)
     if not ((p_K >= 0) & (p_K <= 1)).all():
         raise ValueError(f"p-values {list(p_values)}: give numbers from 0 to 1")

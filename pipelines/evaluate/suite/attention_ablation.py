@@ -1,9 +1,9 @@
-"""CroPA against dense attention: our encoder beside one that is pretrained alike, but for its attention.
+"""CroPA against dense attention: our encoder, and one that is pretrained alike but for its attention.
 
     dense_encoder           as `encoder`, by its recipe, on its corpus, from its seed; `jepa.encoder.attention` is dense
     dense/<evaluation>      difference.json: test macro AUC with CroPA minus that with dense attention
 
-`<evaluation>` is any name of the suite (`suite.evaluation`), asked of both.
+`<evaluation>` is any name of the suite (`names.evaluation`); both encoders are evaluated by it.
 """
 
 from __future__ import annotations
@@ -19,8 +19,11 @@ from pipelines.corpus.step import CorpusFacts
 from pipelines.encoders.names import DENSE_ENCODER, OURS
 from pipelines.evaluate.features import EncoderSource, OnProgress
 from pipelines.evaluate.probes.config import ProbeConfig
+from pipelines.evaluate.probes.step import ProbeFacts
+from pipelines.evaluate.statistics.bootstrap import Interval, PairedDifference
 from pipelines.evaluate.suite.names import DENSE, Evaluation
 from pipelines.evaluate.suite.run import EvaluationRow, evaluation_rows, materialize_evaluation
+from pipelines.facts import Facts
 from pipelines.pretrain.recipes import Recipe
 from pipelines.pretrain.step import EncoderFacts, Launch, materialize_encoder
 
@@ -29,32 +32,47 @@ DIFFERENCE_FILE = "difference.json"
 
 @dataclass(frozen=True, kw_only=True)
 class AgainstDense:
-    """product: `dense/<evaluation>`. standings: our encoder's, and the dense one's with how far ours is ahead."""
+    """An evaluation of CroPA against dense attention."""
 
     product: Product
-    standings: list[EvaluationRow]
+    """`dense/<evaluation>`."""
+    rows: list[EvaluationRow]
+    """Our encoder's, and the dense one's with our lead over it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseFacts(Facts):
+    """Facts of the products `dense/<evaluation>`."""
+
+    reason: str | None
+    """Why it was not scored; None if it was."""
+    cropa: Interval | None
+    """Test macro AUC with CroPA."""
+    dense: Interval | None
+    """Test macro AUC with dense attention."""
+    cropa_minus_dense: PairedDifference | None
 
 
 def materialize_dense(workspace: Workspace, launch: Launch, **way: Any) -> Product:
-    """The product `dense_encoder`, the random baseline of the current encoder. launch, way: as `materialize_encoder`
-    takes them.
+    """Build `dense_encoder`: the current encoder's recipe, with dense attention.
 
-    Raises ValueError where the encoder has dense attention itself, was trained on another corpus than is here now, or
-    did not begin with random weights.
+    launch, way: as `materialize_encoder` takes them.
+    Raises ValueError if the encoder has dense attention itself, was trained on another corpus than the current one, or
+    did not start from random weights.
     """
     encoder, corpus = workspace.require(OURS.product), workspace.require("corpus")
     facts = EncoderFacts.of(encoder)
     if facts.corpus_digest != CorpusFacts.of(corpus).digest:
         raise ValueError(
-            f"the encoder in {encoder.path} was not pretrained on the current corpus, so a dense one would have seen "
-            "other ECGs: materialize encoder first"
+            f"the encoder in {encoder.path} was not pretrained on the current corpus, so a dense one would be trained "
+            "on other ECGs: materialize encoder first"
         )
     recipe = Recipe.from_dict(facts.recipe)
     if recipe.jepa.encoder.attention == "dense":
         raise ValueError("jepa.encoder.attention='dense' of the encoder: pretrain one with 'cropa' to compare with it")
     if recipe.warm_start is not None:
         raise ValueError(
-            f"warm_start={recipe.warm_start!r} of the encoder: a dense one would begin with weights that were trained "
+            f"warm_start={recipe.warm_start!r} of the encoder: a dense one would start from weights that were trained "
             "with CroPA; pretrain an encoder from random weights to compare with it"
         )
     network = replace(recipe.jepa.encoder, attention="dense")
@@ -64,36 +82,36 @@ def materialize_dense(workspace: Workspace, launch: Launch, **way: Any) -> Produ
 
 def against_dense(
     workspace: Workspace,
-    asked: Evaluation,
+    evaluation: Evaluation,
     dense: Product,
     config: ProbeConfig | None = None,
     progress: OnProgress | None = None,
 ) -> AgainstDense:
-    """Our encoder and the dense one, as `materialize_dense` gave it, in an evaluation of the suite."""
+    """Evaluate our encoder and the dense one, which `materialize_dense` built, and build `dense/<evaluation>`."""
     config = config or ProbeConfig()
     sources = (
         EncoderSource.of_product(OURS.probe, workspace.require(OURS.product)),
         EncoderSource.of_product(DENSE, dense),
     )
-    ours, other = (materialize_evaluation(workspace, asked, source, config, progress) for source in sources)
-    standings = evaluation_rows(workspace, (ours, other), config)
-    ahead = standings[1].ahead
+    ours, other = (materialize_evaluation(workspace, evaluation, source, config, progress) for source in sources)
+    rows = evaluation_rows(workspace, (ours, other), config)
+    cropa_facts, dense_facts = ProbeFacts.of(ours), ProbeFacts.of(other)
 
     def make(folder: Path) -> dict[str, Any]:
-        facts = {
-            "reason": ours.facts["reason"] or other.facts["reason"],
-            "cropa": ours.facts.get("test_macro_auc"),
-            "dense": other.facts.get("test_macro_auc"),
-            "cropa_minus_dense": None if ahead is None else asdict(ahead),
-        }
+        facts = DenseFacts(
+            reason=cropa_facts.reason or dense_facts.reason,
+            cropa=cropa_facts.test_macro_auc,
+            dense=dense_facts.test_macro_auc,
+            cropa_minus_dense=rows[1].lead,
+        ).to_dict()
         write_atomically(folder / DIFFERENCE_FILE, json.dumps(facts, indent=1, allow_nan=False).encode())
         return facts
 
     product = workspace.build(
-        f"{DENSE}/{asked.name}",
+        f"{DENSE}/{evaluation.name}",
         version=versions.PROBE,
         config=asdict(config),
         inputs={"cropa": ours.digest, "dense": other.digest},
         make=make,
     )
-    return AgainstDense(product=product, standings=standings)
+    return AgainstDense(product=product, rows=rows)

@@ -1,19 +1,19 @@
-"""The evaluation suite as data: each evaluation is a task and what is done differently from its plain linear probe.
+"""The evaluation suite as data: each evaluation is a task, with variants of its plain linear probe.
 
 A name is `<task>` or `<task>__<variant>`, or with more variants, such as `cpsc2018__multi_class__nearest_mean`; it
-names the product `probe/<evaluation>/<encoder>`. `evaluation(name)` makes any that makes sense; `SUITE` is the closed
-list of those that are kept up to date. `dense/<evaluation>` asks it of our encoder and of one with dense attention.
-Seeds are part of the recipe. Costs nothing to import: `run_suite` does it.
+names the product `probe/<evaluation>/<encoder>`. `evaluation(name)` accepts every combination that makes sense; `SUITE`
+is the closed list of those that are kept up to date. `dense/<evaluation>` compares our encoder with one that has dense
+attention. Seeds are part of the recipe. This module imports nothing heavy; `run` does the evaluations.
 
     multi_class            records with exactly one class; a softmax, and accuracy beside AUC
     attention_pool         a learned query over all tokens in place of their mean
-    fine_tuned             the encoder trained along, by the paper's recipe
+    fine_tuned             the encoder trained together with the probe, by the paper's recipe
     fine_tuned_layerwise   the same with a learning rate that falls from layer to layer
     nearest_mean           the class whose mean is nearest; for multi_class
     labels_1               a percentage of the training patients, 3 draws, and their mean (any number: labels_25)
     leads_II_V1            these leads of each ECG alone (any leads)
-    noise_muscle_1         test ECGs with noise of a level, the probe as it was fitted on clean ones
-    paper_protocol         the paper's folds 1-9 and 10 of PTB-XL, nothing chosen; its AdamW loop, or the head named
+    noise_muscle_1         test ECGs with noise of a level; the probe is fitted on clean ones
+    paper_protocol         the paper's folds 1-9 and 10 of PTB-XL, nothing chosen; its AdamW loop, or the named head
 """
 
 from __future__ import annotations
@@ -33,39 +33,41 @@ NOISE_LEVELS = (1, 2)
 """See `noise`; level 0 is the ECG as it is."""
 
 DRAWS = 3
-"""Of the training patients, where labels are few."""
+"""Draws of the training patients if labels are few."""
 
 PAPER_SOURCES = ("ptbxl",)
-"""What the paper's protocol is about."""
+"""Sources that the paper's protocol is defined for."""
 
 FROZEN = ("linear", "paper_loop", "nearest_mean", "attention_pool")
-"""Heads that leave the encoder as it is."""
+"""Heads that do not train the encoder."""
 
 ON_FEATURES = ("linear", "paper_loop", "nearest_mean")
-"""Heads on one embedding an ECG."""
+"""Heads on one embedding of each ECG."""
 
 VARIANT_HEADS: tuple[HeadName, ...] = get_args(HeadName)[2:]
-"""Heads that a variant is called after."""
+"""Heads whose names are variants."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """One evaluation's recipe. task: named as the evaluation. leads: None is all. percent: of the training patients,
-    where labels are few. noise: its kind and level, on the test split."""
+    """One evaluation's recipe."""
 
     task: LabelTask
+    """Has the evaluation's name."""
     head: HeadName = "linear"
     leads: tuple[str, ...] | None = None
+    """None is all."""
     percent: float | None = None
+    """Of the training patients, if labels are few."""
     noise: tuple[NoiseKind, int] | None = None
+    """Kind and level, on the test split."""
 
     @property
     def name(self) -> str:
         return self.task.name
 
     def draws(self) -> tuple[LabelTask, ...]:
-        """The task of each draw of training patients; one task, the whole one, where labels are not few: of all of them
-        every draw is the same."""
+        """Return the task of each draw of training patients; one task, the whole one, if labels are not few."""
         if self.percent in (None, 100):
             return (self.task,)
         protocols = (FewLabels(of=self.task.protocol, percent=self.percent, seed=seed) for seed in range(DRAWS))
@@ -73,27 +75,28 @@ class Evaluation:
 
 
 def evaluation(name: str) -> Evaluation:
-    """The evaluation of that name. Raises ValueError where there is none, or where variants exclude each other."""
+    """Return the evaluation of that name. Raises ValueError if there is none, or if variants exclude each other."""
     base, *variants = name.split("__")
     if base not in SUITE_TASKS:
         raise ValueError(f"evaluation {name!r}: begin with one of {', '.join(SUITE_TASKS)}")
-    found = Evaluation(task=SUITE_TASKS[base])
+    varied = Evaluation(task=SUITE_TASKS[base])
     for variant in variants:
-        found = _varied(found, variant)
-    if found.head == "linear" and found.task.protocol == PAPER_FOLDS:
-        found = replace(found, head="paper_loop")
-    if found.head == "nearest_mean" and found.task.kind != "multi-class":
+        varied = _varied(varied, variant)
+    if varied.head == "linear" and varied.task.protocol == PAPER_FOLDS:
+        varied = replace(varied, head="paper_loop")
+    if varied.head == "nearest_mean" and varied.task.kind != "multi-class":
         raise ValueError(f"evaluation {name!r}: a record has one nearest mean, so name multi_class too")
-    if found.noise is not None and (found.head not in ON_FEATURES or found.percent is not None):
+    if varied.noise is not None and (varied.head not in ON_FEATURES or varied.percent is not None):
         raise ValueError(f"evaluation {name!r}: noise is for a probe of pooled features with all labels")
-    if found.leads is not None and found.head not in FROZEN:
+    if varied.leads is not None and varied.head not in FROZEN:
         raise ValueError(
             f"evaluation {name!r}: fine-tuning takes all leads; name a frozen head, or leave the leads out"
         )
-    return replace(found, task=replace(found.task, name=name))
+    return replace(varied, task=replace(varied.task, name=name))
 
 
 def _varied(plain: Evaluation, variant: str) -> Evaluation:
+    """Return an evaluation with one more variant. Raises ValueError if it does not exist or does not fit."""
     kind, _, rest = variant.partition("_")
     if variant == "multi_class":
         if plain.task.kind == "multi-class":
@@ -103,11 +106,11 @@ def _varied(plain: Evaluation, variant: str) -> Evaluation:
         return replace(plain, task=_titled(plain, variant.replace("_", " ")), head=_only_head(plain, variant))
     if variant == "paper_protocol":
         if plain.task.source not in PAPER_SOURCES:
-            raise ValueError(f"variant {variant!r}: it is about {', '.join(PAPER_SOURCES)}, not {plain.task.source}")
+            raise ValueError(f"variant {variant!r}: it is of {', '.join(PAPER_SOURCES)}, not of {plain.task.source}")
         return replace(plain, task=replace(_titled(plain, "folds 1-9 and 10 as in the paper"), protocol=PAPER_FOLDS))
     if kind == "labels" and rest in map(str, range(1, 101)):
         if plain.percent is not None:
-            raise ValueError(f"variant {variant!r}: labels are few already")
+            raise ValueError(f"variant {variant!r}: the name has a percentage of labels already: give one")
         return replace(plain, task=_titled(plain, f"{rest} % of the labels"), percent=float(rest))
     if kind == "leads" and rest:
         leads = tuple(lead for lead in LEADS if lead in rest.split("_"))
@@ -117,7 +120,7 @@ def _varied(plain: Evaluation, variant: str) -> Evaluation:
     noises = {f"{noise}_{level}": (noise, level) for noise in NOISES for level in NOISE_LEVELS}
     if kind == "noise" and rest in noises:
         if plain.noise is not None:
-            raise ValueError(f"variant {variant!r}: there is noise already")
+            raise ValueError(f"variant {variant!r}: the name has noise already: give one kind and level")
         noise, level = noises[rest]
         return replace(plain, task=_titled(plain, f"{noise} noise of level {level}"), noise=(noise, level))
     raise ValueError(
@@ -131,8 +134,9 @@ def _titled(plain: Evaluation, words: str) -> LabelTask:
 
 
 def _only_head(plain: Evaluation, head: HeadName) -> HeadName:
+    """Return the head. Raises ValueError if the evaluation has another one."""
     if plain.head != "linear":
-        raise ValueError(f"{head} beside {plain.head}: an evaluation has one head")
+        raise ValueError(f"{head} and {plain.head}: an evaluation has one head, so name one of them")
     return head
 
 
@@ -153,10 +157,10 @@ def _names() -> tuple[str, ...]:
 
 
 SUITE = {name: evaluation(name) for name in _names()}
-"""What is kept up to date beside the plain probes of `labels.TASKS`, by name."""
+"""The evaluations that are kept up to date, beside the plain probes of `catalogue.TASKS`, by name."""
 
 DENSE = "dense"
-"""Before an evaluation's name: CroPA against dense attention in it (`dense`)."""
+"""Prefix of an evaluation's name for CroPA against dense attention (`attention_ablation`)."""
 
 AGAINST_DENSE = ("georgia__multi_class",)
-"""Those that are kept up to date so: the paper's own row."""
+"""The evaluations of CroPA against dense attention that are kept up to date: the paper's own row."""

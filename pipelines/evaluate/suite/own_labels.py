@@ -1,6 +1,6 @@
-"""Labels of one's own ECGs from a csv, as a task: `record_id,label`, a line a label.
+"""A task from a csv of labels for harmonized ECGs, such as a user's own: `record_id,label`, a line a label.
 
-A record with several lines has several labels; an ECG that is not in the file takes no part.
+A record with several lines has several labels; an ECG that is not in the file is left out.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ _SHOWN = 40  # characters of a field, in a message
 
 
 def read_labels(path: Path) -> dict[str, tuple[str, ...]]:
-    """The labels of each record, in the file's order.
+    """Read the labels of each record, in the file's order.
 
-    Raises ValueError, with the line, for what is no such csv, and for what would be read as something else than was
-    meant: a field too many, a quote that is not closed, labels that differ in case alone.
+    Raises ValueError, with the line, if the file is not such a csv, or could be misread: if a line has a field too
+    many, a quote is not closed, or labels differ only in case.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")  # as spreadsheets write it, too
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: {error}: save it as a csv in UTF-8") from error
-    found: dict[str, list[str]] = {}
+    labels: dict[str, list[str]] = {}
     rows = _rows(path, text)
     header = _header(path, next(rows, (1, []))[1])
     for line, row in rows:
@@ -46,13 +46,13 @@ def read_labels(path: Path) -> dict[str, tuple[str, ...]]:
         record, label = (named.get(name, "") for name in COLUMNS)
         if not record or not label:
             raise ValueError(f"{path}, line {line}: give a record_id and a label, or leave it out")
-        found.setdefault(record, []).append(label)
-    _require_unlike(path, {label for labels in found.values() for label in labels})
-    return {record: tuple(dict.fromkeys(labels)) for record, labels in found.items()}
+        labels.setdefault(record, []).append(label)
+    _require_distinct(path, {label for of_record in labels.values() for label in of_record})
+    return {record: tuple(dict.fromkeys(of_record)) for record, of_record in labels.items()}
 
 
 def _rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
-    """The rows that are not empty, their fields without blanks around them, each with the line that it begins on."""
+    """Yield the rows that are not empty, with stripped fields, each with the line that it begins on."""
     first = text.partition("\n")[0]
     other = [word for sign, word in ((";", "semicolons"), ("\t", "tabs")) if sign in first]
     if other and "," not in first:
@@ -78,32 +78,35 @@ def _rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _header(path: Path, names: list[str]) -> list[str]:
-    """The names of the columns; what stands right of the last one must be empty in each row."""
+    """Return the names of the columns; fields to the right of the last one must be empty in each row.
+
+    Raises ValueError if a column is missing or a name is there twice.
+    """
     while names and not names[-1]:
         names.pop()
     missing = [name for name in COLUMNS if name not in names]
     if missing:
-        raise ValueError(f"{path}: no column {missing[0]!r}: let the first line be {','.join(COLUMNS)}")
+        raise ValueError(f"{path}: no column {missing[0]!r}: make the first line {','.join(COLUMNS)}")
     twice = [name for name, times in Counter(names).items() if times > 1]
     if twice:
         raise ValueError(f"{path}: the column {twice[0]!r} is there {names.count(twice[0])} times: name each once")
     return names
 
 
-def _require_unlike(path: Path, labels: set[str]) -> None:
-    """No two labels that are one but for upper and lower case."""
+def _require_distinct(path: Path, labels: set[str]) -> None:
+    """Raise ValueError if two labels differ only in case."""
     first: dict[str, str] = {}
     for label in sorted(labels):
         other = first.setdefault(label.casefold(), label)
         if other != label:
-            raise ValueError(f"{path}: the labels {other!r} and {label!r} differ in case alone: write them alike")
+            raise ValueError(f"{path}: the labels {other!r} and {label!r} differ in case alone: use one spelling")
 
 
 def own_task(workspace: Workspace, path: Path, source: str) -> LabelTask:
-    """The task of a csv about harmonized ECGs of a source, split by patient: 70 % to train, 10 to choose, 20 to test.
+    """Return the task of a csv about harmonized ECGs of a source: 70 % of patients to train, 10 to choose, 20 to test.
 
-    Where every record has one label it is multi-class, else multi-label. Raises ValueError for records that are not
-    among the ECGs, and for fewer than two labels.
+    It is multi-class if every record has one label, else multi-label. Raises ValueError if a record is not among the
+    ECGs, or if there are fewer than two labels.
     """
     labels = read_labels(path)
     shards = shards_of(workspace, source)
@@ -126,15 +129,19 @@ def own_task(workspace: Workspace, path: Path, source: str) -> LabelTask:
 
 
 def _require_known(path: Path, labels: Mapping[str, object], times: Mapping[str, int], source: str) -> None:
+    """Raise ValueError if a labelled record is not among the harmonized ECGs, or is there more than once.
+
+    times: how often each record id is among the harmonized ECGs.
+    """
     unknown = [record for record in labels if record not in times]
     if unknown:
         raise ValueError(
             f"{path}: {len(unknown)} of {len(labels)} records are not among the {len(times):,} harmonized ECGs of "
-            f"{source}, such as {unknown[0]!r}: mend the ids, or leave out what was dropped"
+            f"{source}, such as {unknown[0]!r}: correct the ids, or leave out records that were dropped"
         )
     twice = [record for record in labels if times[record] > 1]
     if twice:
         raise ValueError(
             f"{path}: {len(twice)} records are in more than one drop of {source}, such as {twice[0]!r}: "
-            "which one is meant cannot be told; give drops ids of their own"
+            "it is not clear which one is meant; use different record ids in each drop"
         )

@@ -54,7 +54,7 @@ def test_pooling_is_multi_head_attention_with_one_query():
     x_BPD = torch.randn(5, 40, dim)
     query_B1D = network.query.reshape(1, 1, dim).expand(5, 1, dim)
     pooled_B1D, weight_BH1P = theirs(query_B1D, x_BPD, x_BPD, average_attn_weights=False)
-    weight_BHP = attention(network.seen(), x_BPD)
+    weight_BHP = attention(network.token_query(), x_BPD)
     pooled_BD = network.pooled(weight_BHP @ x_BPD)
     torch.testing.assert_close(weight_BHP, weight_BH1P[:, :, 0], rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(pooled_BD, pooled_B1D[:, 0], rtol=1e-5, atol=1e-6)

@@ -211,7 +211,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(problem, tmp_path, caplog):
     counted = Signals(np.asarray(problem.x), 10**6)
     with caplog.at_level(logging.INFO):
         found = head.fit(replace(problem, x=counted, folder=killed))
-    assert "going on after epoch 2 of 3" in caplog.text
+    assert "resumed after epoch 2 of 3" in caplog.text
     assert "s left" in caplog.text
     assert 10**6 - counted.left == reads
     assert found.trials == expected.trials
@@ -321,7 +321,7 @@ def test_a_product_whose_making_was_killed_is_gone_on_with(workspace, caplog):
     finally:
         logger.removeHandler(handler)
     product = materialize_probe(workspace, TASK, SOURCE, SMALL, head=QUICK)
-    assert "going on after epoch 1 of 2" in caplog.text
+    assert "resumed after epoch 1 of 2" in caplog.text
     assert product.facts["scored"]
     names = {path.name for path in product.path.iterdir()}
     assert {"scores.json", "predictions.parquet", "encoder.safetensors", "layer.safetensors"} < names
@@ -346,7 +346,7 @@ def test_a_product_that_was_killed_after_its_training_trains_no_more(workspace, 
             materialize_probe(workspace, TASK, SOURCE, SMALL, head=head)
     caplog.clear()
     product = materialize_probe(workspace, TASK, SOURCE, SMALL, head=head)
-    assert "going on after epoch 2 of 2" in caplog.text
+    assert "resumed after epoch 2 of 2" in caplog.text
     assert "loss" not in caplog.text
     assert not (product.path / "checkpoints").exists()
 

@@ -8,8 +8,9 @@ import pyarrow as pa
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from pipelines.evaluate.probes.comparison import compare
 from pipelines.evaluate.probes.config import ProbeConfig
-from pipelines.evaluate.probes.fit import compare, run_probe
+from pipelines.evaluate.probes.fit import run_probe
 from pipelines.evaluate.probes.result import load_result, roc_table, write_result
 from pipelines.evaluate.statistics.bootstrap import InsufficientData
 from pipelines.tasks.catalogue import TASKS

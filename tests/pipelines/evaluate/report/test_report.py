@@ -31,8 +31,8 @@ from pipelines.download.step import materialize_raw
 from pipelines.evaluate.exposure import Overlaps
 from pipelines.evaluate.features import EncoderSource
 from pipelines.evaluate.probes.assessment import assess, points
+from pipelines.evaluate.probes.comparison import compare
 from pipelines.evaluate.probes.config import ProbeConfig
-from pipelines.evaluate.probes.fit import compare
 from pipelines.evaluate.probes.result import (
     ClassScore,
     Predictions,

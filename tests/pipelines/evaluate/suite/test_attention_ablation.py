@@ -23,8 +23,8 @@ from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.step import materialize_corpus
 from pipelines.download.mirror import Mirror, list_source
 from pipelines.download.step import materialize_raw
+from pipelines.evaluate.probes.comparison import compare
 from pipelines.evaluate.probes.config import ProbeConfig
-from pipelines.evaluate.probes.fit import compare
 from pipelines.evaluate.suite.attention_ablation import against_dense, materialize_dense
 from pipelines.evaluate.suite.names import AGAINST_DENSE, evaluation
 from pipelines.evaluate.suite.run import results_of
@@ -125,7 +125,7 @@ def test_the_difference_is_the_paired_bootstraps_and_is_kept(workspace, dense):
     found = against_dense(workspace, evaluation("georgia"), dense, QUICK)
     facts = found.product.facts
     assert facts["reason"] is None
-    ours, other = (results_of(workspace, standing.product)[0] for standing in found.standings)
+    ours, other = (results_of(workspace, row.product)[0] for row in found.rows)
     difference = compare(ours, other, QUICK).difference
     kept = facts["cropa_minus_dense"]
     assert (kept["value"], kept["low"], kept["high"]) == pytest.approx(
@@ -133,7 +133,7 @@ def test_the_difference_is_the_paired_bootstraps_and_is_kept(workspace, dense):
     )
     assert kept["value"] == pytest.approx(facts["cropa"]["value"] - facts["dense"]["value"])
     assert facts["cropa"]["value"] != facts["dense"]["value"]
-    assert [standing.row()["features"] for standing in found.standings] == ["pretrained", "dense"]
+    assert [row.row()["features"] for row in found.rows] == ["pretrained", "dense"]
     assert json.loads((found.product.path / "difference.json").read_text()) == facts
     again = against_dense(workspace, evaluation("georgia"), dense, QUICK)
     assert again.product == replace(found.product, cached=True)

@@ -82,7 +82,7 @@ def test_the_reference_stands_beside_ours_on_the_same_data_alone(workspace):
 
     def make(work: Path) -> dict:
         save_encoder(work / "encoder.safetensors", random_encoder(STARVED, 8))
-        return {}
+        return {"file": "released.pth", "sha256": "0", "epoch": 1, "weights": 1}
 
     workspace.build("reference", version="test", config={}, inputs={}, make=make)
     theirs = probe_pair(workspace, TASK, replace(QUICK, resamples=50), REFERENCE)

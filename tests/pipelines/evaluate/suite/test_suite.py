@@ -154,12 +154,12 @@ def test_label_sets_have_the_fields_sizes():
         ("mitbih", "begin with one of ptbxl_superclass"),
         ("cpsc2018__kernel", "use multi_class"),
         ("ptbxl_superclass__nearest_mean", "name multi_class too"),
-        ("cpsc2018__paper_protocol", "about ptbxl, not cpsc2018"),
+        ("cpsc2018__paper_protocol", "of ptbxl, not of cpsc2018"),
         ("ptbxl_all__attention_pool__fine_tuned", "has one head"),
         ("ptbxl_all__labels_0", "labels_<percent>"),
         ("ptbxl_all__labels_01", "labels_<percent>"),
         ("ptbxl_all__multi_class__multi_class", "one class a record already"),
-        ("ptbxl_all__noise_muscle_1__noise_baseline_2", "there is noise already"),
+        ("ptbxl_all__noise_muscle_1__noise_baseline_2", "the name has noise already"),
         ("ptbxl_all__labels_1__labels_5", "few already"),
         ("ptbxl_all__leads_V1_II", "in this order"),
         ("ptbxl_all__leads_aVR", "name some of I, II"),
@@ -320,11 +320,11 @@ def test_an_encoder_stands_beside_what_it_has_to_beat(workspace):
     names = [standing.row()["features"] for standing in standings]
     assert names == ["pretrained", "random", "handcrafted"]
     mine, random, floor = (standing.product.facts["test_macro_auc"]["value"] for standing in standings)
-    assert standings[0].ahead is None
+    assert standings[0].lead is None
     for standing, other in ((standings[1], random), (standings[2], floor)):
-        assert standing.ahead is not None
-        assert standing.ahead.value == pytest.approx(mine - other)
-        assert standing.ahead.low <= standing.ahead.value <= standing.ahead.high
+        assert standing.lead is not None
+        assert standing.lead.value == pytest.approx(mine - other)
+        assert standing.lead.low <= standing.lead.value <= standing.lead.high
         assert standing.row()["accuracy"] is not None
     assert floor > 0.95
     drawn = evaluated(standings)
