@@ -4,7 +4,7 @@
 
 At 50 columns (teacher, embedding) and 23 (the student's mean). Errors: the largest difference from the dense form in
 float64 on the same numbers, over its largest value, of the output and of the gradients. The ways are timed in turn;
-figures are medians. A way that the device, or torch on it, has no kernel for is said so.
+figures are medians. If the device, or torch on it, has no kernel for a way, its row gives the error instead.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ COLUMNS = (50, 23)
 
 
 def eager_ways(columns: int, device: torch.device) -> dict[str, Attend]:
-    """By name, each (q, k, v) of (B, H, L, P, E) -> (B, H, L, P, E)."""
+    """Return the ways without compilation by name, each (q, k, v) of (B, H, L, P, E) -> (B, H, L, P, E)."""
     mask_NN = cropa_mask(LEADS, columns, device)
 
     def by_sdpa(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -46,7 +46,8 @@ def eager_ways(columns: int, device: torch.device) -> dict[str, Attend]:
 
 
 def compiled_ways(columns: int, device: torch.device) -> dict[str, Attend]:
-    torch.compiler.reset()  # or the sizes before count towards its limit of recompilations
+    """Return the compiled ways by name."""
+    torch.compiler.reset()  # otherwise earlier sizes count towards the limit of recompilations
     return {
         "split, compiled": torch.compile(cropa, dynamic=False),
         "FlexAttention, compiled": by_flex(columns, device),
@@ -56,13 +57,13 @@ def compiled_ways(columns: int, device: torch.device) -> dict[str, Attend]:
 
 
 def by_flex(columns: int, device: torch.device) -> Attend:
-    """One FlexAttention call with a block mask."""
+    """Return CroPA as one FlexAttention call with a block mask."""
 
-    def seen(_b: Tensor, _h: Tensor, query: Tensor, key: Tensor) -> Tensor:
+    def same_lead_or_column(_b: Tensor, _h: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return (query // columns == key // columns) | (query % columns == key % columns)
 
     tokens = LEADS * columns
-    block_mask = create_block_mask(seen, None, None, tokens, tokens, device=str(device))
+    block_mask = create_block_mask(same_lead_or_column, None, None, tokens, tokens, device=str(device))
     flex: Any = torch.compile(flex_attention, dynamic=False)
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -73,36 +74,36 @@ def by_flex(columns: int, device: torch.device) -> Attend:
 
 
 def merged(device: torch.device) -> Attend:
-    """An attention for each axis, weighted by the sums of their exponentials."""
+    """Return CroPA as one attention for each axis, weighted by the sums of their exponentials."""
 
-    def another(_b: Tensor, _h: Tensor, query: Tensor, key: Tensor) -> Tensor:
+    def other_lead(_b: Tensor, _h: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return query != key
 
     flex: Any = flex_attention
-    others = create_block_mask(another, None, None, LEADS, LEADS, device=str(device))
+    others = create_block_mask(other_lead, None, None, LEADS, LEADS, device=str(device))
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         records = q.shape[:2]
-        along = [x.flatten(0, 1) for x in (q, k, v)]  # (B * H, L, P, E)
-        across = [x.transpose(1, 2).contiguous() for x in along]  # (B * H, P, L, E)
-        lse = AuxRequest(lse=True)
-        one = flex(*along, return_aux=lse)
-        two = flex(*across, block_mask=others, return_aux=lse)
-        share = torch.sigmoid(one[1].lse - two[1].lse.transpose(1, 2))[..., None].to(q.dtype)
-        return (share * one[0] + (1 - share) * two[0].transpose(1, 2)).unflatten(0, records)
+        by_lead = [x.flatten(0, 1) for x in (q, k, v)]  # (B * H, L, P, E)
+        by_column = [x.transpose(1, 2).contiguous() for x in by_lead]  # (B * H, P, L, E)
+        with_lse = AuxRequest(lse=True)
+        along, along_aux = flex(*by_lead, return_aux=with_lse)
+        across, across_aux = flex(*by_column, block_mask=others, return_aux=with_lse)
+        share = torch.sigmoid(along_aux.lse - across_aux.lse.transpose(1, 2))[..., None].to(q.dtype)
+        return (share * along + (1 - share) * across.transpose(1, 2)).unflatten(0, records)
 
     return torch.compile(attend, dynamic=False)
 
 
 def inputs(batch: int, columns: int, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
-    """q, k, v and the gradient that comes back."""
+    """Return random q, k, v and gradient of the output, each (B, H, L, P, E)."""
     generator = torch.Generator().manual_seed(0)
     shape = (batch, HEADS, LEADS, columns, CHANNELS)
     return [torch.randn(shape, generator=generator).to(device, dtype) for _ in range(4)]
 
 
 def both_ways(way: Attend, qkvg: list[Tensor]) -> list[Tensor]:
-    """The output and the gradients of q, k and v."""
+    """Return the output and the gradients of q, k and v."""
     *qkv, gradient = qkvg
     leaves = [x.detach().requires_grad_() for x in qkv]
     out = way(*leaves)
@@ -110,18 +111,19 @@ def both_ways(way: Attend, qkvg: list[Tensor]) -> list[Tensor]:
 
 
 def forward(way: Attend, qkvg: list[Tensor]) -> list[Tensor]:
+    """Return the output alone."""
     with torch.no_grad():
         return [way(*qkvg[:3])]
 
 
-def errors(found: list[Tensor], exact: list[Tensor]) -> list[float]:
-    """Of each tensor: the largest difference over the largest value."""
-    return [
-        float((f.double() - e).abs().max() / e.abs().max()) for f, e in zip(found, exact[: len(found)], strict=True)
-    ]
+def errors(computed: list[Tensor], exact: list[Tensor]) -> list[float]:
+    """Return the largest difference of each tensor over its largest value."""
+    pairs = zip(computed, exact[: len(computed)], strict=True)
+    return [float((c.double() - e).abs().max() / e.abs().max()) for c, e in pairs]
 
 
-def compared(columns: int, device: torch.device, options: argparse.Namespace) -> list[dict[str, Any]]:
+def compare(columns: int, device: torch.device, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Return a row for each way: its error and its median time in each direction, or why it was refused."""
     dtype = getattr(torch, options.dtype)
     qkvg = inputs(options.batch, columns, device, dtype)
     few = [x[:2] for x in qkvg]
@@ -134,8 +136,8 @@ def compared(columns: int, device: torch.device, options: argparse.Namespace) ->
             try:
                 row[f"{direction}_error"] = float(f"{max(errors(run(way, few), exact)):.2g}")
                 run(way, qkvg)  # compiles for this batch
-            except (NotImplementedError, RuntimeError) as refused:
-                row[f"{direction}_refused"] = str(refused).strip().splitlines()[0][:200]
+            except (NotImplementedError, RuntimeError) as error:
+                row[f"{direction}_refused"] = str(error).strip().splitlines()[0][:200]
             else:
                 row[f"{direction}_times"] = []
                 runs.append((row, direction, lambda run=run, way=way: run(way, qkvg)))
@@ -151,6 +153,7 @@ def compared(columns: int, device: torch.device, options: argparse.Namespace) ->
 
 
 def seconds(run: Callable[[], Any], device: torch.device) -> float:
+    """Return the seconds of a call until the device has finished."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     began = time.perf_counter()
@@ -176,13 +179,13 @@ def main() -> None:
         "torch": torch.__version__,
         "dtype": options.dtype,
         "batch": options.batch,
-        "rows": [row for columns in COLUMNS for row in compared(columns, device, options)],
+        "rows": [row for columns in COLUMNS for row in compare(columns, device, options)],
     }
     for name in ("machine", "device", "torch", "dtype", "batch"):
         print(f"{name:10} {figures[name]}")
     print(f"{'columns':8}{'way':34}{'forward ms':>12}{'error':>10}{'both ms':>12}{'error':>10}")
     for row in figures["rows"]:
-        cells = [row.get(f"{d}_{what}", "-") for d in ("forward", "both_ways") for what in ("ms", "error")]
+        cells = [row.get(f"{d}_{figure}", "-") for d in ("forward", "both_ways") for figure in ("ms", "error")]
         print(f"{row['columns']:<8}{row['way']:34}{cells[0]:>12}{cells[1]:>10}{cells[2]:>12}{cells[3]:>10}")
         for direction in ("forward", "both_ways"):
             if f"{direction}_refused" in row:

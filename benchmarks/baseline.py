@@ -1,7 +1,7 @@
-"""A pretraining step done as the released code does it, to measure ours against in one run.
+"""A pretraining step as the released code does it, the baseline of the benchmarks.
 
 Dense scores of all tokens, a mask built in Python at every forward, float32 on a CPU (float16 autocast on a GPU). The
-weights, the objective and the optimizer are ours, so only the way differs.
+weights, the objective and the optimizer are ours, so that only the way of computing differs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ecg_model.jepa import JEPA
 
 
 def as_released(config: JEPAConfig) -> JEPA:
-    """Our networks, with the released code's encoders."""
+    """Return our networks, with encoders that compute as the released code's."""
     model = JEPA(config)
     student, teacher = DenseEncoder(config.encoder), DenseEncoder(config.encoder)
     student.load_state_dict(model.student.state_dict())
@@ -28,7 +28,7 @@ def as_released(config: JEPAConfig) -> JEPA:
 
 
 class DenseEncoder(Encoder):
-    """Our encoder with the released code's attention: its mask is built again for each forward."""
+    """Our encoder with the released code's attention, whose mask is built again for each forward."""
 
     def forward(
         self,
@@ -46,7 +46,7 @@ class DenseEncoder(Encoder):
 
 
 def mask_by_loops(leads: int, columns: int) -> Tensor:
-    """bool (L * P, L * P), token by token."""
+    """Return bool (L * P, L * P), built token by token: True at [i, j] if token i attends to token j."""
     mask = torch.zeros(leads * columns, leads * columns, dtype=torch.bool)
     for token in range(leads * columns):
         lead, column = divmod(token, columns)
@@ -56,7 +56,7 @@ def mask_by_loops(leads: int, columns: int) -> Tensor:
 
 
 def masked_attention(q_BHLPE: Tensor, k_BHLPE: Tensor, v_BHLPE: Tensor, mask: Tensor) -> Tensor:
-    """All scores, then the mask, then the softmax."""
+    """Compute all scores, then the mask, then the softmax, (B, H, L, P, E) -> (B, H, L, P, E)."""
     q, k, v = (x.flatten(2, 3) for x in (q_BHLPE, k_BHLPE, v_BHLPE))
     scores = (q @ k.transpose(-2, -1)) * q.shape[-1] ** -0.5
     weights = scores.masked_fill(~mask, float("-inf")).softmax(dim=-1)

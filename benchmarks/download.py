@@ -1,10 +1,10 @@
-"""Sixteen connections against one, from a server on loopback that is limited as archives are.
+"""Download with sixteen connections and with one, from a server on loopback that is limited as archives are.
 
     python -m benchmarks.download --json FILE
 
 files_ratio: a partition of many small files, as Chapman's records are. large_ratio: one large archive whose size is
 listed, as a part of CODE-15% is. Both are verified and written to disk as `ecg download` does. The server gives each
-connection 1 MB/s; --latency adds seconds before each answer, as a far host does.
+connection 1 MB/s; --latency adds seconds before each answer, as with a distant host.
 """
 
 from __future__ import annotations
@@ -29,19 +29,22 @@ from pipelines.download.step import download_partition
 from pipelines.sources import SOURCES
 from pipelines.sources.base import Source
 
-RATE = 1_000_000
+RATE = 1_000_000  # bytes a second on a connection
 RECORD = 120_024  # bytes of a Chapman signal file
-BURST = RATE // 50
+BURST = RATE // 50  # bytes that are sent at once
 
 
 def serve(folder: Path, latency: float, ready: Connection) -> None:
-    """Serve a folder for ever: ranges, persistent connections, RATE bytes a second on each."""
+    """Serve a folder endlessly, with ranges, persistent connections and RATE bytes a second on each.
+
+    ready: gets the port.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def log_message(self, format: str, *args: object) -> None:
-            """A line a request would cost more than the request."""
+            """Log nothing, because a line for each request would cost more than the request."""
 
         def do_GET(self) -> None:
             time.sleep(latency)
@@ -70,20 +73,20 @@ def serve(folder: Path, latency: float, ready: Connection) -> None:
 
 @contextmanager
 def served(folder: Path, latency: float) -> Iterator[Mirror]:
-    """A process of its own: the client's threads are not to wait for the server's."""
+    """Yield the address of a server in a separate process, whose threads do not slow down the client's."""
     context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    process = context.Process(target=serve, args=(folder, latency, there), daemon=True)
+    receiver, sender = context.Pipe()
+    process = context.Process(target=serve, args=(folder, latency, sender), daemon=True)
     process.start()
     try:
-        yield Mirror.parse(f"http://127.0.0.1:{here.recv()}")
+        yield Mirror.parse(f"http://127.0.0.1:{receiver.recv()}")
     finally:
         process.kill()
         process.join()
 
 
 def write_small_files(folder: Path, source: Source, count: int) -> None:
-    """Files of the size of Chapman's, in its partition 01, with their list."""
+    """Write files of the size of Chapman's, in its partition 01, with their list."""
     sums = []
     for number in range(count):
         path = f"WFDBRecords/01/{10 + number // 100:03d}/JS{number:05d}.mat"
@@ -95,7 +98,7 @@ def write_small_files(folder: Path, source: Source, count: int) -> None:
 
 
 def write_large_file(folder: Path, source: Source, size: int) -> None:
-    """An archive of CODE-15% by its name, with Zenodo's list."""
+    """Write an archive named as one of CODE-15%, with Zenodo's list."""
     files = folder / source.root / "files"
     files.mkdir(parents=True)
     listed = []
@@ -108,17 +111,18 @@ def write_large_file(folder: Path, source: Source, size: int) -> None:
 
 
 def seconds(mirror: Mirror, source: Source, partition: str, connections: int) -> float:
+    """Return the seconds of downloading a partition."""
     with tempfile.TemporaryDirectory() as raw:
         began = time.perf_counter()
         download_partition(source, partition, mirror=mirror, raw_root=Path(raw), connections=connections)
         return time.perf_counter() - began
 
 
-def compared(mirror: Mirror, source: Source, partition: str, rounds: int) -> tuple[float, float]:
-    """Medians of the seconds of sixteen connections and of one, in turn."""
+def compare(mirror: Mirror, source: Source, partition: str, rounds: int) -> tuple[float, float]:
+    """Return the median seconds with sixteen connections and with one, measured in turn."""
     both = [[seconds(mirror, source, partition, connections) for connections in (16, 1)] for _ in range(rounds)]
-    sixteen, one = (statistics.median(column) for column in zip(*both, strict=True))
-    return sixteen, one
+    with_16, with_1 = (statistics.median(column) for column in zip(*both, strict=True))
+    return with_16, with_1
 
 
 def main() -> None:
@@ -134,16 +138,16 @@ def main() -> None:
         chapman, code15 = SOURCES["chapman"], SOURCES["code15"]
         write_small_files(Path(name), chapman, options.files)
         write_large_file(Path(name), code15, options.large << 20)
-        for what, source, partition, size in (
+        for kind, source, partition, size in (
             ("files", chapman, "01", options.files * RECORD),
             ("large", code15, "0", options.large << 20),
         ):
-            sixteen, one = compared(mirror, source, partition, options.rounds)
+            with_16, with_1 = compare(mirror, source, partition, options.rounds)
             figures |= {
-                f"{what}_megabytes": round(size / 1e6, 1),
-                f"{what}_ratio": round(one / sixteen, 2),
-                f"{what}_seconds_16": round(sixteen, 2),
-                f"{what}_seconds_1": round(one, 2),
+                f"{kind}_megabytes": round(size / 1e6, 1),
+                f"{kind}_ratio": round(with_1 / with_16, 2),
+                f"{kind}_seconds_16": round(with_16, 2),
+                f"{kind}_seconds_1": round(with_1, 2),
             }
     for name, value in figures.items():
         print(f"{name:20} {value}")

@@ -1,9 +1,10 @@
-"""How long a training step waits for its ECGs: a corpus held in memory, and one read as it is needed.
+"""Time that training steps wait for their ECGs, with a corpus in memory and with one read when it is needed.
 
     python -m benchmarks.feeding --json FILE
 
-A consumer takes batches of 64 and then rests for a step's time, as the host does while a GPU computes; then both ways
-run flat out. waited_share: of that time, spent waiting. Files are in the page cache, since they were just written.
+A consumer takes batches of 64 and rests for a step's time after each, as the host does while a GPU computes; then it
+takes them without rest (flat_out). waited_share is the share of the time spent waiting. Files are in the page cache,
+since they were just written.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ CPU = torch.device("cpu")
 BATCH = 64
 
 
-def waited(corpus: Corpus, steps: int, rest: float) -> dict[str, float]:
-    """Share of the time that `steps` steps of `rest` seconds waited, the first read apart; and batches a second."""
+def measure(corpus: Corpus, steps: int, rest: float) -> dict[str, float]:
+    """Return the share of the time that `steps` steps of `rest` seconds waited after the first, and ECGs a second."""
     order = Order(seed=0, batch=BATCH, chunk_N=corpus.chunk_N)
     with corpus.feed(order, device=CPU, first_step=0) as feed:
         feed.next()  # the first window: a run waits for it once
@@ -50,7 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.feeding", description="How long steps wait for data.")
     parser.add_argument("--count", type=int, default=30_000, help="simulated ECGs (default: 30000)")
     parser.add_argument("--step-ms", type=float, default=60.0, help="a step's time, ms (default: 60, a GPU's)")
-    parser.add_argument("--folder", type=Path, help="where to write them for the while (default: the system's)")
+    parser.add_argument("--folder", type=Path, help="folder for temporary files (default: the system's)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
@@ -65,8 +66,8 @@ def main() -> None:
         for name, budget in (("resident", options.count * BYTES), ("streamed", 0)):
             corpus = load_corpus(root, product.path, CPU, memory_budget=budget)
             epoch = len(corpus.train) // BATCH
-            figures[name] = waited(corpus, epoch, options.step_ms / 1000)
-            figures[f"{name}_flat_out"] = waited(corpus, epoch, 0.0)
+            figures[name] = measure(corpus, epoch, options.step_ms / 1000)
+            figures[f"{name}_flat_out"] = measure(corpus, epoch, 0.0)
     text = json.dumps(figures, indent=1)
     print(text)
     if options.json is not None:

@@ -1,14 +1,14 @@
-"""Chapman harmonized against wfdb and scipy, a part of CODE-15%, the size of the store, the error of resampling.
+"""Harmonizing Chapman, compared with wfdb and scipy, and a part of CODE-15%; size of the store, error of resampling.
 
     python -m benchmarks.harmonize --mirror FOLDER [FOLDER ...] --json FILE
 
 Records are those of the mirrors, copied under new names until there are enough; without a mirror they are simulated.
 
 chapman: two partitions at once in two processes, from the verified files to the written shard, against one process of
-`wfdb.rdrecord` and `scipy.signal.resample` that writes nothing. Both ways by turns, so that what else the machine does
-hits both; ratio is the median of the rounds', and cpu_ratio that of a record's processor time. code15: one part of
-full size, from zip to shard, in a process of its own. store: what is stored over int16 of the same shape, by source.
-resampling: error against the same sum of sines sampled at 250 Hz, in microvolt.
+`wfdb.rdrecord` and `scipy.signal.resample` that writes nothing. Both ways run in turn, so that other load affects both;
+ratio is the median over rounds, and cpu_ratio that of a record's processor time. code15: one part of full size, from
+zip to shard, in a separate process. store: stored bytes over those of int16 of the same shape, by source. resampling:
+error in microvolt, against the same sum of sines sampled at 250 Hz.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ from pipelines.sources import SOURCES
 CHAPMAN, CODE15 = SOURCES["chapman"], SOURCES["code15"]
 PARTITIONS = ("01", "02")
 ALL_EXAMS = 345_779
-MOST_STORED = 1_000  # records of a mirror's source of which the stored size is taken
+MOST_STORED = 1_000  # records of a source, at most, whose stored size is measured
 RATES = (100.0, 257.0, 400.0, 500.0, 1000.0)
-EDGE = RATE // 2
+EDGE = RATE // 2  # samples
 
 
 def cost(work: Callable[[], Any]) -> dict[str, float]:
-    """Seconds and processor seconds (all threads) of a call."""
+    """Return the seconds and processor seconds (all threads) of a call."""
     began, cpu = time.perf_counter(), time.process_time()
     work()
     return {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu}
@@ -69,21 +69,22 @@ def cost(work: Callable[[], Any]) -> dict[str, float]:
 
 
 def kept_headers(mirror: Path) -> list[Path]:
-    """The headers of the mirror's Chapman records that are kept and need no repair: wfdb can read them too."""
-    found = {path.stem: path for path in sorted((mirror / CHAPMAN.root).rglob("*.hea"))}
+    """Return the headers of the mirror's Chapman records that are kept without repair, which wfdb can read too."""
+    headers = {path.stem: path for path in sorted((mirror / CHAPMAN.root).rglob("*.hea"))}
     judged = judge(records_of(mirror, "chapman"), source="chapman", limits=QualityLimits())
-    return [found[item.row["record_id"]] for item in judged if isinstance(item, Kept) and not item.row["notes"]]
+    return [headers[item.row["record_id"]] for item in judged if isinstance(item, Kept) and not item.row["notes"]]
 
 
 def records_of(mirror: Path, source: str) -> Iterator[Record | DroppedRecord]:
-    of = SOURCES[source]
-    listing = list_source(of, Mirror(mirror))
-    for partition in of.available(listing):
-        yield from of.read(mirror, partition, of.files_of(listing, partition))
+    """Yield the records of a source in a mirror."""
+    reader = SOURCES[source]
+    listing = list_source(reader, Mirror(mirror))
+    for partition in reader.available(listing):
+        yield from reader.read(mirror, partition, reader.files_of(listing, partition))
 
 
 def write_chapman(root: Path, headers: Sequence[Path], count: int) -> dict[str, list[Path]]:
-    """A mirror of two partitions of `count` records each, copies of the given ones; their headers by partition."""
+    """Write a mirror of two partitions of `count` copies of records each. Return their headers by partition."""
     sums: list[str] = []
     written: dict[str, list[Path]] = {partition: [] for partition in PARTITIONS}
     names = (f"JS{number:05d}" for number in range(1, 100_000))
@@ -103,43 +104,48 @@ def write_chapman(root: Path, headers: Sequence[Path], count: int) -> dict[str, 
 
 
 def read_as_usual(headers: Sequence[Path]) -> None:
+    """Read and resample records with wfdb and scipy."""
     for header in headers:
         record: Any = wfdb.rdrecord(str(header.with_suffix("")))
         fft_resample(record.p_signal, SAMPLES, axis=0)
 
 
 def usual_cost(headers: Sequence[Path]) -> dict[str, float]:
+    """Return the cost of `read_as_usual`."""
     return cost(lambda: read_as_usual(headers))
 
 
 def ours_cost(root: Path, source: str, partition: str) -> dict[str, float]:
-    """Of harmonizing a downloaded partition; kept and the process's peak of memory with it."""
+    """Return the cost of harmonizing a downloaded partition, its counts, and the process's peak memory."""
     workspace = Workspace(root)
-    found = cost(lambda: materialize_ecgs(workspace, SOURCES[source], partition, limits=QualityLimits()))
+    figures = cost(lambda: materialize_ecgs(workspace, SOURCES[source], partition, limits=QualityLimits()))
     facts = HarmonizedFacts.of(workspace.require(f"ecgs/{source}/{partition}"))
-    return {**found, "entered": facts.entered, "kept": facts.kept, "peak_bytes": peak_bytes()}
+    return {**figures, "entered": facts.entered, "kept": facts.kept, "peak_bytes": peak_bytes()}
 
 
-def downloaded(root: Path, mirror: Path, source: str, partitions: Sequence[str]) -> None:
+def download(root: Path, mirror: Path, source: str, partitions: Sequence[str]) -> None:
+    """Build the raw products of some partitions."""
     for partition in partitions:
         materialize_raw(Workspace(root), SOURCES[source], partition, mirror=Mirror(mirror), raw_root=root / "raw")
 
 
 def chapman(processes: Executor, folder: Path, headers: Sequence[Path], count: int, rounds: int) -> dict[str, Any]:
-    """processes: two, with nothing else to do. The first round is not counted: it starts and warms them."""
+    """Compare both ways on Chapman. processes: two idle ones; the first round, which starts them, is not counted."""
     written = write_chapman(folder / "mirror", headers, count)
     usual = [header for partition in PARTITIONS for header in written[partition]][: max(1, count // 4)]
     trials: list[tuple[float, float, float, float]] = []
     for number in range(rounds + 1):
         root = folder / f"home{number}"
-        downloaded(root, folder / "mirror", "chapman", PARTITIONS)
+        download(root, folder / "mirror", "chapman", PARTITIONS)
         began = time.perf_counter()
         ours = list(processes.map(ours_cost, [root] * 2, ["chapman"] * 2, PARTITIONS))
         seconds = time.perf_counter() - began
-        assert all(found["kept"] == count for found in ours), "wfdb would do work that we do not"
-        theirs = processes.submit(usual_cost, usual).result()
-        cpu = sum(found["cpu_seconds"] for found in ours) / (2 * count)
-        trials.append((seconds / (2 * count), theirs["seconds"] / len(usual), cpu, theirs["cpu_seconds"] / len(usual)))
+        assert all(partition["kept"] == count for partition in ours), "wfdb would do work that we do not"
+        by_wfdb = processes.submit(usual_cost, usual).result()
+        cpu = sum(partition["cpu_seconds"] for partition in ours) / (2 * count)
+        trials.append(
+            (seconds / (2 * count), by_wfdb["seconds"] / len(usual), cpu, by_wfdb["cpu_seconds"] / len(usual))
+        )
         shutil.rmtree(root)
     timed = np.array(trials[1:])
     ours_ms, usual_ms, ours_cpu_ms, usual_cpu_ms = np.median(timed, axis=0) * 1000
@@ -161,16 +167,16 @@ def chapman(processes: Executor, folder: Path, headers: Sequence[Path], count: i
 
 
 def exams_of(mirror: Path) -> NDArray[np.float32]:
-    """(N, 4096, 12), millivolt: the tracings of the mirror's parts, as they are stored."""
-    found: list[NDArray[np.float32]] = []
+    """Return float32 (N, 4096, 12), millivolt: the tracings of the mirror's parts, as they are stored."""
+    tracings: list[NDArray[np.float32]] = []
     for archive in sorted((mirror / CODE15.root / "files").glob("exams_part*.zip")):
         with zipfile.ZipFile(archive) as container, container.open(container.namelist()[0]) as member:
-            found.append(np.asarray(h5py.File(member, "r")["tracings"], np.float32))
-    return np.concatenate(found)
+            tracings.append(np.asarray(h5py.File(member, "r")["tracings"], np.float32))
+    return np.concatenate(tracings)
 
 
 def write_part(root: Path, exams_NTL: NDArray[np.float32], count: int) -> None:
-    """A mirror of part 0: `count` exams, contiguous and deflated as Zenodo's are, and a table of all parts' exams."""
+    """Write a mirror of part 0: `count` exams, contiguous and deflated as Zenodo's, and a table of all parts' exams."""
     files = root / CODE15.root / "files"
     files.mkdir(parents=True)
     plain = files / "exams_part0.hdf5"
@@ -179,7 +185,7 @@ def write_part(root: Path, exams_NTL: NDArray[np.float32], count: int) -> None:
         tracings = file.create_dataset("tracings", (count, *exams_NTL.shape[1:]), np.float32)
         for first in range(0, count, len(exams_NTL)):
             tracings[first : first + len(exams_NTL)] = exams_NTL[: count - first]
-    # Copies lie further apart than deflate looks back: it packs them as if each were another.
+    # Copies lie further apart than deflate looks back, so it packs them like different exams.
     with zipfile.ZipFile(files / "exams_part0.zip", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as container:
         container.write(plain, plain.name)
     plain.unlink()
@@ -201,20 +207,20 @@ def write_part(root: Path, exams_NTL: NDArray[np.float32], count: int) -> None:
 
 
 def code15(process: Executor, folder: Path, exams_NTL: NDArray[np.float32], count: int) -> dict[str, Any]:
-    """process: one that has held nothing yet, so that its peak is the part's."""
+    """Measure a part of CODE-15%. process: a fresh one, so that its peak memory is the part's."""
     write_part(folder / "mirror", exams_NTL, count)
-    downloaded(folder / "home", folder / "mirror", "code15", ["0"])
-    found = process.submit(ours_cost, folder / "home", "code15", "0").result()
+    download(folder / "home", folder / "mirror", "code15", ["0"])
+    cost_of_part = process.submit(ours_cost, folder / "home", "code15", "0").result()
     return {
         "exams": count,
         "different_signals": len(exams_NTL),
         "zip_mib": (folder / "mirror" / CODE15.root / "files/exams_part0.zip").stat().st_size >> 20,
-        "kept_share": round(found["kept"] / found["entered"], 3),
-        "seconds": round(found["seconds"], 2),
-        "cpu_seconds": round(found["cpu_seconds"], 2),
-        "minutes_for_all_one_process": round(found["seconds"] / count * ALL_EXAMS / 60, 1),
-        "cpu_minutes_for_all": round(found["cpu_seconds"] / count * ALL_EXAMS / 60, 1),
-        "peak_mib": int(found["peak_bytes"]) >> 20,
+        "kept_share": round(cost_of_part["kept"] / cost_of_part["entered"], 3),
+        "seconds": round(cost_of_part["seconds"], 2),
+        "cpu_seconds": round(cost_of_part["cpu_seconds"], 2),
+        "minutes_for_all_one_process": round(cost_of_part["seconds"] / count * ALL_EXAMS / 60, 1),
+        "cpu_minutes_for_all": round(cost_of_part["cpu_seconds"] / count * ALL_EXAMS / 60, 1),
+        "peak_mib": int(cost_of_part["peak_bytes"]) >> 20,
     }
 
 
@@ -222,7 +228,7 @@ def code15(process: Executor, folder: Path, exams_NTL: NDArray[np.float32], coun
 
 
 def stored_share(mirror: Path, source: str, out: Path) -> dict[str, float] | None:
-    """Bytes of the array on disk over those of int16; None where the mirror has no such records."""
+    """Return the stored bytes over those of int16, or None if the mirror has no records of the source."""
     records = list(islice(records_of(mirror, source), MOST_STORED))
     if not records:
         return None
@@ -232,16 +238,17 @@ def stored_share(mirror: Path, source: str, out: Path) -> dict[str, float] | Non
 
 
 def stored(mirrors: Sequence[Path], folder: Path) -> Iterator[tuple[str, dict[str, float]]]:
+    """Yield the stored share of each source, from the first mirror that has it."""
     for source in ("chapman", "ptbxl", "ptbxl100", "code15"):
         for number, mirror in enumerate(mirrors):
-            found = stored_share(mirror, source, folder / f"{source}{number}")
-            if found is not None:
-                yield source, found
+            share = stored_share(mirror, source, folder / f"{source}{number}")
+            if share is not None:
+                yield source, share
                 break
 
 
 def sines(rate: float, samples: int) -> NDArray[np.float64]:
-    """(40, samples) at `rate`: 24 sines of 0.5 to 40 Hz in each row, with peaks of about 1 mV."""
+    """Return (40, samples) at `rate`, millivolt: 24 sines of 0.5 to 40 Hz in each row, with peaks of about 1 mV."""
     rng = np.random.default_rng(0)
     frequency_LS1 = rng.uniform(0.5, 40.0, (40, 24, 1))
     phase_LS1 = rng.uniform(0, 2 * np.pi, (40, 24, 1))
@@ -249,7 +256,7 @@ def sines(rate: float, samples: int) -> NDArray[np.float64]:
 
 
 def resampling(rate: float) -> dict[str, float]:
-    """rms of the error inside and within half a second of the edges, microvolt."""
+    """Return the rms error in microvolt, inside and within half a second of the edges."""
     error_LT = (resample(sines(rate, int(np.ceil(10 * rate))), rate)[:, :SAMPLES] - sines(RATE, SAMPLES)) * 1000
     edges_LT = np.concatenate([error_LT[:, :EDGE], error_LT[:, -EDGE:]], axis=1)
     return {
@@ -261,12 +268,14 @@ def resampling(rate: float) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.harmonize", description="From raw files to the store.")
     parser.add_argument("--mirror", type=Path, nargs="+", help="mirrors: the first has Chapman and CODE-15%%")
-    parser.add_argument("--records", type=int, default=980, help="of each of two partitions (default: 980, as Chapman)")
     parser.add_argument(
-        "--exams", type=int, default=20_001, help="of the CODE-15%% part (default: 20001, as the first)"
+        "--records", type=int, default=980, help="records of each of two partitions (default: 980, as Chapman)"
+    )
+    parser.add_argument(
+        "--exams", type=int, default=20_001, help="exams of the CODE-15%% part (default: 20001, as in the first)"
     )
     parser.add_argument("--rounds", type=int, default=5, help="rounds of both ways for Chapman (default: 5)")
-    parser.add_argument("--folder", type=Path, help="where to write for the while (default: the system's)")
+    parser.add_argument("--folder", type=Path, help="folder for temporary files (default: the system's)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
     options = parser.parse_args()
     needed = options.exams * 4096 * 12 * 4 * 3

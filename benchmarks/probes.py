@@ -1,10 +1,10 @@
-"""How long a linear probe and a bootstrap take: all statements of PTB-XL from cached features.
+"""Time of a linear probe and of a bootstrap, for all statements of PTB-XL from cached features.
 
     python -m benchmarks.probes --features FILE.npy --records FILE.parquet --json FILE
 
-Without files the features are simulated: of PTB-XL's size, with a spectrum that falls as embeddings' do, and labels
-as rare as its own. `--features` takes real ones, float32 (N, D), with the rows of the records in `--records`. The
-bootstrap is compared with scikit-learn's AUC on resamples written out.
+Without files the features are simulated: of PTB-XL's size, with a spectrum that falls as that of embeddings, and with
+labels as rare. `--features` takes real ones, float32 (N, D), with the rows of the records in `--records`. The bootstrap
+is compared with scikit-learn's AUC on some resamples.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 
 def simulated(records: int, width: int, seed: int = 0) -> tuple[np.ndarray, pa.Table]:
-    """Features float32 (records, width) on axes whose variance falls as 1 / rank^2, and records with folds and labels.
+    """Return features, float32 (records, width), whose variance falls as 1 / rank^2, and records with folds and labels.
 
     A label's logit lies along some axes; its prevalence falls from 0.4 to 0.0005 as PTB-XL's statements' do.
     """
@@ -42,7 +42,7 @@ def simulated(records: int, width: int, seed: int = 0) -> tuple[np.ndarray, pa.T
     factor_ND = rng.normal(size=(records, width))
     mixing_DD = np.linalg.qr(rng.normal(size=(width, width)))[0]
     feature_ND = (factor_ND / np.arange(1, width + 1)) @ mixing_DD
-    codes = [one.codes[0] for one in SUITE_TASKS["ptbxl_all"].classes]
+    codes = [label.codes[0] for label in SUITE_TASKS["ptbxl_all"].classes]
     weight_DC = rng.normal(size=(width, len(codes))) * (np.arange(width) < 40)[:, None]
     logit_NC = factor_ND @ weight_DC / 3 + rng.logistic(size=(records, len(codes)))
     prevalence_C = np.geomspace(0.4, 0.0005, len(codes))
@@ -58,22 +58,22 @@ def simulated(records: int, width: int, seed: int = 0) -> tuple[np.ndarray, pa.T
 
 
 def probe_figures(task: LabelTask, feature_ND: np.ndarray, records: pa.Table) -> dict[str, Any]:
-    """Seconds from features to scores, the choice of a penalty among them; without the bootstrap."""
-    found, fitted = timed(lambda: run_probe(task, feature_ND, records, ProbeConfig(resamples=1)))
-    assert found.scores is not None
+    """Return the seconds from features to scores, with the choice of a penalty and without the bootstrap."""
+    result, (seconds, cpu_seconds) = timed(lambda: run_probe(task, feature_ND, records, ProbeConfig(resamples=1)))
+    assert result.scores is not None
     return {
         "records": len(feature_ND),
         "labels": len(task.classes),
-        "probe_seconds": round(fitted[0], 1),
-        "probe_cpu_seconds": round(fitted[1], 1),
-        "penalty": found.scores.penalty,
-        "penalties_tried": len(found.scores.trials),
-        "test_macro_auc": round(found.scores.test.macro_auc.value, 4),
+        "probe_seconds": round(seconds, 1),
+        "probe_cpu_seconds": round(cpu_seconds, 1),
+        "penalty": result.scores.penalty,
+        "penalties_tried": len(result.scores.trials),
+        "test_macro_auc": round(result.scores.test.macro_auc.value, 4),
     }
 
 
 def bootstrap_figures(checked: int = 5) -> dict[str, Any]:
-    """Seconds of 1,000 bootstrap AUCs over 71 labels, and the largest difference from scikit-learn's on some."""
+    """Return the seconds of 1,000 bootstrap AUCs over 71 labels, and the largest difference from scikit-learn's."""
     rng = np.random.default_rng(0)
     y_NC = rng.random((TEST_RECORDS, LABELS)) < np.geomspace(0.4, 0.005, LABELS)
     score_NC = np.round(rng.random((TEST_RECORDS, LABELS)) + 0.2 * y_NC, 3)  # with ties
@@ -89,14 +89,16 @@ def bootstrap_figures(checked: int = 5) -> dict[str, Any]:
 
 
 def timed(work: Callable[[], T]) -> tuple[T, tuple[float, float]]:
-    """What it gives, and its seconds by the clock and of the processor."""
+    """Return the result of a call, and its seconds by the clock and of the processor."""
     began, spent = time.perf_counter(), time.process_time()
-    found = work()
-    return found, (time.perf_counter() - began, time.process_time() - spent)
+    result = work()
+    return result, (time.perf_counter() - began, time.process_time() - spent)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.probes", description="How long probes take.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.probes", description="Time of a linear probe and of a bootstrap."
+    )
     parser.add_argument("--features", type=Path, help="float32 (N, D) .npy (default: simulated, D 192 and 768)")
     parser.add_argument("--records", type=Path, help="the records of --features, a parquet")
     parser.add_argument("--task", default="ptbxl_all", choices=[name for name in SUITE_TASKS if name.startswith("ptb")])

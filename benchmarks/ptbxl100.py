@@ -1,10 +1,10 @@
-"""A real result, from raw files to a table: PTB-XL at 100 Hz, folds 1-7 without labels to pretrain, then probed.
+"""A real result, from raw files to a table: pretrain on folds 1-7 of PTB-XL at 100 Hz without labels, then probe.
 
     python -m benchmarks.ptbxl100 --mirror FOLDER --home DIR [--set FIELD=VALUE] [--evaluation NAME] [--markdown FILE]
 
-Folds 1-7 train the probes, 8 chooses, 9 is tested once; fold 10 is not looked at. Every stage is a product of the data
-home: stopped anywhere, the same command goes on, and what is there is found. On two cores the default takes about an
-hour and a half; `--device cuda` and `--recipe paper_block` for a GPU. docs/results.md holds what it printed.
+Folds 1-7 train the probes, fold 8 is for choices, fold 9 is tested once; fold 10 is not used. Every stage is a product
+of the data home, so that the same command resumes after a stop. On two cores the default takes about an hour and a
+half; for a GPU use `--device cuda` and `--recipe paper_block`. docs/results.md has the output.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ EVALUATIONS = (
         )
     ),
 )
-"""Of the suite, beside the plain superclass probe: what two cores do in minutes."""
+"""Evaluations of the suite besides the plain superclass probe, those that two cores do in minutes."""
 
 
-def harvested(home: Home, workspace: Workspace) -> dict[str, int]:
-    """Records that entered and that were kept, over all partitions."""
+def harmonize_all(home: Home, workspace: Workspace) -> dict[str, int]:
+    """Build all partitions. Return how many records entered and how many were kept."""
     source, mirror = SOURCES[SOURCE], Mirror.parse(home.mirror)
     entered = kept = 0
     for partition in source.available(list_source(source, mirror, raw_root=home.raw_root)):
@@ -67,7 +67,7 @@ def harvested(home: Home, workspace: Workspace) -> dict[str, int]:
 
 
 def rows_of(name: str, rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Lines of a Markdown table."""
+    """Return lines of a Markdown table."""
     return [
         f"| {name if number == 0 else ''} | {row['features']} | {_figure(row['test macro AUC'])} | {row['interval']} "
         f"| {_figure(row['accuracy'])} | {row['ahead of it']} |"
@@ -84,8 +84,8 @@ def main() -> None:
     parser.add_argument(
         "--mirror", required=True, help="a folder with PTB-XL 1.0.3, records100, as `wget -r` leaves it"
     )
-    parser.add_argument("--home", required=True, type=Path, help="data home: everything is kept there")
-    parser.add_argument("--recipe", default="small", help="how to pretrain (default: small)")
+    parser.add_argument("--home", required=True, type=Path, help="data home for all products")
+    parser.add_argument("--recipe", default="small", help="recipe of the pretraining (default: small)")
     parser.add_argument(
         "--set",
         action="append",
@@ -93,23 +93,24 @@ def main() -> None:
         metavar="FIELD=VALUE",
         help="change a field of the recipe, such as steps=3600 with epochs=none",
     )
-    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto: a GPU where there is one (default)")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto: a GPU if there is one (default: auto)")
     parser.add_argument(
         "--evaluation",
         action="append",
         metavar="NAME",
-        help="of the suite, beside the superclass probe; may be repeated (default: those that take minutes)",
+        help="evaluation of the suite, besides the superclass probe; may be given several times "
+        "(default: those that take minutes)",
     )
-    parser.add_argument("--markdown", type=Path, help="write the table there, too")
-    given = parser.parse_args()
-    home = Home(given.home, given.mirror)
+    parser.add_argument("--markdown", type=Path, help="write the table here too")
+    options = parser.parse_args()
+    home = Home(options.home, options.mirror)
     workspace, began = home.workspace(), time.monotonic()
-    print(f"harmonized: {harvested(home, workspace)}", flush=True)
+    print(f"harmonized: {harmonize_all(home, workspace)}", flush=True)
     corpus = materialize_corpus(workspace, CorpusConfig(sources=(SOURCE,), unlabelled_folds=TRAIN_FOLDS))
     print(f"corpus: {CorpusFacts.of(corpus).train} ECGs to train on", flush=True)
-    recipe = recipe_named(given.recipe, dict(change.split("=", 1) for change in given.set))
+    recipe = recipe_named(options.recipe, dict(change.split("=", 1) for change in options.set))
     encoder = materialize_encoder(
-        workspace, recipe, lambda command: subprocess.run(command, check=True), device=given.device
+        workspace, recipe, lambda command: subprocess.run(command, check=True), device=options.device
     )
     print(f"encoder: {encoder.path} ({encoder.seconds:.0f} s)", flush=True)
 
@@ -119,15 +120,15 @@ def main() -> None:
         "| evaluation | features | test macro AUC | 95 % interval | accuracy | ahead of it |",
         "|---|---|---|---|---|---|",
     ]
-    for name in (superclass.name, *(given.evaluation or EVALUATIONS)):
-        standings = evaluate_encoder(workspace, evaluation(name), config)
-        new = rows_of(name, [standing.row() for standing in standings])
+    for name in (superclass.name, *(options.evaluation or EVALUATIONS)):
+        rows = evaluate_encoder(workspace, evaluation(name), config)
+        new = rows_of(name, [row.row() for row in rows])
         print("\n".join(new), flush=True)
         lines += new
     report = materialize_report(workspace, simulated=False)
     print(f"report: {report.path / HTML_FILE}\ntook {time.monotonic() - began:.0f} s")
-    if given.markdown is not None:
-        given.markdown.write_text("\n".join(lines) + "\n")
+    if options.markdown is not None:
+        options.markdown.write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

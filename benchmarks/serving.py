@@ -1,9 +1,9 @@
-"""How fast a registered encoder answers over HTTP: 1, 8 and 64 records a request, beside the same call in this process.
+"""Latency of a registered encoder over HTTP with 1, 8 and 64 records a request, beside that of a call in this process.
 
     python -m benchmarks.serving [--recipe small] [--requests 20] --json FILE
 
-A random encoder of a recipe's size is registered in a store of its own and put behind `mlflow models serve` on
-loopback. Records are 12 leads of 10 s at 500 Hz. `parsing` is the time that reading the request's JSON takes by itself.
+A random encoder of a recipe's size is registered in a temporary store and served by `mlflow models serve` on loopback.
+Records are 12 leads of 10 s at 500 Hz. `parsing` is the time of reading the request's JSON alone.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from pipelines.tracking import Tracking
 
 RATE, SAMPLES, LEADS = 500.0, 5000, 12
 SIZES = (1, 8, 64)
-START_SECONDS = 120
+START_SECONDS = 120  # to wait for the server
 
 
 @contextmanager
 def served(model: str, tracking: Tracking, log: Path) -> Iterator[str]:
-    """The address of `mlflow models serve` on a model, in a process of its own."""
+    """Yield the address of `mlflow models serve` on a model, in a separate process. Raises RuntimeError if it fails."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
@@ -80,7 +80,7 @@ def served(model: str, tracking: Tracking, log: Path) -> Iterator[str]:
 
 
 def figures(address: str, encoder: Any, records: int, requests: int) -> dict[str, Any]:
-    """Of requests in turn: latency, records a second, and where the time goes."""
+    """Return latency and records a second of requests in turn, and the times of the model and of parsing alone."""
     ecgs = np.random.default_rng(records).normal(0, 0.3, (records, LEADS, SAMPLES)).round(3)
     body = json.dumps({"inputs": ecgs.tolist(), "params": {"sampling_rate": RATE}}).encode()
     seconds: list[float] = []
@@ -106,7 +106,7 @@ def figures(address: str, encoder: Any, records: int, requests: int) -> dict[str
 
 
 def timed(work: Any, times: int) -> float:
-    """The median of its seconds."""
+    """Return the median seconds of a call."""
     seconds = []
     for _ in range(times):
         began = time.perf_counter()
@@ -117,11 +117,13 @@ def timed(work: Any, times: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", default="small", help="whose encoder's size (default: small)")
-    parser.add_argument("--requests", type=int, default=20, help="of each size (default: 20)")
+    parser.add_argument(
+        "--recipe", default="small", help="recipe whose encoder is served, with random weights (default: small)"
+    )
+    parser.add_argument("--requests", type=int, default=20, help="requests of each size (default: 20)")
     parser.add_argument("--json", type=Path, help="write the figures here too")
-    given = parser.parse_args()
-    encoder = random_encoder(recipe_named(given.recipe).jepa.encoder, 0).eval()
+    options = parser.parse_args()
+    encoder = random_encoder(recipe_named(options.recipe).jepa.encoder, 0).eval()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         save_encoder(folder / ENCODER_FILE, encoder)
@@ -135,11 +137,11 @@ def main() -> None:
             tracking=tracking,
         )
         with served(release.model_uri, tracking, folder / "log") as address:
-            rows = [figures(address, encoder, records, given.requests) for records in SIZES]
-    found = {"recipe": given.recipe, "requests": given.requests, "sizes": rows}
-    print(json.dumps(found, indent=1))
-    if given.json is not None:
-        given.json.write_text(json.dumps(found, indent=1))
+            rows = [figures(address, encoder, records, options.requests) for records in SIZES]
+    text = json.dumps({"recipe": options.recipe, "requests": options.requests, "sizes": rows}, indent=1)
+    print(text)
+    if options.json is not None:
+        options.json.write_text(text)
 
 
 if __name__ == "__main__":

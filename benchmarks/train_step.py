@@ -1,13 +1,13 @@
-"""Training and embedding at paper size, ours against the released code's way.
+"""Training and embedding at paper size, compared with the released code's way.
 
     python -m benchmarks.train_step --device cpu --batch 16 --json FILE
 
-Each way has a process of its own, so that its memory is its own, and they work in turn. Figures are medians over the
-rounds; ratios, those of the pair in each round.
+Each way runs in a separate process, so that memory is separate, and they work in turn. Figures are medians over the
+rounds; ratios are medians of the ratio in each round.
 
 train_ratio, embed_ratio    the baseline's time over ours
-*_utilisation               our FLOP/s over those that a large bfloat16 matrix product reaches between the rounds
-*_ratio_at_matrix_rate      the ratio if our FLOPs ran at that rate and nothing else took time
+*_utilisation               our FLOP/s over those of a large bfloat16 matrix product, measured between the rounds
+*_ratio_at_matrix_rate      the ratio if our FLOPs ran at that rate without any other time
 memory_share                our peak over the baseline's, with weights, moving average and AdamW's moments (state_mib)
 activations_share           the same without these
 checkpoint_share            a checkpoint's time over the default interval between two
@@ -42,18 +42,21 @@ from pipelines.pretrain.recipes import Recipe
 from pipelines.pretrain.run_state import RunState, capture
 from pipelines.pretrain.train import RunConfig, adamw
 
-CORPUS, EPOCHS = 174_140, 100
-MOMENTUM = 0.996
+CORPUS, EPOCHS = 174_140, 100  # ECGs and passes of the paper's pretraining
+MOMENTUM = 0.996  # of the teacher
 PAPER = JEPAConfig()
 SMALL = JEPAConfig(encoder=EncoderConfig(dim=96, depth=2, heads=4), predictor=PredictorConfig(dim=48, depth=1, heads=4))
 
 
 class Contender:
-    """One way of training, on its device: ours in bfloat16; the released one in float32, on a GPU in float16."""
+    """One way of training, on its device: ours in bfloat16; the released one in float32, or on a GPU in float16."""
 
     def __init__(
         self, way: str, config: JEPAConfig, device: torch.device, compiled: bool, parts: int, recompute: bool
     ) -> None:
+        """way: `ours` or another name for the baseline.
+        parts: parts in which a batch is computed.
+        """
         self.config, self.device, self._parts = config, device, parts
         self._imported = peak_bytes(device)
         torch.manual_seed(0)
@@ -63,17 +66,17 @@ class Contender:
         released = torch.float16 if device.type == "cuda" else torch.float32
         self.precision = torch.bfloat16 if way == "ours" else released
         self._scaler = torch.amp.GradScaler(device.type, enabled=self.precision == torch.float16)
-        # As in the training loop: a mask's size differs from step to step.
+        # Dynamic as in the training loop, because a mask's size differs from step to step.
         self._forward = torch.compile(self.model, dynamic=True) if compiled else self.model
         self._embed = torch.compile(self.model.student.embed) if compiled else self.model.student.embed
 
     def train(self, batch: int, step: int) -> float:
-        """Seconds of a whole training step."""
+        """Return the seconds of a whole training step."""
         x_BLT = self._ecgs(batch)
         began = self._now()
         columns = [part.to(self.device) for part in split_columns(torch.from_numpy(mask_of(self.config, step)))]
-        kept = drop_path_scale(self.config.encoder, batch, seed=0, step=step)
-        scale_K2B = None if kept is None else torch.from_numpy(kept).to(self.device)
+        scale = drop_path_scale(self.config.encoder, batch, seed=0, step=step)
+        scale_K2B = None if scale is None else torch.from_numpy(scale).to(self.device)
         self.optimizer.zero_grad(set_to_none=True)
         for part in range(self._parts):
             some = slice(part, None, self._parts)
@@ -86,7 +89,7 @@ class Contender:
         return self._now() - began
 
     def embed(self, batch: int) -> float:
-        """Seconds of embedding a batch."""
+        """Return the seconds of embedding a batch."""
         x_BLT = self._ecgs(batch)
         self.model.eval()
         began = self._now()
@@ -95,18 +98,18 @@ class Contender:
         return self._now() - began
 
     def matrix_rate(self) -> float:
-        """FLOP/s of a large product in bfloat16, measured anew."""
+        """Measure the FLOP/s of a large product in bfloat16 again."""
         matrix_rate.cache_clear()
         return matrix_rate(self.device, torch.bfloat16)
 
     def memory(self) -> tuple[int, int]:
-        """Bytes: the peak so far over what importing took, and of it the weights and the optimizer's state."""
-        moments = [value for state in self.optimizer.state.values() for value in state.values()]
-        held = sum(tensor.nbytes for tensor in [*self.model.state_dict().values(), *moments])
-        return peak_bytes(self.device) - self._imported, held
+        """Return bytes: the peak so far above that of the imports, and its part for weights and optimizer."""
+        moments = [value for values in self.optimizer.state.values() for value in values.values()]
+        state = sum(tensor.nbytes for tensor in [*self.model.state_dict().values(), *moments])
+        return peak_bytes(self.device) - self._imported, state
 
     def checkpoint(self, parent: Path | None) -> float:
-        """Seconds of writing one."""
+        """Return the seconds of writing a checkpoint."""
         with tempfile.TemporaryDirectory(dir=parent) as folder:
             began = self._now()
             state = capture(RunState(step=1), Recipe(name="bench", jepa=self.config), "", self.model, self.optimizer)
@@ -114,7 +117,7 @@ class Contender:
             return self._now() - began
 
     def best_batch(self, first: int, rounds: int) -> tuple[int, float]:
-        """The batch, of `first` times a power of two, that trains most ECGs a second, and how many."""
+        """Return the batch, `first` times a power of two, that trains most ECGs a second, and that number."""
         best, batch = (first, 0.0), first
         while True:
             try:
@@ -141,21 +144,24 @@ class Contender:
 
 
 class OwnProcess:
-    """A Contender in a process of its own."""
+    """A Contender in a separate process."""
 
-    def __init__(self, *what: Any) -> None:
-        self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_begin, initargs=what)
+    def __init__(self, *arguments: Any) -> None:
+        """arguments: of Contender."""
+        spawn = multiprocessing.get_context("spawn")
+        self._pool = ProcessPoolExecutor(1, spawn, initializer=_begin, initargs=arguments)
 
     def __call__(self, method: str, *arguments: Any) -> Any:
+        """Call a method of the Contender."""
         return self._pool.submit(_answer, method, arguments).result()
 
 
 _contender: Contender | None = None
 
 
-def _begin(*what: Any) -> None:
-    global _contender  # what stays in the process from one call to the next
-    _contender = Contender(*what)
+def _begin(*arguments: Any) -> None:
+    global _contender  # stays in the process from one call to the next
+    _contender = Contender(*arguments)
 
 
 def _answer(method: str, arguments: tuple[Any, ...]) -> Any:
@@ -163,7 +169,7 @@ def _answer(method: str, arguments: tuple[Any, ...]) -> Any:
 
 
 def peak_bytes(device: torch.device) -> int:
-    """The most memory that the GPU's tensors, or on a CPU (Linux) the process, ever took."""
+    """Return the peak memory of the GPU's tensors, or on a CPU (Linux) of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     # Not ru_maxrss: a new process inherits its parent's.
@@ -172,10 +178,11 @@ def peak_bytes(device: torch.device) -> int:
 
 
 def mask_of(config: JEPAConfig, step: int) -> Any:
+    """Return the mask of a step, bool (columns,)."""
     return masked_columns(config.masking, config.encoder.patches, seed=0, step=step)
 
 
-def compared(
+def compare(
     name: str,
     work: Callable[[OwnProcess, int], float],
     flops: Callable[[int], float],
@@ -185,51 +192,59 @@ def compared(
     rounds: int,
     warmup: int,
 ) -> dict[str, float]:
-    """Ours and the baseline in turn, the first `warmup` rounds uncounted. flops: of an ECG at a step."""
+    """Return the figures of ours and of the baseline, measured in turn.
+
+    name: prefix of the figures.
+    work: does one step and returns its seconds.
+    flops: of an ECG at a step.
+    warmup: rounds that are not counted.
+    """
     ours, baseline = both
     counted = [
         (work(ours, number), work(baseline, number), ours("matrix_rate"), batch * flops(number))
         for number in range(warmup + rounds)
     ][warmup:]
-    mine = [a for a, _, _, _ in counted]
     return {
         f"{name}_ratio": round(statistics.median(b / a for a, b, _, _ in counted), 2),
         f"{name}_ratio_at_matrix_rate": round(statistics.median(b * rate / f for _, b, rate, f in counted), 2),
         f"{name}_utilisation": round(statistics.median(f / a / rate for a, _, rate, f in counted), 3),
         f"{name}_gflops_per_second": round(statistics.median(f / a for a, _, _, f in counted) / 1e9, 1),
-        f"{name}_ms_per_ecg": round(1000 * statistics.median(mine) / batch, 2),
+        f"{name}_ms_per_ecg": round(1000 * statistics.median(a for a, _, _, _ in counted) / batch, 2),
         f"{name}_baseline_ms_per_ecg": round(1000 * statistics.median(b for _, b, _, _ in counted) / batch, 2),
         "matrix_gflops_per_second": round(statistics.median(rate for _, _, rate, _ in counted) / 1e9, 1),
     }
 
 
 def memory(ours: OwnProcess, baseline: OwnProcess) -> dict[str, float]:
-    (mine, held), (other, held_too) = ours("memory"), baseline("memory")
+    """Return the figures of memory."""
+    (peak, state), (baseline_peak, baseline_state) = ours("memory"), baseline("memory")
     return {
-        "peak_mib": mine >> 20,
-        "baseline_peak_mib": other >> 20,
-        "state_mib": held >> 20,
-        "memory_share": round(mine / other, 3),
-        "activations_share": round((mine - held) / (other - held_too), 3),
+        "peak_mib": peak >> 20,
+        "baseline_peak_mib": baseline_peak >> 20,
+        "state_mib": state >> 20,
+        "memory_share": round(peak / baseline_peak, 3),
+        "activations_share": round((peak - state) / (baseline_peak - baseline_state), 3),
     }
 
 
 def best_batches(ours: OwnProcess, baseline: OwnProcess, config: JEPAConfig, *, first: int, rounds: int) -> Any:
-    """Each way at the batch that suits it best."""
-    (batch, speed), (other_batch, other_speed) = (each("best_batch", first, rounds) for each in (ours, baseline))
+    """Return the figures of each way at the batch that is best for it."""
+    batch, speed = ours("best_batch", first, rounds)
+    baseline_batch, baseline_speed = baseline("best_batch", first, rounds)
     visible = config.encoder.patches - int(mask_of(config, 1).sum())
     achieved = speed * step_flops(config, visible)
     return {
         "best_batch": batch,
-        "best_baseline_batch": other_batch,
+        "best_baseline_batch": baseline_batch,
         "best_ecgs_per_second": round(speed, 1),
-        "best_baseline_ecgs_per_second": round(other_speed, 1),
-        "best_ratio": round(speed / other_speed, 2),
+        "best_baseline_ecgs_per_second": round(baseline_speed, 1),
+        "best_ratio": round(speed / baseline_speed, 2),
         "best_utilisation": round(achieved / ours("matrix_rate"), 3),
     }
 
 
-def measured(config: JEPAConfig, device: torch.device, options: argparse.Namespace) -> dict[str, Any]:
+def measure(config: JEPAConfig, device: torch.device, options: argparse.Namespace) -> dict[str, Any]:
+    """Return all figures."""
     batch, rounds = options.batch, options.rounds
     ours = OwnProcess("ours", config, device, options.compile, options.accumulate, options.recompute)
     baseline = OwnProcess("baseline", config, device, False, 1, False)
@@ -238,7 +253,7 @@ def measured(config: JEPAConfig, device: torch.device, options: argparse.Namespa
     def visible(step: int) -> int:
         return config.encoder.patches - int(mask_of(config, step).sum())
 
-    figures = compared(
+    figures = compare(
         "train",
         lambda way, number: way("train", batch, number),
         lambda number: step_flops(config, visible(number)),
@@ -260,7 +275,7 @@ def measured(config: JEPAConfig, device: torch.device, options: argparse.Namespa
     if device.type == "cuda":
         figures |= best_batches(ours, baseline, config, first=64, rounds=rounds)
     encoder = config.encoder
-    return figures | compared(
+    return figures | compare(
         "embed",
         lambda way, _: way("embed", batch),
         lambda _: encoder_flops(encoder, encoder.leads, encoder.patches),
@@ -273,12 +288,14 @@ def measured(config: JEPAConfig, device: torch.device, options: argparse.Namespa
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.train_step", description="Ours against the released way."
+        prog="python -m benchmarks.train_step", description="Training and embedding, compared with the released way."
     )
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     parser.add_argument("--batch", type=int, help="ECGs a step (default: 16, on a GPU 64)")
     parser.add_argument("--rounds", type=int, default=3, help="counted rounds of both (default: 3)")
-    parser.add_argument("--compile", action="store_true", help="ours under torch.compile, which takes minutes first")
+    parser.add_argument(
+        "--compile", action="store_true", help="run ours under torch.compile, which takes minutes first"
+    )
     parser.add_argument(
         "--accumulate", type=int, default=1, help="parts of ours that a batch is computed in (default: 1)"
     )
@@ -286,7 +303,7 @@ def main() -> None:
         "--recompute", action="store_true", help="ours computes blocks again in the backward pass, to take less memory"
     )
     parser.add_argument("--small", action="store_true", help="a small network, to try the benchmark itself")
-    parser.add_argument("--folder", type=Path, help="where to write a checkpoint for the while (default: the system's)")
+    parser.add_argument("--folder", type=Path, help="folder for a temporary checkpoint (default: the system's)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
     options = parser.parse_args()
     device = torch.device(options.device)
@@ -301,7 +318,7 @@ def main() -> None:
         "recompute": options.recompute,
         "batch": options.batch,
         "gflops_per_sample": round(flops_per_sample(config) / 1e9, 1),
-        **measured(config, device, options),
+        **measure(config, device, options),
     }
     for name, value in figures.items():
         print(f"{name:28} {value}")
