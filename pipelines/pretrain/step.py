@@ -46,7 +46,7 @@ class EncoderFacts(Facts):
     steps: int | None = None  # updates done; None if not known
     samples: int = 0  # ECGs drawn in all steps, repetitions counted
     first: Mapping[str, float] = field(default_factory=dict)  # figures of the first metrics line
-    last: Mapping[str, float] = field(default_factory=dict)  # figures of the last one
+    last: Mapping[str, float] = field(default_factory=dict)  # figures of the last metrics line
     best: Mapping[str, float] | None = None  # step and figures of the best online probe; None without probe
 
     @property

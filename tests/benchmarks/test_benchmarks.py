@@ -30,8 +30,8 @@ def test_the_released_way_gives_our_loss_and_our_gradients():
     torch.testing.assert_close(*losses)
     for loss in losses:
         loss.backward()
-    for mine, theirs in zip(ours.parameters(), released.parameters(), strict=True):
-        torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-4, atol=1e-7)
+    for parameter, reference in zip(ours.parameters(), released.parameters(), strict=True):
+        torch.testing.assert_close(parameter.grad, reference.grad, rtol=1e-4, atol=1e-7)
     torch.testing.assert_close(ours.student.embed(x_BLT), released.student.embed(x_BLT))
 
 
@@ -71,12 +71,12 @@ def test_harmonization_is_measured_on_what_both_ways_can_read(tmp_path, monkeypa
     assert code15["cpu_seconds"] > 0
     stored = dict(harmonize.stored([tmp_path / "chapman/mirror", mirror], tmp_path / "stored"))
     assert set(stored) == {"chapman", "code15"}
-    assert all(0 < found["share"] < 1.2 for found in stored.values())
+    assert all(0 < share["share"] < 1.2 for share in stored.values())
 
 
 def test_the_resampler_is_measured_against_the_sines_themselves(monkeypatch):
-    found = harmonize.resampling(100.0)
-    assert 0 < found["inside_uv"] < 1
-    assert 0 < found["edges_uv"] < 5
+    figures = harmonize.resampling(100.0)
+    assert 0 < figures["inside_uv"] < 1
+    assert 0 < figures["edges_uv"] < 5
     monkeypatch.setattr(harmonize, "resample", lambda x_LT, rate: resample(x_LT, rate) + 0.001)
     assert harmonize.resampling(100.0)["inside_uv"] == pytest.approx(1.0, abs=0.1)

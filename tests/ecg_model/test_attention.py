@@ -24,10 +24,10 @@ def test_equals_the_dense_form_forward_and_backward(seed, shape):
         [x.requires_grad_() for x in qkv(seed, shape)],
     )
     weight = torch.randn(shape, generator=torch.Generator().manual_seed(seed + 1), dtype=torch.float64)
-    found, wanted = cropa(*ours), dense_cropa(*oracle)
-    torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-12)
-    (found * weight).sum().backward()
-    (wanted * weight).sum().backward()
+    result, expected = cropa(*ours), dense_cropa(*oracle)
+    torch.testing.assert_close(result, expected, rtol=1e-10, atol=1e-12)
+    (result * weight).sum().backward()
+    (expected * weight).sum().backward()
     for a, b in zip(ours, oracle, strict=True):
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-9, atol=1e-11)
 
@@ -35,9 +35,9 @@ def test_equals_the_dense_form_forward_and_backward(seed, shape):
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 3e-2)])
 def test_equals_the_dense_form_in_narrow_types(dtype, tolerance):
     exact = dense_cropa(*(x.double() for x in qkv(3, (2, 4, 8, 50, 12), dtype)))
-    found = cropa(*qkv(3, (2, 4, 8, 50, 12), dtype))
-    assert found.dtype == dtype
-    assert (found.double() - exact).abs().max() / exact.abs().max() < tolerance
+    result = cropa(*qkv(3, (2, 4, 8, 50, 12), dtype))
+    assert result.dtype == dtype
+    assert (result.double() - exact).abs().max() / exact.abs().max() < tolerance
 
 
 def test_gradients_by_finite_differences():

@@ -60,12 +60,12 @@ def test_reduced_leads_keep_their_positions():
 def test_any_leads_and_columns_equal_the_encoder_of_dense_scores(leads, visible):
     encoder, x_BLT = random_encoder(TINY.encoder, 0), ecgs(2)[:, leads]
     columns = torch.tensor(sorted(visible))
-    found = encoder(x_BLT, columns, leads)
-    assert found.shape == (2, len(leads) * len(visible), 16)
+    result = encoder(x_BLT, columns, leads)
+    assert result.shape == (2, len(leads) * len(visible), 16)
     for block in encoder.blocks:
         assert isinstance(block, Block)
         block.attend = dense_cropa
-    torch.testing.assert_close(found, encoder(x_BLT, columns, leads))
+    torch.testing.assert_close(result, encoder(x_BLT, columns, leads))
 
 
 def test_input_and_patch_scales_multiply_what_they_say():
@@ -144,10 +144,10 @@ def test_a_branch_that_is_left_out_does_nothing_and_one_that_stays_is_scaled():
     block = random_encoder(TINY.encoder, 0).blocks[0]
     assert isinstance(block, Block)
     x_BLPD = torch.randn(3, 8, 10, 16, generator=torch.Generator().manual_seed(1))
-    found = block(x_BLPD, torch.tensor([[0.0, 2.0, 1.0], [0.0, 0.0, 1.0]]))
-    torch.testing.assert_close(found[0], x_BLPD[0])
-    torch.testing.assert_close(found[1], x_BLPD[1] + 2.0 * block._attention(block.norm1(x_BLPD[1:2]))[0])
-    torch.testing.assert_close(found[2], block(x_BLPD)[2])
+    result = block(x_BLPD, torch.tensor([[0.0, 2.0, 1.0], [0.0, 0.0, 1.0]]))
+    torch.testing.assert_close(result[0], x_BLPD[0])
+    torch.testing.assert_close(result[1], x_BLPD[1] + 2.0 * block._attention(block.norm1(x_BLPD[1:2]))[0])
+    torch.testing.assert_close(result[2], block(x_BLPD)[2])
 
 
 def test_twelve_leads_follow_from_the_eight():
@@ -221,10 +221,10 @@ def test_masks_of_each_record_hide_equally_many(seed, kind, records):
 @given(mask=st.lists(st.booleans(), min_size=2, max_size=20), share=st.floats(0.05, 0.95))
 def test_counts_are_reached_from_any_mask(mask, share):
     count = int(len(mask) * share)
-    found = with_equal_counts(np.array([mask, mask]), count, np.random.default_rng(0))
-    assert (found.sum(axis=1) == count).all()
+    result = with_equal_counts(np.array([mask, mask]), count, np.random.default_rng(0))
+    assert (result.sum(axis=1) == count).all()
     if count <= sum(mask):
-        assert (found <= np.array(mask)).all(), "none is added where some are taken away"
+        assert (result <= np.array(mask)).all(), "none is added where some are taken away"
 
 
 @pytest.mark.parametrize(

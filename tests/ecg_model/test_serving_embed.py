@@ -30,8 +30,10 @@ def ecg(rate: float, seconds: float, records: int = 2, seed: int = 0) -> np.ndar
     phases_BLF = rng.uniform(0, 2 * np.pi, (records, 8, 12))
     t_T = np.arange(math.ceil(seconds * rate)) / rate
     eight = np.sin(2 * np.pi * frequencies_F[:, None] * t_T + phases_BLF[..., None]).mean(axis=-2)
-    one, two = eight[:, 0], eight[:, 1]
-    limb = np.stack([one, two, two - one, -(one + two) / 2, one - two / 2, two - one / 2], axis=1)
+    lead_i, lead_ii = eight[:, 0], eight[:, 1]
+    limb = np.stack(
+        [lead_i, lead_ii, lead_ii - lead_i, -(lead_i + lead_ii) / 2, lead_i - lead_ii / 2, lead_ii - lead_i / 2], axis=1
+    )
     return np.concatenate([limb, eight[:, 2:]], axis=1)
 
 

@@ -190,9 +190,9 @@ def test_it_loads_and_embeds_in_an_environment_of_five_packages(
     )
     assert ran.returncode == 0, ran.stderr
     assert "warning" not in ran.stderr.lower(), ran.stderr
-    told = json.loads(ran.stdout.splitlines()[-1])
-    assert told["foreign"] == []
-    assert Path(told["prefix"]) == venv
-    assert not Path(told["ecg_model"]).is_relative_to(ROOT), "the code came with the model"
+    report = json.loads(ran.stdout.splitlines()[-1])
+    assert report["foreign"] == []
+    assert Path(report["prefix"]) == venv
+    assert not Path(report["ecg_model"]).is_relative_to(ROOT), "the code came with the model"
     expected = embed(load_encoder(encoder_file), x, sampling_rate=100.0)
     np.testing.assert_allclose(np.load(work / "embedding.npy"), expected, atol=1e-5)

@@ -81,12 +81,12 @@ def test_leads_that_do_not_fit_are_refused() -> None:
 
 
 def test_the_limb_leads_close_einthovens_triangle() -> None:
-    one, two = np.random.default_rng(0).normal(size=(2, 100))
-    three, right, left, foot = derived_leads(np.stack([one, two]))
-    np.testing.assert_allclose(one + three, two)
+    lead_i, lead_ii = np.random.default_rng(0).normal(size=(2, 100))
+    lead_iii, right, left, foot = derived_leads(np.stack([lead_i, lead_ii]))
+    np.testing.assert_allclose(lead_i + lead_iii, lead_ii)
     np.testing.assert_allclose(right + left + foot, 0, atol=1e-12)
-    np.testing.assert_allclose(left, (one - three) / 2)
-    np.testing.assert_allclose(foot, (two + three) / 2)
+    np.testing.assert_allclose(left, (lead_i - lead_iii) / 2)
+    np.testing.assert_allclose(foot, (lead_ii + lead_iii) / 2)
 
 
 @pytest.mark.parametrize("rate", [100, 128, 200, 257, 257.13, 360, 400, 500, 999.9, 1000, 2000])
@@ -202,8 +202,8 @@ def test_a_missing_sample_behind_the_window_does_not_spoil_it(rate: float) -> No
     samples = int(rate * 10) + 40
     x_LT = sines(rate, samples, leads=8)
     x_LT[3, int(rate * 10) + 2] = np.nan
-    found = prepare(x_LT, leads=LEADS, rate=rate)
-    assert np.array_equal(found, prepare(x_LT[:, : int(rate * 10)], leads=LEADS, rate=rate))
+    prepared = prepare(x_LT, leads=LEADS, rate=rate)
+    assert np.array_equal(prepared, prepare(x_LT[:, : int(rate * 10)], leads=LEADS, rate=rate))
 
 
 @pytest.mark.parametrize("rate", [float("nan"), float("inf"), 1e308, -500.0])

@@ -23,8 +23,8 @@ def of_step(step: int) -> Encoder:
 
 def stored_step(out: Path, steps: range = range(20)) -> int:
     """Which of `of_step` lies in best.safetensors."""
-    found = load_encoder(out / BEST_FILE).patch.weight
-    return next(step for step in steps if torch.equal(of_step(step).patch.weight, found))
+    stored = load_encoder(out / BEST_FILE).patch.weight
+    return next(step for step in steps if torch.equal(of_step(step).patch.weight, stored))
 
 
 def run(out: Path, scores: dict[int, float], start: int = 0) -> dict[str, float]:

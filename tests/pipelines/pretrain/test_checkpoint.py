@@ -16,13 +16,13 @@ def test_checkpoints_come_back_and_the_newest_two_stay(tmp_path: Path) -> None:
     for step in (5, 100, 20):
         tensors = {"a": torch.arange(step), "b": torch.tensor(float(step))}
         folder.save(Checkpoint(step=step, facts={"of": step}, tensors=tensors))
-    found = folder.newest()
-    assert found is not None
-    assert (found.step, found.facts) == (100, {"of": 100})
-    assert torch.equal(found.tensors["a"], torch.arange(100))
+    newest = folder.newest()
+    assert newest is not None
+    assert (newest.step, newest.facts) == (100, {"of": 100})
+    assert torch.equal(newest.tensors["a"], torch.arange(100))
     stem = "step-000000{:03d}.safetensors"
-    kept = {stem.format(step) for step in (20, 100)}
-    assert {path.name for path in folder.folder.iterdir()} == kept | {f"{name}.sha256" for name in kept}
+    stems = {stem.format(step) for step in (20, 100)}
+    assert {path.name for path in folder.folder.iterdir()} == stems | {f"{name}.sha256" for name in stems}
 
 
 def test_a_damaged_checkpoint_never_costs_the_good_one_before_it(
@@ -31,9 +31,9 @@ def test_a_damaged_checkpoint_never_costs_the_good_one_before_it(
     folder = CheckpointFolder(tmp_path)
     paths = [folder.save(Checkpoint(step=step, facts={}, tensors={"a": torch.arange(step)})) for step in (10, 20)]
     paths[1].with_name(f"{paths[1].name}.sha256").unlink()
-    found = folder.newest()
-    assert found is not None
-    assert found.step == 10
+    newest = folder.newest()
+    assert newest is not None
+    assert newest.step == 10
     assert "step-000000020.safetensors is damaged (step-000000020.safetensors.sha256 is missing)" in caplog.text
     folder.save(Checkpoint(step=15, facts={}, tensors={"a": torch.arange(15)}))
     assert {path.name for path in tmp_path.glob("*.safetensors")} == {

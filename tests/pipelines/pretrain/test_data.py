@@ -83,15 +83,15 @@ def test_both_readers_give_the_same_batches(home: tuple[Path, Path], first_step:
     assert (resident.names, resident.digest) == (streamed.names, streamed.digest)
     order = Order(seed=3, batch=56, chunk_N=resident.chunk_N)
     with (
-        resident.feed(order, device=CPU, first_step=first_step, rank=rank, world=world) as held,
+        resident.feed(order, device=CPU, first_step=first_step, rank=rank, world=world) as resident_feed,
         streamed.feed(order, device=CPU, first_step=first_step, rank=rank, world=world) as read,
     ):
         for step in range(first_step, first_step + 2 * len(resident.train) // 56):
-            expected = held.next()
+            expected = resident_feed.next()
             assert torch.equal(read.next(), expected)
             rows = order.rows(step)[rank::world]
             assert torch.equal(expected, resident.train.signal_NLT[rows].float() * data.MILLIVOLT)
-    assert held.waited_seconds > 0
+    assert resident_feed.waited_seconds > 0
     assert read.waited_seconds > 0
 
 

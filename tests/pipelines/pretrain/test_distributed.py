@@ -43,20 +43,20 @@ def run(command: list[str]) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow
 def test_two_processes_have_the_loss_curve_of_one(home: tuple[Path, Path], tmp_path: Path) -> None:
     """Per-record masks and stochastic depth are on, so each record must get its own whichever process it falls to."""
-    one, two, parts = (Program(home, tmp_path / name) for name in ("one", "two", "parts"))
-    assert one.run(**FIFTY).returncode == 0
+    alone, two, parts = (Program(home, tmp_path / name) for name in ("one", "two", "parts"))
+    assert alone.run(**FIFTY).returncode == 0
     done = run(torchrun(two, **FIFTY))
     assert parts.run("--accumulate=4", **FIFTY).returncode == 0
     assert done.stdout.strip() == str(two.out / "encoder.safetensors"), "one process speaks"
     assert done.stderr.count("2 x cpu") == 1
     for other in (two, parts):
-        assert [line["step"] for line in other.metrics()] == [line["step"] for line in one.metrics()]
-        for ours, theirs in zip(one.metrics(), other.metrics(), strict=True):
+        assert [line["step"] for line in other.metrics()] == [line["step"] for line in alone.metrics()]
+        for expected_line, line in zip(alone.metrics(), other.metrics(), strict=True):
             for name in ("loss", "validation_loss", "gradient_norm"):
-                assert theirs[name] == pytest.approx(ours[name], abs=1e-4), (name, ours["step"])
-        found, expected = (load_encoder(program.out / "encoder.safetensors") for program in (other, one))
+                assert line[name] == pytest.approx(expected_line[name], abs=1e-4), (name, expected_line["step"])
+        actual, expected = (load_encoder(program.out / "encoder.safetensors") for program in (other, alone))
         for name, value in expected.state_dict().items():
-            torch.testing.assert_close(found.state_dict()[name], value, atol=1e-4, rtol=0)
+            torch.testing.assert_close(actual.state_dict()[name], value, atol=1e-4, rtol=0)
 
 
 @pytest.mark.slow
@@ -68,14 +68,14 @@ def test_two_processes_that_are_stopped_go_on(home: tuple[Path, Path], tmp_path:
     with subprocess.Popen(command, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True) as process:
         program.wait_for(process, 11)
         process.send_signal(signal.SIGTERM)
-        said = process.communicate(timeout=120)[1]
+        output = process.communicate(timeout=120)[1]
     assert process.returncode != 0
-    stopped_at = int(re.findall(r"stopped at step (\d+)", said)[0])
+    stopped_at = int(re.findall(r"stopped at step (\d+)", output)[0])
     assert 11 <= stopped_at < 50
     again = run(program.command(**FIFTY))
     assert f"going on from step {stopped_at}" in again.stderr
-    for ours, theirs in zip(whole.metrics(), program.metrics(), strict=True):
-        assert theirs["loss"] == pytest.approx(ours["loss"], abs=1e-4)
+    for expected_line, line in zip(whole.metrics(), program.metrics(), strict=True):
+        assert line["loss"] == pytest.approx(expected_line["loss"], abs=1e-4)
 
 
 @pytest.mark.slow
@@ -84,9 +84,9 @@ def test_a_batch_that_cannot_be_shared_out_is_refused(home: tuple[Path, Path], t
     done = subprocess.run(torchrun(program, batch=5), cwd=ROOT, env=environment(), capture_output=True, text=True)
     assert done.returncode == REFUSED
     assert "batch=5 cannot be shared out evenly among 2 processes in 1 parts: use a multiple of 2" in done.stderr
-    code, said = program.here("--accumulate=3")
+    code, output = program.here("--accumulate=3")
     assert code == REFUSED
-    assert "batch=4 cannot be shared out evenly among 1 processes in 3 parts" in said
+    assert "batch=4 cannot be shared out evenly among 1 processes in 3 parts" in output
 
 
 def test_alone_nothing_is_exchanged() -> None:
@@ -124,10 +124,10 @@ def test_probes_between_the_logging_steps_keep_the_processes_together(tmp_path: 
     """Rank 0 alone has the probe; all must exchange their losses at its steps."""
     home = small_home(tmp_path / "home", ecgs=60, labels=["426783006"])
     changes = {"steps": 60, "probe_epochs": 1.5, "precision": "fp32"}
-    one, two = (Program(home, tmp_path / name) for name in ("one", "two"))
-    assert one.run(**changes).returncode == 0
+    alone, two = (Program(home, tmp_path / name) for name in ("one", "two"))
+    assert alone.run(**changes).returncode == 0
     run(torchrun(two, **changes))
-    probed = [[line["step"] for line in each.metrics() if "probe_auc" in line] for each in (one, two)]
+    probed = [[line["step"] for line in each.metrics() if "probe_auc" in line] for each in (alone, two)]
     assert len(probed[0]) > 2
     assert probed[0] == probed[1]
     assert any(step % 2 for step in probed[0]), "some lie between logging steps"
@@ -144,15 +144,15 @@ def test_a_second_run_in_the_same_folder_waits_for_the_first_and_is_refused_in_t
         program.wait_for(process, 1)
         with monkeypatch.context() as patch:
             patch.setattr(program_of_one, "ORPHAN_SECONDS", 0.0)
-            code, said = program.here(steps=100_000)
+            code, output = program.here(steps=100_000)
         assert code == REFUSED
-        assert "another run writes there; stop it, or use another folder" in said
+        assert "another run writes there; stop it, or use another folder" in output
         threading.Timer(1.0, process.kill).start()
-        code, said = program.here(steps=2)
+        code, output = program.here(steps=2)
         process.communicate()
     assert code == 0, "the lock of a killed run is gone"
-    assert "another run writes there; waiting for its end" in said
-    assert "has metrics and no checkpoint: beginning at step 0" in said
+    assert "another run writes there; waiting for its end" in output
+    assert "has metrics and no checkpoint: beginning at step 0" in output
 
 
 @pytest.mark.slow
@@ -162,9 +162,9 @@ def test_a_process_that_is_killed_is_no_refusal(home: tuple[Path, Path], tmp_pat
     with subprocess.Popen(command, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True) as process:
         program.wait_for(process, 1)
         os.kill(processes_of(process.pid)[1], signal.SIGKILL)
-        said = process.communicate(timeout=120)[1]
-    assert process.returncode not in (0, REFUSED), said
-    assert "Signal 9 (SIGKILL)" in said
+        output = process.communicate(timeout=120)[1]
+    assert process.returncode not in (0, REFUSED), output
+    assert "Signal 9 (SIGKILL)" in output
 
 
 @pytest.mark.slow
@@ -178,12 +178,12 @@ def test_where_torchrun_is_killed_its_processes_stop_and_the_next_run_goes_on(
         program.wait_for(process, 1)
         orphans = processes_of(process.pid)
         process.kill()
-        code, said = program.here(**FIFTY | {"steps": 300})
+        code, output = program.here(**FIFTY | {"steps": 300})
         process.communicate()
-    assert code == 0, said
+    assert code == 0, output
     assert len(orphans) == 2
     assert not any(Path(f"/proc/{orphan}").exists() for orphan in orphans)
-    assert re.search(r"going on from step \d+", said)
+    assert re.search(r"going on from step \d+", output)
 
 
 def processes_of(torchrun: int) -> list[int]:

@@ -79,7 +79,7 @@ def shard(workspace: Workspace, name: str, ecgs: Sequence[Ecg]) -> Product:
 
 def ecgs_of_chapman(first: int, count: int, per_patient: int) -> list[Ecg]:
     """`visible` is a slow wave; `hidden` is of every third ECG; `rare` of two; `common` of all but two."""
-    found = []
+    ecgs = []
     for number in range(first, first + count):
         visible = np.random.default_rng([number, 1]).random() < 0.4
         labels = [
@@ -88,8 +88,8 @@ def ecgs_of_chapman(first: int, count: int, per_patient: int) -> list[Ecg]:
             *(["rare"] if number - first < 2 else []),
             *(["common"] if number - first >= 2 else []),
         ]
-        found.append(Ecg(number, f"p{number // per_patient}", tuple(labels), visible))
-    return found
+        ecgs.append(Ecg(number, f"p{number // per_patient}", tuple(labels), visible))
+    return ecgs
 
 
 @pytest.fixture(scope="module")
@@ -140,10 +140,10 @@ def test_no_validation_patient_is_fitted_and_no_patient_comes_twice(home: tuple[
         source = problem.names[0].split("/")[0]
         patients = {}
         for rows, split in ((problem.fit, "train"), (problem.scored, "validation")):
-            found = [index[f"r{number}"] for number in numbers(load(home), rows)]
-            assert {(row["source"], row["split"]) for row in found} == {(source, split)}
-            patients[split] = [row["patient_id"] for row in found]
-            assert len(set(patients[split])) == len(found)
+            records = [index[f"r{number}"] for number in numbers(load(home), rows)]
+            assert {(row["source"], row["split"]) for row in records} == {(source, split)}
+            patients[split] = [row["patient_id"] for row in records]
+            assert len(set(patients[split])) == len(records)
             everybody = {r["patient_id"] for r in index.values() if (r["source"], r["split"]) == (source, split)}
             assert set(patients[split]) == everybody
         assert not set(patients["train"]) & set(patients["validation"])

@@ -18,6 +18,7 @@ from dagster_pipes import DAGSTER_PIPES_CONTEXT_ENV_VAR, DAGSTER_PIPES_MESSAGES_
 from ecg_model.encoder import load_encoder
 from pipelines.pretrain import __main__ as program_of_one
 from pipelines.pretrain.__main__ import main
+from pipelines.pretrain.options import device_named
 from pipelines.pretrain.recipes import recipe_named
 from pipelines.pretrain.step import REFUSED
 from tests.support.pretraining import ROOT, STEPS, Program, environment, in_this_process, small_home
@@ -73,9 +74,9 @@ def same(program: Program, whole: Program) -> None:
     """Products, metrics and all tensors of the last checkpoint are equal to the bit."""
     assert products(program.out) == products(whole.out)
     assert lasting(program.metrics()) == lasting(whole.metrics())
-    theirs, ours = (tensors_of(one.checkpoints()[-1]) for one in (whole, program))
-    assert len(theirs) > 1000
-    assert ours == theirs
+    expected, actual = (tensors_of(each.checkpoints()[-1]) for each in (whole, program))
+    assert len(expected) > 1000
+    assert actual == expected
 
 
 def tensors_of(checkpoint: Path) -> bytes:
@@ -94,10 +95,10 @@ def test_a_run_that_is_killed_and_stopped_ends_with_the_bytes_of_one_that_is_not
     with program.metrics_file.open("a") as stream:
         stream.write('{"step": 39, "lo')  # a line that a kill cut short
     # As a supervisor does, and whoever else stops with it: each tells it.
-    code, said = program.interrupted(signal.SIGTERM, 23, times=3)
+    code, output = program.interrupted(signal.SIGTERM, 23, times=3)
     assert code == 128 + signal.SIGTERM
-    assert "going on from step" in said
-    stopped_at = int(re.findall(r"stopped at step (\d+)", said)[0])
+    assert "going on from step" in output
+    stopped_at = int(re.findall(r"stopped at step (\d+)", output)[0])
     assert program.step(program.checkpoints()[-1]) == stopped_at
     again = program.run()
     assert again.returncode == 0, again.stderr
@@ -139,9 +140,9 @@ def test_with_all_checkpoints_damaged_it_does_not_begin_again(
     for path in program.checkpoints():
         flip_a_bit(path)
     for _ in range(2):  # and it stays an error
-        code, said = program.here()
+        code, output = program.here()
         assert code == REFUSED
-        assert said.splitlines()[-1].startswith("pretraining: all 2 checkpoints")
+        assert output.splitlines()[-1].startswith("pretraining: all 2 checkpoints")
     assert not products(tmp_path)
 
 
@@ -155,10 +156,10 @@ def test_a_changed_recipe_is_refused_with_the_fields_name(
     home: tuple[Path, Path], whole: Program, tmp_path: Path
 ) -> None:
     shutil.copytree(whole.out / "aside", tmp_path / "aside")
-    code, said = Program(home, tmp_path).here(**{"peak_lr": 0.03, "jepa.masking.kind": "random"})
+    code, output = Program(home, tmp_path).here(**{"peak_lr": 0.03, "jepa.masking.kind": "random"})
     assert code == REFUSED
-    assert f"peak_lr: {recipe_named('demo').peak_lr} -> 0.03" in said
-    assert "jepa.masking.kind: 'block' -> 'random'" in said
+    assert f"peak_lr: {recipe_named('demo').peak_lr} -> 0.03" in output
+    assert "jepa.masking.kind: 'block' -> 'random'" in output
     assert not products(tmp_path)
 
 
@@ -170,10 +171,10 @@ def test_under_dagster_pipes_it_reports_its_log_and_its_summary(home: tuple[Path
     }
     command = program.command(steps=2)
     subprocess.run(command, cwd=ROOT, env=environment() | params, capture_output=True, check=True)
-    told = [json.loads(line) for line in messages.read_text().splitlines()]
-    said = [message["params"]["message"] for message in told if message["method"] == "log"]
-    assert any("step 2/2" in line for line in said)
-    (custom,) = [message["params"]["payload"] for message in told if message["method"] == "report_custom_message"]
+    sent = [json.loads(line) for line in messages.read_text().splitlines()]
+    logged = [message["params"]["message"] for message in sent if message["method"] == "log"]
+    assert any("step 2/2" in line for line in logged)
+    (custom,) = [message["params"]["payload"] for message in sent if message["method"] == "report_custom_message"]
     assert custom == json.loads((program.out / "summary.json").read_text())
 
 
@@ -205,10 +206,10 @@ def test_a_mistake_is_one_clear_line(
     options: list[str], complaint: str, tmp_path: Path, home: tuple[Path, Path]
 ) -> None:
     places = ["--workspace", str(home[0]), "--corpus", str(home[1]), "--out", str(tmp_path / "out"), "--device", "cpu"]
-    code, said = in_this_process([*places, *options])
+    code, output = in_this_process([*places, *options])
     assert code == REFUSED
-    assert complaint in said
-    assert len(said.splitlines()) == 1
+    assert complaint in output
+    assert len(output.splitlines()) == 1
     assert [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()] in ([], [".lock"])
 
 
@@ -223,7 +224,7 @@ def test_a_gpu_is_chosen_by_name_and_rank(
     if torchrun:
         monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
         monkeypatch.setenv("LOCAL_RANK", torchrun)
-    assert str(program_of_one._device(name)) == f"cuda{chosen}"
+    assert str(device_named(name)) == f"cuda{chosen}"
 
 
 def test_intervals_of_checkpoints_are_steps_or_minutes(capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,14 +39,16 @@ def test_a_window_is_whole_chunks_and_windows_make_up_the_sequence(seed: int, si
         order = Order(seed=seed, batch=1, chunk_N=chunk_N)
         position = 0
         while position < 2 * len(chunk_N):
-            found = order.window(position)
-            assert found.start == position
-            assert all(order.window(place).start == position for place in range(found.start, found.end))
-            np.testing.assert_array_equal(found.rows, [order.rows(step)[0] for step in range(found.start, found.end)])
-            inside, whole = np.unique(chunk_N[found.rows], return_counts=True)
+            stretch = order.window(position)
+            assert stretch.start == position
+            assert all(order.window(place).start == position for place in range(stretch.start, stretch.end))
+            np.testing.assert_array_equal(
+                stretch.rows, [order.rows(step)[0] for step in range(stretch.start, stretch.end)]
+            )
+            inside, whole = np.unique(chunk_N[stretch.rows], return_counts=True)
             np.testing.assert_array_equal(whole, np.asarray(sizes)[inside])
             assert len(inside) <= window
-            position = found.end
+            position = stretch.end
 
 
 def test_the_order_is_of_seed_and_epoch_alone() -> None:
@@ -77,7 +79,7 @@ def test_a_small_corpus_gets_a_plain_permutation() -> None:
     """All 24 orders of four records in four chunks or in one come equally often."""
     for chunk_N in (np.zeros(4, int), np.arange(4)):
         orders = [tuple(Order(seed=seed, batch=4, chunk_N=chunk_N).rows(0).tolist()) for seed in range(2400)]
-        counts = [orders.count(one) for one in set(orders)]
+        counts = [orders.count(order_of_epoch) for order_of_epoch in set(orders)]
         assert len(counts) == 24
         assert sum((count - 100) ** 2 / 100 for count in counts) < 50, "chi square, 23 degrees of freedom: p < 0.001"
 

@@ -143,8 +143,8 @@ def test_a_warm_start_begins_as_the_encoder_it_names(tmp_path: Path) -> None:
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     recipe = dataclasses.replace(TINY_RECIPE, steps=1, edge_lr=0.0, warmup_share=0.9, warm_start=sha256)
     train(recipe, corpus(), RunConfig(out=tmp_path / "out", device=CPU, warm_start=path))
-    found, former = load_encoder(tmp_path / "out/encoder.safetensors"), load_encoder(path)
-    assert all(torch.equal(found.state_dict()[name], value) for name, value in former.state_dict().items())
+    trained, former = load_encoder(tmp_path / "out/encoder.safetensors"), load_encoder(path)
+    assert all(torch.equal(trained.state_dict()[name], value) for name, value in former.state_dict().items())
     state = CheckpointFolder(tmp_path / "out/aside/checkpoints").newest()
     assert state is not None
     assert torch.equal(state.tensors["model.teacher.patch.weight"], former.patch.weight)
@@ -171,13 +171,17 @@ def test_a_warm_start_begins_as_the_encoder_it_names(tmp_path: Path) -> None:
 def test_each_option_trains_to_an_encoder_of_its_own(changes: dict[str, object], tmp_path: Path) -> None:
     recipe = recipe_named("demo", {**changes_of(TINY_RECIPE), "steps": 30, "peak_lr": 3e-3, **changes})
     plain = dataclasses.replace(TINY_RECIPE, steps=30, peak_lr=3e-3)
-    summaries = [train(one, corpus(), RunConfig(out=tmp_path / one.digest, device=CPU)) for one in (recipe, plain)]
+    summaries = [
+        train(variant, corpus(), RunConfig(out=tmp_path / variant.digest, device=CPU)) for variant in (recipe, plain)
+    ]
     assert summaries[0].last["validation_loss"] < summaries[0].first["validation_loss"]
     assert summaries[0].last != summaries[1].last
     x_BLT = torch.randn(2, 8, 2500, generator=torch.Generator().manual_seed(3))
-    found = [load_encoder(tmp_path / one.digest / "encoder.safetensors").embed(x_BLT) for one in (recipe, plain)]
-    assert found[0].shape == found[1].shape
-    assert not torch.allclose(*found)
+    embeddings = [
+        load_encoder(tmp_path / variant.digest / "encoder.safetensors").embed(x_BLT) for variant in (recipe, plain)
+    ]
+    assert embeddings[0].shape == embeddings[1].shape
+    assert not torch.allclose(*embeddings)
 
 
 def test_parts_of_a_batch_add_up_to_it(tmp_path: Path) -> None:
@@ -193,8 +197,8 @@ def test_blocks_computed_again_train_to_the_same_bits_in_less_memory(tmp_path: P
     recipe = recipe_named("demo", {**changes_of(TINY_RECIPE), "jepa.encoder.drop_path": 0.5})
     for name, recompute in (("kept", False), ("again", True)):
         train(recipe, corpus(), RunConfig(out=tmp_path / name, device=CPU, recompute=recompute))
-    kept, again = ((tmp_path / name / "encoder.safetensors").read_bytes() for name in ("kept", "again"))
-    assert kept == again
+    plain, recomputed = ((tmp_path / name / "encoder.safetensors").read_bytes() for name in ("kept", "again"))
+    assert plain == recomputed
 
     def saved(recompute: bool) -> int:
         """Bytes that the graph of a loss holds."""
