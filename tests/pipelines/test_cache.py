@@ -57,9 +57,9 @@ def test_every_finished_build_is_found_the_current_one_first(tmp_path):
         build(workspace, text, config={"k": text})
     middle = build(workspace, config={"k": "b"})
     (workspace.folder("stage/one") / "0123.partial").mkdir()
-    found = workspace.finished("stage/one")
-    assert found[0] == middle
-    assert len({one.fingerprint for one in found}) == 3
+    builds = workspace.finished("stage/one")
+    assert builds[0] == middle
+    assert len({product.fingerprint for product in builds}) == 3
 
 
 def test_what_lies_aside_is_no_part_of_the_digest(tmp_path):
@@ -70,7 +70,7 @@ def test_what_lies_aside_is_no_part_of_the_digest(tmp_path):
 
 def test_a_failed_build_leaves_nothing_and_does_not_move_current(tmp_path):
     workspace = Workspace(tmp_path)
-    kept = build(workspace)
+    first = build(workspace)
 
     def fail(work: Path) -> dict:
         (work / "half.txt").write_text("half")
@@ -78,7 +78,7 @@ def test_a_failed_build_leaves_nothing_and_does_not_move_current(tmp_path):
 
     with pytest.raises(RuntimeError, match="no disk"):
         workspace.build("stage/one", version="2", config={}, inputs={}, make=fail)
-    assert workspace.require("stage/one").fingerprint == kept.fingerprint
+    assert workspace.require("stage/one").fingerprint == first.fingerprint
     assert not list(tmp_path.rglob("half.txt"))
     assert not list(tmp_path.rglob("*.partial"))
 

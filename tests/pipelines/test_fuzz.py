@@ -143,14 +143,14 @@ def wfdb_cases(mirror: Path, root: Path, tag: str) -> Iterator[Case]:
         if not headers:
             continue
         stem = headers[0].path.removesuffix(".hea")
-        mine = [file for file in listing if file.path.rsplit(".", 1)[0] == stem]
+        own = [file for file in listing if file.path.rsplit(".", 1)[0] == stem]
         tables = [file for file in listing if source.shared(file.path)]
         here = root / tag / name
-        for file in (*mine, *tables):
+        for file in (*own, *tables):
             (here / file.path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(mirror / file.path, here / file.path)
-        read = record_of(source, here, [file for file in mine if source.partition_of(file.path)])
-        for file in (*mine, *tables):
+        read = record_of(source, here, [file for file in own if source.partition_of(file.path)])
+        for file in (*own, *tables):
             suffix = Path(file.path).suffix
             if suffix in (".hea", ".csv") or suffix in (".dat", ".mat"):
                 signal = suffix in (".dat", ".mat")
@@ -192,7 +192,7 @@ def part_cases(root: Path, mirror: Path) -> Iterator[Case]:
 def own_cases(root: Path) -> Iterator[Case]:
     """A drop of each format, with the description that lies beside it."""
     x_NLT = np.random.default_rng(0).normal(0, 0.3, (2, 12, 1000)).astype(np.float32)
-    said = {"rate": 100, "leads": list(LEADS_12), "units": "mV"}
+    settings = {"rate": 100, "leads": list(LEADS_12), "units": "mV"}
 
     def drop(name: str) -> tuple[Path, Callable[[], Iterator[Record | DroppedRecord]]]:
         folder = root / "own" / name
@@ -208,10 +208,10 @@ def own_cases(root: Path) -> Iterator[Case]:
         file, description = folder / f"a.{kind}", folder / "a.json"
         if kind == "npy":
             np.save(file, x_NLT)
-            description.write_text(json.dumps({**said, "ids": ["a0", "a1"]}))
+            description.write_text(json.dumps({**settings, "ids": ["a0", "a1"]}))
         elif kind == "npz":
             np.savez(file, a0=x_NLT[0], a1=x_NLT[1])
-            description.write_text(json.dumps(said))
+            description.write_text(json.dumps(settings))
         elif kind == "h5":
             with h5py.File(file, "w") as h5:
                 h5["signals"], h5["ids"] = x_NLT, ["a0", "a1"]
@@ -233,10 +233,10 @@ def _listed(path: str) -> RemoteFile:
 def cases(tmp_path_factory: pytest.TempPathFactory) -> list[Case]:
     root = tmp_path_factory.mktemp("fuzz")
     write_mirror(root / "mirror", seed=1, sizes=SIZES)
-    found = [*wfdb_cases(root / "mirror", root, "simulated"), *part_cases(root, root / "mirror"), *own_cases(root)]
+    cases = [*wfdb_cases(root / "mirror", root, "simulated"), *part_cases(root, root / "mirror"), *own_cases(root)]
     if REAL.is_dir():
-        found += wfdb_cases(REAL, root, "real")
-    return found
+        cases += wfdb_cases(REAL, root, "real")
+    return cases
 
 
 # The rule
@@ -259,11 +259,13 @@ def outcome(case: Case, whole: Sequence[np.ndarray]) -> str:
         assert item.signal_LT.shape[0] == len(item.leads)
         assert 0 < item.rate < float("inf")
         assert not np.isinf(item.signal_LT).any()
-    kept = [item for item in items if isinstance(item, Record)]
-    if case.checked and kept:
-        for item, expected in zip(kept, whole, strict=True):
+    records = [item for item in items if isinstance(item, Record)]
+    if case.checked and records:
+        for item, expected in zip(records, whole, strict=True):
             np.testing.assert_array_equal(item.signal_LT, expected)
-    return "record" if len(kept) == len(items) else next(str(i.reason) for i in items if isinstance(i, DroppedRecord))
+    return (
+        "record" if len(records) == len(items) else next(str(i.reason) for i in items if isinstance(i, DroppedRecord))
+    )
 
 
 def fuzz(cases: Sequence[Case], count: int, seed: int) -> Counter[str]:
@@ -300,8 +302,8 @@ def one_mutation(
 def room(more: int) -> Iterator[None]:
     """So many bytes may be allocated beyond what this process has: a length from a damaged file meets a MemoryError."""
     before = resource.getrlimit(resource.RLIMIT_AS)
-    held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (held + more, before[1]))
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + more, before[1]))
     try:
         yield
     finally:

@@ -234,11 +234,11 @@ def test_of_two_processes_on_one_partition_one_works_and_the_other_waits(
 ) -> None:
     server.rate = 250_000.0
     arguments = (server.url, "chapman", "01", tmp_path / "home", tmp_path / "raw")
-    with program(DOWNLOAD, *arguments) as one, program(DOWNLOAD, *arguments) as two:
-        told = [process.communicate()[0].split() for process in (one, two)]
-    assert [process.returncode for process in (one, two)] == [0, 0]
-    assert told[0][1] == told[1][1]
-    assert sorted(words[2] for words in told) == ["False", "True"]
+    with program(DOWNLOAD, *arguments) as first, program(DOWNLOAD, *arguments) as second:
+        outputs = [process.communicate()[0].split() for process in (first, second)]
+    assert [process.returncode for process in (first, second)] == [0, 0]
+    assert outputs[0][1] == outputs[1][1]
+    assert sorted(words[2] for words in outputs) == ["False", "True"]
     fetched = [seen.path for seen in server.seen if "WFDBRecords" in seen.path]
     assert len(fetched) == len(set(fetched)) == 24
     check_nothing_is_half_written(tmp_path / "raw", mirror)
@@ -312,9 +312,9 @@ def test_a_file_that_may_not_grow_is_named(tmp_path: Path, server: FaultServer, 
     """A limit of the shell or of a quota: no root is needed to see it."""
     limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))\n" + DOWNLOAD
     with program(limited, server.url, "chapman", "01", tmp_path / "home", tmp_path / "raw") as process:
-        _, said = process.communicate()
+        _, errors = process.communicate()
     assert process.returncode == 1
-    assert f"no room left in {tmp_path / 'raw'} (File too large)" in said  # a limited coverage has its say too
+    assert f"no room left in {tmp_path / 'raw'} (File too large)" in errors  # a limited coverage has its say too
     check_nothing_is_half_written(tmp_path / "raw", mirror)
     place = Place(tmp_path)
     assert place.download(server.url, "chapman", "01") == Place(tmp_path / "calm").download(server.url, "chapman", "01")

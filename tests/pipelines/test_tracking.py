@@ -56,8 +56,8 @@ def wait_until(true: Callable[[], bool]) -> None:
 
 def runs(tracking: Tracking, name: str) -> list[str]:
     client = tracking.client()
-    found = client.search_runs([tracking.experiment_id(client)], f"attributes.run_name = '{name}'")
-    return [run.info.run_id for run in found]
+    runs = client.search_runs([tracking.experiment_id(client)], f"attributes.run_name = '{name}'")
+    return [run.info.run_id for run in runs]
 
 
 @pytest.mark.parametrize("uri", ["http://bob:s3cret@host:5000", "postgresql+psycopg2://bob:s3cret@host/mlflow"])
@@ -222,15 +222,15 @@ def test_what_did_not_arrive_as_a_training_ended_arrives_when_its_encoder_is_ask
     launch, client = a_training_whose_server_is_away(workspace), tracking.client()
 
     def mirrored(recipe: Recipe) -> list[tuple[str, int]]:
-        found = client.search_runs([tracking.experiment_id(client)], f"tags.recipe_digest = '{recipe.digest}'")
-        return [(run.info.status, len(client.get_metric_history(run.info.run_id, "loss"))) for run in found]
+        runs = client.search_runs([tracking.experiment_id(client)], f"tags.recipe_digest = '{recipe.digest}'")
+        return [(run.info.status, len(client.get_metric_history(run.info.run_id, "loss"))) for run in runs]
 
-    asked, released = (recipe_named("demo", {"seed": seed}) for seed in (1, 2))
-    materialize_encoder(workspace, asked, launch)
-    assert mirrored(asked) == []
-    again = materialize_encoder(workspace, asked, launch, track=store.uri, artifact_root=store.artifact_root)
+    requested, released = (recipe_named("demo", {"seed": seed}) for seed in (1, 2))
+    materialize_encoder(workspace, requested, launch)
+    assert mirrored(requested) == []
+    again = materialize_encoder(workspace, requested, launch, track=store.uri, artifact_root=store.artifact_root)
     assert again.cached
-    assert mirrored(asked) == [("FINISHED", 3)]
+    assert mirrored(requested) == [("FINISHED", 3)]
 
     encoder = materialize_encoder(workspace, released, launch)
     with pytest.raises(ValueError, match="is not built"):  # it was never probed

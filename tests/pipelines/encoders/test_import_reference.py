@@ -169,9 +169,9 @@ def test_code_in_a_file_is_named_and_not_run(workspace: Workspace, tmp_path: Pat
         saved(file, evil(trap), _use_new_zipfile_serialization=form == "zip")
     message = refused(file, workspace)
     assert not trap.exists()
-    asked = "getattr" if evil is Evil else "system"
+    refused_name = "getattr" if evil is Evil else "system"
     assert "not run" in message or form == "plain", message
-    assert asked in message or form == "plain", message
+    assert refused_name in message or form == "plain", message
     if form == "plain":
         pickle.loads(file.read_bytes())  # noqa: S301
         assert trap.exists(), "the trap is a real one"

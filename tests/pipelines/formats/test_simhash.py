@@ -162,10 +162,10 @@ def test_the_bands_bring_copies_together(bits: int, least: float) -> None:
     rng = np.random.default_rng(bits)
     base_NB = rng.integers(0, 256, (1500, BYTES), np.uint8)
     copies_NB = np.stack([flipped(row, bits, rng) for row in base_NB])
-    found = first_copies(np.concatenate([base_NB, copies_NB]))[1500:] == np.arange(1500)
-    assert found.mean() >= least
+    matched = first_copies(np.concatenate([base_NB, copies_NB]))[1500:] == np.arange(1500)
+    assert matched.mean() >= least
     if bits > SAME_BITS:
-        assert not found.any()
+        assert not matched.any()
 
 
 def test_many_exact_copies_cost_nothing() -> None:
@@ -199,8 +199,8 @@ DISTORTIONS: dict[str, tuple[Callable[[NDArray[np.float64]], NDArray[np.float64]
 def test_real_ecgs_at_500_hz_are_found_again_after(name: str) -> None:
     distort, rate = DISTORTIONS[name]
     x_NLT = ptbxl_and_chapman()
-    found = first_copies(np.concatenate([signed(x_NLT, 500), signed(distort(x_NLT), rate)]))
-    assert found.tolist() == [*range(len(x_NLT)), *range(len(x_NLT))]
+    first = first_copies(np.concatenate([signed(x_NLT, 500), signed(distort(x_NLT), rate)]))
+    assert first.tolist() == [*range(len(x_NLT)), *range(len(x_NLT))]
 
 
 def test_a_window_that_starts_elsewhere_is_another_ecg() -> None:
@@ -210,8 +210,8 @@ def test_a_window_that_starts_elsewhere_is_another_ecg() -> None:
     shares = []
     for samples in (2, 8):
         later_NLT = np.concatenate([x_NLT[..., samples:], x_NLT[..., -samples:]], axis=-1)
-        found = first_copies(np.concatenate([base_NB, signed(later_NLT, 500)]))[len(x_NLT) :]
-        shares.append(np.mean(found == np.arange(len(x_NLT))))
+        first = first_copies(np.concatenate([base_NB, signed(later_NLT, 500)]))[len(x_NLT) :]
+        shares.append(np.mean(first == np.arange(len(x_NLT))))
     assert shares[0] > 0.9
     assert shares[1] == 0
 
@@ -243,5 +243,5 @@ def test_the_complete_ptbxl_holds_no_copies_but_its_own_at_500_hz() -> None:
     assert len(at) > 30
     high_NB = signed(high_NLT[known], 500)
     assert distance(high_NB, signatures_NB[at]).max() < 0.06 * BITS
-    found = first_copies(np.concatenate([signatures_NB, high_NB]))
-    assert found.tolist() == [*range(19601), *at.tolist()]
+    first = first_copies(np.concatenate([signatures_NB, high_NB]))
+    assert first.tolist() == [*range(19601), *at.tolist()]

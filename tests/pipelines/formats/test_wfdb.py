@@ -63,12 +63,12 @@ def test_every_real_record_is_what_wfdb_reads(project):
     assert headers
     for path in headers:
         ours = read_wfdb(path)
-        theirs = wfdb.rdrecord(str(path.with_suffix("")))
-        assert ours.leads == tuple(theirs.sig_name)
-        assert ours.header.rate == theirs.fs
+        expected = wfdb.rdrecord(str(path.with_suffix("")))
+        assert ours.leads == tuple(expected.sig_name)
+        assert ours.header.rate == expected.fs
         assert ours.signal_LT.dtype == np.float32
         # float32 holds one part in 1.7e7.
-        np.testing.assert_allclose(ours.signal_LT, theirs.p_signal.T, rtol=1e-7, atol=1e-6, equal_nan=True)
+        np.testing.assert_allclose(ours.signal_LT, expected.p_signal.T, rtol=1e-7, atol=1e-6, equal_nan=True)
 
 
 @pytest.mark.skipif(not OLD.is_dir(), reason=f"no damaged records at {OLD}")
@@ -114,11 +114,11 @@ def test_any_gain_baseline_and_unit_that_wfdb_writes(tmp_path_factory, data):
         baseline=baseline,
         write_dir=str(folder),
     )
-    theirs = wfdb.rdrecord(str(folder / "x1"))
+    expected = wfdb.rdrecord(str(folder / "x1"))
     ours = read_wfdb(folder / "x1.hea")
-    assert ours.header.rate == theirs.fs
+    assert ours.header.rate == expected.fs
     assert ours.leads == tuple(LEADS[:leads])
-    np.testing.assert_allclose(ours.signal_LT, theirs.p_signal.T * millivolt, rtol=3e-7, atol=1e-9, equal_nan=True)
+    np.testing.assert_allclose(ours.signal_LT, expected.p_signal.T * millivolt, rtol=3e-7, atol=1e-9, equal_nan=True)
     assert np.array_equal(np.isnan(ours.signal_LT), d_TL.T == -32768)
 
 

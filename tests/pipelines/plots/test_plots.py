@@ -266,10 +266,10 @@ def test_roc_curves_show_each_class_and_the_random_encoder() -> None:
     curves = {f"class {i}": (x, x ** (1 / (i + 2))) for i in range(9)}
     aucs = dict.fromkeys(curves, 0.9)
     alone = roc_curves(curves, aucs)
-    beside = roc_curves(curves, aucs, random_curves={"class 0": (x, x**0.9)}, random_aucs={"class 0": 0.55})
+    with_random = roc_curves(curves, aucs, random_curves={"class 0": (x, x**0.9)}, random_aucs={"class 0": 0.55})
     fewer = roc_curves(dict(list(curves.items())[:8]), aucs)
-    assert max(map(len, (alone, beside, fewer))) < MAX_BYTES
-    assert len({alone, beside, fewer}) == 3
+    assert max(map(len, (alone, with_random, fewer))) < MAX_BYTES
+    assert len({alone, with_random, fewer}) == 3
     # Nine classes need hues of their own: the palette's seven survive in the file.
     colours = {tuple(c) for c in pixels(alone).reshape(-1, 3)}
     for r, g, b in [(0, 0x72, 0xB2), (0xD5, 0x5E, 0), (0, 0x9E, 0x73), (0xE6, 0x9F, 0)]:

@@ -43,10 +43,10 @@ def headers(folder: Path) -> list[Path]:
 
 
 def real(path: str) -> Path:
-    found = SHARED / "real" / "mirror" / path
-    if not found.exists():
+    file = SHARED / "real" / "mirror" / path
+    if not file.exists():
         pytest.skip(f"the real {path} is not here")
-    return found
+    return file
 
 
 def test_two_mirrors_of_one_seed_are_the_same_bytes(mirror, tmp_path):
@@ -149,14 +149,14 @@ def test_ptbxl_statements_are_rows_of_the_real_ones(mirror):
 def test_chapman_condition_names_are_of_the_real_form(mirror):
     name = f"{FILES}/ecg-arrhythmia/1.0.0/ConditionNames_SNOMED-CT.csv"
     ours = (mirror.path / name).read_bytes()
-    theirs = real(name).read_bytes()
-    assert ours.split(b"\n")[0] == theirs.split(b"\n")[0]
-    codes = {line.rsplit(b",")[-1] for line in theirs.split(b"\n")}
+    real_file = real(name).read_bytes()
+    assert ours.split(b"\n")[0] == real_file.split(b"\n")[0]
+    codes = {line.rsplit(b",")[-1] for line in real_file.split(b"\n")}
     assert {line.rsplit(b",")[-1] for line in ours.split(b"\n")} <= codes
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs"),
+    ("ours", "real_file"),
     [
         ("ecg-arrhythmia/1.0.0/WFDBRecords/01/010/JS00001.hea", "ecg-arrhythmia/1.0.0/WFDBRecords/01/010/JS00001.hea"),
         (
@@ -168,18 +168,18 @@ def test_chapman_condition_names_are_of_the_real_form(mirror):
         ("ptb-xl/1.0.3/records500/00000/00001_hr.hea", "ptb-xl/1.0.3/records500/00000/00003_hr.hea"),
     ],
 )
-def test_headers_differ_from_real_ones_in_names_and_numbers_alone(mirror, ours, theirs):
+def test_headers_differ_from_real_ones_in_names_and_numbers_alone(mirror, ours, real_file):
     def form(path: Path) -> list[str]:
         name = path.stem
         lines = path.read_bytes().decode().replace(name, "NAME").split("\n")
         signals = [" ".join(["#" if k in (5, 6) else f for k, f in enumerate(line.split(" "))]) for line in lines[1:13]]
         return [lines[0].replace("8500", "5000"), *signals, *(line.split(":")[0] for line in lines[13:])]
 
-    got, wanted = form(mirror.path / FILES / ours), form(real(f"{FILES}/{theirs}"))
+    got, expected = form(mirror.path / FILES / ours), form(real(f"{FILES}/{real_file}"))
     if "cpsc" in ours:
         # Lengths vary there.
-        got[0], wanted[0] = (line.split(" ", 4)[4] for line in (got[0], wanted[0]))
-    assert got == wanted
+        got[0], expected[0] = (line.split(" ", 4)[4] for line in (got[0], expected[0]))
+    assert got == expected
 
 
 def test_ludb_header_table_and_annotations(mirror):
@@ -187,8 +187,8 @@ def test_ludb_header_table_and_annotations(mirror):
     table = pd.read_csv(root / "ludb.csv")
     assert table["Age"].between(18, 89).all()
     assert set(table["Sex"].str.strip()) <= {"F", "M"}
-    theirs = real(f"{FILES}/ludb/1.0.1/ludb.csv").read_text().splitlines()[0]
-    assert (root / "ludb.csv").read_text().splitlines()[0] == theirs
+    real_file = real(f"{FILES}/ludb/1.0.1/ludb.csv").read_text().splitlines()[0]
+    assert (root / "ludb.csv").read_text().splitlines()[0] == real_file
     assert not (root / "data/1.hea").read_bytes().endswith(b"\n")
 
 
@@ -224,8 +224,8 @@ def test_code15_parts_table_and_api(mirror):
         content = (root / entry["key"]).read_bytes()
         assert entry["size"] == len(content)
         assert entry["checksum"] == f"md5:{hashlib.md5(content).hexdigest()}"
-    theirs = real("zenodo.org/records/4916206/files/exams.csv").read_text().splitlines()[0]
-    assert (root / "exams.csv").read_text().splitlines()[0] == theirs
+    real_file = real("zenodo.org/records/4916206/files/exams.csv").read_text().splitlines()[0]
+    assert (root / "exams.csv").read_text().splitlines()[0] == real_file
     short = set(mirror.defects["code15"][Defect.TOO_SHORT])
     for part, size in enumerate(SIZES.code15):
         with zipfile.ZipFile(root / f"exams_part{part}.zip") as archive:

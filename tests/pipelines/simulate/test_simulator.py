@@ -23,11 +23,11 @@ def measured_r_times(x_T: np.ndarray, rate: float) -> np.ndarray:
     slope_T = np.convolve(np.gradient(x_T) ** 2, np.ones(int(0.06 * rate)), mode="same")
     peaks, _ = find_peaks(slope_T, height=0.25 * np.percentile(slope_T, 99.5), distance=int(0.25 * rate))
     reach = int(0.06 * rate)
-    found = []
+    r_peaks = []
     for peak in peaks:
         start = max(peak - reach, 0)
-        found.append(start + int(np.argmax(x_T[start : peak + reach])))
-    return np.array(found) / rate
+        r_peaks.append(start + int(np.argmax(x_T[start : peak + reach])))
+    return np.array(r_peaks) / rate
 
 
 @pytest.mark.parametrize("diagnosis", [Diagnosis.NORMAL, Diagnosis.SINUS_BRADYCARDIA, Diagnosis.SINUS_TACHYCARDIA])

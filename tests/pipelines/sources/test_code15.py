@@ -66,11 +66,11 @@ def test_real_exams_are_trimmed_and_joined_by_id(number):
     rows = pd.read_csv(FILES / "exams.csv", index_col="exam_id", dtype={"patient_id": str})
     with zipfile.ZipFile(FILES / f"exams_part{number}.zip") as container:
         raw = h5py.File(io.BytesIO(container.read(f"exams_part{number}.hdf5")))
-    found = list(read_part(FILES / f"exams_part{number}.zip", FILES / "exams.csv"))
-    assert [int(item.record_id) for item in found] == raw["exam_id"][:].tolist()
-    assert isinstance(found[-1], DroppedRecord)
-    assert found[-1].reason is DropReason.NOT_LISTED
-    for item, x_TL in zip(found[:-1], raw["tracings"], strict=False):
+    exams = list(read_part(FILES / f"exams_part{number}.zip", FILES / "exams.csv"))
+    assert [int(item.record_id) for item in exams] == raw["exam_id"][:].tolist()
+    assert isinstance(exams[-1], DroppedRecord)
+    assert exams[-1].reason is DropReason.NOT_LISTED
+    for item, x_TL in zip(exams[:-1], raw["tracings"], strict=False):
         assert isinstance(item, Record)
         row = rows.loc[int(item.record_id)]
         assert (item.age, item.sex) == (row.age, "male" if row.is_male else "female")
@@ -82,7 +82,7 @@ def test_real_exams_are_trimmed_and_joined_by_id(number):
         assert not x_TL[after:].any()
         assert item.signal_LT[:, 0].any()
         assert item.signal_LT[:, -1].any()
-    lengths = {item.signal_LT.shape[1] for item in found if isinstance(item, Record)}
+    lengths = {item.signal_LT.shape[1] for item in exams if isinstance(item, Record)}
     assert {2934, 4096} <= lengths
 
 
@@ -109,16 +109,16 @@ def test_padding_is_where_all_leads_are_zero(tmp_path_factory, samples, data):
     x_TL = exam(3, samples, before)
     off = data.draw(st.integers(0, 11))
     x_TL[: 4096 // 2, off] = 0  # one electrode off is not padding
-    (found,) = read(tmp_path_factory.mktemp("p"), [5], x_TL[None])
-    assert isinstance(found, Record)
-    np.testing.assert_array_equal(found.signal_LT, x_TL[before : before + samples].T)
+    (record,) = read(tmp_path_factory.mktemp("p"), [5], x_TL[None])
+    assert isinstance(record, Record)
+    np.testing.assert_array_equal(record.signal_LT, x_TL[before : before + samples].T)
 
 
 def test_more_than_a_block_keeps_its_order(tmp_path):
     ids = [int(i) for i in np.random.default_rng(0).permutation(150) + 1]
-    found = read(tmp_path, ids, np.stack([exam(i, 10) for i in ids]))
-    assert [int(item.record_id) for item in found] == ids
-    for item in found:
+    exams = read(tmp_path, ids, np.stack([exam(i, 10) for i in ids]))
+    assert [int(item.record_id) for item in exams] == ids
+    for item in exams:
         assert isinstance(item, Record)
         np.testing.assert_array_equal(item.signal_LT, exam(int(item.record_id), 10)[:10].T)
 
@@ -126,8 +126,8 @@ def test_more_than_a_block_keeps_its_order(tmp_path):
 def test_rows_without_an_exam_and_without_a_signal_are_drops(tmp_path):
     tracings = np.stack([exam(1), exam(2), np.zeros((4096, 12), np.float32), np.zeros((4096, 12), np.float32)])
     archive = part(tmp_path, {"exams_part0.hdf5": hdf5([1, 2, 3, 0], tracings)})
-    kept, unlisted, empty, filler = read_part(archive, table(tmp_path, [3, 1]))
-    assert isinstance(kept, Record)
+    record, unlisted, empty, filler = read_part(archive, table(tmp_path, [3, 1]))
+    assert isinstance(record, Record)
     assert isinstance(unlisted, DroppedRecord)
     assert isinstance(empty, DroppedRecord)
     assert isinstance(filler, DroppedRecord)
@@ -140,11 +140,11 @@ def test_rows_without_an_exam_and_without_a_signal_are_drops(tmp_path):
 def test_values_that_are_not_finite_are_missing(tmp_path):
     x_TL = exam(1)
     x_TL[100, 3], x_TL[200, 4], x_TL[0] = np.inf, -np.inf, np.nan
-    (found,) = read(tmp_path, [1], x_TL[None])
-    assert isinstance(found, Record)
-    assert np.isnan(found.signal_LT).sum() == 14
-    assert not np.isinf(found.signal_LT).any()
-    assert found.signal_LT.shape == (12, 4096)
+    (record,) = read(tmp_path, [1], x_TL[None])
+    assert isinstance(record, Record)
+    assert np.isnan(record.signal_LT).sum() == 14
+    assert not np.isinf(record.signal_LT).any()
+    assert record.signal_LT.shape == (12, 4096)
 
 
 def test_a_zip_that_is_not_a_zip(tmp_path):

@@ -95,10 +95,10 @@ def test_the_catalogue():
 @real
 @pytest.mark.parametrize("name", HELD)
 def test_every_record_of_the_mirror_is_accounted_for(name):
-    found = items(name)
-    drops = Counter(item.reason for item in found if isinstance(item, DroppedRecord))
-    assert (len(found), dict(drops)) == HELD[name]
-    for item in found:
+    entries = items(name)
+    drops = Counter(item.reason for item in entries if isinstance(item, DroppedRecord))
+    assert (len(entries), dict(drops)) == HELD[name]
+    for item in entries:
         if isinstance(item, Record):
             assert item.signal_LT.dtype == np.float32
             assert item.signal_LT.shape[0] == len(item.leads) == 12
@@ -112,20 +112,22 @@ def test_every_record_of_the_mirror_is_accounted_for(name):
 def test_challenge_records_carry_what_their_headers_say(name):
     for record_id, record in records(name).items():
         (path,) = MIRROR.glob(f"{SOURCES[name].root}/**/{record_id}.hea")
-        said = dict(re.split(r"\s*:\s*", line.strip(), maxsplit=1) for line in wfdb.rdheader(str(path)[:-4]).comments)
-        assert (record.age is None) == (said["Age"] == "NaN")
-        assert record.age is None or record.age == float(said["Age"])
-        assert record.sex == said["Sex"].lower()
-        assert ",".join(record.labels) == said["Dx"]
+        comments = dict(
+            re.split(r"\s*:\s*", line.strip(), maxsplit=1) for line in wfdb.rdheader(str(path)[:-4]).comments
+        )
+        assert (record.age is None) == (comments["Age"] == "NaN")
+        assert record.age is None or record.age == float(comments["Age"])
+        assert record.sex == comments["Sex"].lower()
+        assert ",".join(record.labels) == comments["Dx"]
 
 
 @real
 def test_ptbxl_records_carry_their_rows():
     table = pd.read_csv(MIRROR / SOURCES["ptbxl"].root / "ptbxl_database.csv", index_col="ecg_id")
-    found = records("ptbxl")
-    assert sorted(map(int, found)) == sorted(table.index)
+    by_id = records("ptbxl")
+    assert sorted(map(int, by_id)) == sorted(table.index)
     for ecg_id, row in table.iterrows():
-        record = found[str(ecg_id)]
+        record = by_id[str(ecg_id)]
         assert record.patient_id == str(int(row.patient_id))
         assert record.sex == ("male", "female")[row.sex]
         assert record.fold == row.strat_fold
@@ -195,9 +197,9 @@ def test_ptbxl_without_its_table(tmp_path):
 @real
 def test_ludb_labels_are_the_table_s_and_amplitudes_are_flagged():
     table = pd.read_csv(MIRROR / SOURCES["ludb"].root / "ludb.csv", dtype=str, keep_default_na=False).set_index("ID")
-    found = records("ludb")
-    assert len(found) == 50
-    for name, record in found.items():
+    by_id = records("ludb")
+    assert len(by_id) == 50
+    for name, record in by_id.items():
         row = table.loc[name]
         assert record.labels[0].removeprefix("Rhythm: ") == row.Rhythms.strip()
         assert record.age == float(row.Age)
@@ -214,9 +216,9 @@ def test_a_record_that_lacks_a_file_is_a_drop_and_the_others_go_on(tmp_path):
     (tmp_path / files[0].path).unlink()
     (tmp_path / files[3].path).unlink()
     own = [file for file in files if SOURCES["chapman"].partition_of(file.path) == "20"]
-    found = list(SOURCES["chapman"].read(tmp_path, "20", own))
-    assert len(found) == 14
-    drops = [item for item in found if isinstance(item, DroppedRecord)]
+    entries = list(SOURCES["chapman"].read(tmp_path, "20", own))
+    assert len(entries) == 14
+    drops = [item for item in entries if isinstance(item, DroppedRecord)]
     assert [drop.reason for drop in drops] == [DropReason.FILE_MISSING] * 2
     assert Path(files[0].path).name in drops[0].detail
     assert Path(files[3].path).name in drops[1].detail
@@ -248,9 +250,9 @@ def test_the_challenge_s_ptbxl_belongs_to_no_partition():
     ],
 )
 def test_diagnosis_codes(text, codes, notes):
-    found = codes_of(text)
-    assert found[0] == codes
-    assert len(found[1]) == notes
+    parsed = codes_of(text)
+    assert parsed[0] == codes
+    assert len(parsed[1]) == notes
 
 
 @pytest.mark.parametrize(
@@ -341,10 +343,10 @@ def test_all_of_ptbxl_at_100_hz(tmp_path):
     source = SOURCES["ptbxl100"]
     folder = tmp_path / source.root
     subprocess.run([sys.executable, REAL / "ptbxl100.py", folder.parents[1]], check=True, capture_output=True)
-    found = items("ptbxl100", tmp_path)
-    assert len(found) == 19_601
-    assert all(isinstance(item, Record) and item.signal_LT.shape == (12, 1000) for item in found)
-    assert {item.fold for item in found if isinstance(item, Record)} == set(range(1, 10))
+    entries = items("ptbxl100", tmp_path)
+    assert len(entries) == 19_601
+    assert all(isinstance(item, Record) and item.signal_LT.shape == (12, 1000) for item in entries)
+    assert {item.fold for item in entries if isinstance(item, Record)} == set(range(1, 10))
 
 
 @pytest.mark.parametrize(

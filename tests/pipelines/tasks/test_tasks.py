@@ -95,8 +95,8 @@ def test_the_challenge_scored_27_codes_as_24_classes():
     assert len(classes) == 24
     assert len({code for c in classes for code in c.codes}) == 27
     y_NC, names = SUITE_TASKS["georgia"].targets(records([["59118001"], ["713427006", "63593006"], ["1"]]))
-    found = [[n for n, y in zip(names, row, strict=True) if y] for row in y_NC]
-    assert found == [["RBBB"], ["RBBB", "PAC"], []]
+    classes = [[n for n, y in zip(names, row, strict=True) if y] for row in y_NC]
+    assert classes == [["RBBB"], ["RBBB", "PAC"], []]
 
 
 def test_real_ptbxl_rows_fall_into_the_published_splits():
