@@ -1,15 +1,15 @@
-"""What follows what without a click: conditions on the assets, and the two switches that act on them.
+"""Automation: conditions on the assets, and the two sensors that act on them.
 
-    corpus_follows_ecgs        the corpus is built again where harmonized ECGs changed
-    training_follows_corpus    encoder, probes, report, release and gate follow the corpus
+    corpus_follows_ecgs        builds the corpus again if harmonized ECGs changed
+    training_follows_corpus    updates encoder, probes, report, release and gate if the corpus changed
 
-Both switches are off until somebody turns them on under Automation. The usual way to a better model is the weekly
+Both sensors are off until somebody turns them on under Automation. The usual way to a better model is the weekly
 schedule of `orchestration.schedules`, which builds the corpus itself and trains once for a week's new ECGs; the second
-switch trains at every change. What either starts has no settings, so it is the champion's recipe on a corpus of the
-champion's settings (`pipelines.release.retraining`), and with all switches on the second finds what the first has
-trained.
+sensor trains at every change. Their runs have no settings, so they train the champion's recipe on a corpus with the
+champion's settings (`pipelines.release.retraining`). With schedule and sensors on, the later one finds what the earlier
+one trained.
 
-A condition fires once for new data or new code: never for a run that gave the same bytes, never twice for one change.
+A condition fires once for new data or new code: not for a run that gave the same bytes, and not twice for one change.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from orchestration.jobs import ALONE, TRAIN
 _shards = dg.AssetSelection.assets(*(asset for asset in all_source_assets if asset.key.path[0] == "ecgs"))
 
 
-def _follows() -> dg.AutomationCondition:
-    """New data or code, once; all that it needs is there, at rest and sound.
+def _inputs_changed() -> dg.AutomationCondition:
+    """Return the condition: data or code changed, once, and all inputs exist, are not being made and passed checks.
 
-    Of harmonized sources it is enough that one partition is there: no data home has all 120 of them. What is missing
-    would never let a check pass, so of them none may have failed.
+    Of harmonized sources one partition is enough, because no data home has all 120 of them. A missing partition has no
+    passed checks, so the condition asks that no check failed, not that all passed.
     """
     condition = dg.AutomationCondition
     changed = (
@@ -52,15 +52,15 @@ def _follows() -> dg.AutomationCondition:
 FOLLOWS_ECGS = [corpus]
 FOLLOWS_CORPUS = [encoder, *probe_assets, evaluation_report, released_encoder, gate_verdict, champion, classifier]
 
-_following = {asset.key for asset in (*FOLLOWS_ECGS, *FOLLOWS_CORPUS)}
+_automated_keys = {asset.key for asset in (*FOLLOWS_ECGS, *FOLLOWS_CORPUS)}
 
 
 def automated(assets: Sequence[dg.AssetsDefinition]) -> list[dg.AssetsDefinition]:
-    """The assets, those that follow others with their condition."""
-    condition = _follows()
+    """Give the assets that follow others their condition; return all."""
+    condition = _inputs_changed()
 
     def with_condition(spec: dg.AssetSpec) -> dg.AssetSpec:
-        return spec.replace_attributes(automation_condition=condition) if spec.key in _following else spec
+        return spec.replace_attributes(automation_condition=condition) if spec.key in _automated_keys else spec
 
     return [asset.map_asset_specs(with_condition) for asset in assets]
 
@@ -70,7 +70,7 @@ automation_sensors = [
         "corpus_follows_ecgs",
         target=dg.AssetSelection.assets(*FOLLOWS_ECGS),
         default_status=dg.DefaultSensorStatus.STOPPED,
-        description="Builds the corpus again, with the champion's settings, where harmonized ECGs changed. Costs a "
+        description="Builds the corpus again, with the champion's settings, if harmonized ECGs changed. Takes about a "
         "minute.",
     ),
     dg.AutomationConditionSensorDefinition(
@@ -78,7 +78,7 @@ automation_sensors = [
         target=dg.AssetSelection.assets(*FOLLOWS_CORPUS),
         default_status=dg.DefaultSensorStatus.STOPPED,
         run_tags={ALONE: TRAIN},
-        description="Trains, probes, releases and judges at every change of the corpus, by the champion's recipe or "
-        "ECG_RETRAIN_RECIPE. Costs what a training costs; the schedule `weekly_retraining` is the thriftier way.",
+        description="Trains, probes, releases and judges at every change of the corpus, with the champion's recipe or "
+        "ECG_RETRAIN_RECIPE. Each change costs a training; the schedule `weekly_retraining` trains less often.",
     ),
 ]

@@ -1,4 +1,4 @@
-"""The code location: assets and their checks, jobs, what starts them by itself, and the resources they ask for."""
+"""The code location: assets and their checks, jobs, schedules, sensors and resources."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from orchestration.upstream import upstream_job
 
 
 def tagged(assets: Sequence[dg.AssetsDefinition]) -> list[dg.AssetsDefinition]:
-    """`ecg/pool`: whose turn a step of the asset waits for; people filter the catalogue by it."""
+    """Tag each asset with `ecg/pool`, the pool that its step waits for; people filter the catalogue by it."""
     return [
-        one.map_asset_specs(lambda spec, pool=one.op.pool: spec.merge_attributes(tags={"ecg/pool": pool or "none"}))
-        for one in assets
+        asset.map_asset_specs(lambda spec, pool=asset.op.pool: spec.merge_attributes(tags={"ecg/pool": pool or "none"}))
+        for asset in assets
     ]
 
 

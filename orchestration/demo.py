@@ -1,9 +1,9 @@
-"""`make demo`: the whole road once, on the instance that `make ui` opens, with each stage reported.
+"""`make demo`: run all stages once, on the instance that `make ui` opens, and report each.
 
     python -m orchestration.demo [--mirror FOLDER|URL] [--recipe demo]
 
-Every stage is an asset and runs as the UI would run it, partition by partition. Without a mirror, simulated ECGs in
-the sources' native layouts stand in for the hosts.
+Every stage is an asset and runs as the UI would run it, partition by partition. Without a mirror, the demo uses
+simulated ECGs in the sources' native layouts.
 """
 
 from __future__ import annotations
@@ -33,35 +33,36 @@ from pipelines.tasks.catalogue import TASKS
 
 console = Console(highlight=False, soft_wrap=True)
 FEW_POSITIVES = 3
-"""That a class of simulated ECGs needs in a split."""
+"""Positives that a class needs in each split of simulated ECGs."""
 
 GATE = gate_verdict.key
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 class StageFailed(Exception):
-    """A step or a blocking check failed; the message is what the user needs to read."""
+    """A step or a blocking check failed; the message says which and why."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One asset that ran: its name, its metadata as plain values, and what its checks warn of."""
+    """An asset that ran."""
 
     name: str
-    metadata: Mapping[str, Any]
-    warnings: tuple[str, ...]
+    metadata: Mapping[str, Any]  # as plain values
+    warnings: tuple[str, ...]  # descriptions of the checks that did not pass
 
     @property
-    def told(self) -> str:
+    def status(self) -> str:
         return "cached" if self.metadata["cached"] else "done"
 
 
 def run(
     job: str, instance: dg.DagsterInstance, *, partition: str | None = None, config: Mapping[str, Any] | None = None
 ) -> list[Outcome]:
-    """Run a job in this process on the persistent instance; StageFailed says which step failed, and why.
+    """Run a job in this process on the persistent instance, and return what it materialized.
 
-    A challenger that the gate refuses ends the run, but is an outcome: nothing went wrong.
+    Raises StageFailed if a step or a blocking check failed. A challenger that the gate refuses ends the run, but it is
+    an outcome and not a failure.
     """
     result = defs.resolve_job_def(job).execute_in_process(
         instance=instance, partition_key=partition, run_config={**QUIET, **(config or {})}, raise_on_error=False
@@ -77,14 +78,14 @@ def run(
             raise StageFailed(f"{event.step_key}: {_reason(event.step_failure_data)}")
     if not result.success and not refused:
         raise StageFailed(f"{job}: run {result.run_id} did not succeed; look at it with `make ui`")
-    made = [event.materialization for event in result.get_asset_materialization_events()]
+    materializations = [event.materialization for event in result.get_asset_materialization_events()]
     return [
         Outcome(
-            name=one.asset_key.to_user_string(),
-            metadata={name: value.value for name, value in one.metadata.items()},
-            warnings=tuple(check.description or "" for check in failed if check.asset_key == one.asset_key),
+            name=made.asset_key.to_user_string(),
+            metadata={name: value.value for name, value in made.metadata.items()},
+            warnings=tuple(check.description or "" for check in failed if check.asset_key == made.asset_key),
         )
-        for one in made
+        for made in materializations
     ]
 
 
@@ -102,38 +103,38 @@ def harvest(home: Home, instance: dg.DagsterInstance) -> None:
                 status.update(f"{source.name}: partition {partition} ({number} of {len(partitions)})")
                 outcomes += run(harvest_job_name(source.name), instance, partition=partition)
         for kind in ("raw", "ecgs"):
-            part = [one for one in outcomes if one.name.startswith(f"{kind}/")]
-            cached = sum(one.told == "cached" for one in part)
-            told = "cached" if cached == len(part) else f"{len(part) - cached} done, {cached} cached"
-            console.print(f"  {f'{kind}/{source.name}':24} {told:20} {_counted(part)}")
+            part = [outcome for outcome in outcomes if outcome.name.startswith(f"{kind}/")]
+            cached = sum(outcome.status == "cached" for outcome in part)
+            status_text = "cached" if cached == len(part) else f"{len(part) - cached} done, {cached} cached"
+            console.print(f"  {f'{kind}/{source.name}':24} {status_text:20} {_counts(part)}")
 
 
-def _counted(outcomes: Sequence[Outcome]) -> str:
-    """`3 partitions, 900 entered, 890 kept` of what the metadata of some partitions says."""
+def _counts(outcomes: Sequence[Outcome]) -> str:
+    """Sum up partitions, as `3 partitions, 900 entered, 890 kept`."""
     words = [f"{len(outcomes)} partition{'s' if len(outcomes) != 1 else ''}"]
     for name, word in (("files", "files"), ("entered", "entered"), ("dagster/row_count", "kept")):
         if outcomes and name in outcomes[0].metadata:
-            words.append(f"{sum(one.metadata[name] for one in outcomes):,} {word}")
+            words.append(f"{sum(outcome.metadata[name] for outcome in outcomes):,} {word}")
     return ", ".join(words)
 
 
 def train(instance: dg.DagsterInstance, recipe: str, *, simulated: bool) -> dict[str, Outcome]:
-    """Corpus, pretraining, probes, report, release and gate; by name."""
+    """Run corpus, pretraining, probes, report, release and gate; return their outcomes by name."""
     settings: dict[str, Any] = {"encoder": {"config": {"recipe": recipe}}}
-    if simulated:  # so few that most classes of CPSC2018 would be left out
+    if simulated:  # with the default, most classes of so few ECGs of CPSC2018 would be left out
         few = {"config": {"min_positives": FEW_POSITIVES}}
         settings |= {f"probe__{task}": few for task in TASKS}
     with console.status("corpus, pretraining, probes, release"):
         outcomes = run(TRAIN, instance, config={"ops": settings})
-    for one in outcomes:
-        console.print(f"  {one.name:24} {one.told:20} {_told_of(one)}")
-        for warning in one.warnings:
+    for outcome in outcomes:
+        console.print(f"  {outcome.name:24} {outcome.status:20} {_main_figure(outcome)}")
+        for warning in outcome.warnings:
             console.print(f"  {'':24} [yellow]warning[/]: {escape(warning)}")
-    return {one.name: one for one in outcomes}
+    return {outcome.name: outcome for outcome in outcomes}
 
 
-def _told_of(outcome: Outcome) -> str:
-    """The one figure of an asset that says most."""
+def _main_figure(outcome: Outcome) -> str:
+    """Return the most telling figure of an asset, as text; empty if it has none."""
     metadata = outcome.metadata
     for name, form in (
         ("verdict", "{}"),
@@ -148,15 +149,15 @@ def _told_of(outcome: Outcome) -> str:
     return ""
 
 
-def verdict(home: Home, outcomes: Mapping[str, Outcome]) -> None:
-    """The last lines: the version, its scores with the random encoder's beside them, and what to do next."""
+def print_summary(home: Home, outcomes: Mapping[str, Outcome]) -> None:
+    """Print the last lines: the version, its scores beside the random encoder's, and what to do next."""
     released = outcomes["released_encoder"].metadata
     table = Table(title="Macro AUC on the test split of linear probes (95 % interval)", title_justify="left")
     for column in ("task", "pretrained encoder", "random encoder"):
         table.add_column(column)
-    for name, one in outcomes.items():
+    for name, outcome in outcomes.items():
         if name.startswith("probe/"):
-            table.add_row(name.removeprefix("probe/"), *_scores(one.metadata))
+            table.add_row(name.removeprefix("probe/"), *_scores(outcome.metadata))
     console.print()
     console.print(table)
     alias = "champion" if "champion" in outcomes else "challenger"
@@ -169,15 +170,15 @@ def verdict(home: Home, outcomes: Mapping[str, Outcome]) -> None:
     )
 
 
-def _scores(found: Mapping[str, Any]) -> list[str]:
-    if "not scored" in found:
+def _scores(metadata: Mapping[str, Any]) -> list[str]:
+    if "not scored" in metadata:
         return ["not scored", "not scored"]
     names = ("pretrained", "random")
-    return [f"{found[f'test macro AUC, {name}']:.3f} ({found[f'test interval, {name}']})" for name in names]
+    return [f"{metadata[f'test macro AUC, {name}']:.3f} ({metadata[f'test interval, {name}']})" for name in names]
 
 
 def _reason(failure: Any) -> str:
-    """What a failed step has to say: a Failure's description, else the innermost error's message."""
+    """Return why a step failed: a Failure's description, or else the innermost error's message."""
     if failure.user_failure_data is not None and failure.user_failure_data.description:
         return failure.user_failure_data.description
     error = failure.error
@@ -186,13 +187,13 @@ def _reason(failure: Any) -> str:
     return error.message.strip()
 
 
-@click.command(help="Run the whole road once, with every stage reported; a finished stage is not done again.")
+@click.command(help="Run all stages once and report each; a finished stage is not done again.")
 @click.option("--mirror", metavar="FOLDER|URL", help="Real data in the hosts' layout; without it, simulated ECGs.")
 @click.option("--recipe", default="demo", show_default=True, help="How to pretrain.")
 def main(mirror: str | None, recipe: str) -> None:
     home = Home.default()
     began = time.monotonic()
-    # Dagster warns of what its own Pipes client calls.
+    # Dagster warns about a function that its own Pipes client calls.
     warnings.filterwarnings("ignore", message="Function `PipesMessageReader.expected_writer_count`")
     try:
         instance = open_instance(home)
@@ -206,7 +207,7 @@ def main(mirror: str | None, recipe: str) -> None:
     except (StageFailed, ValueError) as error:
         console.print(f"\n[bold red]failed[/]: {escape(str(error))}")
         sys.exit(1)
-    verdict(home, outcomes)
+    print_summary(home, outcomes)
     console.print(f"Took {time.monotonic() - began:.0f} s.")
 
 

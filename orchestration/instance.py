@@ -1,4 +1,4 @@
-"""The instance of `make demo` and `make ui`, in the data home; production's is made by `deploy/start`."""
+"""The Dagster instance of `make demo` and `make ui`, in the data home. Production's is made by `deploy/start`."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _FILE = Path(__file__).resolve().parents[1] / "dagster.yaml"
 
 
 def open_instance(home: Home) -> dg.DagsterInstance:
-    """The instance in <home>/dagster, with its store's schema and MLflow's brought up to date; made where it is not
-    there. DAGSTER_HOME names that folder from then on, whatever it named before.
+    """Open the instance in <home>/dagster, or create it; its schema and MLflow's are upgraded.
 
-    Raises ValueError, and touches nothing, where the home is production's.
+    DAGSTER_HOME names that folder afterwards, whatever it named before. Raises ValueError, and changes nothing, if the
+    home is production's.
     """
     folder = home.root / "dagster"
     file = folder / _FILE.name
@@ -39,6 +39,6 @@ def open_instance(home: Home) -> dg.DagsterInstance:
 
 
 def _is_behind(instance: dg.DagsterInstance) -> bool:
-    """Whether one of its stores has another schema than this Dagster's; to upgrade looks through every run."""
+    """Whether a store has another schema than this Dagster. An upgrade reads every run: only if needed."""
     stores: list[Any] = [instance.run_storage, instance.event_log_storage, instance.schedule_storage]
-    return any(found != latest for found, latest in (store.alembic_version() for store in stores))
+    return any(current != latest for current, latest in (store.alembic_version() for store in stores))

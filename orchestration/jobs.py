@@ -1,5 +1,11 @@
-"""The jobs that people launch: one a source that brings its ECGs in, one that trains, evaluates and releases, and one
-that does the latter two to the author's released encoder, and one that compares two encoders."""
+"""The jobs that people launch.
+
+harvest_<source>                 download and harmonize a source's partitions
+train_and_release                corpus, pretraining, evaluation, release and gate
+import_and_release_reference     import, evaluate and release the author's encoder
+compare_encoders                 compare two encoders
+evaluate_suite                   all evaluations of the current encoder
+"""
 
 from __future__ import annotations
 
@@ -18,12 +24,12 @@ REFERENCE = "import_and_release_reference"
 COMPARE = "compare_encoders"
 SUITE = "evaluate_suite"
 
-# Of runs with one value of this tag, one runs at a time and the others wait in the queue (dagster.yaml): the second of
-# two trainings that were asked for at once then finds all that the first made.
+# Runs with the same value of this tag run one at a time (dagster.yaml). If two trainings are requested at once, the
+# second waits, and then finds everything that the first made.
 ALONE = "ecg/alone"
 
-# A partition that takes longer hangs: the run monitoring ends its run. A training has the instance's limit alone.
-BRINGS_ECGS_IN = {"dagster/max_runtime": str(2 * 24 * 3600)}
+# A partition that takes longer hangs, and run monitoring ends its run. For a training only the instance's limit counts.
+HARVEST_TAGS = {"dagster/max_runtime": str(2 * 24 * 3600)}
 
 
 def harvest_job_name(source: str) -> str:
@@ -35,7 +41,7 @@ harvest_jobs = [
         harvest_job_name(name),
         selection=dg.AssetSelection.assets(["raw", name], ["ecgs", name]),
         description=f"Download and harmonize partitions of {source.title}.",
-        tags=BRINGS_ECGS_IN,
+        tags=HARVEST_TAGS,
     )
     for name, source in SOURCES.items()
 ]
@@ -43,8 +49,8 @@ harvest_jobs = [
 incoming_job = dg.define_asset_job(
     harvest_job_name(INCOMING.name),
     selection=dg.AssetSelection.assets(raw_incoming, ecgs_incoming),
-    description="Take and harmonize drops of own ECGs.",
-    tags=BRINGS_ECGS_IN,
+    description="Copy and harmonize drops of own ECGs.",
+    tags=HARVEST_TAGS,
 )
 
 _reference = dg.AssetSelection.assets(reference_encoder, *reference_probe_assets, released_reference)
@@ -61,9 +67,9 @@ train_job = dg.define_asset_job(
 reference_job = dg.define_asset_job(
     REFERENCE,
     selection=_reference,
-    description="Import the author's released encoder (the path of its .pth is the setting `file` of "
-    "`reference_encoder`; without it, what `ecg import-reference` imported), probe it as ours, and release it as "
-    "`ecg-encoder-reference`.",
+    description="Import the author's released encoder (the setting `file` of `reference_encoder` is the path of its "
+    ".pth; without it, the encoder that `ecg import-reference` imported), probe it as ours is probed, and release it "
+    "as `ecg-encoder-reference`.",
     tags={ALONE: REFERENCE},
 )
 
@@ -77,6 +83,7 @@ compare_job = dg.define_asset_job(
 suite_job = dg.define_asset_job(
     SUITE,
     selection=dg.AssetSelection.groups(SUITE),
-    description="All evaluations of the suite on the current encoder; what is cached is found. Leave out in the "
-    "launchpad what is not wanted: fine-tuning takes hours without a GPU, and `dense/...` pretrains a second encoder.",
+    description="Run all evaluations of the suite on the current encoder; cached ones are not run again. Deselect in "
+    "the launchpad what you do not need: fine-tuning takes hours without a GPU, and `dense/...` pretrains a second "
+    "encoder.",
 )

@@ -1,9 +1,10 @@
-"""How many steps of a kind run at once on this machine. `make ui` sets the limits once; the UI changes them for good,
-under Deployment, Concurrency.
+"""How many steps of a pool run at once on this machine.
 
-    python -m orchestration.limits      the same, where something else starts the servers
+`make ui` sets the limits once. Change them in the UI under Deployment, Concurrency; later starts keep the change.
 
-A step that waits for its pool waits in its own run: nothing is lost, and Dagster says which run it waits for.
+    python -m orchestration.limits      set them without `make ui`, as deploy/start does
+
+A step that waits for its pool waits in its own run, and Dagster says which run it waits for.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ import os
 import dagster as dg
 
 LIMITS = {
-    "gpu": 1,  # whatever holds a network: two of them would share the memory and finish later
-    "download": 4,  # sources at a time; of one source, one partition at a time is fetched over many connections
-    "harmonize": os.cpu_count() or 1,  # each fills a core
+    "gpu": 1,  # steps with a network: two at once would share the memory and finish later
+    "download": 4,  # sources; a source's partitions are fetched one at a time, over many connections
+    "harmonize": os.cpu_count() or 1,  # each step fills a core
 }
 
 
 def seed(instance: dg.DagsterInstance) -> None:
-    """Give each pool its limit; one that somebody has set stays as it is."""
+    """Set each pool's limit, unless it was set before."""
     storage = instance.event_log_storage
     known = {pool.name for pool in storage.get_pool_limits() if not pool.from_default}
     for pool, limit in LIMITS.items():

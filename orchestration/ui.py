@@ -1,9 +1,9 @@
-"""`make ui`: the Dagster UI and daemon and the MLflow UI, on loopback, under one parent. Ctrl-C stops them all.
+"""`make ui`: the Dagster UI and daemon and the MLflow UI, on loopback, with one parent. Ctrl-C stops them all.
 
     python -m orchestration.ui [--dagster-port 3000] [--mlflow-port 5000]
 
-The servers ignore a terminal's signals once they are started in the background, so each gets a session of its own and
-a restored SIGINT handler, and is stopped with SIGINT.
+Servers started in the background ignore a terminal's signals, so each gets a separate session and a restored SIGINT
+handler, and is stopped with SIGINT.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def mlflow_command(home: Home, port: int) -> list[str]:
 
 
 def start(command: list[str], log: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """Start a server in a session of its own; what it prints goes to `log`."""
+    """Start a server in a separate session; its output goes to `log`."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as stream:
         return subprocess.Popen(
@@ -51,7 +51,7 @@ def start(command: list[str], log: Path, environment: Mapping[str, str]) -> subp
 
 
 def wait_until_healthy(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    """Return when `url` answers 200; raise ClickException naming the log where the server ends or stays silent."""
+    """Return when `url` answers 200. Raises ClickException naming the log if the server ends or does not answer."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if server.poll() is not None:
@@ -68,7 +68,7 @@ def wait_until_healthy(server: subprocess.Popen[bytes], url: str, log: Path) -> 
 
 
 def stop(servers: Sequence[subprocess.Popen[bytes]]) -> None:
-    """All at once; what does not end in time is killed."""
+    """Stop all servers at once; one that does not end in time is killed."""
     running = [server for server in servers if server.poll() is None]
     for server in running:
         server.send_signal(signal.SIGINT)
@@ -85,7 +85,7 @@ def stop(servers: Sequence[subprocess.Popen[bytes]]) -> None:
 @click.option("--dagster-port", default=3000, show_default=True, help="Port of the Dagster UI.")
 @click.option("--mlflow-port", default=5000, show_default=True, help="Port of the MLflow UI.")
 def main(dagster_port: int, mlflow_port: int) -> None:
-    # Not needed by what else is in here, and slow to import.
+    # Slow to import, and not needed by the other functions of this module.
     from orchestration.instance import open_instance
     from orchestration.limits import seed
 
@@ -97,13 +97,13 @@ def main(dagster_port: int, mlflow_port: int) -> None:
         raise click.ClickException(str(error)) from error
     logs = home.root / "logs"
     home.artifact_root.mkdir(parents=True, exist_ok=True)
-    # One server of MLflow needs no job workers: 2 processes in place of 9.
+    # Without job workers, which are not used here, MLflow runs 2 processes instead of 9.
     mlflow_environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     plan = [
         ("Dagster", dagster_command(dagster_port), f"http://127.0.0.1:{dagster_port}", "/server_info", {}),
         ("MLflow", mlflow_command(home, mlflow_port), f"http://127.0.0.1:{mlflow_port}", "/health", mlflow_environment),
     ]
-    # Both end the servers; a shell that starts this in the background has SIGINT ignored.
+    # Both signals stop the servers. A shell that starts this in the background has SIGINT ignored.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.default_int_handler)
     servers: list[subprocess.Popen[bytes]] = []
@@ -120,7 +120,7 @@ def main(dagster_port: int, mlflow_port: int) -> None:
     except KeyboardInterrupt:
         click.echo("\nStopping ...")
     finally:
-        # Whatever is pressed meanwhile: a server that is left behind would keep its port.
+        # Ignore further signals: a server that is left behind would keep its port.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
         stop(servers)
