@@ -7,6 +7,7 @@
     aliases.py         the champion and other aliases, and moving them
     gate.py            the rules that a challenger must pass
     classifier.py      the calibrated classifier
+    version_recipe.py  the recipe on a version, written as JSON and read back
     retraining.py      the default training, and whether one is due
     resolve.py         an encoder's name to its weights
     pulled_encoder.py  a registered encoder as a function of one ECG

@@ -48,7 +48,7 @@ def named_encoders(
             (name,) = files
             sources[RANDOM] = _random_baseline(sources[name], workspace)
         if sources[first].digest == sources[second].digest:
-            raise ValueError(f"{first} and {second} are one and the same encoder (sha256 {sources[first].digest[:12]})")
+            raise ValueError(f"{first} and {second} are the same encoder (sha256 {sources[first].digest[:12]})")
         yield _titled(first, sources[first]), _titled(second, sources[second])
 
 

@@ -217,7 +217,7 @@ def test_what_is_missing_is_named(tmp_path):
     (tmp_path / "environment").write_text("".join(f"{name}={value}\n" for name, value in example.items()))
     unnamed = subprocess.run([start, tmp_path / "environment"], capture_output=True, text=True, env=_bare())
     assert unnamed.returncode == 1
-    assert "changes={'epochs': 3}: name the recipe that they are of" in unnamed.stderr
+    assert "changes={'epochs': 3}: name the recipe that they change" in unnamed.stderr
     assert not (tmp_path / "dagster").exists(), "nothing is begun"
 
 

@@ -256,7 +256,7 @@ def test_new_ecgs_are_seen_before_the_corpus_is_built_of_them(home, tracking, so
     [
         ({"ECG_RETRAIN_START": "warm"}, "start='warm': use scratch or champion"),
         ({"ECG_RETRAIN_CHANGES": "epochs=3"}, "use a JSON object"),
-        ({"ECG_RETRAIN_CHANGES": '{"epochs": 3}'}, "name the recipe that they are of"),
+        ({"ECG_RETRAIN_CHANGES": '{"epochs": 3}'}, "name the recipe that they change"),
         ({"ECG_RETRAIN_RECIPE": "huge"}, "recipe .huge.: use demo"),
         ({"ECG_RETRAIN_RECIPE": "small", "ECG_RETRAIN_CHANGES": '{"epoch": 3}'}, "epoch"),
     ],

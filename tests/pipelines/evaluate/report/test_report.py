@@ -638,7 +638,7 @@ def test_files_are_named_by_their_digest_and_one_encoder_is_not_compared_with_it
         assert random_baseline.digest == EncoderSource.random("x", NETWORK, 0).digest
     same = workspace.require("encoder").path / "encoder.safetensors"
     for names, why in (
-        (("pretrained", str(same)), "one and the same encoder"),
+        (("pretrained", str(same)), "are the same encoder"),
         (("random", "random"), "name an encoder to compare with its random baseline"),
         (("pretrained", "nowhere"), "'nowhere' is no encoder: give pretrained, reference, random"),
         (("reference", "random"), "product 'reference' is not built"),
