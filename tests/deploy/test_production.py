@@ -86,9 +86,9 @@ class Production:
     def graphql(self, query: str, **variables: Any) -> Any:
         answer = httpx.post(f"{self.address}/graphql", json={"query": query, "variables": variables}, timeout=30)
         answer.raise_for_status()
-        found = answer.json()
-        assert "errors" not in found, found
-        return found["data"]
+        result = answer.json()
+        assert "errors" not in result, result
+        return result["data"]
 
     def loaded(self) -> bool:
         query = "{ repositoriesOrError { ... on RepositoryConnection { nodes { name } } } }"
@@ -100,15 +100,15 @@ class Production:
         if server == "daemon":
             query = "{ instance { daemonHealth { allDaemonStatuses { required healthy } } } }"
             all_of = self.graphql(query)["instance"]["daemonHealth"]["allDaemonStatuses"]
-            return all(one["healthy"] for one in all_of if one["required"])
+            return all(daemon["healthy"] for daemon in all_of if daemon["required"])
         return self.loaded()
 
     def pid(self, server: str) -> int:
         command = [Path(sys.executable).with_name("supervisorctl"), "-c", ROOT / "deploy/supervisord.conf", "pid"]
         environment = {**_bare(), "ECG_HOME": str(self.home), "ECG_BIN": "", "ECG_HOST": ""}
         environment |= {f"ECG_{name}_PORT": "" for name in self.ports}
-        told = subprocess.run([*command, server], capture_output=True, text=True, env=environment, check=False)
-        return int(told.stdout or 0)
+        completed = subprocess.run([*command, server], capture_output=True, text=True, env=environment, check=False)
+        return int(completed.stdout or 0)
 
     def launch(self, partition: str) -> str:
         query = """mutation($run: ExecutionParams!) { launchRun(executionParams: $run) {
@@ -145,17 +145,23 @@ class Production:
                 ... on Sensors {{ results {{ name state: sensorState {about} }} }} }}
             schedulesOrError(repositorySelector: $at) {{
                 ... on Schedules {{ results {{ name state: scheduleState {about} }} }} }} }}"""
-        found = self.graphql(query, at=LOCATION)
-        listed = [*found["sensorsOrError"]["results"], *found["schedulesOrError"]["results"]]
+        data = self.graphql(query, at=LOCATION)
+        listed = [*data["sensorsOrError"]["results"], *data["schedulesOrError"]["results"]]
         return {
-            one["name"]: (one["state"]["status"], (one["state"]["typeSpecificData"] or {}).get("lastCursor"))
-            for one in listed
+            instigator["name"]: (
+                instigator["state"]["status"],
+                (instigator["state"]["typeSpecificData"] or {}).get("lastCursor"),
+            )
+            for instigator in listed
         }
 
     def materialized(self) -> list[str]:
         query = """{ assetNodeOrError(assetKey: {path: ["ecgs", "ptbxl"]}) {
             ... on AssetNode { assetMaterializations { partition } } } }"""
-        return [one["partition"] for one in self.graphql(query)["assetNodeOrError"]["assetMaterializations"]]
+        return [
+            materialization["partition"]
+            for materialization in self.graphql(query)["assetNodeOrError"]["assetMaterializations"]
+        ]
 
 
 def _example() -> list[str]:
@@ -193,13 +199,15 @@ def test_every_variable_that_is_read_is_explained():
 
 def test_a_shell_has_what_the_servers_have(tmp_path):
     example = {**dict(line.split("=", 1) for line in _example()), "PGPASSWORD": "secret", "ECG_HOME": str(tmp_path)}
-    asked = "echo $ECG_HOME $DAGSTER_HOME $PGPASSWORD $MLFLOW_TRACKING_URI; command -v ecg"
+    script = "echo $ECG_HOME $DAGSTER_HOME $PGPASSWORD $MLFLOW_TRACKING_URI; command -v ecg"
     for host, reached in (("0.0.0.0", "127.0.0.1"), ("10.0.0.7", "10.0.0.7")):
         lines = (f"{name}={value}\n" for name, value in {**example, "ECG_HOST": host}.items())
         (tmp_path / "environment").write_text("".join(lines))
         command = [ROOT / "deploy" / "shell", tmp_path / "environment"]
-        told = subprocess.run(command, input=asked, capture_output=True, text=True, env=_bare(), cwd="/", check=True)
-        has, ecg = told.stdout.splitlines()
+        completed = subprocess.run(
+            command, input=script, capture_output=True, text=True, env=_bare(), cwd="/", check=True
+        )
+        has, ecg = completed.stdout.splitlines()
         assert has == f"{tmp_path} {tmp_path}/dagster secret http://{reached}:5000"
         assert Path(ecg).samefile(Path(sys.executable).with_name("ecg"))
 
@@ -272,8 +280,10 @@ def test_nothing_is_lost_when_pieces_die_and_when_everything_does(tmp_path):
             assert re.search(rf"^ *{version} +champion ", listed.stdout, re.MULTILINE), listed
             backed_up = stack.script("backup", str(tmp_path / "backup"), str(stack.file))
             assert backed_up.returncode == 0, backed_up.stderr
-            told = (stack.home / "logs" / "supervisord.log").read_text()
-            assert [told.count(f"exited: {server} ") for server in SERVERS] == [1] * len(SERVERS), told
+            supervisor_log = (stack.home / "logs" / "supervisord.log").read_text()
+            assert [supervisor_log.count(f"exited: {server} ") for server in SERVERS] == [1] * len(SERVERS), (
+                supervisor_log
+            )
             assert "Updating database tables" in (stack.home / "logs" / "migrate.log").read_text(), "MLflow's, too"
 
         refused = stack.script("restore", str(tmp_path / "backup"), str(stack.file))

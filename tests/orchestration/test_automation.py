@@ -110,8 +110,8 @@ def test_the_road_is_walked_stage_by_stage_each_once(ticks):
 
 def test_both_switches_are_off_at_first_and_reach_what_they_say():
     sensors = {sensor.name: sensor for sensor in defs.sensors or () if sensor.name.endswith(("_ecgs", "_corpus"))}
-    assert {one.default_status for one in sensors.values()} == {dg.DefaultSensorStatus.STOPPED}
-    reached = {name: one.asset_selection.resolve(defs.resolve_asset_graph()) for name, one in sensors.items()}
+    assert {switch.default_status for switch in sensors.values()} == {dg.DefaultSensorStatus.STOPPED}
+    reached = {name: switch.asset_selection.resolve(defs.resolve_asset_graph()) for name, switch in sensors.items()}
     assert reached["corpus_follows_ecgs"] == {CORPUS}
     assert ENCODER in reached["training_follows_corpus"]
     assert CORPUS not in reached["training_follows_corpus"]

@@ -95,9 +95,9 @@ def stage_log() -> Iterator[Callable[[], set[str]]]:
             lines.append(record.getMessage())
 
     def made() -> set[str]:
-        found = {line.split(":")[0] for line in lines if ": built in" in line}
+        products = {line.split(":")[0] for line in lines if ": built in" in line}
         lines.clear()
-        return found
+        return products
 
     log, handler = logging.getLogger("pipelines.cache"), Kept()
     log.addHandler(handler)
@@ -180,9 +180,9 @@ def test_a_comment_in_every_file_changes_nothing(road, tmp_path):
 def test_the_recipe_of_a_probe_never_retrains(road):
     road.made()
     road.train(resamples=60)
-    found = road.made()
-    assert "probe/ptbxl_superclass/pretrained" in found
-    assert not {name for name in found if name.startswith(("raw/", "ecgs/", "corpus", "encoder", "features/"))}
+    made = road.made()
+    assert "probe/ptbxl_superclass/pretrained" in made
+    assert not {name for name in made if name.startswith(("raw/", "ecgs/", "corpus", "encoder", "features/"))}
     road.train()
     assert road.made() == set(), "the first recipe is found again"
 
@@ -193,10 +193,10 @@ def test_a_changed_partition_redoes_itself_the_corpus_and_what_hangs_on_its_dige
     assert road.made() == {"ecgs/chapman/02"}
     assert "corpus" in road.stale()
     road.train()
-    found = road.made()
-    assert {"corpus", "encoder", "report"} <= found
-    assert not {name for name in found if name.startswith(("raw/", "ecgs/"))}
-    assert not {name for name in found if name.startswith("features/random")}, "the untrained network is the same"
+    made = road.made()
+    assert {"corpus", "encoder", "report"} <= made
+    assert not {name for name in made if name.startswith(("raw/", "ecgs/"))}
+    assert not {name for name in made if name.startswith("features/random")}, "the untrained network is the same"
     assert road.stale() <= {"champion"}, "which the gate may hold back"
     road.harvest("chapman", "02")
     assert road.made() == set(), "as it was: the first output is found"
@@ -218,9 +218,9 @@ def test_changed_evaluation_ecgs_are_scored_again_and_train_nothing(road):
     road.harvest("ptbxl", "00000", amplitude=1.5)
     assert {"corpus", "probe/ptbxl_superclass"} <= road.stale()
     road.train()
-    found = road.made()
-    assert {"ecgs/ptbxl/00000", "corpus", "probe/ptbxl_superclass/pretrained"} <= found
-    assert "encoder" not in found, "the corpus came out the same"
+    made = road.made()
+    assert {"ecgs/ptbxl/00000", "corpus", "probe/ptbxl_superclass/pretrained"} <= made
+    assert "encoder" not in made, "the corpus came out the same"
     road.harvest_all()
     road.train()
     assert road.made() == set()
@@ -229,9 +229,9 @@ def test_changed_evaluation_ecgs_are_scored_again_and_train_nothing(road):
 def test_a_changed_recipe_trains_and_evaluates_and_nothing_before_it(road):
     road.made()
     road.train(peak_lr=1e-3)
-    found = road.made()
-    assert "encoder" in found
-    assert not {name for name in found if name.startswith(("raw/", "ecgs/", "corpus"))}
+    made = road.made()
+    assert "encoder" in made
+    assert not {name for name in made if name.startswith(("raw/", "ecgs/", "corpus"))}
     road.train()
     assert road.made() == set()
 

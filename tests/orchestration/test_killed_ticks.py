@@ -39,8 +39,8 @@ def tick(home, tmp_path) -> Tick:
 def runs(tmp_path: Path, job: str) -> tuple[list[dg.DagsterRun], list[str]]:
     """The runs of a job, and the drops that are partitions."""
     with dg.DagsterInstance.from_config(str(tmp_path / "dagster")) as instance:
-        found = list(instance.get_runs(dg.RunsFilter(job_name=job)))
-        return found, list(instance.get_dynamic_partitions(incoming_drops.name))
+        job_runs = list(instance.get_runs(dg.RunsFilter(job_name=job)))
+        return job_runs, list(instance.get_dynamic_partitions(incoming_drops.name))
 
 
 @pytest.mark.parametrize("killed_at", ["partitions_added", "RUN_CREATED"])
@@ -51,9 +51,9 @@ def test_a_sensor_killed_on_the_way_requests_each_drop_once(home, tick, tmp_path
     assert len(before) == (1 if killed_at == "RUN_CREATED" else 0)
     assert partitions == ["monday"]
     assert tick("sensors") == 0
-    found, partitions = runs(tmp_path, harvest_job_name("incoming"))
-    assert [run.tags["dagster/partition"] for run in found] == ["monday"]
-    assert found[0].status == dg.DagsterRunStatus.QUEUED
+    job_runs, partitions = runs(tmp_path, harvest_job_name("incoming"))
+    assert [run.tags["dagster/partition"] for run in job_runs] == ["monday"]
+    assert job_runs[0].status == dg.DagsterRunStatus.QUEUED
     assert partitions == ["monday"]
     assert tick("sensors") == 0
     assert len(runs(tmp_path, harvest_job_name("incoming"))[0]) == 1
@@ -66,7 +66,7 @@ def test_a_schedule_killed_on_the_way_and_ticked_again_requests_one_run(home, tr
     assert tick("schedules", "RUN_CREATED") == -signal.SIGKILL
     assert tick("schedules") == 0
     assert tick("schedules") == 0
-    found, _ = runs(tmp_path, TRAIN)
-    assert len(found) == 1
-    assert found[0].status == dg.DagsterRunStatus.QUEUED
-    assert found[0].tags["ecg/why"].startswith("changed since version 1, the champion: corpus 1111")
+    job_runs, _ = runs(tmp_path, TRAIN)
+    assert len(job_runs) == 1
+    assert job_runs[0].status == dg.DagsterRunStatus.QUEUED
+    assert job_runs[0].tags["ecg/why"].startswith("changed since version 1, the champion: corpus 1111")

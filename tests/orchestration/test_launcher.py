@@ -53,9 +53,9 @@ def wait_for(path: Path) -> None:
 
 def test_a_command_that_fails_fails_the_step():
     assert launched([sys.executable, "-c", "pass"], Launcher()).success
-    found = launched([sys.executable, "-c", "raise SystemExit(3)"], Launcher(), raise_on_error=False)
-    assert not found.success
-    assert "failed with code 3" in str(found.all_events)
+    result = launched([sys.executable, "-c", "raise SystemExit(3)"], Launcher(), raise_on_error=False)
+    assert not result.success
+    assert "failed with code 3" in str(result.all_events)
 
 
 def test_a_training_that_is_killed_is_tried_again_and_one_that_refuses_is_not(tmp_path):

@@ -16,7 +16,7 @@ from tests.support.paths import ROOT
 
 
 def assets() -> dict[str, dg.AssetsDefinition]:
-    return {one.key.to_user_string(): one for one in defs.assets or () if isinstance(one, dg.AssetsDefinition)}
+    return {asset.key.to_user_string(): asset for asset in defs.assets or () if isinstance(asset, dg.AssetsDefinition)}
 
 
 def instance_of(folder: Path) -> dg.DagsterInstance:
@@ -51,8 +51,8 @@ def test_limits_are_set_once_what_hangs_ends_and_what_was_killed_starts_again(tm
         instance.event_log_storage.set_concurrency_slots("download", 9)
         seed(instance)
         seed(instance)
-        found = {pool.name: pool.limit for pool in instance.event_log_storage.get_pool_limits()}
-        assert found == {**LIMITS, "download": 9}
+        limits = {pool.name: pool.limit for pool in instance.event_log_storage.get_pool_limits()}
+        assert limits == {**LIMITS, "download": 9}
         assert instance.run_monitoring_enabled
         assert instance.run_retries_enabled
         assert not instance.run_retries_retry_on_asset_or_op_failure

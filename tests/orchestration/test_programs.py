@@ -91,13 +91,13 @@ def test_the_ui_answers_on_loopback_and_ends_with_its_parent(tmp_path):
     command = [sys.executable, "-m", "orchestration.ui", "--dagster-port", "13311", "--mlflow-port", "13312"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, cwd=ROOT) as ui:
         assert ui.stdout is not None
-        told = [ui.stdout.readline() for _ in range(3)]
-        assert "http://127.0.0.1:13311" in told[0]
+        lines = [ui.stdout.readline() for _ in range(3)]
+        assert "http://127.0.0.1:13311" in lines[0]
         query = {
             "query": "{ repositoriesOrError { ... on RepositoryConnection { nodes { name location { name } } } } }"
         }
-        found = httpx.post("http://127.0.0.1:13311/graphql", json=query, timeout=60).json()
-        assert found["data"]["repositoriesOrError"]["nodes"][0]["location"]["name"] == "ecg-foundry"
+        answer = httpx.post("http://127.0.0.1:13311/graphql", json=query, timeout=60).json()
+        assert answer["data"]["repositoriesOrError"]["nodes"][0]["location"]["name"] == "ecg-foundry"
         assert httpx.get("http://127.0.0.1:13312/health", timeout=30).text == "OK"
         ui.send_signal(signal.SIGINT)
         time.sleep(0.5)

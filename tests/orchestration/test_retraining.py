@@ -41,7 +41,7 @@ ONE, TWO = "1" * 64, "2" * 64
 CHAMPIONS = CorpusConfig(validation_share=0.2, seed=1)
 
 
-def asked(workspace: Workspace, tracking: Tracking, **given: object) -> Training:
+def requested(workspace: Workspace, tracking: Tracking, **given: object) -> Training:
     """What an untouched form asks for, but for these fields."""
     form = PretrainSettings(**given)
     return requested_training(
@@ -61,20 +61,20 @@ def workspace(home) -> Workspace:
 def test_the_recipe_of_no_name_is_the_champions_and_demo_where_nothing_was_ever_trained(
     workspace, tracking, monkeypatch
 ):
-    assert asked(workspace, tracking) == Training(recipe=recipe_named("demo"), warm_start="")
+    assert requested(workspace, tracking) == Training(recipe=recipe_named("demo"), warm_start="")
     collapsed = recipe_named("small", {"epochs": 3, "warm_start": "a" * 64})
     trained(workspace, collapsed)
     harmonized(workspace, {"chapman/02": "b"})
     corpus_built(workspace, TWO)
-    assert asked(workspace, tracking).recipe == replace(collapsed, warm_start=None), "trained, and never released"
+    assert requested(workspace, tracking).recipe == replace(collapsed, warm_start=None), "trained, and never released"
     released(tracking, ONE, TINY, "promoted", champion=True)
     released(tracking, ONE, recipe_named("paper_block"), "kept as challenger")
-    assert asked(workspace, tracking) == Training(recipe=TINY, warm_start="")
-    assert asked(workspace, tracking, changes={"steps": 9}).recipe == replace(TINY, steps=9)
-    assert asked(workspace, tracking, recipe="small").recipe == recipe_named("small")
+    assert requested(workspace, tracking) == Training(recipe=TINY, warm_start="")
+    assert requested(workspace, tracking, changes={"steps": 9}).recipe == replace(TINY, steps=9)
+    assert requested(workspace, tracking, recipe="small").recipe == recipe_named("small")
     monkeypatch.setenv("ECG_RETRAIN_RECIPE", "small")
     monkeypatch.setenv("ECG_RETRAIN_CHANGES", '{"epochs": 4}')
-    assert asked(workspace, tracking).recipe == recipe_named("small", {"epochs": 4})
+    assert requested(workspace, tracking).recipe == recipe_named("small", {"epochs": 4})
 
 
 def test_a_start_from_the_champion_trains_an_unchanged_corpus_no_second_time(workspace, tracking, monkeypatch):
@@ -82,43 +82,43 @@ def test_a_start_from_the_champion_trains_an_unchanged_corpus_no_second_time(wor
     monkeypatch.setenv("ECG_RETRAIN_START", "champion")
     first = trained(workspace, TINY)
     released(tracking, ONE, TINY, "promoted", champion=True)
-    assert asked(workspace, tracking).done == first
+    assert requested(workspace, tracking).done == first
     harmonized(workspace, {"ptbxl/00000": "q"})
     assert isinstance(plan(workspace, tracking, RetrainingConfig(start="champion"), simulated=False), Plan), (
         "for its probes' sake"
     )
     corpus_built(workspace, ONE)
-    assert asked(workspace, tracking).done == first, "an evaluation shard alone has changed"
+    assert requested(workspace, tracking).done == first, "an evaluation shard alone has changed"
     harmonized(workspace, {"chapman/02": "b"})
     corpus_built(workspace, TWO)
-    assert asked(workspace, tracking) == Training(recipe=TINY, warm_start="models:/ecg-encoder/1")
+    assert requested(workspace, tracking) == Training(recipe=TINY, warm_start="models:/ecg-encoder/1")
     warm = trained(workspace, replace(TINY, warm_start="b" * 64))
     released(tracking, TWO, TINY, "promoted", champion=True)
     trained(workspace, recipe_named("small"))
-    found = asked(workspace, tracking)
-    assert (found.done, found.warm_start) == (warm, "")
+    training = requested(workspace, tracking)
+    assert (training.done, training.warm_start) == (warm, "")
     assert workspace.require("encoder") == warm, "it is the current one again"
-    again = asked(workspace, tracking, warm_start="models:/ecg-encoder/1")
+    again = requested(workspace, tracking, warm_start="models:/ecg-encoder/1")
     assert again == Training(recipe=TINY, warm_start="models:/ecg-encoder/1"), "who names a start gets it"
-    assert asked(workspace, tracking, recipe="demo", changes={"steps": 8, "peak_lr": 1e-3}).done is None
+    assert requested(workspace, tracking, recipe="demo", changes={"steps": 8, "peak_lr": 1e-3}).done is None
 
 
 def test_a_champion_of_simulated_ecgs_says_nothing_of_recorded_ones(workspace, tracking):
     version = released(tracking, ONE, TINY, "promoted", champion=True)
     tracking.client().set_model_version_tag("ecg-encoder", str(version), "ecgs", "simulated")
-    assert asked(workspace, tracking).recipe == recipe_named("demo")
+    assert requested(workspace, tracking).recipe == recipe_named("demo")
     assert requested_corpus(workspace, tracking, {}, simulated=False) == CorpusConfig()
     assert requested_corpus(workspace, tracking, {}, simulated=True) == CHAMPIONS
-    found = plan(workspace, tracking, RetrainingConfig(), simulated=False)
-    assert isinstance(found, NotDue)
-    assert "no champion of recorded ECGs yet" in found.why
+    due = plan(workspace, tracking, RetrainingConfig(), simulated=False)
+    assert isinstance(due, NotDue)
+    assert "no champion of recorded ECGs yet" in due.why
 
 
 def test_a_champion_of_a_foreign_recipe_asks_for_a_name(workspace, tracking):
     released(tracking, ONE, replace(TINY, name="theirs"), "promoted", champion=True)
     with pytest.raises(ValueError, match=r"version 1, the champion, .* set ECG_RETRAIN_RECIPE"):
-        asked(workspace, tracking)
-    assert asked(workspace, tracking, recipe="demo").recipe == recipe_named("demo")
+        requested(workspace, tracking)
+    assert requested(workspace, tracking, recipe="demo").recipe == recipe_named("demo")
 
 
 def test_a_shard_that_did_not_pass_its_checks_stops_the_plan_by_its_name(workspace, tracking):
@@ -189,12 +189,12 @@ class Started:
     def schedule(self) -> bool:
         """A tick of the schedule, and the run that it requests."""
         with dg.build_schedule_context(instance=self.instance, resources={"data_home": DataHome()}) as context:
-            found = weekly_retraining(context)
-        if isinstance(found, dg.RunRequest):
+            answer = weekly_retraining(context)
+        if isinstance(answer, dg.RunRequest):
             defs.resolve_job_def(TRAIN).execute_in_process(
-                instance=self.instance, run_config=found.run_config, tags=found.tags, raise_on_error=False
+                instance=self.instance, run_config=answer.run_config, tags=answer.tags, raise_on_error=False
             )
-        return isinstance(found, dg.RunRequest)
+        return isinstance(answer, dg.RunRequest)
 
 
 @pytest.fixture
@@ -229,5 +229,5 @@ def test_with_schedule_and_switches_on_one_change_is_trained_once(started, first
     assert trained_by == recipe_named("demo", TINY_CHANGES)
     assert workspace.require("encoder").config["warm_start"] is not None
     known = versions_of(tracking=started.store)
-    assert [one.version for one in known] == [2, 1]
-    assert {one.tags[CORPUS_SETTINGS] for one in known} == {known[0].tags[CORPUS_SETTINGS]}
+    assert [version.version for version in known] == [2, 1]
+    assert {version.tags[CORPUS_SETTINGS] for version in known} == {known[0].tags[CORPUS_SETTINGS]}

@@ -33,31 +33,31 @@ def tick(instance: dg.DagsterInstance, cursor: str | None = None) -> dg.SensorRe
     context = dg.build_sensor_context(
         instance=instance, cursor=cursor, definitions=defs, resources={"data_home": DataHome()}
     )
-    found = incoming_sensor(context)
-    assert isinstance(found, dg.SensorResult | dg.SkipReason)
-    return found
+    result = incoming_sensor(context)
+    assert isinstance(result, dg.SensorResult | dg.SkipReason)
+    return result
 
 
 def requested(instance: dg.DagsterInstance, cursor: str | None = None) -> dg.SensorResult:
     """A tick that requests something, with its partitions added as the daemon adds them."""
-    found = tick(instance, cursor)
-    assert isinstance(found, dg.SensorResult)
-    for request in found.dynamic_partitions_requests or ():
+    result = tick(instance, cursor)
+    assert isinstance(result, dg.SensorResult)
+    for request in result.dynamic_partitions_requests or ():
         if isinstance(request, dg.DeleteDynamicPartitionsRequest):
             continue
         instance.add_dynamic_partitions(request.partitions_def_name, list(request.partition_keys))
-    return found
+    return result
 
 
-def skipped(found: dg.SensorResult | dg.SkipReason) -> str | None:
+def skipped(result: dg.SensorResult | dg.SkipReason) -> str | None:
     """Why a tick requested nothing."""
-    reason = found.skip_reason if isinstance(found, dg.SensorResult) else found
+    reason = result.skip_reason if isinstance(result, dg.SensorResult) else result
     return reason.skip_message if isinstance(reason, dg.SkipReason) else reason
 
 
 def requested_again(instance: dg.DagsterInstance, cursor: str | None) -> dict[str | None, str | None]:
-    found = tick(instance, cursor)
-    return keys(found) if isinstance(found, dg.SensorResult) else {}
+    result = tick(instance, cursor)
+    return keys(result) if isinstance(result, dg.SensorResult) else {}
 
 
 def keys(result: dg.SensorResult) -> dict[str | None, str | None]:
@@ -74,12 +74,12 @@ def test_complete_drops_alone_become_partitions_with_a_run_each(home, instance):
     write_drop(home, "monday")
     write_drop(home, "tuesday", complete=False)
     (home.incoming / "a drop").mkdir()
-    found = requested(instance)
-    assert set(keys(found)) == {"monday"}
+    result = requested(instance)
+    assert set(keys(result)) == {"monday"}
     assert instance.get_dynamic_partitions(incoming_drops.name) == ["monday"]
-    assert "1 complete drops" in str(skipped(tick(instance, found.cursor)))
+    assert "1 complete drops" in str(skipped(tick(instance, result.cursor)))
     write_drop(home, "tuesday")
-    assert set(keys(requested(instance, found.cursor))) == {"tuesday"}
+    assert set(keys(requested(instance, result.cursor))) == {"tuesday"}
 
 
 def test_a_changed_drop_has_another_run_key_and_an_unchanged_one_the_same(home, instance):
@@ -104,21 +104,21 @@ def test_a_tick_that_died_after_the_partition_was_added_is_mended_by_the_next(ho
 def test_a_drop_that_goes_back_to_what_it_was_is_taken_again(home, instance):
     write_drop(home, "monday")
     wrong = home.incoming / "monday" / "wrong.csv"
-    asked, cursor = [], None
+    run_keys, cursor = [], None
     for change in (lambda: None, lambda: wrong.write_text("x"), wrong.unlink, lambda: wrong.write_text("x")):
         change()
         os.utime(wrong, ns=(0, 0)) if wrong.is_file() else None  # the very listing of before
-        found = requested(instance, cursor)
-        asked, cursor = [*asked, keys(found)["monday"]], found.cursor
+        result = requested(instance, cursor)
+        run_keys, cursor = [*run_keys, keys(result)["monday"]], result.cursor
         assert requested_again(instance, cursor) == {}
-    assert len(set(asked)) == 4
+    assert len(set(run_keys)) == 4
     away = home.incoming / ".monday"  # withdrawn, and put there once more
     (home.incoming / "monday").rename(away)
     cursor = tick(instance, cursor).cursor
     away.rename(home.incoming / "monday")
-    found = requested(instance, cursor)
-    assert keys(found)["monday"] not in asked
-    assert requested_again(instance, found.cursor) == {}
+    result = requested(instance, cursor)
+    assert keys(result)["monday"] not in run_keys
+    assert requested_again(instance, result.cursor) == {}
 
 
 def test_a_drop_that_was_withdrawn_and_is_gone_is_no_partition_any_more(home, instance):
@@ -129,13 +129,13 @@ def test_a_drop_that_was_withdrawn_and_is_gone_is_no_partition_any_more(home, in
     for name in ("monday", "tuesday"):
         shutil.rmtree(home.incoming / name)
     withdraw_drop(home, "monday")
-    found = requested(instance, cursor)
-    assert keys(found) == {}
-    (request,) = found.dynamic_partitions_requests or ()
+    result = requested(instance, cursor)
+    assert keys(result) == {}
+    (request,) = result.dynamic_partitions_requests or ()
     assert isinstance(request, dg.DeleteDynamicPartitionsRequest)
     assert list(request.partition_keys) == ["monday"], "of tuesday there is our copy"
     instance.delete_dynamic_partition(incoming_drops.name, "monday")
-    assert not tick(instance, found.cursor).dynamic_partitions_requests
+    assert not tick(instance, result.cursor).dynamic_partitions_requests
 
 
 def test_own_ecgs_join_those_of_another_mirror_too(home, instance, tmp_path):
@@ -183,9 +183,9 @@ def test_without_a_champion_or_ecgs_nothing_is_due(home, tracking):
         "there is no champion of recorded ECGs yet: train and release a first encoder by hand"
     )
     released(tracking, ONE, TINY, "promoted", champion=True)
-    found = plan(home.workspace(), tracking, RetrainingConfig(), simulated=False)
-    assert isinstance(found, NotDue)
-    assert "no harmonized ECGs" in found.why
+    due = plan(home.workspace(), tracking, RetrainingConfig(), simulated=False)
+    assert isinstance(due, NotDue)
+    assert "no harmonized ECGs" in due.why
 
 
 def test_a_training_is_due_for_a_new_corpus_or_recipe_alone(home, tracking):
@@ -245,10 +245,10 @@ def test_new_ecgs_are_seen_before_the_corpus_is_built_of_them(home, tracking, so
     released(tracking, ONE, TINY, "promoted", champion=True, settings={**SETTINGS, "sources": sources})
     assert isinstance(plan(workspace, tracking, RetrainingConfig(), simulated=False), NotDue)
     harmonized(workspace, {new: "b"})
-    found = plan(workspace, tracking, RetrainingConfig(), simulated=False)
-    assert isinstance(found, Plan) is due
+    training = plan(workspace, tracking, RetrainingConfig(), simulated=False)
+    assert isinstance(training, Plan) is due
     if due:
-        assert "harmonized ECGs changed" in found.why
+        assert "harmonized ECGs changed" in training.why
 
 
 @pytest.mark.parametrize(
@@ -283,7 +283,7 @@ def test_the_schedule_requests_a_run_that_the_job_takes_and_says_why_not(home, t
         assert not request.run_config, "what is trained without settings is the champion's recipe"
         job = defs.resolve_job_def(TRAIN)
         dg.validate_run_config(job, request.run_config)
-        following = next(one for one in automation_sensors if one.name == "training_follows_corpus")
+        following = next(sensor for sensor in automation_sensors if sensor.name == "training_follows_corpus")
         for tags in (job.tags, following.run_tags):
             running = instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED, tags=tags)
             skipped = weekly_retraining(context)

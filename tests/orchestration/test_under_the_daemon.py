@@ -53,8 +53,8 @@ def write_drop(home: Home) -> None:
     noise = np.random.default_rng(0).integers(-500, 500, (ECGS, 12, 1000), dtype=np.int16)
     np.save(folder / "a.npy", noise)
     ids = [f"m{at}" for at in range(ECGS)]
-    said = {"rate": 100, "leads": LEADS_12, "units": "uV", "ids": ids}
-    (folder / "a.json").write_text(json.dumps(said))
+    description = {"rate": 100, "leads": LEADS_12, "units": "uV", "ids": ids}
+    (folder / "a.json").write_text(json.dumps(description))
     (folder / MARKER).touch()
 
 
@@ -95,9 +95,9 @@ def pid_of_step(instance: dg.DagsterInstance, run_id: str) -> int | None:
 
 def pid_of_run(instance: dg.DagsterInstance, run_id: str) -> int:
     (entry,) = [
-        one
-        for one in instance.all_logs(run_id, of_type=Seen.ENGINE_EVENT)
-        if one.dagster_event.message.startswith("Started process for run")
+        line
+        for line in instance.all_logs(run_id, of_type=Seen.ENGINE_EVENT)
+        if line.dagster_event.message.startswith("Started process for run")
     ]
     return int(entry.dagster_event.engine_event_data.metadata["pid"].value)
 
@@ -118,22 +118,22 @@ def test_what_is_killed_in_mid_run_is_tried_again_by_itself(home, tmp_path, kill
         os.kill(pid_of_step(instance, first) if killed == "step" else pid_of_run(instance, first), signal.SIGKILL)
         until(lambda: runs()[-1].status == dg.DagsterRunStatus.SUCCESS, "it was done after all")
 
-        found = runs()
+        known = runs()
         if killed == "step":
-            assert len(found) == 1
+            assert len(known) == 1
             (again,) = instance.all_logs(first, of_type=Seen.STEP_UP_FOR_RETRY)
             assert again.step_key == STEP
             assert any("SIGKILL" in str(entry.user_message) for entry in instance.all_logs(first))
         else:
-            assert [run.status for run in found] == [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.SUCCESS]
-            assert found[1].parent_run_id == first
+            assert [run.status for run in known] == [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.SUCCESS]
+            assert known[1].parent_run_id == first
         # Of a run that is killed the step's process lives on: the second run waits for its product, and finds it.
-        made = [one.asset_materialization for one in instance.fetch_materializations(ECGS_KEY, limit=10).records]
-        assert {(one.partition, one.metadata["dagster/row_count"].value) for one in made} == {("monday", ECGS)}
-        assert sum(not one.metadata["cached"].value for one in made) == 1
+        made = [record.asset_materialization for record in instance.fetch_materializations(ECGS_KEY, limit=10).records]
+        assert {(record.partition, record.metadata["dagster/row_count"].value) for record in made} == {("monday", ECGS)}
+        assert sum(not record.metadata["cached"].value for record in made) == 1
         context = dg.build_sensor_context(instance=instance, definitions=defs, resources={"data_home": DataHome()})
         keys = [request.run_key for request in incoming_sensor(context).run_requests]
-        assert keys == [found[0].tags["dagster/run_key"]], "the next tick asks for nothing new"
+        assert keys == [known[0].tags["dagster/run_key"]], "the next tick asks for nothing new"
         assert instance.get_dynamic_partitions(incoming_drops.name) == ["monday"]
 
 
@@ -148,23 +148,25 @@ def test_two_trainings_that_are_asked_for_at_once_run_one_after_the_other_and_re
         config = json.dumps({"ops": {"encoder": {"config": settings}}})
         ask = [str(Path(sys.executable).with_name("dagster")), "job", "launch", "-w", "workspace.yaml", "-j", TRAIN]
         environment = {**os.environ, "DAGSTER_HOME": str(tmp_path / "dagster"), "PYTHONWARNINGS": "ignore"}
-        asked = [
+        launches = [
             subprocess.Popen(
                 [*ask, "--config-json", config], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
             )
             for _ in range(2)
         ]
-        for one in asked:
-            _, said = one.communicate(timeout=120)
-            assert one.returncode == 0, said
+        for launch in launches:
+            _, stderr = launch.communicate(timeout=120)
+            assert launch.returncode == 0, stderr
         trained = dg.RunsFilter(job_name=TRAIN, statuses=[dg.DagsterRunStatus.SUCCESS])
         until(lambda: instance.get_runs_count(trained) == 2, "both are done")
-        first, second = sorted(instance.get_run_records(trained), key=lambda one: one.start_time)
+        first, second = sorted(instance.get_run_records(trained), key=lambda run: run.start_time)
         assert second.start_time >= first.end_time
         made = [
-            one.asset_materialization
-            for one in instance.fetch_materializations(dg.AssetKey("encoder"), limit=9).records
+            record.asset_materialization
+            for record in instance.fetch_materializations(dg.AssetKey("encoder"), limit=9).records
         ]
-        assert [one.metadata["cached"].value for one in made] == [True, False], "the newest first"
+        assert [materialization.metadata["cached"].value for materialization in made] == [True, False], (
+            "the newest first"
+        )
     store = Tracking.of(home)
-    assert [one.version for one in versions_of(tracking=store)] == [1]
+    assert [version.version for version in versions_of(tracking=store)] == [1]

@@ -26,9 +26,9 @@ def test_the_answer_is_an_observation_of_the_raw_asset(home, tmp_path, changed):
         assert upstream_job.execute_in_process(instance=instance, resources={"data_home": DataHome()}).success
         (record,) = instance.fetch_observations(dg.AssetKey(["raw", "chapman"]), limit=9).records
     assert record.asset_observation is not None
-    told = {name: value.value for name, value in record.asset_observation.metadata.items()}
+    metadata = {name: value.value for name, value in record.asset_observation.metadata.items()}
     words = "1 of 1 partition changed: 01" if changed else "as it was taken (1 partition)"
-    assert told == {"upstream": words, "unchanged": not changed}
+    assert metadata == {"upstream": words, "unchanged": not changed}
 
 
 def test_the_code_location_loads_with_it():

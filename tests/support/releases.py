@@ -42,8 +42,8 @@ def judged(store: Tracking, release: Release, *, holds: bool = True, against: in
 
 def crown(store: Tracking, name: str, encoder: Path, scores: Scores) -> Release:
     """Released and let through the gate."""
-    held = find_alias(CHAMPION, name=name, tracking=store)
-    release = judged(store, put(store, name, encoder, scores), against=None if held is None else held.version)
+    champion = find_alias(CHAMPION, name=name, tracking=store)
+    release = judged(store, put(store, name, encoder, scores), against=None if champion is None else champion.version)
     return promote(release, tracking=store)
 
 

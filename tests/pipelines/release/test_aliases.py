@@ -118,7 +118,7 @@ def test_going_back_swaps_the_champion_with_the_previous_and_says_why(
     for wrong, message in ((1, "is the champion already"), (3, "was never champion"), (9, "use one of 1, 2, 3")):
         with pytest.raises(ValueError, match=message):
             rollback(to=wrong, why="x", name=name, tracking=store)
-    passed = next(one for one in versions_of(name=name, tracking=store) if one.version == 2)
+    passed = next(version for version in versions_of(name=name, tracking=store) if version.version == 2)
     assert passed.verdict is not None
     assert passed.verdict.promote
     with pytest.raises(ValueError, match=r"was champion before .*ecg rollback"):
@@ -178,7 +178,7 @@ def test_a_promotion_that_died_half_way_is_ended_by_the_next_call(
     assert len(again.moves) == (0 if at == 0 else 1)
     assert promote(again, tracking=store).version == 2
     assert aliases(store, name) == {CHAMPION: 2, PREVIOUS: 1}
-    first, second = (list(one.moves.values()) for one in reversed(versions_of(name=name, tracking=store)))
+    first, second = (list(version.moves.values()) for version in reversed(versions_of(name=name, tracking=store)))
     assert [move.split(":")[0] for move in first] == ["champion", "replaced as champion by version 2"]
     assert [move.split(":")[0] for move in second] == ["champion"]
 
@@ -248,6 +248,6 @@ def test_an_alias_that_is_not_there_is_none(store: Tracking, encoders: list[Path
     assert find_alias(CHAMPION, name=name, tracking=store) is None
     put(store, name, encoders[0], Scores())
     assert find_alias(CHAMPION, name=name, tracking=store) is None
-    found = find_alias(CHALLENGER, name=name, tracking=store)
-    assert found is not None
-    assert (found.model_uri, found.scores) == (f"models:/{name}/1", Scores())
+    challenger = find_alias(CHALLENGER, name=name, tracking=store)
+    assert challenger is not None
+    assert (challenger.model_uri, challenger.scores) == (f"models:/{name}/1", Scores())

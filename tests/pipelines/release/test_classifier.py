@@ -98,9 +98,9 @@ def test_it_is_the_probe_calibrated(workspace):
     probe = workspace.require(f"probe/{GATE_TASK}/pretrained")
     predictions = load_result(probe.path).predictions
     assert predictions is not None
-    found = CalibratedHead.load(head)
-    assert found.labels == predictions.classes
-    plain = replace(found, slope_C=np.ones_like(found.slope_C), intercept_C=np.zeros_like(found.slope_C))
+    calibrated = CalibratedHead.load(head)
+    assert calibrated.labels == predictions.classes
+    plain = replace(calibrated, slope_C=np.ones_like(calibrated.slope_C), intercept_C=np.zeros_like(calibrated.slope_C))
     shard = open_shard(workspace.require("ecgs/ptbxl/00000").path)
     row_of = {name: row for row, name in enumerate(shard.records().column("record_id").to_pylist())}
     rows = [row_of[name] for name in predictions.record_id[:20]]
@@ -131,8 +131,8 @@ def put_probe(workspace: Workspace, folder: Path, label: str, change: str) -> Wo
     if change == "turned":
         score_NC[:, column] = 1 - score_NC[:, column]
     else:
-        kept = tuple(one for one in scores.validation.classes if one.name != label)
-        scores = replace(scores, validation=replace(scores.validation, classes=kept))
+        remaining = tuple(score for score in scores.validation.classes if score.name != label)
+        scores = replace(scores, validation=replace(scores.validation, classes=remaining))
     about = json.loads((probe.path / SCORES_FILE).read_text())["about"]
     write_result(probe.path, replace(result, scores=scores, predictions=replace(predictions, score_NC=score_NC)), about)
     return copied
@@ -182,9 +182,9 @@ def test_it_goes_through_the_same_gate_to_a_champion_of_its_own(workspace, track
     assert set(verdict.rules) == {"not_worse", "no_label_lost", "not_collapsed", "serves", "on_champion"}
     assert verdict.rules["on_champion"].seen == "its encoder is that of models:/ecg-encoder/1, the champion"
     promote(release, tracking=tracking)
-    held = find_alias(CHAMPION, name=CLASSIFIER_NAME, tracking=tracking)
-    assert held is not None
-    assert (held.name, held.version) == (CLASSIFIER_NAME, 1)
+    champion = find_alias(CHAMPION, name=CLASSIFIER_NAME, tracking=tracking)
+    assert champion is not None
+    assert (champion.name, champion.version) == (CLASSIFIER_NAME, 1)
     again = release_classifier(workspace, tracking)
     assert again is not None
     assert (again.version, again.created) == (1, False)
@@ -202,14 +202,14 @@ def test_it_goes_through_the_same_gate_to_a_champion_of_its_own(workspace, track
 def test_the_champion_is_contested_as_it_is_served(workspace, tracking, tmp_path):
     """Another head on the same encoder: a champion that tells MI the wrong way round, and has a label more."""
     encoder, head = files(workspace)
-    mine = CalibratedHead.load(head)
-    turned = np.where(np.array(mine.labels) == "MI", -1.0, 1.0)
+    own_head = CalibratedHead.load(head)
+    turned = np.where(np.array(own_head.labels) == "MI", -1.0, 1.0)
     champion = CalibratedHead(
-        labels=(*mine.labels, "PACE"),
-        weight_CD=np.vstack([mine.weight_CD * turned[:, None], mine.weight_CD[:1]]),
-        bias_C=np.append(mine.bias_C * turned, 0.0),
-        slope_C=np.append(mine.slope_C, 1.0),
-        intercept_C=np.append(mine.intercept_C, 0.0),
+        labels=(*own_head.labels, "PACE"),
+        weight_CD=np.vstack([own_head.weight_CD * turned[:, None], own_head.weight_CD[:1]]),
+        bias_C=np.append(own_head.bias_C * turned, 0.0),
+        slope_C=np.append(own_head.slope_C, 1.0),
+        intercept_C=np.append(own_head.intercept_C, 0.0),
     )
     (tmp_path / HEAD_FILE).write_bytes(champion.to_bytes())
     packaged = packaged_classifier(encoder, tmp_path / HEAD_FILE)
@@ -224,9 +224,9 @@ def test_the_champion_is_contested_as_it_is_served(workspace, tracking, tmp_path
     scores = load_result(workspace.require(f"probe/{GATE_TASK}/pretrained").path).scores
     assert scores is not None
     assert scores.validation is not None
-    auc = {one.name: one.auc.value for one in scores.validation.classes}
-    for label, found in contest.labels.items():
-        assert found.value == pytest.approx(2 * auc[label] - 1 if label == "MI" else 0.0, abs=1e-6), label
+    auc = {score.name: score.auc.value for score in scores.validation.classes}
+    for label, difference in contest.labels.items():
+        assert difference.value == pytest.approx(2 * auc[label] - 1 if label == "MI" else 0.0, abs=1e-6), label
     assert contest.lost == ("PACE",)
     assert verdict.rules["no_label_lost"].seen == "it no longer has PACE"
     assert not verdict.promote

@@ -37,8 +37,8 @@ def contested(macro: PairedDifference, **labels: PairedDifference) -> Contest:
     return Contest(challenger=0.9, champion=0.9 - macro.value, records=100, patients=90, macro=macro, labels=labels)
 
 
-def verdict(found: Contest | Finding | None, against: int | None = 3, **changes) -> GateVerdict:
-    return judge(found, against=against, **{"training": SOUND, "serving": SOUND, "config": CONFIG} | changes)
+def verdict(compared: Contest | Finding | None, against: int | None = 3, **changes) -> GateVerdict:
+    return judge(compared, against=against, **{"training": SOUND, "serving": SOUND, "config": CONFIG} | changes)
 
 
 def decided(against: int | None = 3, **known) -> Finding | None:
@@ -64,25 +64,25 @@ EVEN = difference(0.0, -0.005, 0.005)
     ],
 )
 def test_the_rules_on_intervals(macro, label, failing):
-    found = verdict(contested(macro, MI=EVEN, HYP=label))
-    assert {name for name, rule in found.rules.items() if not rule.holds} == failing
-    assert found.promote == (not failing)
-    assert set(found.rules) == set(RULES)
-    assert found.reason.startswith("kept as challenger" if failing else "promoted")
-    assert all(name in found.reason for name in failing)
+    judged = verdict(contested(macro, MI=EVEN, HYP=label))
+    assert {name for name, rule in judged.rules.items() if not rule.holds} == failing
+    assert judged.promote == (not failing)
+    assert set(judged.rules) == set(RULES)
+    assert judged.reason.startswith("kept as challenger" if failing else "promoted")
+    assert all(name in judged.reason for name in failing)
 
 
 def test_the_lost_label_is_named_with_its_interval():
-    found = verdict(contested(difference(0.02, 0.01, 0.03), MI=EVEN, HYP=difference(-0.05, -0.07, -0.03)))
-    assert "HYP -0.0500 (-0.0700 to -0.0300)" in found.reason
-    assert "MI" not in found.reason
+    judged = verdict(contested(difference(0.02, 0.01, 0.03), MI=EVEN, HYP=difference(-0.05, -0.07, -0.03)))
+    assert "HYP -0.0500 (-0.0700 to -0.0300)" in judged.reason
+    assert "MI" not in judged.reason
 
 
 @pytest.mark.parametrize("broken", ["training", "serving"])
 def test_what_is_not_about_scores_decides_too(broken):
-    found = verdict(contested(difference(0.02, 0.01, 0.03), MI=EVEN), **{broken: Finding.failed("broken thing")})
-    assert not found.promote
-    assert "broken thing" in found.reason
+    judged = verdict(contested(difference(0.02, 0.01, 0.03), MI=EVEN), **{broken: Finding.failed("broken thing")})
+    assert not judged.promote
+    assert "broken thing" in judged.reason
     first = verdict(decided(None), against=None, **{broken: Finding.failed("broken thing")})
     assert not first.promote, "also where there is no champion yet"
 
@@ -98,14 +98,14 @@ def test_without_scores_a_release_is_champion_only_where_there_is_none():
 @pytest.mark.parametrize("against", [None, 3])
 @pytest.mark.parametrize("same_weights", [False, True])
 def test_what_was_champion_does_not_come_back_by_the_gate(against, same_weights):
-    found = verdict(decided(against, was_champion=True, same_weights=same_weights), against=against)
-    assert not found.promote
-    assert "ecg rollback" in found.reason
+    judged = verdict(decided(against, was_champion=True, same_weights=same_weights), against=against)
+    assert not judged.promote
+    assert "ecg rollback" in judged.reason
 
 
 def test_the_champions_own_weights_are_not_compared_but_served():
-    found = verdict(decided(same_weights=True))
-    assert found.reason == "promoted: the weights are those of version 3, served by other code"
+    judged = verdict(decided(same_weights=True))
+    assert judged.reason == "promoted: the weights are those of version 3, served by other code"
     assert not verdict(decided(same_weights=True), serving=Finding.failed("it differs")).promote
 
 
@@ -116,21 +116,21 @@ def test_the_champions_own_weights_are_not_compared_but_served():
 def test_simulated_ecgs_never_replace_recorded_ones_and_recorded_ones_need_not_beat_them(
     simulated, champion_simulated, holds
 ):
-    found = decided(simulated=simulated, champion_simulated=champion_simulated)
-    assert (None if found is None else found.holds) is holds
+    decision = decided(simulated=simulated, champion_simulated=champion_simulated)
+    assert (None if decision is None else decision.holds) is holds
     if holds is not None:
-        assert verdict(found).promote is holds
-        assert ("simulated ECGs never take the place of recorded ones" in verdict(found).reason) is not holds
+        assert verdict(decision).promote is holds
+        assert ("simulated ECGs never take the place of recorded ones" in verdict(decision).reason) is not holds
     assert verdict(decided(None, simulated=simulated), against=None).promote, "somebody has to be the first"
 
 
 def test_a_classifier_has_a_rule_more():
     better = contested(difference(0.02, 0.01, 0.03), MI=EVEN)
-    found = verdict(better, on_champion=Finding.passed("it is"))
-    assert found.promote
-    assert set(found.rules) == set(CLASSIFIER_RULES)
+    judged = verdict(better, on_champion=Finding.passed("it is"))
+    assert judged.promote
+    assert set(judged.rules) == set(CLASSIFIER_RULES)
     assert "on_champion: it is not" in verdict(better, on_champion=Finding.failed("it is not")).reason
-    assert set(of_champion(found, CLASSIFIER_RULES).rules) == set(CLASSIFIER_RULES)
+    assert set(of_champion(judged, CLASSIFIER_RULES).rules) == set(CLASSIFIER_RULES)
 
 
 def test_of_the_champion_every_rule_holds_whatever_is_written_on_it():
@@ -139,17 +139,17 @@ def test_of_the_champion_every_rule_holds_whatever_is_written_on_it():
     refused = verdict(decided(was_champion=True))
     older = GateVerdict(against=1, rules={"not_worse": Finding.passed("it was better")})
     for stored in (refused, older, None):
-        found = of_champion(stored)
-        assert found.promote
-        assert set(found.rules) == set(RULES)
+        judged = of_champion(stored)
+        assert judged.promote
+        assert set(judged.rules) == set(RULES)
     assert of_champion(older).rules["not_worse"].seen == "it was better"
     assert of_champion(refused).rules["not_worse"].seen == "it is the champion"
 
 
 def test_a_verdict_survives_json_and_reads_as_a_page():
-    found = verdict(contested(difference(0.02, 0.01, 0.03), MI=difference(-0.05, -0.07, -0.03)))
-    assert GateVerdict.from_dict(json.loads(json.dumps(found.to_dict()))) == found
-    page = found.page()
+    judged = verdict(contested(difference(0.02, 0.01, 0.03), MI=difference(-0.05, -0.07, -0.03)))
+    assert GateVerdict.from_dict(json.loads(json.dumps(judged.to_dict()))) == judged
+    page = judged.page()
     assert page.startswith("**Kept as challenger.** Against version 3.")
     assert "| no_label_lost | **does not hold** |" in page
 
@@ -200,7 +200,7 @@ def result(score_NC: np.ndarray, y_NC: np.ndarray, patient: list[str]) -> ProbeR
     return ProbeResult(task="t", classes=names, counts={}, scores=whole, predictions=predictions)
 
 
-def held(champion: ProbeResult) -> Predictions:
+def held_out(champion: ProbeResult) -> Predictions:
     assert champion.predictions is not None
     return champion.predictions
 
@@ -212,7 +212,7 @@ def test_a_contest_is_the_difference_of_the_two_macro_aucs_and_turns_its_sign_wi
     y_NC = rng.random((120, 3)) < 0.4
     patient = [f"p{n // 2}" for n in range(120)]
     first, second = (result(y_NC * rng.random() + rng.random(y_NC.shape), y_NC, patient) for _ in range(2))
-    there, back = contest(first, held(second), CONFIG), contest(second, held(first), CONFIG)
+    there, back = contest(first, held_out(second), CONFIG), contest(second, held_out(first), CONFIG)
     assert there is not None
     assert back is not None
     assert there.macro.value == pytest.approx(there.challenger - there.champion)
@@ -227,10 +227,10 @@ def test_an_encoder_against_itself_passes():
     rng = np.random.default_rng(0)
     y_NC = rng.random((200, 4)) < 0.3
     same = result(y_NC + rng.random(y_NC.shape), y_NC, [f"p{n}" for n in range(200)])
-    found = contest(same, held(same), CONFIG)
-    assert found is not None
-    assert (found.macro.low, found.macro.value, found.macro.high) == (0.0, 0.0, 0.0)
-    assert verdict(found).promote
+    compared = contest(same, held_out(same), CONFIG)
+    assert compared is not None
+    assert (compared.macro.low, compared.macro.value, compared.macro.high) == (0.0, 0.0, 0.0)
+    assert verdict(compared).promote
 
 
 def test_probes_of_different_records_are_not_contested():
@@ -238,26 +238,26 @@ def test_probes_of_different_records_are_not_contested():
     patient = [f"p{n}" for n in range(20)]
     first, second = result(y_NC * 1.0, y_NC, patient), result(~y_NC * 1.0, ~y_NC, patient)
     with pytest.raises(ValueError, match="different validation records: probe both again"):
-        contest(first, held(second), CONFIG)
+        contest(first, held_out(second), CONFIG)
     unscored = ProbeResult(task="t", classes=("c0",), counts={}, reason="too few")
-    assert contest(unscored, held(first), CONFIG) is None
+    assert contest(unscored, held_out(first), CONFIG) is None
 
 
 def test_labels_that_both_have_are_compared_and_a_lost_one_is_named():
     rng = np.random.default_rng(1)
     y_NC = rng.random((200, 3)) < 0.3
     score_NC = y_NC + rng.random(y_NC.shape)
-    mine = result(score_NC, y_NC, [f"p{n}" for n in range(200)])
-    other = replace(held(mine), classes=("c1", "c2"), y_NC=y_NC[:, 1:], score_NC=score_NC[:, 1:])
-    found = contest(mine, other, CONFIG)
-    assert found is not None
-    assert set(found.labels) == {"c1", "c2"}
-    assert found.challenger == found.champion == pytest.approx(auc(y_NC[:, 1:], score_NC[:, 1:]).mean())
-    assert verdict(found).promote, "a label more is nothing lost"
-    without = contest(mine, other, CONFIG, lost=["HYP", "CD"])
+    challenger = result(score_NC, y_NC, [f"p{n}" for n in range(200)])
+    other = replace(held_out(challenger), classes=("c1", "c2"), y_NC=y_NC[:, 1:], score_NC=score_NC[:, 1:])
+    compared = contest(challenger, other, CONFIG)
+    assert compared is not None
+    assert set(compared.labels) == {"c1", "c2"}
+    assert compared.challenger == compared.champion == pytest.approx(auc(y_NC[:, 1:], score_NC[:, 1:]).mean())
+    assert verdict(compared).promote, "a label more is nothing lost"
+    without = contest(challenger, other, CONFIG, lost=["HYP", "CD"])
     refused = verdict(without)
     assert not refused.promote
     assert refused.rules["no_label_lost"].seen == "it no longer has HYP, CD"
     strange = replace(other, classes=("x", "y"))
-    assert contest(mine, strange, CONFIG) is None
+    assert contest(challenger, strange, CONFIG) is None
     assert not verdict(None).promote

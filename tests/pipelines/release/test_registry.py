@@ -75,19 +75,19 @@ def test_the_same_weights_are_one_version_that_carries_its_newest_scores(
     report.write_text("second")
     newer = scored(0.75, "data-2", **{"test/macro_auc": 0.6})
     scored_anew = put(store, name, encoders[0], newer, artifacts=[report])
-    assert [(one.version, one.created, one.rescored) for one in (first, again, scored_anew)] == [
+    assert [(release.version, release.created, release.rescored) for release in (first, again, scored_anew)] == [
         (1, True, False),
         (1, False, False),
         (1, False, True),
     ]
-    (held,) = versions_of(name=name, tracking=store)
-    assert (held.scores, held.tags["validation"]) == (newer, "0.7500")
+    (registered,) = versions_of(name=name, tracking=store)
+    assert (registered.scores, registered.tags["validation"]) == (newer, "0.7500")
     run = store.client().get_run(first.run_id)
     assert run.data.metrics == {"validation": 0.75, "test/macro_auc": 0.6}
     assert run.data.tags["validation"] == "0.7500"
     assert run.info.status == "FINISHED"
-    kept = download_artifacts(run_id=first.run_id, artifact_path="report.md", tracking_uri=store.uri)
-    assert Path(kept).read_text() == "second", "the report on these scores"
+    stored = download_artifacts(run_id=first.run_id, artifact_path="report.md", tracking_uri=store.uri)
+    assert Path(stored).read_text() == "second", "the report on these scores"
     assert put(store, name, encoders[1], scored(0.8)).version == 2
 
 

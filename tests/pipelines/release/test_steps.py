@@ -112,12 +112,15 @@ def test_the_champion_is_contested_on_the_challengers_data_by_the_challengers_pr
     challenger, strict, contest = judged(second, tracking, GateConfig(margin=0.0, label_margin=0.0))
     again = second.require("probe/ptbxl_superclass/champion").facts["validation_macro_auc"]["value"]
     assert again != champion.scores.validation, "the champion's score is not that of the data it was released with"
-    mine = challenger.scores.validation
-    assert mine is not None
-    assert f"{mine:.4f} against {again:.4f} of version 1, {mine - again:+.4f}" in strict.rules["not_worse"].seen
+    validation = challenger.scores.validation
+    assert validation is not None
+    assert (
+        f"{validation:.4f} against {again:.4f} of version 1, {validation - again:+.4f}"
+        in strict.rules["not_worse"].seen
+    )
     assert (strict.promote, strict.rules["serves"].holds) == (False, True)
     assert contest is not None
-    assert contest.macro.value == pytest.approx(mine - again)
+    assert contest.macro.value == pytest.approx(validation - again)
     assert challenger.tags["verdict"] == strict.reason
     lenient, verdict, _ = judged(second, tracking, GateConfig(margin=0.99, label_margin=0.99))
     assert verdict.promote
@@ -126,9 +129,9 @@ def test_the_champion_is_contested_on_the_challengers_data_by_the_challengers_pr
     _, verdict, _ = judged(second, tracking, GateConfig(margin=0.99, label_margin=0.99))
     assert not verdict.promote, "the gate does not undo a rollback"
     assert "ecg rollback" in verdict.reason
-    held = find_alias(CHAMPION, tracking=tracking)
-    assert held is not None
-    assert held.version == champion.version
+    current = find_alias(CHAMPION, tracking=tracking)
+    assert current is not None
+    assert current.version == champion.version
 
 
 LENIENT = GateConfig(margin=0.99, label_margin=0.99, resamples=20)
@@ -225,9 +228,9 @@ def test_the_same_release_is_found_again(places, tracking):
 def test_two_releases_at_once_are_one_version(places, tracking):
     prepare(places[0], SEEING)
     with ThreadPoolExecutor(2) as pool:
-        found = list(pool.map(lambda _: release_current(places[0], tracking, simulated=True), range(2)))
-    assert sorted(release.created for release in found) == [False, True]
-    assert {release.version for release in found} == {1}
+        releases = list(pool.map(lambda _: release_current(places[0], tracking, simulated=True), range(2)))
+    assert sorted(release.created for release in releases) == [False, True]
+    assert {release.version for release in releases} == {1}
 
 
 @pytest.mark.slow
@@ -236,8 +239,8 @@ def test_the_reference_is_released_under_its_own_name_and_pulled_from_there(plac
     prepare(workspace, SEEING)
     ours = scores_of(workspace)
     promote(judged(workspace, tracking, GateConfig())[0], tracking=tracking)
-    theirs = random_encoder(SEEING, 6)
-    state = {published_name(name): value for name, value in theirs.state_dict().items()}
+    reference = random_encoder(SEEING, 6)
+    state = {published_name(name): value for name, value in reference.state_dict().items()}
     torch.save({"encoder": state, "epoch": 99}, tmp_path / "multiblock.pth")
     imported = materialize_reference(workspace, tmp_path / "multiblock.pth", SEEING)
     pairs = {name: probe_pair(workspace, task, QUICK, REFERENCE) for name, task in TASKS.items()}
@@ -253,15 +256,15 @@ def test_the_reference_is_released_under_its_own_name_and_pulled_from_there(plac
     assert released.scores.data_digest == ours.data_digest, "scored on the same data as ours"
     assert scores_of(workspace) == ours, "ours keeps its own probes and its own random baseline"
     assert tracking.client().get_registered_model("ecg-encoder-reference").aliases == {}
-    held = find_alias(CHAMPION, tracking=tracking)
-    assert held is not None
-    assert held.name == "ecg-encoder"
+    champion = find_alias(CHAMPION, tracking=tracking)
+    assert champion is not None
+    assert champion.name == "ecg-encoder"
 
     with monkeypatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", tracking.uri)
         model = mlflow.pyfunc.load_model("models:/ecg-encoder-reference/1")
     embedding = model.predict(example_ecg(), params={"sampling_rate": 100.0})
-    np.testing.assert_allclose(embedding, embed(theirs, example_ecg(), sampling_rate=100.0), atol=1e-6)
+    np.testing.assert_allclose(embedding, embed(reference, example_ecg(), sampling_rate=100.0), atol=1e-6)
 
 
 def test_scores_of_an_earlier_encoder_are_not_released_as_this_one_s(places, tracking):
