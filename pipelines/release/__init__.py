@@ -4,6 +4,7 @@
     model.py           a model to be registered, its scores, a registered version
     packaging.py       a model as MLflow stores and serves it
     registry.py        register a version, or find the one with the same files
+    version_recipe.py  the recipe of a registered version
     aliases.py         the champion and other aliases, and moving them
     gate.py            the rules that a challenger must pass
     classifier.py      the calibrated classifier

@@ -1,5 +1,6 @@
 """P, QRS and T waves: delineations of ECGs, and encoders that predict them.
 
+    config.py              settings of pseudo-labels and segmentation
     annotations.py         waves as a table, as classes of samples, as intervals
     boundaries.py          match predicted boundaries with annotated ones
     pseudo_labels.py       waves found by neurokit2, for ECGs without annotations
