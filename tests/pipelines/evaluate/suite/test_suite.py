@@ -160,7 +160,7 @@ def test_label_sets_have_the_fields_sizes():
         ("ptbxl_all__labels_01", "labels_<percent>"),
         ("ptbxl_all__multi_class__multi_class", "one class a record already"),
         ("ptbxl_all__noise_muscle_1__noise_baseline_2", "the name has noise already"),
-        ("ptbxl_all__labels_1__labels_5", "few already"),
+        ("ptbxl_all__labels_1__labels_5", "a percentage of labels already"),
         ("ptbxl_all__leads_V1_II", "in this order"),
         ("ptbxl_all__leads_aVR", "name some of I, II"),
         ("ptbxl_superclass__leads_II__fine_tuned", "fine-tuning takes all leads"),
