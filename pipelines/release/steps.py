@@ -19,7 +19,7 @@ from pipelines.evaluate.features import EncoderSource, materialize_features, rea
 from pipelines.evaluate.probes.config import ProbeConfig
 from pipelines.evaluate.probes.result import SCORES_FILE, Predictions, load_result
 from pipelines.evaluate.probes.step import ProbeFacts, materialize_probe
-from pipelines.evaluate.report.step import HTML_FILE, JSON_FILE, PRODUCT
+from pipelines.evaluate.report.step import HTML_FILE, JSON_FILE, PRODUCT, ReportFacts
 from pipelines.finding import Finding
 from pipelines.harmonize.shards import read_records, shards_of
 from pipelines.hashing import sha256_of_file
@@ -332,7 +332,8 @@ def _settings_of_probe(probe: Product) -> dict[str, Any]:
 def _run_files(workspace: Workspace, encoder: Product) -> list[Path]:
     """Return the files stored beside the model in its run: how it was trained, and the report on it."""
     files = [encoder.path / "summary.json", encoder.aside / "metrics.jsonl"]
+    digest = EncoderSource.of_product(OURS.probe, encoder).digest
     report = workspace.current(PRODUCT)
-    if report is not None and report.facts["encoder_digest"] == EncoderSource.of_product(OURS.probe, encoder).digest:
+    if report is not None and ReportFacts.of(report).encoder_digest == digest:
         files += [report.path / HTML_FILE, report.path / JSON_FILE]
     return [path for path in files if path.is_file()]

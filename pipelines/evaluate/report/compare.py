@@ -109,12 +109,12 @@ def _titled(progress: Report, title: str) -> Callable[[int, int], None]:
 
 
 def _compared(title: str, first: ProbeResult, second: ProbeResult, config: ProbeConfig, tasks: int) -> TaskComparison:
-    """One of so many tasks, whose p is not adjusted yet."""
+    """Compare two results on one of `tasks` tasks. The p of the task is not adjusted yet, those of labels are."""
     paired = paired_test_scores(first, second)
     assert first.scores is not None
     assert second.scores is not None
     scored = first.scores.test.classes
-    beside = {score.name: score for score in second.scores.test.classes}
+    score_of_second = {score.name: score for score in second.scores.test.classes}
     most, most_by_label = RESAMPLES_A_COMPARISON * tasks, RESAMPLES_A_COMPARISON * len(scored)
     macro, by_label = paired_differences(
         paired.y_NC,
@@ -134,7 +134,7 @@ def _compared(title: str, first: ProbeResult, second: ProbeResult, config: Probe
             positives=score.positives,
             negatives=score.negatives,
             first=score.auc,
-            second=beside[score.name].auc,
+            second=score_of_second[score.name].auc,
             difference=difference,
             p_adjusted=p_adjusted,
         )

@@ -164,11 +164,17 @@ def _row(
     compared: Mapping[str, TaskComparison],
     overlaps: Overlaps,
 ) -> SuiteRow:
-    asked = evaluation(name)
+    """Return the row of an evaluation.
+
+    products: by the features' name.
+    probes: by the features' name and by draw, or by the evaluation if it has no draws.
+    ahead, compared: ours minus each other, without and with labels.
+    """
+    requested = evaluation(name)
     variants = name.split("__")[1:]
-    first, stated = products[OURS.probe], {other: ProbeFacts.of(product) for other, product in products.items()}
-    share = [] if asked.percent is None else [variants[-1]]
-    budget = asked.head == "linear" and variants == share
+    facts = {other: ProbeFacts.of(product) for other, product in products.items()}
+    share = [] if requested.percent is None else [variants[-1]]
+    is_budget = requested.head == "linear" and variants == share  # a point of the label-budget curve
     adjusted = {other: replace(one, p_adjusted=ahead[other].p_adjusted) for other, one in compared.items()}
     parts = tuple(
         task_report(part, {other: of_draws[part] for other, of_draws in probes.items()}, overlaps, adjusted)
@@ -177,22 +183,21 @@ def _row(
     return SuiteRow(
         name=name,
         title=", ".join(map(_in_words, variants)) or "linear",
-        auc=_figures({other: facts.test_macro_auc for other, facts in stated.items()}),
-        accuracy=_figures({other: facts.test_accuracy for other, facts in stated.items()}),
+        auc=_there({other: of_other.test_macro_auc for other, of_other in facts.items()}),
+        accuracy=_there({other: of_other.test_accuracy for other, of_other in facts.items()}),
         ahead=ahead,
         seen={other: overlaps.of_probe(next(iter(of_draws.values()))) for other, of_draws in probes.items()},
-        reason=stated[OURS.probe].reason,
-        left_out=_left_out(first),
-        percent=(100.0 if asked.percent is None else asked.percent) if budget else None,
-        labels_used=labels_used(first),
+        reason=facts[OURS.probe].reason,
+        left_out=_left_out(facts[OURS.probe]),
+        percent=(100.0 if requested.percent is None else requested.percent) if is_budget else None,
+        labels_used=labels_used(products[OURS.probe]),
         published=published_for(name),
         parts=parts,
     )
 
 
-def _left_out(product: Product) -> tuple[str, ...]:
-    """The labels that were not scored; where there are draws, in how many of them if not in all."""
-    facts = ProbeFacts.of(product)
+def _left_out(facts: ProbeFacts) -> tuple[str, ...]:
+    """Return the labels that were not scored; of several draws, with their number if it was not all."""
     draws = [facts] if facts.draws is None else facts.draws
     times = Counter(label for draw in draws for label in draw.omitted or ())
     return tuple(label if n == len(draws) else f"{label} (in {n} of {len(draws)} draws)" for label, n in times.items())
@@ -214,6 +219,6 @@ def _order(name: str) -> tuple[int, str]:
     return (-1 if "__" not in name else known.index(name) if name in SUITE else len(known), name)
 
 
-def _figures(stated: Mapping[str, Interval | None]) -> dict[str, Interval]:
-    """Return the figures that are there."""
-    return {name: interval for name, interval in stated.items() if interval is not None}
+def _there(intervals: Mapping[str, Interval | None]) -> dict[str, Interval]:
+    """Return the intervals that are not None."""
+    return {name: interval for name, interval in intervals.items() if interval is not None}
