@@ -126,13 +126,13 @@ def stored(product: Product) -> dict:
 
 
 def summarised(workspace: Workspace, products: dict[str, dict[str, Product]]) -> tuple[TaskReport, ...]:
-    probes = {task: {name: Probe.load(one.path) for name, one in found.items()} for task, found in products.items()}
+    probes = {task: {name: Probe.load(one.path) for name, one in named.items()} for task, named in products.items()}
     encoder, overlaps = workspace.require("encoder"), Overlaps(workspace)
     return summarise(workspace, probes, encoder, overlaps, simulated=False).tasks
 
 
-def shown(found: dict) -> str:
-    return f"{found['value']:.3f} {found['low']:.3f} to {found['high']:.3f}"
+def shown(interval: dict) -> str:
+    return f"{interval['value']:.3f} {interval['low']:.3f} to {interval['high']:.3f}"
 
 
 # the report
@@ -188,15 +188,15 @@ def test_the_jsons_numbers_are_scikit_learns(report, workspace):
     for probed in task["probes"]:
         result = load_result(workspace.require(f"probe/{task['name']}/{probed['name']}").path)
         assert result.predictions is not None
-        test, held = result.predictions.of(Split.TEST), result.predictions.of(Split.VALIDATION)
+        test, chosen_on = result.predictions.of(Split.TEST), result.predictions.of(Split.VALIDATION)
         figures = probed["assessment"]
         for label in figures["labels"]:
             c = test.classes.index(label["name"])
             y, p = test.y_NC[:, c], test.score_NC[:, c]
             assert label["average_precision"]["value"] == pytest.approx(average_precision_score(y, p), abs=1e-12)
             assert label["brier"]["value"] == pytest.approx(brier_score_loss(y, p), abs=1e-12)
-            best = max(f1_score(held.y_NC[:, c], held.score_NC[:, c] >= t) for t in held.score_NC[:, c])
-            assert f1_score(held.y_NC[:, c], held.score_NC[:, c] >= label["threshold"]) == pytest.approx(best)
+            best = max(f1_score(chosen_on.y_NC[:, c], chosen_on.score_NC[:, c] >= t) for t in chosen_on.score_NC[:, c])
+            assert f1_score(chosen_on.y_NC[:, c], chosen_on.score_NC[:, c] >= label["threshold"]) == pytest.approx(best)
             assert label["f1"]["value"] == pytest.approx(f1_score(y, p >= label["threshold"]), abs=1e-12)
             for name in ("auc", "average_precision", "f1", "brier"):
                 assert label[name]["low"] <= label[name]["value"] + 1e-12
@@ -206,27 +206,27 @@ def test_the_jsons_numbers_are_scikit_learns(report, workspace):
 
 
 def test_what_the_encoder_saw_is_said(report, workspace):
-    found = stored(report)
-    assert found["pretraining"]["ecgs"] == workspace.require("corpus").facts["by_source"]
-    nothing = {"data_set": False, "test": 0, "tested": found["tasks"][0]["probes"][0]["seen"]["tested"]}
-    assert [probed["seen"] for probed in found["tasks"][0]["probes"]] == [nothing, nothing, nothing]
-    assert found["tasks"][0]["protocol"] == "fitted on folds 1, 2, 3, 4, 5, 6, 7, 8; chosen on 9; tested once on 10"
+    values = stored(report)
+    assert values["pretraining"]["ecgs"] == workspace.require("corpus").facts["by_source"]
+    nothing = {"data_set": False, "test": 0, "tested": values["tasks"][0]["probes"][0]["seen"]["tested"]}
+    assert [probed["seen"] for probed in values["tasks"][0]["probes"]] == [nothing, nothing, nothing]
+    assert values["tasks"][0]["protocol"] == "fitted on folds 1, 2, 3, 4, 5, 6, 7, 8; chosen on 9; tested once on 10"
     unknown = "patient, or by ECG if no patient is named"
-    assert f"chosen on 10% of them, drawn by {unknown}; tested once on g7" in found["tasks"][1]["protocol"]
+    assert f"chosen on 10% of them, drawn by {unknown}; tested once on g7" in values["tasks"][1]["protocol"]
     picture = scores(report)
     assert picture is not None
     assert picture.startswith(b"\x89PNG")
 
 
 def test_a_window_that_is_longer_than_the_ecgs_is_said_under_the_scores(workspace, report, monkeypatch):
-    task, told = "ptbxl_superclass", "made for 20 s, tested on 10 s"
+    task, window = "ptbxl_superclass", "made for 20 s, tested on 10 s"
     probe = workspace.require(f"probe/{task}/pretrained")
-    monkeypatch.setattr(EncoderSource, "window", told)
+    monkeypatch.setattr(EncoderSource, "window", window)
     probes, encoder = {task: {"pretrained": Probe.load(probe.path)}}, workspace.require("encoder")
-    found = summarise(workspace, probes, encoder, Overlaps(workspace), simulated=True)
+    summary = summarise(workspace, probes, encoder, Overlaps(workspace), simulated=True)
     rocs = {task: {"pretrained": load_roc(probe.path)}}
-    assert told in report_page(found, rocs=rocs, maps={}, samples={}, examples={})
-    assert told not in (report.path / HTML_FILE).read_text()
+    assert window in report_page(summary, rocs=rocs, maps={}, samples={}, examples={})
+    assert window not in (report.path / HTML_FILE).read_text()
 
 
 def test_it_is_found_again_and_made_anew_for_a_new_probe(report, workspace):
@@ -269,23 +269,23 @@ def test_what_was_seen_of_a_task_and_that_its_source_names_no_patients_is_told(w
     task = SUITE_TASKS["chapman_rhythm"]
     probe_pair(copied, task, replace(QUICK, min_patients=2))
     report = materialize_report(copied, simulated=True)
-    (found,) = [one for one in stored(report)["tasks"] if one["name"] == "chapman_rhythm"]
+    (reported,) = [one for one in stored(report)["tasks"] if one["name"] == "chapman_rhythm"]
     drawn = "ECG (the source names no patients)"
-    assert found["protocol"] == f"fitted on 70%; chosen on 10%; tested once on 20%, drawn by {drawn}"
+    assert reported["protocol"] == f"fitted on 70%; chosen on 10%; tested once on 20%, drawn by {drawn}"
     predictions = load_result(copied.require("probe/chapman_rhythm/pretrained").path).predictions
     assert predictions is not None
     tested = set(predictions.of(Split.TEST).record_id)
     index = pq.read_table(copied.require("corpus").path / "index.parquet")
-    there = tested & set(index["record_id"].to_pylist())
-    assert there, "the True case"
-    assert [probed["seen"]["test"] for probed in found["probes"]] == [len(there), 0, 0]
+    pretrained_on = tested & set(index["record_id"].to_pylist())
+    assert pretrained_on, "the True case"
+    assert [probed["seen"]["test"] for probed in reported["probes"]] == [len(pretrained_on), 0, 0]
     page = Page((report.path / HTML_FILE).read_text())
     assert f"Tested on {len(tested)} ECGs, patients not named; intervals by {drawn}." in page.words
     (first,) = [cells for section, cells in page.rows if section == "summary" and cells[""] == task.title]
-    assert first["this encoder"].endswith(f" seen: {len(there)} of {len(tested)} test ECGs")
+    assert first["this encoder"].endswith(f" seen: {len(pretrained_on)} of {len(tested)} test ECGs")
     assert first["random encoder"].endswith(" seen: nothing")
     seen = [cells["seen"] for section, cells in page.rows if section == "chapman_rhythm" and "seen" in cells]
-    assert seen == [f"{len(there)} of {len(tested)} test ECGs", "nothing", "nothing"]
+    assert seen == [f"{len(pretrained_on)} of {len(tested)} test ECGs", "nothing", "nothing"]
 
 
 def test_a_scale_leaves_room_where_all_is_perfect():
@@ -304,11 +304,11 @@ def test_a_scale_leaves_room_where_all_is_perfect():
 def test_the_verdict_is_what_is_shown_not_what_is_hoped(workspace, value, p, headline):
     probes = {TASK.name: {name: workspace.require(f"probe/{TASK.name}/{name}") for name in ("pretrained", "random")}}
     (task,) = summarised(workspace, probes)
-    one = task.differences["random"]
-    changed = replace(one, p_adjusted=p, difference=replace(one.difference, value=value))
-    found = judge([replace(task, differences={"random": changed})])
-    assert found.headline == headline
-    below = replace(changed, p_adjusted=0.001, difference=replace(one.difference, value=-0.1))
+    comparison = task.differences["random"]
+    changed = replace(comparison, p_adjusted=p, difference=replace(comparison.difference, value=value))
+    verdict = judge([replace(task, differences={"random": changed})])
+    assert verdict.headline == headline
+    below = replace(changed, p_adjusted=0.001, difference=replace(comparison.difference, value=-0.1))
     both = judge([replace(task, differences={"random": changed, "handcrafted": below})])
     assert both.headline == f"{headline}; compared with handcrafted features: below on 1 of 1 task"
     assert "below handcrafted features (-0.100" in both.sentences[0]
@@ -351,12 +351,14 @@ def test_of_many_labels_one_that_differs_can_be_told():
     noise_NC = rng.random(y_NC.shape)
     better_NC = noise_NC.copy()
     better_NC[:, 7] = 0.5 * y_NC[:, 7] + 0.5 * noise_NC[:, 7]
-    (found,) = compare_results([("Many", scored(y_NC, better_NC), scored(y_NC, noise_NC))], ProbeConfig())
-    assert found.resamples == 16000
-    told = {label.name: label.p_adjusted for label in found.labels if label.p_adjusted < 0.05}
-    assert list(told) == ["l7"]
-    assert told["l7"] == pytest.approx(40 * 2 / 16001), "no resample is on the far side"
-    assert {label.p_adjusted for label in found.labels if label.name != "l7"} == {1.0}, "equal scores do not differ"
+    (comparison,) = compare_results([("Many", scored(y_NC, better_NC), scored(y_NC, noise_NC))], ProbeConfig())
+    assert comparison.resamples == 16000
+    significant = {label.name: label.p_adjusted for label in comparison.labels if label.p_adjusted < 0.05}
+    assert list(significant) == ["l7"]
+    assert significant["l7"] == pytest.approx(40 * 2 / 16001), "no resample is on the far side"
+    assert {label.p_adjusted for label in comparison.labels if label.name != "l7"} == {1.0}, (
+        "equal scores do not differ"
+    )
 
 
 def test_of_many_tasks_those_that_differ_can_be_told():
@@ -365,9 +367,9 @@ def test_of_many_tasks_those_that_differ_can_be_told():
     y_NC = rng.random((60, 2)) < 0.4
     noise_NC = rng.random(y_NC.shape)
     better, same = scored(y_NC, 0.5 * y_NC + 0.5 * noise_NC), scored(y_NC, noise_NC)
-    found = compare_results([*[("Ahead", better, same)] * 25, ("Level", same, same)], ProbeConfig())
-    assert [one.p_adjusted < 0.05 for one in found] == [True] * 25 + [False]
-    assert {one.resamples for one in found} == {10400}
+    comparisons = compare_results([*[("Ahead", better, same)] * 25, ("Level", same, same)], ProbeConfig())
+    assert [one.p_adjusted < 0.05 for one in comparisons] == [True] * 25 + [False]
+    assert {one.resamples for one in comparisons} == {10400}
 
 
 @pytest.mark.parametrize("name", ["georgia", "ptbxl100_all"])
@@ -423,19 +425,19 @@ def test_the_suite_stands_on_the_page_where_it_was_done_for_this_encoder(workspa
         f"{lead.value:+.3f} {lead.low:+.3f} to {lead.high:+.3f}"
     )
     assert rows["50 % of the labels"]["ahead of handcrafted"] == "–", "it was not asked the same"
-    told = [value for name, value in page.attributes if name == "aria-label" and value.startswith("AUC by share")]
-    found = products["pretrained"].facts["test_macro_auc"]["value"]
-    assert len(told) == 1
-    assert f"this encoder 50 %: {found:.3f}, 100 %: " in told[0]
+    texts = [value for name, value in page.attributes if name == "aria-label" and value.startswith("AUC by share")]
+    auc = products["pretrained"].facts["test_macro_auc"]["value"]
+    assert len(texts) == 1
+    assert f"this encoder 50 %: {auc:.3f}, 100 %: " in texts[0]
     assert "nan" not in text.lower().split("</style>")[1].replace("base64", "").split("data:image")[0].split()
 
 
 def test_each_evaluation_has_every_figure_and_an_adjusted_lead(workspace):
-    """A multi-class one with three draws, and one with fewer leads, each beside its random baseline."""
+    """A multi-class one with three draws, and one with fewer leads, each with its random baseline."""
     ours = EncoderSource.of_product("pretrained", workspace.require("encoder"))
-    beside = (ours, EncoderSource.random("random", NETWORK, 4))
-    asked = [evaluation(f"ptbxl_superclass__{name}") for name in ("multi_class__labels_50", "leads_II_V1")]
-    few, leads = ([materialize_evaluation(workspace, one, source, QUICK) for source in beside] for one in asked)
+    sources = (ours, EncoderSource.random("random", NETWORK, 4))
+    evaluations = [evaluation(f"ptbxl_superclass__{name}") for name in ("multi_class__labels_50", "leads_II_V1")]
+    few, leads = ([materialize_evaluation(workspace, one, source, QUICK) for source in sources] for one in evaluations)
     report = materialize_report(workspace, simulated=True)
     (table,) = [one for one in stored(report)["suite"] if one["task"] == "ptbxl_superclass"]
     rows = {row["name"]: row for row in table["rows"]}
@@ -461,8 +463,8 @@ def test_each_evaluation_has_every_figure_and_an_adjusted_lead(workspace):
     assert [one["p_adjusted"] for one in lead.values()] == holm([one["difference"]["p_value"] for one in lead.values()])
     assert part["differences"]["random"]["p_adjusted"] == lead["ptbxl_superclass__leads_II_V1"]["p_adjusted"]
     page = self_contained((report.path / HTML_FILE).read_text())
-    told = [cells for section, cells in page.rows if section == "suite" and cells.get("F1") == shown(figures["f1"])]
-    assert told, "the section is on the page"
+    matching = [cells for section, cells in page.rows if section == "suite" and cells.get("F1") == shown(figures["f1"])]
+    assert matching, "the section is on the page"
     assert {label["name"] for label in figures["labels"]} <= {
         cells[""] for section, cells in page.rows if section == "suite"
     }
@@ -474,24 +476,26 @@ def test_what_is_behind_each_figure_is_named(workspace):
     assert result.scores is not None
     assert result.scores.validation is not None
     assert result.predictions is not None
-    held = result.predictions.of(Split.VALIDATION)
-    count = {name: int(held.y_NC[:, c].sum()) for c, name in enumerate(held.classes)}
+    on_validation = result.predictions.of(Split.VALIDATION)
+    count = {name: int(on_validation.y_NC[:, c].sum()) for c, name in enumerate(on_validation.classes)}
     wanted = sorted(count.values())[1]
     scored = [one.name for one in result.scores.test.classes]
     without = [name for name in scored if count[name] < wanted]
-    found = assess(result, replace(QUICK, min_positives=wanted))
+    figures = assess(result, replace(QUICK, min_positives=wanted))
     assert without
-    assert found.without_f1 == {name: f"{count[name]} positives on validation, fewer than {wanted}" for name in without}
-    assert [one.name for one in found.labels if one.f1 is None] == without
-    kept = [one.f1.value for one in found.labels if one.f1 is not None]
-    assert found.f1 is not None
-    assert found.f1.value == pytest.approx(np.mean(kept))
-    assert points(result, replace(QUICK, min_positives=wanted)).f1 == pytest.approx(found.f1.value)
+    assert figures.without_f1 == {
+        name: f"{count[name]} positives on validation, fewer than {wanted}" for name in without
+    }
+    assert [one.name for one in figures.labels if one.f1 is None] == without
+    f1s = [one.f1.value for one in figures.labels if one.f1 is not None]
+    assert figures.f1 is not None
+    assert figures.f1.value == pytest.approx(np.mean(f1s))
+    assert points(result, replace(QUICK, min_positives=wanted)).f1 == pytest.approx(figures.f1.value)
     validation = result.scores.validation
     fewer = replace(validation, classes=validation.classes[1:], omitted={validation.classes[0].name: "too few"})
     other = assess(replace(result, scores=replace(result.scores, validation=fewer)), QUICK)
     assert other.not_validated == (validation.classes[0].name,)
-    assert (found.not_validated, found.validated_alone) == (
+    assert (figures.not_validated, figures.validated_alone) == (
         (),
         tuple(one.name for one in validation.classes if one.name not in scored),
     )
@@ -507,11 +511,11 @@ def test_waves_stand_on_the_page_where_they_were_told_from_this_encoder(home, wo
     quick = SegmentationConfig(contexts=(0,), steps=4, checks=1, min_patients=2)
     ours = EncoderSource.of_product("pretrained", workspace.require("encoder"))
     of_another = EncoderSource.random("pretrained", NETWORK, 77)
-    told = {}
+    segmentations = {}
     for one in (of_another, EncoderSource.random("random", NETWORK, 4), ours):  # the last is the current one
-        told[one.name] = materialize_segmentation(workspace, task, one, quick, mirror=mirror)
+        segmentations[one.name] = materialize_segmentation(workspace, task, one, quick, mirror=mirror)
         materialize_regression(workspace, task, one, RegressionConfig(min_patients=2), mirror=mirror)
-    picture = wave_views.examples(workspace, task, told["pretrained"], mirror)
+    picture = wave_views.examples(workspace, task, segmentations["pretrained"], mirror)
     assert picture is not None
     again = materialize_report(workspace, simulated=True)
     assert again.fingerprint != report.fingerprint, "what is shown is an input"
@@ -519,11 +523,11 @@ def test_waves_stand_on_the_page_where_they_were_told_from_this_encoder(home, wo
     rows = {cells[""]: cells for section, cells in self_contained(text).rows if section == "waves"}
     assert base64.b64encode(picture).decode() in text
     for name, title in (("pretrained", "this encoder, frozen"), ("random", "random encoder, frozen")):
-        assert rows[title]["mIoU"] == f"{round(told[name].facts['miou']['value'], 4)}"
+        assert rows[title]["mIoU"] == f"{round(segmentations[name].facts['miou']['value'], 4)}"
     assert rows["this encoder, frozen"]["published: ECG-JEPA"].startswith("0.888")
     assert rows["heart rate"]["published: ECG-JEPA"].startswith("0.40")
     assert "QRS onset" in rows
-    tested = pq.read_table(told["pretrained"].path / "confusions.parquet").num_rows
+    tested = pq.read_table(segmentations["pretrained"].path / "confusions.parquet").num_rows
     assert stored(again)["waves_seen"] == {"ptbxl_truth": {"data_set": False, "test": 0, "tested": tested}}
     materialize_segmentation(workspace, task, of_another, quick, mirror=mirror)
     materialize_regression(workspace, task, of_another, RegressionConfig(min_patients=2), mirror=mirror)
@@ -610,9 +614,9 @@ def store(tmp_path: Path, new_store: Callable[[Path], Tracking]) -> Tracking:
 def test_a_comparison_is_the_paired_bootstrap_of_the_probes_that_are_there(workspace, store):
     before = set(workspace.root.glob("features/*/*/*/*"))
     with named_encoders("pretrained", "random", workspace, store) as encoders:
-        found = compare_encoders(workspace, encoders, [TASK, TASKS["cpsc2018"]])
+        comparison = compare_encoders(workspace, encoders, [TASK, TASKS["cpsc2018"]])
     assert set(workspace.root.glob("features/*/*/*/*")) == before, "nothing is embedded again"
-    (task,) = found.tasks
+    (task,) = comparison.tasks
     first, second = (load_result(workspace.require(f"probe/{TASK.name}/{n}").path) for n in ("pretrained", "random"))
     wanted = compare(first, second, ProbeConfig()).difference
     assert task.difference.value == pytest.approx(wanted.value, abs=1e-12)
@@ -624,8 +628,8 @@ def test_a_comparison_is_the_paired_bootstrap_of_the_probes_that_are_there(works
     assert [label.p_adjusted for label in task.labels] == holm([label.difference.p_value for label in task.labels])
     mean = np.mean([label.difference.value for label in task.labels])
     assert task.difference.value == pytest.approx(mean)
-    assert list(found.not_scored) == [TASKS["cpsc2018"].title]
-    assert "each needs 20" in found.not_scored[TASKS["cpsc2018"].title]
+    assert list(comparison.not_scored) == [TASKS["cpsc2018"].title]
+    assert "each needs 20" in comparison.not_scored[TASKS["cpsc2018"].title]
 
 
 def test_files_are_named_by_their_digest_and_one_encoder_is_not_compared_with_itself(workspace, store, tmp_path):
@@ -653,10 +657,10 @@ def test_the_command_prints_what_it_found_as_table_json_and_page(home, tmp_path,
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     page = tmp_path / "compared.html"
     only = ("--task", "ptbxl_superclass")
-    told = CliRunner().invoke(main, ["compare", "pretrained", "random", *only, "--json", "--html", str(page)])
-    assert told.exit_code == 0, told.output
-    found = json.loads(told.stdout)
-    (task,) = found["tasks"]
+    result = CliRunner().invoke(main, ["compare", "pretrained", "random", *only, "--json", "--html", str(page)])
+    assert result.exit_code == 0, result.output
+    printed = json.loads(result.stdout)
+    (task,) = printed["tasks"]
     parsed = self_contained(page.read_text())
     (cells,) = [cells for _, cells in parsed.rows if cells.get("") == task["title"]]
     assert cells["pretrained"] == f"{shown(task['first'])} seen: nothing"

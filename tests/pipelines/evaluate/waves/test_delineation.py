@@ -101,9 +101,9 @@ def test_real_annotations_are_read_as_wfdb_reads_them():
     for path in sorted(LUDB.glob("7.*")) + sorted(LUDB.glob("1.*")):
         if path.suffix in (".hea", ".dat"):
             continue
-        theirs = wfdb.rdann(str(path.with_suffix("")), path.suffix[1:])
+        expected = wfdb.rdann(str(path.with_suffix("")), path.suffix[1:])
         assert parse_marks(path.read_bytes(), path.name) == tuple(
-            map(AnnotationMark, theirs.sample.tolist(), theirs.symbol)
+            map(AnnotationMark, expected.sample.tolist(), expected.symbol)
         )
 
 
@@ -128,13 +128,13 @@ def test_a_mark_lies_where_harmonization_puts_its_sample(rate, seconds):
     for sample in (round(0.9 * rate), round(4.321 * rate), round(9.7 * rate)):
         pulse_T = np.exp(-0.5 * ((time_T - sample / rate) / 0.02) ** 2)
         x_T = prepare(np.tile(pulse_T, (12, 1)), leads=LEADS_12, rate=rate)[0].astype(np.float64)
-        found = drawn_waves(
+        delineated = drawn_waves(
             records(["a"], rate, len(time_T)), {"a": [MarkedWave("V1", "N", sample - 9, sample, sample + 9)]}
         )
         centre = (x_T * np.arange(2500)).sum() / x_T.sum()
-        assert found.waves.peak_W[0] == pytest.approx(centre, abs=0.05)
-        assert found.waves.offset_W[0] - found.waves.onset_W[0] == pytest.approx(18 * 250 / rate, abs=1e-3)
-        assert found.waves.lead_W.tolist() == [LEADS.index("V1")]
+        assert delineated.waves.peak_W[0] == pytest.approx(centre, abs=0.05)
+        assert delineated.waves.offset_W[0] - delineated.waves.onset_W[0] == pytest.approx(18 * 250 / rate, abs=1e-3)
+        assert delineated.waves.lead_W.tolist() == [LEADS.index("V1")]
 
 
 def test_what_the_window_does_not_hold_is_left_out_and_what_has_no_marks_is_named():
@@ -145,22 +145,23 @@ def test_what_the_window_does_not_hold_is_left_out_and_what_has_no_marks_is_name
     ]
     ids = ["cut", "none", "short"]
     table_of = records(ids).set_column(2, "samples", pa.array([6000, 5000, 4000]))
-    found = drawn_waves(table_of, {"cut": marked, "short": marked})
-    assert (found.waves.onset_W.tolist(), found.waves.peak_W.tolist()) == ([2450.0], [2490.0])
-    assert np.isnan(found.waves.offset_W).all()
-    assert found.left_out == ((1, "all", Undelineated.NOT_ANNOTATED), (2, "all", Undelineated.REPEATED))
+    delineated = drawn_waves(table_of, {"cut": marked, "short": marked})
+    assert (delineated.waves.onset_W.tolist(), delineated.waves.peak_W.tolist()) == ([2450.0], [2490.0])
+    assert np.isnan(delineated.waves.offset_W).all()
+    assert delineated.left_out == ((1, "all", Undelineated.NOT_ANNOTATED), (2, "all", Undelineated.REPEATED))
 
 
 def test_the_truth_is_the_simulators_and_of_its_own_ecg_alone():
     ecgs = {str(seed): simulate(seed, noise=0.5) for seed in range(3)}
     signal_NLT = np.stack([harmonized(ecg.signal_LT, ecg.rate) for ecg in ecgs.values()])
-    found = simulated_waves(records(list(ecgs)), signal_NLT[[0, 1, 1]], ecgs)
-    assert found.left_out == ((2, "all", Undelineated.OTHER_ECG),)
-    of_first = found.waves[(found.waves.record_W == 0) & (found.waves.lead_W == 3) & (found.waves.wave_W == Wave.QRS)]
+    delineated = simulated_waves(records(list(ecgs)), signal_NLT[[0, 1, 1]], ecgs)
+    assert delineated.left_out == ((2, "all", Undelineated.OTHER_ECG),)
+    waves = delineated.waves
+    of_first = waves[(waves.record_W == 0) & (waves.lead_W == 3) & (waves.wave_W == Wave.QRS)]
     whole_B3 = ecgs["0"].qrs_B3[~np.isnan(ecgs["0"].qrs_B3[:, 0])]
     marks_B3 = np.stack([of_first.onset_W, of_first.peak_W, of_first.offset_W], axis=1)
     np.testing.assert_allclose(marks_B3, whole_B3 * 250, atol=1e-3)
-    figures = intervals(found.waves, 3)
+    figures = intervals(delineated.waves, 3)
     for row, ecg in enumerate(list(ecgs.values())[:2]):
         assert figures[row, 2:4] == pytest.approx([ecg.pr_ms, ecg.qrs_ms], abs=0.01)
         assert figures[row, 0] == pytest.approx(60 / np.median(np.diff(ecg.r_times_B)), abs=0.5)
@@ -184,17 +185,18 @@ def test_a_simulated_record_and_its_annotation_files_agree():
 def test_pseudo_labels_are_near_the_truth_and_failures_are_counted():
     ecg = simulate(2, diagnosis=Diagnosis.NORMAL, noise=0.3)
     signal_NLT = np.stack([harmonized(ecg.signal_LT, 500), np.zeros((8, 2500), np.int16)])
-    told = []
+    calls = []
     config = PseudoConfig(leads=("II",), share=1.0, processes=1)
-    found = pseudo_waves(records(["good", "flat"]), signal_NLT, config, lambda done, total: told.append((done, total)))
-    assert found.left_out in (((1, "II", Failure.FEW_BEATS),), ((1, "II", Failure.DELINEATOR),))
-    assert told[-1] == (2, 2)
-    assert set(found.waves.lead_W.tolist()) == {1}
+    named = records(["good", "flat"])
+    delineated = pseudo_waves(named, signal_NLT, config, lambda done, total: calls.append((done, total)))
+    assert delineated.left_out in (((1, "II", Failure.FEW_BEATS),), ((1, "II", Failure.DELINEATOR),))
+    assert calls[-1] == (2, 2)
+    assert set(delineated.waves.lead_W.tolist()) == {1}
     truth = simulated_waves(records(["good"]), signal_NLT[:1], {"good": ecg}).waves
     of_two = truth[np.isin(truth.lead_W, [1])]
-    scores = {(s.wave, s.side): s for s in boundary_scores(of_two, found.waves, class_map(of_two, 1))}
+    scores = {(s.wave, s.side): s for s in boundary_scores(of_two, delineated.waves, class_map(of_two, 1))}
     assert scores["QRS", "offset"].sensitivity > 0.9
-    assert intervals(found.waves, 1)[0, 0] == pytest.approx(ecg.heart_rate, abs=2)
+    assert intervals(delineated.waves, 1)[0, 0] == pytest.approx(ecg.heart_rate, abs=2)
 
 
 def test_the_share_of_records_that_is_drawn_is_kept_to_and_does_not_move():
@@ -271,8 +273,8 @@ def test_runs_that_are_too_short_are_noise_and_gaps_that_are_too_short_are_close
     map_NLT[0, 0, 200:203] = Wave.T
     map_NLT[0, 7, 2400:] = Wave.T
     map_NLT[1, 0, :30] = Wave.T
-    found = waves_of(map_NLT)
-    assert list(zip(found.record_W, found.lead_W, found.wave_W, found.onset_W, found.offset_W, strict=True)) == [
+    waves = waves_of(map_NLT)
+    assert list(zip(waves.record_W, waves.lead_W, waves.wave_W, waves.onset_W, waves.offset_W, strict=True)) == [
         (0, 0, 2, 100, 139),
         (0, 7, 3, 2400, 2499),
         (1, 0, 3, 0, 29),

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-from sklearn.linear_model import Ridge as TheirRidge
+from sklearn.linear_model import Ridge as SklearnRidge
 from sklearn.metrics import jaccard_score, mean_absolute_error
 
 from ecg_model.config import EncoderConfig
@@ -95,12 +95,12 @@ QUICK = SegmentationConfig(contexts=(0,), steps=40, batch=4, lr=0.2, checks=2, b
 def test_iou_is_scikit_learns():
     rng = np.random.default_rng(0)
     true, predicted = rng.integers(-1, 4, (3, 8, 300), dtype=np.int8), rng.integers(0, 4, (3, 8, 300), dtype=np.int8)
-    found = confusions(true, predicted)
+    confusion_NCC = confusions(true, predicted)
     for record in range(3):
         known = true[record] != UNKNOWN
-        theirs = jaccard_score(true[record][known], predicted[record][known], average=None)
-        np.testing.assert_allclose(iou_of(found[record]), theirs, atol=1e-12)
-    assert found.sum() == (true != UNKNOWN).sum()
+        expected = jaccard_score(true[record][known], predicted[record][known], average=None)
+        np.testing.assert_allclose(iou_of(confusion_NCC[record]), expected, atol=1e-12)
+    assert confusion_NCC.sum() == (true != UNKNOWN).sum()
 
 
 def test_a_class_that_is_nowhere_is_masked():
@@ -132,28 +132,28 @@ def test_the_map_sees_a_token_and_its_neighbours(context):
 
 def test_what_tokens_tell_is_segmented_exactly_and_read_off():
     data = planted()
-    found = segment(data, TokenFeed(tokens=telling_tokens(data), patch_size=50), QUICK)
-    scores = found.scores
+    segmented = segment(data, TokenFeed(tokens=telling_tokens(data), patch_size=50), QUICK)
+    scores = segmented.scores
     assert scores.miou.value > 0.95
     assert (scores.records, scores.patients, scores.omitted) == (5, 5, ())
     assert all((one.sensitivity or 0) > 0.97 and (one.ppv or 0) > 0.97 for one in scores.boundaries)
     assert all(abs(one.mean_ms or 0) < 2 and (one.sd_ms or 0) < 5 for one in scores.boundaries)
     assert [one.records for one in scores.read_off] == [5] * 5
     assert all(one.mae is not None and one.mae.value < 4 for one in scores.read_off)
-    assert found.records.tolist() == list(range(17, 22))
-    assert set(found.predicted.lead_W.tolist()) == {0, 1}, "leads that nobody annotated are not scored"
+    assert segmented.records.tolist() == list(range(17, 22))
+    assert set(segmented.predicted.lead_W.tolist()) == {0, 1}, "leads that nobody annotated are not scored"
 
 
 def test_intervals_read_off_have_the_mean_and_the_deviation_of_their_errors():
     """As numpy has them, of a map that was hardly trained; an interval that one ECG alone has has no deviation."""
     data = planted()
     waves = data.waves[(data.waves.wave_W != Wave.P) | (data.waves.record_W < 18)]
-    found = segment(
+    segmented = segment(
         replace(data, waves=waves), TokenFeed(tokens=telling_tokens(data), patch_size=50), replace(QUICK, steps=10)
     )
-    measured_NI = intervals(waves.of_records(found.records), len(found.records))
-    error_NI = intervals(found.predicted, len(found.records)) - measured_NI
-    scored = found.scores.read_off
+    measured_NI = intervals(waves.of_records(segmented.records), len(segmented.records))
+    error_NI = intervals(segmented.predicted, len(segmented.records)) - measured_NI
+    scored = segmented.scores.read_off
     by_name = {one.name: (one, error_N[~np.isnan(error_N)]) for one, error_N in zip(scored, error_NI.T, strict=True)}
     for name in ("heart_rate", "qrs", "qt"):
         one, error_K = by_name[name]
@@ -227,21 +227,21 @@ def test_ridge_is_scikit_learns(shape):
     y_N = x_NF[:, :5].sum(axis=1) + rng.normal(size=shape[0])
     x_NF[:, 9] = 4.2  # a feature that does not vary
     penalties = (100.0, 1.0, 0.01)
-    found_KN = Ridge(x_NF).predict(y_N, penalties, new_NF)
+    predicted_KN = Ridge(x_NF).predict(y_N, penalties, new_NF)
     mean_F, std_F = x_NF.mean(axis=0), x_NF.std(axis=0)
     std_F[9] = np.inf
-    for penalty, found_N in zip(penalties, found_KN, strict=True):
-        theirs = TheirRidge(alpha=penalty).fit((x_NF - mean_F) / std_F, y_N)
-        np.testing.assert_allclose(found_N, theirs.predict((new_NF - mean_F) / std_F), rtol=1e-8)
+    for penalty, predicted_N in zip(penalties, predicted_KN, strict=True):
+        expected = SklearnRidge(alpha=penalty).fit((x_NF - mean_F) / std_F, y_N)
+        np.testing.assert_allclose(predicted_N, expected.predict((new_NF - mean_F) / std_F), rtol=1e-8)
 
 
 def test_moments_are_those_of_numpy():
     token_BLPD = torch.randn(2, 8, 50, 3, dtype=torch.float64)
-    mean, std, format_duration, in_leads_time, change = np.split(moments(token_BLPD).numpy(), 5, axis=1)
+    mean, std, in_time, in_leads_time, change = np.split(moments(token_BLPD).numpy(), 5, axis=1)
     x = token_BLPD.numpy()
     np.testing.assert_allclose(mean, x.mean((1, 2)))
     np.testing.assert_allclose(std, x.reshape(2, 400, 3).std(1, ddof=1))
-    np.testing.assert_allclose(format_duration, x.mean(1).std(1, ddof=1))
+    np.testing.assert_allclose(in_time, x.mean(1).std(1, ddof=1))
     np.testing.assert_allclose(in_leads_time, x.std(2, ddof=1).mean(1))
     np.testing.assert_allclose(change, np.abs(np.diff(x.mean(1), axis=1)).mean(1))
 
@@ -254,13 +254,13 @@ def test_figures_that_lie_in_the_features_are_recovered_and_errors_are_scikit_le
     moments_NF[:, 5:10] = measured_NI  # in the second moment, which `mean` does not look at
     waves = data.waves[~((data.waves.wave_W == Wave.P) & (data.waves.record_W < 11))]
     config = RegressionConfig(min_patients=4, penalties=(1.0, 1e-3, 1e-6), bootstrap=BOOTSTRAP)
-    found = regress(replace(data, waves=waves), moments_NF.astype(np.float32), config)
+    regressed = regress(replace(data, waves=waves), moments_NF.astype(np.float32), config)
     few = "patients with waves, by split: train 1, validation 5, test 5; each needs 4"
-    assert found.reasons == {"p": few, "pr": few}
-    assert [one.name for one in found.figures] == ["heart_rate", "qrs", "qt"]
-    table = found.predictions.to_pandas()
+    assert regressed.reasons == {"p": few, "pr": few}
+    assert [one.name for one in regressed.figures] == ["heart_rate", "qrs", "qt"]
+    table = regressed.predictions.to_pandas()
     assert not table.isna().any().any()
-    for one in found.figures:
+    for one in regressed.figures:
         rows = table[table["figure"] == one.name]
         assert one.mae.value == pytest.approx(mean_absolute_error(rows["measured"], rows["predicted"]))
         assert one.mae.value < 0.05 < one.baseline.value

@@ -1,4 +1,4 @@
-"""Pretrained on simulated ECGs for a minute, what does a small encoder know of their waves? Several minutes."""
+"""A small encoder, pretrained on simulated ECGs for a minute, predicts their waves. Takes several minutes."""
 
 from __future__ import annotations
 
@@ -51,24 +51,24 @@ def test_a_small_trained_encoder_recovers_the_simulators_truth(tmp_path):
     )
     task = usual_task("ptbxl", simulated=True)
     assert task.labels == "truth"
-    mine, random = encoder_and_random_baseline(workspace, OURS)
+    ours, random = encoder_and_random_baseline(workspace, OURS)
 
-    # Frozen: what is told beyond the random encoder is pretraining's. The context is the one that validation chooses.
-    pair = [materialize_regression(workspace, task, one, features=CPU, mirror=mirror) for one in (mine, random)]
-    rate, twins = (next(one for one in made.facts["figures"] if one["name"] == "heart_rate") for made in pair)
-    print(f"heart rate by ridge {rate['mae']}, random {twins['mae']}")
-    assert rate["mae"]["value"] < 4.0 < twins["mae"]["value"], "beats a minute"
+    # Frozen: what exceeds the random encoder comes from pretraining. The context is the one that validation chooses.
+    pair = [materialize_regression(workspace, task, one, features=CPU, mirror=mirror) for one in (ours, random)]
+    rate, of_random = (next(one for one in made.facts["figures"] if one["name"] == "heart_rate") for made in pair)
+    print(f"heart rate by ridge {rate['mae']}, random {of_random['mae']}")
+    assert rate["mae"]["value"] < 4.0 < of_random["mae"]["value"], "beats a minute"
     assert compare_regressions(pair[0], pair[1])["heart_rate"].high < 0, "nearer than the random encoder"
     assert rate["mae"]["high"] < rate["baseline"]["low"] / 2
     frozen = replace(FROZEN, contexts=(1,))
-    told = [materialize_segmentation(workspace, task, one, frozen, CPU, mirror=mirror) for one in (mine, random)]
-    ahead = compare_segmentations(told[0], told[1]).difference
-    print(f"mIoU frozen {told[0].facts['miou']}, random {told[1].facts['miou']}, ahead {ahead}")
+    frozen_pair = [materialize_segmentation(workspace, task, one, frozen, CPU, mirror=mirror) for one in (ours, random)]
+    ahead = compare_segmentations(frozen_pair[0], frozen_pair[1]).difference
+    print(f"mIoU frozen {frozen_pair[0].facts['miou']}, random {frozen_pair[1].facts['miou']}, ahead {ahead}")
     assert ahead is not None
     assert ahead.low > 0
 
-    # Trained along: most of it is learnt here, and an encoder that was not pretrained comes near.
-    segmented = materialize_segmentation(workspace, task, mine, FINE_TUNED, CPU, mirror=mirror).facts
+    # Fine-tuned: most is learnt here, so that an encoder without pretraining comes near.
+    segmented = materialize_segmentation(workspace, task, ours, FINE_TUNED, CPU, mirror=mirror).facts
     read_off = {one["name"]: one["mae"]["value"] for one in segmented["read_off"]}
     print(f"mIoU fine-tuned {segmented['miou']}, read off {read_off}")
     assert segmented["miou"]["value"] > 0.80
