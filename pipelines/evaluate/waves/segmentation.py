@@ -226,12 +226,11 @@ def materialize_segmentation(
         "task": task.to_dict(),
         "config": asdict(config),
     }
-    tokens: dict[str, Product] = {}
-    if config.mode == "frozen":
-        tokens = materialize_tokens(workspace, encoder, task.source, features, progress)
+    frozen = config.mode == "frozen"
+    tokens = materialize_tokens(workspace, encoder, task.source, features, progress) if frozen else {}
 
     def feed() -> SegmenterFeed:
-        if config.mode == "fine_tuned":
+        if not frozen:
             return SignalFeed(signal_NLT=read_signals(shards), encoder=encoder.loaded)
         return TokenFeed(tokens=Tokens(tokens), patch_size=encoder.loaded().config.patch_size)
 
@@ -243,7 +242,7 @@ def materialize_segmentation(
         _write_predictions(folder, data, result)
         return _write(folder, about, result.scores, None).to_dict()
 
-    suffix = "" if config.mode == "frozen" else f"__{config.mode}"
+    suffix = "" if frozen else f"__{config.mode}"
     return workspace.build(
         f"segmentation/{task.name}/{encoder.name}{suffix}",
         version=versions.SEGMENTATION,
