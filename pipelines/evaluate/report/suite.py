@@ -183,8 +183,8 @@ def _row(
     return SuiteRow(
         name=name,
         title=", ".join(map(_in_words, variants)) or "linear",
-        auc=_there({other: of_other.test_macro_auc for other, of_other in facts.items()}),
-        accuracy=_there({other: of_other.test_accuracy for other, of_other in facts.items()}),
+        auc=_not_none({other: of_other.test_macro_auc for other, of_other in facts.items()}),
+        accuracy=_not_none({other: of_other.test_accuracy for other, of_other in facts.items()}),
         ahead=ahead,
         seen={other: overlaps.of_probe(next(iter(of_draws.values()))) for other, of_draws in probes.items()},
         reason=facts[OURS.probe].reason,
@@ -219,6 +219,6 @@ def _order(name: str) -> tuple[int, str]:
     return (-1 if "__" not in name else known.index(name) if name in SUITE else len(known), name)
 
 
-def _there(intervals: Mapping[str, Interval | None]) -> dict[str, Interval]:
+def _not_none(intervals: Mapping[str, Interval | None]) -> dict[str, Interval]:
     """Return the intervals that are not None."""
     return {name: interval for name, interval in intervals.items() if interval is not None}
