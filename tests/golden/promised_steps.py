@@ -169,7 +169,9 @@ class Recorder(Workspace):
             return {"scored": True, "reason": None, "labels": ["a", "b"], **worth}
         if kind == "delineation":
             write_table(folder / "waves.parquet", Waves.of([]).to_table([]))
-        return {"scored": False, "reason": "nothing is scored here", "encoder_digest": "", "data_digest": product}
+        if kind == "report":
+            return {"encoder_digest": "", "headline": "nothing is scored here", "sentences": []}
+        return {"scored": False, "reason": "nothing is scored here", "data_digest": product}
 
 
 class RecorderHome(Home):
