@@ -4,11 +4,18 @@ if [ ! -f "$file" ]; then
     echo "$file is not there: copy deploy/environment.example to it and fill it in" >&2
     exit 1
 fi
+mode=$(stat --format %a "$file")
+if [ "${mode: -2}" != 00 ]; then
+    echo "$file holds a password and has mode $mode, so others can read it: chmod 600 $file" >&2
+    exit 1
+fi
+# What is written from here on, back-ups and own ECGs too, is its owner's alone.
+umask 077
 set -a
 # shellcheck disable=SC1090
 . "$file"
 set +a
-for name in ECG_HOME PGHOST PGPORT PGUSER PGPASSWORD ECG_HOST ECG_DAGSTER_PORT ECG_MLFLOW_PORT ECG_CODE_PORT; do
+for name in ECG_HOME PGHOST PGPORT PGUSER PGPASSWORD ECG_HOST ECG_DAGSTER_PORT ECG_MLFLOW_PORT; do
     if [ -z "${!name:-}" ]; then
         echo "$file: $name is empty: fill it in, as deploy/environment.example says" >&2
         exit 1

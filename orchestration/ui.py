@@ -1,4 +1,5 @@
-"""`make ui`: the Dagster UI and daemon and the MLflow UI, on loopback, with one parent. Ctrl-C stops them all.
+"""`make ui`: Dagster's UI, daemon and code server and the MLflow UI, for this machine only, with one parent. Ctrl-C
+stops them all.
 
     python -m orchestration.ui [--dagster-port 3000] [--mlflow-port 5000]
 
@@ -9,11 +10,14 @@ handler, and is stopped with SIGINT.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -25,14 +29,68 @@ START_SECONDS = 90
 STOP_SECONDS = 20
 
 
-def dagster_command(port: int) -> list[str]:
-    dagster = str(Path(sys.executable).with_name("dagster"))
-    return [dagster, "dev", "-w", "workspace.yaml", "-h", "127.0.0.1", "-p", str(port), "--log-level", "warning"]
+WORKSPACE = "deploy/workspace.yaml"
+
+
+def code_server_command(socket: Path) -> list[str]:
+    """The code server that UI and daemon share, on a Unix socket."""
+    server = [str(Path(sys.executable).with_name("dagster")), "code-server", "start"]
+    code = ["--module-name", "orchestration.definitions", "--location-name", "ecg-foundry"]
+    return [*server, *code, "--socket", str(socket), "--log-level", "warning"]
+
+
+def daemon_command() -> list[str]:
+    daemon = str(Path(sys.executable).with_name("dagster-daemon"))
+    return [daemon, "run", "--workspace", WORKSPACE, "--log-level", "warning"]
+
+
+def webserver_command(port: int) -> list[str]:
+    return [sys.executable, "-m", "orchestration.webserver", "--workspace", WORKSPACE, "--port", str(port)]
 
 
 def mlflow_command(home: Home, port: int) -> list[str]:
     store = ["--backend-store-uri", home.tracking_uri, "--default-artifact-root", home.artifact_root.as_uri()]
     return [sys.executable, "-m", "mlflow", "server", *store, "--host", "127.0.0.1", "--port", str(port)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    """A program that `make ui` keeps running."""
+
+    name: str
+    command: list[str]
+    log: str
+    environment: Mapping[str, str]
+    address: str = ""
+    """Where people open it; empty if they do not."""
+    health: str = ""
+
+
+def planned(home: Home, socket: Path, dagster_port: int, mlflow_port: int) -> list[Server]:
+    """Return the servers in the order in which they are started."""
+    dagster = {"ECG_CODE_SOCKET": str(socket)}
+    # Without job workers, which are not used here, MLflow runs 2 processes instead of 9.
+    mlflow = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    return [
+        Server(name="code", command=code_server_command(socket), log="code-server.log", environment=dagster),
+        Server(name="daemon", command=daemon_command(), log="daemon.log", environment=dagster),
+        Server(
+            name="Dagster",
+            command=webserver_command(dagster_port),
+            log="dagster.log",
+            environment=dagster,
+            address=f"http://127.0.0.1:{dagster_port}",
+            health="/server_info",
+        ),
+        Server(
+            name="MLflow",
+            command=mlflow_command(home, mlflow_port),
+            log="mlflow.log",
+            environment=mlflow,
+            address=f"http://127.0.0.1:{mlflow_port}",
+            health="/health",
+        ),
+    ]
 
 
 def start(command: list[str], log: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
@@ -97,22 +155,20 @@ def main(dagster_port: int, mlflow_port: int) -> None:
         raise click.ClickException(str(error)) from error
     logs = home.root / "logs"
     home.artifact_root.mkdir(parents=True, exist_ok=True)
-    # Without job workers, which are not used here, MLflow runs 2 processes instead of 9.
-    mlflow_environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    plan = [
-        ("Dagster", dagster_command(dagster_port), f"http://127.0.0.1:{dagster_port}", "/server_info", {}),
-        ("MLflow", mlflow_command(home, mlflow_port), f"http://127.0.0.1:{mlflow_port}", "/health", mlflow_environment),
-    ]
     # Both signals stop the servers. A shell that starts this in the background has SIGINT ignored.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.default_int_handler)
     servers: list[subprocess.Popen[bytes]] = []
+    # The code server starts whatever code it is asked to: only this user enters the folder of its socket.
+    run = tempfile.mkdtemp(prefix="ecg-ui-")
     try:
-        for name, command, _, _, environment in plan:
-            servers.append(start(command, logs / f"{name.lower()}.log", environment))
-        for server, (name, _, address, health, _) in zip(servers, plan, strict=True):
-            wait_until_healthy(server, address + health, logs / f"{name.lower()}.log")
-            click.echo(f"{name:8} {address}")
+        plan = planned(home, Path(run) / "code.sock", dagster_port, mlflow_port)
+        # One by one: if one cannot be started, those before it are in the list and are stopped.
+        servers.extend(start(server.command, logs / server.log, server.environment) for server in plan)
+        for process, server in zip(servers, plan, strict=True):
+            if server.address:
+                wait_until_healthy(process, server.address + server.health, logs / server.log)
+                click.echo(f"{server.name:8} {server.address}")
         click.echo(f"Data home {home.root}; ECGs from {home.mirror or 'the original hosts'}. Ctrl-C stops both.")
         while all(server.poll() is None for server in servers):
             time.sleep(1)
@@ -124,6 +180,7 @@ def main(dagster_port: int, mlflow_port: int) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
         stop(servers)
+        shutil.rmtree(run)
 
 
 if __name__ == "__main__":

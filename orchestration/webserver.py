@@ -45,7 +45,9 @@ class GuardedWebserver(DagsterWebserver):
     "--name",
     "names",
     multiple=True,
-    help="A further name that people call this server by, such as that of a reverse proxy; may be given several times.",
+    envvar="ECG_SERVER_NAMES",
+    help="A further name that people call this server by, such as that of a reverse proxy; may be given several times."
+    " ECG_SERVER_NAMES holds them with blanks between.",
 )
 @click.option("--db-pool-recycle", default=3600, show_default=True, help="Seconds that a database connection is used.")
 @click.option("--log-level", default="warning", show_default=True, help="Of the server's log.")
