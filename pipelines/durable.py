@@ -1,0 +1,65 @@
+"""Writing that survives a loss of power.
+
+A rename is atomic for programs, not for the disk: after a loss of power a file may have its name and no bytes. So bytes
+are flushed before the name that vouches for them is written, and a folder is flushed after a name in it has changed.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+TEMPORARY = ".tmp"
+"""The ending of a file that is being written; its name begins with a dot."""
+
+
+def flush(path: Path) -> None:
+    """Write a file's bytes, or a folder's names, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def flush_tree(root: Path) -> None:
+    """Write all files and folders below a folder to the disk, and the folder itself."""
+    for folder, _, files in os.walk(root, topdown=False):
+        for name in files:
+            flush(Path(folder, name))
+        flush(Path(folder))
+
+
+def replace(source: Path, target: Path) -> None:
+    """Rename a file or folder that is on the disk, and write the new name to the disk."""
+    source.replace(target)
+    flush(target.parent)
+    if source.parent != target.parent:
+        flush(source.parent)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it that are missing, each with its name on the disk."""
+    missing = []
+    while not path.is_dir():
+        missing.append(path)
+        path = path.parent
+    for folder in reversed(missing):
+        folder.mkdir(exist_ok=True)
+        flush(folder.parent)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file under a temporary name, flush it, rename it, and flush its folder."""
+    make_folder(path.parent)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}{TEMPORARY}")
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
