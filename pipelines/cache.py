@@ -1,15 +1,16 @@
 """Content-addressed cache. A product is built once per version, configuration and input digests, and reused afterwards.
 
-    root/<product>/<fingerprint>/done.json   version, configuration, inputs, digest of the bytes, facts of the step
+    root/<product>/<fingerprint>/done.json   version, configuration, inputs, digest and sizes of the files, facts
     root/<product>/<fingerprint>/...         the product's files; `aside/` (pictures, logs) is not part of the digest
     root/<product>/current                   the fingerprint that was built or requested last
 
 The fingerprint is a digest of the step's version, its configuration and its inputs' digests. The product's own digest
 is taken over its bytes, so a step that is repeated and gives the same bytes changes nothing downstream.
 A build happens in `<fingerprint>.partial` under a lock and is renamed when it is complete: a killed step leaves nothing
-that looks finished, and of two processes building one product one works and the other waits. While a build runs,
-making.json in its directory states its version, configuration and inputs; garbage collection reads it
-(`pipelines.maintenance.garbage`).
+that looks finished, and of two processes building one product one works and the other waits. The files are on the disk
+before done.json is (`pipelines.durable`); a finished product whose files are missing or have other sizes is built
+again. While a build runs, making.json in its directory states its version, configuration and inputs; garbage collection
+reads it (`pipelines.maintenance.garbage`).
 """
 
 from __future__ import annotations
@@ -17,10 +18,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import re
 import shutil
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -30,6 +29,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from pipelines import durable
+from pipelines.durable import TEMPORARY, write_atomically
 from pipelines.hashing import digest_of, sha256_of_file
 
 log = logging.getLogger(__name__)
@@ -37,9 +38,10 @@ log = logging.getLogger(__name__)
 
 DONE = "done.json"
 MAKING = "making.json"
+FILES = "files"
+"""The key of done.json with the size of each file in bytes, by relative path."""
 ASIDE = "aside"
 PARTIAL = ".partial"
-_TEMPORARY = ".tmp"
 _PRODUCT = re.compile(r"[a-z0-9][a-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)*")
 
 
@@ -75,19 +77,29 @@ def digest_of_tree(root: Path) -> str:
     return total.hexdigest()
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write to a temporary name beside `path`, flush to the disk, then rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}{_TEMPORARY}")
-    try:
-        with temporary.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+def _sizes(root: Path) -> dict[str, int]:
+    """Return the bytes of each file that `digest_of_tree` covers, by relative path."""
+    paths = sorted(path for path in root.rglob("*") if path.is_file())
+    sizes = {path.relative_to(root): path.stat().st_size for path in paths}
+    return {path.as_posix(): size for path, size in sizes.items() if path.parts[0] != ASIDE and path != Path(DONE)}
+
+
+def _damage(path: Path, done: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with a product's files, by name and size, or None.
+
+    A product of an earlier version has no list of its files: there, an empty file is a lost one, since no step writes
+    any.
+    """
+    present = _sizes(path)
+    wanted = done.get(FILES)
+    if wanted is None:
+        empty = [name for name, size in present.items() if size == 0]
+        return f"{empty[0]} is empty" if empty else None
+    for name, size in wanted.items():
+        if present.get(name) != size:
+            is_there = f"has {present[name]:,} bytes" if name in present else "is missing"
+            return f"{name} {is_there}, of {size:,} bytes written"
+    return None
 
 
 class Workspace:
@@ -146,7 +158,7 @@ class Workspace:
     def locked(self, product: str) -> AbstractContextManager[None]:
         """Hold the lock that a build of the product takes, so that no other process builds it meanwhile."""
         folder = self.folder(product)
-        folder.mkdir(parents=True, exist_ok=True)
+        durable.make_folder(folder)
         return _locked(folder / ".lock", product)
 
     def build(
@@ -184,14 +196,16 @@ class Workspace:
                 "product": product,
                 "fingerprint": fingerprint,
                 "digest": digest_of_tree(work),
+                FILES: _sizes(work),
                 **made_of,
                 "facts": facts,
                 "seconds": round(seconds, 3),
             }
+            durable.flush_tree(work)  # before done.json, which vouches for them
             write_atomically(work / DONE, json.dumps(done, indent=1, allow_nan=False).encode())
             final = self.folder(product) / fingerprint
             shutil.rmtree(final, ignore_errors=True)
-            work.replace(final)
+            durable.replace(work, final)
             self._point(product, fingerprint)
             log.info("%s: built in %.1f s (%s)", product, seconds, fingerprint)
             built = self._finished(product, fingerprint)
@@ -206,7 +220,7 @@ class Workspace:
                 shutil.rmtree(partial)
         work = folder / f"{fingerprint}{PARTIAL}"
         work.mkdir(exist_ok=True)
-        for temporary in work.rglob(f".*{_TEMPORARY}"):  # left by a killed `write_atomically`
+        for temporary in work.rglob(f".*{TEMPORARY}"):  # left by a killed `write_atomically`
             temporary.unlink()
         return work
 
@@ -214,7 +228,14 @@ class Workspace:
         path = self.folder(product) / fingerprint
         if not fingerprint or not (path / DONE).is_file():
             return None
-        done = json.loads((path / DONE).read_text())
+        try:
+            done = json.loads((path / DONE).read_text())
+        except ValueError:
+            log.warning("%s: %s is not readable, so it is built again", product, path / DONE)
+            return None
+        if damage := _damage(path, done):
+            log.warning("%s: %s in %s, so it is built again", product, damage, path)
+            return None
         return Product(
             name=product,
             path=path,

@@ -25,9 +25,17 @@ class Disk:
 
     def cut(self) -> None:
         """Cut the power and start the machine again: what was not flushed is lost."""
+        self.shut_down()
+        self.start()
+
+    def shut_down(self) -> None:
+        """Cut the power: nothing more reaches the disk."""
         descriptor = os.open(self.root, os.O_RDONLY)
         fcntl.ioctl(descriptor, GOING_DOWN, struct.pack("I", WITHOUT_FLUSH))
         os.close(descriptor)
+
+    def start(self) -> None:
+        """Start the machine again; nothing may have a file of the disk open."""
         self._unmount()
         self._mount()
 
