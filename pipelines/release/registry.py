@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import versions
-from pipelines.encoders.names import ENCODER_FILE
-from pipelines.hashing import digest_of
+from pipelines.hashing import digest_of, sha256_of_file
 from pipelines.release.gate import GateVerdict
 from pipelines.tracking import Tracking, flat
 
@@ -120,7 +119,11 @@ def record(release: Release, verdict: GateVerdict, *, tracking: Tracking) -> Rel
 
 def files_of(release: Release, folder: Path, *, tracking: Tracking) -> dict[str, Path]:
     """Fetch a version's files into `folder`; their paths by name, as in `Packaged`."""
-    return {name: _fetch(release.name, release.version, FILES[name], folder, tracking) for name in release.weights}
+    model = f"{release.name} version {release.version}"
+    return {
+        name: _fetch(release.name, release.version, name, folder, tracking, digest=digest, model=model)
+        for name, digest in release.weights.items()
+    }
 
 
 def registered_encoder(model: str, folder: Path, *, tracking: Tracking) -> Path:
@@ -146,15 +149,33 @@ def registered_encoder(model: str, folder: Path, *, tracking: Tracking) -> Path:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise
         raise ValueError(f"{model} is not registered at {tracking.uri}: release an encoder first") from error
-    return _fetch(name, int(registered.version), ENCODER_FILE, folder, tracking)
+    digest = registered.tags.get("encoder_digest")
+    return _fetch(name, int(registered.version), "encoder", folder, tracking, digest=digest, model=model)
 
 
-def _fetch(name: str, version: int, file: str, folder: Path, tracking: Tracking) -> Path:
+def _fetch(
+    name: str, version: int, kind: str, folder: Path, tracking: Tracking, *, digest: str | None, model: str
+) -> Path:
+    """Fetch a file of a version and compare it with what was released.
+
+    kind: the file's name as in `Packaged`
+    digest: its sha256 on the version; None if the version does not tell
+    model: what the version is called in messages
+
+    Raises ValueError if the store holds another file than was released.
+    """
+    file = FILES[kind]
     folder.mkdir(parents=True, exist_ok=True)
     stored = tracking.client().get_model_version_download_uri(name, str(version))
     fetched = mlflow.artifacts.download_artifacts(
         artifact_uri=f"{stored}/artifacts/{file}", dst_path=str(folder), tracking_uri=tracking.uri
     )
+    present = sha256_of_file(Path(fetched))
+    if digest is not None and present != digest:
+        raise ValueError(
+            f"{model}: {file} in the store has sha256 {present}, and {digest} was released: restore the artifacts from "
+            "a backup, or release the encoder again"
+        )
     return Path(fetched)
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from ecg_model.encoder import load_encoder
 from ecg_model.serving.embed import embed
+from pipelines.hashing import sha256_of_file
 from pipelines.release.aliases import aliases_of, versions_of
 from pipelines.release.model import Release, Scores
 from pipelines.release.packaging import example_ecg, packaged_encoder, serves
@@ -126,6 +127,28 @@ def test_an_encoder_is_fetched_by_what_people_call_it(
             registered_encoder(model, tmp_path / "again", tracking=store)
     with pytest.raises(ValueError, match="names no registered encoder: use models:/ecg-encoder@champion"):
         registered_encoder("champion", tmp_path / "again", tracking=store)
+
+
+def test_weights_that_are_not_those_released_are_refused(
+    store: Tracking, encoders: list[Path], name: str, tmp_path: Path
+) -> None:
+    champion = crown(store, name, encoders[0], scored(0.9, "data-1"))
+    released = champion.tags["encoder_digest"]
+    uri = store.client().get_model_version_download_uri(name, str(champion.version))
+    stored = Path(uri.removeprefix("file://"), "artifacts", "encoder.safetensors")
+    before = stored.read_bytes()
+    stored.write_bytes(encoders[1].read_bytes())
+    try:
+        for fetch in (
+            lambda: files_of(champion, tmp_path / "files", tracking=store),
+            lambda: registered_encoder(f"models:/{name}@champion", tmp_path / "start", tracking=store),
+        ):
+            with pytest.raises(ValueError, match="in the store has sha256") as refused:
+                fetch()
+            assert released in str(refused.value)
+            assert sha256_of_file(encoders[1]) in str(refused.value)
+    finally:
+        stored.write_bytes(before)
 
 
 QUIET = """
