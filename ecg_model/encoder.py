@@ -122,6 +122,10 @@ def take_columns(x_BLPD: Tensor, columns: Tensor) -> Tensor:
     return x_BLPD.gather(2, index)
 
 
+MOST = {"leads": 64, "patches": 4096, "depth": 256, "dim": 16384}
+"""The largest sizes that a file may ask for, before any memory is taken on its word."""
+
+
 def random_encoder(config: EncoderConfig, seed: int) -> Encoder:
     """Return an encoder with initial weights of this seed, the baseline for pretraining."""
     with torch.random.fork_rng(devices=[]):
@@ -178,15 +182,19 @@ def _stored_config(metadata: Mapping[str, str], path: Path | str) -> EncoderConf
     """Read the configuration in a file's metadata. Raises ValueError if it is not an encoder's."""
     try:
         description = json.loads(metadata.get("encoder", "{}"))
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{path} has unreadable metadata ({error}): give an encoder.safetensors") from error
     if not isinstance(description, dict) or description.get("format") != FORMAT:
         given = description.get("format") if isinstance(description, dict) else None
         raise ValueError(f"{path} has format {given!r}, not {FORMAT!r}: give an encoder.safetensors")
     try:
-        return from_dict(EncoderConfig, description.get("config", {}))
+        config = from_dict(EncoderConfig, description.get("config", {}))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+    for name, most in MOST.items():
+        if getattr(config, name) > most:
+            raise ValueError(f"{path}: {name}={getattr(config, name)}: an encoder has at most {most}")
+    return config
 
 
 def require_fit(module: nn.Module, weights: Mapping[str, Tensor], origin: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import resource
 import sys
 import time
@@ -178,9 +179,22 @@ class _MetricsFile:
     def __init__(self, path: Path, last_step: int) -> None:
         self._path = path
         lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
-        whole = [line for line in lines if line.endswith(b"\n")]  # a kill may have cut the last one
-        write_atomically(path, b"".join(line for line in whole if json.loads(line)["step"] <= last_step))
+        kept = [line for number, line in enumerate(lines, 1) if self._step(line, number) <= last_step]
+        write_atomically(path, b"".join(kept))
+
+    def _step(self, line: bytes, number: int) -> float:
+        """Return the step of a line; infinity if the line is torn, which a kill or a loss of power may leave."""
+        try:
+            if line.endswith(b"\n"):
+                return json.loads(line)["step"]
+        except (ValueError, KeyError, TypeError):
+            pass
+        log.warning("%s: line %d is torn and is left out", self._path, number)
+        return math.inf
 
     def append(self, line: Figures) -> None:
+        """Append a line and write it to the disk."""
         with self._path.open("a") as stream:
             stream.write(json.dumps(line, allow_nan=False) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())

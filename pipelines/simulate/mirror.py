@@ -9,10 +9,13 @@ Real collections have defects; some are planted here, each listed in the summary
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import json
+import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -93,8 +96,23 @@ def write_mirror(
     It is written to a folder next to `dest` and renamed when complete. A simulated mirror at `dest` is replaced. Raises
     ValueError if `dest` is anything else.
     """
-    dest = Path(dest)
-    sizes = sizes or MirrorSizes()
+    with _locked(Path(dest)):
+        return _write_mirror(Path(dest), seed, sizes or MirrorSizes(), progress)
+
+
+@contextmanager
+def _locked(dest: Path) -> Iterator[None]:
+    """Hold the folder that a mirror is in, so that of two processes that write the mirror one waits for the other."""
+    dest.parent.mkdir(parents=True, exist_ok=True)
+    folder = os.open(dest.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)  # of the folder itself: no lock file stays beside the mirror
+        yield
+    finally:
+        os.close(folder)
+
+
+def _write_mirror(dest: Path, seed: int, sizes: MirrorSizes, progress: OnSimulated | None) -> MirrorSummary:
     if dest.exists() and not (dest / MARK).is_file():
         raise ValueError(f"dest={dest}: exists and is no simulated mirror; give a new folder, or remove it yourself")
     partial = dest.with_name(f"{dest.name}.partial")
@@ -121,12 +139,14 @@ def ensure_mirror(
 ) -> MirrorSummary:
     """Return the mirror at `dest`; it is written if its seed, sizes or version are others, or if it is absent."""
     dest = Path(dest)
-    description = _description(seed, sizes or MirrorSizes())
-    if (dest / MARK).is_file():
-        mark = json.loads((dest / MARK).read_text())
-        if {name: mark.get(name) for name in description} == description:
-            return _summary(dest, mark)
-    return write_mirror(dest, seed=seed, sizes=sizes, progress=progress)
+    sizes = sizes or MirrorSizes()
+    description = _description(seed, sizes)
+    with _locked(dest):
+        if (dest / MARK).is_file():
+            mark = json.loads((dest / MARK).read_text())
+            if {name: mark.get(name) for name in description} == description:
+                return _summary(dest, mark)
+        return _write_mirror(dest, seed, sizes, progress)
 
 
 def _write_tree(root: Path, seed: int, sizes: MirrorSizes, progress: OnSimulated | None) -> dict[str, Any]:

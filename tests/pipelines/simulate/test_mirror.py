@@ -6,6 +6,8 @@ import ast
 import hashlib
 import io
 import json
+import subprocess
+import sys
 import warnings
 import zipfile
 from pathlib import Path
@@ -324,6 +326,26 @@ def test_ensure_writes_once_and_again_only_for_another_mirror(tmp_path):
     assert other.seed == 1
     assert not (tmp_path / "m" / "zenodo.org").exists()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m"]
+
+
+def test_of_two_processes_that_write_one_mirror_one_waits(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from pipelines.simulate import MirrorSizes, ensure_mirror;"
+        "sizes = MirrorSizes(chapman=(6,), code15=(), ptbxl=(), cpsc2018=(), georgia=(4,), ludb=1);"
+        "print(ensure_mirror(Path(sys.argv[1]), seed=3, sizes=sizes).records)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "mirror")]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    said = {process.communicate(timeout=120)[0] for process in running}
+    assert [process.returncode for process in running] == [0, 0, 0]
+    assert len(said) == 1
+    listed = [
+        sums.parent / line.split(maxsplit=1)[1]
+        for sums in (tmp_path / "mirror").rglob("SHA256SUMS.txt")
+        for line in sums.read_text().splitlines()
+    ]
+    assert len(listed) > 20
+    assert [path for path in listed if not path.is_file()] == []
 
 
 def test_a_folder_that_is_no_simulated_mirror_is_left_alone(tmp_path):
