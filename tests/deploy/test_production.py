@@ -34,12 +34,18 @@ HOST = "127.0.0.2"
 LOCATION = {"repositoryLocationName": "ecg-foundry", "repositoryName": "__repository__"}
 
 
+def write_environment(file: Path, values: dict[str, str]) -> None:
+    """Write an environment file that only its owner reads."""
+    file.touch(mode=0o600)
+    file.write_text("".join(f"{name}={value}\n" for name, value in values.items()))
+
+
 class Production:
     """The stack of deploy/start: its addresses, and what can be asked of it."""
 
     def __init__(self, folder: Path, database: Postgres) -> None:
         self.home, self.database, self.file = folder / "home", database, folder / "environment"
-        self.ports = {name: free_port() for name in ("DAGSTER", "MLFLOW", "CODE")}
+        self.ports = {name: free_port() for name in ("DAGSTER", "MLFLOW")}
         values = {
             **dict(line.split("=", 1) for line in _example()),
             "ECG_HOME": str(self.home),
@@ -50,7 +56,7 @@ class Production:
             "ECG_HOST": HOST,
             **{f"ECG_{name}_PORT": str(port) for name, port in self.ports.items()},
         }
-        self.file.write_text("".join(f"{name}={value}\n" for name, value in values.items()))
+        write_environment(self.file, values)
         self.address = f"http://{HOST}:{self.ports['DAGSTER']}"
         self.tracking = Tracking(uri=f"http://{HOST}:{self.ports['MLFLOW']}")
 
@@ -201,8 +207,7 @@ def test_a_shell_has_what_the_servers_have(tmp_path):
     example = {**dict(line.split("=", 1) for line in _example()), "PGPASSWORD": "secret", "ECG_HOME": str(tmp_path)}
     script = "echo $ECG_HOME $DAGSTER_HOME $PGPASSWORD $MLFLOW_TRACKING_URI; command -v ecg"
     for host, reached in (("0.0.0.0", "127.0.0.1"), ("10.0.0.7", "10.0.0.7")):
-        lines = (f"{name}={value}\n" for name, value in {**example, "ECG_HOST": host}.items())
-        (tmp_path / "environment").write_text("".join(lines))
+        write_environment(tmp_path / "environment", {**example, "ECG_HOST": host})
         command = [ROOT / "deploy" / "shell", tmp_path / "environment"]
         completed = subprocess.run(
             command, input=script, capture_output=True, text=True, env=_bare(), cwd="/", check=True
@@ -217,16 +222,30 @@ def test_what_is_missing_is_named(tmp_path):
     absent = subprocess.run([start, tmp_path / "none"], capture_output=True, text=True, env=_bare())
     assert absent.returncode == 1
     assert "copy deploy/environment.example to it" in absent.stderr
-    unfilled = subprocess.run([start, ROOT / "deploy/environment.example"], capture_output=True, text=True, env=_bare())
+    write_environment(tmp_path / "unfilled", dict(line.split("=", 1) for line in _example()))
+    unfilled = subprocess.run([start, tmp_path / "unfilled"], capture_output=True, text=True, env=_bare())
     assert unfilled.returncode == 1
     assert "PGPASSWORD is empty" in unfilled.stderr
     example = {**dict(line.split("=", 1) for line in _example()), "PGPASSWORD": "secret", "ECG_HOME": str(tmp_path)}
     example["ECG_RETRAIN_CHANGES"] = """'{"epochs": 3}'"""
-    (tmp_path / "environment").write_text("".join(f"{name}={value}\n" for name, value in example.items()))
+    write_environment(tmp_path / "environment", example)
     unnamed = subprocess.run([start, tmp_path / "environment"], capture_output=True, text=True, env=_bare())
     assert unnamed.returncode == 1
     assert "changes={'epochs': 3}: name the recipe that they change" in unnamed.stderr
     assert not (tmp_path / "dagster").exists(), "nothing is begun"
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604])
+def test_an_environment_that_others_can_read_is_refused(tmp_path, mode):
+    write_environment(tmp_path / "environment", {**dict(line.split("=", 1) for line in _example()), "PGPASSWORD": "s"})
+    (tmp_path / "environment").chmod(mode)
+    for script in ("start", "shell", "backup", "restore"):
+        arguments = [] if script in ("start", "shell") else [tmp_path / "copy"]
+        (tmp_path / "copy").mkdir(exist_ok=True)
+        command = [ROOT / "deploy" / script, *arguments, tmp_path / "environment"]
+        refused = subprocess.run(command, input="", capture_output=True, text=True, env=_bare(), cwd="/")
+        assert refused.returncode == 1
+        assert f"has mode {mode:o}, so others can read it: chmod 600" in refused.stderr
 
 
 @pytest.mark.slow
@@ -280,6 +299,13 @@ def test_nothing_is_lost_when_pieces_die_and_when_everything_does(tmp_path):
             assert re.search(rf"^ *{version} +champion ", listed.stdout, re.MULTILINE), listed
             backed_up = stack.script("backup", str(tmp_path / "backup"), str(stack.file))
             assert backed_up.returncode == 0, backed_up.stderr
+            written = [tmp_path / "backup", *(tmp_path / "backup").iterdir(), stack.home, stack.home / "run"]
+            assert {str(path): path.stat().st_mode & 0o077 for path in written} == dict.fromkeys(map(str, written), 0)
+            hostile = {"Origin": "https://evil.example", "Content-Type": "application/json"}
+            body = {"query": "{ version }"}
+            assert httpx.post(f"{stack.address}/graphql", json=body, headers=hostile).status_code == 403
+            assert httpx.get(f"{stack.address}/graphql", params=body).status_code == 403
+            assert httpx.post(f"{stack.address}/graphql", json=body).status_code == 200
             supervisor_log = (stack.home / "logs" / "supervisord.log").read_text()
             assert [supervisor_log.count(f"exited: {server} ") for server in SERVERS] == [1] * len(SERVERS), (
                 supervisor_log
