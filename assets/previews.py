@@ -27,6 +27,7 @@ from pipelines.plots.ecg_paper import ecg_sheet
 from pipelines.plots.reliability import reliability_chart
 from pipelines.plots.scores import Score, score_chart
 from pipelines.plots.weights import patch_filters
+from pipelines.pretrain.step import METRICS_FILE
 from pipelines.records import absent_leads
 from pipelines.release.classifier import ClassifierFacts, calibrated
 from pipelines.release.gate import Contest, GateConfig
@@ -69,7 +70,7 @@ def compared_sources(workspace: Workspace, corpus: Product) -> bytes:
 
 def training_curves(encoder: Product) -> bytes:
     """Draw the loss and the collapse figures of a pretraining."""
-    lines = (encoder.aside / "metrics.jsonl").read_text().splitlines()
+    lines = (encoder.path / METRICS_FILE).read_text().splitlines()
     return loss_curve([json.loads(line) for line in lines], "Pretraining")
 
 

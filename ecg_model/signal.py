@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import kaiser_beta
 
 from ecg_model.leads import LEADS, LEADS_12
 
@@ -25,7 +24,7 @@ RATE_MIN, RATE_MAX = 50.0, 2000.0  # samples a second that are accepted
 
 # Kaiser-windowed sinc with 20 zero crossings a side and 70 dB: flat to 0.446 of the lower rate, stopped from 0.554.
 _CROSSINGS = 20
-_BETA = float(kaiser_beta(70.0))
+_BETA = 0.1102 * (70.0 - 8.7)  # Kaiser's rule for 70 dB; scipy.signal has it, and takes half a second to import
 _BLOCK = 50  # outputs that are computed together
 # Orders of the prediction at the edges: higher if the signal is sampled more sparsely than the target, since it then
 # fills its band.

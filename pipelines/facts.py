@@ -5,7 +5,7 @@ A step defines a subclass of `Facts` beside its `materialize_*`, whose fields ar
     @dataclass(frozen=True, kw_only=True)
     class ProbeFacts(Facts):
         scored: bool
-        test_macro_auc: Interval | None = omitted()
+        test_macro_auc: Interval | None = written_if_set()
 
     ProbeFacts.of(product).scored
 """
@@ -14,12 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
 from typing import Any, Protocol, Self, get_args, get_origin, get_type_hints
 
 _OMIT = {"omit": True}
 
 
-def omitted() -> Any:
+def written_if_set() -> Any:
     """A field that is None if its key is absent, and whose key is not written if it is None."""
     return field(default=None, metadata=_OMIT)
 
@@ -27,6 +28,10 @@ def omitted() -> Any:
 class HasFacts(Protocol):
     """A finished product."""
 
+    @property
+    def name(self) -> str: ...
+    @property
+    def path(self) -> Path: ...
     @property
     def facts(self) -> Mapping[str, Any]: ...
 
@@ -40,8 +45,13 @@ class Facts:
 
     @classmethod
     def of(cls, product: HasFacts) -> Self:
-        """Read the facts of a finished product. Raises KeyError if a field without a default is absent."""
-        return cls.from_dict(product.facts)
+        """Read the facts of a finished product. Raises ValueError if a field without a default is absent."""
+        try:
+            return cls.from_dict(product.facts)
+        except KeyError as error:
+            raise ValueError(
+                f"{product.name}: its done.json has {error.args[0]}: remove {product.path} and materialize it again"
+            ) from error
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:

@@ -136,7 +136,9 @@ def config_from(values: Mapping[str, Any]) -> CorpusConfig:
 
 
 def _has_its_shards(workspace: Workspace, corpus: Product) -> bool:
-    """Whether the shards of a finished corpus are still in their folders."""
+    """Whether a finished corpus can be read, and its shards are still in their folders."""
+    if not (corpus.path / CORPUS_FILE).is_file():
+        return False
     folders = CorpusIndex(corpus.path).shard_folders(workspace.root).values()
     return all((folder / RECORDS_FILE).is_file() for folder in folders)
 

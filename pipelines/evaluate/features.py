@@ -29,7 +29,7 @@ from pipelines import versions
 from pipelines.cache import Product, Workspace
 from pipelines.device import torch_device
 from pipelines.encoders.names import ENCODER_FILE, EncoderNames
-from pipelines.facts import Facts, omitted
+from pipelines.facts import Facts, written_if_set
 from pipelines.formats.shard import LEADS, MILLIVOLT, RATE, SAMPLES, open_shard, read_rows
 from pipelines.formatting import format_bytes
 from pipelines.harmonize.shards import shards_of
@@ -224,7 +224,7 @@ class FeatureFacts(Facts):
     """Facts of a product of features or of tokens."""
 
     records: int
-    tokens: int | None = omitted()
+    tokens: int | None = written_if_set()
     """Of each record; None for features."""
     dim: int
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from pipelines.cache import Product, Workspace
-from pipelines.facts import Facts, omitted
+from pipelines.facts import Facts, written_if_set
 from pipelines.finding import Finding
 from pipelines.formats.shard import RECORDS, open_shard
 
@@ -34,7 +34,7 @@ class HarmonizedFacts(Facts):
     role: str
     """What the source is used for, a `pipelines.sources.base.Role`."""
 
-    findings: dict[str, Finding] | None = omitted()
+    findings: dict[str, Finding] | None = written_if_set()
     """Results of the shard's checks, by name (`pipelines.harmonize.checks`). None in shards of earlier versions."""
 
 

@@ -98,7 +98,7 @@ class BucketOfDrops:
             if path == MARKER or hidden or (item["size"] == 0 and path in folders):
                 continue
             if path in folders:
-                refused.append(Refused(path, "a file and a folder of the same name"))
+                refused.append(Refused(path, "a file and a folder of one name"))
             elif (misnamed := refusal(path)) is not None:
                 refused.append(misnamed)
             else:

@@ -24,7 +24,7 @@ from pipelines.evaluate.probes.heads import LAYER_FILE
 from pipelines.evaluate.probes.result import Predictions, load_result
 from pipelines.evaluate.probes.step import ProbeFacts
 from pipelines.evaluate.statistics.calibration import brier, fit_platt
-from pipelines.facts import Facts, omitted
+from pipelines.facts import Facts, written_if_set
 from pipelines.tasks.catalogue import TASKS
 from pipelines.tasks.splits import Split
 
@@ -38,14 +38,14 @@ class ClassifierFacts(Facts):
     scored: bool
     reason: str | None
     """Why the task was not scored; None if it was."""
-    task: str | None = omitted()
-    labels: tuple[str, ...] | None = omitted()
-    uncalibrated: tuple[str, ...] | None = omitted()
+    task: str | None = written_if_set()
+    labels: tuple[str, ...] | None = written_if_set()
+    uncalibrated: tuple[str, ...] | None = written_if_set()
     """Labels whose probabilities are the probe's: too few ECGs on validation to be scored, or a fitted slope there that
     does not rise."""
-    brier: float | None = omitted()
+    brier: float | None = written_if_set()
     """Brier score on the test split, mean over the labels."""
-    brier_uncalibrated: float | None = omitted()
+    brier_uncalibrated: float | None = written_if_set()
     """The same of the probe's own probabilities."""
 
 

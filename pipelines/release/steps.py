@@ -24,7 +24,7 @@ from pipelines.finding import Finding
 from pipelines.harmonize.shards import read_records, shards_of
 from pipelines.hashing import sha256_of_file
 from pipelines.pretrain.checks import training_went_well
-from pipelines.pretrain.step import EncoderFacts, send_metrics
+from pipelines.pretrain.step import METRICS_FILE, SUMMARY_FILE, EncoderFacts, send_metrics
 from pipelines.release import gate
 from pipelines.release.aliases import find_alias, former_champion
 from pipelines.release.classifier import ClassifierFacts, materialize_classifier
@@ -82,7 +82,7 @@ def release_current(
         _packaged_encoder(workspace),
         scores_of(workspace, gate_task),
         provenance={
-            "corpus_digest": str(EncoderFacts.of(encoder).corpus_digest),
+            "corpus_digest": _corpus_digest(encoder),
             **corpus_settings(workspace, encoder),
             ECGS: kind_of(simulated=simulated),
         },
@@ -91,6 +91,14 @@ def release_current(
         tracking=tracking,
         artifacts=_run_files(workspace, encoder),
     )
+
+
+def _corpus_digest(encoder: Product) -> str:
+    """Return the digest of the corpus that an encoder was trained on. Raises ValueError if it does not say."""
+    digest = EncoderFacts.of(encoder).corpus_digest
+    if digest is None:
+        raise ValueError(f"{encoder.path} does not say which corpus it was trained on: materialize the encoder again")
+    return digest
 
 
 def current_release(workspace: Workspace, tracking: Tracking) -> Release:
@@ -331,7 +339,7 @@ def _settings_of_probe(probe: Product) -> dict[str, Any]:
 
 def _run_files(workspace: Workspace, encoder: Product) -> list[Path]:
     """Return the files stored beside the model in its run: how it was trained, and the report on it."""
-    files = [encoder.path / "summary.json", encoder.aside / "metrics.jsonl"]
+    files = [encoder.path / SUMMARY_FILE, encoder.path / METRICS_FILE]
     digest = EncoderSource.of_product(OURS.probe, encoder).digest
     report = workspace.current(PRODUCT)
     if report is not None and ReportFacts.of(report).encoder_digest == digest:

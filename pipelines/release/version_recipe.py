@@ -17,10 +17,14 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-FIELDS_ADDED: dict[str, Any] = {}
-"""Fields that recipes gained after versions began to store theirs, by dotted path (`jepa.encoder.dim`). The value is
-what a training before the field amounts to: a stored recipe that lacks the field is read with it. Whoever adds a field
-to `Recipe` adds it here."""
+FIELDS_ADDED: dict[str, Any] = {
+    "clip_norm": None,
+    "probe_epochs": 5.0,  # the online probe changes no weight
+    "select": "last",
+    "jepa.masking.per_record": False,
+}
+"""Fields that recipes gained, by dotted path. The value is what a training before the field amounts to: a stored recipe
+that lacks the field is read with it. Whoever adds a field to `Recipe` adds it here."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,8 @@ def read_recipe(values: Mapping[str, Any]) -> Recipe | UnreadableRecipe | None:
     missing = sorted(known - stored.keys() - FIELDS_ADDED.keys())
     if missing:
         return UnreadableRecipe(
-            f"a recipe without the field {missing[0]}: add to FIELDS_ADDED (pipelines/release/version_recipe.py) what "
-            "trainings before the field amount to"
+            f"a recipe without the field {missing[0]}, and this code does not know what trainings before that field "
+            "amount to (FIELDS_ADDED in pipelines/release/version_recipe.py): update the code"
         )
     try:
         return recipe_named(name, {**FIELDS_ADDED, **stored, "warm_start": None})

@@ -123,8 +123,7 @@ def simulate(
     if Diagnosis.ATRIAL_FIBRILLATION in diagnoses:
         dipole_3T += _fibrillatory_waves(rng, rate, samples)
     signal_8T = (body.field_83 @ dipole_3T).astype(np.float32)
-    if noise > 0:
-        # A stream of its own, so that the truth is the same whatever the noise.
+    if noise > 0:  # from a separate stream, so that the truth does not depend on the noise
         signal_8T += draw_noise(stream(seed, 2), levels, breath_hz=rhythm.breath[0], rate=rate, samples=samples)
     return _with_truth(
         truth,

@@ -223,7 +223,7 @@ def drawn_by(records: int, unnamed: int) -> str:
     """
     if unnamed == records:
         return "ECG (the source names no patients)"
-    return "patient" if not unnamed else "patient, and by ECG where no patient is named"
+    return "patient" if not unnamed else "patient, and by ECG if no patient is named"
 
 
 def of_patients(records: int, patients: int, unnamed: int) -> str:

@@ -149,7 +149,7 @@ def test_blocking_checks_stand_where_the_road_must_stop():
 def test_importing_the_code_location_loads_no_torch_and_no_mlflow():
     script = (
         "import sys; import orchestration.definitions\n"
-        "print([name for name in ('torch', 'mlflow', 'matplotlib', 'sklearn') if name in sys.modules])"
+        "print([name for name in ('torch', 'mlflow', 'matplotlib', 'sklearn', 'scipy.signal') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

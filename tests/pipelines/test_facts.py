@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.cache import Workspace
-from pipelines.facts import Facts, omitted
+from pipelines.facts import Facts, written_if_set
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,9 +20,9 @@ class Estimate:
 @dataclass(frozen=True, kw_only=True)
 class Scored(Facts):
     scored: bool
-    auc: Estimate | None = omitted()
+    auc: Estimate | None = written_if_set()
     trials: tuple[Estimate, ...] = ()
-    by_label: dict[str, Estimate] | None = omitted()
+    by_label: dict[str, Estimate] | None = written_if_set()
     counts: dict[str, int]
 
 
@@ -50,3 +50,9 @@ def test_facts_of_earlier_versions_take_the_defaults_and_further_keys_are_ignore
 def test_a_missing_key_is_named() -> None:
     with pytest.raises(KeyError, match="Scored without counts"):
         Scored.from_dict({"scored": True})
+
+
+def test_a_product_that_lacks_a_fact_is_named_with_the_remedy(tmp_path: Path) -> None:
+    product = Workspace(tmp_path).build("probe/x", version="1", config={}, inputs={}, make=lambda folder: {"auc": None})
+    with pytest.raises(ValueError, match=r"probe/x: its done.json has Scored without scored, counts: remove .* again"):
+        Scored.of(product)

@@ -29,7 +29,7 @@ from pipelines.evaluate.probes.fit import check_choice, linear_head, run_probe
 from pipelines.evaluate.probes.heads import CHECKPOINTS, Head, Takes
 from pipelines.evaluate.probes.result import ProbeResult, write_result
 from pipelines.evaluate.statistics.bootstrap import Interval
-from pipelines.facts import Facts, omitted
+from pipelines.facts import Facts, written_if_set
 from pipelines.formats.shard import open_shard
 from pipelines.harmonize.shards import read_records, shards_of
 from pipelines.hashing import digest_of
@@ -61,19 +61,19 @@ class ProbeFacts(Facts):
     """Why the task was not scored; None if it was."""
     data_digest: str
     """Of the ECGs, labels and protocol: scores of two encoders compare if theirs is the same."""
-    draws: tuple[DrawFacts, ...] | None = omitted()
+    draws: tuple[DrawFacts, ...] | None = written_if_set()
     """The draws of a mean; None for a single probe."""
-    window: str | None = omitted()
+    window: str | None = written_if_set()
     """`EncoderSource.window`: for how long ECGs the encoder was made, if not for those of the store."""
-    counts: dict[str, int] | None = omitted()
+    counts: dict[str, int] | None = written_if_set()
     """`ProbeResult.counts`; None for a mean over draws."""
-    test_macro_auc: Interval | None = omitted()
+    test_macro_auc: Interval | None = written_if_set()
     """None if the task was not scored."""
-    test_accuracy: Interval | None = omitted()
+    test_accuracy: Interval | None = written_if_set()
     """None if classes do not exclude each other."""
-    validation_macro_auc: Interval | None = omitted()
+    validation_macro_auc: Interval | None = written_if_set()
     """None if the protocol has no validation split."""
-    omitted: dict[str, str] | None = omitted()
+    omitted: dict[str, str] | None = written_if_set()
     """Classes that are not in the test's macro AUC, each with the reason."""
 
     @classmethod

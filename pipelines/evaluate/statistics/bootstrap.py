@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.evaluate.statistics import bootstrap
-
 
 class InsufficientData(ValueError):
     """Too few records to compute one score. Neither the program nor a file is at fault."""
@@ -105,11 +103,11 @@ class Bootstrap:
 
     def times(self, patient_N: NDArray[np.str_]) -> NDArray[np.int64]:
         """Count how often each record is drawn, (R, N)."""
-        return bootstrap.resample_patients(patient_N.tolist(), resamples=self.resamples, seed=self.seed)
+        return resample_patients(patient_N.tolist(), resamples=self.resamples, seed=self.seed)
 
     def interval(self, value: float, resampled_R: NDArray[Any]) -> Interval:
         """Return an estimate with the percentile interval of its resampled values."""
-        return bootstrap.interval(value, resampled_R, self.confidence)
+        return interval(value, resampled_R, self.confidence)
 
     def mean(self, value_N: NDArray[np.float64], patient_N: NDArray[np.str_]) -> Interval:
         """Return the mean over at least one record, with its interval."""

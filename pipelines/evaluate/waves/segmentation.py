@@ -44,8 +44,7 @@ from pipelines.evaluate.waves.segmentation_model import (
     predict_classes,
     train_segmenter,
 )
-from pipelines.facts import Facts
-from pipelines.facts import omitted as written_if_set
+from pipelines.facts import Facts, written_if_set
 from pipelines.formats.shard import LEADS, SAMPLES, write_table
 from pipelines.harmonize.shards import shards_of
 from pipelines.hashing import digest_of

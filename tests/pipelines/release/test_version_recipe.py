@@ -79,9 +79,10 @@ def test_a_recipe_older_than_a_field_has_what_trainings_before_it_amount_to(work
 
 
 def test_a_recipe_older_than_a_field_of_unknown_meaning_is_not_repeated(workspace, tracking):
-    released(tracking, CORPUS, TINY, "promoted", champion=True, stored=without("clip_norm"))
+    released(tracking, CORPUS, TINY, "promoted", champion=True, stored=without("weight_decay"))
     with pytest.raises(
-        ValueError, match=r"version 1, .* without the field clip_norm: add .* or set ECG_RETRAIN_RECIPE"
+        ValueError,
+        match=r"version 1, .* without the field weight_decay, .*: update the code, or set ECG_RETRAIN_RECIPE",
     ):
         default_training(workspace, tracking)
     assert default_training(workspace, tracking, recipe="demo").recipe == recipe_named("demo")

@@ -199,7 +199,7 @@ def test_where_no_patient_is_named_it_is_not_called_by_patient():
     assert unnamed(who) == 1
     assert [drawn_by(3, n) for n in (0, 1, 3)] == [
         "patient",
-        "patient, and by ECG where no patient is named",
+        "patient, and by ECG if no patient is named",
         "ECG (the source names no patients)",
     ]
     assert of_patients(1200, 900, 0) == "1,200 ECGs of 900 patients"
