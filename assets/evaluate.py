@@ -59,7 +59,7 @@ def probes_of(suite: Suite) -> list[dg.AssetsDefinition]:
 
 
 def _fold_probe(suite: Suite, task: LabelTask) -> dg.AssetsDefinition:
-    """The probe of a task that is split by the source's folds."""
+    """Return the probe of a task that is split by the source's folds."""
 
     @dg.asset(**_about(suite, task))
     def probe(data_home: DataHome, config: FoldProbeSettings) -> dg.MaterializeResult:
@@ -72,7 +72,7 @@ def _fold_probe(suite: Suite, task: LabelTask) -> dg.AssetsDefinition:
 
 
 def _partition_probe(suite: Suite, task: LabelTask) -> dg.AssetsDefinition:
-    """The probe of a task that is split by the source's partitions."""
+    """Return the probe of a task that is split by the source's partitions."""
 
     @dg.asset(**_about(suite, task))
     def probe(data_home: DataHome, config: ProbeSettings) -> dg.MaterializeResult:
@@ -147,7 +147,7 @@ reference_probe_assets = probes_of(
 
 
 def _evaluation(evaluation: Evaluation) -> dg.AssetsDefinition:
-    """An evaluation of the suite with our encoder."""
+    """Return the asset of an evaluation of the suite with our encoder."""
 
     @dg.asset(
         key=["probe", evaluation.name],

@@ -48,7 +48,7 @@ class Part(Generic[Settings]):
     others."""
 
     def form_fields(self) -> dict[str, tuple[Any, Any]]:
-        """Type and pydantic field of each offered field, by its name in the form."""
+        """Return type and pydantic field of each offered field, by its name in the form."""
         types, texts = get_type_hints(self.settings), _texts(self.settings)
         made = {}
         for setting in self._offered():
@@ -62,7 +62,7 @@ class Part(Generic[Settings]):
         return made
 
     def given(self, config: dg.Config) -> dict[str, Any]:
-        """The values of the form by field name, without those that were left empty; lists as tuples."""
+        """Return the values of the form by field name, without those that were left empty; lists as tuples."""
         values = {setting.name: getattr(config, self._name(setting)) for setting in self._offered()}
         return {
             name: tuple(value) if isinstance(value, list) else value
@@ -71,7 +71,7 @@ class Part(Generic[Settings]):
         }
 
     def read(self, config: dg.Config) -> Settings:
-        """The settings of a filled-in form. Raises ValueError as the dataclass does."""
+        """Return the settings of a filled-in form. Raises ValueError as the dataclass does."""
         return self.settings(**self.given(config))
 
     def _offered(self) -> list[Field[Any]]:
@@ -83,13 +83,13 @@ class Part(Generic[Settings]):
 
 
 def form(*parts: Part[Any]) -> type[dg.Config]:
-    """The base class of a form with the fields of these parts, in their order."""
+    """Return the base class of a form with the fields of these parts, in their order."""
     made: dict[str, Any] = {name: field for part in parts for name, field in part.form_fields().items()}
     return pydantic.create_model("Form", __base__=dg.Config, **made)
 
 
 def _form_type(kind: Any) -> Any:
-    """The type as Dagster's forms take it: a tuple of any length is a list."""
+    """Return the type as Dagster's forms take it: a tuple of any length is a list."""
     if get_origin(kind) is tuple:
         item, rest = get_args(kind)
         assert rest is ..., f"{kind}: a form has no field of this type"
@@ -111,7 +111,7 @@ def _default(setting: Field[Any], kind: Any) -> Any:
 
 @cache
 def _texts(settings: type) -> dict[str, str]:
-    """The string literals under the fields of a dataclass, each as one line."""
+    """Return the string literals under the fields of a dataclass, each as one line."""
     (body,) = ast.parse(textwrap.dedent(inspect.getsource(settings))).body
     assert isinstance(body, ast.ClassDef)
     texts = {}

@@ -70,7 +70,7 @@ class DataHome(dg.ConfigurableResource):
         return Home(root, self.mirror) if self.mirror else (Home(root) if self.root else default)
 
     def tracking(self) -> Tracking:
-        """The MLflow store of the data home."""
+        """Return the MLflow store of the data home."""
         from pipelines.tracking import Tracking
 
         return Tracking.of(self.open())

@@ -143,7 +143,7 @@ def _checks_of(source: str) -> list[dg.AssetCheckSpec]:
 
 
 def _fetched(product: "Product") -> dg.MaterializeResult:
-    """Raw files as the result of an asset."""
+    """Return raw files as the result of an asset."""
     from pipelines.download.step import RawFacts, recorded_files
     from pipelines.plots.files import files_chart  # not from `previews`, which imports torch
 
@@ -153,7 +153,7 @@ def _fetched(product: "Product") -> dg.MaterializeResult:
 
 
 def _harmonized(product: "Product", findings: Mapping[str, "Finding"]) -> dg.MaterializeResult:
-    """A harmonized partition as the result of an asset; findings by the names of the checks."""
+    """Return a harmonized partition as the result of an asset; findings by the names of the checks."""
     from assets.previews import quality_histograms, sampled_ecgs
     from pipelines.harmonize.shards import HarmonizedFacts
 

@@ -54,7 +54,9 @@ class Contender:
     def __init__(
         self, way: str, config: JEPAConfig, device: torch.device, compiled: bool, parts: int, recompute: bool
     ) -> None:
-        """way: `ours` or another name for the baseline.
+        """Build the model and its optimiser on the device.
+
+        way: `ours` or another name for the baseline.
         parts: parts in which a batch is computed.
         """
         self.config, self.device, self._parts = config, device, parts
@@ -147,7 +149,7 @@ class OwnProcess:
     """A Contender in a separate process."""
 
     def __init__(self, *arguments: Any) -> None:
-        """arguments: of Contender."""
+        """Prepare the process, which makes a Contender with these arguments."""
         spawn = multiprocessing.get_context("spawn")
         self._pool = ProcessPoolExecutor(1, spawn, initializer=_begin, initargs=arguments)
 

@@ -54,7 +54,7 @@ def refusal(
 
 
 def _name(host: str) -> str:
-    """The name in a Host header in lower case, without its port; empty if the header is malformed."""
+    """Return the name in a Host header in lower case, without its port; empty if the header is malformed."""
     match = _HOST.fullmatch(host.lower())
     return "" if match is None else match["name"].strip("[]")
 

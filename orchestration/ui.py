@@ -33,7 +33,7 @@ WORKSPACE = "deploy/workspace.yaml"
 
 
 def code_server_command(socket: Path) -> list[str]:
-    """The code server that UI and daemon share, on a Unix socket."""
+    """Return the command of the code server that UI and daemon share, on a Unix socket."""
     server = [str(Path(sys.executable).with_name("dagster")), "code-server", "start"]
     code = ["--module-name", "orchestration.definitions", "--location-name", "ecg-foundry"]
     return [*server, *code, "--socket", str(socket), "--log-level", "warning"]

@@ -21,7 +21,7 @@ _OMIT = {"omit": True}
 
 
 def written_if_set() -> Any:
-    """A field that is None if its key is absent, and whose key is not written if it is None."""
+    """Return a dataclass field that is None if its key is absent, and whose key is not written if it is None."""
     return field(default=None, metadata=_OMIT)
 
 

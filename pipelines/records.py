@@ -79,7 +79,7 @@ class DroppedRecord:
 
 
 class RecordError(ValueError):
-    """Raised inside a reader for one record; the record is counted as dropped and reading goes on."""
+    """Raised inside a reader for one record; the record is counted as dropped and reading continues."""
 
     def __init__(self, reason: DropReason, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")

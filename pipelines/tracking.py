@@ -240,7 +240,7 @@ class MetricsMirror:
                     return
                 failures = 0
                 wait = self._poll
-            except Exception as error:  # whatever the store does, training goes on and the file has the lines
+            except Exception as error:  # whatever the store does, training continues and the file has the lines
                 self._client, self._failure = None, f"{type(error).__name__}: {error}".splitlines()[0][:200]
                 if failures == 0:
                     log.warning("MLflow at %s: %s; trying again", self._tracking.uri, self._failure)

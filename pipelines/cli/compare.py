@@ -78,7 +78,7 @@ def compare(
 
 
 def _linear_task(name: str) -> LabelTask:
-    """The task of an evaluation by linear probe, such as `georgia__multi_class`."""
+    """Return the task of an evaluation by linear probe, such as `georgia__multi_class`."""
     from pipelines.evaluate.suite.names import evaluation
 
     chosen = evaluation(name)
@@ -106,8 +106,11 @@ def _print_comparison(first: str, second: str, comparison: EncoderComparison) ->
 
 
 def rows(comparison: EncoderComparison) -> list[tuple[str, ...]]:
-    """A row per task: its name, what it was tested on, how much of that each encoder has seen and its score, the
-    difference with its interval, and p."""
+    """Return the table's rows, one per task.
+
+    The columns are the task's name, what it was tested on, how much of that each encoder has seen and its score, the
+    difference with its interval, and p.
+    """
     from pipelines.formatting import format_difference, format_interval
     from pipelines.tasks.splits import of_patients
 
@@ -127,7 +130,7 @@ def rows(comparison: EncoderComparison) -> list[tuple[str, ...]]:
 
 
 def notes(comparison: EncoderComparison) -> list[str]:
-    """What a reader of the table has to know: the tasks that are not in it, and labels with few positives."""
+    """Return the notes below the table: the tasks that are not in it, and labels with few positives."""
     not_scored = [f"{title}: not scored, {reason}" for title, reason in comparison.not_scored.items()]
     return not_scored + [_few(task) for task in comparison.tasks if task.few]
 

@@ -23,7 +23,7 @@ OnCount = Callable[..., None]
 
 
 def stdout() -> Console:
-    """The console for results. If stdout is no terminal, lines are up to 200 characters wide, so that none is cut."""
+    """Return the console for results. Without a terminal, lines are up to 200 characters wide, so that none is cut."""
     return Console(highlight=False, width=None if sys.stdout.isatty() else 200)
 
 
@@ -36,14 +36,14 @@ def print_table(headers: Iterable[str], rows: Iterable[Iterable[object]], *, tit
 
 
 def progress() -> Progress:
-    """A progress display with a bar, the count and the time left."""
+    """Return a progress display with a bar, the count and the time left."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=Console(stderr=True))
 
 
 @contextmanager
 def counting(title: str) -> Iterator[OnCount]:
-    """One bar; what is yielded sets its count, and optionally its total and title."""
+    """Show a progress bar. Yields a function that sets its count, and optionally its total and title."""
     with progress() as bar:
         task = bar.add_task(title, total=None)
 
@@ -55,7 +55,7 @@ def counting(title: str) -> Iterator[OnCount]:
 
 @contextmanager
 def downloading(title: str) -> Iterator[OnProgress]:
-    """A bar with rate and time left; if stderr is no terminal, a line from time to time."""
+    """Show a bar with rate and time left; if stderr is no terminal, print a line from time to time."""
     from pipelines.download.progress import ThroughputMeter, throttled
 
     console = Console(stderr=True, highlight=False)

@@ -43,7 +43,7 @@ def command(source: str, partitions: tuple[str, ...], connections: int) -> None:
 
 
 def requested_partitions(home: Home, name: str, partitions: Sequence[str]) -> tuple[Source, list[str]]:
-    """The source, and the named partitions of it, or all that the mirror has if none is named.
+    """Return the source and its named partitions, or all that the mirror has if none is named.
 
     Raises ValueError if there is no such source, or if the mirror has no partition of it.
     """

@@ -67,7 +67,7 @@ def _read_wfdb(header: Path) -> FileReading:
 
 
 def _gains(header: Header) -> tuple[float, float]:
-    """The gains of the collection that the record's comments or name show, else any that are plausible."""
+    """Return the allowed gains: those of the collection that the comments or the name show, else all plausible ones."""
     if _is_challenge(header):
         return challenge.GAIN
     return ptbxl.GAIN if _PTBXL.fullmatch(header.record) else GAINS
@@ -92,7 +92,7 @@ def _record(raw: WfdbRecord) -> Record:
 
 
 def _units(raw: WfdbRecord) -> str:
-    """The gains in ADC units per millivolt, and the baselines unless all are 0."""
+    """Describe the gains in ADC units per millivolt, and the baselines unless all are 0."""
     gains = sorted({signal.gain for signal in raw.header.signals})
     baselines = sorted({signal.baseline for signal in raw.header.signals})
     text = f"{_span(gains)} units a millivolt, 16 bit"

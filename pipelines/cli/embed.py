@@ -110,7 +110,7 @@ Embed = Callable[["Record"], "NDArray[np.float32]"]
 
 
 def embed_files(paths: Iterable[Path], embed: Embed) -> Iterator[Embedded | Unreadable]:
-    """One item per record, in order. A file that cannot be read at all is one item, and the next file follows."""
+    """Yield one item per record, in order. A file that cannot be read at all is one item, and the next file follows."""
     from pipelines.cli.ecg_files import read_file
 
     for path in paths:

@@ -57,7 +57,7 @@ def command(names: tuple[str, ...], encoder: str) -> None:
 
 
 def evaluation_rows(home: Home) -> list[tuple[str, str, str]]:
-    """A row per evaluation that is kept up to date: its name, its title, and whether its ECGs are here."""
+    """Return a row per evaluation that is kept up to date: name, title, and whether its ECGs are here."""
     from pipelines.evaluate.suite.names import AGAINST_DENSE, DENSE, SUITE, evaluation
     from pipelines.evaluate.waves.run import KINDS, WAVE_EVALUATIONS
     from pipelines.harmonize.shards import shards_of
@@ -77,9 +77,9 @@ def evaluation_rows(home: Home) -> list[tuple[str, str, str]]:
 
 
 def evaluate(home: Home, names: Sequence[str], encoder: str, on_evaluation: OnEvaluation) -> Tables:
-    """The tables of each evaluation: the encoder's row first, then those of its baselines; a row with the reason if it
-    could not be scored.
+    """Yield the tables of each evaluation: the encoder's row first, then those of its baselines.
 
+    If an evaluation could not be scored, its table is one row with the reason.
     Raises ValueError for an unknown name, before any is evaluated, and for one whose ECGs are not here.
     """
     from pipelines.encoders.names import OURS, REFERENCE
@@ -115,7 +115,7 @@ def evaluate(home: Home, names: Sequence[str], encoder: str, on_evaluation: OnEv
 
 
 def _by_name(name: str, encoder_names: EncoderNames) -> Evaluation | tuple[str, str]:
-    """The evaluation of that name, or a kind of waves with its source."""
+    """Return the evaluation of that name, or for a wave evaluation its kind and source."""
     from pipelines.encoders.names import OURS
     from pipelines.evaluate.suite.names import DENSE, evaluation
 
@@ -153,11 +153,11 @@ def run_pretraining(command: list[str]) -> None:
             process.wait()  # the terminal interrupts it, too: it writes a checkpoint first
             raise
     if code:
-        raise ValueError(f"pretraining ended with exit code {code}; the same command goes on from its last checkpoint")
+        raise ValueError(f"pretraining ended with exit code {code}; the same command resumes from its last checkpoint")
 
 
 def _wave_evaluation(name: str) -> tuple[str, str]:
-    """`segmentation/ludb` as its kind and source."""
+    """Return the kind and the source of a wave evaluation, such as `segmentation/ludb`."""
     from pipelines.evaluate.waves.run import KINDS
     from pipelines.sources import SOURCES
 
@@ -168,7 +168,7 @@ def _wave_evaluation(name: str) -> tuple[str, str]:
 
 
 def _waves(home: Home, kind: str, source: str, encoder_names: EncoderNames, progress: OnProgress) -> Tables:
-    """The tables of a kind of waves, which is `segmentation` or `regression`."""
+    """Yield the tables of a wave evaluation, whose kind is `segmentation` or `regression`."""
     from pipelines.evaluate.exposure import Overlaps
     from pipelines.evaluate.waves import tables
     from pipelines.evaluate.waves.run import overlap_of_waves, regress_encoder, segment_encoder

@@ -128,7 +128,7 @@ def _write_page(page: Path, report: TaskReport, probes: Mapping[str, Probe], enc
 
 
 def kind_in_words(task: LabelTask) -> str:
-    """`multi-label`, with the records that make it so: a second label by mistake changes the task."""
+    """Return the kind of a task, and a record that makes it multi-label: a second label by mistake changes the task."""
     several = [record for record, labels in (task.codes or {}).items() if len(labels) > 1]
     if not several:
         return f"{task.kind}, since each record has one label"
@@ -137,8 +137,10 @@ def kind_in_words(task: LabelTask) -> str:
 
 
 def by_class(report: TaskReport) -> list[dict[str, Any]]:
-    """A row per class of the test split, and a row per class that was left out, with its reason. Returns no row if the
-    task was not scored."""
+    """Return a row per class of the test split, and a row per class that was left out, with its reason.
+
+    Returns no row if the task was not scored.
+    """
     from pipelines.evaluate.report.wording import in_words
 
     if not report.probes:

@@ -172,7 +172,7 @@ def _single_record(path: Path, record_id: str | None) -> FileReading:
 
 
 def _judged(record: Record) -> tuple[DroppedRecord | None, dict[str, float | None]]:
-    """The verdict and the figures, from a shard of this record alone, so that there is only one way to judge."""
+    """Return the verdict and the figures, from a shard of this record alone, so that there is only one way to judge."""
     from pipelines.formats.shard import QUALITY, open_shard
     from pipelines.harmonize.convert import harmonize
     from pipelines.harmonize.quality import QualityLimits

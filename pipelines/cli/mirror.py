@@ -33,5 +33,5 @@ def command(place: str | None) -> None:
 
 
 def mirror_in_words(home: Home) -> str:
-    """Where the home's raw files come from."""
+    """Describe where the home's raw files come from."""
     return "the original hosts" if home.mirror is None else f"the mirror {home.mirror}"

@@ -27,7 +27,7 @@ def command(name: str) -> None:
 
 
 def version_rows(home: Home, name: str) -> list[tuple[str, str, str, str, str]]:
-    """A row per version, the newest first: version, aliases, validation score, verdict, and its moves.
+    """Return a row per version, the newest first: version, aliases, validation score, verdict, and its moves.
 
     Raises ValueError if the model has no version.
     """

@@ -48,8 +48,10 @@ def roll_back(home: Home, name: str, version: int | None, why: str) -> list[str]
 
 
 def _other_model(champion: Release, tracking: Tracking) -> list[str]:
-    """Whether the classifier's champion has this encoder, or the encoder's champion is that of this classifier; nothing
-    moves one with the other."""
+    """Say whether the other model's champion has the same encoder. Returns no line if it has no champion.
+
+    The other model is the classifier of an encoder, or the encoder of a classifier. Neither moves with the other.
+    """
     from pipelines.release.aliases import find_alias, versions_of
     from pipelines.release.model import CLASSIFIER_NAME, REGISTERED_NAME
     from pipelines.release.tags import CHAMPION

@@ -89,7 +89,7 @@ class SourceState:
 
 
 def sources_here(home: Home) -> list[SourceState]:
-    """All sources in their order, with what the home has of them; own ECGs last, if drops were taken."""
+    """Return all sources in their order, with what the home has of them; own ECGs last, if drops were taken."""
     from pipelines.incoming import INCOMING
     from pipelines.incoming.step import taken_drops
     from pipelines.sources import SOURCES
@@ -122,8 +122,10 @@ def _state(
 
 
 def _offered(source: Source, place: str | None) -> tuple[str, ...] | None:
-    """The partitions that a folder mirror has: none if it or its list cannot be used. Returns None for another
-    mirror."""
+    """Return the partitions that a folder mirror has, none if it or its list cannot be used.
+
+    Returns None if the mirror is not a folder.
+    """
     from pipelines.download.mirror import Mirror, list_source
 
     try:

@@ -11,8 +11,10 @@ from pipelines.tracking import Tracking
 
 
 def existing_store(home: Home) -> Tracking:
-    """The home's store. Raises ValueError if its database does not exist (it is not made), or if its server does not
-    answer."""
+    """Return the home's store.
+
+    Raises ValueError if its database does not exist (it is not made), or if its server does not answer.
+    """
     tracking = Tracking.of(home)
     database = tracking.uri.removeprefix("sqlite:///")
     if database != tracking.uri and not Path(database).is_file():

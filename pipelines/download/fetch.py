@@ -202,5 +202,5 @@ def full_disk_explained(root: Path) -> Iterator[None]:
         raise OSError(
             error.errno,
             f"no room left in {root} ({error.strerror}): make room, or set ECG_HOME to a larger disk, and run it "
-            "again; it goes on where it stopped",
+            "again; it resumes where it stopped",
         ) from error

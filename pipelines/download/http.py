@@ -314,7 +314,7 @@ class Transfer:
             return retrying(attempt)
         except TransientError as error:
             raise ConnectionError(
-                f"{url}: {error} ({failures} failures in a row): run it again later, it goes on where it stopped"
+                f"{url}: {error} ({failures} failures in a row): run it again later, it resumes where it stopped"
             ) from error
 
 

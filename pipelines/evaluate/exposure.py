@@ -86,8 +86,10 @@ class PretrainingData:
 
 
 class Overlaps:
-    """Overlaps of encoders' pretraining data with test sets, from a workspace's products. Each encoder is looked up
-    once."""
+    """Overlaps of encoders' pretraining data with test sets, from a workspace's products.
+
+    Each encoder is looked up once.
+    """
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace

@@ -180,7 +180,7 @@ def verdict(batch: Figures, row: int, limits: QualityLimits) -> tuple[DropReason
 
 
 def saturation_share(x_NLT: NDArray[Any], low_NL: NDArray[Any], high_NL: NDArray[Any]) -> NDArray[np.float32]:
-    """(N, L, T) and each lead's extremes (N, L) -> (N,): the share of samples that stand still at an extreme.
+    """Return the share of samples that stand still at an extreme, (N,), from (N, L, T) and each lead's extremes (N, L).
 
     A sample stands still if its predecessor has the same value. The worst lead counts; a constant one gives 1.
     """
@@ -191,7 +191,7 @@ def saturation_share(x_NLT: NDArray[Any], low_NL: NDArray[Any], high_NL: NDArray
 
 
 def einthoven_residual(x_NLT: NDArray[Any], leads: Sequence[str]) -> NDArray[np.float32]:
-    """(N, L, T) -> (N,): deviation of the given derived limb leads from their formulas, rms in millivolt.
+    """Return the deviation of the given derived limb leads from their formulas, (N, L, T) -> (N,), rms in millivolt.
 
     NaN if leads I and II or all derived leads are absent.
     """
@@ -206,7 +206,7 @@ def einthoven_residual(x_NLT: NDArray[Any], leads: Sequence[str]) -> NDArray[np.
 
 
 def heart_rate(x_NLT: NDArray[Any]) -> NDArray[np.float32]:
-    """(N, 8, 2500) at 250 Hz -> (N,) beats per minute; NaN with fewer than three beats.
+    """Return beats per minute, (N, 8, 2500) at 250 Hz -> (N,); NaN with fewer than three beats.
 
     Steepness (a 20 ms difference, in which 50 Hz cancels) is summed over leads and smoothed over 100 ms; beats are its
     maxima within +-200 ms that exceed a third of the upper quartile of the maxima of each second.
@@ -228,7 +228,10 @@ def heart_rate(x_NLT: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def _bands(x_NLT: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """(N, 8, 2500) -> (N,) each: rms of baseline wander, mains and high frequencies, from Hann periodograms."""
+    """Return the rms of baseline wander, mains and high frequencies, (N, 8, 2500) -> (N,) each.
+
+    They are from Hann periodograms.
+    """
     centred_NLT = x_NLT - x_NLT.mean(axis=-1, keepdims=True)
     spectrum_NLF: Any = rfft(centred_NLT * _HANN, axis=-1)
     # One-sided power a bin, so that a sine of amplitude a has the power a^2 / 2 over its bins.

@@ -110,7 +110,7 @@ class BucketOfDrops:
     def fetch(self, name: str, listing: Listing, here: Path) -> Path:
         """Fetch the drop's files below `here` and return their folder.
 
-        A file is complete or absent; after a kill the next call goes on. Files of another listing are removed. Raises
+        A file is complete or absent; after a kill the next call resumes. Files of another listing are removed. Raises
         ValueError if a file is no longer as listed, or if the disk has no room.
         """
         folder = here / listing.digest[:16]

@@ -73,7 +73,7 @@ class PartReport:
             self.heights.append(float(np.median(peak_to_peak(record.signal_LT))))
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
+        """Return JSON values."""
         return {
             "kind": self.kind,
             "where": self.where,
@@ -119,7 +119,7 @@ class DropReport:
         return self.kept > 0 and not self.listing.refused and self.misnamed is None
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
+        """Return JSON values."""
         return {
             "folder": str(self.folder),
             "misnamed": self.misnamed,
@@ -138,8 +138,9 @@ class DropReport:
         }
 
     def rows(self) -> list[tuple[str, ...]]:
-        """Return the table for people, a row per part: kind, where, records, kept, rate, leads, seconds, units,
-        amplitude.
+        """Return the table for people, a row per part.
+
+        The columns are kind, where, records, kept, rate, leads, seconds, units and amplitude.
         """
         return [
             (

@@ -123,7 +123,7 @@ def check_plausible(x_LT: NDArray[np.float32], units: str) -> None:
 
 
 def peak_to_peak(x_LT: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(L, T) -> (L,): the range of each lead's samples; 0 if it has none."""
+    """Return the range of each lead's samples, (L, T) -> (L,); 0 if it has none."""
     there_LT = np.isfinite(x_LT)
     high_L = np.max(x_LT, axis=1, where=there_LT, initial=-np.inf)
     low_L = np.min(x_LT, axis=1, where=there_LT, initial=np.inf)

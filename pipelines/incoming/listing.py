@@ -68,7 +68,7 @@ class Place(Protocol):
         ...
 
     def is_there(self) -> bool:
-        """False if somebody has to create it first."""
+        """Whether it exists. If not, it has to be created first."""
         ...
 
     def names(self) -> list[str]:

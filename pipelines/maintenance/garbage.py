@@ -44,7 +44,7 @@ class Unreferenced:
     why: str
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
+        """Return JSON values."""
         return {"product": self.product, "path": str(self.path), "bytes": self.bytes, "why": self.why}
 
 

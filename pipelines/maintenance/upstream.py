@@ -57,7 +57,7 @@ class Upstream:
         return "; ".join(parts) or f"as it was taken ({total})"
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
+        """Return JSON values."""
         return {
             "source": self.source,
             "taken": list(self.taken),

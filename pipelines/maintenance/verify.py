@@ -44,7 +44,7 @@ class Verified:
         return not self.missing and not self.damaged
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
+        """Return JSON values."""
         return {
             "source": self.source.name,
             "partition": self.partition,

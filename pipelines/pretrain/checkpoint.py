@@ -86,7 +86,7 @@ class CheckpointFolder:
         return None
 
     def _paths(self) -> list[Path]:
-        """Newest first."""
+        """Return the paths of the checkpoints, newest first."""
         paths = [path for path in self.folder.glob("step-*.safetensors") if _NAME.fullmatch(path.name)]
         return sorted(paths, key=_step, reverse=True)
 

@@ -52,7 +52,10 @@ class BatchFeed:
     def __init__(
         self, signals: Signals, order: Order, *, device: torch.device, first_step: int, rank: int, world: int
     ) -> None:
-        """rank, world: this process gets every `world`-th record of each batch, from `rank` on."""
+        """Start to prepare the batches from `first_step` on.
+
+        rank, world: this process gets every `world`-th record of each batch, from `rank` on.
+        """
         self.waited_seconds = 0.0  # in `next`, that is, without a training step
         self._device = device
         self._readers = ThreadPoolExecutor(THREADS, thread_name_prefix="readers")
@@ -209,7 +212,7 @@ class Streamed:
     """ECGs that stay in the store."""
 
     def __init__(self, *, folders: Sequence[Path], shard_N: NDArray[np.integer], row_N: NDArray[np.integer]) -> None:
-        """ECG n is row_N[n] of the shard folders[shard_N[n]]."""
+        """Take the places of the ECGs: ECG n is row_N[n] of the shard folders[shard_N[n]]."""
         self._folders, self._shard_N, self._row_N = folders, shard_N, row_N
         _, self.chunk_N = np.unique(np.stack([shard_N, row_N // CHUNK]), axis=1, return_inverse=True)
 

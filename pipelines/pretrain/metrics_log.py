@@ -64,7 +64,9 @@ class Journal:
         begin: int,
         on_log: OnLog,
     ) -> None:
-        """order: the sequence of training ECGs, to name the records of a step.
+        """Open the metrics of a run that starts or resumes.
+
+        order: the sequence of training ECGs, to name the records of a step.
         feed: the batches, for the time spent waiting for them.
         out: the run's folder.
         begin: the step that the run starts or resumes from.

@@ -58,7 +58,7 @@ class OnlineProbe:
     """A fixed set of labelled ECGs for scoring encoders: at most FIT_RECORDS to fit on and SCORED_RECORDS to score."""
 
     def __init__(self, signal_NLT: Tensor, problems: Sequence[RidgeProblem]) -> None:
-        """signal_NLT: int16 microvolt, on the device of the encoders."""
+        """Take int16 (N, L, T), microvolt, on the device of the encoders, and the problems on them."""
         self.signal_NLT, self.problems = signal_NLT, tuple(problems)
 
     @classmethod

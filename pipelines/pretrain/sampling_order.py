@@ -39,7 +39,10 @@ class Order:
     """The order of training ECGs for a seed, a batch size and a layout."""
 
     def __init__(self, *, seed: int, batch: int, chunk_N: NDArray[np.integer]) -> None:
-        """chunk_N: integer (records,), the chunk of the store that each record lies in, numbered from 0."""
+        """Prepare the order. Raises ValueError if there is no record.
+
+        chunk_N: integer (records,), the chunk of the store that each record lies in, numbered from 0.
+        """
         if len(chunk_N) == 0:
             raise ValueError("chunk_N is empty: an order needs at least one record")
         self.batch, self.records = batch, len(chunk_N)

@@ -132,7 +132,7 @@ def train(
             if stop or state.step == total or world.agree(run.checkpoint_due(state.step, training.saved)):
                 training.save(journal)
             if stop:
-                raise TrainingStopped(f"stopped at step {state.step} of {total}: the same command goes on from there")
+                raise TrainingStopped(f"stopped at step {state.step} of {total}: the same command resumes from there")
 
     summary = _summary(recipe, corpus, training.model, state, best)
     if world.writes:

@@ -177,7 +177,7 @@ def _move(name: str, pending: str, tracking: Tracking) -> Release:
     client.set_model_version_tag(name, version, tag, f"champion: {move['reason']}")
     moved = as_release(client.get_model_version(name, version))
     if _pending_move(name, tracking) != pending:
-        raise RuntimeError(f"somebody else moved the aliases of {name} meanwhile: look with `ecg models`")
+        raise RuntimeError(f"another process moved the aliases of {name} meanwhile: look with `ecg models`")
     if before is not None and as_release(client.get_model_version(name, str(before))).weights != moved.weights:
         client.set_registered_model_alias(name, PREVIOUS, str(before))
     client.set_registered_model_alias(name, CHAMPION, version)

@@ -104,7 +104,7 @@ def _write_head(probe: Product, task: str, folder: Path) -> ClassifierFacts:
 
 
 def _calibration(predictions: Predictions, scored: Collection[str]) -> tuple[np.ndarray, list[str]]:
-    """(C, 2) slope and intercept of each label's logit, fitted on validation, and the labels left uncalibrated.
+    """Fit slope and intercept of each label's logit on validation, (C, 2). Also returns the labels left uncalibrated.
 
     scored: the labels with enough ECGs on validation
     """
@@ -123,7 +123,7 @@ def _calibration(predictions: Predictions, scored: Collection[str]) -> tuple[np.
 
 
 def calibrated(score_NC: np.ndarray, head: CalibratedHead) -> np.ndarray:
-    """(N, C) probabilities of the classifier for these of its probe, (N, C)."""
+    """Return the classifier's probabilities, (N, C), for these of its probe, (N, C)."""
     return expit(head.slope_C * _logits(score_NC) + head.intercept_C)
 
 

@@ -103,7 +103,7 @@ def serves(release: Release, packaged: Packaged, *, tracking: Tracking) -> Findi
 
 
 def example_ecg() -> np.ndarray:
-    """(1, 12, 1000) float32 millivolt at 100 Hz: a computed sinus rhythm, rounded to a microvolt, to show the input.
+    """Return float32 (1, 12, 1000), millivolt at 100 Hz: a sinus rhythm, rounded to a microvolt, to show the input.
 
     P, QRS and T are Gaussian waves; the R wave grows from V1 to V5. It is an example, not a measurement.
     """

@@ -267,7 +267,7 @@ def test_a_disk_that_fills_up_is_named_and_the_download_goes_on_with_more_room(
     tmp_path: Path, disk: Path, server: FaultServer, mirror: Path
 ) -> None:
     here, chapman = Mirror.parse(server.url), SOURCES["chapman"]
-    with pytest.raises(OSError, match=rf"no room left in {disk} .*make room, .*it goes on where it stopped"):
+    with pytest.raises(OSError, match=rf"no room left in {disk} .*make room, .*it resumes where it stopped"):
         download_partition(chapman, "01", mirror=here, raw_root=disk, retries=QUICK)
     whole = check_nothing_is_half_written(disk, mirror)
     assert mount(disk, "remount,size=16m")

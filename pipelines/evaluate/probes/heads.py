@@ -121,8 +121,10 @@ class LinearFit:
 
 @dataclass(frozen=True, kw_only=True)
 class Logistic:
-    """One linear layer solved for each penalty, strongest first; the best on validation is chosen, of equals the
-    stronger. Two in a row that are no better than the best end the search, since the weakest cost most.
+    """A linear layer, solved for each penalty and chosen on validation; of equals the stronger penalty is chosen.
+
+    Penalties are tried from the strongest on. Two in a row that are no better than the best end the search, since the
+    weakest cost most.
 
     The layer is written as LAYER_FILE: weight (C, D) and bias (C,), float64.
     """
@@ -204,8 +206,10 @@ class ClassMeans:
 
 @dataclass(frozen=True, kw_only=True)
 class NearestMean:
-    """The class whose mean over the training records is nearest, of classes that exclude each other. Nothing but means
-    is learned."""
+    """The class whose mean over the training records is nearest, of classes that exclude each other.
+
+    Nothing but means is learned.
+    """
 
     distance: Distance = "euclid"
     """`euclid`, or `cosine`, which scales features and then means to length one."""

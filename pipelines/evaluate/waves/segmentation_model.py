@@ -133,7 +133,7 @@ def confusions(true_NLT: NDArray[np.int8], predicted_NLT: NDArray[np.int8]) -> N
 
 
 def iou_of(confusion_CC: NDArray[Any]) -> np.ma.MaskedArray:
-    """(..., C, C) -> (..., C): intersection over union (Jaccard) of each class, masked if it does not occur."""
+    """Return each class's intersection over union (Jaccard), (..., C, C) -> (..., C), masked if it does not occur."""
     hit_C = np.diagonal(confusion_CC, axis1=-2, axis2=-1).astype(np.float64)
     union_C = confusion_CC.sum(axis=-1) + confusion_CC.sum(axis=-2) - hit_C
     return np.ma.MaskedArray(hit_C / np.maximum(union_C, 1), mask=union_C == 0)

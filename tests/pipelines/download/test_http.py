@@ -103,7 +103,7 @@ def test_a_server_without_ranges_starts_again(server, target):
 
 def test_cuts_that_bring_nothing_end_it_and_keep_what_came(server, target):
     server.faults["a.bin"] = [cut(after=1000)] + [cut(after=0)] * 10
-    with pytest.raises(ConnectionError, match=r"3 failures in a row.*goes on where it stopped"):
+    with pytest.raises(ConnectionError, match=r"3 failures in a row.*resumes where it stopped"):
         fetch(server, target)
     assert left(target) == ["a.bin.part"]
     assert target.with_name("a.bin.part").read_bytes() == BODY[:1000]

@@ -194,7 +194,7 @@ def test_a_failed_partition_leaves_whole_files_only_and_goes_on(mirror, tmp_path
     with FaultServer(mirror) as server:
         here = Mirror.parse(server.url)
         server.faults[path] = [cut(after=100)] + [cut(after=0)] * 5
-        with pytest.raises(ConnectionError, match="goes on where it stopped"):
+        with pytest.raises(ConnectionError, match="resumes where it stopped"):
             download_partition(CHAPMAN, "01", mirror=here, raw_root=raw, connections=1, retries=QUICK)
         check_whole_or_part(raw, mirror)
         server.faults.clear()

@@ -191,7 +191,7 @@ def test_it_is_an_evaluation_by_name_in_a_shell(home, dense, monkeypatch):
 
 
 def test_a_pretraining_that_fails_in_a_shell_is_one_line():
-    with pytest.raises(ValueError, match="ended with exit code 3; the same command goes on"):
+    with pytest.raises(ValueError, match="ended with exit code 3; the same command resumes"):
         run_pretraining([sys.executable, "-c", "raise SystemExit(3)"])
 
 
