@@ -25,6 +25,11 @@ def format_difference(value: float, low: float, high: float) -> str:
     return f"{value:+.3f} ({low:+.3f} to {high:+.3f})"
 
 
+def format_name(name: str) -> str:
+    """Return a file's name with bytes that are no text, and characters that do not print, escaped."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in name)
+
+
 def format_interval(value: float, low: float, high: float) -> str:
     """Return `0.842 (0.795 to 0.883)`: an estimate and its interval."""
     return f"{value:.3f} ({low:.3f} to {high:.3f})"

@@ -19,6 +19,7 @@ import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from pipelines.addresses import require_no_credentials
 from pipelines.cache import Workspace, write_atomically
 
 HOSTS = "hosts"
@@ -113,13 +114,12 @@ class Home:
 
 
 def check_url(text: str) -> None:
-    """Raise ValueError if a mirror's URL has no host, an invalid port, or a password, which would be shown and kept."""
-    host = text.partition("://")[2].partition("/")[0]
-    if "@" in host:
-        raise ValueError(
-            f"mirror at {host.rpartition('@')[2]}: remove name and password from its address, and set NETRC to a file "
-            "that has them: machine HOST login NAME password WORD"
-        )
+    """Raise ValueError if a mirror's URL has no host, an invalid port, or a secret, which would be shown and kept."""
+    require_no_credentials(
+        text,
+        "mirror",
+        "write it as https://host/path, and set NETRC to a file that has them: machine HOST login NAME password WORD",
+    )
     try:
         parts = urlsplit(text)
         fault = None if parts.hostname and (parts.port is None or parts.port > 0) else "it names no host"
@@ -130,7 +130,7 @@ def check_url(text: str) -> None:
 
 
 def _is_url(place: str) -> bool:
-    return place.startswith(("http://", "https://"))
+    return place.lower().startswith(("http://", "https://"))
 
 
 def _absolute(place: str) -> str:

@@ -20,10 +20,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
 import httpx
 
+from pipelines.addresses import require_no_credentials
 from pipelines.cache import write_atomically
 
 # Read by MLflow when it is imported. A user's own setting wins.
@@ -72,11 +72,13 @@ class Tracking:
             raise ValueError(
                 f"tracking uri {self.uri!r}: MLflow 3 has no file store; use sqlite:///FILE, a database or http(s)://"
             )
-        if urlsplit(self.uri).password is not None:
-            raise ValueError(
-                "the tracking uri has a password in it, which would be shown: set MLFLOW_TRACKING_USERNAME and "
-                "MLFLOW_TRACKING_PASSWORD for a server, or the driver's variable, such as PGPASSWORD, for a database"
-            )
+        require_no_credentials(
+            self.uri,
+            "the tracking uri",
+            "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD for a server, or the driver's variable, such as "
+            "PGPASSWORD, for a database",
+            login=True,
+        )
         if not self.is_server and self.artifact_root is None:
             raise ValueError(f"artifact_root is missing: a store at {self.uri} needs a folder for its artifacts")
 

@@ -27,6 +27,8 @@ PIECE = 8 << 20
 # Bytes that a download leaves free, a hundredth of a small disk: not every source lists sizes, and other programs
 # write there too.
 RESERVE = 256 << 20
+CHECKED_EVERY = 64 << 20
+"""Bytes of a file after which the free space is looked at again."""
 # Errors of a full disk, an exhausted quota, and a limit on the size of one file.
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -120,8 +122,15 @@ def _jobs(
 ) -> list[Callable[[], None]]:
     """Return the work that brings a file to `path`, in parts that can run in any order."""
 
+    unchecked = 0
+
     def advance(gained: int) -> None:
+        nonlocal unchecked
         counter.add(bytes=gained, fetched=max(gained, 0))
+        unchecked += max(gained, 0)
+        if unchecked > CHECKED_EVERY:  # sizes are not always listed, and other programs write there too
+            unchecked = 0
+            _check_reserve(path.parent)
 
     def finished() -> None:
         counter.add(files=1)

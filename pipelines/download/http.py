@@ -8,6 +8,7 @@ import netrc
 import os
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from email.utils import formatdate
@@ -22,6 +23,7 @@ from tenacity.nap import sleep_using_event
 
 from pipelines.download.http_answers import (
     TransientError,
+    check_encoding,
     check_ended,
     check_length,
     check_status,
@@ -75,6 +77,14 @@ class Retries:
         if retry_after is not None:
             return min(max(retry_after, 0.0), MAX_RETRY_AFTER) + random.uniform(0.0, self.first)
         return min(self.longest, self.first * 2.0 ** (failures - 1)) * random.uniform(0.5, 1.0)
+
+
+MOST_LIST = 256 << 20
+"""Bytes of the longest list of files; the longest of a source has 7 MB."""
+LEAST_RATE = 1000
+"""Bytes per second, below which a try is given up..."""
+LEAST_SECONDS = 300
+"""...if it is slower over this many seconds."""
 
 
 class NoRanges(Exception):
@@ -134,17 +144,20 @@ class Transfer:
             headers = {}
             if copy is not None and known is not None:
                 headers["If-Modified-Since"] = formatdate(copy.stat().st_mtime, usegmt=True)
-            response = self._client.get(url, headers=headers)
-            if known is not None and response.status_code == httpx.codes.NOT_MODIFIED:
-                return known
-            check_status(response)
-            if not response.content.strip():
+            with self._client.stream("GET", url, headers=headers) as response:
+                if known is not None and response.status_code == httpx.codes.NOT_MODIFIED:
+                    return known
+                check_status(response)
+                if response.status_code == httpx.codes.PARTIAL_CONTENT:
+                    raise ConnectionError(f"{url}: the host sends a part of the file, which was not asked for")
+                content = self._small(response)
+            if not content.strip():
                 raise FileNotFoundError(f"{url}: it is empty there")
             check_ended(response)
             if copy is not None:
                 # Without a Last-Modified date the copy must never count as newer than the original.
-                store(copy, response.content, seconds_of(response.headers.get("Last-Modified", "")) or 0.0)
-            return response.content
+                store(copy, content, seconds_of(response.headers.get("Last-Modified", "")) or 0.0)
+            return content
 
         try:
             return self._try_addresses(urls, once, lambda: 0)
@@ -212,9 +225,9 @@ class Transfer:
                 return  # nothing is missing; the checksum decides whether there is too much
             check_status(response)
             if have and not is_range(response, have):
-                self._write_over(response, part, advance)
+                self._write_over(response, part, advance, size)
             else:
-                self._write(response, part, advance)
+                self._write(response, part, advance, None if size is None else size - have)
         check_length(size_of(part), size)
 
     def _append_span(self, url: str, part: Path, span: tuple[int, int], advance: Advance) -> None:
@@ -225,22 +238,31 @@ class Transfer:
             check_status(response)
             if not is_range(response, start):
                 raise NoRanges(url)
-            self._write(response, part, advance)
+            self._write(response, part, advance, end - start)
         check_length(size_of(part), end - first)
 
-    def _write(self, response: httpx.Response, part: Path, advance: Advance) -> None:
+    def _small(self, response: httpx.Response) -> bytes:
+        """Return the body of a list. Raises ConnectionError if it is larger than any."""
+        content = bytearray()
+        for chunk in self._chunks(response, None):
+            content += chunk
+            if len(content) > MOST_LIST:
+                raise ConnectionError(f"{response.url}: more than {MOST_LIST >> 20} MB came, which no list has")
+        return bytes(content)
+
+    def _write(self, response: httpx.Response, part: Path, advance: Advance, most: int | None) -> None:
         with part.open("ab") as stream:
-            for chunk in self._chunks(response):
+            for chunk in self._chunks(response, most):
                 stream.write(chunk)
                 advance(len(chunk))
 
-    def _write_over(self, response: httpx.Response, part: Path, advance: Advance) -> None:
+    def _write_over(self, response: httpx.Response, part: Path, advance: Advance, most: int | None) -> None:
         """Write a whole file over a partial one, keeping the beginning as far as it is the same.
 
         A host may send the whole file although only the rest was requested.
         """
         with part.open("r+b") as stream:
-            for chunk in self._chunks(response):
+            for chunk in self._chunks(response, most):
                 at = stream.tell()
                 known = stream.read(len(chunk))
                 if not chunk.startswith(known):  # another file than before
@@ -251,11 +273,25 @@ class Transfer:
                 stream.write(chunk[len(known) :])
                 advance(len(chunk) - len(known))
 
-    def _chunks(self, response: httpx.Response) -> Iterator[bytes]:
-        for chunk in response.iter_bytes():
+    def _chunks(self, response: httpx.Response, most: int | None) -> Iterator[bytes]:
+        """Yield a body as it arrives, at most one byte more than it should have: then it is another file.
+
+        Raises ConnectionError if the body is compressed, TransientError if it is slower than a least rate.
+        """
+        check_encoding(response)
+        came, since, came_before = 0, time.monotonic(), 0
+        for chunk in response.iter_raw():
+            came += len(chunk)
+            if most is not None and came > most:
+                yield chunk[: len(chunk) - (came - most - 1)]
+                return
             yield chunk
             if self._stop.is_set():
                 raise TransferStopped
+            if time.monotonic() - since > LEAST_SECONDS:
+                if came - came_before < LEAST_RATE * LEAST_SECONDS:
+                    raise TransientError(f"fewer than {LEAST_RATE} bytes came per second, over {LEAST_SECONDS} s")
+                since, came_before = time.monotonic(), came
 
     def _try_addresses(self, urls: Sequence[str], once: Callable[[str], T], reached: Callable[[], int]) -> T:
         """Return once(url) of the first address that has the file and can be reached; transient failures are retried.

@@ -36,6 +36,13 @@ def check_status(response: httpx.Response) -> None:
         raise ConnectionError(f"{response.url}: HTTP {status} {response.reason_phrase}")
 
 
+def check_encoding(response: httpx.Response) -> None:
+    """Raise ConnectionError if a body is compressed, which was not asked for and hides its size."""
+    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
+        raise ConnectionError(f"{response.url}: the host compresses its answer ({encoding}), which was not asked for")
+
+
 def is_range(response: httpx.Response, start: int) -> bool:
     """Whether an answer with a body is the requested range from `start`; otherwise it is the whole file.
 

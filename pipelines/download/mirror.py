@@ -30,7 +30,7 @@ class Mirror:
         """
         if not text:
             return cls(None)
-        if text.startswith(("http://", "https://")):
+        if text.lower().startswith(("http://", "https://")):
             check_url(text)
             return cls(text.rstrip("/"))
         folder = Path(text).expanduser()

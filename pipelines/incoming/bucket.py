@@ -19,6 +19,7 @@ import obstore
 from obstore.exceptions import BaseError, InvalidPathError
 from obstore.store import ObjectStore, from_url
 
+from pipelines.addresses import require_no_credentials
 from pipelines.download.fetch import full_disk_explained, map_in_threads
 from pipelines.formatting import format_bytes
 from pipelines.incoming.listing import MARKER, FolderOfDrops, ListedFile, Listing, Place, Refused, refusal
@@ -46,6 +47,7 @@ class BucketOfDrops:
     """Drops below a URL such as `s3://bucket/incoming`, one prefix each. Raises ValueError for other URLs."""
 
     def __init__(self, url: str) -> None:
+        require_no_credentials(url, "ECG_INCOMING", "set the store's own variables, such as AWS_ACCESS_KEY_ID")
         parts = urlsplit(url)
         if parts.scheme not in SCHEMES or not parts.netloc:
             raise ValueError(f"ECG_INCOMING {url!r}: give a folder, or s3://BUCKET/PREFIX, gs://... or az://...")

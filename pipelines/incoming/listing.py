@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Protocol
 
 from pipelines.download.fetch import map_in_threads
+from pipelines.formatting import format_name
 from pipelines.hashing import digest_of
 from pipelines.sources.base import is_plain
 
 NAME = "incoming"
 MARKER = "_COMPLETE"
+LONGEST_NAME = 240  # letters; a copy in progress adds a few, and file systems take 255
 _THREADS = 8
 # A drop's name becomes a folder and a partition key; Dagster reads `...` in a key as a range.
 _DROP = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
@@ -142,15 +144,18 @@ def complete_drops(place: Place) -> list[CompleteDrop]:
 
 
 def misnamed_drops(place: Place) -> list[str]:
-    """Return the names that cannot be a drop's, which would otherwise be ignored silently."""
-    return [name for name in place.names() if not _DROP.fullmatch(name)]
+    """Return the names that cannot be a drop's, escaped, which would otherwise be ignored silently."""
+    return [format_name(name) for name in place.names() if not _DROP.fullmatch(name)]
 
 
 def refusal(path: str) -> Refused | None:
     """Return why a file of this name, its path inside the drop, is not taken; None if it is."""
-    if is_plain(path):
+    longest = max(len(part) for part in path.split("/"))
+    if is_plain(path) and longest <= LONGEST_NAME:
         return None
-    return Refused(path, "its name: use ASCII letters, digits and .-_+=@,()'~ and spaces")
+    if is_plain(path):
+        return Refused(path, f"its name has {longest} letters: use at most {LONGEST_NAME}")
+    return Refused(format_name(path), "its name: use ASCII letters, digits and .-_+=@,()'~ and spaces")
 
 
 def list_drop(folder: Path) -> Listing:
@@ -171,18 +176,20 @@ def list_drop(folder: Path) -> Listing:
             with os.scandir(current) as entries:
                 inside = [(entry, entry.stat(follow_symlinks=False)) for entry in entries if entry.name[0] != "."]
         except OSError as error:
-            refused.append(Refused(current.relative_to(folder).as_posix(), f"cannot be read: {error.strerror}"))
+            refused.append(
+                Refused(format_name(current.relative_to(folder).as_posix()), f"cannot be read: {error.strerror}")
+            )
             continue
         for entry, status in inside:
             path = Path(entry.path).relative_to(folder).as_posix()
             if stat.S_ISLNK(status.st_mode):
-                refused.append(Refused(path, "a link: put the file itself there"))
+                refused.append(Refused(format_name(path), "a link: put the file itself there"))
             elif (misnamed := refusal(path)) is not None:
                 refused.append(misnamed)
             elif stat.S_ISDIR(status.st_mode):
                 waiting.append(Path(entry.path))
             elif not stat.S_ISREG(status.st_mode):
-                refused.append(Refused(path, "neither a file nor a folder"))
+                refused.append(Refused(format_name(path), "neither a file nor a folder"))
             elif path != MARKER:
                 files.append(ListedFile(path, status.st_size, str(status.st_mtime_ns)))
     return Listing(files=tuple(sorted(files)), refused=tuple(sorted(refused)), marked=marked)
