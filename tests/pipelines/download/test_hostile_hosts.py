@@ -107,17 +107,23 @@ def test_an_answer_that_was_not_asked_for_is_no_list(folder: Path, fault: Fault)
 
 
 def test_a_compressed_file_is_not_unpacked(folder: Path, tmp_path: Path) -> None:
-    with FaultServer(folder, faults={"file": [compressed]}) as server, Transfer(retries=ONCE) as transfer:
-        with pytest.raises(ConnectionError, match="compresses its answer"):
-            transfer.fetch([f"{server.url}/file"], tmp_path / "file", CHECKSUM, lambda gained: None)
+    with (
+        FaultServer(folder, faults={"file": [compressed]}) as server,
+        Transfer(retries=ONCE) as transfer,
+        pytest.raises(ConnectionError, match="compresses its answer"),
+    ):
+        transfer.fetch([f"{server.url}/file"], tmp_path / "file", CHECKSUM, lambda gained: None)
     assert sum(path.stat().st_size for path in tmp_path.glob("file*")) == 0
 
 
 def test_a_list_without_end_is_given_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "MOST_LIST", 1 << 20)
-    with FaultServer(folder, faults={"file": [endless]}) as server, Transfer(retries=ONCE) as transfer:
-        with pytest.raises(ConnectionError, match="more than 1 MB came, which no list has"):
-            transfer.get([f"{server.url}/file"])
+    with (
+        FaultServer(folder, faults={"file": [endless]}) as server,
+        Transfer(retries=ONCE) as transfer,
+        pytest.raises(ConnectionError, match="more than 1 MB came, which no list has"),
+    ):
+        transfer.get([f"{server.url}/file"])
 
 
 def test_a_host_below_the_least_rate_is_given_up(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
