@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version as installed
 from pathlib import Path
 
@@ -134,16 +136,27 @@ def log_model(packaged: Packaged) -> ModelInfo:
         # There is no safe default rate: 0 means "not given" and is refused.
         params=ParamSchema([ParamSpec("sampling_rate", "double", 0.0), ParamSpec("leads", "string", STANDARD)]),
     )
-    return mlflow.pyfunc.log_model(
-        name="encoder",
-        python_model=str(_PACKAGE / "serving" / packaged.code),
-        artifacts={name: str(path) for name, path in packaged.files.items()},
-        code_paths=[str(_PACKAGE)],
-        pip_requirements=[f"{package}=={installed(package).partition('+')[0]}" for package in REQUIREMENTS],
-        signature=signature,
-        input_example=(example_ecg(), {"sampling_rate": EXAMPLE_RATE}),
-        metadata={
-            "input": "(records, leads, samples) of numbers in millivolt; 12 leads I..V6 or 8 (I, II, V1..V6)",
-            "output": packaged.output,
-        },
-    )
+    with _without_bytecode():
+        return mlflow.pyfunc.log_model(
+            name="encoder",
+            python_model=str(_PACKAGE / "serving" / packaged.code),
+            artifacts={name: str(path) for name, path in packaged.files.items()},
+            code_paths=[str(_PACKAGE)],
+            pip_requirements=[f"{package}=={installed(package).partition('+')[0]}" for package in REQUIREMENTS],
+            signature=signature,
+            input_example=(example_ecg(), {"sampling_rate": EXAMPLE_RATE}),
+            metadata={
+                "input": "(records, leads, samples) of numbers in millivolt; 12 leads I..V6 or 8 (I, II, V1..V6)",
+                "output": packaged.output,
+            },
+        )
+
+
+@contextmanager
+def _without_bytecode() -> Iterator[None]:
+    """Write no .pyc files: MLflow imports the model's code from the folder that it stores."""
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = before

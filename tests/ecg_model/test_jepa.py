@@ -314,7 +314,8 @@ def test_files_that_are_no_encoder_are_refused(tmp_path):
         ("[]", "format None"),
         (json.dumps({"format": FORMAT, "config": {"dim": "16"}}), "e.safetensors: dim='16'"),
         (json.dumps({"format": FORMAT, "config": 7}), "made from 7"),
-        (json.dumps({"format": FORMAT, "config": {"dim": 2**22}}), "weight 'a' has shape"),  # and no memory is taken
+        (json.dumps({"format": FORMAT, "config": {"dim": 2**22}}), "dim=4194304: an encoder has at most 16384"),
+        (json.dumps({"format": FORMAT, "config": {"dim": 2**14}}), "weight 'a' has shape"),  # and no memory is taken
     ],
 )
 def test_metadata_of_another_hand_is_refused(tmp_path, metadata, named):

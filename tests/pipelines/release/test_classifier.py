@@ -42,6 +42,7 @@ from pipelines.release.tags import CHAMPION
 from pipelines.tasks.catalogue import TASKS
 from pipelines.tracking import Tracking
 from tests.support.mlflow_server import free_port
+from tests.support.products import reseal
 
 # isort: split
 # `pipelines.tracking` silences MLflow before it is imported.
@@ -135,6 +136,7 @@ def put_probe(workspace: Workspace, folder: Path, label: str, change: str) -> Wo
         scores = replace(scores, validation=replace(scores.validation, classes=remaining))
     about = json.loads((probe.path / SCORES_FILE).read_text())["about"]
     write_result(probe.path, replace(result, scores=scores, predictions=replace(predictions, score_NC=score_NC)), about)
+    reseal(probe)
     return copied
 
 
