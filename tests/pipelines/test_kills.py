@@ -33,7 +33,8 @@ DOWNLOAD = f"""
 import sys
 from pathlib import Path
 from pipelines.download import fetch as fetching
-from pipelines.download.step import Mirror, materialize_raw
+from pipelines.download.mirror import Mirror
+from pipelines.download.step import materialize_raw
 from pipelines.sources import SOURCES
 from pipelines.cache import Workspace
 fetching.PIECE = {PIECE}
@@ -47,7 +48,7 @@ print(product.digest, product.cached)
 
 HARMONIZE = """
 import sys
-from pipelines.harmonize.convert import materialize_ecgs
+from pipelines.harmonize.step import materialize_ecgs
 from pipelines.harmonize.quality import QualityLimits
 from pipelines.sources import SOURCES
 from pipelines.cache import Workspace
