@@ -56,6 +56,7 @@ def _segmentation(source: str, whose: str) -> dg.AssetsDefinition:
         from pipelines.evaluate.waves import tables
         from pipelines.evaluate.waves.run import segment_encoder
         from pipelines.evaluate.waves.segmentation import SegmentationFacts
+        from pipelines.formatting import format_difference
 
         modes = (FROZEN, FINE_TUNED) if config.fine_tune else (FROZEN,)
         ways = [replace(mode, **SEGMENTATION.given(config)) for mode in modes]
@@ -64,11 +65,11 @@ def _segmentation(source: str, whose: str) -> dg.AssetsDefinition:
         frozen, nothing = next(iter(segmented.products.values())), segmented.reason or ""
         scores: dict[str, Any] = {"not scored": nothing}
         miou = SegmentationFacts.of(frozen).miou
-        if miou is not None and segmented.ahead is not None:
+        ahead = segmented.ahead
+        if miou is not None and ahead is not None:
             scores = {
                 "mean IoU, frozen": miou.value,
-                "mean IoU, frozen minus random": f"{segmented.ahead.value:+.3f} ({segmented.ahead.low:+.3f} to "
-                f"{segmented.ahead.high:+.3f})",
+                "mean IoU, frozen minus random": format_difference(ahead.value, ahead.low, ahead.high),
             }
         return show.materialized(
             frozen,

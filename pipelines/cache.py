@@ -66,39 +66,35 @@ class Product:
         return self.path / ASIDE
 
 
+def _files(root: Path) -> dict[str, Path]:
+    """Return the files below root by relative path, in order, except those in `aside/` and done.json."""
+    by_name = {path.relative_to(root): path for path in sorted(path for path in root.rglob("*") if path.is_file())}
+    return {name.as_posix(): path for name, path in by_name.items() if name.parts[0] != ASIDE and name != Path(DONE)}
+
+
 def digest_of_tree(root: Path) -> str:
     """Return the sha256 over the relative paths and bytes of all files below root, except `aside/` and done.json."""
     total = hashlib.sha256()
-    for path in sorted(p for p in root.rglob("*") if p.is_file()):
-        relative = path.relative_to(root)
-        if relative.parts[0] == ASIDE or relative == Path(DONE):
-            continue
-        total.update(f"{relative.as_posix()}\0{sha256_of_file(path)}\n".encode())
+    for name, path in _files(root).items():
+        total.update(f"{name}\0{sha256_of_file(path)}\n".encode())
     return total.hexdigest()
 
 
-def _sizes(root: Path) -> dict[str, int]:
-    """Return the bytes of each file that `digest_of_tree` covers, by relative path."""
-    paths = sorted(path for path in root.rglob("*") if path.is_file())
-    sizes = {path.relative_to(root): path.stat().st_size for path in paths}
-    return {path.as_posix(): size for path, size in sizes.items() if path.parts[0] != ASIDE and path != Path(DONE)}
-
-
-def _damage(path: Path, done: Mapping[str, Any]) -> str | None:
+def _damage(root: Path, done: Mapping[str, Any]) -> str | None:
     """Return what is wrong with a product's files, by name and size, or None.
 
     A product of an earlier version has no list of its files: there, an empty file is a lost one, since no step writes
     any.
     """
-    present = _sizes(path)
-    wanted = done.get(FILES)
-    if wanted is None:
-        empty = [name for name, size in present.items() if size == 0]
+    if FILES not in done:
+        empty = [name for name, path in _files(root).items() if path.stat().st_size == 0]
         return f"{empty[0]} is empty" if empty else None
-    for name, size in wanted.items():
-        if present.get(name) != size:
-            is_there = f"has {present[name]:,} bytes" if name in present else "is missing"
-            return f"{name} {is_there}, of {size:,} bytes written"
+    for name, size in done[FILES].items():
+        path = root / name
+        if not path.is_file():
+            return f"{name} is missing, of {size:,} bytes written"
+        if path.stat().st_size != size:
+            return f"{name} has {path.stat().st_size:,} bytes, of {size:,} bytes written"
     return None
 
 
@@ -196,7 +192,7 @@ class Workspace:
                 "product": product,
                 "fingerprint": fingerprint,
                 "digest": digest_of_tree(work),
-                FILES: _sizes(work),
+                FILES: {name: path.stat().st_size for name, path in _files(work).items()},
                 **made_of,
                 "facts": facts,
                 "seconds": round(seconds, 3),

@@ -32,4 +32,9 @@ def format_name(name: str) -> str:
 
 def format_interval(value: float, low: float, high: float) -> str:
     """Return `0.842 (0.795 to 0.883)`: an estimate and its interval."""
-    return f"{value:.3f} ({low:.3f} to {high:.3f})"
+    return f"{value:.3f} ({format_range(low, high)})"
+
+
+def format_range(low: float, high: float) -> str:
+    """Return `0.795 to 0.883`: an interval alone."""
+    return f"{low:.3f} to {high:.3f}"

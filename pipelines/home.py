@@ -43,13 +43,13 @@ class Home:
     def mirror(self) -> str | None:
         """The folder or base URL used instead of the hosts; None for the hosts. Raises ValueError as `check_url`."""
         chosen = self._mirror or self._stored("mirror") or HOSTS
-        if _is_url(chosen):
+        if is_url(chosen):
             check_url(chosen)
         return None if chosen == HOSTS else _absolute(chosen)
 
     def set_mirror(self, place: str) -> None:
         """Store a mirror for later commands and the UI. Raises ValueError if it is a folder that does not exist."""
-        if _is_url(place):
+        if is_url(place):
             check_url(place)
         elif place != HOSTS and not Path(place).expanduser().is_dir():
             raise ValueError(f"mirror {place!r}: no such folder; give a folder, a base URL, or '{HOSTS}'")
@@ -129,9 +129,10 @@ def check_url(text: str) -> None:
         raise ValueError(f"mirror {text!r}: {fault}; write it as https://host/path")
 
 
-def _is_url(place: str) -> bool:
+def is_url(place: str) -> bool:
+    """Whether a mirror is a URL, not a folder."""
     return place.lower().startswith(("http://", "https://"))
 
 
 def _absolute(place: str) -> str:
-    return place.rstrip("/") if _is_url(place) else str(Path(place).expanduser().resolve())
+    return place.rstrip("/") if is_url(place) else str(Path(place).expanduser().resolve())

@@ -12,7 +12,7 @@ from pipelines.download.fetch import ProgressCounter, map_in_threads
 from pipelines.download.http import Retries, Transfer, checksum_of
 from pipelines.download.list_cache import discard
 from pipelines.download.progress import OnProgress
-from pipelines.home import check_url
+from pipelines.home import check_url, is_url
 from pipelines.sources.base import RemoteFile, Source, addresses
 
 
@@ -30,7 +30,7 @@ class Mirror:
         """
         if not text:
             return cls(None)
-        if text.lower().startswith(("http://", "https://")):
+        if is_url(text):
             check_url(text)
             return cls(text.rstrip("/"))
         folder = Path(text).expanduser()

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ecg_model.serving.classify import CalibratedHead
 from pipelines.cache import Product, Workspace
 from pipelines.encoders.import_reference import ReferenceFacts
 from pipelines.encoders.names import ENCODER_FILE, HEAD_FILE, OURS, REFERENCE, EncoderNames
 from pipelines.evaluate.features import EncoderSource, materialize_features, read_features
-from pipelines.evaluate.probes.config import ProbeConfig
-from pipelines.evaluate.probes.result import SCORES_FILE, Predictions, load_result
+from pipelines.evaluate.probes.result import Predictions, load_result
 from pipelines.evaluate.probes.step import ProbeFacts, materialize_probe
+from pipelines.evaluate.probes.stored import probed, protocol_and_config
 from pipelines.evaluate.report.step import HTML_FILE, JSON_FILE, PRODUCT, ReportFacts
 from pipelines.finding import Finding
 from pipelines.harmonize.shards import read_records, shards_of
@@ -35,7 +34,7 @@ from pipelines.release.registry import files_of, find_release, record, registere
 from pipelines.release.retraining import corpus_settings
 from pipelines.release.tags import CHAMPION, ECGS, kind_of
 from pipelines.tasks.catalogue import TASKS
-from pipelines.tasks.splits import Split, protocol_from_dict
+from pipelines.tasks.splits import Split
 from pipelines.tracking import Tracking
 
 GATE_TASK = "ptbxl_superclass"
@@ -317,9 +316,8 @@ def git_commit() -> str:
 
 def _probe_alike(workspace: Workspace, encoder: Path, gate_task: str) -> Product:
     """Probe the champion's encoder with the protocol and settings of the current encoder's probe."""
-    settings = _settings_of_probe(workspace.require(f"probe/{gate_task}/{OURS.probe}"))
-    task = replace(TASKS[gate_task], protocol=protocol_from_dict(settings["task"]["protocol"]))
-    config = ProbeConfig(**{**settings["probe"], "penalties": tuple(settings["probe"]["penalties"])})
+    protocol, config = protocol_and_config(probed(workspace.require(f"probe/{gate_task}/{OURS.probe}").path))
+    task = replace(TASKS[gate_task], protocol=protocol)
     return materialize_probe(workspace, task, EncoderSource.of_file(CHAMPION, encoder), config)
 
 
@@ -328,13 +326,8 @@ def _packaged_encoder(workspace: Workspace) -> Packaged:
 
 
 def _require_probe_of(encoder: EncoderSource, probe: Product) -> None:
-    if _settings_of_probe(probe)["encoder"]["digest"] != encoder.digest:
+    if probed(probe.path)["encoder"]["digest"] != encoder.digest:
         raise ValueError(f"{probe.name} is of an earlier encoder: probe the current one first")
-
-
-def _settings_of_probe(probe: Product) -> dict[str, Any]:
-    """Return the encoder, task, data and settings of a probe."""
-    return json.loads((probe.path / SCORES_FILE).read_text())["about"]
 
 
 def _run_files(workspace: Workspace, encoder: Product) -> list[Path]:

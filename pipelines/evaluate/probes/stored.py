@@ -10,7 +10,19 @@ from typing import Any
 
 from pipelines.evaluate.probes.config import ProbeConfig
 from pipelines.evaluate.probes.result import SCORES_FILE, Predictions, ProbeResult, load_result
-from pipelines.tasks.splits import Split
+from pipelines.tasks.splits import Protocol as SplitProtocol
+from pipelines.tasks.splits import Split, protocol_from_dict
+
+
+def probed(folder: Path) -> dict[str, Any]:
+    """Read what was probed and how from a probe's folder: task, encoder, ECGs and settings."""
+    return json.loads((folder / SCORES_FILE).read_text())["about"]
+
+
+def protocol_and_config(about: Mapping[str, Any]) -> tuple[SplitProtocol, ProbeConfig]:
+    """Return the protocol and the settings of a probe. about: as `probed` reads it."""
+    config = ProbeConfig(**{**about["probe"], "penalties": tuple(about["probe"]["penalties"])})
+    return protocol_from_dict(about["task"]["protocol"]), config
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +37,7 @@ class Probe:
     @classmethod
     def load(cls, folder: Path) -> Probe:
         """Read the probe in a product's directory."""
-        about = json.loads((folder / SCORES_FILE).read_text())["about"]
-        return cls(folder=folder, result=load_result(folder), about=about)
+        return cls(folder=folder, result=load_result(folder), about=probed(folder))
 
     @property
     def test(self) -> Predictions | None:

@@ -5,7 +5,6 @@ For macro AUCs the adjustment is over the tasks, for the AUCs of labels over the
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -15,14 +14,14 @@ from pipelines.evaluate.exposure import Overlaps
 from pipelines.evaluate.features import EncoderSource
 from pipelines.evaluate.probes.comparison import paired_test_scores
 from pipelines.evaluate.probes.config import ProbeConfig
-from pipelines.evaluate.probes.result import SCORES_FILE, ProbeResult
+from pipelines.evaluate.probes.result import ProbeResult
 from pipelines.evaluate.probes.step import materialize_probe
-from pipelines.evaluate.probes.stored import Probe
+from pipelines.evaluate.probes.stored import Probe, probed, protocol_and_config
 from pipelines.evaluate.report.model import EncoderComparison, LabelComparison, TaskComparison
 from pipelines.evaluate.statistics.paired import holm, paired_differences
 from pipelines.harmonize.shards import shards_of
 from pipelines.tasks.catalogue import LabelTask
-from pipelines.tasks.splits import protocol_from_dict, unnamed
+from pipelines.tasks.splits import unnamed
 
 RESAMPLES_A_COMPARISON = 400
 """Resamples for each of K labels or tasks that are compared. A bootstrap of R resamples gives no p below 2 / (R + 1),
@@ -99,9 +98,8 @@ def as_ours_was_probed(workspace: Workspace, task: LabelTask) -> tuple[LabelTask
     probe = workspace.current(f"probe/{task.name}/{OURS.probe}")
     if probe is None:
         return task, ProbeConfig()
-    about = json.loads((probe.path / SCORES_FILE).read_text())["about"]
-    config = ProbeConfig(**{**about["probe"], "penalties": tuple(about["probe"]["penalties"])})
-    return replace(task, protocol=protocol_from_dict(about["task"]["protocol"])), config
+    protocol, config = protocol_and_config(probed(probe.path))
+    return replace(task, protocol=protocol), config
 
 
 def _titled(progress: Report, title: str) -> Callable[[int, int], None]:

@@ -26,8 +26,8 @@ from pipelines.encoders.names import OURS
 from pipelines.evaluate.exposure import Overlaps, corpus_of
 from pipelines.evaluate.features import EncoderSource, FeatureConfig, materialize_features
 from pipelines.evaluate.probes.config import ProbeConfig
-from pipelines.evaluate.probes.result import SCORES_FILE, load_roc
-from pipelines.evaluate.probes.stored import Probe
+from pipelines.evaluate.probes.result import load_roc
+from pipelines.evaluate.probes.stored import Probe, probed
 from pipelines.evaluate.report.compare import compare_results
 from pipelines.evaluate.report.model import (
     HANDCRAFTED_BASELINE,
@@ -213,12 +213,12 @@ def _probes(workspace: Workspace, encoder: EncoderSource) -> dict[str, dict[str,
     ours = {
         task: {name: named[name] for name in sorted(named, key=order.index)}
         for task, named in sorted(current.items(), key=lambda item: tasks.index(item[0]))
-        if OURS.probe in named and _about(named[OURS.probe])["encoder"]["digest"] == encoder.digest
+        if OURS.probe in named and probed(named[OURS.probe].path)["encoder"]["digest"] == encoder.digest
     }
     if not ours:
         raise ValueError("no probe of the current encoder: materialize probe/<task> first")
     for task, named in ours.items():
-        about = _about(named[OURS.probe])
+        about = probed(named[OURS.probe].path)
         shards = {product.name: product.digest for product in shards_of(workspace, about["task"]["source"]).values()}
         if about["ecgs"] != shards:
             raise ValueError(f"probe/{task} is of other ECGs than are here now: materialize it again")
@@ -231,17 +231,12 @@ def _features(
     """Return the features that our probes were fitted on, by source and partition; they are cached."""
     features: dict[str, dict[str, Product]] = {}
     for named in probes.values():
-        about = _about(named[OURS.probe])
+        about = probed(named[OURS.probe].path)
         config = FeatureConfig(precision=about["precision"])
         source = about["task"]["source"]
         if source not in features and shards_of(workspace, source):
             features[source] = materialize_features(workspace, encoder, source, config)
     return features
-
-
-def _about(probe: Product) -> dict[str, Any]:
-    """Return what was probed and how, as the product's scores.json has it."""
-    return json.loads((probe.path / SCORES_FILE).read_text())["about"]
 
 
 def _pretraining(encoder: Product, digest: str, corpus: Product | None) -> Pretraining:

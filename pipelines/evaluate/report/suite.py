@@ -5,7 +5,6 @@ Evaluations other than the linear probe on all labels, which has its own section
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,9 +14,8 @@ from pipelines.cache import Product, Workspace
 from pipelines.encoders.names import OURS
 from pipelines.evaluate.exposure import Overlaps
 from pipelines.evaluate.probes.config import ProbeConfig
-from pipelines.evaluate.probes.result import SCORES_FILE
 from pipelines.evaluate.probes.step import ProbeFacts
-from pipelines.evaluate.probes.stored import Probe
+from pipelines.evaluate.probes.stored import Probe, probed
 from pipelines.evaluate.report.compare import RESAMPLES_A_COMPARISON, compare_results
 from pipelines.evaluate.report.model import TITLES, AucDifference, SuiteRow, SuiteTable, TaskComparison
 from pipelines.evaluate.report.published import published_for
@@ -149,7 +147,7 @@ def _is_evaluation(name: str) -> bool:
 def _is_of(workspace: Workspace, product: Product, digest: str) -> bool:
     """Whether a product, or each of its draws, is of the encoder with this digest and of the current ECGs."""
     for folder in folders_of(workspace, product).values():
-        about = json.loads((folder / SCORES_FILE).read_text())["about"]
+        about = probed(folder)
         shards = {shard.name: shard.digest for shard in shards_of(workspace, about["task"]["source"]).values()}
         if about["encoder"]["digest"] != digest or about["ecgs"] != shards:
             return False

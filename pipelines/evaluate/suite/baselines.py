@@ -17,7 +17,7 @@ from pipelines.evaluate.probes.result import load_result
 from pipelines.evaluate.probes.step import ProbeFacts, materialize_probe
 from pipelines.evaluate.probes.stored import Probe
 from pipelines.finding import Finding
-from pipelines.formatting import format_difference
+from pipelines.formatting import format_difference, format_range
 from pipelines.tasks.catalogue import LabelTask
 from pipelines.tasks.splits import Split
 
@@ -78,7 +78,7 @@ class ProbePair:
                 "class": score.name,
                 "positives": score.positives,
                 "AUC": round(score.auc.value, 4),
-                "interval": f"{score.auc.low:.3f} to {score.auc.high:.3f}",
+                "interval": format_range(score.auc.low, score.auc.high),
                 "random AUC": round(random_scores[score.name].auc.value, 4),
                 "note": "",
             }
@@ -134,5 +134,5 @@ def _macro_auc(product: Product, split: Split, name: str) -> dict[str, Any]:
         return {}
     return {
         f"{split} macro AUC, {name}": round(auc.value, 4),
-        f"{split} interval, {name}": f"{auc.low:.3f} to {auc.high:.3f}",
+        f"{split} interval, {name}": format_range(auc.low, auc.high),
     }

@@ -33,7 +33,7 @@ from pipelines.evaluate.statistics import bootstrap, paired, ranking
 from pipelines.evaluate.statistics.bootstrap import Interval, PairedDifference
 from pipelines.evaluate.suite import noise
 from pipelines.evaluate.suite.names import FROZEN, Evaluation, HeadName
-from pipelines.formatting import format_difference
+from pipelines.formatting import format_difference, format_range
 from pipelines.hashing import digest_of
 from pipelines.tasks.splits import Split, drawn_by
 
@@ -263,7 +263,7 @@ class EvaluationRow:
         return {
             "features": self.features,
             "test macro AUC": None if auc is None else round(auc.value, 4),
-            "interval": "" if auc is None else f"{auc.low:.3f} to {auc.high:.3f}",
+            "interval": "" if auc is None else format_range(auc.low, auc.high),
             "accuracy": None if right is None else round(right.value, 4),
             "average precision": _rounded([points.average_precision for points in self.points]),
             "F1": _rounded(f1) if len(f1) == len(self.points) else None,
