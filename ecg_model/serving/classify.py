@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from scipy.special import expit
 
@@ -52,18 +52,32 @@ class CalibratedHead:
     @classmethod
     def load(cls, path: Path) -> CalibratedHead:
         """Read a head's file. Raises ValueError if it is not one."""
-        with safe_open(path, framework="numpy") as file:
-            labels, names = (file.metadata() or {}).get("labels"), set(file.keys())
-            if labels is None or names != {"weight", "bias", "slope", "intercept"}:
-                raise ValueError(f"{path} is no calibrated head: it holds {', '.join(sorted(names)) or 'nothing'}")
-            value = {name: file.get_tensor(name) for name in names}
+        try:
+            with safe_open(path, framework="numpy") as file:
+                labels, names = (file.metadata() or {}).get("labels"), set(file.keys())
+                if labels is None or names != {"weight", "bias", "slope", "intercept"}:
+                    raise ValueError(f"{path} is no calibrated head: it holds {', '.join(sorted(names)) or 'nothing'}")
+                value = {name: file.get_tensor(name) for name in names}
+        except SafetensorError as error:
+            raise ValueError(f"{path} is not a safetensors file ({error}): pull the model again") from error
         return cls(
-            labels=tuple(json.loads(labels)),
+            labels=_labels(labels, path),
             weight_CD=value["weight"],
             bias_C=value["bias"],
             slope_C=value["slope"],
             intercept_C=value["intercept"],
         )
+
+
+def _labels(text: str, path: Path) -> tuple[str, ...]:
+    """Parse the labels in a head's metadata. Raises ValueError if they are not a list of names."""
+    try:
+        labels = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} has unreadable labels ({error}): pull the model again") from error
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise ValueError(f"{path} has labels that are not a list of names: pull the model again")
+    return tuple(labels)
 
 
 def classify(

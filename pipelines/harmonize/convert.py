@@ -37,6 +37,7 @@ from pipelines.records import DroppedRecord, DropReason, Record, RecordError, ab
 
 BATCH = 32  # records; with 64 the arrays no longer fit the cache, which takes a sixth more processor time
 SHORTEST = 5.0
+MOST_MILLIVOLT = 1e6  # a kilovolt: no recorder gives it, and squares and sums of it are exact enough
 
 OnConverted = Callable[[int], None]
 _Batch = list[Record | DroppedRecord]
@@ -236,6 +237,12 @@ def _window(record: Record, incomplete: Incomplete) -> NDArray[np.float32]:
     reach_LT = x_LT[:, : window_reach(record.rate)]
     if not np.isfinite(reach_LT[:, needed:]).all():
         reach_LT = x_LT[:, :needed]
+    # Larger numbers would overflow in the filters, and what is no number passes every limit.
+    highest = float(np.abs(reach_LT).max())
+    if highest > MOST_MILLIVOLT:
+        raise RecordError(
+            DropReason.OUT_OF_RANGE, f"an amplitude of {highest:.3g} mV: check the file, the unit and the gain"
+        )
     return np.ascontiguousarray(reach_LT, np.float32)
 
 

@@ -127,7 +127,9 @@ def peak_to_peak(x_LT: NDArray[np.float32]) -> NDArray[np.float32]:
     there_LT = np.isfinite(x_LT)
     high_L = np.max(x_LT, axis=1, where=there_LT, initial=-np.inf)
     low_L = np.min(x_LT, axis=1, where=there_LT, initial=np.inf)
-    return np.where(there_LT.any(axis=1), high_L - low_L, 0).astype(np.float32)
+    with np.errstate(over="ignore"):  # of numbers that are no ECG
+        range_L = np.where(there_LT.any(axis=1), high_L - low_L, 0)
+    return np.minimum(range_L, np.finfo(np.float32).max).astype(np.float32)
 
 
 def read_description(path: Path) -> dict[str, Any]:

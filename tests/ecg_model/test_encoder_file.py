@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ecg_model.config import EncoderConfig
 from ecg_model.encoder import load_encoder, random_encoder, save_encoder
+from ecg_model.serving.classify import CalibratedHead
 
 
-def rewritten(path: Path, metadata: str) -> None:
+def rewritten(path: Path, metadata: str, key: str = "encoder") -> None:
     """Exchange the metadata in a safetensors file."""
     content = path.read_bytes()
     size = struct.unpack("<Q", content[:8])[0]
     header = json.loads(content[8 : 8 + size])
-    header["__metadata__"]["encoder"] = metadata
+    header["__metadata__"][key] = metadata
     text = json.dumps(header).encode()
     path.write_bytes(struct.pack("<Q", len(text)) + text + content[8 + size :])
 
@@ -46,3 +49,46 @@ def test_metadata_nested_without_end_is_refused(tmp_path: Path) -> None:
     rewritten(path, "[" * 100_000)
     with pytest.raises(ValueError, match="unreadable metadata"):
         load_encoder(path)
+
+
+def head_file(path: Path) -> Path:
+    head = CalibratedHead(
+        labels=("a", "b"), weight_CD=np.ones((2, 3)), bias_C=np.ones(2), slope_C=np.ones(2), intercept_C=np.ones(2)
+    )
+    path.write_bytes(head.to_bytes())
+    return path
+
+
+@pytest.mark.parametrize("labels", ["[" * 100_000, "{}", "[1, 2]", "no"])
+def test_labels_that_are_none_are_refused(tmp_path: Path, labels: str) -> None:
+    path = head_file(tmp_path / "head.safetensors")
+    rewritten(path, labels, "labels")
+    with pytest.raises(ValueError, match="labels"):
+        CalibratedHead.load(path)
+
+
+def header_of(length: int, text: bytes = b"{}", data: bytes = b"") -> bytes:
+    return struct.pack("<Q", length) + text + data
+
+
+TENSORS = {
+    "no header": b"",
+    "a header of 2^60 bytes": header_of(1 << 60),
+    "a header that ends behind the file": header_of(1000),
+    "a shape of 2^62": json.dumps({"a": {"dtype": "F32", "shape": [1 << 62, 8], "data_offsets": [0, 16]}}),
+    "a gap": json.dumps({"a": {"dtype": "F32", "shape": [4], "data_offsets": [100, 116]}}),
+    "two in one place": json.dumps(
+        {name: {"dtype": "F32", "shape": [4], "data_offsets": [at, at + 16]} for name, at in (("a", 0), ("b", 8))}
+    ),
+}
+
+
+@pytest.mark.parametrize("case", TENSORS)
+@pytest.mark.parametrize("load", [load_encoder, CalibratedHead.load])
+def test_tensors_that_are_not_as_they_say_are_refused(
+    tmp_path: Path, case: str, load: Callable[[Path], object]
+) -> None:
+    content, path = TENSORS[case], tmp_path / "a.safetensors"
+    path.write_bytes(content if isinstance(content, bytes) else header_of(len(content), content.encode(), b"\0" * 200))
+    with pytest.raises(ValueError, match="is not a safetensors file"):
+        load(path)

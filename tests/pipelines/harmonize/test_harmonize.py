@@ -116,6 +116,16 @@ def test_a_record_that_cannot_be_kept_is_dropped_with_its_reason(tmp_path: Path,
     assert re.search(detail, drop["detail"])
 
 
+@pytest.mark.parametrize("value", [1e7, 3e38])
+def test_numbers_that_overflow_are_a_drop(tmp_path: Path, value: float) -> None:
+    """The filters would make of them what is no number, and that is above no limit."""
+    steps = changed(record(), 9, slice(100, 200), value)
+    steps.signal_LT[9, 100:200:2] *= -1
+    reason, detail = only_drop(run(tmp_path, steps))
+    assert reason == "amplitude out of range"
+    assert "check the file" in detail
+
+
 @pytest.mark.parametrize("rate", [30.0, 4000.0, float("nan")])
 def test_a_rate_that_cannot_be_resampled_is_a_drop(tmp_path: Path, rate: float) -> None:
     reason, detail = only_drop(run(tmp_path, replace(record(), rate=rate)))
