@@ -8,6 +8,7 @@ simulated ECGs in the sources' native layouts.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 import warnings
@@ -26,7 +27,7 @@ from orchestration.definitions import defs
 from orchestration.instance import open_instance
 from orchestration.jobs import TRAIN, harvest_job_name
 from pipelines.download.mirror import Mirror, list_source
-from pipelines.home import Home
+from pipelines.home import HOSTS, Home
 from pipelines.simulate import ensure_mirror
 from pipelines.sources import SOURCES
 from pipelines.tasks.catalogue import TASKS
@@ -201,6 +202,8 @@ def main(mirror: str | None, recipe: str) -> None:
             with console.status("writing a mirror of simulated ECGs"):
                 ensure_mirror(home.simulated_mirror)
         home.set_mirror(mirror or str(home.simulated_mirror))
+        os.environ["ECG_MIRROR"] = home.mirror or HOSTS  # for all steps, whatever `ecg mirror` sets meanwhile
+        home = Home.default()
         console.print(f"Data home {home.root}, ECGs from {home.mirror}\n")
         harvest(home, instance)
         outcomes = train(instance, recipe, simulated=home.simulated)

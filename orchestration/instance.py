@@ -9,8 +9,9 @@ from typing import Any
 import dagster as dg
 import yaml
 
-from pipelines.cache import write_atomically
+from pipelines.cache import LOCK, write_atomically
 from pipelines.home import Home
+from pipelines.locks import exclusive
 from pipelines.tracking import Tracking
 
 _FILE = Path(__file__).resolve().parents[1] / "dagster.yaml"
@@ -31,10 +32,12 @@ def open_instance(home: Home) -> dg.DagsterInstance:
         )
     write_atomically(file, _FILE.read_bytes())
     os.environ["DAGSTER_HOME"] = str(folder)
-    instance = dg.DagsterInstance.get()
-    if _is_behind(instance):
-        instance.upgrade()
-    Tracking.of(home).upgrade()
+    # Two processes that create the tables at once leave a database that neither can open.
+    with exclusive(folder / LOCK, f"the databases of {home.root}"):
+        instance = dg.DagsterInstance.get()
+        if _is_behind(instance):
+            instance.upgrade()
+        Tracking.of(home).upgrade()
     return instance
 
 

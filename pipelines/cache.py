@@ -7,10 +7,10 @@
 The fingerprint is a digest of the step's version, its configuration and its inputs' digests. The product's own digest
 is taken over its bytes, so a step that is repeated and gives the same bytes changes nothing downstream.
 A build happens in `<fingerprint>.partial` under a lock and is renamed when it is complete: a killed step leaves nothing
-that looks finished, and of two processes building one product one works and the other waits. The files are on the disk
-before done.json is (`pipelines.durable`); a finished product whose files are missing or have other sizes is built
-again. While a build runs, making.json in its directory states its version, configuration and inputs; garbage collection
-reads it (`pipelines.maintenance.garbage`).
+that looks finished, and of two processes building one product one works and the other waits (`pipelines.locks`). The
+files are on the disk before done.json is (`pipelines.durable`); a finished product whose files are missing or have
+other sizes is built again. While a build runs, making.json in its directory states its version, configuration and
+inputs; garbage collection reads it (`pipelines.maintenance.garbage`).
 """
 
 from __future__ import annotations
@@ -21,15 +21,13 @@ import logging
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from pipelines import durable
+from pipelines import durable, locks
 from pipelines.durable import TEMPORARY, write_atomically
 from pipelines.hashing import digest_of, sha256_of_file
 
@@ -42,6 +40,7 @@ FILES = "files"
 """The key of done.json with the size of each file in bytes, by relative path."""
 ASIDE = "aside"
 PARTIAL = ".partial"
+LOCK = ".lock"
 _PRODUCT = re.compile(r"[a-z0-9][a-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)*")
 
 
@@ -155,7 +154,7 @@ class Workspace:
         """Hold the lock that a build of the product takes, so that no other process builds it meanwhile."""
         folder = self.folder(product)
         durable.make_folder(folder)
-        return _locked(folder / ".lock", product)
+        return locks.exclusive(folder / LOCK, product)
 
     def build(
         self,
@@ -266,15 +265,13 @@ def _fingerprint(version: str, config: Mapping[str, Any], inputs: Mapping[str, s
 
 
 @contextmanager
-def _locked(path: Path, product: str) -> Iterator[None]:
-    """Hold the exclusive lock on a product; log it once if another process holds the lock."""
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        log.info("%s: another process is building it; waiting", product)
-        lock.acquire()
-    try:
+def in_use(folders: Iterable[Path]) -> Iterator[None]:
+    """Keep finished products from garbage collection while the body reads them, whether they are current or not.
+
+    A folder without done.json, such as a copy on a machine for training, is not collected and not held.
+    """
+    with ExitStack() as held:
+        for done in (folder / DONE for folder in folders):
+            if done.is_file():
+                held.enter_context(locks.shared(done))
         yield
-    finally:
-        lock.release()

@@ -12,7 +12,7 @@ import click
 
 if TYPE_CHECKING:
     from pipelines.home import Home
-    from pipelines.maintenance.garbage import Unreferenced
+    from pipelines.maintenance.garbage import InUse, Unreferenced
 
 
 @click.command("gc")
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 def command(delete: bool, unfinished: bool, as_json: bool) -> None:
     """List the outputs that are no longer needed, with their size; with --delete, remove them.
 
-    Kept are current outputs, those that a registered model was made of, those that a running or interrupted build
-    reads, and everything that these were made of. What is removed is built again when it is needed again.
+    Kept are current outputs, those that a registered model was made of, those that a running or interrupted build or
+    training reads, and everything that these were made of. What is removed is built again when it is needed again.
 
     \b
     ecg gc
@@ -56,18 +56,22 @@ class Collected:
     listed: Sequence[Unreferenced]
     removed: Sequence[Unreferenced] | None
     """Those of `listed` that were removed. None if nothing was to be removed."""
+    in_use: Sequence[InUse]
+    """Outputs that are kept only because they are read."""
 
     def lines(self) -> list[str]:
         """Return the last lines for people."""
+        in_use = [f"kept, in use by {item.by}: {item.product} {item.path.name}" for item in self.in_use]
         registered = f"{self.versions} registered versions in {self.store} keep what they were made of"
         if not self.listed:
-            return [f"nothing in {self.root} is left over; {registered}"]
+            return [f"nothing in {self.root} is left over; {registered}", *in_use]
         summary = f"{len(self.listed)} outputs, {_size(self.listed)}, in {self.root} are left over; {registered}"
         if self.removed is None:
-            return [summary, "nothing was removed: `ecg gc --delete` removes them"]
+            return [summary, *in_use, "nothing was removed: `ecg gc --delete` removes them"]
         kept = [item for item in self.listed if item not in self.removed]
         return [
             summary,
+            *in_use,
             f"{len(self.removed)} removed, {_size(self.removed)}",
             *(f"kept, since it is needed again: {item.product} {item.path.name}" for item in kept),
         ]
@@ -94,13 +98,14 @@ def collect(home: Home, *, delete: bool, unfinished: bool) -> Collected:
 
     tracking = existing_store(home) if delete else Tracking.of(home)
     versions, registered = registered_digests(tracking)
-    listed = unreferenced(home, registered, unfinished=unfinished)
+    listed, in_use = unreferenced(home, registered, unfinished=unfinished)
     return Collected(
         root=home.workspace().root,
         store=tracking.uri,
         versions=versions,
         listed=listed,
         removed=[item for item in listed if remove(home, item)] if delete else None,
+        in_use=in_use,
     )
 
 

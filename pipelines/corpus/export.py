@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 from numpy.typing import NDArray
 
-from pipelines.cache import Workspace
+from pipelines.cache import Workspace, in_use
 from pipelines.corpus.index import CorpusIndex
 from pipelines.corpus.step import PRODUCT as CORPUS
 from pipelines.formats.shard import LEADS, RATE, SAMPLES, open_shard
@@ -85,7 +85,8 @@ def export(
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
         partial = Path(temporary) / "export"
         partial.mkdir()
-        _WRITERS[form](selected, partial, total, on_records)
+        with in_use(rows.folder for rows in selected):
+            _WRITERS[form](selected, partial, total, on_records)
         if out.exists():
             raise ValueError(f"{out} was made meanwhile: give a new folder")
         partial.rename(out)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -14,12 +13,11 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from filelock import FileLock, Timeout
-
 from pipelines.download.http import Retries, Transfer, checksum_of, size_of
 from pipelines.download.multipart import MultipartDownload, PartFiles
 from pipelines.download.progress import DownloadProgress, OnProgress
 from pipelines.formatting import format_bytes
+from pipelines.locks import exclusive
 from pipelines.sources.base import RemoteFile
 
 # Bytes. A file of at least twice this, whose size is listed, is fetched in parts over all connections.
@@ -31,8 +29,6 @@ CHECKED_EVERY = 64 << 20
 """Bytes of a file after which the free space is looked at again."""
 # Errors of a full disk, an exhausted quota, and a limit on the size of one file.
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-
-log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -57,7 +53,11 @@ def fetch_missing(
     and ValueError if a host's file differs from the list or the disk has no room for what is missing. Raises OSError if
     the disk fills up meanwhile: with less than a reserve left, no further file is started.
     """
-    with _exclusive(lock), Transfer(connections=connections, retries=retries) as transfer, full_disk_explained(root):
+    with (
+        exclusive(lock, f"downloads to {lock.parent}"),
+        Transfer(connections=connections, retries=retries) as transfer,
+        full_disk_explained(root),
+    ):
         counter = ProgressCounter(files, progress)
         here = map_in_threads(files, lambda file: _is_here(file, root, counter), connections)
         missing = [file for file, is_here in zip(files, here, strict=True) if not is_here]
@@ -183,21 +183,6 @@ def _missing_bytes(path: Path, size: int) -> int:
     return max(size - PartFiles(path=path, size=size, piece=PIECE).bytes_here(), 0) + (
         PIECE if size >= 2 * PIECE else 0
     )
-
-
-@contextmanager
-def _exclusive(path: Path) -> Iterator[None]:
-    """Hold a lock; log it once if another process holds it."""
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        log.info("%s: another process fetches from this source; waiting", path.parent)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @contextmanager

@@ -1,9 +1,9 @@
 """Find and remove outputs that no current product and no registered model depends on.
 
-Needed are current outputs, those that a registered model was made of, those that a running or resumable build reads,
-and everything that these were made of in turn. What an output was made of stands in its done.json, by digest. A removed
-output costs time, not knowledge: it is built again if it is needed. The checkpoints of a finished training are not
-needed.
+Needed are current outputs, those that a registered model was made of, those that a running or resumable build or
+training reads, and everything that these were made of in turn. What an output was made of stands in its done.json, by
+digest. A removed output costs time, not knowledge: it is built again if it is needed. The checkpoints of a finished
+training are not needed.
 """
 
 from __future__ import annotations
@@ -12,24 +12,27 @@ import json
 import re
 import shutil
 from collections.abc import Collection, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from pipelines.cache import ASIDE, DONE, MAKING, PARTIAL, Workspace
+from pipelines import locks
+from pipelines.cache import ASIDE, DONE, LOCK, MAKING, PARTIAL, Workspace
 from pipelines.download.step import ROOT
 from pipelines.encoders.names import ENCODER_FILE, HEAD_FILE, OURS
 from pipelines.hashing import sha256_of_file
 from pipelines.home import FILES, Home
 from pipelines.incoming.listing import NAME as INCOMING
 from pipelines.incoming.step import FETCHED, lock_of
+from pipelines.pretrain.reading import unfinished_trainings
+from pipelines.pretrain.step import CHECKPOINTS
 
 if TYPE_CHECKING:
     from pipelines.tracking import Tracking
 
-_CHECKPOINTS = Path(ASIDE, "checkpoints")
 _DIGEST = re.compile(r"\b[0-9a-f]{64}\b")
 _OUTPUT = re.compile(rf"[0-9a-f]{{24}}({re.escape(PARTIAL)})?")
 
@@ -49,6 +52,15 @@ class Unreferenced:
 
 
 @dataclass(frozen=True, kw_only=True)
+class InUse:
+    """An output that is kept only because something reads it, or will."""
+
+    product: str
+    path: Path
+    by: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Output:
     """A folder that a build finished or left."""
 
@@ -60,20 +72,29 @@ class _Output:
     made_of: frozenset[str]  # digests that its record names
 
 
-def unreferenced(home: Home, registered: Collection[str], *, unfinished: bool = False) -> list[Unreferenced]:
-    """Return what can be removed from the home's space, by product. Nothing is removed here.
+def unreferenced(
+    home: Home, registered: Collection[str], *, unfinished: bool = False
+) -> tuple[list[Unreferenced], list[InUse]]:
+    """Return what can be removed from the home's space, by product, and what is only in use. Nothing is removed here.
 
     registered: digests that registered models name.
-    unfinished: also return trainings that were stopped.
+    unfinished: also return trainings that were stopped, and what those of the shell read.
     """
     workspace = home.workspace()
     outputs = list(_outputs(workspace))
     busy = {product for product in {output.product for output in outputs} if _is_busy(workspace, product)}
-    needed = _needed(workspace, outputs, busy, registered, unfinished)
+    read = {output.path: by for output in outputs if (by := _reader(output, unfinished))}
+    otherwise_needed = _needed(workspace, outputs, busy, registered, unfinished, frozenset())
+    needed = _needed(workspace, outputs, busy, registered, unfinished, read)
+    in_use = [
+        InUse(product=output.product, path=output.path, by=read[output.path])
+        for output in outputs
+        if output.path in read and output.path not in otherwise_needed
+    ]
     paths = [(output.product, output.path, _why(output)) for output in outputs if output.path not in needed]
     # Of a finished training, the checkpoints.
     for output in outputs:
-        checkpoints = output.path / _CHECKPOINTS
+        checkpoints = output.path / CHECKPOINTS
         if output.path in needed and output.finished and output.product not in busy and checkpoints.is_dir():
             paths.append((output.product, checkpoints, "checkpoints of a training that has ended"))
     # Of drops, copies that no needed output uses, and what was fetched and never became a copy.
@@ -90,14 +111,18 @@ def unreferenced(home: Home, registered: Collection[str], *, unfinished: bool = 
         product = lock_of(fetched.name)
         if not _is_busy(workspace, product):
             paths.append((product, fetched, "files that were fetched of a drop that was not taken"))
-    return [
+    leftovers = [
         Unreferenced(product=product, path=path, bytes=_bytes_below(path), why=why)
         for product, path, why in sorted(paths, key=lambda entry: entry[:2])
     ]
+    return leftovers, in_use
 
 
 def remove(home: Home, leftover: Unreferenced) -> bool:
-    """Remove an unreferenced path. Returns False if it is being built, or became current since it was listed."""
+    """Remove an unreferenced path.
+
+    Returns False if it is being built, or became current or in use since it was listed.
+    """
     workspace = home.workspace()
     workspace.folder(leftover.product).mkdir(parents=True, exist_ok=True)
     try:
@@ -105,12 +130,27 @@ def remove(home: Home, leftover: Unreferenced) -> bool:
             current = workspace.current(leftover.product)
             if current is not None and leftover.path in (current.path, _copied_to(current.path)):
                 return False
-            # First what makes it look finished: if killed here, the rest is removed the next time.
-            (leftover.path / DONE).unlink(missing_ok=True)
-            shutil.rmtree(leftover.path)
-            return True
+            done = leftover.path / DONE
+            with locks.unheld(done) if done.is_file() else nullcontext(True) as unheld:
+                if unheld:
+                    # First what makes it look finished: if killed here, the rest is removed the next time.
+                    done.unlink(missing_ok=True)
+                    shutil.rmtree(leftover.path)
+                return unheld
     except Timeout:
         return False
+
+
+def _reader(output: _Output, unfinished: bool) -> str | None:
+    """Return who reads an output or, unless `unfinished`, a stopped training that will when it is continued."""
+    done = output.path / DONE
+    if not output.finished:
+        return None
+    with locks.unheld(done) as unheld:
+        if not unheld:
+            return locks.holder(done)
+    stopped = [] if unfinished else unfinished_trainings(output.path)
+    return f"the training in {stopped[0]}, which was stopped and can be continued" if stopped else None
 
 
 def registered_digests(tracking: Tracking) -> tuple[int, frozenset[str]]:
@@ -143,7 +183,12 @@ def _require_answer(tracking: Tracking) -> None:
 
 
 def _needed(
-    workspace: Workspace, outputs: list[_Output], busy: set[str], registered: Collection[str], unfinished: bool
+    workspace: Workspace,
+    outputs: list[_Output],
+    busy: set[str],
+    registered: Collection[str],
+    unfinished: bool,
+    read: Collection[Path],
 ) -> set[Path]:
     """Return the paths of the needed outputs: the roots, and what they were made of."""
     products = {product: workspace.current(product) for product in {output.product for output in outputs}}
@@ -153,6 +198,7 @@ def _needed(
         for output in outputs
         if output.product in busy
         or output.path in current
+        or output.path in read
         or (output.finished and not output.digests.isdisjoint(registered))
         or (not output.finished and output.resumable and not unfinished)
     ]
@@ -232,7 +278,7 @@ def _is_busy(workspace: Workspace, product: str) -> bool:
 
 
 def _lock(workspace: Workspace, product: str) -> Path:
-    return workspace.folder(product) / ".lock"
+    return workspace.folder(product) / LOCK
 
 
 def _copied_to(raw: Path) -> Path | None:

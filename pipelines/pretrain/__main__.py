@@ -30,6 +30,7 @@ from pipelines.pretrain.distributed import process_group, started_by_torchrun, s
 from pipelines.pretrain.metrics_log import NonFinite, OnLog
 from pipelines.pretrain.online_probe import OnlineProbe
 from pipelines.pretrain.options import memory_budget_of, program_parser, recipe_of, run_config_of
+from pipelines.pretrain.reading import reading
 from pipelines.pretrain.recipes import Recipe
 from pipelines.pretrain.run_state import Figures
 from pipelines.pretrain.step import REFUSED, EncoderFacts, mirror
@@ -98,6 +99,7 @@ def _pretrain(options: argparse.Namespace, speaks: bool, stop: Sequence[int], st
     with world.rank_0_first():
         if speaks:  # before the corpus is loaded: after the wait, no orphan holds memory any more
             stack.enter_context(_only_writer(options.out, stop))
+            stack.enter_context(reading(options.workspace, options.corpus, options.out))
     corpus = load_corpus(
         options.workspace,
         options.corpus,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines import versions
-from pipelines.cache import Product, Workspace
+from pipelines.cache import Product, Workspace, in_use
 from pipelines.facts import Facts
 from pipelines.pretrain.recipes import Recipe
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pipelines.tracking import Tracking
 
 METRICS_FILE = "aside/metrics.jsonl"
+CHECKPOINTS = "aside/checkpoints"
 SUMMARY_FILE = "summary.json"
 EXPERIMENT = "pretrain"
 
@@ -105,14 +106,15 @@ def materialize_encoder(
         launch(_command(recipe, options, processes=processes, recompute=recompute))
         return json.loads((work / SUMMARY_FILE).read_text())
 
-    encoder = workspace.build(
-        product,
-        version=versions.ENCODER,
-        config=recipe.to_dict(),
-        inputs={"corpus": corpus.digest},
-        make=make,
-        resumable=True,
-    )
+    with in_use([corpus.path]):  # also while another training is waited for
+        encoder = workspace.build(
+            product,
+            version=versions.ENCODER,
+            config=recipe.to_dict(),
+            inputs={"corpus": corpus.digest},
+            make=make,
+            resumable=True,
+        )
     if track is not None:
         from pipelines.tracking import Tracking  # imports mlflow, which pretraining itself does not need
 

@@ -42,10 +42,9 @@ from pipelines.pretrain.metrics_log import Journal, OnLog, Probe, peak_memory_mb
 from pipelines.pretrain.recipes import Recipe, differences
 from pipelines.pretrain.run_state import Figures, RunState, capture, resume
 from pipelines.pretrain.sampling_order import Order
-from pipelines.pretrain.step import SUMMARY_FILE, EncoderFacts
+from pipelines.pretrain.step import CHECKPOINTS, SUMMARY_FILE, EncoderFacts
 
 TIMING_FILE = "aside/timing.json"
-CHECKPOINTS = "aside/checkpoints"
 
 ALONE = World()
 

@@ -9,10 +9,8 @@ Real collections have defects; some are planted here, each listed in the summary
 
 from __future__ import annotations
 
-import fcntl
 import itertools
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from pipelines.locks import exclusive
 from pipelines.simulate import code15 as zenodo
 from pipelines.simulate import physionet, ptbxl
 from pipelines.simulate.mirror_tree import Defect, Tree
@@ -102,14 +101,14 @@ def write_mirror(
 
 @contextmanager
 def _locked(dest: Path) -> Iterator[None]:
-    """Hold the folder that a mirror is in, so that of two processes that write the mirror one waits for the other."""
+    """Hold a lock beside a mirror, so that of two processes that write it one waits for the other."""
     dest.parent.mkdir(parents=True, exist_ok=True)
-    folder = os.open(dest.parent, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)  # of the folder itself: no lock file stays beside the mirror
-        yield
-    finally:
-        os.close(folder)
+    lock = dest.with_name(f".{dest.name}.lock")
+    with exclusive(lock, f"the mirror {dest}"):
+        try:
+            yield
+        finally:
+            lock.unlink()  # nothing stays beside a mirror; one who waits notices and makes the file again
 
 
 def _write_mirror(dest: Path, seed: int, sizes: MirrorSizes, progress: OnSimulated | None) -> MirrorSummary:

@@ -192,7 +192,7 @@ def test_what_a_fetch_that_failed_has_left_is_collected_or_withdrawn(server, hom
             with pytest.raises(ValueError, match="changed while it was fetched"):
                 materialize_drop(home, name)
         assert fetched_to(home.raw_root, name).is_dir()
-    (left,) = [one for one in unreferenced(home, ()) if one.path == fetched_to(home.raw_root, "monday")]
+    (left,) = [one for one in unreferenced(home, ())[0] if one.path == fetched_to(home.raw_root, "monday")]
     with alone(home.workspace(), "monday"):
         assert not remove(home, left)
     assert remove(home, left)

@@ -14,11 +14,12 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.cache import PARTIAL, Product, Workspace
+from pipelines.cache import PARTIAL, Product, Workspace, in_use
 from pipelines.cli import main
 from pipelines.hashing import digest_of
 from pipelines.home import HOSTS, Home
 from pipelines.maintenance.garbage import Unreferenced, registered_digests, remove, unreferenced
+from pipelines.pretrain.reading import reading
 from pipelines.tracking import Tracking
 
 
@@ -47,7 +48,7 @@ def train(workspace: Workspace, content: str) -> Product:
 
 
 def listed(home: Home, registered=frozenset(), **options: bool) -> set[str]:
-    return {f"{one.product}/{one.path.name}" for one in unreferenced(home, registered, **options)}
+    return {f"{one.product}/{one.path.name}" for one in unreferenced(home, registered, **options)[0]}
 
 
 def named(*products: Product) -> set[str]:
@@ -66,7 +67,7 @@ def test_what_is_superseded_goes_with_what_it_was_made_of_and_the_rest_stays(hom
     new = everything(workspace) - old
     assert len(old) == len(new) == 4
     assert listed(home) == old
-    for one in unreferenced(home, frozenset()):
+    for one in unreferenced(home, frozenset())[0]:
         assert one.bytes == sum(file.stat().st_size for file in one.path.rglob("*") if file.is_file())
         assert remove(home, one)
     assert everything(workspace) == new
@@ -127,7 +128,7 @@ def test_what_a_training_would_go_on_from_goes_when_it_has_ended(home):
     checkpointed(current.path)
     stopped = workspace.folder("encoder") / f"{'0' * 24}{PARTIAL}"
     checkpointed(stopped)
-    (found,) = unreferenced(home, frozenset())
+    ((found,), _) = unreferenced(home, frozenset())
     assert (found.path, found.bytes) == (current.path / "aside" / "checkpoints", len("tensors"))
     assert "training that has ended" in found.why
     assert remove(home, found)
@@ -225,7 +226,7 @@ def test_what_is_asked_for_again_after_it_was_listed_stays(home):
     workspace = home.workspace()
     old = shard(workspace, "old")
     shard(workspace, "new")
-    found = unreferenced(home, frozenset())
+    found, _ = unreferenced(home, frozenset())
     shard(workspace, "old")
     assert [remove(home, one) for one in found] == [False, False]
     assert workspace.require("ecgs/chapman/01").fingerprint == old.fingerprint
@@ -236,7 +237,7 @@ def test_a_removal_that_was_cut_short_looks_unfinished_and_is_ended_by_the_next(
     old = build(workspace, "corpus", "old")
     build(workspace, "corpus", "new")
     (old.path / "done.json").unlink()
-    (found,) = unreferenced(home, frozenset())
+    ((found,), _) = unreferenced(home, frozenset())
     assert found.why == "a removal that was cut short"
     assert remove(home, found)
     assert not old.path.exists()
@@ -261,7 +262,7 @@ def test_a_copy_of_a_drop_goes_when_another_took_its_place(home):
         return copy
 
     old, new = take("old"), take("new")
-    found = unreferenced(home, frozenset())
+    found, _ = unreferenced(home, frozenset())
     assert {one.path for one in found} >= {old}
     assert new not in {one.path for one in found}
     assert all(remove(home, one) for one in found)
@@ -287,7 +288,7 @@ def test_nothing_that_is_reached_from_what_is_kept_is_ever_listed(tmp_path_facto
     for product, made_of in reversed(built):  # a maker was built before what was made of it
         if product.path in kept:
             kept |= {other.path for other, _ in built if other.digest in {one.digest for one in made_of}}
-    assert {one.path for one in unreferenced(home, pinned)} == {product.path for product, _ in built} - kept
+    assert {one.path for one in unreferenced(home, pinned)[0]} == {product.path for product, _ in built} - kept
 
 
 def test_the_command_lists_first_and_removes_when_told(home, tracking):
@@ -305,3 +306,66 @@ def test_the_command_lists_first_and_removes_when_told(home, tracking):
     assert all(one["removed"] for one in told["leftovers"])
     assert not everything(workspace) & old
     assert "is left over" in CliRunner().invoke(main, ["gc"]).output
+
+
+def corpus_of(workspace: Workspace, content: str) -> Product:
+    """A shard, and a corpus that names it as trainings read it."""
+    ecgs = shard(workspace, content)
+
+    def make(folder: Path) -> dict:
+        path = ecgs.path.relative_to(workspace.root).as_posix()
+        (folder / "corpus.json").write_text(json.dumps({"shards": {"chapman/01": {"path": path}}}))
+        return {}
+
+    return workspace.build("corpus", version="1", config={"of": content}, inputs={ecgs.name: ecgs.digest}, make=make)
+
+
+def test_what_somebody_reads_stays_with_what_it_was_made_of(home):
+    workspace = home.workspace()
+    old = train(workspace, "old")
+    train(workspace, "new")
+    listed_before = unreferenced(home, frozenset())[0]
+    corpus = next(one for one in listed_before if one.product == "corpus")
+    with in_use([corpus.path]):
+        found, (used,) = unreferenced(home, frozenset())
+        assert [one.path for one in found] == [old.path]
+        assert (used.product, used.path, used.by) == ("corpus", corpus.path, f"process {os.getpid()}")
+        assert not remove(home, corpus)
+    found, used = unreferenced(home, frozenset())
+    assert (found, used) == (listed_before, [])
+    assert remove(home, corpus)
+
+
+def test_what_a_stopped_training_of_the_shell_reads_stays_until_it_has_ended(home, tmp_path):
+    workspace, out = home.workspace(), tmp_path / "run"
+    old = corpus_of(workspace, "old")
+    corpus_of(workspace, "new")
+    assert f"corpus/{old.fingerprint}" in listed(home)
+
+    def train_until_stopped() -> None:
+        with reading(workspace.root, old.path, out):
+            assert listed(home) == set()
+            (out / "aside/checkpoints").mkdir(parents=True)
+            (out / "aside/checkpoints/step-000000050.safetensors").touch()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_until_stopped()
+    found, (used,) = unreferenced(home, frozenset())
+    assert (found, used.path) == ([], old.path)
+    assert used.by == f"the training in {out}, which was stopped and can be continued"
+    assert f"corpus/{old.fingerprint}" in listed(home, unfinished=True)
+    with reading(workspace.root, old.path, out):
+        (out / "summary.json").touch()
+    assert f"corpus/{old.fingerprint}" in listed(home)
+
+
+def test_gc_names_who_reads_what_it_keeps(home, new_store):
+    new_store(home.root / "mlflow")
+    old = train(home.workspace(), "old")
+    corpus = home.workspace().require("corpus")
+    train(home.workspace(), "new")
+    with in_use([corpus.path]):
+        ran = CliRunner().invoke(main, ["gc", "--delete"])
+    assert f"kept, in use by process {os.getpid()}: corpus {corpus.fingerprint}" in ran.output
+    assert (corpus.path.is_dir(), old.path.is_dir()) == (True, False)
