@@ -6,6 +6,7 @@
     <home>/<space>/files/      downloaded files, under their `wget -r` paths; a folder mirror is read in place
     <home>/incoming/           own ECGs, a sub-folder per drop; ECG_INCOMING may name another place
     <home>/mirrors/simulated/  the simulated mirror that `make demo` writes
+    <home>/keys/patients       the key of patients' pseudonyms; readable by its owner alone, and part of every backup
     <home>/mlflow/             runs, artifacts and registered models, shared by all spaces
 
 A space is named after its mirror: `hosts`, `simulated`, or the last part of its address and six digits of a hash.
@@ -16,14 +17,17 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import secrets
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from pipelines.addresses import require_no_credentials
 from pipelines.cache import Workspace, write_atomically
+from pipelines.durable import write_once
 
 HOSTS = "hosts"
 FILES = "files"
+_KEY_BYTES = 32
 _SPACE = re.compile(rf"{HOSTS}|simulated|[a-z0-9-]+-[0-9a-f]{{6}}")
 
 
@@ -106,6 +110,23 @@ class Home:
     def artifact_root(self) -> Path:
         """The folder of MLflow's artifacts, if MLflow's store is a database."""
         return self.root / "mlflow" / "artifacts"
+
+    def patient_key(self) -> bytes:
+        """Return the key with which patients' ids of vendors' files become pseudonyms; made at its first use.
+
+        Another key would make another patient of each, who could then train and validate at once. Raises ValueError if
+        it is damaged.
+        """
+        file = self.root / "keys" / "patients"
+        if not file.exists():
+            write_once(file, secrets.token_hex(_KEY_BYTES).encode())
+        text = file.read_text("ascii", "replace").strip()
+        if not re.fullmatch(rf"[0-9a-f]{{{2 * _KEY_BYTES}}}", text):
+            raise ValueError(
+                f"{file}: it is not the {2 * _KEY_BYTES} hexadecimal digits that it was made with: restore it from a "
+                "backup (with a new key, patients of earlier drops would count as others)"
+            )
+        return bytes.fromhex(text)
 
     def _stored(self, name: str) -> str | None:
         """Return the text of a file of the home, or None if it is absent or empty."""

@@ -37,6 +37,7 @@ class DropReason(StrEnum):
     NOT_LISTED = "not in the source's table"
     DUPLICATE_ID = "record id twice"
     UNKNOWN_FORMAT = "unknown format"
+    NO_WAVEFORM = "no waveform"
 
 
 @dataclass(frozen=True, kw_only=True)

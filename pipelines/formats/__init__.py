@@ -1,7 +1,9 @@
-"""File formats: WFDB, our shards, and signatures of ECGs.
+"""File formats: WFDB, vendors' formats, our shards, and signatures of ECGs.
 
     wfdb.py              read a WFDB record: header and 16-bit signals
     wfdb_annotations.py  read the wave marks of a WFDB annotation file
+    reading.py           one ECG as a format's reader gives it
+    vendor/              DICOM, SCP-ECG, HL7 aECG, MUSE, Philips, Mortara, ISHNE, MFER, EDF
     shard.py             write and read a harmonized shard: a Zarr array and two Parquet tables
     simhash.py           signatures of ECGs, and groups of records with close signatures
 

@@ -1,5 +1,8 @@
 """The data home: one space for each place that ECGs come from."""
 
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
 import pytest
 
 from pipelines.home import Home
@@ -73,3 +76,29 @@ def test_a_password_in_a_mirror_s_address_is_neither_kept_nor_shown(tmp_path, pl
 def test_a_folder_that_is_not_there_is_refused_with_the_remedy(tmp_path):
     with pytest.raises(ValueError, match="no such folder; give a folder, a base URL"):
         Home(tmp_path).set_mirror(str(tmp_path / "nowhere"))
+
+
+def test_the_key_of_pseudonyms_is_made_once_for_its_owner_alone(tmp_path: Path):
+    key = Home(tmp_path).patient_key()
+    assert len(key) == 32
+    assert Home(tmp_path).patient_key() == key
+    assert Home(tmp_path / "other").patient_key() != key
+    file = tmp_path / "keys" / "patients"
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in file.parent.iterdir()] == ["patients"]
+
+
+def test_all_that_make_the_key_at_once_have_the_same(tmp_path: Path):
+    with ThreadPoolExecutor(8) as pool:
+        keys = set(pool.map(lambda _: Home(tmp_path).patient_key(), range(32)))
+    assert len(keys) == 1
+
+
+@pytest.mark.parametrize("text", ["", "abc", "g" * 64])
+def test_a_damaged_key_is_refused_and_not_replaced(text: str, tmp_path: Path):
+    Home(tmp_path).patient_key()
+    file = tmp_path / "keys" / "patients"
+    file.write_text(text)
+    with pytest.raises(ValueError, match="restore it from a backup"):
+        Home(tmp_path).patient_key()
+    assert file.read_text() == text

@@ -1,0 +1,89 @@
+"""Read one ECG of a vendor's format: the entry for everything that reads files.
+
+    recognize(head, name)   a format, a file that is known and not read, or None
+    read_vendor(path, key)  the ECG as a Reading, or a RecordError
+    record_id(path)         what the record is called: by its bytes, since a file's name can be a patient's id
+
+The rule for people: of the patient a keyed hash, age and sex; no name, date, identifier or statement.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from pipelines.formats.reading import Reading
+from pipelines.formats.vendor.limits import MOST_BYTES
+from pipelines.formats.vendor.people import named, pseudonym
+from pipelines.formats.vendor.process import ask
+from pipelines.formats.vendor.recognize import HEAD, Kind, Unread, recognize
+from pipelines.hashing import sha256_of_file
+from pipelines.records import DropReason, RecordError
+
+_LIBRARIES = ("ecgdatakit", "pydicom")
+_ID_DIGITS = 20
+
+
+def recognize_file(path: Path) -> Kind | Unread | None:
+    """Return a file's format, by its first bytes and its name, as `recognize` does."""
+    with path.open("rb") as stream:
+        return recognize(stream.read(HEAD), path.name)
+
+
+def read_vendor(path: Path, key: bytes | None = None) -> Reading:
+    """Return the ECG of a vendor's file.
+
+    key: of the data home (`Home.patient_key`); the patient's pseudonym is made with it. Without one, a reading says
+    only whether its file names a patient. Raises RecordError if the file is no vendor's, or cannot be used.
+    """
+    kind = recognize_file(path)
+    if kind is None:
+        raise RecordError(DropReason.UNKNOWN_FORMAT, f"{path.name}: read are {', '.join(Kind)}")
+    if isinstance(kind, Unread):
+        raise RecordError(DropReason.UNKNOWN_FORMAT, f"{path.name}: it is {kind.what}, and is not read: {kind.instead}")
+    size, most = path.stat().st_size, MOST_BYTES.get(kind)
+    if most is not None and size > most:
+        raise RecordError(
+            DropReason.UNREADABLE_SIGNAL,
+            f"{path.name}: {size >> 20} MiB; at most {most >> 20} MiB are read of one {kind}: export ten seconds of it",
+        )
+    if missing := [library for library in _LIBRARIES if importlib.util.find_spec(library) is None]:
+        raise RecordError(
+            DropReason.UNKNOWN_FORMAT,
+            f"{path.name}: {kind} needs {' and '.join(missing)}: pip install 'ecg-foundry[vendor]'",
+        )
+    header, samples = ask(path, kind)
+    if "errno" in header:
+        raise OSError(header["errno"], header["detail"], str(path))
+    if "reason" in header:
+        raise RecordError(DropReason(header["reason"]), header["detail"])
+    patient_id = named(header["patient_id"])
+    return Reading(
+        signal_LT=np.frombuffer(samples, "<f4").reshape(len(header["leads"]), -1).copy(),
+        leads=tuple(header["leads"]),
+        rate=header["rate"],
+        patient=None if patient_id is None or key is None else pseudonym(key, patient_id),
+        patient_named=patient_id is not None,
+        age=header["age"],
+        sex=header["sex"],
+        notes=tuple(header["notes"]),
+        units=header["units"],
+        form=header["form"],
+        details=(
+            *((name, text) for name, text in header["details"]),
+            ("patient", "not named in the file" if patient_id is None else "named in the file"),
+        ),
+    )
+
+
+def record_id(path: Path) -> str:
+    """Return the id of a vendor file's record, by its content."""
+    return f"ecg-{sha256_of_file(path)[:_ID_DIGITS]}"
+
+
+def reader_version() -> str:
+    """Return the libraries and their versions, which are part of what read a file: another may read it differently."""
+    return ", ".join(f"{library} {version(library)}" for library in _LIBRARIES)
