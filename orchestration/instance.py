@@ -9,7 +9,8 @@ from typing import Any
 import dagster as dg
 import yaml
 
-from pipelines.cache import LOCK, write_atomically
+from pipelines.cache import LOCK
+from pipelines.durable import write_atomically
 from pipelines.home import Home
 from pipelines.locks import exclusive
 from pipelines.tracking import Tracking

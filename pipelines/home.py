@@ -22,8 +22,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from pipelines.addresses import require_no_credentials
-from pipelines.cache import Workspace, write_atomically
-from pipelines.durable import write_once
+from pipelines.cache import Workspace
+from pipelines.durable import write_atomically, write_once
 
 HOSTS = "hosts"
 FILES = "files"

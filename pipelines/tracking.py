@@ -24,7 +24,7 @@ from typing import Any, Protocol
 import httpx
 
 from pipelines.addresses import require_no_credentials
-from pipelines.cache import write_atomically
+from pipelines.durable import write_atomically
 
 # Read by MLflow when it is imported. A user's own setting wins.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

@@ -47,7 +47,7 @@ def command(first: str, second: str, tasks: tuple[str, ...], as_json: bool, html
             Home.default(), first, second, tasks, lambda title, done, total: on_count(done, total, title)
         )
     if html is not None:
-        from pipelines.cache import write_atomically
+        from pipelines.durable import write_atomically
         from pipelines.evaluate.report.page import comparison_page
 
         write_atomically(html, comparison_page(comparison).encode())

@@ -143,7 +143,7 @@ def write_embeddings(path: Path, rows: Sequence[Embedded]) -> None:
     import pyarrow.csv as pa_csv
     import pyarrow.parquet as pq
 
-    from pipelines.cache import write_atomically
+    from pipelines.durable import write_atomically
 
     names = {"file": pa.array([row.file for row in rows]), "record_id": pa.array([row.record_id for row in rows])}
     embedding_ND = np.stack([row.embedding_D for row in rows])

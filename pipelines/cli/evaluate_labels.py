@@ -119,7 +119,7 @@ def evaluate_labels(
 
 
 def _write_page(page: Path, report: TaskReport, probes: Mapping[str, Probe], encoder: str, home: Home) -> None:
-    from pipelines.cache import write_atomically
+    from pipelines.durable import write_atomically
     from pipelines.evaluate.probes.result import load_roc
     from pipelines.evaluate.report.page import task_page
 

@@ -193,7 +193,7 @@ def _figure(value: float | None, unit: str) -> str:
 
 def _draw(record: Record, png: Path) -> None:
     """Draw a record on ECG paper."""
-    from pipelines.cache import write_atomically
+    from pipelines.durable import write_atomically
     from pipelines.plots.ecg_paper import ecg_paper
 
     age = f"{record.age:g} years" if record.age is not None else ""

@@ -19,11 +19,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipelines import versions
-from pipelines.cache import Product, Workspace, write_atomically
+from pipelines.cache import Product, Workspace
 from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.index import CORPUS_FILE, EXCLUSIONS, EXCLUSIONS_FILE, INDEX, INDEX_FILE, CorpusIndex
 from pipelines.corpus.selection import Candidate, Exclusion, select
 from pipelines.corpus.split import Split, split_by_patient
+from pipelines.durable import write_atomically
 from pipelines.facts import Facts
 from pipelines.formats.shard import RECORDS_FILE, open_shard, signatures_of, write_table
 from pipelines.formats.simhash import BYTES, first_copies

@@ -10,7 +10,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from pipelines.cache import write_atomically
+from pipelines.durable import write_atomically
 
 
 def store(path: Path, data: bytes, modified: float) -> None:

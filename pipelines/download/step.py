@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import versions
-from pipelines.cache import ASIDE, DONE, Product, Workspace, write_atomically
+from pipelines.cache import ASIDE, DONE, Product, Workspace
 from pipelines.download.fetch import fetch_missing
 from pipelines.download.http import Retries, checksum_of, size_of
 from pipelines.download.list_cache import load
 from pipelines.download.mirror import Manifest, Mirror, find_in_folder, missing_files_error, partition_files
 from pipelines.download.progress import OnProgress
+from pipelines.durable import write_atomically
 from pipelines.facts import Facts
 from pipelines.hashing import digest_of
 from pipelines.home import Home

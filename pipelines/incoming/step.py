@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import versions
-from pipelines.cache import ASIDE, Product, Workspace, write_atomically
+from pipelines.cache import ASIDE, Product, Workspace
 from pipelines.download.fetch import full_disk_explained, map_in_threads
 from pipelines.download.step import FILES, ROOT, RawFacts, damaged, gone_files, recorded_files
+from pipelines.durable import write_atomically
 from pipelines.formatting import format_bytes
 from pipelines.hashing import digest_of, sha256_of_file
 from pipelines.home import FILES as SPACE_FILES

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ecg_model.encoder import Encoder, encoder_bytes
-from pipelines.cache import write_atomically
+from pipelines.durable import write_atomically
 from pipelines.hashing import sha256_of_file
 from pipelines.pretrain.run_state import Figures
 

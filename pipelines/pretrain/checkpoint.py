@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +18,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pipelines.cache import write_atomically
+from pipelines import durable
+from pipelines.durable import write_atomically
 from pipelines.hashing import sha256_of_file
 
 log = logging.getLogger(__name__)
@@ -49,15 +49,14 @@ class CheckpointFolder:
 
     def save(self, checkpoint: Checkpoint) -> Path:
         """Write a checkpoint under a temporary name, flush and rename it, then remove all but the newest two."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        durable.make_folder(self.folder)
         path = self.folder / f"step-{checkpoint.step:09d}.safetensors"
         temporary = self.folder / f".{path.name}.tmp"  # a killed run may leave one; it is overwritten
         facts = json.dumps({"step": checkpoint.step, "facts": checkpoint.facts})
         save_file({name: value.contiguous() for name, value in checkpoint.tensors.items()}, temporary, {"run": facts})
-        with temporary.open("rb+") as stream:
-            os.fsync(stream.fileno())
+        durable.flush(temporary)
         write_atomically(_hash_file(path), f"{sha256_of_file(temporary)}  {path.name}\n".encode())
-        temporary.replace(path)
+        durable.replace(temporary, path)  # before older ones go
         for old in self._paths()[KEEP:]:
             old.unlink()
             _hash_file(old).unlink(missing_ok=True)

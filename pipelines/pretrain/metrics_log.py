@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ecg_model.encoder import Encoder
 from ecg_model.jepa import JEPA
-from pipelines.cache import write_atomically
+from pipelines.durable import write_atomically
 from pipelines.pretrain.data import BatchFeed, Corpus
 from pipelines.pretrain.distributed import World
 from pipelines.pretrain.flops import flops_per_sample, matrix_rate

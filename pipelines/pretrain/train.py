@@ -30,7 +30,7 @@ from ecg_model.encoder import encoder_bytes, load_encoder
 from ecg_model.jepa import JEPA, split_columns
 from ecg_model.masking import masked_columns
 from ecg_model.stochastic_depth import drop_path_scale
-from pipelines.cache import write_atomically
+from pipelines.durable import write_atomically
 from pipelines.encoders.names import ENCODER_FILE
 from pipelines.hashing import sha256_of_file
 from pipelines.pretrain import schedule

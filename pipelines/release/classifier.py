@@ -18,7 +18,8 @@ from scipy.special import expit, logit
 
 from ecg_model.serving.classify import CalibratedHead
 from pipelines import versions
-from pipelines.cache import Product, Workspace, write_atomically
+from pipelines.cache import Product, Workspace
+from pipelines.durable import write_atomically
 from pipelines.encoders.names import HEAD_FILE, OURS
 from pipelines.evaluate.probes.heads import LAYER_FILE
 from pipelines.evaluate.probes.result import Predictions, load_result

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.cache import Product, Workspace, write_atomically
+from pipelines.cache import Product, Workspace
+from pipelines.durable import write_atomically
 from pipelines.hashing import digest_of
 
 
@@ -180,7 +181,8 @@ def test_a_killed_build_leaves_nothing_finished_and_the_next_one_works(tmp_path)
 def test_what_a_killed_write_left_is_no_part_of_a_resumed_product(tmp_path):
     """Killed between writing the temporary file and renaming it."""
     script = (
-        "import os, sys; from pathlib import Path; from pipelines.cache import Workspace, write_atomically\n"
+        "import os, sys; from pathlib import Path; from pipelines.cache import Workspace\n"
+        "from pipelines.durable import write_atomically\n"
         "def make(work):\n"
         "    if sys.argv[2] == 'die': Path.replace = lambda *_: os._exit(9)\n"
         "    write_atomically(work / 'result', b'whole'); return {}\n"

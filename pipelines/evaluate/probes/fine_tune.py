@@ -32,8 +32,8 @@ from torch import Tensor, nn
 
 from ecg_model.encoder import Encoder, save_encoder
 from ecg_model.stochastic_depth import drop_path_scale
-from pipelines.cache import write_atomically
 from pipelines.device import torch_device
+from pipelines.durable import write_atomically
 from pipelines.encoders.names import ENCODER_FILE
 from pipelines.evaluate.features import Rows
 from pipelines.evaluate.probes.augment import AugmentConfig, augmented

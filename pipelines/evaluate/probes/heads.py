@@ -17,7 +17,7 @@ from safetensors.numpy import save
 from scipy.special import softmax
 
 from ecg_model.encoder import Encoder
-from pipelines.cache import write_atomically
+from pipelines.durable import write_atomically
 from pipelines.evaluate.features import Rows
 from pipelines.evaluate.probes import linear
 from pipelines.evaluate.probes.result import Trial

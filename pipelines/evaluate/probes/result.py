@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.cache import write_atomically
+from pipelines.durable import write_atomically
 from pipelines.evaluate.statistics.bootstrap import Interval
 from pipelines.evaluate.statistics.ranking import roc_points
 from pipelines.formats.shard import write_table

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import versions
-from pipelines.cache import Product, Workspace, write_atomically
+from pipelines.cache import Product, Workspace
 from pipelines.corpus.index import CorpusIndex
 from pipelines.corpus.step import CorpusFacts
+from pipelines.durable import write_atomically
 from pipelines.encoders.names import OURS
 from pipelines.evaluate.exposure import Overlaps, corpus_of
 from pipelines.evaluate.features import EncoderSource, FeatureConfig, materialize_features

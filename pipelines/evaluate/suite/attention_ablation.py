@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import versions
-from pipelines.cache import Product, Workspace, write_atomically
+from pipelines.cache import Product, Workspace
 from pipelines.corpus.step import CorpusFacts
+from pipelines.durable import write_atomically
 from pipelines.encoders.names import DENSE_ENCODER, OURS
 from pipelines.evaluate.features import EncoderSource, OnProgress
 from pipelines.evaluate.probes.config import ProbeConfig

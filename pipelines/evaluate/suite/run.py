@@ -14,7 +14,8 @@ from typing import Any, Literal
 import numpy as np
 
 from pipelines import versions
-from pipelines.cache import Product, Workspace, write_atomically
+from pipelines.cache import Product, Workspace
+from pipelines.durable import write_atomically
 from pipelines.encoders.names import OURS, EncoderNames
 from pipelines.evaluate.exposure import Overlap, Overlaps
 from pipelines.evaluate.features import FeatureConfig, FeatureSource, OnProgress, encoder_and_random_baseline

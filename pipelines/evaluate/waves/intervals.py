@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipelines import versions
-from pipelines.cache import Product, Workspace, write_atomically
+from pipelines.cache import Product, Workspace
+from pipelines.durable import write_atomically
 from pipelines.evaluate.features import (
     EncoderSource,
     Extract,

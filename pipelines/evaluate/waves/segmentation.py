@@ -20,7 +20,8 @@ import torch
 from numpy.typing import NDArray
 
 from pipelines import versions
-from pipelines.cache import Product, Workspace, write_atomically
+from pipelines.cache import Product, Workspace
+from pipelines.durable import write_atomically
 from pipelines.evaluate.features import (
     EncoderSource,
     FeatureConfig,

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from pipelines.cache import Product, Workspace, write_atomically
+from pipelines.cache import Product, Workspace
+from pipelines.durable import write_atomically
 from pipelines.evaluate.statistics.bootstrap import Interval
 from pipelines.evaluate.waves.annotations import IEC_MS, INTERVALS, UNKNOWN, Wave, Waves, class_map
 from pipelines.evaluate.waves.delineation import DelineationFacts, WaveTask, wave_data
