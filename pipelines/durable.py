@@ -6,10 +6,12 @@ are flushed before the name that vouches for them is written, and a folder is fl
 
 from __future__ import annotations
 
-import contextlib
+import fcntl
 import os
-import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 TEMPORARY = ".tmp"
 """The ending of a file that is being written; its name begins with a dot."""
@@ -53,30 +55,45 @@ def make_folder(path: Path) -> None:
 
 def write_once(path: Path, data: bytes) -> None:
     """Write a file that only its owner can read, unless it exists: of several that write it at once, one does."""
-    make_folder(path.parent)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}{TEMPORARY}")
-    try:
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        with contextlib.suppress(FileExistsError):
-            path.hardlink_to(temporary)
-        flush(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with _temporary_of(path) as stream:
+        if path.exists():
+            Path(stream.name).unlink()
+            return
+        os.fchmod(stream.fileno(), 0o600)
+        _write_and_rename(stream, data, path)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file under a temporary name, flush it, rename it, and flush its folder."""
-    make_folder(path.parent)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}{TEMPORARY}")
+    with _temporary_of(path) as stream:
+        _write_and_rename(stream, data, path)
+
+
+def _write_and_rename(stream: BinaryIO, data: bytes, path: Path) -> None:
+    temporary = Path(stream.name)
     try:
-        with temporary.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
+        stream.truncate(0)
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
         replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def _temporary_of(path: Path) -> Iterator[BinaryIO]:
+    """Open the temporary file of a path to append to it; other threads and processes that do so wait.
+
+    Its name is the same each time: what a killed process leaves there is the next one's.
+    """
+    make_folder(path.parent)
+    temporary = path.with_name(f".{path.name}{TEMPORARY}")
+    while True:
+        with temporary.open("ab") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            # Whoever held the lock before has renamed or removed the file, unless it was killed.
+            if temporary.exists() and os.path.samestat(os.fstat(stream.fileno()), temporary.stat()):
+                yield stream
+                return

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,33 @@ def test_pictures_and_marks_beside_a_product_may_change(tmp_path: Path) -> None:
     product = Workspace(tmp_path).require("shard/000")
     write_atomically(product.aside / "mark", b"")
     assert build(tmp_path)
+
+
+KILLED_WHILE_WRITING = """
+import os, pathlib, signal, sys
+from pipelines import durable
+durable.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+durable.write_atomically(pathlib.Path(sys.argv[1]), b"half a file and more")
+"""
+
+
+def test_a_killed_write_leaves_nothing_once_the_file_is_written_again(tmp_path: Path) -> None:
+    target = tmp_path / "current"
+    killed = subprocess.run([sys.executable, "-c", KILLED_WHILE_WRITING, str(target)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(list(tmp_path.iterdir())) == 1
+    write_atomically(target, b"whole")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"current": b"whole"}
+
+
+def test_many_that_write_one_file_leave_one_of_theirs_whole(tmp_path: Path) -> None:
+    target, texts = tmp_path / "current", [bytes([97 + number]) * 40 * (number + 1) for number in range(8)]
+    with ThreadPoolExecutor(8) as threads:
+        for read in threads.map(
+            lambda number: (write_atomically(target, texts[number % 8]), target.read_bytes())[1], range(200)
+        ):
+            assert read in texts
+    assert [path.name for path in tmp_path.iterdir()] == ["current"]
 
 
 @pytest.fixture
