@@ -24,6 +24,7 @@ import click
 import httpx
 
 from pipelines.home import Home
+from pipelines.pretrain.step import tied
 
 START_SECONDS = 90
 STOP_SECONDS = 20
@@ -94,11 +95,11 @@ def planned(home: Home, socket: Path, dagster_port: int, mlflow_port: int) -> li
 
 
 def start(command: list[str], log: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """Start a server in a separate session; its output goes to `log`."""
+    """Start a server in a separate session; its output goes to `log`. If this process is killed, it is told to stop."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as stream:
         return subprocess.Popen(
-            command,
+            tied(command),
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=subprocess.STDOUT,

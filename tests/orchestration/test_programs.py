@@ -85,6 +85,28 @@ def test_a_server_stops_on_the_signal_and_a_deaf_one_is_killed(tmp_path, monkeyp
     assert deaf.returncode == -signal.SIGKILL
 
 
+PARENT = """
+import sys, time
+from pathlib import Path
+from orchestration.ui import start
+start([sys.executable, "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(60)"], Path(sys.argv[1]), {})
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone tells a process that its parent died")
+def test_a_server_stops_where_its_parent_is_killed(tmp_path):
+    """Else it would keep its port, and the next `make ui` could not start."""
+    log = tmp_path / "log"
+    with subprocess.Popen([sys.executable, "-c", PARENT, str(log)], cwd=ROOT) as parent:
+        while not (log.is_file() and log.read_text().endswith("\n")):
+            time.sleep(0.02)
+        parent.kill()
+    server = Path("/proc", log.read_text().strip())
+    while server.exists() and "(zombie)" not in (server / "status").read_text():
+        time.sleep(0.02)
+
+
 @pytest.mark.slow
 def test_the_ui_answers_on_loopback_and_ends_with_its_parent(tmp_path):
     environment = pointed(tmp_path / "home")
