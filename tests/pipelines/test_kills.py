@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import os
-import random
-import shutil
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +21,8 @@ from pipelines.harmonize.step import materialize_ecgs
 from pipelines.simulate import MirrorSizes, write_mirror
 from pipelines.sources import SOURCES
 from tests.support.fault_server import FaultServer
+from tests.support.killed_steps import killed_downloads, killed_harmonizations, killed_trainings
+from tests.support.kills import Trial
 
 PIECE = 50_000  # so that the small archive here comes in pieces, as a part of CODE-15% does
 QUICK = Retries(attempts=3, first=0.001, longest=0.002)
@@ -44,17 +42,6 @@ product = materialize_raw(
     Workspace(home), SOURCES[source], partition, mirror=Mirror.parse(url), raw_root=Path(raw), connections=4
 )
 print(product.digest, product.cached)
-"""
-
-HARMONIZE = """
-import sys
-from pipelines.harmonize.step import materialize_ecgs
-from pipelines.harmonize.quality import QualityLimits
-from pipelines.sources import SOURCES
-from pipelines.cache import Workspace
-source, partition, home = sys.argv[1:]
-print("ready", flush=True)
-print(materialize_ecgs(Workspace(home), SOURCES[source], partition, limits=QualityLimits()).digest)
 """
 
 
@@ -105,18 +92,6 @@ def program(code: str, *arguments: str | Path) -> subprocess.Popen[str]:
     )
 
 
-def killed(code: str, *arguments: str | Path, when: Callable[[float], bool]) -> bool:
-    """Run a program and kill it when told, by the seconds since it was ready; whether it was still at work."""
-    with program(code, *arguments) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        began = time.monotonic()
-        while process.poll() is None and not when(time.monotonic() - began):
-            time.sleep(0.001)
-        process.kill()
-        return process.wait() == -signal.SIGKILL
-
-
 def files_below(folder: Path) -> dict[str, bytes]:
     """What a person finds there; hidden are locks and the checksums of lists."""
     paths = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
@@ -140,94 +115,25 @@ def check_nothing_is_half_written(raw: Path, mirror: Path) -> set[str]:
     return whole
 
 
-def kill_downloads(tmp_path: Path, server: FaultServer, mirror: Path, times: int) -> None:
-    draw = random.Random(times)
-    partitions = (("chapman", "01"), ("code15", "0"))
-    calm, requests = Place(tmp_path / "calm"), {}
-    for source, partition in partitions:
-        server.seen.clear()
-        calm.download(server.url, source, partition)
-        requests[source] = len(server.seen)
-    at_work = 0
-    for number in range(times):
-        source, partition = partitions[number % 2]
-        place = Place(tmp_path / str(number))
-        server.rate = 250_000.0
-        server.seen.clear()
-        # A moment of the work, which a busy machine does not move: so many requests, and somewhere in their answers.
-        so_many, then = draw.randrange(requests[source]), draw.uniform(0, 0.1)
-        moment = [0.0]
-
-        def now(seconds: float, so_many: int = so_many, then: float = then, moment: list[float] = moment) -> bool:
-            if len(server.seen) <= so_many:
-                moment[0] = seconds
-            return seconds >= moment[0] + then
-
-        at_work += killed(DOWNLOAD, server.url, source, partition, place.folder / "home", place.raw, when=now)
-        name = f"raw/{source}/{partition}"
-        expected = calm.workspace.require(name).digest
-        finished = place.workspace.current(name)
-        assert finished is None or finished.digest == expected
-        whole = check_nothing_is_half_written(place.raw, mirror)
-        server.rate = None
-        server.seen.clear()
-        assert place.download(server.url, source, partition) == expected
-        listed = {seen.path for seen in server.seen if seen.range is None and seen.since is None}
-        assert not listed & {path for path in whole if not path.endswith(("SHA256SUMS.txt", "4916206"))}
-        files = files_below(place.raw)
-        assert files == {path: data for path, data in files_below(calm.raw).items() if path in files}
-        assert not [path for path in files if ".part" in path]
-        shutil.rmtree(place.folder)
-    assert at_work > times // 2
+def test_a_killed_download_goes_on(tmp_path: Path) -> None:
+    all_as_undisturbed(killed_downloads(tmp_path, seed=1, kills=1), kills=1)
 
 
-def kill_harmonizations(tmp_path: Path, mirror: Path, times: int) -> None:
-    draw = random.Random(times)
-    partitions = (("chapman", "01"), ("code15", "0"))
-    calm, needed = Place(tmp_path / "calm"), {}
-    for source, partition in partitions:
-        calm.download(str(mirror), source, partition)
-        with program(HARMONIZE, source, partition, calm.folder / "home") as process:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-            began = time.monotonic()
-            assert process.wait() == 0
-        needed[source] = time.monotonic() - began
-    at_work = 0
-    for number in range(times):
-        source, partition = partitions[number % 2]
-        place = Place(tmp_path / str(number))
-        place.download(str(mirror), source, partition)
-        moment = draw.uniform(0, 0.9 * needed[source])
-        at_work += killed(
-            HARMONIZE, source, partition, place.folder / "home", when=lambda seconds, moment=moment: seconds >= moment
-        )
-        name = f"ecgs/{source}/{partition}"
-        expected = calm.workspace.require(name).digest
-        finished = place.workspace.current(name)
-        assert finished is None or finished.digest == expected
-        assert place.harmonize(source, partition) == expected
-        # The product and its pointer; what was half made is gone.
-        left = [path.name for path in place.workspace.folder(name).iterdir() if not path.name.startswith(".")]
-        assert sorted(left) == sorted([place.workspace.require(name).fingerprint, "current"])
-        shutil.rmtree(place.folder)
-    assert at_work >= times // 2
-
-
-def test_a_killed_download_goes_on(tmp_path: Path, server: FaultServer, mirror: Path) -> None:
-    kill_downloads(tmp_path, server, mirror, 2)
+SERIES = {"download": killed_downloads, "harmonize": killed_harmonizations, "train": killed_trainings}
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_download_killed_at_fifty_moments_goes_on(tmp_path: Path, server: FaultServer, mirror: Path) -> None:
-    kill_downloads(tmp_path, server, mirror, 50)
+@pytest.mark.parametrize(("series", "kills"), [("download", 20), ("harmonize", 20), ("train", 8)])
+def test_what_is_killed_and_started_again_is_as_undisturbed(tmp_path: Path, series: str, kills: int) -> None:
+    """`python -m benchmarks.faults kills` does it more often."""
+    all_as_undisturbed(SERIES[series](tmp_path, 2, kills), kills)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_a_harmonization_killed_at_fifty_moments_is_done_again(tmp_path: Path, mirror: Path) -> None:
-    kill_harmonizations(tmp_path, mirror, 50)
+def all_as_undisturbed(trials: Iterator[Trial], kills: int) -> None:
+    done = list(trials)
+    assert [surprise for trial in done for surprise in trial.surprises] == []
+    assert sum(trial.tried for trial in done) == kills
 
 
 def test_of_two_processes_on_one_partition_one_works_and_the_other_waits(

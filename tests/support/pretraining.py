@@ -140,6 +140,18 @@ class Program:
         return int(checkpoint.stem.removeprefix("step-"))
 
 
+def lasting(lines: Sequence[dict[str, float]]) -> list[dict[str, float]]:
+    """Lines of the metrics without what depends on the day."""
+    passing = {"time", "samples_per_second", "utilisation", "waited_share", "peak_memory_mb"}
+    return [{name: value for name, value in line.items() if name not in passing} for line in lines]
+
+
+def tensors_of(checkpoint: Path) -> bytes:
+    """All after the header of a safetensors file; the header also holds the seconds."""
+    data = checkpoint.read_bytes()
+    return data[8 + int.from_bytes(data[:8], "little") :]
+
+
 def environment() -> dict[str, str]:
     dropped = ("MLFLOW_TRACKING_URI", "DAGSTER_PIPES_CONTEXT", "DAGSTER_PIPES_MESSAGES")
     return {name: value for name, value in os.environ.items() if name not in dropped} | {"OMP_NUM_THREADS": "1"}

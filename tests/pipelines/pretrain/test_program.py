@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,16 @@ from pipelines.pretrain.__main__ import main
 from pipelines.pretrain.options import device_named
 from pipelines.pretrain.recipes import recipe_named
 from pipelines.pretrain.step import REFUSED
-from tests.support.pretraining import ROOT, STEPS, Program, environment, in_this_process, small_home
+from tests.support.pretraining import (
+    ROOT,
+    STEPS,
+    Program,
+    environment,
+    in_this_process,
+    lasting,
+    small_home,
+    tensors_of,
+)
 
 
 @pytest.fixture(scope="module")
@@ -31,12 +39,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 def products(out: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
-
-
-def lasting(lines: Sequence[dict[str, float]]) -> list[dict[str, float]]:
-    """Lines of the metrics without what depends on the day."""
-    passing = {"time", "samples_per_second", "utilisation", "waited_share", "peak_memory_mb"}
-    return [{name: value for name, value in line.items() if name not in passing} for line in lines]
 
 
 @pytest.fixture(scope="module")
@@ -77,12 +79,6 @@ def same(program: Program, whole: Program) -> None:
     expected, actual = (tensors_of(each.checkpoints()[-1]) for each in (whole, program))
     assert len(expected) > 1000
     assert actual == expected
-
-
-def tensors_of(checkpoint: Path) -> bytes:
-    """All after the header of a safetensors file; the header also holds the seconds."""
-    data = checkpoint.read_bytes()
-    return data[8 + int.from_bytes(data[:8], "little") :]
 
 
 @pytest.mark.slow

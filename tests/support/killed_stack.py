@@ -1,0 +1,180 @@
+"""One process of `make ui` after another is killed while it materializes: nothing stays half done or held."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+
+import httpx
+
+from orchestration.jobs import harvest_job_name
+from pipelines.download.mirror import Mirror
+from pipelines.download.step import materialize_raw
+from pipelines.harmonize.quality import QualityLimits
+from pipelines.harmonize.step import materialize_ecgs
+from pipelines.home import Home
+from pipelines.simulate import MirrorSizes, write_mirror
+from pipelines.sources import SOURCES
+from tests.support.fault_server import FaultServer
+from tests.support.kills import Trial, differences, left_behind
+from tests.support.stack import SOON, Stack
+
+ECGS = 40  # of a partition
+RATE = 50_000.0  # bytes a second of a connection, so that a download has a middle
+PARTITIONS, AT_ONCE = 46, 2
+HARVEST = harvest_job_name("chapman")
+LONGEST_PAUSE = 15.0  # seconds between two kills
+MOST_KILLS = 4  # of a round
+VICTIMS = ("run", "step") * 6 + ("code-server", "code", "daemon", "webserver", "mlflow", "parent", "all")
+"""Who is killed, drawn with equal chance: mostly what works on a partition."""
+ENDED = {"SUCCESS", "FAILURE", "CANCELED"}
+SETTLED = 45.0  # seconds in which whoever is left alone has to end: Dagster's code server waits 30
+
+
+def killed_orchestrations(work: Path, seed: int, kills: int) -> Iterator[Trial]:
+    """Partitions of Chapman, launched as from the UI, AT_ONCE at a time, in a new home once all are done."""
+    draw, done = random.Random(seed), 0
+    sizes = MirrorSizes(chapman=(ECGS,) * PARTITIONS, code15=(), ptbxl=(), cpsc2018=(), georgia=(), ludb=0)
+    mirror = write_mirror(work / "mirror", sizes=sizes).path
+    with FaultServer(mirror, rate=RATE) as server:
+        for number in count():
+            stack = Stack(work / f"home-{number}", server.url, work)
+            stack.start()
+            try:
+                for first in range(1, PARTITIONS, AT_ONCE):
+                    partitions = [f"{first + at:02d}" for at in range(AT_ONCE)]
+                    trial = _round(stack, partitions, draw, min(kills - done, MOST_KILLS))
+                    done += trial.tried
+                    yield trial
+                    if done >= kills:
+                        break
+            finally:
+                stack.stop()
+            yield Trial(0, tuple(_left_alive(stack)))
+            if done >= kills:
+                return
+
+
+def _round(stack: Stack, partitions: list[str], draw: random.Random, most: int) -> Trial:
+    """Launch some partitions, kill, and see that all is done in the end."""
+    kills, surprises, said = 0, [], f"partitions {', '.join(partitions)}"
+    try:
+        for partition in partitions:
+            stack.launch(HARVEST, partition)
+        for _ in range(draw.randint(1, most)):
+            time.sleep(draw.uniform(0, LONGEST_PAUSE))
+            victim = draw.choice(VICTIMS)
+            if _killed(stack, victim, draw):
+                kills += 1
+                said += f", {victim} killed"
+                _started_again(stack, victim)
+        surprises += _done_in_the_end(stack, partitions)
+    except (RuntimeError, ValueError, httpx.HTTPError, subprocess.TimeoutExpired) as error:
+        surprises.append(f"{type(error).__name__}: {error}")
+        stack.stop()
+        _kill_all(stack)
+        stack.start()
+    return Trial(kills, tuple(f"{said}: {surprise}" for surprise in surprises))
+
+
+def _killed(stack: Stack, victim: str, draw: random.Random) -> bool:
+    """Kill a process of a kind; False if there was none in time, such as no step because all runs had ended."""
+    deadline = time.monotonic() + 20
+    while not (found := _pids(stack, victim)):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    for pid in found if victim == "all" else [draw.choice(found)]:
+        _kill(pid)
+    return True
+
+
+def _pids(stack: Stack, victim: str) -> list[int]:
+    alive = stack.processes()
+    words = {
+        "code-server": "code-server start",
+        "code": "dagster api grpc",
+        "daemon": "dagster-daemon run",
+        "webserver": "orchestration.webserver",
+        "mlflow": "mlflow server",
+    }
+    if victim == "all":
+        return sorted(alive)
+    if victim == "parent":
+        return [stack.ui.pid] if stack.ui is not None and not stack.has_ended() else []
+    if victim in words:
+        return [pid for pid, command in alive.items() if words[victim] in command]
+    spawned = {pid for pid, command in alive.items() if "spawn_main" in command and "mlflow" not in command}
+    of_run = {pid for pid in spawned if "dagster api grpc" in alive.get(_parent(pid), "")}
+    return sorted(of_run if victim == "run" else {pid for pid in spawned if _parent(pid) in of_run})
+
+
+def _parent(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0  # it has ended
+
+
+def _kill(pid: int) -> None:
+    with suppress(ProcessLookupError):  # it ended by itself, just now
+        os.kill(pid, signal.SIGKILL)
+
+
+def _kill_all(stack: Stack) -> None:
+    for pid in stack.processes():
+        _kill(pid)
+
+
+def _started_again(stack: Stack, victim: str) -> None:
+    """Start `make ui` again, as its user does, if it ended with what was killed."""
+    if victim in ("run", "step", "code"):
+        return
+    assert stack.ui is not None
+    stack.ui.wait(60)
+    stack.start()
+
+
+def _done_in_the_end(stack: Stack, partitions: list[str]) -> list[str]:
+    """Wait until no run is in progress, launch again what failed, and name what is not as undisturbed."""
+    surprises: list[str] = []
+    for partition in partitions:
+        stack.wait(lambda partition=partition: _has_ended(stack, partition), "each run ended", 2 * SOON)
+        if "SUCCESS" not in stack.statuses(partition):
+            stack.launch(HARVEST, partition)
+            stack.wait(lambda partition=partition: _has_ended(stack, partition), "the run of what failed ended")
+            if "SUCCESS" not in (statuses := stack.statuses(partition)):
+                surprises.append(f"{partition}: runs ended with {statuses}, also when launched again")
+    stack.wait(lambda: stack.slots() == [], "no place in a pool is held", 60)
+    home, calm = Home(stack.home, stack.mirror), Home(stack.work / f"calm-{stack.home.name}", stack.mirror)
+    for partition in partitions:
+        _harvest(calm, partition)
+    space = stack.home / home.space
+    return surprises + differences(space, calm.root / calm.space) + left_behind(space)
+
+
+def _has_ended(stack: Stack, partition: str) -> bool:
+    statuses = stack.statuses(partition)
+    return bool(statuses) and set(statuses) <= ENDED
+
+
+def _harvest(home: Home, partition: str) -> None:
+    source, mirror = SOURCES["chapman"], Mirror.parse(home.mirror)
+    materialize_raw(home.workspace(), source, partition, mirror=mirror, raw_root=home.raw_root)
+    materialize_ecgs(home.workspace(), source, partition, limits=QualityLimits())
+
+
+def _left_alive(stack: Stack) -> list[str]:
+    """Name the processes that live on though all servers were stopped; end them."""
+    deadline = time.monotonic() + SETTLED
+    while (alive := stack.processes()) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    _kill_all(stack)
+    return [f"process lives on after the stop: {command}" for command in alive.values()]
