@@ -10,7 +10,9 @@ from typing import Any
 import dagster as dg
 
 from pipelines.cache import Product
+from pipelines.disk_space import DiskFull, full_disk_explained
 from pipelines.finding import Finding
+from pipelines.home import Home
 
 # A step whose process was killed, or whose server was away, is tried once more, and continues from what is there. A
 # user's mistake is not retried (`mistakes_explained`); downloads have more retries (`sources`).
@@ -19,10 +21,11 @@ ONCE_MORE = dg.RetryPolicy(max_retries=1, delay=15)
 
 @contextmanager
 def mistakes_explained() -> Iterator[None]:
-    """Fail the step with the message of a user's mistake, without a retry, which would fail again."""
+    """Fail the step with the message of a user's mistake or of a full disk, without a retry, which would fail again."""
     try:
-        yield
-    except (ValueError, FileNotFoundError) as error:
+        with full_disk_explained(Home.default().root):
+            yield
+    except (ValueError, FileNotFoundError, DiskFull) as error:
         raise dg.Failure(description=str(error), allow_retries=False) from error
 
 

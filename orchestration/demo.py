@@ -26,6 +26,7 @@ from assets.release import gate_verdict
 from orchestration.definitions import defs
 from orchestration.instance import open_instance
 from orchestration.jobs import TRAIN, harvest_job_name
+from pipelines.disk_space import DiskFull, full_disk_explained
 from pipelines.download.mirror import Mirror, list_source
 from pipelines.home import HOSTS, Home
 from pipelines.simulate import ensure_mirror
@@ -197,17 +198,18 @@ def main(mirror: str | None, recipe: str) -> None:
     # Dagster warns about a function that its own Pipes client calls.
     warnings.filterwarnings("ignore", message="Function `PipesMessageReader.expected_writer_count`")
     try:
-        instance = open_instance(home)
-        if mirror is None:
-            with console.status("writing a mirror of simulated ECGs"):
-                ensure_mirror(home.simulated_mirror)
-        home.set_mirror(mirror or str(home.simulated_mirror))
-        os.environ["ECG_MIRROR"] = home.mirror or HOSTS  # for all steps, whatever `ecg mirror` sets meanwhile
-        home = Home.default()
-        console.print(f"Data home {home.root}, ECGs from {home.mirror}\n")
-        harvest(home, instance)
-        outcomes = train(instance, recipe, simulated=home.simulated)
-    except (StageFailed, ValueError) as error:
+        with full_disk_explained(home.root):
+            instance = open_instance(home)
+            if mirror is None:
+                with console.status("writing a mirror of simulated ECGs"):
+                    ensure_mirror(home.simulated_mirror)
+            home.set_mirror(mirror or str(home.simulated_mirror))
+            os.environ["ECG_MIRROR"] = home.mirror or HOSTS  # for all steps, whatever `ecg mirror` sets meanwhile
+            home = Home.default()
+            console.print(f"Data home {home.root}, ECGs from {home.mirror}\n")
+            harvest(home, instance)
+            outcomes = train(instance, recipe, simulated=home.simulated)
+    except (StageFailed, ValueError, DiskFull) as error:
         console.print(f"\n[bold red]failed[/]: {escape(str(error))}")
         sys.exit(1)
     print_summary(home, outcomes)

@@ -23,6 +23,7 @@ from pathlib import Path
 import click
 import httpx
 
+from pipelines.disk_space import DiskFull, full_disk_explained
 from pipelines.home import Home
 from pipelines.pretrain.step import tied
 
@@ -150,9 +151,9 @@ def main(dagster_port: int, mlflow_port: int) -> None:
 
     home = Home.default()
     try:
-        with open_instance(home) as instance:
+        with full_disk_explained(home.root), open_instance(home) as instance:
             seed(instance)
-    except ValueError as error:
+    except (ValueError, DiskFull) as error:
         raise click.ClickException(str(error)) from error
     logs = home.root / "logs"
     home.artifact_root.mkdir(parents=True, exist_ok=True)

@@ -22,12 +22,13 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from pipelines import durable, locks
+from pipelines.disk_space import full_disk_explained
 from pipelines.durable import TEMPORARY, write_atomically
 from pipelines.hashing import digest_of, sha256_of_file
 
@@ -185,19 +186,20 @@ class Workspace:
             made_of = {"version": version, "config": dict(config), "inputs": dict(inputs)}
             work = self._work_folder(product, fingerprint, resumable)
             began = time.monotonic()
-            facts = _fill(work, make, making={**made_of, "resumable": resumable})
-            seconds = time.monotonic() - began
-            done = {
-                "product": product,
-                "fingerprint": fingerprint,
-                "digest": digest_of_tree(work),
-                FILES: {name: path.stat().st_size for name, path in _files(work).items()},
-                **made_of,
-                "facts": facts,
-                "seconds": round(seconds, 3),
-            }
-            durable.flush_tree(work)  # before done.json, which vouches for them
-            write_atomically(work / DONE, json.dumps(done, indent=1, allow_nan=False).encode())
+            with nullcontext() if resumable else _removed_on_error(work), full_disk_explained(work):
+                facts = _fill(work, make, making={**made_of, "resumable": resumable})
+                seconds = time.monotonic() - began
+                done = {
+                    "product": product,
+                    "fingerprint": fingerprint,
+                    "digest": digest_of_tree(work),
+                    FILES: {name: path.stat().st_size for name, path in _files(work).items()},
+                    **made_of,
+                    "facts": facts,
+                    "seconds": round(seconds, 3),
+                }
+                durable.flush_tree(work)  # before done.json, which vouches for them
+                write_atomically(work / DONE, json.dumps(done, indent=1, allow_nan=False).encode())
             final = self.folder(product) / fingerprint
             shutil.rmtree(final, ignore_errors=True)
             durable.replace(work, final)
@@ -248,16 +250,20 @@ class Workspace:
 
 
 def _fill(work: Path, make: Callable[[Path], dict[str, Any]], *, making: Mapping[str, Any]) -> dict[str, Any]:
-    """Run `make` in its folder, with making.json there while it runs; if it raises, remove a folder not resumable."""
-    try:
-        write_atomically(work / MAKING, json.dumps(making, indent=1, allow_nan=False).encode())
-        facts = make(work)
-    except BaseException:
-        if not making["resumable"]:
-            shutil.rmtree(work, ignore_errors=True)
-        raise
+    """Run `make` in its folder, with making.json there while it runs, and return the facts."""
+    write_atomically(work / MAKING, json.dumps(making, indent=1, allow_nan=False).encode())
+    facts = make(work)
     (work / MAKING).unlink()
     return facts
+
+
+@contextmanager
+def _removed_on_error(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _fingerprint(version: str, config: Mapping[str, Any], inputs: Mapping[str, str]) -> str:

@@ -61,8 +61,12 @@ class LazyCommands(click.Group):
             formatter.write_dl([(name, COMMANDS[name]) for name in self.list_commands(ctx)])
 
     def invoke(self, ctx: click.Context) -> Any:
+        from pipelines.disk_space import full_disk_explained
+        from pipelines.home import Home
+
         try:
-            return super().invoke(ctx)
+            with full_disk_explained(Home.default().root):
+                return super().invoke(ctx)
         except BrokenPipeError:
             raise  # `ecg sources | head`: click ends without a message
         except (ValueError, OSError) as error:

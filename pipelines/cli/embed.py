@@ -143,6 +143,7 @@ def write_embeddings(path: Path, rows: Sequence[Embedded]) -> None:
     import pyarrow.csv as pa_csv
     import pyarrow.parquet as pq
 
+    from pipelines.disk_space import full_disk_explained
     from pipelines.durable import write_atomically
 
     names = {"file": pa.array([row.file for row in rows]), "record_id": pa.array([row.record_id for row in rows])}
@@ -156,4 +157,5 @@ def write_embeddings(path: Path, rows: Sequence[Embedded]) -> None:
         pa_csv.write_csv(pa.table({**names, **columns}), stream)
     else:
         raise ValueError(f"output {path}: give a name that ends in .parquet or .csv")
-    write_atomically(path, stream.getvalue())
+    with full_disk_explained(path, stream.tell()):
+        write_atomically(path, stream.getvalue())

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from pipelines.cache import Workspace, in_use
 from pipelines.corpus.index import CorpusIndex
 from pipelines.corpus.step import PRODUCT as CORPUS
+from pipelines.disk_space import full_disk_explained, reserve
 from pipelines.formats.shard import LEADS, RATE, SAMPLES, open_shard
 from pipelines.formatting import format_bytes
 from pipelines.harmonize.shards import shards_of
@@ -84,8 +85,8 @@ def export(
         raise ValueError(f"{out}: {format_bytes(total * _BYTES)} are needed, {format_bytes(free)} are free: make room")
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
         partial = Path(temporary) / "export"
-        partial.mkdir()
-        with in_use(rows.folder for rows in selected):
+        with in_use(rows.folder for rows in selected), full_disk_explained(out, total * _BYTES):
+            partial.mkdir()
             _WRITERS[form](selected, partial, total, on_records)
         if out.exists():
             raise ValueError(f"{out} was made meanwhile: give a new folder")
@@ -127,6 +128,7 @@ def _batches(selected: list[ExportedRows]) -> Iterator[tuple[str, NDArray[np.int
 def _write_numpy(selected: list[ExportedRows], folder: Path, total: int, on_records: OnRecords) -> None:
     shape = (total, len(LEADS), SAMPLES)
     signal_NLT = np.lib.format.open_memmap(folder / "signals.npy", mode="w+", dtype="<i2", shape=shape)
+    reserve(folder / "signals.npy")
     tables, done = [], 0
     for shard, batch_NLT, records in _batches(selected):
         signal_NLT[done : done + len(batch_NLT)] = batch_NLT

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from pipelines.disk_space import DiskFull, full_disk_explained
 from pipelines.download.http import Retries, Transfer, checksum_of, size_of
 from pipelines.download.multipart import MultipartDownload, PartFiles
 from pipelines.download.progress import DownloadProgress, OnProgress
@@ -27,8 +26,6 @@ PIECE = 8 << 20
 RESERVE = 256 << 20
 CHECKED_EVERY = 64 << 20
 """Bytes of a file after which the free space is looked at again."""
-# Errors of a full disk, an exhausted quota, and a limit on the size of one file.
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -50,8 +47,8 @@ def fetch_missing(
     urls: gives a path's addresses in the order in which they are tried.
 
     Raises FileNotFoundError with the path of a file that no address has, ConnectionError if a host cannot be reached,
-    and ValueError if a host's file differs from the list or the disk has no room for what is missing. Raises OSError if
-    the disk fills up meanwhile: with less than a reserve left, no further file is started.
+    and ValueError if a host's file differs from the list or the disk has no room for what is missing. Raises DiskFull
+    if it fills up meanwhile: with less than a reserve left, no further file is started.
     """
     with (
         exclusive(lock, f"downloads to {lock.parent}"),
@@ -170,12 +167,12 @@ def _check_room(missing: Sequence[RemoteFile], root: Path) -> None:
 
 
 def _check_reserve(root: Path) -> None:
-    """Raise OSError (no space left) if the disk below root has less than the reserve free."""
+    """Raise DiskFull if the disk below root has less than the reserve free."""
     disk = shutil.disk_usage(root)
     reserve = min(RESERVE, disk.total // 100)
     if disk.free < reserve:
         free = f"{format_bytes(disk.free)} are free, and {format_bytes(reserve)} stay free for others"
-        raise OSError(errno.ENOSPC, free)
+        raise DiskFull(root, free)
 
 
 def _missing_bytes(path: Path, size: int) -> int:
@@ -183,18 +180,3 @@ def _missing_bytes(path: Path, size: int) -> int:
     return max(size - PartFiles(path=path, size=size, piece=PIECE).bytes_here(), 0) + (
         PIECE if size >= 2 * PIECE else 0
     )
-
-
-@contextmanager
-def full_disk_explained(root: Path) -> Iterator[None]:
-    """Turn an OSError of a full disk below root into one whose message has the remedy."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _FULL:
-            raise
-        raise OSError(
-            error.errno,
-            f"no room left in {root} ({error.strerror}): make room, or set ECG_HOME to a larger disk, and run it "
-            "again; it resumes where it stopped",
-        ) from error

@@ -28,6 +28,7 @@ from ecg_model.leads import LEADS_12
 from pipelines import versions
 from pipelines.cache import Product, Workspace
 from pipelines.device import torch_device
+from pipelines.disk_space import reserve
 from pipelines.encoders.names import ENCODER_FILE, EncoderNames
 from pipelines.facts import Facts, written_if_set
 from pipelines.formats.shard import LEADS, MILLIVOLT, RATE, SAMPLES, open_shard, read_rows
@@ -311,6 +312,7 @@ def materialize_tokens(
             shape = (len(signal_NLT), *ready[0](first, leads=leads).shape[1:])
         _require_room(folder, shape)
         out_NPD = np.lib.format.open_memmap(folder / TOKENS_FILE, mode="w+", dtype=np.float16, shape=shape)
+        reserve(folder / TOKENS_FILE)
         _in_batches(lambda x_BLT: ready[0](x_BLT, leads=leads), signal_NLT, config, out_NPD, progress)
         out_NPD.flush()
         _require_finite(np.array([np.isfinite(x_PD).all() for x_PD in out_NPD], dtype=bool), config)
@@ -329,10 +331,7 @@ def materialize_tokens(
 
 
 def _require_room(folder: Path, shape: tuple[int, ...]) -> None:
-    """Raise ValueError if the tokens do not fit on the disk.
-
-    This is checked before they are written: writing a memory-mapped file to a full disk kills the process.
-    """
+    """Raise ValueError if the tokens do not fit on the disk."""
     needed, free = math.prod(shape) * np.dtype(np.float16).itemsize, shutil.disk_usage(folder).free
     if needed > free:
         raise ValueError(

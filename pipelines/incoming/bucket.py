@@ -20,7 +20,8 @@ from obstore.exceptions import BaseError, InvalidPathError
 from obstore.store import ObjectStore, from_url
 
 from pipelines.addresses import require_no_credentials
-from pipelines.download.fetch import full_disk_explained, map_in_threads
+from pipelines.disk_space import full_disk_explained
+from pipelines.download.fetch import map_in_threads
 from pipelines.formatting import format_bytes
 from pipelines.incoming.listing import MARKER, FolderOfDrops, ListedFile, Listing, Place, Refused, refusal
 

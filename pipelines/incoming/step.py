@@ -15,7 +15,8 @@ from typing import Any
 
 from pipelines import versions
 from pipelines.cache import ASIDE, Product, Workspace
-from pipelines.download.fetch import full_disk_explained, map_in_threads
+from pipelines.disk_space import full_disk_explained
+from pipelines.download.fetch import map_in_threads
 from pipelines.download.step import FILES, ROOT, RawFacts, damaged, gone_files, recorded_files
 from pipelines.durable import write_atomically
 from pipelines.formatting import format_bytes

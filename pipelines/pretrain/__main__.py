@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
+from pipelines.disk_space import DiskFull, full_disk_explained
 from pipelines.encoders.names import ENCODER_FILE
 from pipelines.pretrain.data import load_corpus
 from pipelines.pretrain.distributed import process_group, started_by_torchrun, stop_with_torchrun
@@ -46,8 +47,8 @@ ORPHAN_SECONDS = 300.0  # to wait for another run in the folder
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program. Return its exit code.
 
-    0: done. REFUSED: refused or diverged, with the reason logged. 128 + signal: stopped, with a checkpoint. An
-    exception that leaves this function is a crash.
+    0: done. REFUSED: refused, diverged or out of disk space, with the reason logged. 128 + signal: stopped, with a
+    checkpoint. An exception that leaves this function is a crash.
     """
     options = program_parser().parse_args(arguments)
     speaks = not started_by_torchrun() or int(os.environ["RANK"]) == 0
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stop_with_torchrun()
     try:
         return _run(options, speaks, stop)
-    except (ValueError, NonFinite):  # already logged
+    except (ValueError, NonFinite, DiskFull):  # already logged
         return REFUSED
 
 
@@ -69,13 +70,14 @@ def _run(options: argparse.Namespace, speaks: bool, stop: Sequence[int]) -> int:
     speaks: whether this process is the one that logs, locks the folder, probes and mirrors.
     stop: the signals received so far.
 
-    Raises ValueError and NonFinite through the open reports, so that MLflow and Dagster know of them.
+    Raises ValueError, NonFinite and DiskFull through the open reports, so that MLflow and Dagster know of them.
     """
     with ExitStack() as stack:
         report = stack.enter_context(_dagster_pipes()) if speaks and PIPES in os.environ else None
         try:
-            summary = _pretrain(options, speaks, stop, stack)
-        except (ValueError, NonFinite) as error:
+            with full_disk_explained(options.out):
+                summary = _pretrain(options, speaks, stop, stack)
+        except (ValueError, NonFinite, DiskFull) as error:
             log.error("pretraining: %s", error)
             raise
         except TrainingStopped as stopped:

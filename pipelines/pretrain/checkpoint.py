@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pipelines import durable
+from pipelines.disk_space import full_disk_explained
 from pipelines.durable import write_atomically
 from pipelines.hashing import sha256_of_file
 
@@ -53,9 +54,15 @@ class CheckpointFolder:
         path = self.folder / f"step-{checkpoint.step:09d}.safetensors"
         temporary = self.folder / f".{path.name}.tmp"  # a killed run may leave one; it is overwritten
         facts = json.dumps({"step": checkpoint.step, "facts": checkpoint.facts})
-        save_file({name: value.contiguous() for name, value in checkpoint.tensors.items()}, temporary, {"run": facts})
-        durable.flush(temporary)
-        write_atomically(_hash_file(path), f"{sha256_of_file(temporary)}  {path.name}\n".encode())
+        tensors = {name: value.contiguous() for name, value in checkpoint.tensors.items()}
+        try:
+            with full_disk_explained(path, sum(value.nbytes for value in tensors.values())):
+                save_file(tensors, temporary, {"run": facts})
+                durable.flush(temporary)
+                write_atomically(_hash_file(path), f"{sha256_of_file(temporary)}  {path.name}\n".encode())
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
         durable.replace(temporary, path)  # before older ones go
         for old in self._paths()[KEEP:]:
             old.unlink()

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipelines.cache import ASIDE, in_use, write_atomically
+from pipelines.cache import ASIDE, in_use
 from pipelines.corpus.index import CorpusIndex
+from pipelines.durable import write_atomically
 from pipelines.hashing import digest_of
 from pipelines.pretrain.step import CHECKPOINTS, SUMMARY_FILE
 

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from pipelines.disk_space import full_disk_explained
 from pipelines.locks import exclusive
 from pipelines.simulate import code15 as zenodo
 from pipelines.simulate import physionet, ptbxl
@@ -118,7 +119,8 @@ def _write_mirror(dest: Path, seed: int, sizes: MirrorSizes, progress: OnSimulat
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        tree = _write_tree(partial, seed, sizes, progress)
+        with full_disk_explained(partial):
+            tree = _write_tree(partial, seed, sizes, progress)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
