@@ -297,6 +297,7 @@ def test_nothing_is_lost_when_pieces_die_and_when_everything_does(tmp_path):
                 env={**_bare(), "ECG_HOME": str(stack.home)},
             )
             assert re.search(rf"^ *{version} +champion ", listed.stdout, re.MULTILINE), listed
+            key = Home(stack.home).patient_key()
             backed_up = stack.script("backup", str(tmp_path / "backup"), str(stack.file))
             assert backed_up.returncode == 0, backed_up.stderr
             written = [tmp_path / "backup", *(tmp_path / "backup").iterdir(), stack.home, stack.home / "run"]
@@ -319,6 +320,8 @@ def test_nothing_is_lost_when_pieces_die_and_when_everything_does(tmp_path):
         database.recreate()
         restored = stack.script("restore", str(tmp_path / "backup"), str(stack.file))
         assert restored.returncode == 0, restored.stderr
+        assert Home(stack.home).patient_key() == key
+        assert (stack.home / "keys" / "patients").stat().st_mode & 0o777 == 0o600
         with stack.running():
             assert stack.runs() == history
             assert stack.switches() == switches

@@ -27,18 +27,21 @@ from ecg_model.signal import LEADS_12
 from pipelines.download.mirror import Mirror, list_source
 from pipelines.encoders.import_reference import read_released
 from pipelines.evaluate.suite.own_labels import read_labels
+from pipelines.formats.vendor.read import read_vendor
 from pipelines.formats.wfdb_annotations import parse_marks
 from pipelines.incoming import INCOMING
 from pipelines.incoming.listing import list_drop
-from pipelines.records import DroppedRecord, Record
+from pipelines.records import DroppedRecord, Record, RecordError
 from pipelines.simulate import MirrorSizes, write_mirror
 from pipelines.sources import SOURCES
 from pipelines.sources.base import RemoteFile, Source
 from pipelines.sources.code15 import parse_api
 from pipelines.sources.physionet import parse_sums
 from tests.support.paths import SHARED
+from tests.support.vendor_files import WRITERS, Ecg, counts
 
 REAL = SHARED / "real" / "mirror"
+VENDOR = SHARED / "vendor"
 SIZES = MirrorSizes(chapman=(2,), code15=(4,), ptbxl=(2,), cpsc2018=(2,), georgia=(2,), ludb=2)
 SMALL = EncoderConfig(dim=16, depth=1, heads=2, patches=10, patch_size=5)
 
@@ -65,6 +68,7 @@ def all_cases(root: Path) -> list[Case]:
         *own_cases(root),
         *weight_cases(root),
         *table_cases(root),
+        *vendor_cases(root),
     ]
     return cases + list(wfdb_cases(REAL, root, "real")) if REAL.is_dir() else cases
 
@@ -75,6 +79,29 @@ def record_of(
     partition = source.partition_of(listing[0].path)
     assert partition is not None
     return lambda: source.read(root, partition, listing)
+
+
+def vendor_cases(root: Path) -> Iterator[Case]:
+    """A file of each vendor's format: ours, and real ones."""
+
+    def reader(file: Path) -> Callable[[], list[Record | DroppedRecord]]:
+        def read() -> list[Record | DroppedRecord]:
+            try:
+                reading = read_vendor(file)
+            except RecordError as error:
+                return [error.dropped(file.name)]
+            return [Record(record_id="x", signal_LT=reading.signal_LT, leads=reading.leads, rate=reading.rate)]
+
+        return read
+
+    written = {name: write(Ecg(d_LT=counts(8, 6000))) for name, write in WRITERS.items()}
+    real = [file for file in sorted(VENDOR.glob("*/*")) if file.parent.name != "unknown"]
+    for name, data in (*written.items(), *((f"real-{file.name}", file.read_bytes()) for file in real)):
+        file = root / "vendor" / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(data)
+        # SCP-ECG has a checksum of each section.
+        yield Case(f"vendor {name}", file, reader(file), text=name.endswith(".xml"), checked=name.endswith(".scp"))
 
 
 def wfdb_cases(mirror: Path, root: Path, tag: str) -> Iterator[Case]:

@@ -46,6 +46,7 @@ _TAGS = [
     "StudyDate",
     "WaveformSequence",
 ]
+_NO_VALUE = -32768  # the count that means "no value" in 16 bits
 _MILLIVOLT = {"nV": 1e-6, "uV": 1e-3, "µV": 1e-3, "μV": 1e-3, "mV": 1.0, "V": 1e3}
 # SCPECG `5.6.3-9-N` and MDC `2:N` (PS3.16 CID 3001) share their numbers.
 _NUMBERS = {1: "I", 2: "II", 61: "III", 62: "aVR", 63: "aVL", 64: "aVF"} | {2 + v: f"V{v}" for v in range(1, 7)}
@@ -60,7 +61,7 @@ class _Group:
 
     number: int  # from 1
     item: Dataset
-    labels: tuple[str, ...]
+    labels: tuple[str, ...]  # of an original group
     original: bool
 
     @property
@@ -71,7 +72,8 @@ class _Group:
     @property
     def text(self) -> str:
         label = words(self.item.get("MultiplexGroupLabel"))
-        return f"group {self.number}{f' ({label})' if label else ''}: {len(self.labels)} channels, {self.seconds:.4g} s"
+        channels = int(self.item.get("NumberOfWaveformChannels") or 0)
+        return f"group {self.number}{f' ({label})' if label else ''}: {channels} channels, {self.seconds:.4g} s"
 
 
 def decode(path: Path) -> Decoded:
@@ -121,9 +123,10 @@ def _object_name(dataset: Dataset, meta: Dataset) -> str:
 
 
 def _group(number: int, item: Dataset, name: str) -> _Group:
-    definitions = item.get("ChannelDefinitionSequence") or []
+    original = str(item.get("WaveformOriginality") or "ORIGINAL").upper() == "ORIGINAL"
+    definitions = (item.get("ChannelDefinitionSequence") or []) if original else []
     labels = tuple(_label(definition, position, name) for position, definition in enumerate(definitions, 1))
-    return _Group(number, item, labels, str(item.get("WaveformOriginality") or "ORIGINAL").upper() == "ORIGINAL")
+    return _Group(number, item, labels, original)
 
 
 def _rhythm(groups: Sequence[_Group], name: str) -> _Group:
@@ -170,9 +173,9 @@ def _channels(dataset: Dataset, group: _Group, name: str) -> list[Channel]:
             raise _unreadable(name, f"lead {label} is skewed in time by a sample or more")
         x_T = counts_TC[:, position].astype(np.float64) * step + zero
         x_T[missing_T] = np.nan
-        if counts_TC.dtype == np.int16:
-            x_T[counts_TC[:, position] == np.iinfo(np.int16).min] = np.nan
-        channels.append(Channel(label=label, x_T=x_T, rate=rate, millivolt=known, step=step if known else 0.0))
+        no_value = _NO_VALUE * step + zero if known and counts_TC.dtype == np.int16 else None
+        known_step = abs(step) if known else 0.0
+        channels.append(Channel(label=label, x_T=x_T, rate=rate, millivolt=known, step=known_step, no_value=no_value))
     return channels
 
 

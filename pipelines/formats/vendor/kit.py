@@ -40,7 +40,7 @@ PARSERS = {
 """The parsers that may be used."""
 
 _MOST_CHANNELS = 256
-_MISSING = -32768  # the count that means "no value" in 16 bits
+_NO_VALUE = -32768  # the count that means "no value" in 16 bits
 _PER_UNIT = {"nV": 1e-6, "uV": 1e-3, "mV": 1.0, "V": 1e3}
 # Behind the tenth second of a Philips recording stand zeros and a calibration pulse in all leads.
 _PHILIPS_SECONDS = 10.0
@@ -127,12 +127,14 @@ def _channel(lead: Lead, rate: float) -> Channel:
     known = not lead.is_raw and lead.units == "mV" and lead.adc_resolution != 0
     per_unit = _PER_UNIT.get(lead.resolution_unit, 0.0) if known else 0.0
     step = lead.resolution * per_unit
-    x_T = np.asarray(lead.samples, np.float64)
-    with np.errstate(all="ignore"):
-        missing_T = np.abs(x_T - (_MISSING * lead.resolution + lead.offset) * per_unit) < abs(step) / 4
-    if missing_T.any():
-        x_T = np.where(missing_T, np.nan, x_T)
-    return Channel(label=_own_label(lead.label), x_T=x_T, rate=rate, millivolt=known, step=abs(step))
+    return Channel(
+        label=_own_label(lead.label),
+        x_T=np.asarray(lead.samples, np.float64),
+        rate=rate,
+        millivolt=known,
+        step=abs(step),
+        no_value=_NO_VALUE * step + lead.offset * per_unit if step else None,
+    )
 
 
 def _own_label(label: str) -> str:

@@ -10,6 +10,7 @@ The rule for people: of the patient a keyed hash, age and sex; no name, date, id
 from __future__ import annotations
 
 import importlib.util
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def read_vendor(path: Path, key: bytes | None = None) -> Reading:
             DropReason.UNREADABLE_SIGNAL,
             f"{path.name}: {size >> 20} MiB; at most {most >> 20} MiB are read of one {kind}: export ten seconds of it",
         )
-    if missing := [library for library in _LIBRARIES if importlib.util.find_spec(library) is None]:
+    if missing := _missing_libraries():
         raise RecordError(
             DropReason.UNKNOWN_FORMAT,
             f"{path.name}: {kind} needs {' and '.join(missing)}: pip install 'ecg-foundry[vendor]'",
@@ -77,6 +78,11 @@ def read_vendor(path: Path, key: bytes | None = None) -> Reading:
             ("patient", "not named in the file" if patient_id is None else "named in the file"),
         ),
     )
+
+
+@cache
+def _missing_libraries() -> tuple[str, ...]:
+    return tuple(library for library in _LIBRARIES if importlib.util.find_spec(library) is None)
 
 
 def record_id(path: Path) -> str:

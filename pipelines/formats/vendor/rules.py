@@ -37,6 +37,8 @@ class Channel:
     """Whether its numbers have a unit of voltage. Otherwise they are counts, or another quantity."""
     step: float
     """Millivolt from one count to the next; 0 if not known."""
+    no_value: float | None = None
+    """What stands in `x_T` for the count that means "no value" in 16 bits. None if there is none."""
 
 
 def usual_name(label: str) -> str:
@@ -135,12 +137,22 @@ def _why_left(channel: Channel, rate: float, samples: int) -> str:
 
 def _millivolt(channels: Sequence[Channel], most: int, name: str) -> NDArray[np.float32]:
     """Return the first samples as float32 (L, T). Raises RecordError for amplitudes that no unit explains."""
-    x_LT = np.stack([np.asarray(channel.x_T[:most], np.float64) for channel in channels])
-    if np.isinf(x_LT).any() or np.nanmax(np.abs(x_LT), initial=0.0) > _ABSURD_MILLIVOLT:
-        raise RecordError(
-            DropReason.IMPLAUSIBLE_GAIN, f"{name}: above {_ABSURD_MILLIVOLT:g} mV by its own scale: export it again"
-        )
-    return x_LT.astype(np.float32)
+    x_LT = np.empty((len(channels), min(most, len(channels[0].x_T))), np.float32)
+    for row_T, channel in zip(x_LT, channels, strict=True):
+        x_T = channel.x_T[:most]
+        low, high = np.fmin.reduce(x_T), np.fmax.reduce(x_T)
+        if max(-low, high) > _ABSURD_MILLIVOLT:
+            raise RecordError(
+                DropReason.IMPLAUSIBLE_GAIN, f"{name}: above {_ABSURD_MILLIVOLT:g} mV by its own scale: export it again"
+            )
+        row_T[:] = x_T
+        # The count is the least there is, so only the extremes need a look.
+        if (
+            channel.no_value is not None
+            and min(abs(low - channel.no_value), abs(high - channel.no_value)) < channel.step
+        ):
+            row_T[np.abs(x_T - channel.no_value) < channel.step / 4] = np.nan
+    return x_LT
 
 
 def _units(channels: Sequence[Channel]) -> str:

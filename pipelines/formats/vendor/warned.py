@@ -44,8 +44,8 @@ _DROPS: tuple[tuple[str, DropReason, str], ...] = (
 )
 
 _SCP_CHECKSUMS = re.compile(r"SCP-ECG CRC mismatch in: (.*)")
-# Sections that say what the samples are: Huffman tables, leads, QRS to be added, reference beat, rhythm.
-_SCP_SIGNAL = {2, 3, 4, 5, 6}
+# Sections that say what the samples are: pointers, Huffman tables, leads, QRS, reference beat, rhythm.
+_SCP_SIGNAL = {0, 2, 3, 4, 5, 6}
 
 _NOTES: tuple[tuple[str, str], ...] = (
     (r"CRC32 mismatch in lead .* \(median\)", "the checksum of a median beat, which is not used, is wrong"),

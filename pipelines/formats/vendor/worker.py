@@ -32,7 +32,9 @@ def main() -> None:
     os.dup2(nothing, 1)  # nothing that a library prints may come between the answers
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that asks decides when to end
     kit.find_parsers()
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    allowed = resource.getrlimit(resource.RLIMIT_AS)[1]
+    memory = MEMORY if allowed == resource.RLIM_INFINITY else min(MEMORY, allowed)
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     answers.write(READY)
     answers.flush()
@@ -51,10 +53,10 @@ def answer(path: Path, kind: Kind) -> tuple[dict[str, Any], bytes]:
         decoded = dicom.decode(path) if kind is Kind.DICOM else kit.decode(path, kind)
     except RecordError as error:
         return {"reason": error.reason, "detail": error.detail}, b""
-    except OSError as error:
-        return {"errno": error.errno, "detail": error.strerror}, b""
     except Exception as error:
-        # Whatever else a library raises while it reads a file is a fault of that file.
+        if isinstance(error, OSError) and error.errno is not None:
+            return {"errno": error.errno, "detail": error.strerror}, b""
+        # Whatever else a library raises while it reads a file (pydicom: OSError, too) is a fault of that file.
         text = f"{path.name}: {type(error).__name__} ({plain(str(error), path.name)}): export it again"
         return {"reason": DropReason.UNREADABLE_SIGNAL, "detail": text}, b""
     return _header(decoded), decoded.reading.signal_LT.astype("<f4").tobytes()

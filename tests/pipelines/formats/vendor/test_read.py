@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from pipelines.formats.vendor import read
 from pipelines.formats.vendor.read import read_vendor, reader_version, record_id
 from pipelines.records import DropReason, RecordError
 from tests.support import vendor_files
@@ -321,7 +322,7 @@ def test_a_record_is_called_by_its_bytes(put):
 
 
 def test_without_the_libraries_the_text_says_what_to_install(put, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(read, "_missing_libraries", lambda: ("ecgdatakit",))
     reason, text = refused(put("a.xml", vendor_files.muse(Ecg())))
     assert reason == DropReason.UNKNOWN_FORMAT
     assert "pip install 'ecg-foundry[vendor]'" in text
