@@ -9,7 +9,6 @@ ECGs are taken as `ecg-encoder` takes them. On a GPU: `load_model(uri, model_con
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from ecg_model.encoder import load_encoder
 from ecg_model.serving.classify import CalibratedHead, classify
 from ecg_model.serving.embed import STANDARD
+from ecg_model.serving.released_file import released_file
 from ecg_model.serving.request import batch
 
 
@@ -27,10 +27,13 @@ class ClassifierModel(PythonModel):
     """Classifies raw ECGs with the artifacts `encoder` and `head`, two safetensors files."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Load encoder and head, to the device that the model's configuration names."""
-        encoder = load_encoder(Path(context.artifacts["encoder"]))
+        """Load encoder and head, to the device that the model's configuration names.
+
+        Raises ValueError if a file is not the one that was released.
+        """
+        encoder = load_encoder(released_file(context, "encoder"))
         self.encoder = encoder.eval().to((context.model_config or {}).get("device", "cpu"))
-        self.head = CalibratedHead.load(Path(context.artifacts["head"]))
+        self.head = CalibratedHead.load(released_file(context, "head"))
 
     def predict(  # pyright: ignore[reportIncompatibleMethodOverride]  # the base's body makes pyright infer None
         self, context: PythonModelContext, model_input: np.ndarray, params: dict[str, Any] | None = None

@@ -8,6 +8,7 @@ shorter than 10 s   only the whole patches (200 ms) that were recorded are encod
 
 from __future__ import annotations
 
+import reprlib
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ SECONDS_MIN = 2.0
 MILLIVOLT_MAX = 32.767
 MILLIVOLT_MIN = 0.01
 _BATCH = 64  # ECGs that are encoded at a time
+_LEADS_LONGEST = 1000  # letters of the parameter `leads`
 
 
 def embed(encoder: Encoder, ecgs: Any, *, sampling_rate: float, leads: str = STANDARD) -> NDArray[np.float32]:
@@ -47,14 +49,10 @@ def embed(encoder: Encoder, ecgs: Any, *, sampling_rate: float, leads: str = STA
     Raises ValueError if shape, type, values, rate, leads or length are wrong, with the remedy.
     """
     names = lead_names(leads)
+    sampling_rate = checked_rate(sampling_rate)
     x_BLT = checked(ecgs)
     if names is None:
         names = _by_count(x_BLT.shape[1])
-    if not RATE_MIN <= sampling_rate <= RATE_MAX:
-        raise ValueError(
-            f"sampling_rate {sampling_rate:g}: give the samples a second of the ECGs, {RATE_MIN:g} to {RATE_MAX:g}, "
-            'as in params={"sampling_rate": 500.0}'
-        )
     x_BLT = independent_leads(x_BLT, names)
     windows = _window_starts(x_BLT.shape[-1], sampling_rate)
     if not windows:
@@ -71,11 +69,27 @@ def _window_starts(samples: int, rate: float) -> list[int]:
     return [start for start in starts if start + window_samples(rate) <= samples]
 
 
-def lead_names(leads: str) -> tuple[str, ...] | None:
-    """Return the rows' names, or None if they depend on the number of rows."""
+def lead_names(leads: Any) -> tuple[str, ...] | None:
+    """Return the rows' names, or None if they depend on the number of rows. Raises ValueError if it is no such text."""
+    if not isinstance(leads, str) or len(leads) > _LEADS_LONGEST:
+        raise ValueError(
+            f"leads {reprlib.repr(leads)}: give {STANDARD}, 12, 8, or the rows' names joined by commas, in at most "
+            f"{_LEADS_LONGEST} letters"
+        )
     known = {STANDARD: None, "12": LEADS_12, "8": LEADS}
     text = leads.strip()
     return known[text] if text in known else tuple(name.strip() for name in text.split(","))
+
+
+def checked_rate(sampling_rate: Any) -> float:
+    """Return the rate in samples a second. Raises ValueError if it is no number, or not one that is accepted."""
+    number = isinstance(sampling_rate, int | float | np.integer | np.floating) and not isinstance(sampling_rate, bool)
+    if not number or not RATE_MIN <= sampling_rate <= RATE_MAX:
+        raise ValueError(
+            f"sampling_rate {reprlib.repr(sampling_rate)}: give the samples a second of the ECGs, {RATE_MIN:g} to "
+            f'{RATE_MAX:g}, as in params={{"sampling_rate": 500.0}}'
+        )
+    return float(sampling_rate)
 
 
 def checked(ecgs: Any) -> NDArray[np.float32]:
@@ -89,9 +103,12 @@ def checked(ecgs: Any) -> NDArray[np.float32]:
     if array.dtype.kind not in "fiuO":
         raise ValueError(f"ecgs of type {array.dtype}: give numbers, in millivolt")
     try:
-        x_BLT = array.astype(np.float32)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"ecgs hold a value that is not a number ({error}): give numbers, in millivolt") from error
+        with np.errstate(over="ignore"):  # numbers beyond float32 become infinite, and are refused as such
+            x_BLT = array.astype(np.float32)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(
+            f"ecgs hold a value that is not a number ({str(error)[:80]}): give numbers, in millivolt"
+        ) from error
     bad = ~np.isfinite(x_BLT)
     if bad.any():
         record, row, _ = np.argwhere(bad)[0]

@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from ecg_model.encoder import load_encoder
 from ecg_model.serving.embed import STANDARD, embed
+from ecg_model.serving.released_file import released_file
 from ecg_model.serving.request import batch
 
 
@@ -27,8 +27,11 @@ class EncoderModel(PythonModel):
     """Embeds raw ECGs with the encoder of the artifact `encoder`, a safetensors file."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Load the encoder, to the device that the model's configuration names."""
-        encoder = load_encoder(Path(context.artifacts["encoder"]))
+        """Load the encoder, to the device that the model's configuration names.
+
+        Raises ValueError if the file is not the one that was released.
+        """
+        encoder = load_encoder(released_file(context, "encoder"))
         self.encoder = encoder.eval().to((context.model_config or {}).get("device", "cpu"))
 
     def predict(  # pyright: ignore[reportIncompatibleMethodOverride]  # the base's body makes pyright infer None

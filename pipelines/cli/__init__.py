@@ -22,6 +22,7 @@ COMMANDS = {
     "sources": "List the data sets, and what of them is here.",
     "inspect": "Show what is read from an ECG FILE, and if it is kept.",
     "embed": "Embed ECG FILEs with a released encoder.",
+    "serve": "Serve a released model over HTTP.",
     "simulate": "Write a mirror of all sources with simulated ECGs.",
     "mirror": "Show where ECGs come from, or set it.",
     "download": "Download a SOURCE and verify its files.",

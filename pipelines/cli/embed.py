@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipelines.records import DroppedRecord, Record
-    from pipelines.release.pulled_encoder import PulledEncoder
+    from pipelines.release.pulled import PulledEncoder
 
 
 @click.command("embed")
@@ -81,9 +81,9 @@ def pull(uri: str) -> PulledEncoder:
 
     tracking = existing_store(Home.default())
     # After pipelines.tracking, which silences MLflow before it is imported.
-    from pipelines.release.pulled_encoder import PulledEncoder
+    from pipelines.release.pulled import PulledEncoder
 
-    return PulledEncoder(uri, tracking_uri=tracking.uri)
+    return PulledEncoder(uri, tracking=tracking)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,8 @@
     version_recipe.py  the recipe on a version, written as JSON and read back
     retraining.py      the default training, and whether one is due
     resolve.py         an encoder's name to its weights
-    pulled_encoder.py  a registered encoder as a function of one ECG
+    pulled.py          a registered model, compared with what was released, and an encoder as a function of one ECG
+    scoring.py         a model over HTTP, and scoring_request.py, the body of a request
     steps.py           from a trained encoder to a promoted version
 
 MLflow is imported here, in `pipelines.tracking` and in `ecg_model.serving` only.

@@ -29,6 +29,7 @@ import ecg_model
 from ecg_model.encoder import load_encoder
 from ecg_model.serving.classify import CalibratedHead, classify
 from ecg_model.serving.embed import STANDARD, embed
+from ecg_model.serving.released_file import digest_key
 from pipelines.release.model import Packaged, Release
 
 REQUIREMENTS = ("mlflow", "torch", "numpy", "scipy", "safetensors")
@@ -144,6 +145,8 @@ def log_model(packaged: Packaged) -> ModelInfo:
             code_paths=[str(_PACKAGE)],
             pip_requirements=[f"{package}=={installed(package).partition('+')[0]}" for package in REQUIREMENTS],
             signature=signature,
+            # What `load_context` is given; `device` may be overridden by who loads it.
+            model_config={"device": "cpu"} | {digest_key(name): digest for name, digest in packaged.digests().items()},
             input_example=(example_ecg(), {"sampling_rate": EXAMPLE_RATE}),
             metadata={
                 "input": "(records, leads, samples) of numbers in millivolt; 12 leads I..V6 or 8 (I, II, V1..V6)",

@@ -129,6 +129,21 @@ def files_of(release: Release, folder: Path, *, tracking: Tracking) -> dict[str,
 def registered_encoder(model: str, folder: Path, *, tracking: Tracking) -> Path:
     """Fetch the encoder file of a registered version into `folder`.
 
+    Raises ValueError as `version_named` does, and if the file is not the one that was released.
+    """
+    release = version_named(model, tracking=tracking)
+    digest = release.weights.get("encoder")
+    return _fetch(release.name, release.version, "encoder", folder, tracking, digest=digest, model=model)
+
+
+def names_version(model: str) -> bool:
+    """Return whether a text has the form of a registered version's name."""
+    return _MODEL.fullmatch(model) is not None
+
+
+def version_named(model: str, *, tracking: Tracking) -> Release:
+    """Return a registered version.
+
     model: `models:/<name>@<alias>` or `models:/<name>/<version>`. Raises ValueError for any other text, and if there is
     no such version.
     """
@@ -149,8 +164,19 @@ def registered_encoder(model: str, folder: Path, *, tracking: Tracking) -> Path:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise
         raise ValueError(f"{model} is not registered at {tracking.uri}: release an encoder first") from error
-    digest = registered.tags.get("encoder_digest")
-    return _fetch(name, int(registered.version), "encoder", folder, tracking, digest=digest, model=model)
+    return as_release(registered)
+
+
+def model_folder(release: Release, *, tracking: Tracking) -> Path:
+    """Fetch a version's whole model, as MLflow loads it; a store on this machine is used where it lies.
+
+    Raises ValueError if one of its files is not the one that was released.
+    """
+    stored = tracking.client().get_model_version_download_uri(release.name, str(release.version))
+    folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=stored, tracking_uri=tracking.uri))
+    for name, digest in release.weights.items():
+        _require_released(folder / "artifacts" / FILES[name], digest, release.model_uri)
+    return folder
 
 
 def _fetch(
@@ -170,13 +196,19 @@ def _fetch(
     fetched = mlflow.artifacts.download_artifacts(
         artifact_uri=f"{stored}/artifacts/{file}", dst_path=str(folder), tracking_uri=tracking.uri
     )
-    present = sha256_of_file(Path(fetched))
-    if digest is not None and present != digest:
-        raise ValueError(
-            f"{model}: {file} in the store has sha256 {present}, and {digest} was released: restore the artifacts from "
-            "a backup, or release the encoder again"
-        )
+    if digest is not None:
+        _require_released(Path(fetched), digest, model)
     return Path(fetched)
+
+
+def _require_released(fetched: Path, digest: str, model: str) -> None:
+    """Raise ValueError if a file's sha256 is not `digest`; model is what the version is called in the message."""
+    present = sha256_of_file(fetched)
+    if present != digest:
+        raise ValueError(
+            f"{model}: {fetched.name} in the store has sha256 {present}, and {digest} was released: restore the "
+            "artifacts from a backup, or release the encoder again"
+        )
 
 
 def _register(

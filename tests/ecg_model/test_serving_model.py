@@ -19,10 +19,12 @@ from ecg_model.encoder import load_encoder, random_encoder, save_encoder
 from ecg_model.serving.embed import embed
 from ecg_model.signal import LEADS_12
 from pipelines.finding import Finding
+from pipelines.hashing import sha256_of_file
 from pipelines.release.aliases import promote
 from pipelines.release.gate import GateVerdict
 from pipelines.release.model import Scores
 from pipelines.release.packaging import example_ecg, packaged_encoder
+from pipelines.release.pulled import pulled_model
 from pipelines.release.registry import record, release_packaged
 from pipelines.tracking import Tracking
 from tests.support.paths import ROOT
@@ -87,6 +89,12 @@ def test_rows_may_be_named(model: PyFuncModel) -> None:
         (example_ecg()[0], {"sampling_rate": 100.0}, "x\\[None\\]"),
         (example_ecg()[:, :3], {"sampling_rate": 100.0}, "3 rows"),
         (example_ecg(), {"sampling_rate": "fast"}, "sampling_rate"),
+        (example_ecg(), {"sampling_rate": None}, "sampling_rate None: give the samples a second"),
+        (example_ecg(), {"sampling_rate": float("nan")}, "sampling_rate nan: give the samples a second"),
+        (example_ecg(), {"sampling_rate": 100.0, "leads": None}, "leads None: give standard, 12, 8, or"),
+        (example_ecg(), {"sampling_rate": 100.0, "leads": "I," * 100_000}, "in at most 1000 letters"),
+        ([[[0.1, 10**400]]], {"sampling_rate": 100.0}, "too large"),
+        (np.full((1, 12, 1000), 1e300), {"sampling_rate": 100.0}, "not finite"),
     ],
 )
 def test_a_bad_request_is_the_callers_and_says_so(
@@ -95,6 +103,40 @@ def test_a_bad_request_is_the_callers_and_says_so(
     with pytest.raises(MlflowException, match=message) as raised:
         model.predict(x, params=params)
     assert raised.value.get_http_status_code() == 400
+    assert len(raised.value.message) < 500
+
+
+def stored_encoder(store: Tracking) -> Path:
+    uri = store.client().get_model_version_download_uri("ecg-encoder", "1")
+    return Path(uri.removeprefix("file://"), "artifacts", "encoder.safetensors")
+
+
+def test_a_model_whose_weights_are_not_those_released_does_not_load(
+    store: Tracking, encoder_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "encoder.safetensors"
+    save_encoder(other, random_encoder(EncoderConfig(dim=48, depth=1, heads=2), 1))
+    stored = stored_encoder(store)
+    before = stored.read_bytes()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)
+    stored.write_bytes(other.read_bytes())
+    try:
+        with pytest.raises(ValueError, match="of this model has sha256") as refused:
+            mlflow.pyfunc.load_model("models:/ecg-encoder@champion")
+        with pytest.raises(ValueError, match="in the store has sha256") as not_pulled:
+            pulled_model("models:/ecg-encoder@champion", tracking=store)
+    finally:
+        stored.write_bytes(before)
+        mlflow.set_tracking_uri(None)  # pyright: ignore[reportArgumentType]  # unsets it
+    for error in (refused, not_pulled):
+        assert sha256_of_file(encoder_file) in str(error.value)
+        assert sha256_of_file(other) in str(error.value)
+
+
+def test_the_device_is_chosen_where_the_model_is_loaded(store: Tracking, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)
+    with pytest.raises(RuntimeError, match="nowhere"):
+        mlflow.pyfunc.load_model("models:/ecg-encoder@champion", model_config={"device": "nowhere"})
 
 
 def test_the_example_and_the_signature_are_there_to_read(model: PyFuncModel) -> None:

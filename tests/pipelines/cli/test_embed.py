@@ -93,7 +93,7 @@ def test_a_model_that_is_not_there_is_one_line(
     finally:
         mlflow.set_tracking_uri(before)  # pyright: ignore[reportArgumentType]  # None unsets it
     assert shown.exit_code == 1
-    assert "'models:/ecg-encoder@champion' cannot be loaded" in shown.stderr
+    assert "models:/ecg-encoder@champion is not registered at" in shown.stderr
     assert len(shown.stderr.splitlines()) == 1
 
 

@@ -52,7 +52,9 @@ def test_a_release_carries_what_made_it_and_how_it_scored(
     assert json.loads(tags["recipe"]) == RECIPE
     run = client.get_run(released.run_id)
     assert run.info.status == "FINISHED"
-    assert run.data.params == {"name": "tiny", "encoder.dim": "32", "steps": "3"}
+    # MLflow adds the model's configuration to the recipe.
+    configuration = {"device": "cpu", "encoder_sha256": tags["encoder_digest"]}
+    assert run.data.params == {"name": "tiny", "encoder.dim": "32", "steps": "3", **configuration}
     assert run.data.metrics == {"validation": 0.8125, "test/macro_auc": 0.80, "random/macro_auc": 0.7}
     assert [artifact.path for artifact in client.list_artifacts(released.run_id)] == ["report.md"]
 

@@ -1,0 +1,53 @@
+"""A registered model, pulled from MLflow after its files were compared with what was released."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.release.registry import model_folder, names_version, version_named
+from pipelines.tracking import Tracking
+
+# isort: split
+# `pipelines.tracking` silences MLflow before it is imported.
+import mlflow
+import mlflow.pyfunc
+from mlflow.exceptions import MlflowException
+from mlflow.pyfunc import PyFuncModel
+
+
+def pulled_model(uri: str, *, tracking: Tracking) -> PyFuncModel:
+    """Load the model at a URI such as `models:/ecg-encoder@champion`.
+
+    It points this process's MLflow at that store, so it is for a program that uses MLflow for nothing else. Raises
+    ValueError if there is no such model, or if its files are not those that were released. A URI that names no
+    version, such as `runs:/...`, has no record of what was released; its model compares its files itself.
+    """
+    mlflow.set_tracking_uri(tracking.uri)
+    source = str(model_folder(version_named(uri, tracking=tracking), tracking=tracking)) if names_version(uri) else uri
+    try:
+        return mlflow.pyfunc.load_model(source)
+    except MlflowException as error:
+        raise ValueError(f"model {uri!r} cannot be loaded from {tracking.uri}: {error.message}") from error
+
+
+class PulledEncoder:
+    """An encoder that `pulled_model` loaded, as a function of one ECG."""
+
+    def __init__(self, uri: str, *, tracking: Tracking) -> None:
+        self._model = pulled_model(uri, tracking=tracking)
+
+    def embed(self, x_LT: NDArray[Any], *, leads: Sequence[str], rate: float) -> NDArray[np.float32]:
+        """Embed one ECG, (L, T) millivolt with rows named `leads`, to (dim,).
+
+        Raises ValueError if the model refuses the ECG.
+        """
+        params = {"sampling_rate": float(rate), "leads": ",".join(leads)}
+        try:
+            embedding_1D = self._model.predict(np.asarray(x_LT, np.float32)[None], params=params)
+        except MlflowException as error:
+            raise ValueError(error.message) from error
+        return np.asarray(embedding_1D, np.float32)[0]
