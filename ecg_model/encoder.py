@@ -122,8 +122,15 @@ def take_columns(x_BLPD: Tensor, columns: Tensor) -> Tensor:
     return x_BLPD.gather(2, index)
 
 
-MOST = {"leads": 64, "patches": 4096, "depth": 256, "dim": 16384}
+MOST = {
+    **{"leads": 64, "patches": 4096, "patch_size": 65_536, "depth": 256, "dim": 16_384},
+    **{"mlp_ratio": 64, "input_scale": 1e6, "patch_init_scale": 1e6},
+}
 """The largest sizes that a file may ask for, before any memory is taken on its word."""
+MOST_POSITIONS = 1 << 26
+"""Numbers in the positions of all tokens, which no weight in the file bounds; the paper's encoder has 307,200."""
+MOST_HEADER = 1 << 20
+"""Bytes of the names and shapes in a file of weights; the paper's encoder has 14,000."""
 
 
 def random_encoder(config: EncoderConfig, seed: int) -> Encoder:
@@ -155,11 +162,13 @@ def load_encoder(path: Path | str) -> Encoder:
     Raises ValueError if the file is not such a file, or if its weights do not fit its configuration.
     """
     config = stored_config(path)
-    with safe_open(str(path), framework="pt") as stored:
-        weights = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
     with torch.device("meta"):  # names and shapes only: no memory is reserved before the weights fit
         encoder = Encoder(config)
-    require_fit(encoder, weights, str(path))
+    with safe_open(str(path), framework="numpy") as stored:
+        shapes = {name: tuple(stored.get_slice(name).get_shape()) for name in stored.keys()}  # noqa: SIM118
+    require_shapes(encoder, shapes, str(path))
+    with safe_open(str(path), framework="pt") as stored:
+        weights = {name: stored.get_tensor(name) for name in shapes}
     owned = {name: value.to(torch.float32, copy=True) for name, value in weights.items()}
     encoder.load_state_dict(owned, assign=True)
     encoder.positions_LPD = positions_2d(config.leads, config.patches, config.dim)
@@ -171,8 +180,10 @@ def stored_config(path: Path | str) -> EncoderConfig:
 
     Raises ValueError if the file is not such a file.
     """
+    require_short_header(path)
     try:
-        with safe_open(str(path), framework="pt") as stored:
+        # Not for torch, which would map all of the file at once.
+        with safe_open(str(path), framework="numpy") as stored:
             return _stored_config(stored.metadata() or {}, path)
     except SafetensorError as error:
         raise ValueError(f"{path} is not a safetensors file ({error}): give an encoder.safetensors") from error
@@ -194,7 +205,24 @@ def _stored_config(metadata: Mapping[str, str], path: Path | str) -> EncoderConf
     for name, most in MOST.items():
         if getattr(config, name) > most:
             raise ValueError(f"{path}: {name}={getattr(config, name)}: an encoder has at most {most}")
+    positions = config.leads * config.patches * config.dim
+    if positions > MOST_POSITIONS:
+        raise ValueError(
+            f"{path}: leads={config.leads}, patches={config.patches} and dim={config.dim} need {positions:,} numbers "
+            f"for positions: an encoder has at most {MOST_POSITIONS:,}"
+        )
     return config
+
+
+def require_short_header(path: Path | str) -> None:
+    """Raise ValueError if a safetensors file states a header that no model has, before it is parsed."""
+    with Path(path).open("rb") as stream:
+        size = int.from_bytes(stream.read(8), "little")
+    if size > MOST_HEADER:
+        raise ValueError(
+            f"{path} is not a safetensors file of a model: its header has {size:,} bytes, at most {MOST_HEADER:,} are "
+            "read"
+        )
 
 
 def require_fit(module: nn.Module, weights: Mapping[str, Tensor], origin: str) -> None:
@@ -202,8 +230,12 @@ def require_fit(module: nn.Module, weights: Mapping[str, Tensor], origin: str) -
 
     origin: where the weights come from, for the message.
     """
+    require_shapes(module, {name: tuple(value.shape) for name, value in weights.items()}, origin)
+
+
+def require_shapes(module: nn.Module, given: dict[str, tuple[int, ...]], origin: str) -> None:
+    """Do as `require_fit`, by the shapes of weights that have not been read."""
     wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-    given = {name: tuple(value.shape) for name, value in weights.items()}
     for name in sorted(wanted | given):
         if wanted.get(name) != given.get(name):
             raise ValueError(

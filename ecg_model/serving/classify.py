@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from scipy.special import expit
 
-from ecg_model.encoder import Encoder
+from ecg_model.encoder import Encoder, require_short_header
 from ecg_model.serving.embed import STANDARD, embed
 
 
@@ -52,6 +52,7 @@ class CalibratedHead:
     @classmethod
     def load(cls, path: Path) -> CalibratedHead:
         """Read a head's file. Raises ValueError if it is not one."""
+        require_short_header(path)
         try:
             with safe_open(path, framework="numpy") as file:
                 labels, names = (file.metadata() or {}).get("labels"), set(file.keys())

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.formats.wfdb import GAINS, Header, WfdbRecord, parse_header, read_wfdb
+from pipelines.formats.wfdb import GAINS, Header, WfdbRecord, read_header, read_wfdb
 from pipelines.records import DroppedRecord, Record, RecordError
 from pipelines.sources import challenge, ptbxl
 from pipelines.sources.challenge import challenge_record
@@ -58,7 +58,7 @@ def _read_wfdb(header: Path) -> FileReading:
         if not header.is_file():
             raw = read_wfdb(header)  # raises the RecordError
         else:
-            parsed = parse_header(header.read_text("utf-8", "replace"), header.stem)
+            parsed = read_header(header)
             form = f"WFDB, {_collection(parsed)}"
             raw = read_wfdb(header, gains=_gains(parsed))
         return FileReading(_record(raw), form, _units(raw))

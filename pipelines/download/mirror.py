@@ -9,9 +9,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 from pipelines.download.fetch import ProgressCounter, map_in_threads
-from pipelines.download.http import Retries, Transfer, checksum_of
+from pipelines.download.http import MOST_LIST, Retries, Transfer, checksum_of
 from pipelines.download.list_cache import discard
 from pipelines.download.progress import OnProgress
+from pipelines.formats.limits import require_size
 from pipelines.home import check_url, is_url
 from pipelines.sources.base import RemoteFile, Source, addresses
 
@@ -110,6 +111,7 @@ def _listing(source: Source, mirror: Mirror, raw_root: Path | None, retries: Ret
             # A list's path may be a folder if `wget -r` descended into it.
             if not (folder / path).is_file():
                 raise FileNotFoundError(path)
+            require_size(folder / path, MOST_LIST, "a list", "correct the mirror")
             return (folder / path).read_bytes()
 
         return source.list_files(read)

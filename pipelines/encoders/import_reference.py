@@ -26,6 +26,7 @@ from pipelines import versions
 from pipelines.cache import Product, Workspace
 from pipelines.encoders.names import ENCODER_FILE, REFERENCE
 from pipelines.facts import Facts
+from pipelines.formats.zip_archive import DAMAGES, open_zip
 
 PUBLISHED = {"61334869": "published multi-block"}
 """The first eight digits of the sha256 of each file that the author released, and the file's name in reports."""
@@ -133,9 +134,9 @@ def _require_plain_zip(stream: BinaryIO, name: str, largest: int) -> None:
     if not zipped:
         return
     try:
-        with zipfile.ZipFile(stream) as archive:
+        with open_zip(stream) as archive:
             members = archive.infolist()
-    except (zipfile.BadZipFile, UnicodeDecodeError) as error:
+    except DAMAGES as error:
         raise ValueError(f"{name} is a damaged zip ({error}): fetch the author's .pth again") from error
     packed = [member for member in members if member.compress_type != zipfile.ZIP_STORED]
     if packed or sum(member.file_size for member in members) > largest:

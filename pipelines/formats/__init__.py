@@ -1,7 +1,10 @@
-"""File formats: WFDB, vendors' formats, our shards, and signatures of ECGs.
+"""File formats: WFDB, HDF5, vendors' formats, our shards, and signatures of ECGs.
 
     wfdb.py              read a WFDB record: header and 16-bit signals
     wfdb_annotations.py  read the wave marks of a WFDB annotation file
+    limits.py            how much of a file from outside is read
+    hdf5.py              numbers and text in HDF5 files of others
+    zip_archive.py       open zip archives of others
     reading.py           one ECG as a format's reader gives it
     vendor/              DICOM, SCP-ECG, HL7 aECG, MUSE, Philips, Mortara, ISHNE, MFER, EDF
     shard.py             write and read a harmonized shard: a Zarr array and two Parquet tables

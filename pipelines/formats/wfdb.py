@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.formats.limits import HEADER_BYTES, LEADS, RECORD_BYTES, require_size
 from pipelines.records import DropReason, RecordError
 
 MISSING = -32768  # the sample value that means "no value" in format 16
@@ -89,10 +90,16 @@ def read_wfdb(path: Path, *, gains: tuple[float, float] = GAINS) -> WfdbRecord:
 
     gains: the lowest and highest accepted ADC units per millivolt. Raises RecordError if the record cannot be used.
     """
-    header = parse_header(_bytes_of(path).decode("utf-8", "replace"), path.stem, gains=gains)
+    header = read_header(path, gains=gains)
     # parse_header has checked that the file has the record's name: a header cannot name a file elsewhere.
-    data = _bytes_of(path.with_name(header.signals[0].file))
+    data = _bytes_of(path.with_name(header.signals[0].file), RECORD_BYTES, DropReason.UNREADABLE_SIGNAL)
     return WfdbRecord(header=header, signal_LT=decode(header, data))
+
+
+def read_header(path: Path, *, gains: tuple[float, float] = GAINS) -> Header:
+    """Read the header of a record. Raises RecordError, as `parse_header` does, if it cannot be used."""
+    text = _bytes_of(path, HEADER_BYTES, DropReason.UNREADABLE_HEADER).decode("utf-8", "replace")
+    return parse_header(text, path.stem, gains=gains)
 
 
 def parse_header(text: str, name: str, *, gains: tuple[float, float] = GAINS) -> Header:
@@ -119,6 +126,8 @@ def parse_header(text: str, name: str, *, gains: tuple[float, float] = GAINS) ->
         raise _unreadable(name, f"rate {fields[3]} Hz", "a positive number is needed")
     if samples is not None and int(samples) == 0:
         samples = None  # in this format, 0 means that the length is not given
+    if leads > LEADS:
+        raise _unreadable(name, f"{leads} leads", f"at most {LEADS} are read: leave out those that are no ECG")
     if leads == 0 or len(lines) - 1 != leads:
         raise _unreadable(name, f"{len(lines) - 1} signal lines", f"the record line says {leads}")
     signals = tuple(_signal(line, name, gains) for line in lines[1:])
@@ -175,9 +184,9 @@ def decode(header: Header, data: bytes) -> NDArray[np.float32]:
     if baseline_L.any():
         x_LT -= baseline_L[:, None]
     x_LT /= gain_L[:, None]
-    missing_LT = d_LT == MISSING
-    if missing_LT.any():
-        x_LT[missing_LT] = np.nan
+    if d_LT.min() == MISSING:
+        for x_T, d_T in zip(x_LT, d_LT, strict=True):
+            x_T[d_T == MISSING] = np.nan
     return x_LT
 
 
@@ -227,8 +236,8 @@ def _signal(line: str, name: str, gains: tuple[float, float]) -> Signal:
 
 def _check_scaled(d_T: NDArray[np.int16], signal: Signal, name: str) -> None:
     """Raise RecordError if a lead (T,), whose gain is higher than a recorder's, was not scaled to 16 bits."""
-    present = d_T[d_T != MISSING].tolist() or [0]
-    span = max(present) - min(present)
+    present = d_T[d_T != MISSING]
+    span = int(present.max()) - int(present.min()) if present.size else 0
     if span < _SCALED:
         raise RecordError(
             DropReason.IMPLAUSIBLE_GAIN,
@@ -259,7 +268,8 @@ def _check_mat_head(data: bytes, leads: int, samples: int, name: str) -> None:
         )
 
 
-def _bytes_of(path: Path) -> bytes:
+def _bytes_of(path: Path, most: int, reason: DropReason) -> bytes:
+    require_size(path, most, "one record", "split it, or fetch it again", lambda what: RecordError(reason, what))
     try:
         return path.read_bytes()
     except FileNotFoundError as error:

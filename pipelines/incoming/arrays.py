@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import lzma
+import csv
 import math
-import struct
+import re
 import tokenize
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Any, BinaryIO, Self, cast
 
 import numpy as np
 import pyarrow as pa
@@ -20,10 +19,14 @@ import pyarrow.csv as pa_csv
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from pipelines.formats.limits import COLUMN_NAMES_BYTES, LEADS, MIB, RECORD_BYTES, BoundedStream, require_size
+from pipelines.formats.zip_archive import DAMAGES, open_zip
+from pipelines.incoming.description import MOST_SAMPLES
 from pipelines.records import DropReason, RecordError
 
-MOST_BYTES = 256 << 20  # largest record that is read from a file of its own
+_UNREADABLE = DropReason.UNREADABLE_SIGNAL
 _MISSING = ["", "nan", "NaN", "NA", "null"]
+_PIECE = 1 * MIB  # of an array or a csv, read at once
 
 
 @dataclass(frozen=True)
@@ -58,20 +61,30 @@ class Npz:
     def __init__(self, path: Path) -> None:
         self._where = path.name
         with _damage_explained(self._where):
-            self._archive = zipfile.ZipFile(path)
+            self._stream = path.open("rb")
+            try:
+                self._archive = open_zip(self._stream)
+            except BaseException:
+                self._stream.close()
+                raise
         self.names = [name.removesuffix(".npy") for name in self._archive.namelist()]
         if not self.names or len(set(self.names)) != len(self.names):
-            self._archive.close()
+            self.close()
             raise _unreadable(self._where, f"{len(self.names)} arrays: each needs a name of its own")
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
         self._archive.close()
+        self._stream.close()
 
     def read(self, name: str) -> NDArray[Any]:
-        """Read one array. Raises RecordError as `open_npy` does, and if it is larger than MOST_BYTES."""
+        """Read one array. Raises RecordError as `open_npy` does, and if it is larger than RECORD_BYTES."""
         where = f"{self._where}, array {name!r}"
         with _damage_explained(where):
             return _member(self._archive, f"{name}.npy", where)
@@ -79,47 +92,79 @@ class Npz:
 
 def _member(archive: zipfile.ZipFile, member: str, where: str) -> NDArray[Any]:
     size = archive.getinfo(member).file_size
-    if size > MOST_BYTES:
-        raise _unreadable(where, f"{size:,} bytes: at most {MOST_BYTES >> 20} MiB are read of one record")
+    if size > RECORD_BYTES:
+        raise _unreadable(where, f"{size:,} bytes: at most {RECORD_BYTES // MIB} MiB are read of one record")
     with archive.open(member) as stream:
-        head = _head(stream, where)
+        head = _head(cast(BinaryIO, stream), where)
         _check_size(head, size, where)
-        data = stream.read(head.bytes)
+        data = bytearray()
+        while len(data) < head.bytes and (piece := stream.read(min(_PIECE, head.bytes - len(data)))):
+            data += piece
     if len(data) != head.bytes:
         raise _unreadable(where, f"{len(data)} of {head.bytes} bytes: it is cut short")
     return np.frombuffer(data, head.dtype).reshape(head.shape, order="F" if head.fortran else "C")
 
 
-def read_csv(path: Path) -> tuple[tuple[str, ...], NDArray[np.float64]]:
-    """Return the column names of a csv and its numbers (columns, rows), NaN for an empty field.
+@dataclass(frozen=True)
+class Csv:
+    """A csv of numbers. x_LT: float64 (columns, rows), at most MOST_SAMPLES rows, NaN for an empty field."""
 
-    Raises RecordError if it is too large or not a csv of numbers.
-    """
-    size = path.stat().st_size
-    if size > MOST_BYTES:
-        raise _unreadable(path.name, f"{size:,} bytes: at most {MOST_BYTES >> 20} MiB are read of one record")
+    names: tuple[str, ...]
+    x_LT: NDArray[np.float64]
+    rows: int
+    """How many the file has."""
+
+
+def read_csv(path: Path) -> Csv:
+    """Read a csv with a name in the first line of each column. Raises RecordError if it is not one, or too large."""
+    require_size(path, RECORD_BYTES, "one record", "split it", lambda what: RecordError(_UNREADABLE, what))
+    names = _column_names(path)
+    kept: list[NDArray[np.float64]] = []
+    rows = 0
     try:
-        with pa_csv.open_csv(path) as stream:
-            names = stream.schema.names
-        options = pa_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.float64()), null_values=_MISSING)
-        # A blank line is a gap in the recording: if it were skipped, the samples around it would be joined.
-        gaps = pa_csv.ParseOptions(ignore_empty_lines=False)
-        table = pa_csv.read_csv(path, convert_options=options, parse_options=gaps)
-    except (pa.ArrowException, UnicodeDecodeError) as error:
-        raise _unreadable(
-            path.name, f"not a csv of numbers ({str(error)[:120]}): a column a lead, ',' between and '.' as decimal"
-        ) from error
-    return tuple(name.strip() for name in names), np.stack([column.to_numpy() for column in table.columns])
+        with pa_csv.open_csv(
+            path,
+            pa_csv.ReadOptions(column_names=names, skip_rows=1, block_size=_PIECE),
+            # A blank line is a gap in the recording: if it were skipped, the samples around it would be joined.
+            pa_csv.ParseOptions(ignore_empty_lines=False),
+            pa_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.float64()), null_values=_MISSING),
+        ) as stream:
+            for block in stream:
+                if rows < MOST_SAMPLES:
+                    kept.append(np.stack([column.to_numpy(zero_copy_only=False) for column in block.columns]))
+                rows += block.num_rows
+    except pa.ArrowException as error:
+        raise _no_csv(path, error) from error
+    x_LT = np.concatenate([np.empty((len(names), 0)), *kept], axis=1)[:, :MOST_SAMPLES]
+    return Csv(tuple(name.strip() for name in names), x_LT, rows)
 
 
-def _head(stream: IO[bytes], where: str) -> _Head:
+def _column_names(path: Path) -> list[str]:
+    """Return the fields of the first line, before anything is allocated for each column."""
+    with path.open("rb") as stream:
+        line = re.split(rb"[\r\n]", stream.read(COLUMN_NAMES_BYTES + 1), maxsplit=1)[0]
+    if len(line) > COLUMN_NAMES_BYTES or line.count(b",") >= LEADS:
+        raise _unreadable(path.name, f"its first line names more than {LEADS} columns: a column a lead is needed")
+    try:
+        return next(csv.reader([line.decode("utf-8-sig")], strict=True), [""])
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise _no_csv(path, error) from error
+
+
+def _no_csv(path: Path, error: Exception) -> RecordError:
+    return _unreadable(
+        path.name, f"not a csv of numbers ({str(error)[:120]}): a column a lead, ',' between and '.' as decimal"
+    )
+
+
+def _head(stream: BinaryIO, where: str) -> _Head:
     try:
         version = npy.read_magic(stream)
         if version not in ((1, 0), (2, 0)):
             raise ValueError(f"version {version}")
         read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, fortran, dtype = read_header(stream)
-    except (ValueError, TypeError, SyntaxError, tokenize.TokenError, RecursionError, MemoryError) as error:
+        shape, fortran, dtype = read_header(BoundedStream(stream, _PIECE))
+    except (OSError, ValueError, TypeError, SyntaxError, tokenize.TokenError, RecursionError, MemoryError) as error:
         raise _unreadable(where, f"not a NumPy array ({str(error)[:120]}): save it with numpy.save") from error
     if dtype.hasobject:
         raise _unreadable(where, "an array of Python objects, which is a pickle: save an array of numbers")
@@ -136,30 +181,15 @@ def _check_size(head: _Head, size: int, where: str) -> None:
         )
 
 
-# What zipfile and its decompressors raise for damaged or forged archives.
-_DAMAGES = (
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    struct.error,
-    OSError,
-    ValueError,
-    NotImplementedError,
-    RuntimeError,
-    EOFError,
-    KeyError,
-)
-
-
 @contextmanager
 def _damage_explained(where: str) -> Iterator[None]:
     try:
         yield
     except RecordError:
         raise
-    except _DAMAGES as error:
+    except (OSError, *DAMAGES) as error:
         raise _unreadable(where, f"not a readable .npz ({str(error)[:120]}): save it with numpy.savez") from error
 
 
 def _unreadable(where: str, what: str) -> RecordError:
-    return RecordError(DropReason.UNREADABLE_SIGNAL, f"{where}: {what}")
+    return RecordError(_UNREADABLE, f"{where}: {what}")

@@ -5,8 +5,8 @@ It never names a file. Everything wrong with it is a RecordError that names the 
 
 from __future__ import annotations
 
-import json
 import math
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.formats.limits import JSON_BYTES, LEADS, RECORDS, parse_json, require_size
 from pipelines.formats.wfdb import RECORDER_GAINS, UNITS
 from pipelines.records import DropReason, Record, RecordError
 from pipelines.sources.demographics import age_of, sex_of
@@ -29,12 +30,14 @@ AXES = ("record", "lead", "time")
 RAW = "raw"
 # Ten seconds are used, and a file can claim any length.
 MOST_SECONDS = 30
+MOST_SAMPLES = math.ceil(MOST_SECONDS * RATES[1])
 # Peak-to-peak amplitude. No living heart gives less than this in every lead: such numbers have the wrong unit.
 LEAST_MILLIVOLT = 0.05
 
-_MOST_BYTES = 256 << 20
-_MOST_LEADS = 64
 _MOST_TEXT = 128
+_REPR = reprlib.Repr()  # of a value of any size
+_REPR.maxstring = _REPR.maxother = 80
+_REPR.maxlist = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,15 +64,19 @@ class Form:
         """Number of samples of a record that are read."""
         return math.ceil(MOST_SECONDS * self.rate)
 
+    def check_rows(self, rows: int) -> None:
+        """Raise RecordError if the number of rows is not that of the leads."""
+        if rows != len(self.leads):
+            raise RecordError(
+                DropReason.UNREADABLE_SIGNAL, f"{rows} rows for {len(self.leads)} leads: name each row once"
+            )
+
     def millivolt(self, x_LT: NDArray[Any]) -> NDArray[np.float32]:
         """Convert numbers of a file, (L, T), to millivolt; NaN if a number is not finite.
 
         Raises RecordError if the number of rows is not that of the leads.
         """
-        if x_LT.shape[0] != len(self.leads):
-            raise RecordError(
-                DropReason.UNREADABLE_SIGNAL, f"{x_LT.shape[0]} rows for {len(self.leads)} leads: name each row once"
-            )
+        self.check_rows(x_LT.shape[0])
         with np.errstate(over="ignore", invalid="ignore"):
             x_LT = ((x_LT.astype(np.float64) - self.baseline_L1) / self.gain_L1).astype(np.float32)
         x_LT[~np.isfinite(x_LT)] = np.nan
@@ -133,12 +140,17 @@ def peak_to_peak(x_LT: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def read_description(path: Path) -> dict[str, Any]:
-    """Return the fields of a JSON file. Raises RecordError if it is not JSON, or has an unknown field."""
-    if path.stat().st_size > _MOST_BYTES:
-        raise _wrong(path.name, "its size", f"at most {_MOST_BYTES >> 20} MiB are read")
+    """Return the fields of a JSON file. Raises RecordError if it is not JSON, too large, or has an unknown field."""
+    require_size(
+        path,
+        JSON_BYTES,
+        "a description",
+        "describe fewer records in a file",
+        lambda what: RecordError(DropReason.UNREADABLE_HEADER, what),
+    )
     try:
-        fields = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
+        fields = parse_json(path.read_bytes())
+    except ValueError as error:
         raise _wrong(path.name, "it", f"it is no JSON ({error})") from error
     if not isinstance(fields, dict):
         raise _wrong(path.name, "it", "one object {...} is needed")
@@ -164,11 +176,18 @@ def form_of(fields: Mapping[str, Any], where: str, leads: Sequence[str] | None =
     )
 
 
+def check_count(count: int, where: str) -> None:
+    """Raise RecordError if a file has more records than are read of one."""
+    if count > RECORDS:
+        raise _wrong(where, f"{count:,} records", f"at most {RECORDS:,} are read of a file: split it")
+
+
 def people_of(fields: Mapping[str, Any], where: str, count: int, ids: Sequence[str] | None = None) -> People:
     """Return what is known of `count` records. Raises RecordError if the fields cannot be used.
 
     ids: the file's own names for the records, used if the fields give none.
     """
+    check_count(count, where)
     lists = {name: _list(fields.get(name), name, where, count) for name in PEOPLE_FIELDS}
     if fields.get("ids") is None:
         if ids is None:
@@ -194,7 +213,7 @@ def rate_of(value: Any, where: str) -> float:
 
 
 def _leads(value: Any, where: str) -> list[str]:
-    if not _is_list(value) or not 1 <= len(value) <= _MOST_LEADS or not all(_is_text(name) for name in value):
+    if not _is_list(value) or not 1 <= len(value) <= LEADS or not all(_is_text(name) for name in value):
         raise _wrong(where, f"leads {_short(value)}", 'name each row of a record, as in ["I", "II", "V1"]')
     return list(value)
 
@@ -297,5 +316,5 @@ def _wrong(where: str, what: str, remedy: str) -> RecordError:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    text = _REPR.repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

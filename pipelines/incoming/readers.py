@@ -12,20 +12,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.formats.hdf5 import opened
 from pipelines.formats.wfdb import WfdbRecord, read_wfdb
-from pipelines.incoming import arrays, hdf5
+from pipelines.incoming import arrays
 from pipelines.incoming.description import (
     AXES,
     MOST_SECONDS,
     PEOPLE_FIELDS,
+    SIGNAL_FIELDS,
     Form,
     People,
+    check_count,
     check_plausible,
     form_of,
     people_of,
     rate_of,
     read_description,
 )
+from pipelines.incoming.hdf5 import SIGNALS, check_signals, names_of
 from pipelines.records import DroppedRecord, DropReason, Record, RecordError
 from pipelines.sources.challenge import challenge_record
 
@@ -156,13 +160,6 @@ class _Drop:
         return {}
 
     def _wfdb(self, header: PurePosixPath) -> Iterator[RecordOrigin]:
-        for suffix in WFDB[1:]:
-            data = str(header.with_suffix(suffix))
-            if data in self.paths and (self.root / data).stat().st_size > arrays.MOST_BYTES:
-                raise RecordError(
-                    DropReason.UNREADABLE_SIGNAL,
-                    f"{data}: at most {arrays.MOST_BYTES >> 20} MiB are read of one record",
-                )
         try:
             if str(header) not in self.paths:
                 raise RecordError(DropReason.FILE_MISSING, f"{header.name} is not there: drop it with its signal file")
@@ -210,37 +207,31 @@ class _Drop:
 
     def _hdf5(self, path: PurePosixPath) -> Iterator[RecordOrigin]:
         fields = self._fields_beside(path, needed=False)
-        names = hdf5.names_of({**self.shared, **fields}, path.name)
-        with hdf5.opened(self.root / path) as file:
-            signals = hdf5.dataset(file, names[hdf5.SIGNALS], path.name)
-            if signals is None:
-                raise RecordError(
-                    DropReason.UNREADABLE_SIGNAL,
-                    f"{path.name}: no dataset {names[hdf5.SIGNALS]!r}: name it in `datasets` of the JSON beside it",
-                )
-            hdf5.check_signals(signals, (self.root / path).stat().st_size, path.name)
-            inside = {**hdf5.attributes(file, path.name), **hdf5.attributes(signals, path.name)}
+        names = names_of({**self.shared, **fields}, path.name)
+        with (self.root / path).open("rb") as stream, opened(stream, path.name) as file:
+            signals = check_signals(file.dataset(names[SIGNALS]), names[SIGNALS], path.name)
+            inside = {**file.attributes(file.file, SIGNAL_FIELDS), **file.attributes(signals, SIGNAL_FIELDS)}
             form = form_of({**self.shared, **inside, **fields}, path.name)
             # Record, lead and time may come in any order of axes.
             place = [form.axes.index(axis) for axis in AXES]
-            count, _, samples = (signals.shape[axis] for axis in place)
-            if count > hdf5.MOST_RECORDS:
-                raise _wrong_shape(path.name, signals.shape)
+            count, leads, samples = (signals.shape[axis] for axis in place)
+            form.check_rows(leads)
+            check_count(count, path.name)
             columns = {
-                name: hdf5.column(dataset, path.name)
+                name: file.column(dataset, count)
                 for name in PEOPLE_FIELDS
-                if name not in fields and (dataset := hdf5.dataset(file, names[name], path.name)) is not None
+                if name not in fields and (dataset := file.dataset(names[name])) is not None
             }
             people = people_of({**columns, **fields}, path.name, count)
             # Read in blocks of limited bytes, whatever the file's size.
             read = min(samples, form.most_samples)
-            width = signals.nbytes // count // samples * read
-            rows = max(1, min(_BLOCK, _BLOCK_BYTES // max(1, width)))
+            width = leads * read * signals.dtype.itemsize
+            rows = max(1, min(_BLOCK, _BLOCK_BYTES // width))
 
             def span(start: int, end: int) -> Iterator[RecordOrigin]:
                 wanted = {"record": slice(start, end), "lead": slice(None), "time": slice(read)}
                 try:
-                    block = hdf5.rows(signals, tuple(wanted[axis] for axis in form.axes), path.name)
+                    block = file.rows(signals, tuple(wanted[axis] for axis in form.axes))
                 except RecordError as error:
                     if end - start == 1:
                         yield RecordOrigin(error.dropped(people.ids[start]))
@@ -256,10 +247,10 @@ class _Drop:
 
     def _csv(self, path: PurePosixPath) -> Iterator[RecordOrigin]:
         fields = self._fields_beside(path, needed=False)
-        leads, x_LT = arrays.read_csv(self.root / path)
-        form = form_of({**self.shared, **fields}, path.name, leads)
+        csv = arrays.read_csv(self.root / path)
+        form = form_of({**self.shared, **fields}, path.name, csv.names)
         people = people_of(fields, path.name, 1, [path.stem])
-        yield _origin(people, 0, x_LT[:, : form.most_samples], form, x_LT.shape[1])
+        yield _origin(people, 0, csv.x_LT[:, : form.most_samples], form, csv.rows)
 
     def _described(self, path: PurePosixPath) -> tuple[Form, dict[str, Any]]:
         fields = self._fields_beside(path, needed=True)

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
+from pipelines.formats.limits import LINE_BYTES, TABLE_BYTES, TABLE_ROWS, require_size
 from pipelines.records import DroppedRecord, Record
 
 # The original addresses behind a path, in the order in which they are tried. PhysioNet's open bucket is ten times as
@@ -126,8 +127,9 @@ def read_table(path: Path, columns: Sequence[str]) -> Iterator[dict[str, str]]:
     """Yield the rows of a csv file, with the named columns. Raises ValueError if the file or a column is missing."""
     if not path.is_file():
         raise ValueError(f"{path}: the label table is missing: download it with its partition, or complete the mirror")
+    require_size(path, TABLE_BYTES, "a table", "take the table of the version that the source names")
     with path.open(newline="", encoding="utf-8-sig") as stream:
-        reader = csv.reader(stream, strict=True)
+        reader = csv.reader(_lines(stream, path), strict=True)
         rows = _readable(reader, path)
         header = next(rows, [])
         missing = [name for name in columns if name not in header]
@@ -137,10 +139,20 @@ def read_table(path: Path, columns: Sequence[str]) -> Iterator[dict[str, str]]:
                 "take the table of the version that the source names"
             )
         places = [header.index(name) for name in columns]
-        for row in rows:
+        for number, row in enumerate(rows, 1):
+            if number > TABLE_ROWS:
+                raise ValueError(f"{path}: more than {TABLE_ROWS:,} rows: take the table that the source names")
             if len(row) != len(header):
                 raise ValueError(f"{path}, line {reader.line_num}: {len(row)} fields, the header has {len(header)}")
             yield {name: row[at] for name, at in zip(columns, places, strict=True)}
+
+
+def _lines(stream: TextIO, path: Path) -> Iterator[str]:
+    """Yield the lines of a text. Raises ValueError if one is too long to be a row of a table."""
+    while line := stream.readline(LINE_BYTES):
+        if len(line) == LINE_BYTES:
+            raise ValueError(f"{path}: a line has more than {LINE_BYTES:,} characters: fetch the table again")
+        yield line
 
 
 def _readable(rows: Any, path: Path) -> Iterator[list[str]]:

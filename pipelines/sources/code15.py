@@ -9,23 +9,26 @@ Shapes: N exams, L leads, T samples.
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 import shutil
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.records import DroppedRecord, DropReason, Record, Sex
+from pipelines.formats import hdf5
+from pipelines.formats.limits import MIB, PART_BYTES, parse_json
+from pipelines.formats.zip_archive import DAMAGES, open_zip
+from pipelines.formatting import format_bytes
+from pipelines.records import DroppedRecord, DropReason, Record, RecordError, Sex
 from pipelines.sources.base import Fetch, RemoteFile, Role, Source, read_table
 from pipelines.sources.demographics import age_of
 
@@ -61,9 +64,9 @@ def parse_api(text: bytes, path: str) -> list[RemoteFile]:
     try:
         return [
             RemoteFile(f"{_ROOT}/files/{_plain(file['key'])}", file["checksum"], int(file["size"]))
-            for file in json.loads(text)["files"]
+            for file in parse_json(text)["files"]
         ]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"{path}: not the answer of Zenodo's API for record {_RECORD} ({error!r}): fetch it again"
         ) from error
@@ -91,13 +94,13 @@ def read_part(archive: Path, table: Path) -> Iterator[Record | DroppedRecord]:
 
     Memory is a few blocks, whatever the part's size. Raises ValueError if archive or table cannot be used.
     """
-    with _extracted(archive) as stream, _opened(stream, archive) as (ids, tracings):
-        ids_N = _rows(ids, slice(None), archive)
+    with _extracted(archive) as stream, _opened(stream, archive) as part:
+        ids_N = part.ids(slice(None))
         exams = set(ids_N.tolist())
         rows = {exam: row for row in read_table(table, _COLUMNS) if (exam := _exam_id(row, table)) in exams}
         for start in range(0, len(ids_N), _BLOCK):
             block = slice(start, start + _BLOCK)
-            for exam, x_TL in zip(ids_N[block].tolist(), _rows(tracings, block, archive), strict=True):
+            for exam, x_TL in zip(ids_N[block].tolist(), part.tracings(block), strict=True):
                 yield _exam(exam, x_TL, rows.get(exam))
 
 
@@ -139,21 +142,26 @@ def _exam_id(row: dict[str, str], table: Path) -> int:
 
 
 @contextmanager
-def _extracted(archive: Path) -> Iterator[IO[bytes]]:
+def _extracted(archive: Path) -> Iterator[BinaryIO]:
     """Extract the one HDF5 file of an archive, as a seekable stream on disk.
 
     The stream has no name, so that a crash leaves nothing behind. It lies in the archive's folder, on the disk for
     data; if that is read-only (another person's mirror), in the folder for temporary files.
     """
-    folder = archive.parent if os.access(archive.parent, os.W_OK) else None
+    folder = archive.parent if os.access(archive.parent, os.W_OK) else Path(tempfile.gettempdir())
     with tempfile.TemporaryFile(dir=folder) as stream:
         try:
-            with zipfile.ZipFile(archive) as container, container.open(_member(container, archive)) as member:
-                shutil.copyfileobj(member, stream, 1 << 20)
+            with archive.open("rb") as packed, open_zip(packed) as container:
+                member = _member(container, archive)
+                _require_room(member, archive, folder)
+                with container.open(member) as unpacked:
+                    shutil.copyfileobj(unpacked, stream, MIB)
         except FileNotFoundError as error:
             raise ValueError(f"{archive}: the part is missing: download it, or complete the mirror") from error
-        except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, OSError) as error:
-            if isinstance(error, OSError) and error.errno != errno.EINVAL:
+        except _Unusable:
+            raise
+        except (OSError, *DAMAGES) as error:
+            if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
                 raise  # of the disk; EINVAL is a seek before the file's start, which a damaged zip directory causes
             raise ValueError(
                 f"{archive}: not a readable zip ({error}): delete it and download it again, or correct the mirror"
@@ -162,52 +170,82 @@ def _extracted(archive: Path) -> Iterator[IO[bytes]]:
         yield stream
 
 
-def _member(container: zipfile.ZipFile, archive: Path) -> str:
-    """Return the name of the archive's only HDF5 file. Raises ValueError if there is not one, or it is in a folder."""
-    names = [name for name in container.namelist() if name.endswith((".hdf5", ".h5"))]
+class _Unusable(ValueError):
+    """An archive that is a zip, and not one of this source."""
+
+
+def _member(container: zipfile.ZipFile, archive: Path) -> zipfile.ZipInfo:
+    """Return the archive's only HDF5 file. Raises ValueError if there is not one, or it is in a folder."""
+    members = [member for member in container.infolist() if member.filename.endswith((".hdf5", ".h5"))]
+    names = [member.filename for member in members]
     if len(names) != 1 or PurePosixPath(names[0]).name != names[0] or "\\" in names[0]:
-        raise ValueError(f"{archive}: has {names or 'no HDF5 file'}: exactly one `exams_part<i>.hdf5` is needed")
-    return names[0]
+        found = f"{names[:3]}" if names else "no HDF5 file"
+        raise _Unusable(f"{archive}: has {found}: exactly one `exams_part<i>.hdf5` is needed")
+    return members[0]
+
+
+def _require_room(member: zipfile.ZipInfo, archive: Path, folder: Path) -> None:
+    """Raise ValueError if a member is larger than any part, or than what is free."""
+    size, free = member.file_size, shutil.disk_usage(folder).free
+    if size > PART_BYTES:
+        raise _Unusable(
+            f"{archive}: {member.filename[:60]} unpacks to {format_bytes(size)}, and no part has more than "
+            f"{format_bytes(PART_BYTES)}: take the archive of version 1.0.0"
+        )
+    if size > free:
+        raise _Unusable(
+            f"{archive} unpacks to {format_bytes(size)}, and {format_bytes(free)} are free in {folder}: make room"
+        )
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The exams of a part that is open. Raises ValueError if they cannot be read."""
+
+    file: hdf5.Hdf5
+    archive: Path
+    datasets: tuple[h5py.Dataset, h5py.Dataset]
+
+    def ids(self, rows: slice) -> NDArray[Any]:
+        with _damage_explained(self.archive):
+            return self.file.rows(self.datasets[0], rows)
+
+    def tracings(self, rows: slice) -> NDArray[Any]:
+        with _damage_explained(self.archive):
+            return self.file.rows(self.datasets[1], rows)
 
 
 @contextmanager
-def _opened(stream: IO[bytes], archive: Path) -> Iterator[tuple[h5py.Dataset, h5py.Dataset]]:
+def _opened(stream: BinaryIO, archive: Path) -> Iterator[_Part]:
     """Open `exam_id` and `tracings`, and check their shapes and that their data lie in the file itself."""
-    with _damage_explained(archive):
-        file = h5py.File(stream, "r")
-    with file:
-        ids, tracings = _dataset(file, "exam_id", archive), _dataset(file, "tracings", archive)
+    with ExitStack() as stack:
+        with _damage_explained(archive):
+            file = stack.enter_context(hdf5.opened(stream, archive.name))
+        ids, tracings = _numbers(file, "exam_id", archive), _numbers(file, "tracings", archive)
         if ids.ndim != 1 or ids.dtype.kind not in "iu" or len(ids) > _MOST_EXAMS:
             raise ValueError(f"{archive}: exam_id is {ids.dtype} {ids.shape}: integers (N,) are needed")
         form = (len(ids), SAMPLES, len(LEADS))
         if tracings.shape != form or tracings.dtype.kind != "f":
             raise ValueError(f"{archive}: tracings is {tracings.dtype} {tracings.shape}: floats {form} are needed")
-        yield ids, tracings
+        yield _Part(file, archive, (ids, tracings))
 
 
-def _dataset(file: h5py.File, name: str, archive: Path) -> h5py.Dataset:
+def _numbers(file: hdf5.Hdf5, name: str, archive: Path) -> h5py.Dataset:
     """Return a dataset of numbers. Raises ValueError if it is absent, or its data lie outside the file."""
     with _damage_explained(archive):
-        link: Any = file.get(name, getlink=True)
-        item = file[name] if isinstance(link, h5py.HardLink) else None
-        # An external link, external storage or a virtual dataset would read other files of this machine.
-        if isinstance(item, h5py.Dataset) and item.dtype.kind in "iuf" and not item.external and not item.is_virtual:
-            return item
-    raise ValueError(f"{archive}: no numbers {name!r} in the file itself: take the archive of version 1.0.0")
-
-
-def _rows(dataset: h5py.Dataset, rows: slice, archive: Path) -> NDArray[Any]:
-    with _damage_explained(archive):
-        return dataset[rows]
+        values = file.dataset(name)
+    if values is None or values.dtype.kind not in "iuf":
+        raise ValueError(f"{archive}: no numbers {name!r} in the file itself: take the archive of version 1.0.0")
+    return values
 
 
 @contextmanager
 def _damage_explained(archive: Path) -> Iterator[None]:
-    """Turn the various errors that h5py raises for a damaged file into one ValueError with the remedy."""
+    """Turn the error of a damaged file, which is one of a record elsewhere, into one of the part with the remedy."""
     try:
         yield
-    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{archive}: its HDF5 file cannot be read ({error}): download it again") from error
+    except RecordError as error:
+        raise ValueError(f"{archive}: its HDF5 file cannot be read ({error.detail}): download it again") from error
 
 
 CODE15 = Source(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ecg_model.leads import LEADS_12
+from pipelines.formats.limits import HEADER_BYTES, require_size
 from pipelines.formats.wfdb import WfdbRecord
 from pipelines.formats.wfdb_annotations import AnnotationMark, parse_marks
 from pipelines.records import DroppedRecord, Record
@@ -96,6 +97,7 @@ def read_waves(root: Path, files: Sequence[RemoteFile]) -> dict[str, list[Marked
     for path in sorted(PurePosixPath(file.path) for file in files):
         lead = leads.get(path.suffix.removeprefix("."))
         if lead is not None:
+            require_size(root / path, HEADER_BYTES, "the annotations of a lead", "fetch the file again")
             marks = parse_marks((root / path).read_bytes(), str(path))
             waves.setdefault(path.stem, []).extend(waves_of_marks(marks, lead))
     return waves

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from ecg_model.config import EncoderConfig
-from ecg_model.encoder import load_encoder, random_encoder, save_encoder
+from ecg_model.encoder import FORMAT, load_encoder, random_encoder, save_encoder
 from ecg_model.serving.classify import CalibratedHead
 
 
@@ -27,7 +28,10 @@ def rewritten(path: Path, metadata: str, key: str = "encoder") -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("patches", 3_000_000), ("patches", 10**12), ("depth", 30_000), ("leads", 10**9), ("dim", 10**8)],
+    [
+        *(("patches", 3_000_000), ("patches", 10**12), ("depth", 30_000), ("leads", 10**9), ("dim", 10**8)),
+        *(("patch_size", 10**18), ("mlp_ratio", 1e300), ("input_scale", 10**400)),
+    ],
 )
 def test_a_size_beyond_every_encoder_is_refused_at_once(tmp_path: Path, field: str, value: int) -> None:
     path = tmp_path / "encoder.safetensors"
@@ -39,7 +43,31 @@ def test_a_size_beyond_every_encoder_is_refused_at_once(tmp_path: Path, field: s
         metadata = json.loads(json.loads(stream.read(size))["__metadata__"]["encoder"])
     metadata["config"][field] = value
     rewritten(path, json.dumps(metadata))
-    with pytest.raises(ValueError, match=rf"{field}={value}: an encoder has at most"):
+    with pytest.raises(ValueError, match=re.escape(f"{field}={value}: an encoder has at most")):
+        load_encoder(path)
+
+
+def test_positions_that_no_weight_bounds_are_refused_by_their_number(tmp_path: Path) -> None:
+    path = tmp_path / "encoder.safetensors"
+    save_encoder(path, random_encoder(EncoderConfig(dim=512, depth=1, heads=1, patch_size=1, mlp_ratio=1 / 512), 0))
+    rewritten(path, json.dumps({"format": FORMAT, "config": {"dim": 512, "leads": 64, "patches": 4096}}))
+    with pytest.raises(ValueError, match="need 134,217,728 numbers for positions"):
+        load_encoder(path)
+
+
+def test_weights_that_are_too_many_are_refused_unread(tmp_path: Path) -> None:
+    """A file of 64 GB on paper: what it holds beside an encoder's weights is not read."""
+    path = tmp_path / "encoder.safetensors"
+    save_encoder(path, random_encoder(EncoderConfig(dim=32, depth=1, heads=2), 0))
+    content = path.read_bytes()
+    size = struct.unpack("<Q", content[:8])[0]
+    header, data = json.loads(content[8 : 8 + size]), content[8 + size :]
+    header["more"] = {"dtype": "F32", "shape": [1 << 34], "data_offsets": [len(data), len(data) + (1 << 36)]}
+    text = json.dumps(header).encode()
+    path.write_bytes(header_of(len(text), text, data))
+    with path.open("r+b") as stream:
+        stream.truncate(8 + len(text) + len(data) + (1 << 36))
+    with pytest.raises(ValueError, match=r"weight 'more' has shape \(17179869184,\)"):
         load_encoder(path)
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pipelines.cache import Workspace
+from pipelines.formats.limits import LABELS_BYTES, require_size
 from pipelines.harmonize.shards import read_records, shards_of
 from pipelines.tasks.catalogue import LabelClass, LabelTask
 from pipelines.tasks.splits import PatientProtocol
@@ -29,6 +30,7 @@ def read_labels(path: Path) -> dict[str, tuple[str, ...]]:
     Raises ValueError, with the line, if the file is not such a csv, or could be misread: if a line has a field too
     many, a quote is not closed, or labels differ only in case.
     """
+    require_size(path, LABELS_BYTES, "a csv of labels", "leave out the other columns, or split it by task")
     try:
         text = path.read_text(encoding="utf-8-sig")  # as spreadsheets write it, too
     except UnicodeDecodeError as error:
