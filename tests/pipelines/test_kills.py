@@ -16,13 +16,14 @@ from pipelines.download import fetch as fetching
 from pipelines.download.http import Retries
 from pipelines.download.mirror import Mirror
 from pipelines.download.step import download_partition, materialize_raw
+from pipelines.durable import write_atomically
 from pipelines.harmonize.quality import QualityLimits
 from pipelines.harmonize.step import materialize_ecgs
 from pipelines.simulate import MirrorSizes, write_mirror
 from pipelines.sources import SOURCES
 from tests.support.fault_server import FaultServer
 from tests.support.killed_steps import killed_downloads, killed_harmonizations, killed_trainings
-from tests.support.kills import Trial
+from tests.support.kills import Trial, differences, left_behind
 
 PIECE = 50_000  # so that the small archive here comes in pieces, as a part of CODE-15% does
 QUICK = Retries(attempts=3, first=0.001, longest=0.002)
@@ -128,6 +129,20 @@ SERIES = {"download": killed_downloads, "harmonize": killed_harmonizations, "tra
 def test_what_is_killed_and_started_again_is_as_undisturbed(tmp_path: Path, series: str, kills: int) -> None:
     """`python -m benchmarks.faults kills` does it more often."""
     all_as_undisturbed(SERIES[series](tmp_path, 2, kills), kills)
+
+
+def test_what_is_lost_changed_or_left_behind_is_named(tmp_path: Path) -> None:
+    here, calm = tmp_path / "here", tmp_path / "calm"
+    for folder in (here, calm):
+        write_atomically(folder / "raw" / "done.json", b'{"digest": "a", "seconds": %d}' % len(folder.name))
+        write_atomically(folder / "raw" / "root", str(folder).encode())
+        (folder / ".lock").touch()
+    assert differences(here, calm) == left_behind(here) == []
+    (here / "raw" / "root").write_text("elsewhere")
+    (here / "raw" / "a.dat.part.1").touch()
+    (calm / "lost").touch()
+    assert differences(here, calm) == ["lost is missing", "raw/a.dat.part.1 should not be there", "raw/root differs"]
+    assert left_behind(here) == ["raw/a.dat.part.1 is left behind"]
 
 
 def all_as_undisturbed(trials: Iterator[Trial], kills: int) -> None:

@@ -7,7 +7,7 @@ import random
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -31,15 +31,18 @@ RATE = 50_000.0  # bytes a second of a connection, so that a download has a midd
 PARTITIONS, AT_ONCE = 46, 2
 HARVEST = harvest_job_name("chapman")
 LONGEST_PAUSE = 15.0  # seconds between two kills
-MOST_KILLS = 4  # of a round
-VICTIMS = ("run", "step") * 6 + ("code-server", "code", "daemon", "webserver", "mlflow", "parent", "all")
-"""Who is killed, drawn with equal chance: mostly what works on a partition."""
+MOST_KILLS = 6  # of a round
+VICTIMS = ("run", "step") * 6 + ("code-server", "code", "daemon", "webserver", "parent", "all")
+"""Mostly what works on a partition; `code` is the process of which runs are children, `parent` that of all servers."""
 ENDED = {"SUCCESS", "FAILURE", "CANCELED"}
 SETTLED = 45.0  # seconds in which whoever is left alone has to end: Dagster's code server waits 30
 
 
-def killed_orchestrations(work: Path, seed: int, kills: int) -> Iterator[Trial]:
-    """Partitions of Chapman, launched as from the UI, AT_ONCE at a time, in a new home once all are done."""
+def killed_orchestrations(work: Path, seed: int, kills: int, victims: Sequence[str] = VICTIMS) -> Iterator[Trial]:
+    """Partitions of Chapman, launched as from the UI, AT_ONCE at a time, in a new home once all are done.
+
+    victims: who is killed, drawn with equal chance.
+    """
     draw, done = random.Random(seed), 0
     sizes = MirrorSizes(chapman=(ECGS,) * PARTITIONS, code15=(), ptbxl=(), cpsc2018=(), georgia=(), ludb=0)
     mirror = write_mirror(work / "mirror", sizes=sizes).path
@@ -50,7 +53,7 @@ def killed_orchestrations(work: Path, seed: int, kills: int) -> Iterator[Trial]:
             try:
                 for first in range(1, PARTITIONS, AT_ONCE):
                     partitions = [f"{first + at:02d}" for at in range(AT_ONCE)]
-                    trial = _round(stack, partitions, draw, min(kills - done, MOST_KILLS))
+                    trial = _round(stack, partitions, draw, min(kills - done, MOST_KILLS), victims)
                     done += trial.tried
                     yield trial
                     if done >= kills:
@@ -62,7 +65,7 @@ def killed_orchestrations(work: Path, seed: int, kills: int) -> Iterator[Trial]:
                 return
 
 
-def _round(stack: Stack, partitions: list[str], draw: random.Random, most: int) -> Trial:
+def _round(stack: Stack, partitions: list[str], draw: random.Random, most: int, victims: Sequence[str]) -> Trial:
     """Launch some partitions, kill, and see that all is done in the end."""
     kills, surprises, said = 0, [], f"partitions {', '.join(partitions)}"
     try:
@@ -70,7 +73,7 @@ def _round(stack: Stack, partitions: list[str], draw: random.Random, most: int) 
             stack.launch(HARVEST, partition)
         for _ in range(draw.randint(1, most)):
             time.sleep(draw.uniform(0, LONGEST_PAUSE))
-            victim = draw.choice(VICTIMS)
+            victim = draw.choice(victims)
             if _killed(stack, victim, draw):
                 kills += 1
                 said += f", {victim} killed"
@@ -103,7 +106,6 @@ def _pids(stack: Stack, victim: str) -> list[int]:
         "code": "dagster api grpc",
         "daemon": "dagster-daemon run",
         "webserver": "orchestration.webserver",
-        "mlflow": "mlflow server",
     }
     if victim == "all":
         return sorted(alive)
@@ -111,7 +113,7 @@ def _pids(stack: Stack, victim: str) -> list[int]:
         return [stack.ui.pid] if stack.ui is not None and not stack.has_ended() else []
     if victim in words:
         return [pid for pid, command in alive.items() if words[victim] in command]
-    spawned = {pid for pid, command in alive.items() if "spawn_main" in command and "mlflow" not in command}
+    spawned = {pid for pid, command in alive.items() if "spawn_main" in command}
     of_run = {pid for pid in spawned if "dagster api grpc" in alive.get(_parent(pid), "")}
     return sorted(of_run if victim == "run" else {pid for pid in spawned if _parent(pid) in of_run})
 
@@ -138,7 +140,7 @@ def _started_again(stack: Stack, victim: str) -> None:
     if victim in ("run", "step", "code"):
         return
     assert stack.ui is not None
-    stack.ui.wait(60)
+    stack.ui.wait(SOON)
     stack.start()
 
 

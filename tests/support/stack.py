@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import yaml
 
+from pipelines.pretrain.step import tied
 from tests.support.kills import environment
 from tests.support.mlflow_server import free_port
 from tests.support.paths import ROOT
@@ -29,10 +30,13 @@ import sys
 from pathlib import Path
 from orchestration import instance, ui
 instance._FILE = Path(sys.argv.pop(1))
+all_servers = ui.planned
+ui.planned = lambda *arguments: [server for server in all_servers(*arguments) if server.name != "MLflow"]
 ui.START_SECONDS = 600
 ui.main()
 """
-"""`make ui` on a machine that may be busy, with an instance that looks after its runs more often than usual."""
+"""`make ui` without MLflow, which no harvest uses, on a machine that may be busy; its instance looks after runs more
+often than usual."""
 
 
 def quick_settings(folder: Path) -> Path:
@@ -55,18 +59,21 @@ class Stack:
     home: Path
     mirror: str
     work: Path
-    dagster: int = field(default_factory=free_port)
-    mlflow: int = field(default_factory=free_port)
+    port: int = field(default_factory=free_port)
     ui: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it and return when the code location is loaded. Raises RuntimeError with its log if it is not."""
-        ports = ["--dagster-port", str(self.dagster), "--mlflow-port", str(self.mlflow)]
-        command = [sys.executable, "-c", UI, str(quick_settings(self.work)), *ports]
+        command = [sys.executable, "-c", UI, str(quick_settings(self.work)), "--dagster-port", str(self.port)]
         settings = {"ECG_HOME": str(self.home), "ECG_MIRROR": self.mirror, "PYTHONWARNINGS": "ignore"}
         with self.log.open("ab") as stream:
             self.ui = subprocess.Popen(
-                command, stdout=stream, stderr=stream, env=environment() | settings, cwd=ROOT, start_new_session=True
+                tied(command),
+                stdout=stream,
+                stderr=stream,
+                env=environment() | settings,
+                cwd=ROOT,
+                start_new_session=True,
             )
         self.wait(self.answers, "the UI answers")
 
@@ -109,7 +116,7 @@ class Stack:
 
     def graphql(self, query: str, **variables: Any) -> Any:
         body = {"query": query, "variables": variables}
-        answer = httpx.post(f"http://127.0.0.1:{self.dagster}/graphql", json=body, timeout=60)
+        answer = httpx.post(f"http://127.0.0.1:{self.port}/graphql", json=body, timeout=60)
         answer.raise_for_status()
         result = answer.json()
         if "errors" in result:
