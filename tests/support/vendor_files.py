@@ -119,6 +119,26 @@ def philips(ecg: Ecg, *, seconds: float | None = None, data: str | None = None, 
     ).encode("utf-16")
 
 
+def xli(d_LT: NDArray[np.int16]) -> str:
+    """Philips' compression: second differences, high bytes before low ones, in LZW codes of single bytes.
+
+    Of leads in the usual order, III and the augmented ones are stored as what I and II leave of them.
+    """
+    x_LT = d_LT.astype(np.int64)
+    one, two, three = x_LT[:3]
+    stored = [one, two, two - one - three, -x_LT[3] - (one + two) // 2]
+    stored += [(one - three) // 2 - x_LT[4], (two + three) // 2 - x_LT[5], *x_LT[6:]]
+    chunks = []
+    for x_T in stored:
+        last_T = 2 * x_T[1:-1] - x_T[:-2] - x_T[2:]
+        words = np.concatenate([x_T[:2], last_T[1:] + 64, [64]]).astype(np.int16).view(np.uint16)
+        data = np.concatenate([words >> 8, words & 255])
+        bits = np.unpackbits(data.astype(">u2").view(np.uint8).reshape(-1, 2), axis=1)[:, 6:]
+        packed = np.packbits(bits).tobytes()
+        chunks.append(struct.pack("<iHh", len(packed), 0, int(last_T[0])) + packed)
+    return base64.b64encode(b"".join(chunks)).decode()
+
+
 def mortara(ecg: Ecg, *, more: str = "") -> bytes:
     """Mortara ELI XML. more: further attributes of each channel."""
     channels = "".join(
@@ -219,8 +239,24 @@ def edf(ecg: Ecg, *, plus: bool = True, records: int | None = None, unit: str = 
 _SCP_LEADS = dict(zip(EIGHT, range(1, 9), strict=True)) | {"III": 61, "aVR": 62, "aVL": 63, "aVF": 64}
 
 
-def scp(ecg: Ecg, *, first: int = 1, wrong: Sequence[int] = ()) -> bytes:
-    """SCP-ECG 2.0 with plain samples. first: number of the first sample; wrong: sections with a wrong checksum."""
+def huffman(d_T: NDArray[np.int16]) -> bytes:
+    """Second differences by SCP-ECG's default table."""
+
+    def code(value: int) -> str:
+        if abs(value) <= 8:
+            return "0" if value == 0 else "1" * abs(value) + ("01" if value < 0 else "00")
+        if abs(value) < 128:
+            return "1111111110" + f"{value & 255:08b}"
+        return "1111111111" + f"{value & 65535:016b}"
+
+    x_T = d_T.astype(np.int64)
+    bits = "".join(map(code, [*x_T[:2].tolist(), *np.diff(x_T, 2).tolist()]))
+    bits += "0" * (-len(bits) % 16)
+    return int(bits, 2).to_bytes(len(bits) // 8, "big")
+
+
+def scp(ecg: Ecg, *, first: int = 1, wrong: Sequence[int] = (), compressed: bool = False) -> bytes:
+    """SCP-ECG 2.0. first: number of the first sample; wrong: sections with a wrong checksum."""
 
     def tag(number: int, value: bytes) -> bytes:
         return struct.pack("<BH", number, len(value)) + value
@@ -237,10 +273,15 @@ def scp(ecg: Ecg, *, first: int = 1, wrong: Sequence[int] = ()) -> bytes:
         + tag(255, b""),
         3: struct.pack("<BB", len(ecg.leads), 4 | len(ecg.leads) << 3)
         + b"".join(struct.pack("<IIB", first, first + samples - 1, _SCP_LEADS[name]) for name in ecg.leads),
-        6: struct.pack("<HHBB", round(1000 * ecg.step), round(1e6 / ecg.rate), 0, 0)
-        + struct.pack(f"<{len(ecg.leads)}H", *[2 * samples] * len(ecg.leads))
-        + ecg.d_LT.astype("<i2").tobytes(),
     }
+    data = [huffman(d_T) if compressed else d_T.astype("<i2").tobytes() for d_T in ecg.d_LT]
+    bodies[6] = (
+        struct.pack("<HHBB", round(1000 * ecg.step), round(1e6 / ecg.rate), 2 * compressed, 0)
+        + struct.pack(f"<{len(ecg.leads)}H", *map(len, data))
+        + b"".join(data)
+    )
+    if compressed:
+        bodies[2] = struct.pack("<H", 19999)
 
     def section(number: int, body: bytes) -> bytes:
         body += b"\0" * (len(body) % 2)
@@ -250,6 +291,8 @@ def scp(ecg: Ecg, *, first: int = 1, wrong: Sequence[int] = ()) -> bytes:
 
     sections = {number: section(number, body) for number, body in bodies.items()}
     pointers, at = [], 7 + 16 + 10 * 12
+    # Sections lie in the order of their numbers.
+    sections = dict(sorted(sections.items()))
     for number in range(12):
         length = 16 + 10 * 12 if number == 0 else len(sections.get(number, b""))
         pointers.append(struct.pack("<HII", number, length, 7 if number == 0 else at if length else 0))

@@ -24,7 +24,7 @@ from pydicom.waveforms.numpy_handler import multiplex_array
 
 from ecg_model.leads import LEADS
 from pipelines.formats.reading import MOST_SECONDS, Reading
-from pipelines.formats.vendor.decoded import Decoded, words
+from pipelines.formats.vendor.decoded import Decoded, maker_and_model, words
 from pipelines.formats.vendor.people import age_in_years, kept_age, kept_sex, years_between
 from pipelines.formats.vendor.rules import Channel, together, usual_name
 from pipelines.records import DropReason, RecordError
@@ -47,7 +47,7 @@ _TAGS = [
     "WaveformSequence",
 ]
 _NO_VALUE = -32768  # the count that means "no value" in 16 bits
-_MILLIVOLT = {"nV": 1e-6, "uV": 1e-3, "µV": 1e-3, "μV": 1e-3, "mV": 1.0, "V": 1e3}
+_MILLIVOLT = {"nv": 1e-6, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "mv": 1.0, "v": 1e3}
 # SCPECG `5.6.3-9-N` and MDC `2:N` (PS3.16 CID 3001) share their numbers.
 _NUMBERS = {1: "I", 2: "II", 61: "III", 62: "aVR", 63: "aVL", 64: "aVF"} | {2 + v: f"V{v}" for v in range(1, 7)}
 _CODE = re.compile(r"(?:5\.6\.3-9-|2:)(\d{1,3})", re.ASCII)
@@ -99,7 +99,7 @@ def decode(path: Path) -> Decoded:
     leads = together(_channels(dataset, taken, name), name)
     age, age_notes = kept_age(_age(dataset))
     rest = [f"{group.text}{'' if group.original else ', derived'}" for group in groups if group is not taken]
-    maker = words(dataset.get("Manufacturer"), dataset.get("ManufacturerModelName"))
+    maker = maker_and_model(dataset.get("Manufacturer"), dataset.get("ManufacturerModelName"))
     reading = Reading(
         signal_LT=leads.signal_LT,
         leads=leads.names,
@@ -213,7 +213,7 @@ def _padding(item: Dataset, counts_TC: NDArray[Any]) -> NDArray[np.bool_]:
 def _scale(definition: Dataset) -> tuple[float, float, bool]:
     """Return millivolt a count, millivolt at zero, and whether both are known."""
     units = next(iter(definition.get("ChannelSensitivityUnitsSequence") or []), Dataset())
-    unit = _MILLIVOLT.get(str(units.get("CodeValue") or "").strip())
+    unit = _MILLIVOLT.get(str(units.get("CodeValue") or "").strip().lower())
     sensitivity = definition.get("ChannelSensitivity")
     if unit is None or sensitivity is None:
         return 1.0, 0.0, False

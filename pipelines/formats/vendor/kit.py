@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ecg_model.leads import LEADS
 from pipelines.formats.reading import Reading
-from pipelines.formats.vendor.decoded import Decoded, words
+from pipelines.formats.vendor.decoded import Decoded, maker_and_model, words
 from pipelines.formats.vendor.people import edf_patient, kept_age, kept_sex
 from pipelines.formats.vendor.recognize import Kind
 from pipelines.formats.vendor.rules import Channel, together
@@ -175,7 +175,7 @@ def _form(kind: Kind, record: ECGRecord) -> str:
     version = record.file_format.version
     begin = words(version) if kind is Kind.EDF else words(kind, version)
     device = record.recording.device
-    return ", ".join(part for part in (begin, words(device.manufacturer, device.model)) if part)
+    return ", ".join(part for part in (begin, maker_and_model(device.manufacturer, device.model)) if part)
 
 
 def _patient(path: Path, kind: Kind, record: ECGRecord) -> str:

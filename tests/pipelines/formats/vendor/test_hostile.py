@@ -97,6 +97,16 @@ def test_too_large_a_file_is_refused_before_it_is_read(put):
 
 
 @pytest.mark.slow
+def test_what_a_file_left_in_memory_does_not_decide_on_the_next(put):
+    """XML of many elements takes 100 MiB, and the largest EDF nearly all that there is."""
+    many = put("a.xml", WRITERS["muse.xml"](Ecg()).replace(b"<MuseInfo>", b"<a/>" * 500_000 + b"<MuseInfo>"))
+    assert read_vendor(many).leads == EIGHT
+    large = put("b.edf", WRITERS["plus.edf"](Ecg(d_LT=vendor_files.counts(8, 500).repeat(4000, axis=1))))
+    assert large.stat().st_size > 30 << 20
+    assert read_vendor(large).signal_LT.shape == (8, 15_000)
+
+
+@pytest.mark.slow
 def test_the_largest_files_that_are_read_fit_into_the_memory(put):
     for name, mib in (("ishne.ecg", 31), ("plus.edf", 31), ("mfer.mwf", 15)):
         samples = (mib << 20) // 16 // 500 * 500

@@ -18,6 +18,7 @@ from tests.support.vendor_files import EIGHT, PATIENT, PERSON, WRITERS, Ecg, Gro
 
 VENDOR = SHARED / "vendor"
 KEY = bytes(range(32))
+XLI = ' compression="XLI"'
 
 real = pytest.mark.skipif(not VENDOR.is_dir(), reason="needs ../shared/vendor, which is not part of the repository")
 
@@ -288,6 +289,22 @@ def test_the_count_that_means_no_value_is_missing(put):
         x_LT = read_vendor(put(name, WRITERS[name](Ecg(d_LT=d_LT)))).signal_LT
         assert np.isnan(x_LT).sum() == 10, name
         assert np.isnan(x_LT[3, 100:110]).all(), name
+
+
+def test_compressed_samples_are_read_as_written(put):
+    twelve = ("I", "II", "III", "aVR", "aVL", "aVF", *EIGHT[2:])
+    d_LT = counts(12, 5500)
+    d_LT[0, 50:60] = (300, -300) * 5  # differences of more than a byte
+    d_LT[:, 5000:] = 0
+    d_LT[:, 5350:5450] = 200  # the calibration pulse
+    data = vendor_files.philips(Ecg(d_LT=d_LT, leads=twelve), data=vendor_files.xli(d_LT), compression=XLI)
+    reading = read_vendor(put("a.xml", data))
+    np.testing.assert_allclose(reading.signal_LT, d_LT[:, :5000] * 5e-3, atol=1e-6)
+    assert any("calibration" in text for _, text in reading.details)
+    ecg = Ecg(d_LT=d_LT[:8])
+    reading = read_vendor(put("b.scp", vendor_files.scp(ecg, compressed=True)))
+    np.testing.assert_allclose(reading.signal_LT, ecg.millivolt_LT, atol=1e-6)
+    assert reading.notes == ()
 
 
 def test_a_long_recording_is_cut_with_a_note(put):
