@@ -1,7 +1,8 @@
 """What is read of a file from outside at most, and the means to hold to it before memory is taken.
 
 A new format passes `require_size` before its file is opened, and reads through a `BoundedStream` if a library parses
-what the file says about its own sizes. The limits of an encoder's file are in `ecg_model/encoder.py`.
+what the file says about its own sizes. The limits of an encoder's file are in `ecg_model/encoder.py`, those of vendors'
+formats in `pipelines/formats/vendor/limits.py`.
 """
 
 from __future__ import annotations

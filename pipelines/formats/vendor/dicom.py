@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,14 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 from pydicom.waveforms.numpy_handler import multiplex_array
 
 from ecg_model.leads import LEADS
+from pipelines.formats.limits import require_size
 from pipelines.formats.reading import MOST_SECONDS, Reading
 from pipelines.formats.vendor.decoded import Decoded, maker_and_model, words
+from pipelines.formats.vendor.limits import MOST_BYTES
 from pipelines.formats.vendor.people import age_in_years, kept_age, kept_sex, years_between
+from pipelines.formats.vendor.recognize import Kind
 from pipelines.formats.vendor.rules import Channel, together, usual_name
 from pipelines.records import DropReason, RecordError
-
-MOST_BYTES = 64 << 20
 
 # Everything else of the file is passed over: pixels, documents, names.
 _TAGS = [
@@ -92,8 +94,8 @@ def decode(path: Path) -> Decoded:
         raise RecordError(
             DropReason.NO_WAVEFORM, f"{name}: it is {what}, without a waveform: export the ECG as DICOM waveform"
         )
-    if path.stat().st_size > MOST_BYTES:
-        raise RecordError(DropReason.UNREADABLE_SIGNAL, f"{name}: at most {MOST_BYTES >> 20} MiB are read of one ECG")
+    too_large = partial(RecordError, DropReason.UNREADABLE_SIGNAL)
+    require_size(path, MOST_BYTES[Kind.DICOM], "one DICOM", "export ten seconds of it", too_large)
     groups = [_group(number, item, name) for number, item in enumerate(dataset.WaveformSequence, 1)]
     taken = _rhythm(groups, name)
     leads = together(_channels(dataset, taken, name), name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pipelines.formats.limits import MIB
 from pipelines.formats.vendor.recognize import Kind
 
 MEMORY = 512 << 20
@@ -13,16 +14,15 @@ PATIENCE = 120.0
 READY = b"ready\n"
 """What the process writes when its libraries are loaded."""
 
-_MIB = 1 << 20
 MOST_BYTES = {
-    Kind.SCP: 4 * _MIB,
-    Kind.AECG: 16 * _MIB,
-    Kind.MUSE: 16 * _MIB,
-    Kind.PHILIPS: 4 * _MIB,  # LZW: what a file unfolds to is about 250 times as large
-    Kind.MORTARA: 16 * _MIB,
-    Kind.ISHNE: 32 * _MIB,
-    Kind.MFER: 16 * _MIB,
-    Kind.EDF: 32 * _MIB,
+    Kind.DICOM: 64 * MIB,
+    Kind.SCP: 4 * MIB,
+    Kind.AECG: 16 * MIB,
+    Kind.MUSE: 16 * MIB,
+    Kind.PHILIPS: 4 * MIB,  # LZW: what a file unfolds to is about 250 times as large
+    Kind.MORTARA: 16 * MIB,
+    Kind.ISHNE: 32 * MIB,
+    Kind.MFER: 16 * MIB,
+    Kind.EDF: 32 * MIB,
 }
-"""Bytes of a file that is read, by format; real ones are far smaller. DICOM's limit is in `dicom.py`, since an image
-is refused for what it is and not for its size."""
+"""Bytes of a file that is read; real ones are far smaller."""

@@ -19,9 +19,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from pipelines.formats.limits import LEADS
 from pipelines.formats.vendor.limits import MEMORY, PATIENCE, READY, SECONDS
 from pipelines.formats.vendor.recognize import Kind
-from pipelines.formats.vendor.rules import MOST_LEADS
 from pipelines.records import DropReason, RecordError
 
 _MOST_HEADER = 1 << 20
@@ -53,7 +53,7 @@ class Decoder:
                 _write(process, question)
                 (length,) = struct.unpack(">I", _read(process, 4, until))
                 header = json.loads(_read(process, _bounded(length, _MOST_HEADER), until))
-                leads = _bounded(len(header.get("leads", ())), MOST_LEADS)
+                leads = _bounded(len(header.get("leads", ())), LEADS)
                 return header, _read(process, 4 * leads * _bounded(header.get("samples", 0), _MOST_SAMPLES), until)
             except _EndedError:
                 code = self._ended()

@@ -10,12 +10,13 @@ The rule for people: of the patient a keyed hash, age and sex; no name, date, id
 from __future__ import annotations
 
 import importlib.util
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 
+from pipelines.formats.limits import require_size
 from pipelines.formats.reading import Reading
 from pipelines.formats.vendor.limits import MOST_BYTES
 from pipelines.formats.vendor.people import named, pseudonym
@@ -45,12 +46,9 @@ def read_vendor(path: Path, key: bytes | None = None) -> Reading:
         raise RecordError(DropReason.UNKNOWN_FORMAT, f"{path.name}: read are {', '.join(Kind)}")
     if isinstance(kind, Unread):
         raise RecordError(DropReason.UNKNOWN_FORMAT, f"{path.name}: it is {kind.what}, and is not read: {kind.instead}")
-    size, most = path.stat().st_size, MOST_BYTES.get(kind)
-    if most is not None and size > most:
-        raise RecordError(
-            DropReason.UNREADABLE_SIGNAL,
-            f"{path.name}: {size >> 20} MiB; at most {most >> 20} MiB are read of one {kind}: export ten seconds of it",
-        )
+    if kind is not Kind.DICOM:  # an image is refused for what it is, not for its size
+        too_large = partial(RecordError, DropReason.UNREADABLE_SIGNAL)
+        require_size(path, MOST_BYTES[kind], f"one {kind}", "export ten seconds of it", too_large)
     if missing := _missing_libraries():
         raise RecordError(
             DropReason.UNKNOWN_FORMAT,

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecg_model.leads import LEADS, LEADS_12
+from pipelines.formats.limits import LEADS as MOST_LEADS
 from pipelines.formats.reading import MOST_SECONDS
 from pipelines.records import DropReason, RecordError
 
-MOST_LEADS = 64
 # No body gives as much: such numbers have no unit that can be believed, and they overflow float32.
 _ABSURD_MILLIVOLT = 1e6
 _RATES = (1.0, 100_000.0)  # Hz; what is accepted of them is for those who use a reading
