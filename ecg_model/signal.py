@@ -1,4 +1,4 @@
-"""Preprocessing of ECGs: lead order and derivation, resampling, the window. Harmonization and serving share it.
+"""Preprocessing of ECGs: the eight leads, resampling, the window. Harmonization and serving share it.
 
 Shapes: L leads, T samples; arrays may carry batch axes in front, (..., L, T). Amplitudes are millivolt throughout.
 """
@@ -6,7 +6,6 @@ Shapes: L leads, T samples; arrays may carry batch axes in front, (..., L, T). A
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ecg_model.leads import LEADS, LEADS_12
+from ecg_model.leads import LEADS, LeadMissing, complete_limb_leads, select_leads
 
 RATE = 250  # samples a second
 SECONDS = 10  # of the window
@@ -31,57 +30,24 @@ _BLOCK = 50  # outputs that are computed together
 _ORDER = 16
 _ORDER_SPARSE = 32
 
-_CANONICAL = {name.upper(): name for name in LEADS_12} | {"DI": "I", "DII": "II", "DIII": "III"}
-_PREFIX = re.compile(r"^(MDC_ECG_LEAD_|LEAD[ _-]?|ECG[ _-]?)")
-
-
-class LeadMissing(ValueError):
-    """A lead that the model needs is missing."""
-
-
-class LeadRepeated(ValueError):
-    """Two rows have the same lead's name."""
-
 
 class TooShort(ValueError):
     """The recording is shorter than the window."""
 
 
-def canonical_lead(name: str) -> str:
-    """Return the lead's name as LEADS_12 has it: `ii`, `DII`, `Lead II` and `MDC_ECG_LEAD_II` are `II`.
-
-    Raises ValueError if the name is none of the twelve leads.
-    """
-    canonical = _CANONICAL.get(_PREFIX.sub("", name.strip().upper()))
-    if canonical is None:
-        raise ValueError(f"lead {name!r} is unknown: use the names {', '.join(LEADS_12)}")
-    return canonical
-
-
-def lead_rows(names: Sequence[str], wanted: Sequence[str] = LEADS) -> list[int]:
-    """Return the row of each wanted lead in an array whose rows are called `names`.
-
-    Raises ValueError if a name is unknown, LeadRepeated if a lead is named twice, LeadMissing if a lead is absent.
-    """
-    canonical = [canonical_lead(name) for name in names]
-    repeated = sorted({name for name in canonical if canonical.count(name) > 1})
-    if repeated:
-        raise LeadRepeated(f"leads {', '.join(repeated)} are named twice in {', '.join(names)}: name each row once")
-    missing = [lead for lead in wanted if lead not in canonical]
-    if missing:
-        raise LeadMissing(f"leads {', '.join(missing)} are missing among {', '.join(names)}: give I, II and V1..V6")
-    return [canonical.index(lead) for lead in wanted]
-
-
 def independent_leads(x_LT: NDArray[Any], names: Sequence[str]) -> NDArray[Any]:
     """Select the independent leads, (..., L, T) with rows called `names` -> (..., 8, T) in the order of LEADS.
 
-    III, aVR, aVL and aVF are accepted and left out: they are linear in I and II (Einthoven, Goldberger). I and II must
-    be given; they are not computed from the others. Raises ValueError as `lead_rows` does.
+    Other channels are left out. I and II are computed if two other limb leads are given. Raises ValueError as
+    `select_leads` does, and LeadMissing if a lead is absent.
     """
-    if x_LT.ndim < 2 or x_LT.shape[-2] != len(names):
-        raise ValueError(f"signal of shape {x_LT.shape} does not fit {len(names)} lead names: use (leads, samples)")
-    return x_LT[..., lead_rows(names), :]
+    x_LT, known, _ = select_leads(x_LT, names)
+    x_LT, known, _ = complete_limb_leads(x_LT, known)
+    if missing := [lead for lead in LEADS if lead not in known]:
+        raise LeadMissing(
+            f"leads {', '.join(missing)} are missing among {', '.join(names)}: give I, II and V1 to V6, by these names"
+        )
+    return x_LT[..., [known.index(lead) for lead in LEADS], :]
 
 
 def derived_leads(limb_2T: NDArray[Any]) -> NDArray[Any]:

@@ -16,17 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from ecg_model.encoder import Encoder
-from ecg_model.signal import (
-    LEADS,
-    LEADS_12,
-    RATE_MAX,
-    RATE_MIN,
-    SECONDS,
-    independent_leads,
-    prepare,
-    resample,
-    window_samples,
-)
+from ecg_model.leads import LEADS, LEADS_12
+from ecg_model.signal import RATE_MAX, RATE_MIN, SECONDS, independent_leads, prepare, resample, window_samples
 
 STANDARD = "standard"
 # In pretraining the student sees at least about a fifth of the columns.

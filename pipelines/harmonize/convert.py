@@ -9,7 +9,6 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields
-from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,19 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ecg_model.signal import (
-    LEADS,
-    RATE_MAX,
-    RATE_MIN,
-    SECONDS,
-    LeadMissing,
-    LeadRepeated,
-    canonical_lead,
-    lead_rows,
-    prepare,
-    window_reach,
-    window_samples,
-)
+from ecg_model.leads import DERIVED, LEADS, LIMB, LeadRepeated, complete_limb_leads, select_leads
+from ecg_model.signal import RATE_MAX, RATE_MIN, SECONDS, prepare, window_reach, window_samples
 from pipelines.formats.shard import ShardWriter, content_hash
 from pipelines.formats.simhash import signatures
 from pipelines.harmonize.quality import Figures, QualityLimits, figures, missing_share, verdict
@@ -169,63 +157,76 @@ def _harmonized(
     Records with the same leads, rate and number of samples go through the filters together.
     """
     results: list[Kept | DroppedRecord | None] = [None] * len(batch)
-    forms: dict[tuple[tuple[str, ...], float, int], list[tuple[int, Record, NDArray[np.float32]]]] = {}
+    forms: dict[tuple[Any, ...], list[tuple[int, Record, _Window]]] = {}
     for at, item in enumerate(batch):
         if isinstance(item, DroppedRecord):
             results[at] = item
             continue
         try:
-            window_LT = _window(item, incomplete)
+            window = _window(item, incomplete)
         except RecordError as error:
             results[at] = error.dropped(item.record_id)
             continue
-        forms.setdefault((item.leads, item.rate, window_LT.shape[-1]), []).append((at, item, window_LT))
-    for (leads, rate, _), members in forms.items():
+        form = (window.leads, window.computed, item.rate, window.signal_LT.shape[-1])
+        forms.setdefault(form, []).append((at, item, window))
+    for (leads, computed, rate, _), members in forms.items():
         # Absent leads enter the filters as zeros, below the recorded ones, so that all eight come out.
-        raw_NLT = np.stack([window_LT for _, _, window_LT in members])
+        raw_NLT = np.stack([window.signal_LT for _, _, window in members])
         absent = _absent(leads)
         x_NLT = prepare(_zeros_below(raw_NLT, len(absent)), leads=(*leads, *absent), rate=rate)
         given_NLT = x_NLT[:, [lead not in absent for lead in LEADS]] if absent else x_NLT
         # The quality of what the source recorded: without the zeros of absent leads, without the filters' margin.
-        batch_figures = figures(raw_NLT[..., : window_samples(rate)], given_NLT, leads=leads, rate=rate, limits=limits)
-        kept_members: list[tuple[int, Record, int]] = []
-        for row, (at, record, _) in enumerate(members):
+        recorded_NLT = raw_NLT[..., : window_samples(rate)]
+        batch_figures = figures(recorded_NLT, given_NLT, leads=leads, computed=computed, rate=rate, limits=limits)
+        kept_members: list[tuple[int, Record, _Window, int]] = []
+        for row, (at, record, window) in enumerate(members):
             reason = verdict(batch_figures, row, limits)
             if reason is not None:
                 results[at] = DroppedRecord(record.record_id, *reason)
                 continue
-            kept_members.append((at, record, row))
-        signal_NLT = np.rint(x_NLT[[row for _, _, row in kept_members]] * 1000).astype("<i2")
-        for (at, record, row), signal_LT, signature_B in zip(
+            kept_members.append((at, record, window, row))
+        signal_NLT = np.rint(x_NLT[[row for *_, row in kept_members]] * 1000).astype("<i2")
+        for (at, record, window, row), signal_LT, signature_B in zip(
             kept_members, signal_NLT, signatures(signal_NLT), strict=True
         ):
-            results[at] = Kept(signal_LT, _row(record, source, signal_LT, signature_B, batch_figures, row))
+            columns = _row(record, window.notes, source, signal_LT, signature_B, batch_figures, row)
+            results[at] = Kept(signal_LT, columns)
     assert all(result is not None for result in results)
     return [result for result in results if result is not None]
 
 
-def _window(record: Record, incomplete: Incomplete) -> NDArray[np.float32]:
-    """Return float32 (L, T), contiguous: the part of a record that `prepare` needs.
+@dataclass(frozen=True)
+class _Window:
+    """The part of a record that `prepare` needs: float32 (L, T), contiguous, with leads as LEADS_12 names them."""
 
-    Raises RecordError if the record cannot be used.
-    """
-    x_LT = record.signal_LT
-    if x_LT.ndim != 2 or x_LT.shape[0] != len(record.leads):
-        raise RecordError(
-            DropReason.UNREADABLE_SIGNAL, f"signal of shape {x_LT.shape} does not fit {len(record.leads)} lead names"
-        )
-    _check_leads(record.leads, incomplete.mark_leads)
+    signal_LT: NDArray[np.float32]
+    leads: tuple[str, ...]
+    computed: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def _window(record: Record, incomplete: Incomplete) -> _Window:
+    """Return the part of a record that is used. Raises RecordError if the record cannot be used."""
     if not RATE_MIN <= record.rate <= RATE_MAX:
         raise RecordError(
             DropReason.UNREADABLE_HEADER, f"rate {record.rate} Hz: {RATE_MIN:g} to {RATE_MAX:g} can be resampled"
         )
     needed = window_samples(record.rate)
+    x_LT, leads, computed, notes = _leads_of(record, needed)
+    absent = _absent(leads)
+    if absent and not (incomplete.mark_leads and len(absent) < len(LEADS)):
+        raise RecordError(
+            DropReason.LEAD_MISSING,
+            f"leads {', '.join(absent)} are missing among {', '.join(record.leads)}: give I, II and V1 to V6; "
+            "names that are others' can be mapped by `lead_names` in the drop's JSON",
+        )
     if x_LT.shape[1] < min(needed, math.ceil(incomplete.repeat_from * record.rate - 1e-6)):
         raise RecordError(
             DropReason.TOO_SHORT,
             f"{x_LT.shape[1]} samples at {record.rate:g} Hz: the window of {SECONDS} s needs {needed}",
         )
     if x_LT.shape[1] < needed:
+        notes += (f"repeated to fill the window: {x_LT.shape[1] / record.rate:.2f} s were recorded",)
         x_LT = np.tile(x_LT, -(-needed // x_LT.shape[1]))[:, :needed]
     # A filled gap would be learnt as an ECG: one missing sample in the window drops the record.
     share = missing_share(x_LT[:, :needed])
@@ -237,42 +238,51 @@ def _window(record: Record, incomplete: Incomplete) -> NDArray[np.float32]:
     reach_LT = x_LT[:, : window_reach(record.rate)]
     if not np.isfinite(reach_LT[:, needed:]).all():
         reach_LT = x_LT[:, :needed]
-    # Larger numbers would overflow in the filters, and what is no number passes every limit.
-    highest = float(np.abs(reach_LT).max())
-    if highest > MOST_MILLIVOLT:
-        raise RecordError(
-            DropReason.OUT_OF_RANGE, f"an amplitude of {highest:.3g} mV: check the file, the unit and the gain"
-        )
-    return np.ascontiguousarray(reach_LT, np.float32)
+    if absent:
+        notes += (absent_note(absent),)
+    return _Window(np.ascontiguousarray(reach_LT, np.float32), leads, computed, notes)
+
+
+def _leads_of(
+    record: Record, needed: int
+) -> tuple[NDArray[np.float32], tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """Return a record's rows that are leads, their names, which of them were computed, and notes.
+
+    Left out with a note are other channels, and leads with a gap among the first `needed` samples that nothing needs.
+    """
+    try:
+        x_LT, leads, others = select_leads(record.signal_LT, record.leads)
+    except LeadRepeated as error:
+        raise RecordError(DropReason.LEAD_REPEATED, str(error)) from error
+    except ValueError as error:
+        raise RecordError(DropReason.UNREADABLE_SIGNAL, str(error)) from error
+    notes = (
+        (f"channels not used: {', '.join(name.strip() or 'one without a name' for name in others)}",) if others else ()
+    )
+    gaps = [lead for lead in DERIVED if lead in leads and not np.isfinite(x_LT[leads.index(lead), :needed]).all()]
+    if gaps:
+        notes += (f"leads with missing samples not used: {', '.join(gaps)}",)
+        x_LT = x_LT[[lead not in gaps for lead in leads]]
+        leads = tuple(lead for lead in leads if lead not in gaps)
+    x_LT, names, computed = complete_limb_leads(x_LT, leads)
+    if computed:
+        limb = ", ".join(lead for lead in leads if lead in LIMB)
+        notes += (f"computed from {limb}: {', '.join(computed)}",)
+    return x_LT, names, computed, notes
 
 
 def _zeros_below(x_NLT: NDArray[np.float32], rows: int) -> NDArray[np.float32]:
     return np.pad(x_NLT, ((0, 0), (0, rows), (0, 0))) if rows else x_NLT
 
 
-@lru_cache(maxsize=256)
-def _absent(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Return those of the eight leads that are not among the lead names given."""
-    canonical = {canonical_lead(name) for name in names}
-    return tuple(lead for lead in LEADS if lead not in canonical)
-
-
-@lru_cache(maxsize=256)
-def _check_leads(names: tuple[str, ...], some: bool) -> None:
-    """Raise RecordError if leads are missing, repeated or unknown. some: one of the eight leads is enough."""
-    try:
-        absent = _absent(names)
-        lead_rows(names, [lead for lead in LEADS if lead not in absent] if some and len(absent) < len(LEADS) else LEADS)
-    except LeadMissing as error:
-        raise RecordError(DropReason.LEAD_MISSING, str(error)) from error
-    except LeadRepeated as error:
-        raise RecordError(DropReason.LEAD_REPEATED, str(error)) from error
-    except ValueError as error:
-        raise RecordError(DropReason.UNREADABLE_HEADER, str(error)) from error
+def _absent(leads: tuple[str, ...]) -> tuple[str, ...]:
+    """Return those of the eight leads that are not among the leads given."""
+    return tuple(lead for lead in LEADS if lead not in leads)
 
 
 def _row(
     record: Record,
+    notes: tuple[str, ...],
     source: str,
     signal_LT: NDArray[np.int16],
     signature_B: NDArray[np.uint8],
@@ -281,7 +291,7 @@ def _row(
 ) -> dict[str, Any]:
     """Return a record's row of the table.
 
-    batch_figures: quality figures of its batch. row: its place in the batch.
+    notes: on how it was harmonized. batch_figures: quality figures of its batch. row: its place in the batch.
     """
     quality = {
         f"quality_{field.name}": _or_none(float(getattr(batch_figures, field.name)[row])) for field in fields(Figures)
@@ -296,21 +306,12 @@ def _row(
         "samples": record.signal_LT.shape[1],
         "labels": list(record.labels),
         "fold": record.fold,
-        "notes": [*record.notes, *_completed(record)],
+        "notes": [*record.notes, *notes],
         "content_hash": content_hash(signal_LT),
         "signature": signature_B.tobytes(),
         "quality_missing_share": missing_share(record.signal_LT),
         **quality,
     }
-
-
-def _completed(record: Record) -> Iterator[str]:
-    """Yield notes on how a record was completed to eight leads and ten seconds."""
-    samples = record.signal_LT.shape[1]
-    if samples < window_samples(record.rate):
-        yield f"repeated to fill the window: {samples / record.rate:.2f} s were recorded"
-    if absent := _absent(record.leads):
-        yield absent_note(absent)
 
 
 def _or_none(value: float) -> float | None:

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from scipy.fft import rfft, rfftfreq
 from scipy.ndimage import maximum_filter1d, uniform_filter1d
 
-from ecg_model.signal import LEADS, RATE, SAMPLES, canonical_lead, derived_leads, lead_rows
+from ecg_model.leads import DERIVED, LEADS
+from ecg_model.signal import RATE, SAMPLES, derived_leads
 from pipelines.records import DropReason
 
 INT16_MILLIVOLT = 32.767
-DERIVED = ("III", "aVR", "aVL", "aVF")
 
 # The figures that a limit of the same name can judge, the gravest first, with their units.
 MOST = {
@@ -123,21 +123,27 @@ class Figures:
 
 
 def figures(
-    raw_NLT: NDArray[Any], x_NLT: NDArray[Any], *, leads: Sequence[str], rate: float, limits: QualityLimits
+    raw_NLT: NDArray[Any],
+    x_NLT: NDArray[Any],
+    *,
+    leads: Sequence[str],
+    computed: Sequence[str] = (),
+    rate: float,
+    limits: QualityLimits,
 ) -> Figures:
     """Compute the figures of a batch, float32 (N,) each.
 
     raw_NLT: the window in millivolt, as the source gives it.
     x_NLT: the same, harmonized (N, 8, 2500). If the source lacks some of the eight leads, only those it has, in the
     order of LEADS.
-    leads, rate: of raw_NLT.
+    leads, rate: of raw_NLT; names as LEADS_12 has them.
+    computed: those of the leads that were computed from other limb leads.
     """
     wander, mains, noise = _bands(x_NLT)
     unknown = np.full(len(x_NLT), np.nan, np.float32)
     low_NL, high_NL = raw_NLT.min(axis=-1), raw_NLT.max(axis=-1)
-    names = [canonical_lead(name) for name in leads]
-    given = [lead for lead in LEADS if lead in names]
-    flat_NL = (high_NL - low_NL)[:, lead_rows(leads, given)] <= limits.flat_millivolt
+    given = [leads.index(lead) for lead in LEADS if lead in leads]
+    flat_NL = (high_NL - low_NL)[:, given] <= limits.flat_millivolt
     return Figures(
         flat_leads=flat_NL.sum(axis=1).astype(np.float32),
         saturation_share=saturation_share(raw_NLT, low_NL, high_NL),
@@ -146,7 +152,7 @@ def figures(
         wander=wander,
         mains=mains if rate > 2 * max(MAINS_HZ) else unknown,
         noise=noise if rate > 2 * max(NOISE_HZ) else unknown,
-        einthoven=einthoven_residual(raw_NLT, leads),
+        einthoven=unknown if computed else einthoven_residual(raw_NLT, leads),  # it would compare them with themselves
         heart_rate=heart_rate(x_NLT),
     )
 
@@ -193,14 +199,14 @@ def saturation_share(x_NLT: NDArray[Any], low_NL: NDArray[Any], high_NL: NDArray
 def einthoven_residual(x_NLT: NDArray[Any], leads: Sequence[str]) -> NDArray[np.float32]:
     """Return the deviation of the given derived limb leads from their formulas, (N, L, T) -> (N,), rms in millivolt.
 
-    NaN if leads I and II or all derived leads are absent.
+    leads: names as LEADS_12 has them. NaN if leads I and II or all derived leads are absent.
     """
-    names = [canonical_lead(name) for name in leads]
-    given = [lead for lead in DERIVED if lead in names]
-    if not given or not {"I", "II"} <= set(names):
+    given = [lead for lead in DERIVED if lead in leads]
+    if not given or not {"I", "II"} <= set(leads):
         return np.full(len(x_NLT), np.nan, np.float32)
-    expected_NLT = derived_leads(x_NLT[:, lead_rows(leads, ("I", "II"))])
-    residual_NLT = x_NLT[:, lead_rows(leads, given)] - expected_NLT[:, [DERIVED.index(lead) for lead in given]]
+    expected_NLT = derived_leads(x_NLT[:, [leads.index("I"), leads.index("II")]])
+    given_NLT = x_NLT[:, [leads.index(lead) for lead in given]]
+    residual_NLT = given_NLT - expected_NLT[:, [DERIVED.index(lead) for lead in given]]
     power = np.einsum("nlt,nlt->nl", residual_NLT, residual_NLT) / residual_NLT.shape[-1]
     return np.sqrt(power).max(axis=1).astype(np.float32)
 

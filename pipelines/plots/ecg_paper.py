@@ -21,7 +21,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import Stroke, withStroke
 from numpy.typing import NDArray
 
-from ecg_model.signal import LEADS, LEADS_12, RATE, canonical_lead, derived_leads
+from ecg_model.leads import DERIVED, LEADS, LEADS_12, known_leads
+from ecg_model.signal import RATE, derived_leads
 from pipelines.plots.canvas import INK, MAX_BYTES, MUTED, png
 
 SPEED = 25.0  # mm per second
@@ -73,7 +74,7 @@ def ecg_paper(
     not given is an empty place with its name. Each trace is centred on its median, so wander does not move it off its
     row. The paper's height follows the amplitudes; if a row would take more than 60 mm, the gain is the largest of
     GAINS that fits, and the footer states it.
-    Raises ValueError if the shape does not fit the leads, a lead is unknown or repeated, or the signal is empty.
+    Raises ValueError if the shape does not fit the leads, no lead is known, or the signal is empty.
     """
     signals = _by_lead(np.asarray(signal_LT, np.float64), leads, rate)
     recorded = next(iter(signals.values())).shape[-1] / rate
@@ -182,17 +183,23 @@ def _sheet(lines: Sequence[Sequence[_Strip]], title: str, rate: float, pixels_pe
 
 
 def _by_lead(signal_LT: NDArray[np.float64], leads: Sequence[str], rate: float) -> dict[str, NDArray[np.float64]]:
-    """Return the signal of each lead by its canonical name, with III, aVR, aVL and aVF computed from I and II."""
+    """Return the signal of each lead by its name in LEADS_12, with III, aVR, aVL and aVF computed from I and II.
+
+    Other channels are left out; of two rows of one lead the first is taken.
+    """
     if signal_LT.ndim != 2 or signal_LT.shape[0] != len(leads) or signal_LT.size == 0:
         raise ValueError(f"signal of shape {signal_LT.shape} does not fit {len(leads)} leads: use (leads, samples)")
     if not rate > 0:
         raise ValueError(f"rate {rate}: give the samples per second")
-    signals = dict(zip((canonical_lead(name) for name in leads), signal_LT, strict=True))
-    if len(signals) < len(leads):
-        raise ValueError(f"leads {', '.join(leads)}: a lead is named twice; name each row once")
+    signals: dict[str, NDArray[np.float64]] = {}
+    for lead, x_T in zip(known_leads(tuple(leads)), signal_LT, strict=True):
+        if lead is not None:
+            signals.setdefault(lead, x_T)
+    if not signals:
+        raise ValueError(f"leads {', '.join(leads)}: none is one of {', '.join(LEADS_12)}")
     if "I" in signals and "II" in signals:
         derived = derived_leads(np.stack([signals["I"], signals["II"]]))
-        signals = dict(zip(("III", "aVR", "aVL", "aVF"), derived, strict=True)) | signals
+        signals = dict(zip(DERIVED, derived, strict=True)) | signals
     return signals
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ecg_model.signal import LEADS_12
+from ecg_model.leads import LEADS_12
 from pipelines.simulate.diagnosis import CODES, PREVALENCE, RHYTHMS, Diagnosis, draw_diagnoses
 from pipelines.simulate.mirror_tree import NOTICE, Defect, Tree, spread
 from pipelines.simulate.simulator import SimulatedECG, simulate

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.signal import resample_poly
 
-from ecg_model.signal import LEADS_12
+from ecg_model.leads import LEADS_12
 from pipelines.simulate.diagnosis import CODES, RHYTHMS, Diagnosis, draw_diagnoses
 from pipelines.simulate.mirror_tree import NOTICE, Defect, Tree, spread
 from pipelines.simulate.physionet import damaged

@@ -11,7 +11,8 @@ from typing import cast
 
 import numpy as np
 
-from ecg_model.signal import LEADS_12, derived_leads
+from ecg_model.leads import LEADS_12
+from ecg_model.signal import derived_leads
 from pipelines.records import Sex
 from pipelines.simulate.diagnosis import Diagnosis, checked, draw_diagnoses
 from pipelines.simulate.morphology import (

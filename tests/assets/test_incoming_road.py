@@ -11,7 +11,7 @@ import pytest
 from assets.corpus import corpus
 from assets.resources import DataHome
 from assets.sources import ecgs_incoming, incoming_drops, raw_incoming
-from ecg_model.signal import LEADS_12
+from ecg_model.leads import LEADS_12
 from orchestration.demo import StageFailed, run
 from orchestration.jobs import harvest_job_name
 from pipelines.corpus.config import CorpusConfig

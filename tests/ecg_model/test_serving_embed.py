@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from ecg_model.config import EncoderConfig
 from ecg_model.encoder import Encoder, random_encoder
+from ecg_model.leads import LEADS, LEADS_12
 from ecg_model.serving.embed import checked, embed
-from ecg_model.signal import LEADS, LEADS_12, SAMPLES, prepare
+from ecg_model.signal import SAMPLES, prepare
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +152,7 @@ GOOD: dict[str, Any] = {"sampling_rate": 250.0}
         (ecg(250, 10), GOOD | {"leads": "8"}, "8 lead"),
         (ecg(250, 10), GOOD | {"leads": "I,II"}, "2 lead"),
         (ecg(250, 10)[:, :8], GOOD | {"leads": "I,II,III,aVR,aVL,aVF,V1,V2"}, "V3"),
-        (ecg(250, 10)[:, :8], GOOD | {"leads": "I,I,V1,V2,V3,V4,V5,V6"}, "named twice"),
+        (ecg(250, 10)[:, :8], GOOD | {"leads": "I,I,V1,V2,V3,V4,V5,V6"}, "are lead I, and their samples differ"),
         (ecg(250, 10)[:, :8], GOOD | {"leads": "I,II,V1,V2,V3,V4,V5,X"}, "X"),
         (ecg(250, 1.9), GOOD, "1.90 s: give at least 2 s"),
     ],

@@ -16,8 +16,8 @@ import pytest
 
 from ecg_model.config import EncoderConfig
 from ecg_model.encoder import load_encoder, random_encoder, save_encoder
+from ecg_model.leads import LEADS_12
 from ecg_model.serving.embed import embed
-from ecg_model.signal import LEADS_12
 from pipelines.finding import Finding
 from pipelines.hashing import sha256_of_file
 from pipelines.release.aliases import promote

@@ -8,17 +8,12 @@ import scipy.signal
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from ecg_model.leads import LEADS, LEADS_12
 from ecg_model.signal import (
-    LEADS,
-    LEADS_12,
     RATE,
     SAMPLES,
-    LeadMissing,
-    LeadRepeated,
     TooShort,
-    canonical_lead,
     derived_leads,
-    independent_leads,
     prepare,
     resample,
     window_reach,
@@ -41,43 +36,6 @@ def sines(rate: float, samples: int, *, leads: int = 40, highest: float = 40.0, 
 
 def rms(x: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.square(x))))
-
-
-@pytest.mark.parametrize(
-    ("written", "lead"),
-    [("ii", "II"), ("AVR", "aVR"), ("avf", "aVF"), ("DIII", "III"), (" v1 ", "V1"), ("Lead I", "I"), ("lead_v6", "V6")]
-    + [("MDC_ECG_LEAD_AVL", "aVL"), ("ECG II", "II")]
-    + [(name, name) for name in LEADS_12],
-)
-def test_a_lead_is_known_by_each_of_its_names(written: str, lead: str) -> None:
-    assert canonical_lead(written) == lead
-
-
-@pytest.mark.parametrize("name", ["", "V7", "lead", "IV", "X", "MLII"])
-def test_an_unknown_lead_is_refused_by_name(name: str) -> None:
-    with pytest.raises(ValueError, match="is unknown: use the names I, II"):
-        canonical_lead(name)
-
-
-@given(order=st.permutations(LEADS_12), keep=st.sets(st.sampled_from(["III", "aVR", "aVL", "aVF"])))
-@settings(deadline=None, max_examples=50)
-def test_leads_come_out_in_the_models_order_whatever_the_files(order: list[str], keep: set[str]) -> None:
-    names = [name for name in order if name in LEADS or name in keep]
-    x_LT = np.array([[LEADS_12.index(name)] * 3 for name in names], np.float32)
-    expected = np.array([[LEADS_12.index(name)] * 3 for name in LEADS], np.float32)
-    np.testing.assert_array_equal(independent_leads(x_LT, [name.lower() for name in names]), expected)
-
-
-def test_leads_that_do_not_fit_are_refused() -> None:
-    x_LT = np.zeros((12, 10))
-    with pytest.raises(LeadRepeated, match="leads V1 are named twice"):
-        independent_leads(x_LT, [*LEADS_12[:11], "v1"])
-    with pytest.raises(LeadMissing, match="leads V6 are missing"):
-        independent_leads(x_LT[:11], LEADS_12[:11])
-    with pytest.raises(LeadMissing, match="leads I are missing"):
-        independent_leads(x_LT[:11], LEADS_12[1:])
-    with pytest.raises(ValueError, match="does not fit 12 lead names"):
-        independent_leads(x_LT[:11], LEADS_12)
 
 
 def test_the_limb_leads_close_einthovens_triangle() -> None:

@@ -18,7 +18,7 @@ import yaml
 
 from assets.resources import DataHome
 from assets.sources import incoming_drops
-from ecg_model.signal import LEADS_12
+from ecg_model.leads import LEADS_12
 from orchestration.definitions import defs
 from orchestration.demo import run
 from orchestration.jobs import TRAIN, harvest_job_name

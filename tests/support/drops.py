@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ecg_model.signal import LEADS_12
+from ecg_model.leads import LEADS_12
 from pipelines.formats.shard import Shard, open_shard
 from pipelines.harmonize.convert import Incomplete, harmonize
 from pipelines.harmonize.quality import QualityLimits

@@ -21,9 +21,9 @@ import torch
 
 from ecg_model.config import EncoderConfig
 from ecg_model.encoder import encoder_bytes, load_encoder, random_encoder
+from ecg_model.leads import LEADS_12
 from ecg_model.reference import published_name
 from ecg_model.serving.classify import CalibratedHead
-from ecg_model.signal import LEADS_12
 from pipelines.download.mirror import Mirror, list_source
 from pipelines.encoders.import_reference import read_released
 from pipelines.evaluate.suite.own_labels import read_labels

@@ -20,7 +20,7 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
-from ecg_model.signal import LEADS
+from ecg_model.leads import LEADS
 from pipelines.cache import Workspace
 from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.step import materialize_corpus

@@ -13,8 +13,8 @@ import pytest
 
 from ecg_model.config import EncoderConfig
 from ecg_model.encoder import random_encoder, save_encoder
+from ecg_model.leads import LEADS_12
 from ecg_model.serving.embed import embed
-from ecg_model.signal import LEADS_12
 from pipelines.home import Home
 from pipelines.tracking import Tracking
 from tests.pipelines.cli.records import CODE15, header

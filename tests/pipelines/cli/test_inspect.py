@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ecg_model.signal import LEADS_12
+from ecg_model.leads import LEADS_12
 from pipelines.records import DropReason
 from tests.pipelines.cli.records import CODE15, header
 from tests.support.commands import ecg, run

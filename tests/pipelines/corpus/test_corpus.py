@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import resample_poly
 
-from ecg_model.signal import LEADS
+from ecg_model.leads import LEADS
 from pipelines.cache import Product, Workspace
 from pipelines.corpus.checks import corpus_is_apart
 from pipelines.corpus.config import CorpusConfig

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import wfdb
 
-from ecg_model.signal import LEADS, LEADS_12, derived_leads
+from ecg_model.leads import LEADS, LEADS_12
+from ecg_model.signal import derived_leads
 from pipelines import versions
 from pipelines.cache import Product, Workspace
 from pipelines.corpus import export as exporting

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from assets.previews import compared_sources
-from ecg_model.signal import LEADS
+from ecg_model.leads import LEADS
 from pipelines.cache import Workspace
 from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.figures import source_figures

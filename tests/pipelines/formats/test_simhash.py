@@ -15,7 +15,8 @@ from scipy.signal import butter, resample_poly, sosfiltfilt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from ecg_model.signal import LEADS_12, prepare
+from ecg_model.leads import LEADS_12
+from ecg_model.signal import prepare
 from pipelines.formats.simhash import BITS, BYTES, SAME_BITS, distance, first_copies, signatures
 from pipelines.records import Record
 from pipelines.sources import SOURCES

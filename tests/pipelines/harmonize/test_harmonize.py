@@ -19,7 +19,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecg_model.signal import LEADS, LEADS_12, derived_leads, prepare
+from ecg_model.leads import LEADS, LEADS_12
+from ecg_model.signal import derived_leads, prepare
 from pipelines.cache import Workspace, digest_of_tree
 from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.step import built_corpus, materialize_corpus
@@ -96,8 +97,8 @@ def test_what_is_not_known_is_null(tmp_path: Path) -> None:
 
 BAD = {
     "lead missing": (replace(record(), leads=LEADS_12[:11], signal_LT=record().signal_LT[:11]), "leads V6 are missing"),
-    "lead named twice": (replace(record(), leads=(*LEADS_12[:11], "v1")), "leads V1 are named twice"),
-    "unreadable header": (replace(record(), leads=(*LEADS_12[:11], "V7")), "lead 'V7' is unknown"),
+    "lead named twice": (replace(record(), leads=(*LEADS_12[:11], "v1")), "are lead V1, and their samples differ"),
+    "unreadable header": (replace(record(), rate=40.0), "rate 40.0 Hz: 50 to 2000 can be resampled"),
     "unreadable signal": (replace(record(), leads=LEADS_12[:11]), r"\(12, 5000\) does not fit 11 lead names"),
     "too short": (record(seconds=9.998), "4999 samples at 500 Hz: the window of 10 s needs 5000"),
     "missing samples": (changed(record(), 7, slice(4990, None), np.nan), "0.02% of the samples of the first 10 s"),
@@ -114,6 +115,53 @@ def test_a_record_that_cannot_be_kept_is_dropped_with_its_reason(tmp_path: Path,
     (drop,) = shard.drops().to_pylist()
     assert (drop["source"], drop["record_id"], drop["reason"]) == ("test", "r0000", reason)
     assert re.search(detail, drop["detail"])
+
+
+def test_channels_that_nothing_needs_cost_a_note_and_not_the_record(tmp_path: Path) -> None:
+    base = record()
+    beside = np.full((3, 5000), np.nan, np.float32)
+    strip = base.signal_LT[1:2]
+    wide = replace(
+        base,
+        signal_LT=np.concatenate([beside[:2], base.signal_LT, strip, beside[2:]]),
+        leads=("vx", "RESP", *LEADS_12, "ii", " "),
+    )
+    (row,) = run(tmp_path / "wide", wide).records().to_pylist()
+    (alone,) = run(tmp_path / "alone", base).records().to_pylist()
+    assert row["notes"] == ["channels not used: vx, RESP, ii, one without a name"]
+    assert row["content_hash"] == alone["content_hash"]
+    assert row["quality_einthoven"] == alone["quality_einthoven"]
+
+
+def test_a_gap_counts_where_it_is_used_alone(tmp_path: Path) -> None:
+    base = record()
+    shard = run(tmp_path / "avr", changed(base, LEADS_12.index("aVR"), slice(10, 12), np.nan))
+    (row,), (alone,) = shard.records().to_pylist(), run(tmp_path / "alone", base).records().to_pylist()
+    assert row["notes"] == ["leads with missing samples not used: aVR"]
+    assert row["content_hash"] == alone["content_hash"]
+    assert row["quality_missing_share"] == pytest.approx(2 / 60_000)
+
+
+def test_lead_i_is_computed_from_two_limb_leads_and_said(tmp_path: Path) -> None:
+    base = record()
+    there = [at for at, name in enumerate(LEADS_12) if name not in ("I", "aVR")]
+    less = replace(base, signal_LT=base.signal_LT[there], leads=tuple(LEADS_12[at] for at in there))
+    shard = run(tmp_path / "less", less)
+    (row,) = shard.records().to_pylist()
+    assert row["notes"] == ["computed from II, III, aVL, aVF: I"]
+    assert row["quality_einthoven"] is None  # it would compare the computed lead with its own sources
+    whole = run(tmp_path / "whole", base)
+    assert np.abs(shard.signals()[0].astype(int) - whole.signals()[0].astype(int)).max() <= 1
+
+
+def test_a_computed_lead_may_be_flat(tmp_path: Path) -> None:
+    base = record()
+    there = [at for at, name in enumerate(LEADS_12) if name not in ("I", "aVR", "aVL", "aVF")]
+    x_LT = base.signal_LT[there].copy()
+    x_LT[1] = x_LT[0]  # III = II: both electrodes of lead I see the same
+    less = replace(base, signal_LT=x_LT, leads=tuple(LEADS_12[at] for at in there))
+    (drop,) = run(tmp_path, less, record(1)).drops().to_pylist()
+    assert (drop["reason"], drop["detail"][:5]) == ("flat lead", "1 of ")
 
 
 @pytest.mark.parametrize("value", [1e7, 3e38])

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy.signal import butter, find_peaks, periodogram, sosfiltfilt
 
-from ecg_model.signal import LEADS, LEADS_12, derived_leads, prepare
+from ecg_model.leads import LEADS, LEADS_12
+from ecg_model.signal import derived_leads, prepare
 from pipelines.harmonize.quality import (
     Figures,
     QualityLimits,

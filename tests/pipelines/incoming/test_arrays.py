@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ecg_model.signal import LEADS_12
+from ecg_model.leads import LEADS_12
 from pipelines.incoming.arrays import Npz, read_csv
 from pipelines.records import DropReason, RecordError
 from tests.support.drops import (

@@ -20,7 +20,7 @@ from moto.server import ThreadedMotoServer
 
 from assets.resources import DataHome
 from assets.sources import incoming_drops
-from ecg_model.signal import LEADS_12
+from ecg_model.leads import LEADS_12
 from orchestration.definitions import defs
 from orchestration.sensors import incoming_sensor
 from pipelines.download.step import recorded_files

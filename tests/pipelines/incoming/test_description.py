@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecg_model.signal import LEADS_12
+from ecg_model.leads import LEADS_12
 from pipelines.incoming.description import FIELDS
 from pipelines.records import DropReason
 from tests.support.drops import (

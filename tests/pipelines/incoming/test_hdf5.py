@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
-from ecg_model.signal import LEADS_12
+from ecg_model.leads import LEADS_12
 from pipelines.records import DropReason
 from tests.support.drops import (
     array_fields,

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecg_model.signal import LEADS, LEADS_12, prepare
+from ecg_model.leads import LEADS, LEADS_12
+from ecg_model.signal import prepare
 from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.selection import Exclusion
 from pipelines.corpus.step import materialize_corpus

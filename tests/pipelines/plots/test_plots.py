@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ecg_model.signal import LEADS, LEADS_12, derived_leads
+from ecg_model.leads import LEADS, LEADS_12
+from ecg_model.signal import derived_leads
 from pipelines.formats.shard import RECORDS
 from pipelines.formats.wfdb import read_wfdb
 from pipelines.plots.canvas import MAX_BYTES
@@ -149,12 +150,16 @@ def test_missing_leads_leave_their_places() -> None:
     assert not third_column(ecg()[[0, 11]], ("I", "V6")).any()
 
 
+def test_a_record_that_was_refused_for_its_leads_is_drawn_as_far_as_they_are_known() -> None:
+    wide = np.concatenate([ecg(), np.zeros((2, ecg().shape[1]))])
+    assert ecg_paper(wide, (*LEADS_12, "vx", "II"), RATE, "t") == ecg_paper(ecg(), LEADS_12, RATE, "t")
+
+
 @pytest.mark.parametrize(
     ("signal", "leads", "message"),
     [
         (np.zeros((3, 100)), ["I", "II"], "shape"),
-        (np.zeros((2, 100)), ["I", "DI"], "twice"),
-        (np.zeros((2, 100)), ["I", "X"], "unknown"),
+        (np.zeros((2, 100)), ["X", "RESP"], "none is one of I, II"),
         (np.zeros((2, 0)), ["I", "II"], "shape"),
     ],
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ecg_model.signal import LEADS_12
+from ecg_model.leads import LEADS_12
 from pipelines.release.model import Scores
 from pipelines.release.packaging import example_ecg, packaged_encoder, serves
 from pipelines.tracking import Tracking

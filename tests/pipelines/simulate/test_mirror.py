@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ecg_model.signal import LEADS_12
+from ecg_model.leads import LEADS_12
 from pipelines.simulate import Defect, MirrorSizes, ensure_mirror, simulate, write_mirror
 from pipelines.simulate.wfdb_writer import annotation_bytes, checksum
 from pipelines.tasks.catalogue import CPSC2018_CLASSES

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import find_peaks
 
-from ecg_model.signal import LEADS_12
+from ecg_model.leads import LEADS_12
 from pipelines.simulate import Beat, Diagnosis, simulate
 from pipelines.simulate.diagnosis import CODES, conflict, draw_diagnoses
 from pipelines.simulate.simulator import draw_body, stream

@@ -14,7 +14,8 @@ import wfdb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecg_model.signal import LEADS, LEADS_12, prepare
+from ecg_model.leads import LEADS, LEADS_12
+from ecg_model.signal import prepare
 from pipelines.cache import Workspace
 from pipelines.download.mirror import Mirror
 from pipelines.download.step import materialize_raw
