@@ -40,4 +40,4 @@ def _read(root: Path, partition: str, files: Sequence[RemoteFile]) -> Iterator[R
             yield origin.item
 
 
-INCOMING = OwnData(name=NAME, title="Own ECGs", version="2", role=Role.PRETRAINING, read=_read)
+INCOMING = OwnData(name=NAME, title="Own ECGs", version="3", role=Role.PRETRAINING, read=_read)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ecg_model.leads import LEADS_12
 from pipelines.formats.limits import JSON_BYTES, LEADS, RECORDS, parse_json, require_size
 from pipelines.formats.wfdb import RECORDER_GAINS, UNITS
 from pipelines.records import DropReason, Record, RecordError
@@ -23,7 +24,8 @@ from pipelines.sources.demographics import age_of, sex_of
 SIGNAL_FIELDS = ("rate", "leads", "units", "gain", "baseline", "axes")
 PEOPLE_FIELDS = ("ids", "patient_ids", "ages", "sexes", "labels")
 DATASETS = "datasets"
-FIELDS = frozenset((*SIGNAL_FIELDS, *PEOPLE_FIELDS, DATASETS))
+LEAD_NAMES = "lead_names"
+FIELDS = frozenset((*SIGNAL_FIELDS, *PEOPLE_FIELDS, DATASETS, LEAD_NAMES))
 
 RATES = (100.0, 2000.0)
 AXES = ("record", "lead", "time")
@@ -168,7 +170,7 @@ def form_of(fields: Mapping[str, Any], where: str, leads: Sequence[str] | None =
     gain, baseline, units = _units(fields, where, len(names))
     return Form(
         rate=rate_of(fields.get("rate"), where),
-        leads=tuple(names),
+        leads=mapped_leads(names, fields, where),
         gain_L1=gain,
         baseline_L1=baseline,
         axes=_axes(fields.get("axes", list(AXES)), where),
@@ -210,6 +212,20 @@ def rate_of(value: Any, where: str) -> float:
     if not _is_number(value) or not low <= value <= high:
         raise _wrong(where, f"rate {_short(value)}", f"samples a second, {low:g} to {high:g}, are needed")
     return float(value)
+
+
+def mapped_leads(names: Sequence[str], fields: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    """Return the names of a file's rows, with those that the field `lead_names` maps replaced by the lead they mean.
+
+    Raises RecordError if the field is no object of names, or maps one to what is none of the twelve leads.
+    """
+    meaning = fields.get(LEAD_NAMES, {})
+    if not isinstance(meaning, dict):
+        raise _wrong(where, f"{LEAD_NAMES} {_short(meaning)}", 'map names to leads, as in {"EKG 1": "I"}')
+    for name, lead in meaning.items():
+        if lead not in LEADS_12:
+            raise _wrong(where, f"{LEAD_NAMES}: {_short(name)} is {_short(lead)}", f"use one of {', '.join(LEADS_12)}")
+    return tuple(meaning.get(name, name) for name in names)
 
 
 def _leads(value: Any, where: str) -> list[str]:

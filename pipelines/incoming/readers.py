@@ -25,6 +25,7 @@ from pipelines.incoming.description import (
     check_count,
     check_plausible,
     form_of,
+    mapped_leads,
     people_of,
     rate_of,
     read_description,
@@ -170,7 +171,8 @@ class _Drop:
         except RecordError as error:
             yield RecordOrigin(error.dropped(header.stem))
             return
-        yield RecordOrigin(_wfdb_record(raw), units)
+        record = _wfdb_record(raw)
+        yield RecordOrigin(replace(record, leads=mapped_leads(record.leads, self.shared, SHARED)), units)
 
     def _npy(self, path: PurePosixPath) -> Iterator[RecordOrigin]:
         form, fields = self._described(path)

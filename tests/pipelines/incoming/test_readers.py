@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -182,13 +183,13 @@ def test_wrong_units_do_not_pass(drop: Path, tmp_path: Path) -> None:
 
 def test_missing_samples_flat_leads_and_odd_leads_drop_their_record(drop: Path, tmp_path: Path) -> None:
     x_NLT = ecgs(4)
-    x_NLT[0, 3, 40] = np.nan
+    x_NLT[0, 7, 40] = np.nan
     x_NLT[1, 0, 7] = np.inf
     x_NLT[2, 1] = 1.0
     x_NLT[3] = np.nan
     write_npy(drop / "a.npy", x_NLT, **array_fields())
     write_npy(drop / "b.npy", ecgs(1), **array_fields(("I", *LEADS_12[:-1])))
-    write_npy(drop / "c.npy", ecgs(1), **array_fields((*LEADS_12[:-1], "X")))
+    write_npy(drop / "c.npy", ecgs(1), **array_fields(tuple(f"X{n}" for n in range(12))))
     assert reasons(shard_of(drop, tmp_path / "out")) == {
         "a0": "missing samples",
         "a1": "missing samples",
@@ -244,3 +245,14 @@ def test_changed_bytes_raise_nothing_but_drops(tmp_path_factory: pytest.TempPath
     found = read(changed)
     assert {"a0", "a1", "x", "y", "c0", "c1", "d"} & {item.record_id for item in found}
     shutil.rmtree(changed)
+
+
+def test_names_of_leads_are_mapped_by_the_drops_json_in_every_format(drop: Path, tmp_path: Path) -> None:
+    names = ("EKG 1", *LEADS_12[1:])
+    write_npy(drop / "a.npy", ecgs(1), **array_fields(names))
+    wfdb.wrsamp("w", 500, ["mV"] * 12, list(names), ecgs(1)[0].T, fmt=["16"] * 12, write_dir=str(drop))
+    (drop / "drop.json").write_text(json.dumps({"lead_names": {"EKG 1": "I"}}))
+    shard = shard_of(drop, tmp_path / "out")
+    assert shard.records()["notes"].to_pylist() == [[], []]
+    (drop / "drop.json").write_text(json.dumps({"lead_names": {"EKG 1": "X"}}))
+    assert set(reasons(shard_of(drop, tmp_path / "refused")).values()) == {"unreadable header"}
