@@ -8,6 +8,8 @@
     <home>/mirrors/simulated/  the simulated mirror that `make demo` writes
     <home>/keys/patients       the key of patients' pseudonyms; readable by its owner alone, and part of every backup
     <home>/mlflow/             runs, artifacts and registered models, shared by all spaces
+    <home>/.servers.lock       held by `make ui`, `deploy/start` and `deploy/restore`
+    <home>/.removal.lock       held by what removes products and drops; `deploy/backup` shares it
 
 A space is named after its mirror: `hosts`, `simulated`, or the last part of its address and six digits of a hash.
 """
@@ -18,15 +20,19 @@ import hashlib
 import os
 import re
 import secrets
+from contextlib import AbstractContextManager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from pipelines.addresses import require_no_credentials
+from pipelines.addresses import is_address, require_no_credentials, shown
 from pipelines.cache import Workspace
-from pipelines.durable import write_atomically, write_once
+from pipelines.durable import make_folder, write_atomically, write_once
+from pipelines.locks import exclusive
 
 HOSTS = "hosts"
 FILES = "files"
+SERVERS_LOCK = ".servers.lock"
+REMOVAL_LOCK = ".removal.lock"
 _KEY_BYTES = 32
 _SPACE = re.compile(rf"{HOSTS}|simulated|[a-z0-9-]+-[0-9a-f]{{6}}")
 
@@ -35,6 +41,8 @@ class Home:
     """The data home. `mirror` overrides the stored one; `hosts` means the original hosts."""
 
     def __init__(self, root: Path | str, mirror: str | None = None) -> None:
+        if is_address(str(root)):
+            raise ValueError(f"data home {shown(str(root))}: give a folder of this machine (ECG_HOME)")
         self.root = Path(root).expanduser().resolve()
         self._mirror = mirror or None  # None: the stored one
 
@@ -47,16 +55,16 @@ class Home:
     def mirror(self) -> str | None:
         """The folder or base URL used instead of the hosts; None for the hosts. Raises ValueError as `check_url`."""
         chosen = self._mirror or self._stored("mirror") or HOSTS
-        if is_url(chosen):
+        if is_address(chosen):
             check_url(chosen)
         return None if chosen == HOSTS else _absolute(chosen)
 
     def set_mirror(self, place: str) -> None:
         """Store a mirror for later commands and the UI. Raises ValueError if it is a folder that does not exist."""
-        if is_url(place):
+        if is_address(place):
             check_url(place)
         elif place != HOSTS and not Path(place).expanduser().is_dir():
-            raise ValueError(f"mirror {place!r}: no such folder; give a folder, a base URL, or '{HOSTS}'")
+            raise ValueError(f"mirror {shown(place)}: no such folder; give a folder, a base URL, or '{HOSTS}'")
         write_atomically(self.root / "mirror", (place if place == HOSTS else _absolute(place)).encode())
         self._mirror = None
 
@@ -76,6 +84,11 @@ class Home:
         mirror = self.mirror or ""
         return mirror == str(self.simulated_mirror) or (mirror != "" and (Path(mirror) / "SIMULATED.json").is_file())
 
+    def alone_removing(self) -> AbstractContextManager[None]:
+        """Hold the lock of what removes data: one process at a time, and not during a backup."""
+        make_folder(self.root)
+        return exclusive(self.root / REMOVAL_LOCK, f"removals and backups of {self.root}")
+
     def workspace(self) -> Workspace:
         """Return the products of this space."""
         return Workspace(self.root / self.space)
@@ -93,7 +106,7 @@ class Home:
     def incoming(self) -> Path | str:
         """The folder or bucket URL of own ECGs: ECG_INCOMING, or the one that production stored, or <home>/incoming."""
         chosen = os.environ.get("ECG_INCOMING") or self._stored("drops") or str(self.root / "incoming")
-        return chosen if "://" in chosen else Path(chosen).expanduser().resolve()
+        return chosen if is_address(chosen) else Path(chosen).expanduser().resolve()
 
     @property
     def simulated_mirror(self) -> Path:
@@ -135,12 +148,14 @@ class Home:
 
 
 def check_url(text: str) -> None:
-    """Raise ValueError if a mirror's URL has no host, an invalid port, or a secret, which would be shown and kept."""
+    """Raise ValueError if a mirror's address is no URL of a host, or has a secret, which would be shown and kept."""
     require_no_credentials(
         text,
         "mirror",
         "write it as https://host/path, and set NETRC to a file that has them: machine HOST login NAME password WORD",
     )
+    if not is_url(text):
+        raise ValueError(f"mirror {text!r}: give a folder, or an address that begins with http:// or https://")
     try:
         parts = urlsplit(text)
         fault = None if parts.hostname and (parts.port is None or parts.port > 0) else "it names no host"

@@ -90,5 +90,5 @@ def holder(path: Path) -> str:
         return "another process"
     for number, major, minor, inode in _HELD.findall(held):
         if (int(inode), os.makedev(int(major, 16), int(minor, 16))) == (seen.st_ino, seen.st_dev) and number != "0":
-            return f"process {number}"
+            return f"process {number}" if Path("/proc", number).exists() else "another process"
     return "another process"

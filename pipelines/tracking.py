@@ -23,7 +23,7 @@ from typing import Any, Protocol
 
 import httpx
 
-from pipelines.addresses import require_no_credentials
+from pipelines.addresses import is_address, require_no_credentials, shown
 from pipelines.durable import write_atomically
 
 # Read by MLflow when it is imported. A user's own setting wins.
@@ -43,6 +43,7 @@ with warnings.catch_warnings():
 
 log = logging.getLogger(__name__)
 
+_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 MIRROR_TAG = "ecg.mirror"
 _BATCH = 1000  # MLflow's limit of metrics in one request
 _CHUNK = 1 << 20  # bytes of the metrics file read at a time
@@ -68,17 +69,20 @@ class Tracking:
     """The folder for artifacts; needed with a database, ignored with a server, which has its own."""
 
     def __post_init__(self) -> None:
-        if "://" not in self.uri or self.uri.startswith("file:"):
-            raise ValueError(
-                f"tracking uri {self.uri!r}: MLflow 3 has no file store; use sqlite:///FILE, a database or http(s)://"
-            )
         require_no_credentials(
             self.uri,
             "the tracking uri",
             "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD for a server, or the driver's variable, such as "
             "PGPASSWORD, for a database",
-            login=True,
+            login=self.uri.lower().startswith(_DATABASES),
         )
+        if "://" not in self.uri or self.uri.startswith("file:"):
+            raise ValueError(
+                f"tracking uri {shown(self.uri)}: MLflow 3 has no file store; use sqlite:///FILE, a database or "
+                "http(s)://"
+            )
+        if self.artifact_root is not None and is_address(str(self.artifact_root)):
+            raise ValueError(f"artifact_root {shown(str(self.artifact_root))}: give a folder of this machine")
         if not self.is_server and self.artifact_root is None:
             raise ValueError(f"artifact_root is missing: a store at {self.uri} needs a folder for its artifacts")
 
@@ -90,7 +94,7 @@ class Tracking:
     @property
     def is_server(self) -> bool:
         """Whether the store is a server, not a database."""
-        return self.uri.startswith(("http://", "https://"))
+        return self.uri.lower().startswith(("http://", "https://"))
 
     def upgrade(self) -> None:
         """Migrate a database to the schema of this MLflow, or create it. Does nothing for a server."""

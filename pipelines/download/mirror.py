@@ -8,12 +8,13 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import quote
 
+from pipelines.addresses import is_address, shown
 from pipelines.download.fetch import ProgressCounter, map_in_threads
 from pipelines.download.http import MOST_LIST, Retries, Transfer, checksum_of
 from pipelines.download.list_cache import discard
 from pipelines.download.progress import OnProgress
 from pipelines.formats.limits import require_size
-from pipelines.home import check_url, is_url
+from pipelines.home import check_url
 from pipelines.sources.base import RemoteFile, Source, addresses
 
 
@@ -31,12 +32,12 @@ class Mirror:
         """
         if not text:
             return cls(None)
-        if is_url(text):
+        if is_address(text):
             check_url(text)
             return cls(text.rstrip("/"))
         folder = Path(text).expanduser()
         if not folder.is_dir():
-            raise ValueError(f"mirror {text!r}: no such folder; give one that holds physionet.org/ or zenodo.org/")
+            raise ValueError(f"mirror {shown(text)}: no such folder; give one that holds physionet.org/ or zenodo.org/")
         return cls(folder.resolve())
 
     @property

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.addresses import require_no_credentials
 from pipelines.release.registry import model_folder, names_version, version_named
 from pipelines.tracking import Tracking
 
@@ -26,6 +27,7 @@ def pulled_model(uri: str, *, tracking: Tracking) -> PyFuncModel:
     ValueError if there is no such model, or if its files are not those that were released. A URI that names no
     version, such as `runs:/...`, has no record of what was released; its model compares its files itself.
     """
+    require_no_credentials(uri, "the model", "set the store's own variables, such as AWS_ACCESS_KEY_ID", login=True)
     mlflow.set_tracking_uri(tracking.uri)
     source = str(model_folder(version_named(uri, tracking=tracking), tracking=tracking)) if names_version(uri) else uri
     try:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines import versions
+from pipelines.addresses import shown
 from pipelines.hashing import digest_of, sha256_of_file
 from pipelines.release.gate import GateVerdict
 from pipelines.tracking import Tracking, flat
@@ -150,7 +151,7 @@ def version_named(model: str, *, tracking: Tracking) -> Release:
     named = _MODEL.fullmatch(model)
     if named is None:
         raise ValueError(
-            f"model {model!r} names no registered encoder: use models:/{REGISTERED_NAME}@{CHAMPION} or "
+            f"model {shown(model)} names no registered encoder: use models:/{REGISTERED_NAME}@{CHAMPION} or "
             f"models:/{REGISTERED_NAME}/1"
         )
     name, alias, version = named["name"], named["alias"], named["version"]
