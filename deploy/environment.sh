@@ -25,3 +25,12 @@ ECG_HOME=$(realpath -m "$ECG_HOME")
 export ECG_HOME ECG_BIN=$PWD/.venv/bin DAGSTER_HOME=$ECG_HOME/dagster
 # Programs on this machine reach MLflow at the address where it listens; 0.0.0.0 means all addresses.
 export MLFLOW_TRACKING_URI=http://${ECG_HOST/#0.0.0.0/127.0.0.1}:$ECG_MLFLOW_PORT MLFLOW_DISABLE_TELEMETRY=true
+
+# Hold the lock of this home's servers, or end: file 3, which supervisord keeps open and its programs do not get.
+lock_servers() {
+    exec 3>>"$ECG_HOME/.servers.lock"
+    if ! flock --nonblock 3; then
+        echo "the servers of $ECG_HOME run already, or a restore does: stop them first" >&2
+        exit 1
+    fi
+}

@@ -193,6 +193,7 @@ def _reason(failure: Any) -> str:
 @click.option("--mirror", metavar="FOLDER|URL", help="Real data in the hosts' layout; without it, simulated ECGs.")
 @click.option("--recipe", default="demo", show_default=True, help="How to pretrain.")
 def main(mirror: str | None, recipe: str) -> None:
+    os.umask(0o077)  # what is written is its owner's alone
     home = Home.default()
     began = time.monotonic()
     # Dagster warns about a function that its own Pipes client calls.

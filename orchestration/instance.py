@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from pipelines.durable import write_atomically
 from pipelines.home import Home
 from pipelines.locks import exclusive
 from pipelines.tracking import Tracking
+
+log = logging.getLogger(__name__)
 
 _FILE = Path(__file__).resolve().parents[1] / "dagster.yaml"
 
@@ -32,6 +35,8 @@ def open_instance(home: Home) -> dg.DagsterInstance:
             "or set ECG_HOME to another folder"
         )
     write_atomically(file, _FILE.read_bytes())
+    if home.root.stat().st_mode & 0o077:
+        log.warning("others on this machine can read %s: `chmod 700 %s` keeps its ECGs private", home.root, home.root)
     os.environ["DAGSTER_HOME"] = str(folder)
     # Two processes that create the tables at once leave a database that neither can open.
     with exclusive(folder / LOCK, f"the databases of {home.root}"):

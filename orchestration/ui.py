@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +25,9 @@ import click
 import httpx
 
 from pipelines.disk_space import DiskFull, full_disk_explained
-from pipelines.home import Home
+from pipelines.durable import make_folder
+from pipelines.home import SERVERS_LOCK, Home
+from pipelines.locks import exclusive_now
 from pipelines.pretrain.step import tied
 
 START_SECONDS = 90
@@ -95,7 +98,9 @@ def planned(home: Home, socket: Path, dagster_port: int, mlflow_port: int) -> li
     ]
 
 
-def start(command: list[str], log: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+def start(
+    command: list[str], log: Path, environment: Mapping[str, str], pass_fds: Sequence[int] = ()
+) -> subprocess.Popen[bytes]:
     """Start a server in a separate session; its output goes to `log`. If this process is killed, it is told to stop."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as stream:
@@ -106,6 +111,7 @@ def start(command: list[str], log: Path, environment: Mapping[str, str]) -> subp
             stderr=subprocess.STDOUT,
             env={**os.environ, **environment},
             start_new_session=True,
+            pass_fds=pass_fds,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
 
@@ -149,12 +155,22 @@ def main(dagster_port: int, mlflow_port: int) -> None:
     from orchestration.instance import open_instance
     from orchestration.limits import seed
 
-    home = Home.default()
-    try:
-        with full_disk_explained(home.root), open_instance(home) as instance:
-            seed(instance)
-    except (ValueError, DiskFull) as error:
-        raise click.ClickException(str(error)) from error
+    os.umask(0o077)  # what is written is its owner's alone
+    with ExitStack() as held:
+        try:
+            home = Home.default()
+            make_folder(home.root)
+            busy = f"the servers of {home.root} run already ({{holder}}): use them, or stop them first"
+            lock = held.enter_context(exclusive_now(home.root / SERVERS_LOCK, busy))
+            with full_disk_explained(home.root), open_instance(home) as instance:
+                seed(instance)
+        except (ValueError, DiskFull) as error:
+            raise click.ClickException(str(error)) from error
+        _run(home, dagster_port, mlflow_port, lock.fileno())
+
+
+def _run(home: Home, dagster_port: int, mlflow_port: int, lock: int) -> None:
+    """Run the servers until one ends or a signal comes. The lock, an open file, is held until the last has ended."""
     logs = home.root / "logs"
     home.artifact_root.mkdir(parents=True, exist_ok=True)
     # Both signals stop the servers. A shell that starts this in the background has SIGINT ignored.
@@ -166,7 +182,7 @@ def main(dagster_port: int, mlflow_port: int) -> None:
     try:
         plan = planned(home, Path(run) / "code.sock", dagster_port, mlflow_port)
         # One by one: if one cannot be started, those before it are in the list and are stopped.
-        servers.extend(start(server.command, logs / server.log, server.environment) for server in plan)
+        servers.extend(start(server.command, logs / server.log, server.environment, [lock]) for server in plan)
         for process, server in zip(servers, plan, strict=True):
             if server.address:
                 wait_until_healthy(process, server.address + server.health, logs / server.log)

@@ -281,3 +281,13 @@ def in_use(folders: Iterable[Path]) -> Iterator[None]:
             if done.is_file():
                 held.enter_context(locks.shared(done))
         yield
+
+
+@contextmanager
+def unread(folder: Path, refusal: str) -> Iterator[None]:
+    """Keep readers off a product while the body removes it. Raises ValueError with the refusal if one holds it."""
+    done = folder / DONE
+    with locks.unheld(done) if done.is_file() else nullcontext(True) as unheld:
+        if not unheld:
+            raise ValueError(refusal.format(holder=locks.holder(done)))
+        yield

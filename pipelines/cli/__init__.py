@@ -13,6 +13,7 @@ Exit codes: 0 done; 1 refused, for a reason that is printed in one line; 2 the c
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import Any
 
@@ -76,8 +77,11 @@ class LazyCommands(click.Group):
 
 @click.group(cls=LazyCommands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="ecg-foundry", prog_name="ecg")
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """ECG Foundry: from raw 12-lead ECGs to a pretrained encoder.
 
     The data home is ECG_HOME, or ./var. `make demo` fills it and `make ui` shows it.
     """
+    before = os.umask(0o077)  # what a command writes is its owner's alone
+    context.call_on_close(lambda: os.umask(before))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +34,9 @@ def command(delete: bool, unfinished: bool, as_json: bool) -> None:
     from pipelines.formatting import format_bytes
     from pipelines.home import Home
 
-    collected = collect(Home.default(), delete=delete, unfinished=unfinished)
+    home = Home.default()
+    with home.alone_removing() if delete else nullcontext():
+        collected = collect(home, delete=delete, unfinished=unfinished)
     if as_json:
         click.echo(json.dumps(collected.to_dict(), indent=1))
         return

@@ -7,7 +7,7 @@ import shutil
 from contextlib import ExitStack
 from pathlib import Path
 
-from pipelines.cache import DONE, PARTIAL, Workspace
+from pipelines.cache import DONE, PARTIAL, Workspace, unread
 from pipelines.home import FILES, Home
 from pipelines.incoming.listing import NAME, check_name
 from pipelines.incoming.step import alone, fetched_to, held_drops
@@ -21,7 +21,7 @@ def withdraw_drop(home: Home, name: str) -> list[Path]:
 
     Returns the folders that were removed. The hospital's own folder is not touched. A running build of the drop is
     waited for. If killed midway, the next call completes it. Raises ValueError if no such drop was taken, naming those
-    that were, or if copies and drops share a folder.
+    that were, if a training or an export reads the drop, or if copies and drops share a folder.
     """
     check_name(name)
     names_by_space = held_drops(home)
@@ -32,7 +32,8 @@ def withdraw_drop(home: Home, name: str) -> list[Path]:
     for space in holding:
         if (space / FILES / NAME).resolve() == home.incoming:
             raise ValueError(f"{home.incoming} holds drops and copies of them: set ECG_INCOMING to another folder")
-    return [folder for space in holding for folder in _withdraw_from(space, name)]
+    with home.alone_removing():
+        return [folder for space in holding for folder in _withdraw_from(space, name)]
 
 
 def _withdraw_from(space: Path, name: str) -> list[Path]:
@@ -43,6 +44,8 @@ def _withdraw_from(space: Path, name: str) -> list[Path]:
         for product in products:  # in the order in which `discard_raw` locks them
             locks.enter_context(workspace.locked(product))
         outputs = [path for product in products for path in _named(workspace.folder(product), _OUTPUT)]
+        for path in outputs:
+            locks.enter_context(unread(path, f"drop {name} is read by {{holder}}: withdraw it when that has ended"))
         fetched = fetched_to(space / FILES, name)
         going = [*outputs, *_named(copies, _COPY), *([fetched] if fetched.is_dir() else [])]
         # First what makes the outputs look finished; last the pointers, which make the drop look taken.

@@ -235,6 +235,21 @@ def test_what_is_missing_is_named(tmp_path):
     assert not (tmp_path / "dagster").exists(), "nothing is begun"
 
 
+@pytest.mark.parametrize(
+    ("name", "address"),
+    [("ECG_INCOMING", "s3://KEY:SEKRET@bucket/p"), ("ECG_MIRROR", "https:/user:SEKRET@host/x")],
+)
+def test_an_address_with_a_secret_is_refused_before_anything_is_written(tmp_path, name, address):
+    example = {**dict(line.split("=", 1) for line in _example()), "PGPASSWORD": "s", "ECG_HOME": str(tmp_path / "home")}
+    write_environment(tmp_path / "environment", {**example, name: address})
+    command = [ROOT / "deploy" / "start", tmp_path / "environment"]
+    refused = subprocess.run(command, capture_output=True, text=True, env=_bare())
+    assert refused.returncode == 1
+    assert "has a user name or a password in its address" in refused.stderr
+    assert "SEKRET" not in refused.stderr
+    assert not (tmp_path / "home").exists()
+
+
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o604])
 def test_an_environment_that_others_can_read_is_refused(tmp_path, mode):
     write_environment(tmp_path / "environment", {**dict(line.split("=", 1) for line in _example()), "PGPASSWORD": "s"})
@@ -257,6 +272,11 @@ def test_nothing_is_lost_when_pieces_die_and_when_everything_does(tmp_path):
         stack = Production(tmp_path, database)
         make_older(database.url("mlflow"))
         with stack.running():
+            second = stack.script("start", str(stack.file))
+            assert (second.returncode, second.stderr.split(":")[0]) == (
+                1,
+                f"the servers of {stack.home} run already, or a restore does",
+            )
             stack.switch("up to here")
             switches = stack.switches()
             assert switches["incoming_drops"] == ("STOPPED", "up to here")
