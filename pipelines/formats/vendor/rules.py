@@ -60,8 +60,8 @@ class Leads:
     """Channels that were left out, and why."""
 
 
-def together(channels: Sequence[Channel], name: str, *, seconds: float = MOST_SECONDS) -> Leads:
-    """Return the channels that are leads in millivolt of one rate and length, at most their first `seconds`.
+def together(channels: Sequence[Channel], name: str) -> Leads:
+    """Return the channels that are leads in millivolt of one rate and length, at most their first MOST_SECONDS.
 
     The eight leads I, II, V1 to V6 decide: if those that are there differ in rate or length, or have no unit, the
     record is refused. Any other channel is left out instead. Raises RecordError that begins with the file's `name`.
@@ -96,9 +96,9 @@ def together(channels: Sequence[Channel], name: str, *, seconds: float = MOST_SE
     lost = [channel.label for channel in channels if channel not in kept and channel.label in LEADS_12]
     if lost:
         notes = (*notes, f"leads left out, of another unit, rate or length: {', '.join(lost)}")
-    most = math.ceil(seconds * rate)
+    most = math.ceil(MOST_SECONDS * rate)
     if samples > most:
-        notes = (*notes, f"the first {seconds:g} s of {samples / rate:g} s are read")
+        notes = (*notes, f"the first {MOST_SECONDS} s of {samples / rate:g} s are read")
     return Leads(
         signal_LT=_millivolt(kept, most, name),
         names=tuple(channel.label for channel in kept),
