@@ -17,12 +17,12 @@ from ecgdatakit import ECGRecord, FileParser, Lead
 from ecgdatakit.exceptions import ECGDataKitError
 from numpy.typing import NDArray
 
-from ecg_model.leads import LEADS, LEADS_12
+from ecg_model.leads import LEADS, known_leads
 from pipelines.formats.reading import Reading
 from pipelines.formats.vendor.decoded import Decoded, maker_and_model, words
 from pipelines.formats.vendor.people import edf_patient, kept_age, kept_sex
 from pipelines.formats.vendor.recognize import Kind
-from pipelines.formats.vendor.rules import Channel, together, usual_name
+from pipelines.formats.vendor.rules import Channel, together
 from pipelines.formats.vendor.stated import mindray_patient, stated_rate
 from pipelines.formats.vendor.warned import error_of, notes_of
 from pipelines.records import DropReason, RecordError
@@ -141,7 +141,7 @@ def _channel(lead: Lead, rate: float, words_of_16_bits: bool) -> Channel:
 def _own_label(label: str) -> str:
     """Return a label without the number that the library gives to repeated ones (`II_2`)."""
     stem, _, number = label.rpartition("_")
-    return stem if usual_name(stem) in LEADS_12 and number.isdigit() else label
+    return stem if known_leads((stem,))[0] and number.isdigit() else label
 
 
 def _check_times(leads: Sequence[Lead], name: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ecg_model.leads import LEADS, LEADS_12
+from ecg_model.leads import LEADS, LEADS_12, known_leads
 from pipelines.formats.limits import LEADS as MOST_LEADS
 from pipelines.formats.reading import MOST_SECONDS
 from pipelines.records import DropReason, RecordError
@@ -19,8 +18,6 @@ from pipelines.records import DropReason, RecordError
 # No body gives as much: such numbers have no unit that can be believed, and they overflow float32.
 _ABSURD_MILLIVOLT = 1e6
 _RATES = (1.0, 100_000.0)  # Hz; what is accepted of them is for those who use a reading
-_LEAD = re.compile(r"(?:(?:ecg|ekg|lead)[\s_:-]*)*(iii|ii|i|avr|avl|avf|v[1-6])", re.IGNORECASE)
-_USUAL = {name.lower(): name for name in LEADS_12}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,12 +36,6 @@ class Channel:
     """Millivolt from one count to the next; 0 if not known."""
     no_value: float | None = None
     """What stands in `x_T` for the count that means "no value" in 16 bits. None if there is none."""
-
-
-def usual_name(label: str) -> str:
-    """Return one of the twelve leads' usual names for `lead ii`, `EKG I` or `AVR`; any other label as it is."""
-    found = _LEAD.fullmatch(label.strip())
-    return _USUAL[found[1].lower()] if found else label.strip()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +57,9 @@ def together(channels: Sequence[Channel], name: str) -> Leads:
     The eight leads I, II, V1 to V6 decide: if those that are there differ in rate or length, or have no unit, the
     record is refused. Any other channel is left out instead. Raises RecordError that begins with the file's `name`.
     """
-    channels = [replace(channel, label=usual_name(channel.label)) for channel in channels]
-    channels, notes = _without_repeats(channels, name)
+    known = known_leads(tuple(channel.label for channel in channels))
+    named = [replace(channel, label=lead or channel.label) for channel, lead in zip(channels, known, strict=True)]
+    channels, notes = _without_repeats(named, name)
     needed = [channel for channel in channels if channel.label in LEADS]
     if not needed:
         labels = ", ".join(_short(channel.label) for channel in channels[:12]) or "none"
@@ -110,7 +102,7 @@ def together(channels: Sequence[Channel], name: str) -> Leads:
 
 
 def _without_repeats(channels: Sequence[Channel], name: str) -> tuple[list[Channel], tuple[str, ...]]:
-    """Leave out a lead that is there twice with the same samples, with a note; refuse one with other samples."""
+    """Leave out a lead that is there twice, with a note; refuse one of the eight whose samples then differ."""
     first: dict[str, Channel] = {}
     repeated = []
     for channel in channels:
@@ -118,12 +110,13 @@ def _without_repeats(channels: Sequence[Channel], name: str) -> tuple[list[Chann
         if earlier is channel:
             continue
         if channel.label in LEADS_12:
-            if not (channel.rate == earlier.rate and np.array_equal(channel.x_T, earlier.x_T, equal_nan=True)):
+            alike = channel.rate == earlier.rate and np.array_equal(channel.x_T, earlier.x_T, equal_nan=True)
+            if channel.label in LEADS and not alike:
                 raise RecordError(
                     DropReason.LEAD_REPEATED, f"{name}: lead {channel.label} is there twice, with other samples"
                 )
             repeated.append(channel.label)
-    notes = (f"leads that are there twice, alike: {', '.join(repeated)}",) if repeated else ()
+    notes = (f"leads that are there twice, of which the first is taken: {', '.join(repeated)}",) if repeated else ()
     return list(first.values()), notes
 
 
