@@ -8,14 +8,13 @@ The fingerprint is a digest of the step's version, its configuration and its inp
 is taken over its bytes, so a step that is repeated and gives the same bytes changes nothing downstream.
 A build happens in `<fingerprint>.partial` under a lock and is renamed when it is complete: a killed step leaves nothing
 that looks finished, and of two processes building one product one works and the other waits (`pipelines.locks`). The
-files are on the disk before done.json is (`pipelines.durable`); a finished product whose files are missing or have
-other sizes is built again. While a build runs, making.json in its directory states its version, configuration and
-inputs; garbage collection reads it (`pipelines.maintenance.garbage`).
+files are on the disk before done.json is (`pipelines.durable`); a finished product whose files are not as written
+(`pipelines.soundness`) is built again. While a build runs, making.json in its directory states its version,
+configuration and inputs; garbage collection reads it (`pipelines.maintenance.garbage`).
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import re
@@ -30,16 +29,13 @@ from typing import Any
 from pipelines import durable, locks
 from pipelines.disk_space import full_disk_explained
 from pipelines.durable import TEMPORARY, write_atomically
-from pipelines.hashing import digest_of, sha256_of_file
+from pipelines.hashing import digest_of
+from pipelines.soundness import ASIDE, DONE, FILES, Damaged, digest_of_tree, files_of, read_done
 
 log = logging.getLogger(__name__)
 
 
-DONE = "done.json"
 MAKING = "making.json"
-FILES = "files"
-"""The key of done.json with the size of each file in bytes, by relative path."""
-ASIDE = "aside"
 PARTIAL = ".partial"
 LOCK = ".lock"
 _PRODUCT = re.compile(r"[a-z0-9][a-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)*")
@@ -66,38 +62,6 @@ class Product:
         return self.path / ASIDE
 
 
-def _files(root: Path) -> dict[str, Path]:
-    """Return the files below root by relative path, in order, except those in `aside/` and done.json."""
-    by_name = {path.relative_to(root): path for path in sorted(path for path in root.rglob("*") if path.is_file())}
-    return {name.as_posix(): path for name, path in by_name.items() if name.parts[0] != ASIDE and name != Path(DONE)}
-
-
-def digest_of_tree(root: Path) -> str:
-    """Return the sha256 over the relative paths and bytes of all files below root, except `aside/` and done.json."""
-    total = hashlib.sha256()
-    for name, path in _files(root).items():
-        total.update(f"{name}\0{sha256_of_file(path)}\n".encode())
-    return total.hexdigest()
-
-
-def _damage(root: Path, done: Mapping[str, Any]) -> str | None:
-    """Return what is wrong with a product's files, by name and size, or None.
-
-    A product of an earlier version has no list of its files: there, an empty file is a lost one, since no step writes
-    any.
-    """
-    if FILES not in done:
-        empty = [name for name, path in _files(root).items() if path.stat().st_size == 0]
-        return f"{empty[0]} is empty" if empty else None
-    for name, size in done[FILES].items():
-        path = root / name
-        if not path.is_file():
-            return f"{name} is missing, of {size:,} bytes written"
-        if path.stat().st_size != size:
-            return f"{name} has {path.stat().st_size:,} bytes, of {size:,} bytes written"
-    return None
-
-
 class Workspace:
     """All products of one data home. Names are paths such as `ecgs/chapman/01`."""
 
@@ -111,17 +75,25 @@ class Workspace:
         return self.root / product
 
     def current(self, product: str) -> Product | None:
-        """Return the product as it was last built or requested. Returns None if it never was, or was removed."""
-        pointer = self.folder(product) / "current"
-        if not pointer.is_file():
-            return None
-        return self._finished(product, pointer.read_text().strip())
+        """Return the product as it was last built or requested.
+
+        Returns None if it never was, or was removed, or, with a warning, if it is damaged.
+        """
+        return self._finished(product, self._pointed(product))
+
+    def current_folder(self, product: str) -> Path | None:
+        """Return the folder of the build that was built or requested last, whether or not it is sound."""
+        fingerprint = self._pointed(product)
+        return self.folder(product) / fingerprint if fingerprint else None
 
     def listed(self, pattern: str) -> dict[str, Product]:
-        """Return the current products whose names match a glob such as `ecgs/*/*`, by name, in the names' order."""
+        """Return the current products whose names match a glob such as `ecgs/*/*`, by name, in the names' order.
+
+        Raises Damaged if one of them is damaged: left out, its records would be missing without a word.
+        """
         pointers = self.root.glob(f"{pattern}/current")
         names = sorted(pointer.parent.relative_to(self.root).as_posix() for pointer in pointers)
-        products = {name: self.current(name) for name in names}
+        products = {name: self._sound(name, self._pointed(name)) for name in names}
         return {name: product for name, product in products.items() if product is not None}
 
     def finished(self, product: str) -> list[Product]:
@@ -133,8 +105,8 @@ class Workspace:
         return others if current is None else [current, *others]
 
     def require(self, product: str) -> Product:
-        """Return the current product. Raises ValueError if it is not built."""
-        current = self.current(product)
+        """Return the current product. Raises ValueError if it is not built, Damaged if its files are not as written."""
+        current = self._sound(product, self._pointed(product))
         if current is None:
             raise ValueError(f"product {product!r} is not built in {self.root}: materialize it first")
         return current
@@ -179,7 +151,7 @@ class Workspace:
         fingerprint = _fingerprint(version, config, inputs)
         with self.locked(product):
             finished = self._finished(product, fingerprint)
-            if finished is not None and (still_valid is None or still_valid(finished)):
+            if finished is not None and (still_valid is None or self._is_valid(finished, still_valid)):
                 self._point(product, fingerprint)
                 log.info("%s: cached (%s)", product, fingerprint)
                 return finished
@@ -193,7 +165,7 @@ class Workspace:
                     "product": product,
                     "fingerprint": fingerprint,
                     "digest": digest_of_tree(work),
-                    FILES: {name: path.stat().st_size for name, path in _files(work).items()},
+                    FILES: {name: path.stat().st_size for name, path in files_of(work).items()},
                     **made_of,
                     "facts": facts,
                     "seconds": round(seconds, 3),
@@ -216,22 +188,24 @@ class Workspace:
             for partial in folder.glob(f"*{PARTIAL}"):
                 shutil.rmtree(partial)
         work = folder / f"{fingerprint}{PARTIAL}"
-        work.mkdir(exist_ok=True)
+        durable.make_folder(work)
         for temporary in work.rglob(f".*{TEMPORARY}"):  # left by a killed `write_atomically`
             temporary.unlink()
         return work
 
     def _finished(self, product: str, fingerprint: str) -> Product | None:
-        path = self.folder(product) / fingerprint
-        if not fingerprint or not (path / DONE).is_file():
-            return None
+        """Return a finished build; None if there is none, or, with a warning, if its files are not as written."""
         try:
-            done = json.loads((path / DONE).read_text())
-        except ValueError:
-            log.warning("%s: %s is not readable, so it is built again", product, path / DONE)
+            return self._sound(product, fingerprint)
+        except Damaged as error:
+            log.warning("%s: %s in %s, so it is built again", product, error.what, self.folder(product) / fingerprint)
             return None
-        if damage := _damage(path, done):
-            log.warning("%s: %s in %s, so it is built again", product, damage, path)
+
+    def _sound(self, product: str, fingerprint: str) -> Product | None:
+        """Return a finished build, or None if there is none. Raises Damaged if its files are not as written."""
+        path = self.folder(product) / fingerprint
+        done = read_done(path, product) if fingerprint else None
+        if done is None:
             return None
         return Product(
             name=product,
@@ -244,6 +218,18 @@ class Workspace:
             inputs=done["inputs"],
             facts=done["facts"],
         )
+
+    def _is_valid(self, product: Product, still_valid: Callable[[Product], bool]) -> bool:
+        try:
+            return still_valid(product)
+        except Damaged as error:
+            log.warning("%s: %s in %s, so it is built again", product.name, error.what, product.path)
+            return False
+
+    def _pointed(self, product: str) -> str:
+        """Return the fingerprint that was built or requested last; empty if there is none."""
+        pointer = self.folder(product) / "current"
+        return pointer.read_text(errors="replace").strip() if pointer.is_file() else ""
 
     def _point(self, product: str, fingerprint: str) -> None:
         write_atomically(self.folder(product) / "current", fingerprint.encode())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -53,6 +53,14 @@ def make_folder(path: Path) -> None:
         flush(folder.parent)
 
 
+def flush_names(files: Iterable[Path], root: Path) -> None:
+    """Write the names of files that are on the disk, and of the folders between them and a root, to the disk."""
+    folders = {file.parent for file in files}
+    folders |= {above for folder in folders for above in folder.parents if above.is_relative_to(root)}
+    for folder in sorted(folders, reverse=True):
+        flush(folder)
+
+
 def write_once(path: Path, data: bytes) -> None:
     """Write a file that only its owner can read, unless it exists: of several that write it at once, one does."""
     with _temporary_of(path) as stream:
@@ -94,6 +102,13 @@ def _temporary_of(path: Path) -> Iterator[BinaryIO]:
         with temporary.open("ab") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX)
             # Whoever held the lock before has renamed or removed the file, unless it was killed.
-            if temporary.exists() and os.path.samestat(os.fstat(stream.fileno()), temporary.stat()):
+            if _is_still_at(temporary, stream):
                 yield stream
                 return
+
+
+def _is_still_at(path: Path, stream: BinaryIO) -> bool:
+    try:
+        return os.path.samestat(os.fstat(stream.fileno()), path.stat())
+    except FileNotFoundError:
+        return False

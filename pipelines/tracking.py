@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import tempfile
 import threading
 import time
 import uuid
@@ -23,6 +24,7 @@ from typing import Any, Protocol
 
 import httpx
 
+from pipelines import durable
 from pipelines.addresses import is_address, require_no_credentials, shown
 from pipelines.durable import write_atomically
 
@@ -99,9 +101,8 @@ class Tracking:
     def upgrade(self) -> None:
         """Migrate a database to the schema of this MLflow, or create it. Does nothing for a server."""
         if not self.is_server:
-            self._make_folder()
-            assert mlflow.db.upgrade.callback is not None  # it is a command
-            mlflow.db.upgrade.callback(self.uri)
+            self._make_database()
+            _migrate(self.uri)
 
     def health(self, seconds: float) -> httpx.Response:
         """Return a server's health answer, within seconds; MLflow's own retries take minutes.
@@ -114,12 +115,36 @@ class Tracking:
 
     def client(self) -> MlflowClient:
         """Return a client of this store; an SQLite store is created if it does not exist."""
-        self._make_folder()
+        self._make_database()
         return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
 
-    def _make_folder(self) -> None:
-        if self.uri.startswith("sqlite:///"):
-            Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    def flush(self, *parts: str) -> None:
+        """Write to the disk what was stored so far, as far as it is below this home.
+
+        parts: ids of runs and models, whose artifacts are written to the disk: MLflow does not. A server on another
+        machine has its own. SQLite leaves it to the file system when the journal of a change that is made goes away;
+        if it comes back, the change is undone.
+        """
+        if self.artifact_root is not None:
+            for folder in (folder for part in parts for folder in self.artifact_root.rglob(part)):
+                durable.flush_tree(folder)
+                durable.flush_names([folder], self.artifact_root)
+        if self._file is not None:
+            durable.flush(self._file.parent)
+
+    @property
+    def _file(self) -> Path | None:
+        """The file of an SQLite store."""
+        return Path(self.uri.removeprefix("sqlite:///")) if self.uri.startswith("sqlite:///") else None
+
+    def _make_database(self) -> None:
+        """Create an SQLite store that does not exist, whole: MLflow could not go on with half of its tables."""
+        if self._file is None or self._file.is_file():
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            made = Path(folder) / "mlflow.db"
+            _migrate(f"sqlite:///{made}")
+            durable.write_once(self._file, made.read_bytes())
 
     def experiment_id(self, client: MlflowClient) -> str:
         """Return the experiment's id; the experiment is created if it does not exist."""
@@ -135,6 +160,11 @@ class Tracking:
                 experiment = client.get_experiment_by_name(self.experiment)
                 assert experiment is not None
         return experiment.experiment_id
+
+
+def _migrate(uri: str) -> None:
+    assert mlflow.db.upgrade.callback is not None  # it is a command
+    mlflow.db.upgrade.callback(uri)
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -182,11 +212,20 @@ def mirror_metrics(
 def arrived(metrics_path: Path) -> bool:
     """Return whether no line of this file waits for delivery: all were delivered, or it was never mirrored."""
     state = _state_of(metrics_path)
-    return not state.is_file() or json.loads(state.read_text()).get("delivered", False)
+    return not state.is_file() or _stored_in(state).get("delivered", False)
 
 
 def _state_of(metrics_path: Path) -> Path:
     return metrics_path.with_name(f"{metrics_path.name}.mlflow.json")
+
+
+def _stored_in(state: Path) -> dict[str, Any]:
+    """Return the key of a mirror's run, and whether all was delivered; nothing if the file is absent or damaged."""
+    try:
+        return dict(json.loads(state.read_text())) if state.is_file() else {}
+    except (ValueError, TypeError):
+        log.warning("%s cannot be read: the metrics beside it go to a new run", state)
+        return {}
 
 
 class MetricsMirror:
@@ -301,6 +340,7 @@ class MetricsMirror:
         assert self._client is not None
         assert self.run_id is not None
         self._client.set_terminated(self.run_id, self._status)
+        self._tracking.flush()  # before the state that vouches for it
         self._store(delivered=True)
         self._delivered = True
 
@@ -337,8 +377,7 @@ class MetricsMirror:
         return [Metric(key, float(value), timestamp, step) for key, value in new.items()]
 
     def _known_or_new_key(self) -> str:
-        state = json.loads(self._state_path.read_text()) if self._state_path.is_file() else {}
-        return state.get("key") or uuid.uuid4().hex
+        return _stored_in(self._state_path).get("key") or uuid.uuid4().hex
 
     def _store(self, *, delivered: bool) -> None:
         write_atomically(self._state_path, json.dumps({"key": self._key, "delivered": delivered}).encode())

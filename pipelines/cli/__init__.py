@@ -27,7 +27,7 @@ COMMANDS = {
     "simulate": "Write a mirror of all sources with simulated ECGs.",
     "mirror": "Show where ECGs come from, or set it.",
     "download": "Download a SOURCE and verify its files.",
-    "verify": "Hash downloaded files again; list missing and damaged.",
+    "verify": "Hash downloads or products again; list the damaged.",
     "export": "Write harmonized ECGs as NumPy or WFDB files.",
     "check-drop": "Check a drop of own ECGs; nothing is written.",
     "withdraw-drop": "Remove a drop from the data home.",

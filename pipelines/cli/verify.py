@@ -1,17 +1,22 @@
-"""`ecg verify`: hash downloaded files again."""
+"""`ecg verify`: hash downloaded files, or the products, again."""
 
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from pipelines.home import Home
 
 
 @click.command("verify")
 @click.argument("source", required=False)
 @click.option("--repair", is_flag=True, help="Fetch what is missing or damaged, and nothing else.")
+@click.option("--products", is_flag=True, help="Read what was made of them instead: all of it, or the product SOURCE.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of lines.")
-def command(source: str | None, repair: bool, as_json: bool) -> None:
+def command(source: str | None, repair: bool, products: bool, as_json: bool) -> None:
     """Hash all downloaded files again, or those of one SOURCE, and list what is missing or damaged.
 
     Own ECGs are the SOURCE `incoming`: the copies of the drops are hashed, and --repair copies from the drop again.
@@ -19,9 +24,15 @@ def command(source: str | None, repair: bool, as_json: bool) -> None:
     Exit code 1 if a file is missing or damaged. The UI then fetches those files when raw/SOURCE is materialized, as
     --repair does at once. Files of a folder mirror are yours: they are listed, and not changed.
 
+    With --products, the products are read (shards, corpus, encoder, probes, reports), or those of one name and below
+    it. Exit code 1 if one has other bytes than it was written with: it counts as finished no more, and is built again
+    when it is materialized.
+
     \b
     ecg verify
     ecg verify chapman --repair
+    ecg verify --products
+    ecg verify ecgs/chapman --products
     ecg verify --json | jq '.[] | select(.sound | not)'
     """
     from pipelines.cli.console import counting, downloading
@@ -32,6 +43,11 @@ def command(source: str | None, repair: bool, as_json: bool) -> None:
     from pipelines.maintenance.verify import verify as verify_files
 
     home = Home.default()
+    if products:
+        if repair:
+            raise click.UsageError("--repair fetches downloaded files: a product is built again by materializing it")
+        _verify_products(home, source, as_json=as_json)
+        return
     with counting("hashing") as on_count:
         partitions = verify_files(home, source, on_count)
     if as_json:
@@ -58,3 +74,36 @@ def command(source: str | None, repair: bool, as_json: bool) -> None:
         with downloading(f"{partition.source.name} {partition.partition}") as on_progress:
             repair_files(home, partition, on_progress)
     click.echo(f"{faults_in_words(partitions)}; they were fetched again", err=True)
+
+
+def _verify_products(home: Home, name: str | None, *, as_json: bool) -> None:
+    """Read products and print a table of them. Raises ClickException if one is damaged."""
+    from rich.markup import escape
+
+    from pipelines.cli.console import counting, print_table
+    from pipelines.formatting import format_bytes
+    from pipelines.maintenance.products import verify_products
+
+    with counting("reading") as on_count:
+        checked = verify_products(home, name, on_count)
+    if as_json:
+        click.echo(json.dumps([product.to_dict() for product in checked], indent=1))
+    else:
+        rows = [
+            (
+                product.product,
+                product.path.name,
+                "yes" if product.current else None,
+                f"{product.files:,}",
+                format_bytes(product.bytes),
+                "sound" if product.damage is None else escape(f"damaged: {product.damage}"),
+            )
+            for product in checked
+        ]
+        print_table(("product", "build", "current", "files", "size", "state"), rows)
+    damaged = sum(not product.sound for product in checked)
+    if damaged:
+        raise click.ClickException(
+            f"{damaged:,} of {len(checked):,} products are damaged: materialize them again, or remove those that are "
+            "not current by `ecg gc --delete`"
+        )

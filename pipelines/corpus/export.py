@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 from numpy.typing import NDArray
 
+from pipelines import durable
 from pipelines.cache import Workspace, in_use
 from pipelines.corpus.index import CorpusIndex
 from pipelines.corpus.step import PRODUCT as CORPUS
@@ -79,7 +80,7 @@ def export(
     if out.exists():
         raise ValueError(f"{out} exists: give a new folder, or remove it yourself")
     total = sum(len(rows.rows_N) for rows in selected)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    durable.make_folder(out.parent)
     free = shutil.disk_usage(out.parent).free
     if total * _BYTES > free:
         raise ValueError(f"{out}: {format_bytes(total * _BYTES)} are needed, {format_bytes(free)} are free: make room")
@@ -90,7 +91,8 @@ def export(
             _WRITERS[form](selected, partial, total, on_records)
         if out.exists():
             raise ValueError(f"{out} was made meanwhile: give a new folder")
-        partial.rename(out)
+        durable.flush_tree(partial)
+        durable.replace(partial, out)
     return total
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from pipelines.corpus.split import Split
 from pipelines.formats.shard import read_rows
+from pipelines.soundness import Damaged, require_sound
 
 CORPUS_FILE = "corpus.json"
 INDEX_FILE = "index.parquet"
@@ -51,7 +52,11 @@ class CorpusIndex:
         path = self._folder / CORPUS_FILE
         if not path.is_file():
             raise ValueError(f"{self._folder} holds no corpus ({path.name}): build the corpus first")
-        return json.loads(path.read_text())
+        require_sound(self._folder)
+        try:
+            return json.loads(path.read_text())
+        except ValueError as error:
+            raise Damaged("corpus", self._folder, f"{path.name} cannot be read") from error
 
     @property
     def digest(self) -> str:

@@ -21,6 +21,7 @@ import httpx
 from tenacity import RetryCallState, Retrying, retry_if_exception_type
 from tenacity.nap import sleep_using_event
 
+from pipelines import durable
 from pipelines.download.http_answers import (
     TransientError,
     check_encoding,
@@ -195,9 +196,8 @@ class Transfer:
                         raise
                 checksum_here = checksum_of(part, checksum)
                 if checksum_here == checksum:
-                    with part.open("rb") as stream:
-                        os.fsync(stream.fileno())
-                    part.replace(path)
+                    durable.flush(part)
+                    part.replace(path)  # `download_partition` flushes the folders, once for all files
                     return
                 advance(-size_of(part))
                 part.unlink()

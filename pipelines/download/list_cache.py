@@ -10,7 +10,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from pipelines.durable import write_atomically
+from pipelines.durable import flush, write_atomically
 
 
 def store(path: Path, data: bytes, modified: float) -> None:
@@ -18,6 +18,7 @@ def store(path: Path, data: bytes, modified: float) -> None:
     # The list first: if killed between the two, the old checksum does not match and the list is fetched again.
     write_atomically(path, data)
     os.utime(path, (modified, modified))
+    flush(path)  # its date, too: with a later one the host would not be asked for a newer list
     write_atomically(_checksum_file(path), hashlib.sha256(data).hexdigest().encode())
 
 

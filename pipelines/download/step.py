@@ -8,8 +8,9 @@ step fails and names them, since a shard must not silently lose records.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,11 @@ from pipelines.download.http import Retries, checksum_of, size_of
 from pipelines.download.list_cache import load
 from pipelines.download.mirror import Manifest, Mirror, find_in_folder, missing_files_error, partition_files
 from pipelines.download.progress import OnProgress
-from pipelines.durable import write_atomically
+from pipelines.durable import flush_names, make_folder, write_atomically
 from pipelines.facts import Facts
 from pipelines.hashing import digest_of
 from pipelines.home import Home
+from pipelines.soundness import Damaged
 from pipelines.sources.base import RemoteFile, Source
 
 HASHERS = 4  # threads; hashing releases the interpreter
@@ -160,15 +162,35 @@ def verified_files(workspace: Workspace, product: Product) -> tuple[Path, list[R
 
 
 def recorded_files(product: Product) -> tuple[Path, list[RemoteFile]]:
-    """Return the folder of a raw product and its files as they were verified, without looking at the disk."""
-    root = Path((product.aside / ROOT).read_text())
-    return root, [RemoteFile(**file) for file in json.loads((product.path / FILES).read_text())]
+    """Return the folder of a raw product and its files as they were verified, without looking at them.
+
+    Raises Damaged if the record of them cannot be read.
+    """
+    with _readable(product, f"{ASIDE}/{ROOT}"):
+        root = (product.aside / ROOT).read_text()
+        if not Path(root).is_absolute() or "\0" in root:
+            raise ValueError(root)
+    with _readable(product, FILES):
+        return Path(root), [RemoteFile(**file) for file in json.loads((product.path / FILES).read_text())]
 
 
 def damaged(product: Product) -> list[str]:
-    """Return the paths of a raw product's files that were found missing or damaged since."""
+    """Return the paths of a raw product's files that were found missing or damaged since.
+
+    Raises Damaged if the record of them cannot be read.
+    """
     mark = product.aside / DAMAGED
-    return json.loads(mark.read_text()) if mark.is_file() else []
+    with _readable(product, f"{ASIDE}/{DAMAGED}"):
+        return json.loads(mark.read_text()) if mark.is_file() else []
+
+
+@contextmanager
+def _readable(product: Product, file: str) -> Iterator[None]:
+    """Raise Damaged, naming the file, if the body cannot make sense of it."""
+    try:
+        yield
+    except (ValueError, TypeError, FileNotFoundError) as error:
+        raise Damaged(product.name, product.path, f"{file} cannot be read") from error
 
 
 def mark_damaged(workspace: Workspace, product: Product, paths: Sequence[str]) -> None:
@@ -270,7 +292,7 @@ def _download(
         return find_in_folder(source, files, mirror, mirror.folder, connections, progress)
     root = raw_root.resolve()
     folder = root / source.root
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     try:
         # Partitions share files, and hosts count connections: one process at a time fetches from a source.
         fetched = fetch_missing(
@@ -284,4 +306,5 @@ def _download(
         )
     except FileNotFoundError as error:
         raise missing_files_error(source, mirror, [str(error)]) from error
+    flush_names([root / file.path for file in fetched], root)
     return Manifest(root=root, files=tuple(fetched))

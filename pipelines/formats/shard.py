@@ -30,6 +30,7 @@ from zarr.codecs import BloscCodec
 
 from pipelines.formats.simhash import BYTES as SIGNATURE_BYTES
 from pipelines.records import DroppedRecord
+from pipelines.soundness import require_sound
 
 SCHEMA = 2
 LEADS = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
@@ -168,9 +169,14 @@ class Shard:
     def read(self, first: int, end: int) -> NDArray[np.int16]:
         """Return the rows from `first` to before `end`, int16 (end - first, 8, 2500), microvolt; they lie in one file.
 
-        Raises ValueError if the file is missing.
+        Raises ValueError if the file is missing or damaged.
         """
-        signal_NLT = np.asarray(self._signal[first:end])
+        try:
+            signal_NLT = np.asarray(self._signal[first:end])
+        except (ValueError, RuntimeError) as error:  # of checksums and codecs
+            raise ValueError(
+                f"{self.folder}: the signals of rows {first} to {end} cannot be read ({error}): harmonize it again"
+            ) from error
         if not (self.folder / SIGNALS / "signal" / "c" / str(first // SHARD) / "0" / "0").is_file():
             # Zarr reads a missing file as zeros.
             raise ValueError(f"{self.folder}: the signals of rows {first} to {end} are missing: harmonize it again")
@@ -189,11 +195,12 @@ def open_shard(folder: Path | str) -> Shard:
     """Open the shard in a product's directory.
 
     Raises ValueError if there is none, if another version of this layout wrote it, or if its array and its table have
-    different numbers of records.
+    different numbers of records; Damaged if its files are not those that were written.
     """
     folder = Path(folder)
     if not (folder / SIGNALS / "zarr.json").is_file():
         raise ValueError(f"{folder} has no harmonized shard ({SIGNALS}): harmonize the partition first")
+    require_sound(folder)
     try:
         group = zarr.open_group(folder / SIGNALS, mode="r")
         signal = group["signal"]

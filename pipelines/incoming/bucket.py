@@ -22,6 +22,7 @@ from obstore.store import ObjectStore, from_url
 from pipelines.addresses import require_no_credentials
 from pipelines.disk_space import full_disk_explained
 from pipelines.download.fetch import map_in_threads
+from pipelines.durable import flush
 from pipelines.formatting import format_bytes
 from pipelines.incoming.listing import MARKER, FolderOfDrops, ListedFile, Listing, Place, Refused, refusal
 
@@ -138,8 +139,7 @@ class BucketOfDrops:
             stored = obstore.get(self._store, f"{name}/{file.path}")
             for block in stored.stream(min_chunk_size=_BLOCK):
                 copy.write(block)
-            copy.flush()
-            os.fsync(copy.fileno())
+        flush(partial)
         if _version(stored.meta) != file.version or partial.stat().st_size != file.bytes:
             raise ValueError(
                 f"{self.url}/{name}/{file.path}: changed while it was fetched: write {MARKER} last, then take it again"

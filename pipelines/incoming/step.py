@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipelines import versions
+from pipelines import durable, versions
 from pipelines.cache import ASIDE, Product, Workspace
 from pipelines.disk_space import full_disk_explained
 from pipelines.download.fetch import map_in_threads
@@ -25,7 +26,10 @@ from pipelines.home import FILES as SPACE_FILES
 from pipelines.home import Home
 from pipelines.incoming.bucket import place_of
 from pipelines.incoming.listing import MARKER, NAME, Listing, Place, check_name
+from pipelines.soundness import Damaged
 from pipelines.sources.base import RemoteFile
+
+log = logging.getLogger(__name__)
 
 LISTED = "listed"
 FETCHED = ".fetched"
@@ -58,7 +62,7 @@ def _take(home: Home, name: str) -> Product:
     """Build the product of a drop whose lock is held."""
     workspace, product = home.workspace(), f"raw/{NAME}/{name}"
     place, fetched = place_of(home.incoming), fetched_to(home.raw_root, name)
-    before = workspace.current(product)
+    before = _taken_before(workspace, product)
     if before is not None and name not in place.names():
         listing, files = None, recorded_files(before)[1]
     else:
@@ -77,13 +81,14 @@ def _take(home: Home, name: str) -> Product:
                 f"`ecg withdraw-drop {name}`"
             )
         folder = place.fetch(name, listing, fetched)
-        root.mkdir(parents=True, exist_ok=True)
+        durable.make_folder(root)
         if folder.is_relative_to(fetched):
             map_in_threads(files, lambda file: _move(folder, root, file), _THREADS)
         else:
             _check_room(files, root)
             with full_disk_explained(root):
                 map_in_threads(files, lambda file: _copy(folder, root, file), _THREADS)
+        durable.flush_names([root / file.path for file in files], root)
         (directory / FILES).write_text(json.dumps([asdict(file) for file in files], indent=1))
         (directory / ASIDE).mkdir()
         (directory / ASIDE / ROOT).write_text(str(root))
@@ -101,6 +106,18 @@ def _take(home: Home, name: str) -> Product:
         write_atomically(taken.aside / LISTED, listing.digest.encode())
     shutil.rmtree(fetched, ignore_errors=True)
     return taken
+
+
+def _taken_before(workspace: Workspace, product: str) -> Product | None:
+    """Return the drop as it was taken before; None, with a warning, if the record of its files cannot be read."""
+    before = workspace.current(product)
+    try:
+        if before is not None:
+            recorded_files(before)
+    except Damaged as error:
+        log.warning("%s", error)
+        return None
+    return before
 
 
 def alone(workspace: Workspace, name: str) -> AbstractContextManager[None]:
@@ -191,8 +208,7 @@ def _copy(folder: Path, root: Path, file: RemoteFile) -> None:
     partial = target.with_name(f".{target.name}.part")
     with _opened(folder / file.path) as stream, partial.open("wb") as copy:
         shutil.copyfileobj(stream, copy, _BLOCK)
-        copy.flush()
-        os.fsync(copy.fileno())
+    durable.flush(partial)
     if _checksum(partial) != file.checksum:
         partial.unlink()
         raise ValueError(f"{folder / file.path}: changed while it was copied: write {MARKER} last, then take it again")

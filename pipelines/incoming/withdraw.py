@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from pipelines.cache import DONE, PARTIAL, Workspace, unread
+from pipelines.durable import flush
 from pipelines.home import FILES, Home
 from pipelines.incoming.listing import NAME, check_name
 from pipelines.incoming.step import alone, fetched_to, held_drops
@@ -55,6 +56,9 @@ def _withdraw_from(space: Path, name: str) -> list[Path]:
             shutil.rmtree(path)
         for product in products:
             (workspace.folder(product) / "current").unlink(missing_ok=True)
+        # What was withdrawn does not come back with a loss of power.
+        for folder in {path.parent for path in going} | {workspace.folder(product) for product in products}:
+            flush(folder)
     return going
 
 

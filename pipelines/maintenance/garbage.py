@@ -8,6 +8,7 @@ training are not needed.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
@@ -99,13 +100,15 @@ def unreferenced(
             paths.append((output.product, checkpoints, "checkpoints of a training that has ended"))
     # Of drops, copies that no needed output uses, and what was fetched and never became a copy.
     copies = {
-        _copied_to(output.path)
+        output.path: (output.product, _copied_to(output.path))
         for output in outputs
         if output.product.startswith(f"raw/{INCOMING}/") and output.path in needed
     }
+    untold = {product for product, copy in copies.values() if copy is None}  # of a damaged or an unfinished output
     for copy in sorted((home.raw_root / INCOMING).glob("[!.]*/*")):
         product = f"raw/{INCOMING}/{copy.parent.name}"
-        if copy.resolve() not in copies and not _is_busy(workspace, product):
+        used = copy.resolve() in [copy for _, copy in copies.values()] or product in untold
+        if not used and not _is_busy(workspace, product):
             paths.append((product, copy, "a superseded copy of a drop"))
     for fetched in (home.raw_root / INCOMING / FETCHED).glob("*"):
         product = lock_of(fetched.name)
@@ -127,8 +130,8 @@ def remove(home: Home, leftover: Unreferenced) -> bool:
     workspace.folder(leftover.product).mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(_lock(workspace, leftover.product), timeout=0):
-            current = workspace.current(leftover.product)
-            if current is not None and leftover.path in (current.path, _copied_to(current.path)):
+            current = workspace.current_folder(leftover.product)
+            if current is not None and leftover.path in (current, _copied_to(current)):
                 return False
             done = leftover.path / DONE
             with locks.unheld(done) if done.is_file() else nullcontext(True) as unheld:
@@ -191,8 +194,8 @@ def _needed(
     read: Collection[Path],
 ) -> set[Path]:
     """Return the paths of the needed outputs: the roots, and what they were made of."""
-    products = {product: workspace.current(product) for product in {output.product for output in outputs}}
-    current = {product.path for product in products.values() if product is not None}
+    # Also those that are damaged: they tell what else is needed, such as the copy of a drop.
+    current = {workspace.current_folder(product) for product in {output.product for output in outputs}}
     waiting = [
         output
         for output in outputs
@@ -216,7 +219,12 @@ def _needed(
 
 
 def _outputs(workspace: Workspace) -> Iterator[_Output]:
-    """Yield every folder that is named by a fingerprint, with its record; raw files are not searched."""
+    """Yield every folder that is named by a fingerprint, with its record."""
+    return itertools.starmap(_output, output_folders(workspace))
+
+
+def output_folders(workspace: Workspace) -> Iterator[tuple[str, Path]]:
+    """Yield every folder that is named by a fingerprint, with its product; raw files are not searched."""
     waiting = [workspace.root]
     while waiting:
         folder = waiting.pop()
@@ -224,7 +232,7 @@ def _outputs(workspace: Workspace) -> Iterator[_Output]:
             if entry.is_symlink() or not entry.is_dir() or entry == workspace.root / FILES:
                 continue
             if _OUTPUT.fullmatch(entry.name):
-                yield _output(folder.relative_to(workspace.root).as_posix(), entry)
+                yield folder.relative_to(workspace.root).as_posix(), entry
             else:
                 waiting.append(entry)
 
@@ -249,7 +257,11 @@ def _output(product: str, path: Path) -> _Output:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text()) if path.is_file() else None
+    """Return what a record holds; None if it is absent or cannot be read."""
+    try:
+        return json.loads(path.read_text()) if path.is_file() else None
+    except ValueError:
+        return None
 
 
 def _digests_in(value: Any) -> frozenset[str]:
@@ -282,9 +294,10 @@ def _lock(workspace: Workspace, product: str) -> Path:
 
 
 def _copied_to(raw: Path) -> Path | None:
-    """Return the folder of a raw output's files, or None for any other output."""
+    """Return the folder of a raw output's files. Returns None for any other output, and if the record is damaged."""
     root = raw / ASIDE / ROOT
-    return Path(root.read_text()) if root.is_file() else None
+    folder = Path(root.read_text(errors="replace")) if root.is_file() else None
+    return folder if folder is not None and folder.is_absolute() else None
 
 
 def _bytes_below(path: Path) -> int:

@@ -25,6 +25,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from pipelines.disk_space import DiskFull, full_disk_explained
+from pipelines.durable import make_folder
 from pipelines.encoders.names import ENCODER_FILE
 from pipelines.pretrain.data import load_corpus
 from pipelines.pretrain.distributed import process_group, started_by_torchrun, stop_with_torchrun
@@ -136,7 +137,7 @@ def _only_writer(out: Path, stop: Sequence[int]) -> Iterator[None]:
     checkpoint. Raises ValueError if it still holds the lock after ORPHAN_SECONDS, TrainingStopped if a signal comes
     first.
     """
-    (out / "aside").mkdir(parents=True, exist_ok=True)
+    make_folder(out / "aside")
     lock, began, warned = FileLock(out / "aside" / ".lock"), time.monotonic(), False
     while True:
         try:

@@ -16,9 +16,10 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ecg_model.encoder import Encoder, encoder_bytes
-from pipelines.durable import write_atomically
+from pipelines.durable import replace, write_atomically
 from pipelines.hashing import sha256_of_file
 from pipelines.pretrain.run_state import Figures
 
@@ -41,10 +42,10 @@ def load_best(out: Path, *, step: int) -> Figures:
     weights, facts, pending = out / BEST_FILE, out / BEST_FACTS, out / _NEXT
     if step == 0:
         facts.unlink(missing_ok=True)
-    best = json.loads(facts.read_text()) if facts.is_file() else {}
+    best = _facts_in(facts)
     digest = best.pop("sha256", "")
     if digest and _sha256(pending) == digest:
-        pending.replace(weights)
+        replace(pending, weights)
     for leftover in (pending, *out.glob(".best.*.tmp")):
         leftover.unlink(missing_ok=True)
     if digest and _sha256(weights) == digest:
@@ -71,8 +72,17 @@ def store_if_best(out: Path, encoder: Encoder, figures: Mapping[str, float], bes
     write_atomically(out / _NEXT, weights)
     facts = {**figures, "sha256": hashlib.sha256(weights).hexdigest()}
     write_atomically(out / BEST_FACTS, json.dumps(facts, indent=1, allow_nan=False).encode())
-    (out / _NEXT).replace(out / BEST_FILE)
+    replace(out / _NEXT, out / BEST_FILE)
     return dict(figures)
+
+
+def _facts_in(path: Path) -> dict[str, Any]:
+    """Return what best.json holds; nothing if it is absent, or, with a warning, if it cannot be read."""
+    try:
+        return dict(json.loads(path.read_text())) if path.is_file() else {}
+    except (ValueError, TypeError):
+        log.warning("%s cannot be read: the best encoder so far is not known", path)
+        return {}
 
 
 def _sha256(path: Path) -> str | None:

@@ -80,7 +80,7 @@ class CheckpointFolder:
             fault = _fault(path)
             if fault is None:
                 for bad in damaged:
-                    bad.replace(bad.with_name(f"{bad.name}.damaged"))
+                    durable.replace(bad, bad.with_name(f"{bad.name}.damaged"))
                 return _load(path)
             log.warning("checkpoint %s is damaged (%s): using the one before it", path, fault)
             damaged.append(path)

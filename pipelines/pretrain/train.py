@@ -360,7 +360,8 @@ def _write(run: RunConfig, recipe: Recipe, model: JEPA, summary: EncoderFacts, s
         "torch": torch.__version__,
     }
     write_atomically(run.out / TIMING_FILE, json.dumps(timing, indent=1).encode())
-    write_atomically(run.out / SUMMARY_FILE, json.dumps(summary.to_dict(), indent=1, allow_nan=False).encode())
     chosen = recipe.select == "best" and summary.best is not None
     encoder = (run.out / BEST_FILE).read_bytes() if chosen else encoder_bytes(model.student)
     write_atomically(run.out / ENCODER_FILE, encoder)
+    # Last: a folder with a summary counts as a training that has ended.
+    write_atomically(run.out / SUMMARY_FILE, json.dumps(summary.to_dict(), indent=1, allow_nan=False).encode())

@@ -183,6 +183,7 @@ def _move(name: str, pending: str, tracking: Tracking) -> Release:
     client.set_registered_model_alias(name, CHAMPION, version)
     _drop_challenger(client, name, move["to"])
     client.delete_registered_model_tag(name, _MOVING)
+    tracking.flush()
     return moved
 
 

@@ -88,6 +88,7 @@ def release_packaged(
             log.info("%s version %s has these files and scores already", registered_name, version.version)
         if alias is not None and "verdict" not in version.tags:
             client.set_registered_model_alias(registered_name, alias, version.version)
+        tracking.flush()
         return as_release(version, created=created, rescored=rescored)
 
 
@@ -114,6 +115,7 @@ def record(release: Release, verdict: GateVerdict, *, tracking: Tracking) -> Rel
     client.update_model_version(name, version, description=verdict.page())
     client.set_model_version_tag(name, version, "rules", json.dumps(verdict.to_dict(), sort_keys=True))
     client.set_model_version_tag(name, version, "verdict", verdict.reason)
+    tracking.flush()
     log.info("%s version %s %s", name, version, verdict.reason)
     return as_release(client.get_model_version(name, version))
 
@@ -237,6 +239,7 @@ def _register(
                 mlflow.log_artifact(str(path))
             model = log_model(packaged)
             mlflow.log_metrics(_metrics(scores), model_id=model.model_id)
+        tracking.flush(run.info.run_id, model.model_id)  # before the version, which vouches for them
         return client.create_model_version(
             name, source=model.model_uri, run_id=run.info.run_id, tags=dict(tags), model_id=model.model_id
         )
@@ -261,6 +264,7 @@ def _rescore(
     assert run_id is not None
     for path in artifacts:
         client.log_artifact(run_id, str(path))
+    tracking.flush(run_id)
     with _using(tracking):
         mlflow.log_metrics(_metrics(scores), run_id=run_id, model_id=version.model_id)
     for tag, value in scored.items():

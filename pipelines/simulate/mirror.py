@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from pipelines import durable
 from pipelines.disk_space import full_disk_explained
 from pipelines.locks import exclusive
 from pipelines.simulate import code15 as zenodo
@@ -124,14 +125,15 @@ def _write_mirror(dest: Path, seed: int, sizes: MirrorSizes, progress: OnSimulat
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+    durable.flush_tree(partial)
     if dest.exists():
         old = dest.with_name(f"{dest.name}.old")
         shutil.rmtree(old, ignore_errors=True)
         dest.rename(old)
-        partial.rename(dest)
+        durable.replace(partial, dest)
         shutil.rmtree(old)
     else:
-        partial.rename(dest)
+        durable.replace(partial, dest)
     return _summary(dest, tree)
 
 
@@ -144,10 +146,18 @@ def ensure_mirror(
     description = _description(seed, sizes)
     with _locked(dest):
         if (dest / MARK).is_file():
-            mark = json.loads((dest / MARK).read_text())
+            mark = _marked(dest)
             if {name: mark.get(name) for name in description} == description:
                 return _summary(dest, mark)
         return _write_mirror(dest, seed, sizes, progress)
+
+
+def _marked(dest: Path) -> dict[str, Any]:
+    """Return what SIMULATED.json says; nothing if it cannot be read, so that the mirror is written again."""
+    try:
+        return dict(json.loads((dest / MARK).read_text()))
+    except (ValueError, TypeError):
+        return {}
 
 
 def _write_tree(root: Path, seed: int, sizes: MirrorSizes, progress: OnSimulated | None) -> dict[str, Any]:

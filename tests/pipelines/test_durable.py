@@ -42,7 +42,7 @@ def build(root: Path, number: int = 0) -> bool:
     return Workspace(root).build(f"shard/{number:03d}", version="1", config={}, inputs={}, make=make).cached
 
 
-@pytest.mark.parametrize("damage", ["empty", "short", "gone", "unreadable"])
+@pytest.mark.parametrize("damage", ["empty", "short", "zeros", "gone", "unreadable"])
 def test_a_damaged_product_is_built_again_and_said(
     tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -53,6 +53,8 @@ def test_a_damaged_product_is_built_again_and_said(
         file.write_bytes(b"")
     elif damage == "short":
         file.write_bytes(file.read_bytes()[:-1])
+    elif damage == "zeros":
+        file.write_bytes(bytes(file.stat().st_size))
     elif damage == "gone":
         file.unlink()
     else:

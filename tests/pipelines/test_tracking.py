@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import shutil
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -13,6 +15,7 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import mlflow.db
 import pytest
 
 from ecg_model.config import EncoderConfig
@@ -21,7 +24,7 @@ from pipelines.cache import Workspace
 from pipelines.pretrain.recipes import Recipe, recipe_named
 from pipelines.pretrain.step import materialize_encoder, send_metrics
 from pipelines.release.steps import release_current
-from pipelines.tracking import MIRROR_TAG, MetricsMirror, Tracking, flat, mirror_metrics
+from pipelines.tracking import MIRROR_TAG, MetricsMirror, Tracking, arrived, flat, mirror_metrics
 from tests.support.mlflow_server import free_port, mlflow_server
 
 quick_mirror = partial(mirror_metrics, poll_seconds=0.02, flush_seconds=20.0)
@@ -273,6 +276,49 @@ def test_nested_settings_become_dotted_parameters() -> None:
 
 
 @pytest.mark.slow
+def test_a_store_is_made_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow cannot open a store with half of its tables, and nobody would know what to do about it."""
+    store = Tracking(uri=f"sqlite:///{tmp_path / 'home' / 'mlflow.db'}", artifact_root=tmp_path / "artifacts")
+    with sqlite3.connect(tmp_path / "half.db") as half:
+        half.execute("create table mcp_servers (name text)")
+
+    def killed(uri: str) -> None:
+        shutil.copyfile(tmp_path / "half.db", uri.removeprefix("sqlite:///"))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(mlflow.db.upgrade, "callback", killed)
+        with pytest.raises(KeyboardInterrupt):
+            store.upgrade()
+    assert store.experiment_id(store.client())
+
+
+def test_metrics_whose_state_was_lost_count_as_not_delivered(store: Tracking, tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    with quick_mirror(path, tracking=store, run_name="lost"):
+        append(path, 0)
+    assert arrived(path)
+    (tmp_path / "metrics.jsonl.mlflow.json").write_bytes(bytes(20))
+    assert not arrived(path)
+    with quick_mirror(path, tracking=store, run_name="lost") as mirror:
+        pass
+    assert history(store, mirror) == expected(0)
+
+
+@pytest.mark.parametrize("kind", ["run", "model"])
+def test_artifacts_are_flushed_by_the_id_of_their_run_or_model(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Tracking(uri="http://127.0.0.1:1", artifact_root=tmp_path)
+    file = tmp_path / "1" / kind / "m-7" / "artifacts" / "weights"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"w")
+    flushed: list[Path] = []
+    monkeypatch.setattr("pipelines.durable.flush", flushed.append)
+    store.flush("m-7")
+    assert flushed == [*[file, *file.parents][:5], tmp_path]
+
+
 def test_a_server_killed_in_mid_training_gets_everything_when_it_is_back(tmp_path: Path) -> None:
     port, path = free_port(), tmp_path / "metrics.jsonl"
     tracking = Tracking(uri=f"http://127.0.0.1:{port}")

@@ -295,6 +295,7 @@ def again(stage: str, place: Place, said: list[dict[str, Any]], calm: dict[str, 
 
 def start(task: Callable[[str, Place], None], stage: str, place: Place) -> ForkServerProcess:
     """Start a process of its own, forked from one that has imported everything and opened nothing."""
+    (place.beside / "said").write_text("")  # here: a process may be stopped before it does anything
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     process = context.Process(target=_logged, args=(task, stage, place))
@@ -315,7 +316,7 @@ def _nothing(stage: str, place: Place) -> None:
 
 
 def _work(stage: str, place: Place) -> None:
-    with (place.beside / "said").open("w", buffering=1) as stream:
+    with (place.beside / "said").open("a", buffering=1) as stream:
 
         def say(name: str, what: object, cached: bool) -> None:
             stream.write(json.dumps({"name": name, "what": what, "cached": cached}) + "\n")

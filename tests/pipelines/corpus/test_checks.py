@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 from pipelines.corpus.checks import corpus_is_apart
 from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.step import materialize_corpus
+from tests.support.products import reseal
 from tests.support.shards import record, shard
 
 
@@ -42,6 +43,7 @@ def test_a_patient_in_two_splits_and_an_ecg_twice_are_found(workspace):
     train = next(row for row in rows if row["split"] == "train")
     twin = {**train, "split": "validation"}
     pq.write_table(index.from_pylist([*rows, twin], schema=index.schema), corpus.path / "index.parquet")
+    reseal(corpus)
     finding = corpus_is_apart(workspace, corpus)
     assert not finding.holds
     assert "1 ECGs repeat another, 1 patients are in both splits" in finding.seen

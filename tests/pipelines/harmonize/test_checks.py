@@ -12,6 +12,7 @@ from pipelines.formats.shard import ShardWriter
 from pipelines.harmonize.checks import counts_add_up, records_listed, shard_is_whole
 from pipelines.records import DroppedRecord, DropReason
 from pipelines.sources.base import RemoteFile
+from tests.support.products import reseal
 from tests.support.shards import record, shard
 
 
@@ -44,6 +45,7 @@ def test_a_reason_outside_the_closed_list_is_found(workspace):
     table = pq.read_table(product.path / "drops.parquet")
     changed = table.set_column(table.schema.get_field_index("reason"), table.schema.field("reason"), [["mood"]])
     pq.write_table(changed, product.path / "drops.parquet")
+    reseal(product)
     assert "unknown reasons ['mood']" in counts_add_up(product).seen
 
 
@@ -73,6 +75,7 @@ def test_an_ecg_that_is_other_than_when_it_was_harmonized_is_found(workspace):
     pq.write_table(
         table.set_column(at, table.schema.field(at), [[hashes[0], hashes[0]]]), good.path / "records.parquet"
     )
+    reseal(good)
     found = shard_is_whole(good)
     assert not found.holds
     assert found.seen.endswith("0 of them empty, 1 other than when they were harmonized")

@@ -270,6 +270,23 @@ def test_a_copy_of_a_drop_goes_when_another_took_its_place(home):
     assert new.is_dir()
 
 
+@pytest.mark.parametrize("lost", ["done.json", "files.json", "aside/root"])
+def test_a_copy_of_a_drop_stays_when_the_record_of_it_is_damaged(home, lost):
+    """The drop itself may be gone from the hospital's folder."""
+    workspace, copy = home.workspace(), home.raw_root.resolve() / "incoming" / "monday" / ("0" * 16)
+    copy.mkdir(parents=True)
+
+    def make(folder: Path) -> dict:
+        (folder / "files.json").write_text("[]")
+        (folder / "aside").mkdir()
+        (folder / "aside" / "root").write_text(str(copy))
+        return {}
+
+    raw = workspace.build("raw/incoming/monday", version="1", config={}, inputs={}, make=make)
+    (raw.path / lost).write_bytes(bytes((raw.path / lost).stat().st_size))
+    assert unreferenced(home, frozenset())[0] == []
+
+
 @settings(deadline=None, max_examples=12)
 @given(data=st.data())
 def test_nothing_that_is_reached_from_what_is_kept_is_ever_listed(tmp_path_factory, data):
