@@ -16,6 +16,8 @@ from dagster._core.launcher import CheckRunHealthResult, DefaultRunLauncher, Wor
 from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionResult
 from dagster._serdes import deserialize_value
 
+from orchestration.code_server import SOCKET, answers
+
 ASK_SECONDS = 10
 CLOCK_SECONDS = 5.0  # by which two clocks of one machine may differ: the time of day, and that since the boot
 
@@ -32,6 +34,8 @@ class WatchedRunLauncher(DefaultRunLauncher):
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         noted = self._process_of(run.run_id)
         if noted is None or is_alive(*noted):  # it may outlive its server
+            return CheckRunHealthResult(WorkerStatus.RUNNING)
+        if SOCKET in os.environ and not answers(os.environ[SOCKET]):  # a retry would fail, and would be the last
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         return CheckRunHealthResult(WorkerStatus.FAILED, f"its process {noted[0]} is gone, and its code server with it")
 

@@ -45,8 +45,7 @@ def code_server_command(socket: Path) -> list[str]:
 
 
 def daemon_command() -> list[str]:
-    daemon = str(Path(sys.executable).with_name("dagster-daemon"))
-    return [daemon, "run", "--workspace", WORKSPACE, "--log-level", "warning"]
+    return [sys.executable, "-m", "orchestration.daemon", "--workspace", WORKSPACE, "--log-level", "warning"]
 
 
 def webserver_command(port: int) -> list[str]:

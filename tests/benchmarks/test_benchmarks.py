@@ -6,14 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from benchmarks import attention, harmonize, train_step, vendor
+from benchmarks import attention, harmonize, train_step
 from benchmarks.baseline import as_released
 from ecg_model.config import EncoderConfig, JEPAConfig, PredictorConfig
 from ecg_model.jepa import JEPA, split_columns
 from ecg_model.signal import resample
-from pipelines.formats.vendor.recognize import Kind
 from pipelines.simulate import MirrorSizes, write_mirror
-from tests.support import vendor_files
 
 TINY = JEPAConfig(
     encoder=EncoderConfig(dim=16, depth=2, heads=2, patches=10, patch_size=5),
@@ -82,11 +80,3 @@ def test_the_resampler_is_measured_against_the_sines_themselves(monkeypatch):
     assert 0 < figures["edges_uv"] < 5
     monkeypatch.setattr(harmonize, "resample", lambda x_LT, rate: resample(x_LT, rate) + 0.001)
     assert harmonize.resampling(100.0)["inside_uv"] == pytest.approx(1.0, abs=0.1)
-
-
-def test_vendors_files_are_measured_both_ways(tmp_path):
-    for name in ("ishne.ecg", "dicom.dcm"):
-        (tmp_path / name).write_bytes(vendor_files.WRITERS[name](vendor_files.Ecg()))
-    figures = vendor.measured({tmp_path / "ishne.ecg": Kind.ISHNE, tmp_path / "dicom.dcm": Kind.DICOM}, rounds=2)
-    assert set(figures["files"]) == {"ishne.ecg", "dicom.dcm"}
-    assert figures["overall_ratio"] > 0

@@ -47,6 +47,18 @@ def test_a_run_whose_process_is_gone_has_failed_and_no_other(instance: dg.Dagste
     assert status(instance, None) == WorkerStatus.RUNNING, "nothing is known of it"
 
 
+def test_while_no_code_server_answers_a_run_is_not_failed(
+    instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever would start it again then gives up for good."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        pass
+    monkeypatch.setenv("ECG_CODE_SOCKET", str(tmp_path / "code.sock"))
+    assert status(instance, process.pid) == WorkerStatus.RUNNING
+    monkeypatch.setattr("orchestration.launcher.answers", lambda socket: socket.endswith("code.sock"))
+    assert status(instance, process.pid) == WorkerStatus.FAILED
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux alone tells when a process began")
 def test_a_process_that_got_the_number_later_is_another() -> None:
     now = time.time()

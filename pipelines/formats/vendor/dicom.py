@@ -23,14 +23,14 @@ from pydicom.filereader import read_file_meta_info
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 from pydicom.waveforms.numpy_handler import multiplex_array
 
-from ecg_model.leads import LEADS, known_leads
+from ecg_model.leads import LEADS
 from pipelines.formats.limits import require_size
 from pipelines.formats.reading import MOST_SECONDS, Reading
 from pipelines.formats.vendor.decoded import Decoded, maker_and_model, words
 from pipelines.formats.vendor.limits import MOST_BYTES
 from pipelines.formats.vendor.people import age_in_years, kept_age, kept_sex, years_between
 from pipelines.formats.vendor.recognize import Kind
-from pipelines.formats.vendor.rules import Channel, together
+from pipelines.formats.vendor.rules import Channel, together, usual_name
 from pipelines.records import DropReason, RecordError
 
 # Everything else of the file is passed over: pixels, documents, names.
@@ -53,6 +53,8 @@ _MILLIVOLT = {"nv": 1e-6, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "mv": 1.0, "v": 
 # SCPECG `5.6.3-9-N` and MDC `2:N` (PS3.16 CID 3001) share their numbers.
 _NUMBERS = {1: "I", 2: "II", 61: "III", 62: "aVR", 63: "aVL", 64: "aVF"} | {2 + v: f"V{v}" for v in range(1, 7)}
 _CODE = re.compile(r"(?:5\.6\.3-9-|2:)(\d{1,3})", re.ASCII)
+_MDC = re.compile(r"MDC_ECG_LEAD_(\w{1,16})", re.ASCII)
+_MEANING = re.compile(r"(?:lead\s+)?(iii|ii|i|avr|avl|avf|v[1-6])(?:\s*[,(].*)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -126,8 +128,7 @@ def _group(number: int, item: Dataset, name: str) -> _Group:
     original = str(item.get("WaveformOriginality") or "ORIGINAL").upper() == "ORIGINAL"
     definitions = (item.get("ChannelDefinitionSequence") or []) if original else []
     labels = tuple(_label(definition, position, name) for position, definition in enumerate(definitions, 1))
-    leads = tuple(lead or label for lead, label in zip(known_leads(labels), labels, strict=True))
-    return _Group(number, item, leads, original)
+    return _Group(number, item, labels, original)
 
 
 def _rhythm(groups: Sequence[_Group], name: str) -> _Group:
@@ -144,19 +145,20 @@ def _label(definition: Dataset, position: int, name: str) -> str:
     """Return a channel's lead, from its code or else its meaning or label. Raises RecordError if these disagree."""
     source = next(iter(definition.get("ChannelSourceSequence") or []), Dataset())
     code, meaning = str(source.get("CodeValue") or ""), str(source.get("CodeMeaning") or "").strip()
-    by_code = None
+    by_code = ""
     if found := _CODE.fullmatch(code):
-        by_code = _NUMBERS.get(int(found[1]))
-    elif code.startswith("MDC_"):
-        by_code = known_leads((code,))[0]
-    by_meaning = known_leads((meaning.partition(",")[0],))[0]  # `aVR, augmented voltage, right`
+        by_code = _NUMBERS.get(int(found[1]), "")
+    elif found := _MDC.fullmatch(code):
+        by_code = usual_name(found[1])
+    found = _MEANING.fullmatch(meaning)
+    by_meaning = usual_name(found[1]) if found else ""
     if by_code and by_meaning and by_code != by_meaning:
         raise RecordError(
             DropReason.UNREADABLE_HEADER,
             f"{name}: channel {position} is {by_code} by its code, {by_meaning} by its meaning: export it again",
         )
     label = words(definition.get("ChannelLabel")) or words(meaning)
-    return by_code or by_meaning or label or f"channel {position}"
+    return by_code or by_meaning or usual_name(label) or f"channel {position}"
 
 
 def _channels(dataset: Dataset, group: _Group, name: str) -> list[Channel]:

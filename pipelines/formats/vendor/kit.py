@@ -17,7 +17,7 @@ from ecgdatakit import ECGRecord, FileParser, Lead
 from ecgdatakit.exceptions import ECGDataKitError
 from numpy.typing import NDArray
 
-from ecg_model.leads import LEADS, known_leads
+from ecg_model.leads import LEADS
 from pipelines.formats.reading import Reading
 from pipelines.formats.vendor.decoded import Decoded, maker_and_model, words
 from pipelines.formats.vendor.people import edf_patient, kept_age, kept_sex
@@ -60,8 +60,7 @@ def decode(path: Path, kind: Kind) -> Decoded:
     if len(record.leads) > _MOST_CHANNELS:
         raise RecordError(DropReason.UNREADABLE_HEADER, f"{name}: {len(record.leads):,} channels: no ECG has as many")
     rates = _rates(path, kind, record)
-    words_of_16_bits = record.recording.acquisition.signal.bits_per_sample in (None, 16)
-    channels = [_channel(lead, rate, words_of_16_bits) for lead, rate in zip(record.leads, rates, strict=True)]
+    channels = [_channel(lead, rate) for lead, rate in zip(record.leads, rates, strict=True)]
     _check_times(record.leads, name)
     details = [("waveform", f"rhythm: {len(channels)} channels")]
     if kind is Kind.PHILIPS:
@@ -97,7 +96,7 @@ def _parsed(path: Path, kind: Kind) -> tuple[ECGRecord, list[str]]:
         try:
             record = FileParser.parse(path)
         except ECGDataKitError as error:
-            raise error_of(type(error).__name__, str(error), path) from error
+            raise error_of(type(error).__name__, str(error), path.name) from error
     return record, [str(warning.message) for warning in caught if not issubclass(warning.category, RuntimeWarning)]
 
 
@@ -123,7 +122,7 @@ def _rates(path: Path, kind: Kind, record: ECGRecord) -> list[float]:
     return [rate if abs(exact - rate) < 1e-6 * rate else exact for exact, rate in pairs]
 
 
-def _channel(lead: Lead, rate: float, words_of_16_bits: bool) -> Channel:
+def _channel(lead: Lead, rate: float) -> Channel:
     # An aECG without a scale comes as 1 uV a digit, with no resolution of its converter.
     known = not lead.is_raw and lead.units == "mV" and lead.adc_resolution != 0
     per_unit = _PER_UNIT.get(lead.resolution_unit, 0.0) if known else 0.0
@@ -134,14 +133,14 @@ def _channel(lead: Lead, rate: float, words_of_16_bits: bool) -> Channel:
         rate=rate,
         millivolt=known,
         step=abs(step),
-        no_value=_NO_VALUE * step + lead.offset * per_unit if step and words_of_16_bits else None,
+        no_value=_NO_VALUE * step + lead.offset * per_unit if step else None,
     )
 
 
 def _own_label(label: str) -> str:
     """Return a label without the number that the library gives to repeated ones (`II_2`)."""
     stem, _, number = label.rpartition("_")
-    return stem if known_leads((stem,))[0] and number.isdigit() else label
+    return stem if stem and number.isdigit() and len(number) <= 2 else label
 
 
 def _check_times(leads: Sequence[Lead], name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ecg_model.leads import LEADS, LEADS_12, known_leads
+from ecg_model.leads import LEADS, LEADS_12
 from pipelines.formats.limits import LEADS as MOST_LEADS
 from pipelines.formats.reading import MOST_SECONDS
 from pipelines.records import DropReason, RecordError
@@ -18,6 +19,8 @@ from pipelines.records import DropReason, RecordError
 # No body gives as much: such numbers have no unit that can be believed, and they overflow float32.
 _ABSURD_MILLIVOLT = 1e6
 _RATES = (1.0, 100_000.0)  # Hz; what is accepted of them is for those who use a reading
+_LEAD = re.compile(r"(?:(?:ecg|ekg|lead)[\s_:-]*)*(iii|ii|i|avr|avl|avf|v[1-6])", re.IGNORECASE)
+_USUAL = {name.lower(): name for name in LEADS_12}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,6 +41,12 @@ class Channel:
     """What stands in `x_T` for the count that means "no value" in 16 bits. None if there is none."""
 
 
+def usual_name(label: str) -> str:
+    """Return one of the twelve leads' usual names for `lead ii`, `EKG I` or `AVR`; any other label as it is."""
+    found = _LEAD.fullmatch(label.strip())
+    return _USUAL[found[1].lower()] if found else label.strip()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Leads:
     """The leads of a file that belong together."""
@@ -51,15 +60,14 @@ class Leads:
     """Channels that were left out, and why."""
 
 
-def together(channels: Sequence[Channel], name: str) -> Leads:
-    """Return the channels that are leads in millivolt of one rate and length, at most their first MOST_SECONDS.
+def together(channels: Sequence[Channel], name: str, *, seconds: float = MOST_SECONDS) -> Leads:
+    """Return the channels that are leads in millivolt of one rate and length, at most their first `seconds`.
 
     The eight leads I, II, V1 to V6 decide: if those that are there differ in rate or length, or have no unit, the
     record is refused. Any other channel is left out instead. Raises RecordError that begins with the file's `name`.
     """
-    known = known_leads(tuple(channel.label for channel in channels))
-    named = [replace(channel, label=lead or channel.label) for channel, lead in zip(channels, known, strict=True)]
-    channels, notes = _without_repeats(named, name)
+    channels = [replace(channel, label=usual_name(channel.label)) for channel in channels]
+    channels, notes = _without_repeats(channels, name)
     needed = [channel for channel in channels if channel.label in LEADS]
     if not needed:
         labels = ", ".join(_short(channel.label) for channel in channels[:12]) or "none"
@@ -88,9 +96,9 @@ def together(channels: Sequence[Channel], name: str) -> Leads:
     lost = [channel.label for channel in channels if channel not in kept and channel.label in LEADS_12]
     if lost:
         notes = (*notes, f"leads left out, of another unit, rate or length: {', '.join(lost)}")
-    most = math.ceil(MOST_SECONDS * rate)
+    most = math.ceil(seconds * rate)
     if samples > most:
-        notes = (*notes, f"the first {MOST_SECONDS} s of {samples / rate:g} s are read")
+        notes = (*notes, f"the first {seconds:g} s of {samples / rate:g} s are read")
     return Leads(
         signal_LT=_millivolt(kept, most, name),
         names=tuple(channel.label for channel in kept),
@@ -102,7 +110,7 @@ def together(channels: Sequence[Channel], name: str) -> Leads:
 
 
 def _without_repeats(channels: Sequence[Channel], name: str) -> tuple[list[Channel], tuple[str, ...]]:
-    """Leave out a lead that is there twice, with a note; refuse one of the eight whose samples then differ."""
+    """Leave out a lead that is there twice with the same samples, with a note; refuse one with other samples."""
     first: dict[str, Channel] = {}
     repeated = []
     for channel in channels:
@@ -110,13 +118,12 @@ def _without_repeats(channels: Sequence[Channel], name: str) -> tuple[list[Chann
         if earlier is channel:
             continue
         if channel.label in LEADS_12:
-            alike = channel.rate == earlier.rate and np.array_equal(channel.x_T, earlier.x_T, equal_nan=True)
-            if channel.label in LEADS and not alike:
+            if not (channel.rate == earlier.rate and np.array_equal(channel.x_T, earlier.x_T, equal_nan=True)):
                 raise RecordError(
                     DropReason.LEAD_REPEATED, f"{name}: lead {channel.label} is there twice, with other samples"
                 )
             repeated.append(channel.label)
-    notes = (f"leads that are there twice, of which the first is taken: {', '.join(repeated)}",) if repeated else ()
+    notes = (f"leads that are there twice, alike: {', '.join(repeated)}",) if repeated else ()
     return list(first.values()), notes
 
 

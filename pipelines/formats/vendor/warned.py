@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from pathlib import Path
 
 from pipelines.records import DropReason, RecordError
 
@@ -124,22 +123,21 @@ def _scp_checksum(where: str, name: str) -> str:
     return f"wrong checksums of {where}, as an anonymizer leaves them"
 
 
-def error_of(kind: str, text: str, path: Path) -> RecordError:
+def error_of(kind: str, text: str, name: str) -> RecordError:
     """Return the drop that an error of the library means. kind: the error's class."""
-    if "entity declarations are not allowed" in text:
+    if "entity declarations are not allowed" in text or "Entities" in kind:
         return RecordError(
-            DropReason.UNREADABLE_HEADER,
-            f"{path.name}: its XML declares entities, which no export needs: export it again",
+            DropReason.UNREADABLE_HEADER, f"{name}: the XML declares entities, which no export needs: export it again"
         )
     if _NO_WAVEFORM.search(text):
-        return RecordError(DropReason.NO_WAVEFORM, f"{path.name}: it holds no rhythm: export it with its waveforms")
+        return RecordError(DropReason.NO_WAVEFORM, f"{name}: it holds no rhythm: export it with its waveforms")
     reason = DropReason.UNKNOWN_FORMAT if kind == "UnsupportedFormatError" else DropReason.UNREADABLE_SIGNAL
-    return RecordError(reason, f"{path.name}: {plain(text, path)}: export it again, or as DICOM")
+    return RecordError(reason, f"{name}: {plain(text, name)}: export it again, or as DICOM")
 
 
-def plain(text: str, path: Path) -> str:
-    """Return an error's text without the file's name and folder, and without what it quotes of the file."""
-    text = text.replace(str(path), "the file").replace(path.name, "the file")
+def plain(text: str, name: str) -> str:
+    """Return an error's text without what it quotes of the file, and without the file's name and folder."""
+    text = re.sub(rf"\S*{re.escape(name)}\S*", "the file", text)
     text = _QUOTED.sub("...", text)
     text = "".join(letter if letter.isprintable() else " " for letter in text)
     return text if len(text) <= 160 else text[:157] + "..."

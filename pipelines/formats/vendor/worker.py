@@ -57,7 +57,7 @@ def answer(path: Path, kind: Kind) -> tuple[dict[str, Any], bytes]:
         if isinstance(error, OSError) and error.errno is not None:
             return {"errno": error.errno, "detail": error.strerror}, b""
         # Whatever else a library raises while it reads a file (pydicom: OSError, too) is a fault of that file.
-        text = f"{path.name}: {type(error).__name__} ({plain(str(error), path)}): export it again"
+        text = f"{path.name}: {type(error).__name__} ({plain(str(error), path.name)}): export it again"
         return {"reason": DropReason.UNREADABLE_SIGNAL, "detail": text}, b""
     return _header(decoded), decoded.reading.signal_LT.astype("<f4").tobytes()
 
