@@ -9,6 +9,9 @@ trees and files are then compared with those of an undisturbed run.
 orchestration: runs, steps and servers of `make ui` are killed while they materialize, and started again; in the end no
 run is in progress, no place in a pool is held, and all products are as undisturbed.
 
+power: the power of a disk is cut at a seeded moment of a download, a harmonization, a corpus, a training or a release,
+and the work is done again; what was said to be finished is there, and all is as undisturbed. Needs root.
+
 inputs: files of every format that is read are damaged and read, in processes of limited memory; each has to be read,
 dropped with a reason or refused.
 
@@ -29,6 +32,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +41,7 @@ from tests.support.killed_stack import killed_orchestrations
 from tests.support.killed_steps import killed_downloads, killed_harmonizations, killed_trainings
 from tests.support.kills import Trial
 from tests.support.paths import ROOT
+from tests.support.power_cuts import STAGES, cut_power
 
 LINE_SECONDS = 10.0  # between two lines of progress
 
@@ -48,6 +53,22 @@ class Series:
     trials: Callable[[Path, int, int], Iterator[Trial]]
     count: int
     words: str
+
+
+STAGE_CUTS = 5  # cuts of a stage's work between two lines of progress
+
+
+def power_cuts(work: Path, seed: int, count: int) -> Iterator[Trial]:
+    """Cut the power of a disk at all stages in turn. Raises RuntimeError if no disk can be mounted here."""
+    stages = cycle(STAGES)
+    for first in range(0, count, STAGE_CUTS):
+        (work / str(first)).mkdir()
+        outcome = cut_power(next(stages), min(STAGE_CUTS, count - first), work / str(first), seed=seed * count + first)
+        if outcome is None:
+            raise RuntimeError("a disk can be mounted, and its power cut, by root alone")
+        shutil.rmtree(work / str(first))
+        kinds = {"at work": outcome.at_work, "after the end": outcome.cuts - outcome.at_work}
+        yield Trial(outcome.cuts, tuple(f"{outcome.stage}: {fault}" for fault in outcome.faults), kinds)
 
 
 BATCH = 1000  # damaged inputs between two lines of progress
@@ -68,6 +89,7 @@ SERIES = {
     "train": Series(killed_trainings, 50, "kills of a training"),
     "orchestration": Series(killed_orchestrations, 50, "kills of processes of `make ui`"),
     "inputs": Series(damaged_inputs, 40_000, "damaged inputs"),
+    "power": Series(power_cuts, 100, "power cuts"),
 }
 GROUPS = {"kills": ("download", "harmonize", "train", "orchestration"), "all": tuple(SERIES)}
 

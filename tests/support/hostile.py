@@ -39,7 +39,7 @@ ROOM = 1 << 30
 """Bytes that a reader may take beyond what its process has."""
 LONGEST = 30
 """Seconds after which a reading counts as one without end; the inputs are small."""
-_START = 300  # seconds for a process to write its inputs
+_START = 300  # seconds for a process to write its inputs, and to end
 
 
 @dataclass(kw_only=True)
@@ -84,13 +84,13 @@ def _in_process(folder: Path, first: int, count: int, seed: int, only: str) -> I
     ) as child:
         assert child.stdout is not None
         begun: tuple[str, int] | None = None
+        reading = False
         with selectors.DefaultSelector() as selector:
             selector.register(child.stdout, selectors.EVENT_READ)
-            while line := _line(child, selector, _START if begun is None else LONGEST):
+            while line := _line(child, selector, LONGEST if reading else _START):
                 case, number, outcome = json.loads(line)
-                if outcome is None:
-                    begun = case, number
-                else:
+                begun, reading = (case, number), outcome is None
+                if outcome is not None:
                     yield case, number, outcome
         if child.wait() != 0:
             assert begun is not None, f"the process ended before a mutation, with {child.returncode}"

@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import count
@@ -35,6 +36,7 @@ MOST_KILLS = 6  # of a round
 VICTIMS = ("run", "step") * 6 + ("code-server", "code", "daemon", "webserver", "parent", "all")
 """Mostly what works on a partition; `code` is the process of which runs are children, `parent` that of all servers."""
 ENDED = {"SUCCESS", "FAILURE", "CANCELED"}
+RETRIED = 30.0  # seconds in which the daemon starts what failed again
 SETTLED = 45.0  # seconds in which whoever is left alone has to end: Dagster's code server waits 30
 
 
@@ -68,6 +70,7 @@ def killed_orchestrations(work: Path, seed: int, kills: int, victims: Sequence[s
 def _round(stack: Stack, partitions: list[str], draw: random.Random, most: int, victims: Sequence[str]) -> Trial:
     """Launch some partitions, kill, and see that all is done in the end."""
     kills, surprises, said = 0, [], f"partitions {', '.join(partitions)}"
+    ended: Counter[str] = Counter()
     try:
         for partition in partitions:
             stack.launch(HARVEST, partition)
@@ -78,13 +81,13 @@ def _round(stack: Stack, partitions: list[str], draw: random.Random, most: int, 
                 kills += 1
                 said += f", {victim} killed"
                 _started_again(stack, victim)
-        surprises += _done_in_the_end(stack, partitions)
+        surprises += _done_in_the_end(stack, partitions, ended)
     except (RuntimeError, ValueError, httpx.HTTPError, subprocess.TimeoutExpired) as error:
         surprises.append(f"{type(error).__name__}: {error}")
         stack.stop()
         _kill_all(stack)
         stack.start()
-    return Trial(kills, tuple(f"{said}: {surprise}" for surprise in surprises))
+    return Trial(kills, tuple(f"{said}: {surprise}" for surprise in surprises), ended)
 
 
 def _killed(stack: Stack, victim: str, draw: random.Random) -> bool:
@@ -141,15 +144,28 @@ def _started_again(stack: Stack, victim: str) -> None:
         return
     assert stack.ui is not None
     stack.ui.wait(SOON)
-    stack.start()
+    deadline = time.monotonic() + SETTLED
+    while True:
+        try:
+            stack.start()
+            return
+        except RuntimeError as error:
+            if "run already" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(1)  # servers that lost their parent are still stopping
 
 
-def _done_in_the_end(stack: Stack, partitions: list[str]) -> list[str]:
-    """Wait until no run is in progress, launch again what failed, and name what is not as undisturbed."""
+def _done_in_the_end(stack: Stack, partitions: list[str], ended: Counter[str]) -> list[str]:
+    """Wait until no run is in progress, launch again what failed, and name what is not as undisturbed.
+
+    ended: is told which partitions were done by themselves, and which were launched again.
+    """
     surprises: list[str] = []
     for partition in partitions:
-        stack.wait(lambda partition=partition: _has_ended(stack, partition), "each run ended", 2 * SOON)
-        if "SUCCESS" not in stack.statuses(partition):
+        stack.wait(lambda partition=partition: _has_settled(stack, partition), "each run ended", 2 * SOON)
+        by_itself = "SUCCESS" in stack.statuses(partition)
+        ended["done by itself" if by_itself else "launched again"] += 1
+        if not by_itself:
             stack.launch(HARVEST, partition)
             stack.wait(lambda partition=partition: _has_ended(stack, partition), "the run of what failed ended")
             if "SUCCESS" not in (statuses := stack.statuses(partition)):
@@ -165,6 +181,15 @@ def _done_in_the_end(stack: Stack, partitions: list[str]) -> list[str]:
 def _has_ended(stack: Stack, partition: str) -> bool:
     statuses = stack.statuses(partition)
     return bool(statuses) and set(statuses) <= ENDED
+
+
+def _has_settled(stack: Stack, partition: str) -> bool:
+    """Whether a partition is done, or all its runs failed and none was started again after a while."""
+    if not _has_ended(stack, partition):
+        return False
+    if "SUCCESS" not in stack.statuses(partition):
+        time.sleep(RETRIED)
+    return _has_ended(stack, partition)
 
 
 def _harvest(home: Home, partition: str) -> None:
