@@ -14,7 +14,7 @@ from pipelines import versions
 from pipelines.harmonize.checks import COUNTS_ADD_UP, SHARD_IS_WHOLE
 from pipelines.harmonize.convert import Incomplete
 from pipelines.harmonize.quality import QualityLimits
-from pipelines.incoming import INCOMING
+from pipelines.incoming import INCOMING, own_data
 from pipelines.sources import SOURCES
 from pipelines.sources.base import Source
 
@@ -215,9 +215,10 @@ def ecgs_incoming(
     from pipelines.harmonize.step import materialize_ecgs
 
     with show.mistakes_explained():
+        home = data_home.open()
         product = materialize_ecgs(
-            data_home.open().workspace(),
-            INCOMING,
+            home.workspace(),
+            own_data(home),
             context.partition_key,
             limits=LIMITS.read(config),
             incomplete=INCOMPLETE.read(config),

@@ -15,8 +15,8 @@ import click
 def command(folder: Path, as_json: bool) -> None:
     """Check DIR, a drop of own ECGs: what would be read, what would be dropped, and why.
 
-    Nothing is written. Exit code 1 if no record would be kept, or if something in DIR or its name is refused.
-    docs/own-data.md describes how to write a drop.
+    Nothing is written. Exit code 1 if no record would be kept, if a file is of no format that is read, or if something
+    in DIR or its name is refused. docs/own-data.md describes how to write a drop.
 
     \b
     ecg check-drop incoming/ward-7

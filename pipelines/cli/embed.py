@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 def command(files: tuple[Path, ...], model: str, output: Path) -> None:
     """Embed ECG FILEs with a released encoder: one row per record.
 
+    Files of any format that a drop takes (docs/own-data.md), judged as harmonization judges them.
+
     A record that cannot be embedded is named on stderr and counted; the others are written, and the exit code is 1.
 
     \b
@@ -122,9 +124,12 @@ def embed_files(paths: Iterable[Path], embed: Embed) -> Iterator[Embedded | Unre
 
 
 def _embedded(file: str, item: Record | DroppedRecord, embed: Embed) -> Embedded | Unreadable:
-    from pipelines.records import DroppedRecord
+    from pipelines.harmonize.convert import encodable
+    from pipelines.records import Record
 
-    if isinstance(item, DroppedRecord):
+    if isinstance(item, Record):
+        item = encodable(item)
+    if not isinstance(item, Record):
         return Unreadable(file=file, record_id=item.record_id, why=f"{item.reason}: {item.detail}")
     try:
         embedding_D = embed(item)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from pipelines.cli.ecg_files import FileReading
+    from pipelines.incoming.drop import RecordOrigin
     from pipelines.records import DroppedRecord, Record
 
 UNITS = {
@@ -32,9 +32,7 @@ UNITS = {
 
 @click.command("inspect")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option(
-    "--record", "record_id", metavar="ID", help="Which record of a file that holds several (a CODE-15% part)."
-)
+@click.option("--record", "record_id", metavar="ID", help="Which record of a file that holds several.")
 @click.option(
     "--png", type=click.Path(dir_okay=False, writable=True, path_type=Path), help="Draw it on ECG paper into this file."
 )
@@ -42,11 +40,13 @@ UNITS = {
 def command(file: Path, record_id: str | None, png: Path | None, as_json: bool) -> None:
     """Show what is read from an ECG FILE, and whether harmonization keeps it.
 
-    FILE is a WFDB record (its .hea, .mat or .dat) or a part of CODE-15% (.zip, with exams.csv beside it). Exit code 1
-    if the record is refused; the last line gives the reason.
+    FILE is of any format that a drop takes (docs/own-data.md): WFDB, csv, NumPy, HDF5, DICOM, SCP-ECG, aECG, MUSE and
+    others, with what describes it beside it; or a part of CODE-15% (.zip, with exams.csv). Exit code 1 if the record is
+    refused; the last line gives the reason.
 
     \b
     ecg inspect JS00001.hea
+    ecg inspect ecg.dcm
     ecg inspect 00001_hr.dat --png 00001.png
     ecg inspect exams_part0.zip --record 102780
     """
@@ -68,7 +68,7 @@ class Inspection:
     """A record as it was read and judged."""
 
     file: Path
-    reading: FileReading
+    reading: RecordOrigin
     refused: DroppedRecord | None
     """Why harmonization drops the record. None if it keeps it."""
     quality: dict[str, float | None]
@@ -102,6 +102,7 @@ class Inspection:
                 "age": record.age,
                 "sex": record.sex,
                 "labels": list(record.labels),
+                "details": dict(self.reading.details),
                 "notes": list(record.notes),
                 "quality": self.quality,
             }
@@ -127,6 +128,7 @@ class Inspection:
                 ("age", "not known" if record.age is None else f"{record.age:g} years"),
                 ("sex", record.sex or "not known"),
                 ("labels", ", ".join(record.labels) or "none in the file"),
+                *self.reading.details,
                 *(("note", note) for note in record.notes),
                 *((name.replace("_", " "), _figure(value, UNITS[name])) for name, value in self.quality.items()),
             ]
@@ -154,7 +156,7 @@ def inspect_file(path: Path, record_id: str | None = None) -> Inspection:
     return Inspection(file=path, reading=reading, refused=refused, quality=quality, range=extremes)
 
 
-def _single_record(path: Path, record_id: str | None) -> FileReading:
+def _single_record(path: Path, record_id: str | None) -> RecordOrigin:
     from pipelines.cli.ecg_files import read_file
 
     readings = read_file(path)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -128,6 +128,22 @@ def judge(
     """Yield what `harmonize` would write of each item, in order, without writing it."""
     for batch in _batches(_once(records)):
         yield from _harmonized(batch, source=source, limits=limits, incomplete=incomplete)
+
+
+def encodable(record: Record) -> Record | DroppedRecord:
+    """Return a record as a registered model takes it: LEADS alone, and nothing from a gap behind the window on.
+
+    What harmonization drops by its default limits is dropped here, too, except for its length: a model encodes shorter
+    recordings as they are.
+    """
+    (result,) = judge([record], source="", limits=QualityLimits(), incomplete=Incomplete(repeat_from=SHORTEST))
+    if isinstance(result, DroppedRecord) and result.reason is not DropReason.TOO_SHORT:
+        return result
+    x_LT, leads, *_ = _leads_of(record, window_samples(record.rate))
+    x_8T = x_LT[[leads.index(lead) for lead in LEADS]]
+    gaps = np.flatnonzero(~np.isfinite(x_8T).all(axis=0))
+    end = gaps[0] if len(gaps) and gaps[0] >= window_samples(record.rate) else x_8T.shape[1]
+    return replace(record, signal_LT=x_8T[:, :end], leads=LEADS)
 
 
 def _once(records: Iterable[Record | DroppedRecord]) -> Iterator[Record | DroppedRecord]:

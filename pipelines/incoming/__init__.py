@@ -4,7 +4,8 @@
     bucket       drops in an object store
     step         copies a drop into the data home
     description  what a drop says about its numbers
-    readers      reads a drop's files; arrays and hdf5 read their formats
+    readers      which file is read by what: wfdb_files, vendor_files, array_files (by arrays and hdf5)
+    drop         a drop as these readers see it
     check        what a drop would come to
     withdraw     removes a drop
 
@@ -14,11 +15,15 @@ docs/own-data.md is for those who write drops.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
+from pipelines.formats.vendor.read import reader_version
+from pipelines.home import Home
+from pipelines.incoming.drop import PatientKey
 from pipelines.incoming.listing import NAME
-from pipelines.incoming.readers import parts
+from pipelines.incoming.readers import contents
 from pipelines.records import DroppedRecord, Record
 from pipelines.sources.base import RemoteFile, Role
 
@@ -34,10 +39,17 @@ class OwnData:
     read: Callable[[Path, str, Sequence[RemoteFile]], Iterator[Record | DroppedRecord]]
 
 
-def _read(root: Path, partition: str, files: Sequence[RemoteFile]) -> Iterator[Record | DroppedRecord]:
-    for part in parts(root, [file.path for file in files]):
+def _read(
+    root: Path, partition: str, files: Sequence[RemoteFile], key: PatientKey | None = None
+) -> Iterator[Record | DroppedRecord]:
+    for part in contents(root, [file.path for file in files], key).parts:
         for origin in part.read():
             yield origin.item
 
 
-INCOMING = OwnData(name=NAME, title="Own ECGs", version="3", role=Role.PRETRAINING, read=_read)
+INCOMING = OwnData(name=NAME, title="Own ECGs", version=f"3, {reader_version()}", role=Role.PRETRAINING, read=_read)
+
+
+def own_data(home: Home) -> OwnData:
+    """Return INCOMING as it is read into a home: patients of vendors' files get its pseudonyms."""
+    return replace(INCOMING, read=partial(_read, key=home.patient_key))

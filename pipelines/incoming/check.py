@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import secrets
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,10 @@ from pipelines.harmonize.convert import Incomplete, judge
 from pipelines.harmonize.quality import QualityLimits
 from pipelines.incoming import INCOMING
 from pipelines.incoming.description import peak_to_peak
+from pipelines.incoming.drop import RecordOrigin
 from pipelines.incoming.listing import MARKER, Listing, check_name, list_drop
-from pipelines.incoming.readers import Part, RecordOrigin, parts
-from pipelines.records import DroppedRecord, Record, absent_leads
+from pipelines.incoming.readers import Part, contents
+from pipelines.records import DroppedRecord, DropReason, Record, absent_leads
 
 # Range of the median lead's peak-to-peak amplitude in millivolt; outside of it a unit or a gain is probably wrong.
 PLAUSIBLE = (0.2, 10.0)
@@ -102,6 +105,9 @@ class DropReport:
     listing: Listing
     parts: tuple[PartReport, ...]
 
+    ignored: tuple[tuple[str, str], ...]
+    """Files without ECGs, each with the rule by which it is left out."""
+
     drops: tuple[tuple[str, DroppedRecord], ...]
     """Records that are not kept, each with its part."""
 
@@ -114,9 +120,14 @@ class DropReport:
         return sum(part.kept for part in self.parts)
 
     @property
+    def unread(self) -> int:
+        """How many files are of no format that is read."""
+        return sum(drop.reason is DropReason.UNKNOWN_FORMAT for _, drop in self.drops)
+
+    @property
     def sound(self) -> bool:
-        """Whether the drop would be taken, and some of it kept."""
-        return self.kept > 0 and not self.listing.refused and self.misnamed is None
+        """Whether the drop would be taken, all of its files read, and some records kept."""
+        return self.kept > 0 and not self.unread and not self.listing.refused and self.misnamed is None
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values."""
@@ -127,6 +138,8 @@ class DropReport:
             "files": len(self.listing.files),
             "bytes": sum(file.bytes for file in self.listing.files),
             "refused": [{"path": entry.path, "why": entry.why} for entry in self.listing.refused],
+            "ignored": [{"path": path, "rule": rule} for path, rule in self.ignored],
+            "unread": self.unread,
             "records": self.records,
             "kept": self.kept,
             "parts": [part.to_dict() for part in self.parts],
@@ -165,6 +178,11 @@ class DropReport:
             lines.append(f"rename the folder, or the drop is never taken: {self.misnamed}")
         lines += [f"refused {entry.path}: {entry.why}" for entry in self.listing.refused]
         lines += [part.doubt for part in self.parts if part.doubt is not None]
+        for rule, count in Counter(rule for _, rule in self.ignored).items():
+            example = next(path for path, of in self.ignored if of == rule)
+            lines.append(f"left out, since they hold no ECG: {count:,} ({rule}), such as {example}")
+        if self.unread:
+            lines.append(f"{self.unread:,} files are of no format that is read: see below what to do")
         if incomplete := sum(part.incomplete for part in self.parts):
             lines.append(f"{incomplete:,} of the kept records lack leads: they are marked, and no corpus takes them")
         lines += [
@@ -186,7 +204,9 @@ def check_drop(folder: Path, on_records: OnRecords = lambda done: None) -> DropR
         check_name(folder.resolve().name)
     except ValueError as error:
         misnamed = str(error)
-    drop_parts = parts(folder, [file.path for file in listing.files])
+    # Patients of vendors' files are told apart here by a key of this call, which nothing keeps.
+    found = contents(folder, [file.path for file in listing.files], partial(secrets.token_bytes, 32))
+    drop_parts = found.parts
     reports = [PartReport(kind=part.kind, where=part.where) for part in drop_parts]
     waiting: deque[PartReport] = deque()
     drops: list[tuple[str, DroppedRecord]] = []
@@ -205,11 +225,18 @@ def check_drop(folder: Path, on_records: OnRecords = lambda done: None) -> DropR
             report.kept += 1
             report.incomplete += bool(absent_leads(result.row["notes"]))
         on_records(done)
-    return DropReport(folder=folder, misnamed=misnamed, listing=listing, parts=tuple(reports), drops=tuple(drops))
+    return DropReport(
+        folder=folder,
+        misnamed=misnamed,
+        listing=listing,
+        parts=tuple(reports),
+        ignored=found.ignored,
+        drops=tuple(drops),
+    )
 
 
 def _items(
-    drop_parts: list[Part], reports: list[PartReport], waiting: deque[PartReport]
+    drop_parts: Sequence[Part], reports: list[PartReport], waiting: deque[PartReport]
 ) -> Iterator[Record | DroppedRecord]:
     """Yield all records in turn; each record's report joins `waiting` until its verdict comes, in the same order."""
     for part, report in zip(drop_parts, reports, strict=True):

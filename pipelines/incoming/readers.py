@@ -1,307 +1,196 @@
-"""Read a drop's files into records or dropped records, part by part; for a copy and for `ecg check-drop` alike."""
+"""The one reader of files from outside: what `ecg inspect`, `ecg embed`, `ecg check-drop` and drops read, and how.
+
+A format is a reader in a module beside this one, and its endings in `ARRAYS` or in `_place`. Vendors' formats are known
+by their first bytes, whatever the file is called.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from pipelines.formats.vendor.read import recognize_file
+from pipelines.formats.vendor.recognize import ENDINGS, Unread
+from pipelines.incoming import array_files, vendor_files, wfdb_files
+from pipelines.incoming.drop import SHARED, Drop, Origins, PatientKey, RecordOrigin
+from pipelines.records import DropReason, RecordError
 
-from pipelines.formats.hdf5 import opened
-from pipelines.formats.wfdb import WfdbRecord, read_wfdb
-from pipelines.incoming import arrays
-from pipelines.incoming.description import (
-    AXES,
-    MOST_SECONDS,
-    PEOPLE_FIELDS,
-    SIGNAL_FIELDS,
-    Form,
-    People,
-    check_count,
-    check_plausible,
-    form_of,
-    mapped_leads,
-    people_of,
-    rate_of,
-    read_description,
-)
-from pipelines.incoming.hdf5 import SIGNALS, check_signals, names_of
-from pipelines.records import DroppedRecord, DropReason, Record, RecordError
-from pipelines.sources.challenge import challenge_record
+Read = Callable[[Drop, PurePosixPath], Origins]
 
-SHARED = "drop.json"
-WFDB = (".hea", ".mat", ".dat")
-HDF5 = (".h5", ".hdf5")
-DATA = (".npy", ".npz", ".csv", *HDF5)
-# Endings of texts, and of the lists in WFDB folders: they hold no ECG.
-PAPERS = ("", ".txt", ".md", ".pdf")
-
-_BLOCK = 64
-_BLOCK_BYTES = 32 << 20
-_PATIENT = re.compile(r"Patient\s*:\s*(\S.{0,127})", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class RecordOrigin:
-    """What one record of a drop gave."""
-
-    item: Record | DroppedRecord
-    units: str = ""  # how its numbers became millivolt, for people
+ARRAYS: dict[str, tuple[str, Read]] = {
+    ".npy": ("NumPy", array_files.read_npy),
+    ".npz": ("NumPy", array_files.read_npz),
+    ".h5": ("HDF5", array_files.read_hdf5),
+    ".hdf5": ("HDF5", array_files.read_hdf5),
+    ".csv": ("csv", array_files.read_csv_file),
+}
+"""Kind and reader of files that a JSON beside them describes, by their ending."""
+IGNORED = {
+    "list of files or checksums": re.compile(
+        r"(records|annotators|(sha\d+|md5)(sums?)?)([-_.]\w+)*|.*\.(sha\d+|md5)", re.IGNORECASE
+    ),
+    "left by an operating system": re.compile(r"thumbs\.db|desktop\.ini|\._.*", re.IGNORECASE),
+    "text": re.compile(r"[^.]*|.*\.(txt|md|pdf|html?|log|rst)", re.IGNORECASE),
+}
+"""Names of files that hold no ECG, by what they are. A text is none of them if it holds numbers, or is not text."""
+_ONE_A_FILE = ("NumPy", "HDF5")  # kinds whose files hold many records, so that each is reported alone
+_ZARR = ".zarr"
+_HEAD = 4096
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
 
 
 @dataclass(frozen=True)
 class Part:
     """Records that are reported together: those of one file, or all of one kind in a folder with one file each."""
 
-    kind: str  # WFDB, NumPy, HDF5, csv, or why it is not read
-    where: str  # the file, or `folder/*.ending`
-    read: Callable[[], Iterator[RecordOrigin]]
-
-
-def parts(root: Path, paths: Sequence[str]) -> list[Part]:
-    """Return the parts of the drop in the folder root, made of the files `paths` inside it, by name.
-
-    Nothing else of the folder is read. Raises ValueError if drop.json, on which all files depend, cannot be used.
-    """
-    shared: dict[str, Any] = {}
-    if SHARED in paths:
-        shared = read_description(root / SHARED)
-        if personal := [name for name in shared if name in PEOPLE_FIELDS]:
-            raise ValueError(
-                f"{SHARED}: {personal[0]}: write what belongs to one file's records into the JSON beside that file"
-            )
-    drop = _Drop(root, frozenset(paths), shared)
-    readers_of: dict[tuple[str, str], list[Callable[[], Iterator[RecordOrigin]]]] = {}
-    for path in sorted(paths):
-        placed = drop.place(PurePosixPath(path))
-        if placed is not None:
-            kind, where, read = placed
-            readers_of.setdefault((kind, where), []).append(read)
-    return [Part(kind, where, _in_turn(readers)) for (kind, where), readers in readers_of.items()]
-
-
-def _in_turn(readers: Sequence[Callable[[], Iterator[RecordOrigin]]]) -> Callable[[], Iterator[RecordOrigin]]:
-    """Return a reader that runs the readers one after another."""
-
-    def read() -> Iterator[RecordOrigin]:
-        for reader in readers:
-            yield from reader()
-
-    return read
+    kind: str
+    """WFDB, NumPy, HDF5, csv, a vendor's format, or why it is not read."""
+    where: str
+    """The file, or `folder/*.ending`."""
+    read: Callable[[], Origins]
 
 
 @dataclass(frozen=True)
-class _Drop:
-    """A drop's folder, its files, and the fields of its drop.json."""
+class Contents:
+    """What a drop holds: parts that are read, or refused with a reason, and files that are left out by a rule."""
 
-    root: Path
-    paths: frozenset[str]
-    shared: dict[str, Any]
-
-    @cached_property
-    def described(self) -> frozenset[PurePosixPath]:
-        """Files of ECGs that a JSON beside them may describe, without their ending, whatever its case."""
-        files = map(PurePosixPath, self.paths)
-        return frozenset(file.with_suffix("") for file in files if file.suffix.lower() in DATA)
-
-    def place(self, path: PurePosixPath) -> tuple[str, str, Callable[[], Iterator[RecordOrigin]]] | None:
-        """Return the part that a file belongs to, and how to read it.
-
-        Returns None if it is read with another file, or not at all.
-        """
-        suffix = path.suffix.lower()
-        header = path.with_suffix(".hea")
-        if path.suffix in WFDB:
-            # The first of a record's files represents it.
-            files = [str(path.with_suffix(ending)) for ending in WFDB]
-            first = min(file for file in files if file in self.paths)
-            return ("WFDB", _all_of(header), self._guarded(header, self._wfdb)) if str(path) == first else None
-        if suffix in (".npy", ".npz"):
-            return "NumPy", str(path), self._guarded(path, self._npy if suffix == ".npy" else self._npz)
-        if suffix in HDF5:
-            return "HDF5", str(path), self._guarded(path, self._hdf5)
-        if suffix == ".csv":
-            return "csv", _all_of(path), self._guarded(path, self._csv)
-        if suffix == ".json":
-            if str(path) == SHARED or path.with_suffix("") in self.described:
-                return None
-            return "description", str(path), self._guarded(path, _no_data)
-        if suffix in PAPERS or str(header) in self.paths:  # beside a header: its annotations
-            return None
-        return "unknown", _all_of(path), self._guarded(path, _unknown)
-
-    def _guarded(
-        self, path: PurePosixPath, read: Callable[[PurePosixPath], Iterator[RecordOrigin]]
-    ) -> Callable[[], Iterator[RecordOrigin]]:
-        """Return a reader that gives one dropped record, named after the file, if the whole file cannot be read."""
-
-        def guarded() -> Iterator[RecordOrigin]:
-            try:
-                yield from read(path)
-            except RecordError as error:
-                yield RecordOrigin(error.dropped(str(path)))
-
-        return guarded
-
-    def _fields_beside(self, path: PurePosixPath, *, needed: bool) -> dict[str, Any]:
-        """Return the fields of the JSON beside a file. Raises RecordError if it is needed and absent."""
-        description = path.with_suffix(".json")
-        if str(description) in self.paths:
-            return read_description(self.root / description)
-        if needed:
-            raise RecordError(
-                DropReason.FILE_MISSING,
-                f"{description} is not there: it says {path.name}'s rate, leads, units and ids",
-            )
-        return {}
-
-    def _wfdb(self, header: PurePosixPath) -> Iterator[RecordOrigin]:
-        try:
-            if str(header) not in self.paths:
-                raise RecordError(DropReason.FILE_MISSING, f"{header.name} is not there: drop it with its signal file")
-            raw = read_wfdb(self.root / header)
-            rate_of(raw.header.rate, header.name)
-            units = _gains(raw)
-            check_plausible(raw.signal_LT, units)
-        except RecordError as error:
-            yield RecordOrigin(error.dropped(header.stem))
-            return
-        record = _wfdb_record(raw)
-        yield RecordOrigin(replace(record, leads=mapped_leads(record.leads, self.shared, SHARED)), units)
-
-    def _npy(self, path: PurePosixPath) -> Iterator[RecordOrigin]:
-        form, fields = self._described(path)
-        x = arrays.open_npy(self.root / path)
-        if x.ndim == 2:
-            x = np.expand_dims(x, form.axes.index("record"))
-        if x.ndim != 3:
-            raise _wrong_shape(path.name, x.shape)
-        x_NLT = np.transpose(x, [form.axes.index(axis) for axis in AXES])
-        people = people_of(fields, path.name, len(x_NLT), [path.stem] if len(x_NLT) == 1 else None)
-        samples = x_NLT.shape[-1]
-        for at in range(len(x_NLT)):
-            yield _origin(people, at, x_NLT[at, :, : form.most_samples], form, samples)
-
-    def _npz(self, path: PurePosixPath) -> Iterator[RecordOrigin]:
-        form, fields = self._described(path)
-        turned = form.axes.index("time") < form.axes.index("lead")
-        with arrays.Npz(self.root / path) as archive:
-            people = people_of(fields, path.name, len(archive.names), archive.names)
-            if sorted(people.ids) != sorted(archive.names):
-                raise RecordError(
-                    DropReason.UNREADABLE_HEADER, f"{path.name}: ids name other records than its arrays: leave ids out"
-                )
-            for at, name in enumerate(people.ids):
-                try:
-                    x = archive.read(name)
-                    if x.ndim != 2:
-                        raise _wrong_shape(f"{path.name}, array {name!r}", x.shape)
-                except RecordError as error:
-                    yield RecordOrigin(error.dropped(name))
-                    continue
-                x_LT = x.T if turned else x
-                yield _origin(people, at, x_LT[:, : form.most_samples], form, x_LT.shape[1])
-
-    def _hdf5(self, path: PurePosixPath) -> Iterator[RecordOrigin]:
-        fields = self._fields_beside(path, needed=False)
-        names = names_of({**self.shared, **fields}, path.name)
-        with (self.root / path).open("rb") as stream, opened(stream, path.name) as file:
-            signals = check_signals(file.dataset(names[SIGNALS]), names[SIGNALS], path.name)
-            inside = {**file.attributes(file.file, SIGNAL_FIELDS), **file.attributes(signals, SIGNAL_FIELDS)}
-            form = form_of({**self.shared, **inside, **fields}, path.name)
-            # Record, lead and time may come in any order of axes.
-            place = [form.axes.index(axis) for axis in AXES]
-            count, leads, samples = (signals.shape[axis] for axis in place)
-            form.check_rows(leads)
-            check_count(count, path.name)
-            columns = {
-                name: file.column(dataset, count)
-                for name in PEOPLE_FIELDS
-                if name not in fields and (dataset := file.dataset(names[name])) is not None
-            }
-            people = people_of({**columns, **fields}, path.name, count)
-            # Read in blocks of limited bytes, whatever the file's size.
-            read = min(samples, form.most_samples)
-            width = leads * read * signals.dtype.itemsize
-            rows = max(1, min(_BLOCK, _BLOCK_BYTES // width))
-
-            def span(start: int, end: int) -> Iterator[RecordOrigin]:
-                wanted = {"record": slice(start, end), "lead": slice(None), "time": slice(read)}
-                try:
-                    block = file.rows(signals, tuple(wanted[axis] for axis in form.axes))
-                except RecordError as error:
-                    if end - start == 1:
-                        yield RecordOrigin(error.dropped(people.ids[start]))
-                    else:  # one by one: the block's other records may be readable
-                        for at in range(start, end):
-                            yield from span(at, at + 1)
-                    return
-                for at, x_LT in enumerate(np.transpose(block, place), start):
-                    yield _origin(people, at, x_LT, form, samples)
-
-            for start in range(0, count, rows):
-                yield from span(start, min(start + rows, count))
-
-    def _csv(self, path: PurePosixPath) -> Iterator[RecordOrigin]:
-        fields = self._fields_beside(path, needed=False)
-        csv = arrays.read_csv(self.root / path)
-        form = form_of({**self.shared, **fields}, path.name, csv.names)
-        people = people_of(fields, path.name, 1, [path.stem])
-        yield _origin(people, 0, csv.x_LT[:, : form.most_samples], form, csv.rows)
-
-    def _described(self, path: PurePosixPath) -> tuple[Form, dict[str, Any]]:
-        fields = self._fields_beside(path, needed=True)
-        return form_of({**self.shared, **fields}, path.name), fields
+    parts: tuple[Part, ...]
+    ignored: tuple[tuple[str, str], ...]
+    """Path and rule of each."""
 
 
-def _origin(people: People, at: int, x_LT: NDArray[Any], form: Form, samples: int) -> RecordOrigin:
+def contents(root: Path, paths: Sequence[str], key: PatientKey | None = None) -> Contents:
+    """Return what the folder root holds in its files `paths`. Each is read with a part, or among the ignored ones.
+
+    Nothing else of the folder is read. Raises ValueError if drop.json, on which all files depend, cannot be used.
+    """
+    drop = Drop.of(root, paths, key)
+    readers: dict[tuple[str, str], list[Callable[[], Origins]]] = {}
+    ignored: list[tuple[str, str]] = []
+    for path in map(PurePosixPath, sorted(paths)):
+        placed = _place(drop, path)
+        if isinstance(placed, str):
+            ignored.append((str(path), placed))
+        elif placed is not None:
+            kind, where, read = placed
+            of_part = readers.setdefault((kind, where), [])
+            if kind != _ZARR or not of_part:  # a store is one thing, however many files it has
+                of_part.append(partial(_guarded, drop, path, kind, read))
+    found = tuple(Part(kind, where, partial(_in_turn, each)) for (kind, where), each in readers.items())
+    return Contents(found, tuple(ignored))
+
+
+def read_file(file: Path, key: PatientKey | None = None) -> Origins:
+    """Yield the records of one file, as a drop with it would give them.
+
+    What lies beside it is read with it: the files of a WFDB record, its JSON, and the nearest drop.json in its folder
+    or above. Raises ValueError if it is none of the formats, and as `contents` does.
+    """
+    folder = file.resolve().parent
+    root = next((each for each in (folder, *folder.parents) if (each / SHARED).is_file()), folder)
+    beside = [each for each in sorted(folder.iterdir()) if each.is_file() and each.stem == file.stem]
+    paths = {each.relative_to(root).as_posix() for each in (*beside, root / SHARED) if each.is_file()}
+    drop = Drop.of(root, sorted(paths), key)
+    path = PurePosixPath((folder / file.name).relative_to(root).as_posix())
+    placed = _place(drop, path, alone=True)
+    if placed is None or isinstance(placed, str):
+        raise ValueError(f"{file}: it holds no ECG ({placed or 'it describes others'}): give the file of signals")
+    kind, _, read = placed
+    yield from _guarded(drop, path, kind, read)
+
+
+def _in_turn(readers: Sequence[Callable[[], Origins]]) -> Origins:
+    for reader in readers:
+        yield from reader()
+
+
+def _guarded(drop: Drop, path: PurePosixPath, kind: str, read: Read) -> Origins:
+    """Yield a file's records; one dropped record, named after the file, if the whole file cannot be read."""
     try:
-        return RecordOrigin(people.record(at, x_LT, form, samples), form.units)
+        for origin in read(drop, path):
+            yield origin if origin.form else replace(origin, form=kind)
     except RecordError as error:
-        return RecordOrigin(error.dropped(people.ids[at]), form.units)
+        yield RecordOrigin(error.dropped(str(path)), form=kind)
 
 
-def _wfdb_record(raw: WfdbRecord) -> Record:
-    """Return a record with its header's comments: those of the PhysioNet Challenges, and `#Patient: <id>`."""
-    record = challenge_record(raw)
-    patients = [match[1].strip() for line in raw.header.comments if (match := _PATIENT.fullmatch(line))]
-    most, samples = int(np.ceil(MOST_SECONDS * record.rate)), record.signal_LT.shape[1]
-    cut = (f"the first {MOST_SECONDS} s of {samples / record.rate:g} s are read",) if samples > most else ()
-    return replace(
-        record,
-        signal_LT=record.signal_LT[:, :most].copy() if cut else record.signal_LT,
-        patient_id=patients[0] if patients else None,
-        notes=record.notes + cut,
-    )
+def _place(drop: Drop, path: PurePosixPath, *, alone: bool = False) -> tuple[str, str, Read] | str | None:
+    """Return the part that a file belongs to and how it is read, or the rule by which it is ignored.
+
+    None: it is read with another file. alone: it is asked for by name, as the only one.
+    """
+    if store := next((str(parent) for parent in path.parents if parent.suffix == _ZARR), None):
+        return _ZARR, store, _zarr
+    if path.suffix in wfdb_files.ENDINGS:
+        # The first of a record's files represents it.
+        files = [str(path.with_suffix(ending)) for ending in wfdb_files.ENDINGS]
+        if str(path) != min(file for file in files if file in drop.paths) and not alone:
+            return None
+        return "WFDB", _all_of(path.with_suffix(".hea")), wfdb_files.read
+    if (found := ARRAYS.get(path.suffix.lower())) is not None:
+        kind, read = found
+        return kind, str(path) if kind in _ONE_A_FILE else _all_of(path), read
+    if path.suffix.lower() == ".json":
+        described = not drop.endings[path.with_suffix("")].isdisjoint(ARRAYS)
+        return None if str(path) == SHARED or described else ("description", str(path), _no_data)
+    if str(path.with_suffix(".hea")) in drop.paths:
+        return "annotations of a WFDB record"
+    return _by_content(drop, path)
 
 
-def _gains(raw: WfdbRecord) -> str:
-    """Return the leads' gains for people."""
-    gains = {signal.gain for signal in raw.header.signals}
-    return "raw, each lead by a gain of its own" if len(gains) > 1 else f"raw, {gains.pop():g} a mV"
+def _by_content(drop: Drop, path: PurePosixPath) -> tuple[str, str, Read] | str:
+    """Place a file whose ending says nothing."""
+    kind = recognize_file(drop.root / path)
+    if isinstance(kind, Unread):
+        return kind.what if kind.ignored else ("unknown", _all_of(path), vendor_files.read)
+    if kind is not None:
+        return kind.value, _all_of(path), vendor_files.read
+    rule = next((rule for rule, names in IGNORED.items() if names.fullmatch(path.name)), None)
+    if rule == "text":
+        head = _head(drop.root / path)
+        if _is_numbers(head):
+            return "unknown", _all_of(path), _numbers
+        rule = None if b"\0" in head and not head.startswith(b"%PDF") else rule
+    return rule or ("unknown", _all_of(path), _unknown)
 
 
-def _no_data(path: PurePosixPath) -> Iterator[RecordOrigin]:
+def _head(file: Path) -> bytes:
+    with file.open("rb") as stream:
+        return stream.read(_HEAD)
+
+
+def _is_numbers(head: bytes) -> bool:
+    """Whether a text begins with numbers: at least three, and nothing else."""
+    lines = [line for line in head.decode("latin-1").splitlines()[:-1] if line.strip()][:3]
+    words = [word for line in lines for word in re.split(r"[\s,;]+", line.strip())]
+    return len(words) >= 3 and all(_NUMBER.fullmatch(word) for word in words)
+
+
+def _no_data(drop: Drop, path: PurePosixPath) -> Origins:
     raise RecordError(
         DropReason.FILE_MISSING,
         f"nothing that {path.name} describes lies beside it (WFDB headers say all themselves): drop both, or remove it",
     )
 
 
-def _unknown(path: PurePosixPath) -> Iterator[RecordOrigin]:
-    read = ", ".join((*WFDB, *DATA))
-    raise RecordError(DropReason.UNKNOWN_FORMAT, f"{path.name}: read are {read}: write it as one of them")
+def _numbers(drop: Drop, path: PurePosixPath) -> Origins:
+    raise RecordError(
+        DropReason.UNKNOWN_FORMAT,
+        f"{path.name}: a text of numbers: if it is an ECG, put the leads' names into a first line, with commas "
+        "between, and call it .csv; else take it out",
+    )
 
 
-def _wrong_shape(where: str, shape: tuple[int, ...]) -> RecordError:
-    return RecordError(
-        DropReason.UNREADABLE_SIGNAL,
-        f"{where}: shape {shape}: (leads, samples), or {' x '.join(AXES)} in a file of several, is needed",
+def _zarr(drop: Drop, path: PurePosixPath) -> Origins:
+    raise RecordError(DropReason.UNKNOWN_FORMAT, f"a Zarr store: write its array with numpy.save, or as HDF5 ({path})")
+
+
+def _unknown(drop: Drop, path: PurePosixPath) -> Origins:
+    read = ", ".join((*wfdb_files.ENDINGS, *ARRAYS, *ENDINGS))
+    raise RecordError(
+        DropReason.UNKNOWN_FORMAT, f"{path.name}: read are {read}, and DICOM without an ending: write it as one of them"
     )
 
 

@@ -18,7 +18,7 @@ from pipelines.incoming.listing import (
     MARKER,
     list_drop,
 )
-from pipelines.incoming.readers import parts
+from pipelines.incoming.readers import contents
 from pipelines.records import DroppedRecord, Record
 
 LIMITS = QualityLimits()
@@ -44,7 +44,11 @@ def write_npy(path: Path, x: NDArray[Any], **fields: Any) -> None:
 
 
 def read(folder: Path) -> list[Record | DroppedRecord]:
-    return [one.item for part in parts(folder, [file.path for file in list_drop(folder).files]) for one in part.read()]
+    return [
+        one.item
+        for part in contents(folder, [file.path for file in list_drop(folder).files]).parts
+        for one in part.read()
+    ]
 
 
 def records(folder: Path) -> list[Record]:

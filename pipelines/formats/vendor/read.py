@@ -90,4 +90,5 @@ def record_id(path: Path) -> str:
 
 def reader_version() -> str:
     """Return the libraries and their versions, which are part of what read a file: another may read it differently."""
-    return ", ".join(f"{library} {version(library)}" for library in _LIBRARIES)
+    there = [library for library in _LIBRARIES if library not in _missing_libraries()]
+    return ", ".join(f"{library} {version(library)}" for library in there) or "no library of vendors' formats"

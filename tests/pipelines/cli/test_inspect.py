@@ -93,7 +93,7 @@ def damaged(mirror: Path, folder: Path, header_text: str | None = None, data: by
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda text: text.replace("1000/mV", "4880/mV"), DropReason.IMPLAUSIBLE_GAIN),
+        (lambda text: text.replace("1000/mV", "4880000/mV"), DropReason.IMPLAUSIBLE_GAIN),
         (lambda text: text.replace("/mV", "/mmHg"), DropReason.UNKNOWN_UNIT),
         (lambda text: text.replace(" V6", " V5"), DropReason.LEAD_REPEATED),
         (lambda text: text.replace("12 500 5000", "12 500 4999", 1), DropReason.WRONG_FILE_SIZE),

@@ -55,7 +55,7 @@ def test_check_drop_tells_what_would_be_read(drop: Path) -> None:
 
 def test_check_drop_says_what_harmonization_then_does(home: Home, drop: Path) -> None:
     x_NLT = ecgs(70)
-    x_NLT[5, 2, 4000] = np.nan
+    x_NLT[5, 7, 4000] = np.nan
     write_npy(drop / "a.npy", x_NLT, **array_fields(ids=[*range(69), 0]))
     write_npy(drop / "b.npy", ecgs(2, 1), **array_fields(("V1",)))
     complete(drop)

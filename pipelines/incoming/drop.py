@@ -1,0 +1,86 @@
+"""A drop as its readers see it: its folder, its files by name, and what its JSON files say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any, Self
+
+from pipelines.incoming.description import MOST_SECONDS, PEOPLE_FIELDS, mapped_leads, read_description
+from pipelines.records import DroppedRecord, DropReason, Record, RecordError
+
+SHARED = "drop.json"
+
+PatientKey = Callable[[], bytes]
+"""Returns the key that makes pseudonyms of patients' ids (`Home.patient_key`)."""
+
+
+@dataclass(frozen=True)
+class RecordOrigin:
+    """What one record of a file gave."""
+
+    item: Record | DroppedRecord
+    units: str = ""
+    """How its numbers became millivolt, for people."""
+    form: str = ""
+    """Kind of file, for people."""
+    details: tuple[tuple[str, str], ...] = ()
+    """More for people, as (name, text)."""
+
+
+Origins = Iterator[RecordOrigin]
+
+
+@dataclass(frozen=True)
+class Drop:
+    """A folder with own ECGs. Files that are not among `paths`, relative to root, are never opened."""
+
+    root: Path
+    paths: frozenset[str]
+    shared: dict[str, Any]
+    """The fields of drop.json."""
+    key: PatientKey | None
+    """None: patients of vendors' files stay unknown."""
+
+    @classmethod
+    def of(cls, root: Path, paths: Sequence[str], key: PatientKey | None) -> Self:
+        """Read drop.json, if there is one. Raises ValueError if it cannot be used."""
+        shared: dict[str, Any] = {}
+        if SHARED in paths:
+            shared = read_description(root / SHARED)
+            if personal := [name for name in shared if name in PEOPLE_FIELDS]:
+                raise ValueError(
+                    f"{SHARED}: {personal[0]}: write what belongs to one file's records into the JSON beside that file"
+                )
+        return cls(root, frozenset(paths), shared, key)
+
+    @cached_property
+    def endings(self) -> dict[PurePosixPath, set[str]]:
+        """The endings, in lower case, of the files that share a name without ending."""
+        endings: dict[PurePosixPath, set[str]] = {}
+        for path in map(PurePosixPath, self.paths):
+            endings.setdefault(path.with_suffix(""), set()).add(path.suffix.lower())
+        return endings
+
+    def fields_beside(self, path: PurePosixPath, *, needed: bool) -> dict[str, Any]:
+        """Return the fields of the JSON beside a file. Raises RecordError if it is needed and absent."""
+        description = path.with_suffix(".json")
+        if str(description) in self.paths:
+            return read_description(self.root / description)
+        if needed:
+            raise RecordError(
+                DropReason.FILE_MISSING,
+                f"{description} is not there: it says {path.name}'s rate, leads, units and ids",
+            )
+        return {}
+
+    def finished(self, record: Record) -> Record:
+        """Return a record of a file that names its leads: these mapped, and what is too long cut."""
+        record = replace(record, leads=mapped_leads(record.leads, self.shared, SHARED))
+        most, samples = -int(-MOST_SECONDS * record.rate // 1), record.signal_LT.shape[1]
+        if samples <= most:
+            return record
+        note = f"the first {MOST_SECONDS} s of {samples / record.rate:g} s are read"
+        return replace(record, signal_LT=record.signal_LT[:, :most].copy(), notes=(*record.notes, note))

@@ -1,0 +1,64 @@
+"""Own WFDB records: the header's comments say who it is, as those of the PhysioNet Challenges and of LUDB do."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import PurePosixPath
+
+from pipelines.formats.wfdb import Header, WfdbRecord, read_wfdb
+from pipelines.incoming.description import check_plausible, rate_of
+from pipelines.incoming.drop import Drop, Origins, RecordOrigin
+from pipelines.records import DropReason, Record, RecordError
+from pipelines.sources.challenge import challenge_record
+from pipelines.sources.ludb import ludb_record
+
+ENDINGS = (".hea", ".mat", ".dat")
+
+_PATIENT = re.compile(r"Patient\s*:\s*(\S.{0,127})", re.IGNORECASE)
+
+
+def read(drop: Drop, path: PurePosixPath) -> Origins:
+    """Yield the record of a header, or of a signal file beside it."""
+    header = path.with_suffix(".hea")
+    form = "WFDB"
+    try:
+        if str(header) not in drop.paths:
+            raise RecordError(DropReason.FILE_MISSING, f"{header.name} is not there: it belongs to {path.name}")
+        raw = read_wfdb(drop.root / header)
+        form = f"WFDB, {_comments(raw.header)}"
+        rate_of(raw.header.rate, header.name)
+        units = _units(raw)
+        check_plausible(raw.signal_LT, units)
+        yield RecordOrigin(drop.finished(_record(raw)), units, form)
+    except RecordError as error:
+        yield RecordOrigin(error.dropped(header.stem), form=form)
+
+
+def _record(raw: WfdbRecord) -> Record:
+    record = ludb_record(raw) if _is_ludb(raw.header) else challenge_record(raw)
+    patients = [match[1].strip() for line in raw.header.comments if (match := _PATIENT.fullmatch(line))]
+    return replace(record, patient_id=patients[0]) if patients else record
+
+
+def _comments(header: Header) -> str:
+    """Return whose form the header's comments have, for people."""
+    if any(line.lower().startswith("dx") for line in header.comments):
+        return "Challenge header"
+    return "LUDB header" if _is_ludb(header) else "header without patient data"
+
+
+def _is_ludb(header: Header) -> bool:
+    return any(line.startswith("<diagnoses>") for line in header.comments)
+
+
+def _units(raw: WfdbRecord) -> str:
+    """Describe the gains in ADC units per millivolt, and the baselines unless all are 0."""
+    gains = sorted({signal.gain for signal in raw.header.signals})
+    baselines = sorted({signal.baseline for signal in raw.header.signals})
+    text = f"{_span(gains)} units a millivolt, 16 bit"
+    return text if baselines == [0] else f"{text}, baseline {_span(baselines)}"
+
+
+def _span(values: list[float] | list[int]) -> str:
+    return f"{values[0]:g}" if len(values) == 1 else f"{values[0]:g} to {values[-1]:g}"
