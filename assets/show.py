@@ -12,6 +12,7 @@ import dagster as dg
 from pipelines.cache import Product
 from pipelines.disk_space import DiskFull, full_disk_explained
 from pipelines.finding import Finding
+from pipelines.formatting import format_text
 from pipelines.home import Home
 
 # A step whose process was killed, or whose server was away, is tried once more, and continues from what is there. A
@@ -26,7 +27,7 @@ def mistakes_explained() -> Iterator[None]:
         with full_disk_explained(Home.default().root):
             yield
     except (ValueError, FileNotFoundError, DiskFull) as error:
-        raise dg.Failure(description=str(error), allow_retries=False) from error
+        raise dg.Failure(description=format_text(str(error)), allow_retries=False) from error
 
 
 def materialized(

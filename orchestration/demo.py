@@ -28,6 +28,7 @@ from orchestration.instance import open_instance
 from orchestration.jobs import TRAIN, harvest_job_name
 from pipelines.disk_space import DiskFull, full_disk_explained
 from pipelines.download.mirror import Mirror, list_source
+from pipelines.formatting import escape_output, format_text
 from pipelines.home import HOSTS, Home
 from pipelines.simulate import ensure_mirror
 from pipelines.sources import SOURCES
@@ -164,10 +165,10 @@ def print_summary(home: Home, outcomes: Mapping[str, Outcome]) -> None:
     console.print(table)
     alias = "champion" if "champion" in outcomes else "challenger"
     console.print(f"Released: [bold]ecg-encoder version {released['version']}[/] ({alias})")
-    console.print(f"\nRead it:      {outcomes['evaluation_report'].metadata['page']}")
+    console.print(f"\nRead it:      {escape(outcomes['evaluation_report'].metadata['page'])}")
     console.print("Look at it:   make ui")
     console.print(
-        f'Pull it:      MLFLOW_TRACKING_URI={home.tracking_uri} {sys.executable} -c "import mlflow; '
+        f'Pull it:      MLFLOW_TRACKING_URI={escape(home.tracking_uri)} {escape(sys.executable)} -c "import mlflow; '
         f"print(mlflow.pyfunc.load_model('models:/ecg-encoder@{alias}'))\""
     )
 
@@ -194,11 +195,12 @@ def _reason(failure: Any) -> str:
 @click.option("--recipe", default="demo", show_default=True, help="How to pretrain.")
 def main(mirror: str | None, recipe: str) -> None:
     os.umask(0o077)  # what is written is its owner's alone
-    home = Home.default()
+    escape_output()
     began = time.monotonic()
     # Dagster warns about a function that its own Pipes client calls.
     warnings.filterwarnings("ignore", message="Function `PipesMessageReader.expected_writer_count`")
     try:
+        home = Home.default()
         with full_disk_explained(home.root):
             instance = open_instance(home)
             if mirror is None:
@@ -207,11 +209,11 @@ def main(mirror: str | None, recipe: str) -> None:
             home.set_mirror(mirror or str(home.simulated_mirror))
             os.environ["ECG_MIRROR"] = home.mirror or HOSTS  # for all steps, whatever `ecg mirror` sets meanwhile
             home = Home.default()
-            console.print(f"Data home {home.root}, ECGs from {home.mirror}\n")
+            console.print(f"Data home {escape(str(home.root))}, ECGs from {escape(str(home.mirror))}\n")
             harvest(home, instance)
             outcomes = train(instance, recipe, simulated=home.simulated)
     except (StageFailed, ValueError, DiskFull) as error:
-        console.print(f"\n[bold red]failed[/]: {escape(str(error))}")
+        console.print(f"\n[bold red]failed[/]: {escape(format_text(str(error)))}")
         sys.exit(1)
     print_summary(home, outcomes)
     console.print(f"Took {time.monotonic() - began:.0f} s.")

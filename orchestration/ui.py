@@ -26,6 +26,7 @@ import httpx
 
 from pipelines.disk_space import DiskFull, full_disk_explained
 from pipelines.durable import make_folder
+from pipelines.formatting import escape_output, format_text
 from pipelines.home import SERVERS_LOCK, Home
 from pipelines.locks import exclusive_now
 from pipelines.pretrain.step import tied
@@ -150,6 +151,7 @@ def stop(servers: Sequence[subprocess.Popen[bytes]]) -> None:
 @click.option("--dagster-port", default=3000, show_default=True, help="Port of the Dagster UI.")
 @click.option("--mlflow-port", default=5000, show_default=True, help="Port of the MLflow UI.")
 def main(dagster_port: int, mlflow_port: int) -> None:
+    escape_output()
     # Slow to import, and not needed by the other functions of this module.
     from orchestration.instance import open_instance
     from orchestration.limits import seed
@@ -164,7 +166,7 @@ def main(dagster_port: int, mlflow_port: int) -> None:
             with full_disk_explained(home.root), open_instance(home) as instance:
                 seed(instance)
         except (ValueError, DiskFull) as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(format_text(str(error))) from error
         _run(home, dagster_port, mlflow_port, lock.fileno())
 
 

@@ -1,6 +1,9 @@
-"""Numbers as people read them."""
+"""Numbers and names as people read them."""
 
 from __future__ import annotations
+
+import io
+import sys
 
 
 def format_bytes(count: float) -> str:
@@ -26,8 +29,22 @@ def format_difference(value: float, low: float, high: float) -> str:
 
 
 def format_name(name: str) -> str:
-    """Return a file's name with bytes that are no text, and characters that do not print, escaped."""
+    """Return a name from outside with bytes that are no text, and characters that do not print, escaped."""
+    if name.isprintable():
+        return name
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in name)
+
+
+def format_text(text: str) -> str:
+    """Return a text that may hold names from outside, escaped as `format_name` does, with its line breaks."""
+    return "\n".join(format_name(line) for line in text.split("\n"))
+
+
+def escape_output() -> None:
+    """Make stdout and stderr escape characters that their encoding lacks, instead of ending the program."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def format_interval(value: float, low: float, high: float) -> str:

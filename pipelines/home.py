@@ -43,7 +43,7 @@ class Home:
     def __init__(self, root: Path | str, mirror: str | None = None) -> None:
         if is_address(str(root)):
             raise ValueError(f"data home {shown(str(root))}: give a folder of this machine (ECG_HOME)")
-        self.root = Path(root).expanduser().resolve()
+        self.root = Path(_as_text(str(root), "data home (ECG_HOME)")).expanduser().resolve()
         self._mirror = mirror or None  # None: the stored one
 
     @classmethod
@@ -54,13 +54,14 @@ class Home:
     @property
     def mirror(self) -> str | None:
         """The folder or base URL used instead of the hosts; None for the hosts. Raises ValueError as `check_url`."""
-        chosen = self._mirror or self._stored("mirror") or HOSTS
+        chosen = _as_text(self._mirror or self._stored("mirror") or HOSTS, "mirror")
         if is_address(chosen):
             check_url(chosen)
         return None if chosen == HOSTS else _absolute(chosen)
 
     def set_mirror(self, place: str) -> None:
         """Store a mirror for later commands and the UI. Raises ValueError if it is a folder that does not exist."""
+        _as_text(place, "mirror")
         if is_address(place):
             check_url(place)
         elif place != HOSTS and not Path(place).expanduser().is_dir():
@@ -106,6 +107,7 @@ class Home:
     def incoming(self) -> Path | str:
         """The folder or bucket URL of own ECGs: ECG_INCOMING, or the one that production stored, or <home>/incoming."""
         chosen = os.environ.get("ECG_INCOMING") or self._stored("drops") or str(self.root / "incoming")
+        _as_text(chosen, "place of drops (ECG_INCOMING)")
         return chosen if is_address(chosen) else Path(chosen).expanduser().resolve()
 
     @property
@@ -163,6 +165,18 @@ def check_url(text: str) -> None:
         fault = str(error)
     if fault is not None:
         raise ValueError(f"mirror {text!r}: {fault}; write it as https://host/path")
+
+
+def _as_text(path: str, what: str) -> str:
+    """Return a folder's or an address's name. Raises ValueError if it has bytes that are no text in UTF-8.
+
+    Neither MLflow nor Dagster can store or show such a name.
+    """
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{what} {shown(path)}: its name is no text in UTF-8: rename the folder") from None
+    return path
 
 
 def is_url(place: str) -> bool:

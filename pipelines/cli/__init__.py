@@ -19,6 +19,8 @@ from typing import Any
 
 import click
 
+from pipelines.formatting import escape_output, format_text
+
 COMMANDS = {
     "sources": "List the data sets, and what of them is here.",
     "inspect": "Show what is read from an ECG FILE, and if it is kept.",
@@ -62,6 +64,10 @@ class LazyCommands(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, COMMANDS[name]) for name in self.list_commands(ctx)])
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        escape_output()
+        return super().main(*args, **kwargs)
+
     def invoke(self, ctx: click.Context) -> Any:
         from pipelines.disk_space import full_disk_explained
         from pipelines.home import Home
@@ -72,7 +78,7 @@ class LazyCommands(click.Group):
         except BrokenPipeError:
             raise  # `ecg sources | head`: click ends without a message
         except (ValueError, OSError) as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(format_text(str(error))) from error
 
 
 @click.group(cls=LazyCommands, context_settings={"help_option_names": ["-h", "--help"]})

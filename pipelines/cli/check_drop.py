@@ -23,6 +23,7 @@ def command(folder: Path, as_json: bool) -> None:
     ecg check-drop incoming/ward-7 --json | jq '.dropped[] | .reason'
     """
     from pipelines.cli.console import counting, print_table
+    from pipelines.formatting import format_name
     from pipelines.incoming.check import check_drop
 
     with counting("reading") as on_count:
@@ -32,7 +33,7 @@ def command(folder: Path, as_json: bool) -> None:
     else:
         headers = ("kind", "where", "records", "kept", "Hz", "leads", "seconds", "units", "mV peak to peak")
         print_table(headers, report.rows())
-        click.echo("\n" + "\n".join(report.lines()))
+        click.echo("\n" + "\n".join(format_name(line) for line in report.lines()))
         click.echo(f"{report.kept:,} of {report.records:,} records would be kept")
     if not report.sound:
         sys.exit(1)

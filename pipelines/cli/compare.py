@@ -90,19 +90,17 @@ def _linear_task(name: str) -> LabelTask:
 
 
 def _print_comparison(first: str, second: str, comparison: EncoderComparison) -> None:
-    from rich.markup import escape
-
     from pipelines.cli.console import print_table, stdout
     from pipelines.evaluate.exposure import SEEN
 
     console = stdout()
     console.print("Macro AUC on the test split of linear probes (95 % interval); p by Holm's method over the tasks")
-    scores = ("seen", escape(first), "seen", escape(second))
+    scores = ("seen", first, "seen", second)
     print_table(("task", "tested on", *scores, "first minus second", "p"), rows(comparison))
-    console.print(f"seen: {SEEN}", markup=False)
+    console.print(f"seen: {SEEN}")
     for note in notes(comparison):
-        console.print(note, markup=False)
-    console.print(f"\n{comparison.in_words()}", markup=False)
+        console.print(note)
+    console.print(f"\n{comparison.in_words()}")
 
 
 def rows(comparison: EncoderComparison) -> list[tuple[str, ...]]:

@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from pipelines.formatting import format_text
+
 if TYPE_CHECKING:
     from pipelines.download.progress import DownloadProgress, OnProgress
 
@@ -24,21 +26,21 @@ OnCount = Callable[..., None]
 
 def stdout() -> Console:
     """Return the console for results. Without a terminal, lines are up to 200 characters wide, so that none is cut."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 200)
 
 
 def print_table(headers: Iterable[str], rows: Iterable[Iterable[object]], *, title: str | None = None) -> None:
-    """Print rows under headers; None is an empty cell. Cells may hold rich's markup."""
-    table = Table(*headers, title=title, title_justify="left", box=None)
+    """Print rows under headers; None is an empty cell. Names from outside are escaped, and no markup is read."""
+    table = Table(*(format_text(header) for header in headers), title=title, title_justify="left", box=None)
     for row in rows:
-        table.add_row(*("" if value is None else str(value) for value in row))
+        table.add_row(*("" if value is None else format_text(str(value)) for value in row))
     stdout().print(table)
 
 
 def progress() -> Progress:
     """Return a progress display with a bar, the count and the time left."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True))
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True, markup=False))
 
 
 @contextmanager
@@ -48,7 +50,7 @@ def counting(title: str) -> Iterator[OnCount]:
         task = bar.add_task(title, total=None)
 
         def on_count(done: int, total: int | None = None, title: str | None = None) -> None:
-            bar.update(task, completed=done, total=total, description=title)
+            bar.update(task, completed=done, total=total, description=None if title is None else format_text(title))
 
         yield on_count
 
@@ -58,13 +60,13 @@ def downloading(title: str) -> Iterator[OnProgress]:
     """Show a bar with rate and time left; if stderr is no terminal, print a line from time to time."""
     from pipelines.download.progress import ThroughputMeter, throttled
 
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, markup=False)
     if not console.is_terminal:
-        yield throttled(lambda line: console.print(f"{title}: {line}", markup=False, soft_wrap=True))
+        yield throttled(lambda line: console.print(f"{title}: {line}", soft_wrap=True))
         return
     meter, drawn = ThroughputMeter(), 0.0
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[line]}", markup=False))
-    with Progress(*columns, console=console) as bar:
+    description, line = (TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[line]}"))
+    with Progress(description, BarColumn(), line, console=console) as bar:
         task = bar.add_task(title, total=None, line="reading the list")
 
         def on_progress(state: DownloadProgress) -> None:

@@ -53,6 +53,7 @@ def command(files: tuple[Path, ...], model: str, output: Path) -> None:
     if output.suffix not in (".parquet", ".csv"):
         raise click.BadParameter("give a name that ends in .parquet or .csv", param_hint="--output")
     from pipelines.cli.console import progress
+    from pipelines.formatting import format_text
 
     encoder = pull(model)
     embedded: list[Embedded] = []
@@ -65,7 +66,7 @@ def command(files: tuple[Path, ...], model: str, output: Path) -> None:
                 embedded.append(item)
             else:
                 failed.append(item)
-                bar.console.print(f"{item.file} {item.record_id}: {item.why}", markup=False, soft_wrap=True)
+                bar.console.print(format_text(f"{item.file} {item.record_id}: {item.why}"), soft_wrap=True)
             done.add(item.file)
             bar.update(task, completed=len(done), description=f"{len(embedded)} embedded, {len(failed)} refused")
     if embedded:
@@ -151,7 +152,10 @@ def write_embeddings(path: Path, rows: Sequence[Embedded]) -> None:
     from pipelines.disk_space import full_disk_explained
     from pipelines.durable import write_atomically
 
-    names = {"file": pa.array([row.file for row in rows]), "record_id": pa.array([row.record_id for row in rows])}
+    names = {
+        "file": pa.array([_escaped(row.file) for row in rows]),
+        "record_id": pa.array([_escaped(row.record_id) for row in rows]),
+    }
     embedding_ND = np.stack([row.embedding_D for row in rows])
     stream = io.BytesIO()
     if path.suffix == ".parquet":
@@ -164,3 +168,8 @@ def write_embeddings(path: Path, rows: Sequence[Embedded]) -> None:
         raise ValueError(f"output {path}: give a name that ends in .parquet or .csv")
     with full_disk_explained(path, stream.tell()):
         write_atomically(path, stream.getvalue())
+
+
+def _escaped(name: str) -> str:
+    """Return a name with bytes that are no text escaped: a table holds text."""
+    return name.encode("utf-8", "backslashreplace").decode()

@@ -53,7 +53,7 @@ def command(names: tuple[str, ...], encoder: str) -> None:
     with counting("evaluating") as on_count:
         for title, rows in evaluate(home, names, encoder, on_count):
             print_table(rows[0], (row.values() for row in rows), title=title)
-    stdout().print(f"seen: {SEEN}", markup=False)
+    stdout().print(f"seen: {SEEN}")
 
 
 def evaluation_rows(home: Home) -> list[tuple[str, str, str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -168,23 +168,16 @@ def _print_scores(evaluated: OwnLabels) -> None:
     console, report = stdout(), evaluated.report
     _print_rows([row.row() for row in evaluated.rows])
     _print_rows(by_class(report))
-    console.print(f"seen: {SEEN}", markup=False)
-    console.print(f"tested on {report.tested}; splits and intervals by {report.drawn}", markup=False)
+    console.print(f"seen: {SEEN}")
+    console.print(f"tested on {report.tested}; splits and intervals by {report.drawn}")
     for name, why in report.probes[0].assessment.without_f1.items():
-        console.print(f"{name} without F1: {why}", markup=False)
+        console.print(f"{name} without F1: {why}")
     folder = evaluated.rows[0].product.path
-    console.print(
-        f"\n{evaluated.task.title}: {kind_in_words(evaluated.task)}; by a linear probe, in {folder}", markup=False
-    )
-    console.print(f"as a page, with curves and calibration: {evaluated.page}", markup=False)
+    console.print(f"\n{evaluated.task.title}: {kind_in_words(evaluated.task)}; by a linear probe, in {folder}")
+    console.print(f"as a page, with curves and calibration: {evaluated.page}")
 
 
 def _print_rows(rows: list[dict[str, Any]]) -> None:
-    from rich.markup import escape
-
     from pipelines.cli.console import print_table
 
-    cells: Iterable[Iterable[object]] = (
-        [None if value is None else escape(str(value)) for value in row.values()] for row in rows
-    )
-    print_table(rows[0], cells)
+    print_table(rows[0], (row.values() for row in rows))

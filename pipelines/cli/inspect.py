@@ -50,12 +50,14 @@ def command(file: Path, record_id: str | None, png: Path | None, as_json: bool) 
     ecg inspect 00001_hr.dat --png 00001.png
     ecg inspect exams_part0.zip --record 102780
     """
+    from pipelines.formatting import format_name
+
     inspection = inspect_file(file, record_id)
     if as_json:
         click.echo(json.dumps(inspection.to_dict(), indent=1))
     else:
         for name, text in inspection.lines():
-            click.echo(f"{name:<18}{text}")
+            click.echo(f"{name:<18}{format_name(text)}")
     if png is not None and inspection.record is not None:
         _draw(inspection.record, png)
         click.echo(f"drawn in {png}", err=True)

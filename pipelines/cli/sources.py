@@ -161,4 +161,4 @@ def _print_sources(home: Home, states: list[SourceState]) -> None:
     if parts := [state.part for state in states if state.part is not None]:
         console.print("The mirror has a part of these; choose the partitions that it has:")
         for part in parts:
-            console.print(f"  {part}", markup=False)
+            console.print(f"  {part}")

@@ -36,7 +36,7 @@ def command(source: str | None, repair: bool, products: bool, as_json: bool) -> 
     ecg verify --json | jq '.[] | select(.sound | not)'
     """
     from pipelines.cli.console import counting, downloading
-    from pipelines.formatting import format_bytes
+    from pipelines.formatting import format_bytes, format_name
     from pipelines.home import Home
     from pipelines.maintenance.verify import faults_in_words, remedies
     from pipelines.maintenance.verify import repair as repair_files
@@ -62,9 +62,9 @@ def command(source: str | None, repair: bool, products: bool, as_json: bool) -> 
                 text = "deleted after harmonization"
             click.echo(f"{partition.source.name} {partition.partition}: {text}")
             for path in partition.missing:
-                click.echo(f"  missing {path}")
+                click.echo(f"  missing {format_name(path)}")
             for path in partition.damaged:
-                click.echo(f"  damaged {path}")
+                click.echo(f"  damaged {format_name(path)}")
     faulty = [partition for partition in partitions if not partition.sound]
     if not faulty:
         return

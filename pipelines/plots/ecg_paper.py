@@ -342,5 +342,4 @@ def draw_text(
         weight=weight,
         path_effects=effects,
         zorder=6,
-        parse_math=False,
     )

@@ -15,6 +15,8 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.formatting import format_name
+
 HUES = 6
 _SIDE = 120.0  # of a square plot, in its own units
 _LEFT, _BOTTOM, _TOP = 24.0, 20.0, 6.0
@@ -48,7 +50,7 @@ def intervals(marks: Sequence[PlotMark], low: float, high: float, ticks: Sequenc
         lines.append(f'<path class="dot c{mark.hue}" d="M{at(mark.value)} {y}h0"/>')
     return (
         f'<svg class="intervals" viewBox="0 0 100 {_number(height)}" preserveAspectRatio="none" role="img" '
-        f'style="height:{_number(height)}px" aria-label="{escape(text)}">{"".join(lines)}</svg>'
+        f'style="height:{_number(height)}px" aria-label="{_escaped(text)}">{"".join(lines)}</svg>'
     )
 
 
@@ -89,7 +91,7 @@ def budget(
     )
     width, height = _LEFT + _SIDE + 6, _TOP + _SIDE + _BOTTOM
     return (
-        f'<svg class="square" viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(text)}">'
+        f'<svg class="square" viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{_escaped(text)}">'
         f'<path class="axis" d="M{_x(0)} {_y(1)}V{_y(0)}H{_x(1)}"/>{names}'
         f'<text x="{_number(_LEFT - 4)}" y="{_y(1)}" dy="6" text-anchor="end">1</text>'
         f'<text x="{_number(_LEFT - 4)}" y="{_y(0)}" text-anchor="end">{low:g}</text>'
@@ -141,7 +143,7 @@ def scatter(point_N2: NDArray[np.float64], hue_N: NDArray[np.int64], text: str) 
         circles = "".join(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{r}"/>' for x, y in places)
         groups.append(f'<g class="fill {"faint" if hue < 0 else f"c{hue}"}">{circles}</g>')
     return (
-        f'<svg class="map" viewBox="0 0 {width:g} {_number(height)}" role="img" aria-label="{escape(text)}">'
+        f'<svg class="map" viewBox="0 0 {width:g} {_number(height)}" role="img" aria-label="{_escaped(text)}">'
         f"{''.join(groups)}</svg>"
     )
 
@@ -158,11 +160,11 @@ def _square(shapes: Sequence[str], x: str, y: str, text: str) -> str:
     )
     turned = f"translate(9 {_number(_TOP + _SIDE / 2)}) rotate(-90)"
     names = (
-        f'<text x="{middle}" y="{_number(height - 2)}" text-anchor="middle">{escape(x)}</text>'
-        f'<text transform="{turned}" text-anchor="middle">{escape(y)}</text>'
+        f'<text x="{middle}" y="{_number(height - 2)}" text-anchor="middle">{_escaped(x)}</text>'
+        f'<text transform="{turned}" text-anchor="middle">{_escaped(y)}</text>'
     )
     return (
-        f'<svg class="square" viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(text)}">'
+        f'<svg class="square" viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{_escaped(text)}">'
         f"{frame}{numbers}{names}{''.join(shapes)}</svg>"
     )
 
@@ -185,3 +187,7 @@ def _y(value: float) -> str:
 
 def _number(value: float) -> str:
     return f"{value:.2f}".rstrip("0").rstrip(".")
+
+
+def _escaped(text: str) -> str:
+    return escape(format_name(text))

@@ -1,5 +1,6 @@
 """The data home: one space for each place that ECGs come from."""
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -102,3 +103,18 @@ def test_a_damaged_key_is_refused_and_not_replaced(text: str, tmp_path: Path):
     with pytest.raises(ValueError, match="restore it from a backup"):
         Home(tmp_path).patient_key()
     assert file.read_text() == text
+
+
+def test_a_folder_whose_name_is_no_text_is_refused(tmp_path, monkeypatch):
+    """MLflow and Dagster store and show names as text."""
+    odd = tmp_path / os.fsdecode(b"K\xe4the")
+    odd.mkdir()
+    with pytest.raises(ValueError, match=r"data home \(ECG_HOME\) '.*K\\udce4the': its name is no text in UTF-8"):
+        Home(odd)
+    with pytest.raises(ValueError, match=r"mirror '.*: its name is no text"):
+        Home(tmp_path).set_mirror(str(odd))
+    with pytest.raises(ValueError, match=r"mirror '.*: its name is no text"):
+        _ = Home(tmp_path, str(odd)).mirror
+    monkeypatch.setenv("ECG_INCOMING", str(odd))
+    with pytest.raises(ValueError, match=r"place of drops \(ECG_INCOMING\) '"):
+        _ = Home(tmp_path).incoming

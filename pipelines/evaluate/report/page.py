@@ -39,6 +39,7 @@ from pipelines.evaluate.report.model import (
 )
 from pipelines.evaluate.report.wording import in_words, sentence
 from pipelines.evaluate.statistics.bootstrap import Interval
+from pipelines.formatting import format_text
 from pipelines.plots import svg
 from pipelines.tasks.splits import of_patients
 
@@ -232,6 +233,11 @@ def _reliability(label: LabelAssessment) -> Markup:
     return Markup(svg.reliability(bins, 0, f"Reliability of {label.name}"))
 
 
+def _shown(value: Any) -> Any:
+    """Escape characters that do not print, such as those that turn the direction of a text; markup is ours."""
+    return value if isinstance(value, Markup) or not isinstance(value, str) else format_text(value)
+
+
 def _render(template: str, **context: Any) -> str:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -239,6 +245,7 @@ def _render(template: str, **context: Any) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_shown,
     )
     environment.filters |= {
         "figure": _figure,

@@ -20,6 +20,7 @@ from pipelines.formats.wfdb import read_wfdb
 from pipelines.plots.canvas import MAX_BYTES
 from pipelines.plots.curves import histograms, loss_curve, roc_curves
 from pipelines.plots.ecg_paper import ecg_paper, ecg_sheet
+from pipelines.plots.scores import Score, score_chart
 from tests.support.paths import SHARED
 
 STRONG = (0xED, 0xB1, 0xB1)
@@ -324,3 +325,12 @@ def test_pyplot_s_global_state_is_never_touched() -> None:
     code = "import sys, pipelines.plots.ecg_paper, pipelines.plots.curves; print('matplotlib.pyplot' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+@pytest.mark.parametrize("name", ["$x$", r"$\frac{$", r"a $\nonsense$ b"])
+def test_a_dollar_in_a_name_is_no_formula(name: str) -> None:
+    """Of a file, a label or an encoder."""
+    drawn = [Score(name, name, 0.5, 0.4, 0.6), Score("b", "y", 0.5, 0.4, 0.6)]
+    picture = score_chart(drawn, name, axis=name)
+    assert picture != score_chart(drawn, name.replace("$", ""), axis=name.replace("$", ""))
+    assert roc_curves({name: (np.array([0.0, 1.0]), np.array([0.0, 1.0]))}, {name: 0.5}, title=name)

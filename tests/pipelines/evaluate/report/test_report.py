@@ -582,6 +582,8 @@ def test_plots_put_values_where_they_belong_and_escape_their_words():
     lines = [element.get("d") for element in elements(row, "path") if element.get("class") in ("c0", "c1")]
     assert lines == ["M20 6H80", "M0 14H100"], "beyond the scale is drawn at its edge"
     assert ElementTree.fromstring(row).get("aria-label") == HOSTILE
+    turned = svg.intervals(marks, 0.5, 1.0, [0.5], "MI\u202eIM\x1b")
+    assert ElementTree.fromstring(turned).get("aria-label") == r"MI\u202eIM\x1b"
     corner = svg.roc([(0, np.array([0.0, 0.0, 1.0]), np.array([0.0, 1.0, 1.0]))], "ROC")
     (line,) = elements(corner, "polyline")
     assert line.get("points") == "24,126 24,6 144,6"
