@@ -45,7 +45,7 @@ with warnings.catch_warnings():
 
 log = logging.getLogger(__name__)
 
-_DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+_WITH_USERS = ("http", "sqlite", "postgresql", "mysql", "mssql")  # schemes of addresses that may name a user
 MIRROR_TAG = "ecg.mirror"
 _BATCH = 1000  # MLflow's limit of metrics in one request
 _CHUNK = 1 << 20  # bytes of the metrics file read at a time
@@ -76,7 +76,7 @@ class Tracking:
             "the tracking uri",
             "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD for a server, or the driver's variable, such as "
             "PGPASSWORD, for a database",
-            login=self.uri.lower().startswith(_DATABASES),
+            login=self.uri.lower().startswith(_WITH_USERS),
         )
         if "://" not in self.uri or self.uri.startswith("file:"):
             raise ValueError(
