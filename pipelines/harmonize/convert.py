@@ -237,26 +237,45 @@ def _window(record: Record, incomplete: Incomplete) -> _Window:
             "names that are others' can be mapped by `lead_names` in the drop's JSON",
         )
     if x_LT.shape[1] < min(needed, math.ceil(incomplete.repeat_from * record.rate - 1e-6)):
-        raise RecordError(
-            DropReason.TOO_SHORT,
-            f"{x_LT.shape[1]} samples at {record.rate:g} Hz: the window of {SECONDS} s needs {needed}",
-        )
+        raise RecordError(DropReason.TOO_SHORT, _too_short(x_LT.shape[1], record.rate, needed))
     if x_LT.shape[1] < needed:
         notes += (f"repeated to fill the window: {x_LT.shape[1] / record.rate:.2f} s were recorded",)
         x_LT = np.tile(x_LT, -(-needed // x_LT.shape[1]))[:, :needed]
     # A filled gap would be learnt as an ECG: one missing sample in the window drops the record.
-    share = missing_share(x_LT[:, :needed])
-    if share > 0:
-        raise RecordError(
-            DropReason.MISSING_SAMPLES, f"{share:.2%} of the samples of the first {SECONDS} s are missing"
-        )
+    if not np.isfinite(x_LT[:, :needed]).all():
+        raise RecordError(DropReason.MISSING_SAMPLES, _missing(x_LT[:, :needed], leads, record.rate))
     # The filters look a little beyond the window, if the samples there are all present.
     reach_LT = x_LT[:, : window_reach(record.rate)]
     if not np.isfinite(reach_LT[:, needed:]).all():
         reach_LT = x_LT[:, :needed]
+    # Larger numbers would overflow in the filters, and what is no number passes every limit.
+    highest = float(np.abs(reach_LT).max())
+    if highest > MOST_MILLIVOLT:
+        raise RecordError(
+            DropReason.OUT_OF_RANGE, f"an amplitude of {highest:.3g} mV: check the file, the unit and the gain"
+        )
     if absent:
         notes += (absent_note(absent),)
     return _Window(np.ascontiguousarray(reach_LT, np.float32), leads, computed, notes)
+
+
+def _too_short(samples: int, rate: float, needed: int) -> str:
+    text = f"{samples} samples at {rate:g} Hz: the window of {SECONDS} s needs {needed}"
+    if samples < SHORTEST * rate:
+        return text
+    lasting = math.floor(samples / rate * 100) / 100
+    return f"{text}; repeat_from (a setting of own ECGs) of {lasting:g} or less keeps it, repeated to fill the window"
+
+
+def _missing(x_LT: NDArray[np.float32], leads: tuple[str, ...], rate: float) -> str:
+    """Say which leads lack samples, (L, T), and how many."""
+    gone_LT = ~np.isfinite(x_LT)
+    counts = [f"{lead} {count:,}" for lead, count in zip(leads, gone_LT.sum(axis=1).tolist(), strict=True) if count]
+    first = int(np.flatnonzero(gone_LT.any(axis=0))[0])
+    return (
+        f"samples are missing in the first {SECONDS} s, of {x_LT.shape[1]:,} in a lead: {', '.join(counts)}; the first "
+        f"at {first / rate:.3f} s"
+    )
 
 
 def _leads_of(

@@ -72,10 +72,12 @@ def read_hdf5(drop: Drop, path: PurePosixPath) -> Origins:
     with (drop.root / path).open("rb") as stream, opened(stream, path.name) as file:
         signals = check_signals(file.dataset(names[SIGNALS]), names[SIGNALS], path.name)
         inside = {**file.attributes(file.file, SIGNAL_FIELDS), **file.attributes(signals, SIGNAL_FIELDS)}
-        form = form_of({**drop.shared, **inside, **fields}, path.name)
-        # Record, lead and time may come in any order of axes.
+        form = form_of({**drop.shared, **_unpacked(inside), **fields}, path.name)
+        # Record, lead and time may come in any order of axes; one ECG has no axis of records.
+        axes = [axis for axis in form.axes if axis != "record" or signals.ndim == 3]
+        shape = {"record": 1, **dict(zip(axes, signals.shape, strict=True))}
         place = [form.axes.index(axis) for axis in AXES]
-        count, leads, samples = (signals.shape[axis] for axis in place)
+        count, leads, samples = (shape[axis] for axis in AXES)
         form.check_rows(leads)
         check_count(count, path.name)
         columns = {
@@ -83,7 +85,7 @@ def read_hdf5(drop: Drop, path: PurePosixPath) -> Origins:
             for name in PEOPLE_FIELDS
             if name not in fields and (dataset := file.dataset(names[name])) is not None
         }
-        people = people_of({**columns, **fields}, path.name, count)
+        people = people_of({**columns, **fields}, path.name, count, [path.stem] if count == 1 else None)
         # Read in blocks of limited bytes, whatever the file's size.
         read = min(samples, form.most_samples)
         width = leads * read * signals.dtype.itemsize
@@ -92,7 +94,7 @@ def read_hdf5(drop: Drop, path: PurePosixPath) -> Origins:
         def span(start: int, end: int) -> Origins:
             wanted = {"record": slice(start, end), "lead": slice(None), "time": slice(read)}
             try:
-                block = file.rows(signals, tuple(wanted[axis] for axis in form.axes))
+                block = file.rows(signals, tuple(wanted[axis] for axis in axes))
             except RecordError as error:
                 if end - start == 1:
                     yield RecordOrigin(error.dropped(people.ids[start]))
@@ -100,6 +102,8 @@ def read_hdf5(drop: Drop, path: PurePosixPath) -> Origins:
                     for at in range(start, end):
                         yield from span(at, at + 1)
                 return
+            if len(axes) < len(AXES):
+                block = np.expand_dims(block, form.axes.index("record"))
             for at, x_LT in enumerate(np.transpose(block, place), start):
                 yield _origin(people, at, x_LT, form, samples)
 
@@ -112,8 +116,19 @@ def read_csv_file(drop: Drop, path: PurePosixPath) -> Origins:
     fields = drop.fields_beside(path, needed=False)
     csv = arrays.read_csv(drop.root / path)
     form = form_of({**drop.shared, **fields}, path.name, csv.names)
+    form.check_rows(len(csv.x_LT))
     people = people_of(fields, path.name, 1, [path.stem])
     yield _origin(people, 0, csv.x_LT[:, : form.most_samples], form, csv.rows)
+
+
+def _unpacked(attributes: dict[str, Any]) -> dict[str, Any]:
+    """Return attributes whose value is one, out of the list of one that netCDF4, MATLAB and R write."""
+    single = {name: value[0] for name, value in attributes.items() if name != "leads" and _is_one(value)}
+    return {**attributes, **single}
+
+
+def _is_one(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 1
 
 
 def _described(drop: Drop, path: PurePosixPath) -> tuple[Form, dict[str, Any]]:

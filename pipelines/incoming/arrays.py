@@ -19,12 +19,14 @@ import pyarrow.csv as pa_csv
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from ecg_model.leads import known_leads
 from pipelines.formats.limits import COLUMN_NAMES_BYTES, LEADS, MIB, RECORD_BYTES, BoundedStream, require_size
 from pipelines.formats.zip_archive import DAMAGES, open_zip
 from pipelines.incoming.description import MOST_SAMPLES
 from pipelines.records import DropReason, RecordError
 
 _UNREADABLE = DropReason.UNREADABLE_SIGNAL
+_NUMBER = re.compile(r"[-+]?(\d+[.,]?\d*|[.,]\d+)([eE][-+]?\d+)?", re.ASCII)
 _MISSING = ["", "nan", "NaN", "NA", "null"]
 _PIECE = 1 * MIB  # of an array or a csv, read at once
 
@@ -109,25 +111,37 @@ def _member(archive: zipfile.ZipFile, member: str, where: str) -> NDArray[Any]:
 class Csv:
     """A csv of numbers. x_LT: float64 (columns, rows), at most MOST_SAMPLES rows, NaN for an empty field."""
 
-    names: tuple[str, ...]
+    names: tuple[str, ...] | None
+    """The names in its first line. None if it begins with numbers."""
     x_LT: NDArray[np.float64]
     rows: int
     """How many the file has."""
 
 
 def read_csv(path: Path) -> Csv:
-    """Read a csv with a name in the first line of each column. Raises RecordError if it is not one, or too large."""
+    """Read a csv with a column a lead. Raises RecordError if it is not one, or too large.
+
+    The fields are separated by commas; by semicolons or tabs if the first line has no comma beside them. Between
+    semicolons or tabs, numbers may have a decimal comma.
+    """
     require_size(path, RECORD_BYTES, "one record", "split it", lambda what: RecordError(_UNREADABLE, what))
-    names = _column_names(path)
+    first = _first_lines(path)
+    separator = next((each for each in ";\t" if each in first[0]), ",")
+    fields = _fields(path, first[0], separator)
+    named = not all(_NUMBER.fullmatch(field.strip()) for field in fields)
+    columns = [str(at) for at in range(len(fields))]  # two columns may have one name
+    decimal = "," if separator != "," and "," in first[-1] and "." not in first[-1] else "."
     kept: list[NDArray[np.float64]] = []
     rows = 0
     try:
         with pa_csv.open_csv(
             path,
-            pa_csv.ReadOptions(column_names=names, skip_rows=1, block_size=_PIECE),
+            pa_csv.ReadOptions(column_names=columns, skip_rows=int(named), block_size=_PIECE),
             # A blank line is a gap in the recording: if it were skipped, the samples around it would be joined.
-            pa_csv.ParseOptions(ignore_empty_lines=False),
-            pa_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.float64()), null_values=_MISSING),
+            pa_csv.ParseOptions(delimiter=separator, ignore_empty_lines=False),
+            pa_csv.ConvertOptions(
+                column_types=dict.fromkeys(columns, pa.float64()), null_values=_MISSING, decimal_point=decimal
+            ),
         ) as stream:
             for block in stream:
                 if rows < MOST_SAMPLES:
@@ -135,19 +149,32 @@ def read_csv(path: Path) -> Csv:
                 rows += block.num_rows
     except pa.ArrowException as error:
         raise _no_csv(path, error) from error
-    x_LT = np.concatenate([np.empty((len(names), 0)), *kept], axis=1)[:, :MOST_SAMPLES]
-    return Csv(tuple(name.strip() for name in names), x_LT, rows)
+    x_LT = np.concatenate([np.empty((len(columns), 0)), *kept], axis=1)[:, :MOST_SAMPLES]
+    return Csv(tuple(field.strip() for field in fields) if named else None, x_LT, rows)
 
 
-def _column_names(path: Path) -> list[str]:
-    """Return the fields of the first line, before anything is allocated for each column."""
+def _first_lines(path: Path) -> list[str]:
+    """Return the first line, and the second if it is short enough, before anything is allocated for each column."""
     with path.open("rb") as stream:
-        line = re.split(rb"[\r\n]", stream.read(COLUMN_NAMES_BYTES + 1), maxsplit=1)[0]
-    if len(line) > COLUMN_NAMES_BYTES or line.count(b",") >= LEADS:
+        head = stream.read(COLUMN_NAMES_BYTES + 1)
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise _unreadable(path.name, "it is UTF-16 text, such as Excel's `Unicode text`: save it as UTF-8 csv")
+    lines = re.split(rb"\r\n|\r|\n", head, maxsplit=2)[:2]
+    if len(lines[0]) > COLUMN_NAMES_BYTES or max(map(lines[0].count, (b",", b";", b"\t"))) >= LEADS:
+        begins = tuple(re.split(rb"[,;\t]", line, maxsplit=1)[0].decode("latin-1") for line in lines)
+        if any(known_leads(begins)):
+            raise _unreadable(path.name, "a row a lead: rows and columns are swapped: a column a lead is needed")
         raise _unreadable(path.name, f"its first line names more than {LEADS} columns: a column a lead is needed")
     try:
-        return next(csv.reader([line.decode("utf-8-sig")], strict=True), [""])
-    except (csv.Error, UnicodeDecodeError) as error:
+        return [line.decode("utf-8-sig") for line in lines]
+    except UnicodeDecodeError as error:
+        raise _no_csv(path, error) from error
+
+
+def _fields(path: Path, line: str, separator: str) -> list[str]:
+    try:
+        return next(csv.reader([line], delimiter=separator, strict=True), [""])
+    except csv.Error as error:
         raise _no_csv(path, error) from error
 
 

@@ -30,11 +30,15 @@ def names_of(fields: Mapping[str, Any], where: str) -> dict[str, str]:
 
 
 def check_signals(signals: h5py.Dataset | None, name: str, where: str) -> h5py.Dataset:
-    """Return the dataset of the signals. Raises RecordError unless it is numbers with three axes."""
+    """Return the dataset of the signals. Raises RecordError unless it is numbers with three axes (two: one ECG)."""
     if signals is None:
         raise _wrong(where, f"no dataset {name!r}: name it in `datasets` of the JSON beside it")
-    if signals.ndim != 3 or signals.dtype.kind not in "iuf" or min(signals.shape) < 1:
-        raise _wrong(where, f"{signals.name} is {signals.dtype} {signals.shape}: numbers with three axes are needed")
+    if signals.ndim not in (2, 3) or signals.dtype.kind not in "iuf" or min(signals.shape) < 1:
+        raise _wrong(
+            where,
+            f"{signals.name} is {signals.dtype} {signals.shape}: numbers with three axes are needed, "
+            "or with two for one ECG",
+        )
     return signals
 
 

@@ -32,6 +32,11 @@ IGNORED = {
     "list of files or checksums": re.compile(
         r"(records|annotators|(sha\d+|md5)(sums?)?)([-_.]\w+)*|.*\.(sha\d+|md5)", re.IGNORECASE
     ),
+    "table of records": re.compile(
+        r"(metadata|reference|labels?|exams|attributes_?dictionary|ptbxl_database|scp_statements|record_list|"
+        r"machine_measurements|waveform_note_links|diagnostics|conditionnames_snomed-ct|dx_mapping\w*)\.csv",
+        re.IGNORECASE,
+    ),
     "left by an operating system": re.compile(r"thumbs\.db|desktop\.ini|\._.*", re.IGNORECASE),
     "text": re.compile(r"[^.]*|.*\.(txt|md|pdf|html?|log|rst)", re.IGNORECASE),
 }
@@ -129,6 +134,8 @@ def _place(drop: Drop, path: PurePosixPath, *, alone: bool = False) -> tuple[str
         if str(path) != min(file for file in files if file in drop.paths) and not alone:
             return None
         return "WFDB", _all_of(path.with_suffix(".hea")), wfdb_files.read
+    if IGNORED["table of records"].fullmatch(path.name) and not alone:
+        return "table of records"
     if (found := ARRAYS.get(path.suffix.lower())) is not None:
         kind, read = found
         return kind, str(path) if kind in _ONE_A_FILE else _all_of(path), read

@@ -24,7 +24,7 @@ def read(drop: Drop, path: PurePosixPath) -> Origins:
     form = "WFDB"
     try:
         if str(header) not in drop.paths:
-            raise RecordError(DropReason.FILE_MISSING, f"{header.name} is not there: it belongs to {path.name}")
+            raise _without_header(drop, path)
         raw = read_wfdb(drop.root / header)
         form = f"WFDB, {_comments(raw.header)}"
         rate_of(raw.header.rate, header.name)
@@ -33,6 +33,20 @@ def read(drop: Drop, path: PurePosixPath) -> Origins:
         yield RecordOrigin(drop.finished(_record(raw)), units, form)
     except RecordError as error:
         yield RecordOrigin(error.dropped(header.stem), form=form)
+
+
+def _without_header(drop: Drop, path: PurePosixPath) -> RecordError:
+    """Return why a signal file is no record."""
+    header = path.with_suffix(".hea").name
+    with (drop.root / path).open("rb") as stream:
+        matlab = stream.read(19) in (b"MATLAB 5.0 MAT-file", b"MATLAB 7.3 MAT-file")
+    if path.suffix == ".mat" and matlab:
+        return RecordError(
+            DropReason.UNKNOWN_FORMAT,
+            f"{path.name}: a MATLAB file without a WFDB header is not read: write its matrix with numpy.save, or as "
+            "HDF5; CPSC 2018 is published as WFDB in PhysioNet's challenge-2020",
+        )
+    return RecordError(DropReason.FILE_MISSING, f"{header} is not there: it belongs to {path.name}")
 
 
 def _record(raw: WfdbRecord) -> Record:

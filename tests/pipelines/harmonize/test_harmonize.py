@@ -100,8 +100,14 @@ BAD = {
     "lead named twice": (replace(record(), leads=(*LEADS_12[:11], "v1")), "are lead V1, and their samples differ"),
     "unreadable header": (replace(record(), rate=40.0), "rate 40.0 Hz: 50 to 2000 can be resampled"),
     "unreadable signal": (replace(record(), leads=LEADS_12[:11]), r"\(12, 5000\) does not fit 11 lead names"),
-    "too short": (record(seconds=9.998), "4999 samples at 500 Hz: the window of 10 s needs 5000"),
-    "missing samples": (changed(record(), 7, slice(4990, None), np.nan), "0.02% of the samples of the first 10 s"),
+    "too short": (
+        record(seconds=9.998),
+        "the window of 10 s needs 5000; repeat_from .* of 9.99 or less",
+    ),
+    "missing samples": (
+        changed(record(), 7, slice(4990, None), np.nan),
+        r"of 5,000 in a lead: V2 10; the first at 9.980 s",
+    ),
     "flat lead": (changed(record(), 8, slice(None), 0.2), "1 of I, II, .* are constant; flat_leads allows 0"),
     "amplitude out of range": (changed(record(), 9, slice(100, 200), 40.0), "to 4.* mV"),
 }

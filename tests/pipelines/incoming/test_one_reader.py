@@ -184,3 +184,72 @@ def test_what_only_claims_to_be_a_vendors_file_is_named(tmp_path: Path) -> None:
     (origin,) = part.read()
     assert isinstance(origin.item, DroppedRecord)
     assert origin.item.reason is DropReason.UNKNOWN_FORMAT
+
+
+def test_one_ecg_in_an_hdf5_file_needs_no_axis_of_records_and_no_id(tmp_path: Path) -> None:
+    (tmp_path / "drop.json").write_text(json.dumps({"datasets": {"signals": "ecg"}}))
+    (x_LT,) = ecgs(1)
+    for name, signal, axes in (("A00001", x_LT, None), ("A00002", x_LT.T, ["record", "time", "lead"])):
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            file["ecg"] = signal.astype(np.float16)
+            file.attrs.update(
+                {"rate": np.array([500.0]), "units": np.array(["mV"], dtype="S2"), "leads": list(LEADS_12)}
+            )
+            if axes:
+                file.attrs["axes"] = axes
+    with h5py.File(tmp_path / "three.h5", "w") as file:
+        file["ecg"] = x_LT[None]
+        file.attrs.update({"rate": 500, "units": "mV", "leads": list(LEADS_12)})
+    found = records(tmp_path)
+    assert [record.record_id for record in found] == ["A00001", "A00002", "three"]
+    np.testing.assert_array_equal(found[0].signal_LT, found[1].signal_LT)
+    np.testing.assert_allclose(found[2].signal_LT, x_LT, atol=1e-6)
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("decimal", [".", ","])
+@pytest.mark.parametrize("named", [True, False])
+def test_csv_files_are_read_as_a_spreadsheet_writes_them(
+    separator: str, decimal: str, named: bool, tmp_path: Path
+) -> None:
+    if separator == decimal:
+        return
+    (x_LT,) = np.round(ecgs(1), 4)
+    lines = [separator.join(f"{value:.4f}".replace(".", decimal) for value in row) for row in x_LT.T]
+    text = "\r\n".join([separator.join(LEADS_12), *lines] if named else lines)
+    (tmp_path / "c.csv").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    fields = {"rate": 500, "units": "mV"} if named else {"rate": 500, "units": "mV", "leads": list(LEADS_12)}
+    (tmp_path / "drop.json").write_text(json.dumps(fields))
+    (record,) = records(tmp_path)
+    assert record.leads == LEADS_12
+    np.testing.assert_allclose(record.signal_LT, x_LT, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("I,II\n1,2\n".encode("utf-16"), "it is UTF-16 text"),
+        (
+            ("lead," + ",".join(map(str, range(5000))) + "\nI," + ",".join(["0.1"] * 5000)).encode(),
+            "rows and columns are",
+        ),
+        (("V1," + ",".join(["0.1"] * 5000)).encode(), "rows and columns are swapped"),
+        (b"0.1,0.2\n0.3,0.4\n", "leads None: name each row"),
+    ],
+)
+def test_a_csv_of_another_form_is_told_what_it_is(text: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "c.csv").write_bytes(text)
+    (tmp_path / "drop.json").write_text(json.dumps({"rate": 500, "units": "mV"}))
+    (part,) = contents(tmp_path, ["c.csv", "drop.json"]).parts
+    (origin,) = part.read()
+    assert isinstance(origin.item, DroppedRecord)
+    assert message in origin.item.detail
+
+
+def test_a_matlab_file_without_a_header_is_named_and_its_table_left_out(tmp_path: Path) -> None:
+    (tmp_path / "A0001.mat").write_bytes(b"MATLAB 5.0 MAT-file Platform: posix" + bytes(200))
+    (tmp_path / "REFERENCE.csv").write_text("Recording,First_label\nA0001,5\n")
+    report = check_drop(tmp_path)
+    assert [found.reason for _, found in report.drops] == [DropReason.UNKNOWN_FORMAT]
+    assert "a MATLAB file without a WFDB header is not read" in report.drops[0][1].detail
+    assert report.ignored == (("REFERENCE.csv", "table of records"),)
