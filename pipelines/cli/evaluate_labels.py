@@ -164,6 +164,7 @@ def by_class(report: TaskReport) -> list[dict[str, Any]]:
 def _print_scores(evaluated: OwnLabels) -> None:
     from pipelines.cli.console import stdout
     from pipelines.evaluate.exposure import SEEN
+    from pipelines.formatting import format_text
 
     console, report = stdout(), evaluated.report
     _print_rows([row.row() for row in evaluated.rows])
@@ -171,9 +172,10 @@ def _print_scores(evaluated: OwnLabels) -> None:
     console.print(f"seen: {SEEN}")
     console.print(f"tested on {report.tested}; splits and intervals by {report.drawn}")
     for name, why in report.probes[0].assessment.without_f1.items():
-        console.print(f"{name} without F1: {why}")
+        console.print(format_text(f"{name} without F1: {why}"))
     folder = evaluated.rows[0].product.path
-    console.print(f"\n{evaluated.task.title}: {kind_in_words(evaluated.task)}; by a linear probe, in {folder}")
+    title = format_text(evaluated.task.title)
+    console.print(f"\n{title}: {kind_in_words(evaluated.task)}; by a linear probe, in {folder}")
     console.print(f"as a page, with curves and calibration: {evaluated.page}")
 
 
