@@ -9,19 +9,41 @@ override ECG_HOME := $(shell realpath -m '$(ECG_HOME)')
 export ECG_HOME
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help install demo ui production test test-slow lint types bench clean purge
+.PHONY: help install install-production install-vendor install-dev lock demo ui production test test-slow lint types bench clean purge
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
-install: .venv/.installed ## Create the virtual environment, with exact versions from constraints.txt
+# pip takes what a list names, checks each file's sha256, and neither looks up nor builds anything else.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --only-binary :all:
 
-# torch is installed first and pinned: a range could select another build of it, with gigabytes of dependencies.
-.venv/.installed: pyproject.toml constraints.txt
+install: .venv/.installed ## Create .venv with what the pipeline needs
+
+install-production: .venv/.installed-production ## Add what production needs
+
+install-vendor: .venv/.installed-vendor ## Add what reads vendors' files (docs/vendor-formats.md)
+
+install-dev: .venv/.installed-dev ## Add what tests and checks need
+
+# PyPI's torch for Linux needs gigabytes of CUDA libraries, so it is for machines with an NVIDIA driver (docs/dependencies.md).
+TORCH ?= $(if $(and $(filter Linux,$(shell uname)),$(if $(shell command -v nvidia-smi),,no)),cpu,pypi)
+
+.venv/.installed: pyproject.toml locks/torch-cpu.txt locks/torch-pypi.txt locks/run.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' constraints.txt)"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,postgres]'
+	$(INSTALL) --requirement locks/torch-$(TORCH).txt || { echo "torch was not installed; TORCH=pypi takes PyPI's build" >&2; exit 1; }
+	$(INSTALL) --requirement locks/run.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-index --no-deps --no-build-isolation --editable .
 	touch $@
+
+.venv/.installed-production .venv/.installed-vendor .venv/.installed-dev: .venv/.installed-%: locks/%.txt | .venv/.installed
+	$(INSTALL) --requirement $<
+	touch $@
+
+# Tests start production and read vendors' files.
+.venv/.installed-dev: | .venv/.installed-production .venv/.installed-vendor
+
+lock: install-dev ## Write the lists of exact versions; UV="--upgrade-package NAME" or UV=--upgrade for newer ones
+	$(BIN)/python locks/update.py $(UV)
 
 demo: install ## Run the whole pipeline, from raw files to a model; MIRROR=folder or URL for real data
 	$(BIN)/python -m orchestration.demo $(if $(MIRROR),--mirror '$(MIRROR)')
@@ -29,27 +51,29 @@ demo: install ## Run the whole pipeline, from raw files to a model; MIRROR=folde
 ui: install ## Start Dagster (port 3000) and MLflow (port 5000) on loopback
 	$(BIN)/python -m orchestration.ui
 
-production: install ## Start all servers on PostgreSQL, supervised, configured by deploy/environment (docs/production.md)
+production: install-production ## Start all servers on PostgreSQL, supervised, configured by deploy/environment (docs/production.md)
 	deploy/start
 
 # Two test processes on two cores: more threads of torch and BLAS would only wait for each other.
 test test-slow: export OMP_NUM_THREADS := 1
 
-test: install ## Run the quick tests, with coverage
+test: install-dev ## Run the quick tests, with coverage
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal --cov --cov-report=term
 
-test-slow: install ## Run the tests that take minutes
+test-slow: install-dev ## Run the tests that take minutes
 	$(BIN)/python -m pytest -m slow -n 2
 
-lint: install ## Run ruff and the import contracts
+lint: install-dev ## Run ruff, the import contracts and the check that what is imported is declared
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/deptry .
+	$(BIN)/deptry tests benchmarks --exclude .venv --ignore DEP002,DEP004
 
-types: install ## Run pyright
+types: install-dev ## Run pyright
 	$(BIN)/pyright
 
-bench: install ## Run the benchmarks at the paper's size, beside the method of the released code; half an hour
+bench: install-dev ## Run the benchmarks at the paper's size, beside the method of the released code; half an hour
 	@mkdir -p "$$ECG_HOME/benchmarks"
 	for name in train_step attention feeding corpus download harmonize probes serving; do \
 	    $(BIN)/python -m benchmarks.$$name --json "$$ECG_HOME/benchmarks/$$name.json"; \
