@@ -13,7 +13,7 @@ from orchestration.definitions import defs
 from pipelines.cli import main
 from tests.support.paths import ROOT
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def said(page: Path) -> list[str]:
