@@ -110,7 +110,7 @@ class Hdf5:
             raise self._wrong(f"{name} has {values.nbytes:,} bytes: at most {COLUMN_BYTES:,} are read of a column")
         text = h5py.check_string_dtype(values.dtype)
         if text is None and values.dtype.kind not in "iuf":
-            raise self._wrong(f"{name} is {values.dtype}: text or numbers are needed")
+            raise self._wrong(f"{name} is {str(values.dtype)[:60]}: text or numbers are needed")
         if text is None:
             return self.rows(values, slice(None)).tolist()
         step = _TEXTS if text.length is None else max(1, MIB // text.length)
@@ -136,8 +136,8 @@ class Hdf5:
                 known = stored.dtype.kind != "O" or h5py.check_string_dtype(stored.dtype) is not None
                 if not known or values > _ATTRIBUTE_VALUES or values * stored.dtype.itemsize > _ATTRIBUTE_BYTES:
                     raise self._wrong(
-                        f"attribute {name} is {stored.dtype} {stored.shape}: at most {_ATTRIBUTE_VALUES} texts or "
-                        "numbers are needed"
+                        f"attribute {name} is {str(stored.dtype)[:60]} {stored.shape}: at most {_ATTRIBUTE_VALUES} "
+                        "texts or numbers are needed"
                     )
                 fields[name] = _plain(holder.attrs[name])
         return fields

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 MIB = 1 << 20
 
 LEADS = 64  # of a record: the usual ones are at most 18, and each takes memory in every block that is read
-RECORDS = 1_000_000  # of a file: what is known of each takes about half a kilobyte
+RECORDS = 1_000_000  # of a file, and of a drop: what is known of each takes up to a kilobyte
 RECORD_BYTES = 256 * MIB  # of one record's file or array: an hour of 12 leads at 2,000 Hz in 16 bit has 173 MB
 HEADER_BYTES = 1 * MIB  # of one record's header or annotations: real ones have a few kilobytes
 JSON_BYTES = 32 * MIB  # of a JSON text: in memory it takes up to eight times as much

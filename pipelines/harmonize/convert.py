@@ -9,7 +9,6 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from pipelines.harmonize.quality import Figures, QualityLimits, figures, missing
 from pipelines.records import DroppedRecord, DropReason, Record, RecordError, absent_note
 
 BATCH = 32  # records; with 64 the arrays no longer fit the cache, which takes a sixth more processor time
+_BATCH_BYTES = 64 << 20
 SHORTEST = 5.0
 MOST_MILLIVOLT = 1e6  # a kilovolt: no recorder gives it, and squares and sums of it are exact enough
 
@@ -161,7 +161,16 @@ def _once(records: Iterable[Record | DroppedRecord]) -> Iterator[Record | Droppe
 
 
 def _batches(items: Iterator[Record | DroppedRecord]) -> Iterator[_Batch]:
-    while batch := list(islice(items, BATCH)):
+    """Yield the items by BATCH, or fewer if they are recordings of hours."""
+    batch: _Batch = []
+    size = 0
+    for item in items:
+        batch.append(item)
+        size += item.signal_LT.nbytes if isinstance(item, Record) else 0
+        if len(batch) == BATCH or size >= _BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
         yield batch
 
 
@@ -299,6 +308,13 @@ def _leads_of(
         notes += (f"leads with missing samples not used: {', '.join(gaps)}",)
         x_LT = x_LT[[lead not in gaps for lead in leads]]
         leads = tuple(lead for lead in leads if lead not in gaps)
+    # Larger numbers would overflow in sums and filters, and what is no number passes every limit.
+    reach_LT = x_LT[:, : window_reach(record.rate)]
+    highest = float(np.max(np.abs(reach_LT), where=np.isfinite(reach_LT), initial=0.0))
+    if highest > MOST_MILLIVOLT:
+        raise RecordError(
+            DropReason.OUT_OF_RANGE, f"an amplitude of {highest:.3g} mV: check the file, the unit and the gain"
+        )
     x_LT, names, computed = complete_limb_leads(x_LT, leads)
     if computed:
         limb = ", ".join(lead for lead in leads if lead in LIMB)

@@ -17,10 +17,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from pipelines.formats.vendor.read import reader_version
 from pipelines.home import Home
+from pipelines.incoming.description import check_count
 from pipelines.incoming.drop import PatientKey
 from pipelines.incoming.listing import NAME
 from pipelines.incoming.readers import contents
@@ -42,9 +44,10 @@ class OwnData:
 def _read(
     root: Path, partition: str, files: Sequence[RemoteFile], key: PatientKey | None = None
 ) -> Iterator[Record | DroppedRecord]:
-    for part in contents(root, [file.path for file in files], key).parts:
-        for origin in part.read():
-            yield origin.item
+    parts = contents(root, [file.path for file in files], key).parts
+    for number, origin in enumerate(chain.from_iterable(part.read() for part in parts), 1):
+        check_count(number, f"drop {partition}")
+        yield origin.item
 
 
 INCOMING = OwnData(name=NAME, title="Own ECGs", version=f"3, {reader_version()}", role=Role.PRETRAINING, read=_read)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import math
 import re
 import tokenize
@@ -54,7 +55,12 @@ def open_npy(path: Path) -> NDArray[Any]:
         head = _head(stream, path.name)
     _check_size(head, path.stat().st_size, path.name)
     order = "F" if head.fortran else "C"
-    return np.memmap(path, head.dtype, "r", head.offset, head.shape, order)
+    try:
+        return np.memmap(path, head.dtype, "r", head.offset, head.shape, order)
+    except OSError as error:
+        if error.errno != errno.ENOMEM:
+            raise
+        raise _unreadable(path.name, f"{head.bytes:,} bytes do not fit this process: split it") from error
 
 
 class Npz:
@@ -173,9 +179,12 @@ def _first_lines(path: Path) -> list[str]:
 
 def _fields(path: Path, line: str, separator: str) -> list[str]:
     try:
-        return next(csv.reader([line], delimiter=separator, strict=True), [""])
+        fields = next(csv.reader([line], delimiter=separator, strict=True), [])
     except csv.Error as error:
         raise _no_csv(path, error) from error
+    if not fields:  # Arrow would take them from the lines below
+        raise _no_csv(path, ValueError("its first line is empty"))
+    return fields
 
 
 def _no_csv(path: Path, error: Exception) -> RecordError:

@@ -15,7 +15,7 @@ import numpy as np
 from pipelines.harmonize.convert import Incomplete, judge
 from pipelines.harmonize.quality import QualityLimits
 from pipelines.incoming import INCOMING
-from pipelines.incoming.description import peak_to_peak
+from pipelines.incoming.description import check_count, peak_to_peak
 from pipelines.incoming.drop import RecordOrigin
 from pipelines.incoming.listing import MARKER, Listing, check_name, list_drop
 from pipelines.incoming.readers import Part, contents
@@ -239,8 +239,11 @@ def _items(
     drop_parts: Sequence[Part], reports: list[PartReport], waiting: deque[PartReport]
 ) -> Iterator[Record | DroppedRecord]:
     """Yield all records in turn; each record's report joins `waiting` until its verdict comes, in the same order."""
+    number = 0
     for part, report in zip(drop_parts, reports, strict=True):
         for origin in part.read():
+            number += 1
+            check_count(number, "the drop")
             report.count(origin)
             waiting.append(report)
             yield origin.item

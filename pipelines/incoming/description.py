@@ -179,9 +179,9 @@ def form_of(fields: Mapping[str, Any], where: str, leads: Sequence[str] | None =
 
 
 def check_count(count: int, where: str) -> None:
-    """Raise RecordError if a file has more records than are read of one."""
+    """Raise RecordError if a file or a drop has more records than are read of one."""
     if count > RECORDS:
-        raise _wrong(where, f"{count:,} records", f"at most {RECORDS:,} are read of a file: split it")
+        raise _wrong(where, f"{count:,} records", f"at most {RECORDS:,} are read of a file or a drop: split it")
 
 
 def people_of(fields: Mapping[str, Any], where: str, count: int, ids: Sequence[str] | None = None) -> People:

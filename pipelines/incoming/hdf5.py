@@ -36,7 +36,7 @@ def check_signals(signals: h5py.Dataset | None, name: str, where: str) -> h5py.D
     if signals.ndim not in (2, 3) or signals.dtype.kind not in "iuf" or min(signals.shape) < 1:
         raise _wrong(
             where,
-            f"{signals.name} is {signals.dtype} {signals.shape}: numbers with three axes are needed, "
+            f"{signals.name} is {str(signals.dtype)[:60]} {signals.shape}: numbers with three axes are needed, "
             "or with two for one ECG",
         )
     return signals
