@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from pathlib import PurePosixPath
 
 from pipelines.formats.wfdb import Header, WfdbRecord, read_wfdb
+from pipelines.incoming.comments import people_fields
 from pipelines.incoming.description import check_plausible, rate_of
 from pipelines.incoming.drop import Drop, Origins, RecordOrigin
 from pipelines.records import DropReason, Record, RecordError
 from pipelines.sources.challenge import challenge_record
+from pipelines.sources.demographics import age_of, sex_of
 from pipelines.sources.ludb import ludb_record
 
 ENDINGS = (".hea", ".mat", ".dat")
-
-_PATIENT = re.compile(r"Patient\s*:\s*(\S.{0,127})", re.IGNORECASE)
 
 
 def read(drop: Drop, path: PurePosixPath) -> Origins:
@@ -51,8 +50,19 @@ def _without_header(drop: Drop, path: PurePosixPath) -> RecordError:
 
 def _record(raw: WfdbRecord) -> Record:
     record = ludb_record(raw) if _is_ludb(raw.header) else challenge_record(raw)
-    patients = [match[1].strip() for line in raw.header.comments if (match := _PATIENT.fullmatch(line))]
-    return replace(record, patient_id=patients[0]) if patients else record
+    fields = people_fields(raw.header.comments)
+    patients, ages, sexes = fields["patient"], fields["age"], fields["sex"]
+    notes = record.notes
+    if len(patients) > 1:
+        notes += (f"patient {patients[0][:40]!r} is taken: the header names {patients[1][:40]!r} too",)
+    age, age_notes = age_of(ages[0]) if ages else (record.age, ())
+    return replace(
+        record,
+        patient_id=patients[0] if patients else record.patient_id,
+        age=age,
+        sex=sex_of(sexes[0]) if sexes else record.sex,
+        notes=tuple(dict.fromkeys((*notes, *age_notes))),
+    )
 
 
 def _comments(header: Header) -> str:
