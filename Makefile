@@ -9,7 +9,7 @@ override ECG_HOME := $(shell realpath -m '$(ECG_HOME)')
 export ECG_HOME
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help install install-production install-vendor install-dev lock demo ui production test test-slow lint types bench clean purge
+.PHONY: help install install-production install-dev lock demo ui production test test-slow lint types bench clean purge
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -17,11 +17,9 @@ help: ## List the targets
 # pip takes what a list names, checks each file's sha256, and neither looks up nor builds anything else.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --only-binary :all:
 
-install: .venv/.installed ## Create .venv with what the pipeline needs
+install: .venv/.installed .venv/.installed-vendor ## Create .venv with what the pipeline needs, vendors' files included
 
-install-production: .venv/.installed-production ## Add what production needs
-
-install-vendor: .venv/.installed-vendor ## Add what reads vendors' files (docs/vendor-formats.md)
+install-production: install .venv/.installed-production ## Add what production needs
 
 install-dev: .venv/.installed-dev ## Add what tests and checks need
 
@@ -45,7 +43,7 @@ TORCH ?= $(if $(and $(filter Linux,$(shell uname)),$(if $(shell command -v nvidi
 lock: install-dev ## Write the lists of exact versions; UV="--upgrade-package NAME" or UV=--upgrade for newer ones
 	$(BIN)/python locks/update.py $(UV)
 
-demo: install ## Run the whole pipeline, from raw files to a model; MIRROR=folder or URL for real data
+demo: .venv/.installed ## Run the whole pipeline, from raw files to a model; MIRROR=folder or URL for real data
 	$(BIN)/python -m orchestration.demo $(if $(MIRROR),--mirror '$(MIRROR)')
 
 ui: install ## Start Dagster (port 3000) and MLflow (port 5000) on loopback

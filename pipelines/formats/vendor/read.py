@@ -52,8 +52,7 @@ def read_vendor(path: Path, key: bytes | None = None) -> Reading:
     if missing := _missing_libraries():
         raise RecordError(
             DropReason.UNKNOWN_FORMAT,
-            f"{path.name}: {kind} needs {' and '.join(missing)}: make install-vendor, or "
-            "pip install 'ecg-foundry[vendor]'",
+            f"{path.name}: {kind} needs {' and '.join(missing)}: make install, or pip install 'ecg-foundry[vendor]'",
         )
     header, samples = ask(path, kind)
     if "errno" in header:

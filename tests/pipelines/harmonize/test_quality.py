@@ -116,7 +116,7 @@ def test_einthovens_residual_is_that_of_the_worst_derived_lead() -> None:
     np.testing.assert_allclose(einthoven_residual(x_LT, LEADS_12), 0, atol=1e-12)
     x_LT[:, 4] += 0.2
     assert einthoven_residual(x_LT, LEADS_12)[0] == pytest.approx(0.2)
-    assert einthoven_residual(x_LT[:, [0, 1, 4]], ("I", "ii", "AVL"))[0] == pytest.approx(0.2)
+    assert einthoven_residual(x_LT[:, [0, 1, 4]], ("I", "II", "aVL"))[0] == pytest.approx(0.2)
     assert np.isnan(einthoven_residual(x_LT[:, :2], ("I", "II"))[0])
 
 
