@@ -102,14 +102,14 @@ class Hdf5:
             self._stream.most = PIECE_BYTES
 
     def column(self, values: h5py.Dataset, count: int) -> list[Any]:
-        """Read a dataset of `count` values: text or numbers."""
+        """Read a dataset of `count` values: text, numbers or booleans."""
         name = values.name
         if values.shape != (count,):
             raise self._wrong(f"{name} has shape {values.shape}: one value for each of {count:,} records is needed")
         if values.nbytes > COLUMN_BYTES:
             raise self._wrong(f"{name} has {values.nbytes:,} bytes: at most {COLUMN_BYTES:,} are read of a column")
         text = h5py.check_string_dtype(values.dtype)
-        if text is None and values.dtype.kind not in "iuf":
+        if text is None and values.dtype.kind not in "iufb":
             raise self._wrong(f"{name} is {str(values.dtype)[:60]}: text or numbers are needed")
         if text is None:
             return self.rows(values, slice(None)).tolist()

@@ -37,7 +37,7 @@ def read_npy(drop: Drop, path: PurePosixPath) -> Origins:
     if x.ndim != 3:
         raise _wrong_shape(path.name, x.shape)
     x_NLT = np.transpose(x, [form.axes.index(axis) for axis in AXES])
-    people = people_of(fields, path.name, len(x_NLT), [path.stem] if len(x_NLT) == 1 else None)
+    people = people_of({**drop.shared, **fields}, path.name, len(x_NLT), [path.stem] if len(x_NLT) == 1 else None)
     samples = x_NLT.shape[-1]
     for at in range(len(x_NLT)):
         yield _origin(people, at, x_NLT[at, :, : form.most_samples], form, samples)
@@ -48,7 +48,7 @@ def read_npz(drop: Drop, path: PurePosixPath) -> Origins:
     form, fields = _described(drop, path)
     turned = form.axes.index("time") < form.axes.index("lead")
     with arrays.Npz(drop.root / path) as archive:
-        people = people_of(fields, path.name, len(archive.names), archive.names)
+        people = people_of({**drop.shared, **fields}, path.name, len(archive.names), archive.names)
         if sorted(people.ids) != sorted(archive.names):
             raise RecordError(
                 DropReason.UNREADABLE_HEADER, f"{path.name}: ids name other records than its arrays: leave ids out"
@@ -85,7 +85,7 @@ def read_hdf5(drop: Drop, path: PurePosixPath) -> Origins:
             for name in PEOPLE_FIELDS
             if name not in fields and (dataset := file.dataset(names[name])) is not None
         }
-        people = people_of({**columns, **fields}, path.name, count, [path.stem] if count == 1 else None)
+        people = people_of({**drop.shared, **columns, **fields}, path.name, count, [path.stem] if count == 1 else None)
         # Read in blocks of limited bytes, whatever the file's size.
         read = min(samples, form.most_samples)
         width = leads * read * signals.dtype.itemsize
@@ -117,7 +117,7 @@ def read_csv_file(drop: Drop, path: PurePosixPath) -> Origins:
     csv = arrays.read_csv(drop.root / path)
     form = form_of({**drop.shared, **fields}, path.name, csv.names)
     form.check_rows(len(csv.x_LT))
-    people = people_of(fields, path.name, 1, [path.stem])
+    people = people_of({**drop.shared, **fields}, path.name, 1, [path.stem])
     yield _origin(people, 0, csv.x_LT[:, : form.most_samples], form, csv.rows)
 
 

@@ -10,7 +10,7 @@ import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,14 +18,15 @@ from numpy.typing import NDArray
 from ecg_model.leads import LEADS_12
 from pipelines.formats.limits import JSON_BYTES, LEADS, RECORDS, parse_json, require_size
 from pipelines.formats.wfdb import RECORDER_GAINS, UNITS
-from pipelines.records import DropReason, Record, RecordError
-from pipelines.sources.demographics import age_of, sex_of
+from pipelines.records import DropReason, Record, RecordError, Sex
+from pipelines.sources.demographics import is_unknown, plain_id, stated_age, stated_sex
 
 SIGNAL_FIELDS = ("rate", "leads", "units", "gain", "baseline", "axes")
 PEOPLE_FIELDS = ("ids", "patient_ids", "ages", "sexes", "labels")
 DATASETS = "datasets"
 LEAD_NAMES = "lead_names"
-FIELDS = frozenset((*SIGNAL_FIELDS, *PEOPLE_FIELDS, DATASETS, LEAD_NAMES))
+SEX_CODES = "sex_codes"
+FIELDS = frozenset((*SIGNAL_FIELDS, *PEOPLE_FIELDS, DATASETS, LEAD_NAMES, SEX_CODES))
 
 RATES = (100.0, 2000.0)
 AXES = ("record", "lead", "time")
@@ -94,6 +95,9 @@ class People:
     ages: tuple[str, ...]
     sexes: tuple[str, ...]
     labels: tuple[tuple[str, ...], ...]
+    notes: tuple[tuple[str, ...], ...]
+    """What was left out, since it is no id or label."""
+    sex_codes: Mapping[str, Sex]
 
     def record(self, at: int, x_LT: NDArray[Any], form: Form, samples: int) -> Record:
         """Return the record number `at`.
@@ -102,7 +106,9 @@ class People:
         """
         signal_LT = form.millivolt(x_LT)
         check_plausible(signal_LT, form.units)
-        age, notes = age_of(self.ages[at])
+        age, age_notes = stated_age(self.ages[at])
+        sex, sex_notes = stated_sex(self.sexes[at], self.sex_codes)
+        notes = (*age_notes, *sex_notes, *self.notes[at])
         if x_LT.shape[1] < samples:
             notes += (f"the first {MOST_SECONDS} s of {samples / form.rate:g} s are read",)
         return Record(
@@ -112,7 +118,7 @@ class People:
             rate=form.rate,
             patient_id=self.patient_ids[at],
             age=age,
-            sex=sex_of(self.sexes[at]),
+            sex=sex,
             labels=self.labels[at],
             notes=notes,
         )
@@ -195,15 +201,33 @@ def people_of(fields: Mapping[str, Any], where: str, count: int, ids: Sequence[s
         if ids is None:
             raise _wrong(where, "ids", f"give one for each of its {count} records")
         lists["ids"] = list(ids)
+    patients, labels, notes = [], [], []
+    for patient, stated in zip(lists["patient_ids"], lists["labels"], strict=True):
+        patient_id, patient_notes = _patient(patient)
+        of_record, label_notes = _labels(stated)
+        patients.append(patient_id)
+        labels.append(of_record)
+        notes.append((*patient_notes, *label_notes))
     return People(
         ids=tuple(_id(value, "ids", where) for value in lists["ids"]),
-        patient_ids=tuple(
-            None if _is_unknown(value) else _id(value, "patient_ids", where) for value in lists["patient_ids"]
-        ),
-        ages=tuple("" if _is_unknown(value) else _age(value, where) for value in lists["ages"]),
-        sexes=tuple("" if _is_unknown(value) else _sex(value, where) for value in lists["sexes"]),
-        labels=tuple(_labels(value, where) for value in lists["labels"]),
+        patient_ids=tuple(patients),
+        ages=tuple(_stated(value) for value in lists["ages"]),
+        sexes=tuple(_stated(value) for value in lists["sexes"]),
+        labels=tuple(labels),
+        notes=tuple(notes),
+        sex_codes=sex_codes_of(fields, where),
     )
+
+
+def sex_codes_of(fields: Mapping[str, Any], where: str) -> dict[str, Sex]:
+    """Return the sex that each code of a drop means, by code in lower case, from the field `sex_codes`.
+
+    Raises RecordError if it is no object of codes.
+    """
+    meaning = fields.get(SEX_CODES, {})
+    if not isinstance(meaning, dict) or any(sex not in ("male", "female") for sex in meaning.values()):
+        raise _wrong(where, f"{SEX_CODES} {_short(meaning)}", 'map codes to sexes, as in {"1": "male", "0": "female"}')
+    return {code.strip().lower(): sex for code, sex in meaning.items()}
 
 
 def rate_of(value: Any, where: str) -> float:
@@ -281,28 +305,47 @@ def _list(value: Any, name: str, where: str, count: int) -> list[Any]:
 
 
 def _id(value: Any, name: str, where: str) -> str:
-    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-    if not isinstance(text, str) or not _is_text(text):
+    text = _text(value)
+    if not _is_text(text):
         raise _wrong(where, f"{_short(value)} in {name}", f"text of 1 to {_MOST_TEXT} characters is needed")
     return text.strip()
 
 
-def _age(value: Any, where: str) -> str:
-    if not _is_number(value) and not isinstance(value, str):
-        raise _wrong(where, f"{_short(value)} in ages", "years are needed, or null")
-    return value if isinstance(value, str) else f"{value:g}"
+def _patient(value: Any) -> tuple[str | None, tuple[str, ...]]:
+    """Return a patient's id, None if it is not known, and a note on a value that cannot be one."""
+    text = _text(value)
+    if _is_unknown(value) or (text is not None and is_unknown(text)):
+        return None, ()
+    if not _is_text(text):
+        return None, (f"patient id {_short(value)} left out: text of 1 to {_MOST_TEXT} characters is needed",)
+    return plain_id(text), ()
 
 
-def _sex(value: Any, where: str) -> str:
-    if not isinstance(value, str):
-        raise _wrong(where, f"{_short(value)} in sexes", '"male", "female" or null is needed')
-    return value
+def _stated(value: Any) -> str:
+    """Return an age or a sex as text; a value of another kind as it is written, so that a note can name it."""
+    if _is_unknown(value):
+        return ""
+    if isinstance(value, str):
+        return value
+    return f"{value:g}" if _is_number(value) else _short(value)
 
 
-def _labels(value: Any, where: str) -> tuple[str, ...]:
-    """Return a record's labels, given as a list or as one label."""
-    labels = [] if _is_unknown(value) else value if _is_list(value) else [value]
-    return tuple(dict.fromkeys(_id(label, "labels", where) for label in labels))
+def _labels(value: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return a record's labels, given as a list or as one label, and notes on what cannot be one."""
+    given = [label for label in (value if _is_list(value) else [value]) if not _is_unknown(label)]
+    texts = [(_text(label), label) for label in given]
+    labels = [text.strip() for text, _ in texts if _is_text(text)]
+    notes = [f"label {_short(label)} left out: it is no text" for text, label in texts if not _is_text(text)]
+    return tuple(dict.fromkeys(labels)), tuple(notes)
+
+
+def _text(value: Any) -> str | None:
+    """Return text, or a whole number as text (tables write 17.0 for 17); None for any other value."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if _is_number(value) and value == int(value):
+        return str(int(value))
+    return value if isinstance(value, str) else None
 
 
 def _is_unknown(value: Any) -> bool:
@@ -318,7 +361,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e12
 
 
-def _is_text(value: Any) -> bool:
+def _is_text(value: Any) -> TypeGuard[str]:
     return isinstance(value, str) and bool(value.strip()) and len(value) <= _MOST_TEXT and value.isprintable()
 
 

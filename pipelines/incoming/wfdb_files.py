@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import PurePosixPath
 
 from pipelines.formats.wfdb import Header, WfdbRecord, read_wfdb
 from pipelines.incoming.comments import people_fields
-from pipelines.incoming.description import check_plausible, rate_of
-from pipelines.incoming.drop import Drop, Origins, RecordOrigin
-from pipelines.records import DropReason, Record, RecordError
+from pipelines.incoming.description import check_plausible, rate_of, sex_codes_of
+from pipelines.incoming.drop import SHARED, Drop, Origins, RecordOrigin
+from pipelines.records import DropReason, Record, RecordError, Sex
 from pipelines.sources.challenge import challenge_record
-from pipelines.sources.demographics import age_of, sex_of
+from pipelines.sources.demographics import is_unknown, plain_id, stated_age, stated_sex
 from pipelines.sources.ludb import ludb_record
 
 ENDINGS = (".hea", ".mat", ".dat")
@@ -29,7 +30,7 @@ def read(drop: Drop, path: PurePosixPath) -> Origins:
         rate_of(raw.header.rate, header.name)
         units = _units(raw)
         check_plausible(raw.signal_LT, units)
-        yield RecordOrigin(drop.finished(_record(raw)), units, form)
+        yield RecordOrigin(drop.finished(_record(raw, sex_codes_of(drop.shared, SHARED))), units, form)
     except RecordError as error:
         yield RecordOrigin(error.dropped(header.stem), form=form)
 
@@ -48,20 +49,21 @@ def _without_header(drop: Drop, path: PurePosixPath) -> RecordError:
     return RecordError(DropReason.FILE_MISSING, f"{header} is not there: it belongs to {path.name}")
 
 
-def _record(raw: WfdbRecord) -> Record:
+def _record(raw: WfdbRecord, sex_codes: Mapping[str, Sex]) -> Record:
     record = ludb_record(raw) if _is_ludb(raw.header) else challenge_record(raw)
     fields = people_fields(raw.header.comments)
-    patients, ages, sexes = fields["patient"], fields["age"], fields["sex"]
+    patients = tuple(dict.fromkeys(plain_id(text) for text in fields["patient"] if not is_unknown(text)))
     notes = record.notes
     if len(patients) > 1:
         notes += (f"patient {patients[0][:40]!r} is taken: the header names {patients[1][:40]!r} too",)
-    age, age_notes = age_of(ages[0]) if ages else (record.age, ())
+    age, age_notes = stated_age(fields["age"][0]) if fields["age"] else (record.age, ())
+    sex, sex_notes = stated_sex(fields["sex"][0], sex_codes) if fields["sex"] else (record.sex, ())
     return replace(
         record,
         patient_id=patients[0] if patients else record.patient_id,
         age=age,
-        sex=sex_of(sexes[0]) if sexes else record.sex,
-        notes=tuple(dict.fromkeys((*notes, *age_notes))),
+        sex=sex,
+        notes=tuple(dict.fromkeys((*notes, *age_notes, *sex_notes))),
     )
 
 

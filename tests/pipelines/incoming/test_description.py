@@ -56,7 +56,7 @@ def test_a_file_says_more_than_the_drop_and_an_array_less_than_its_json(drop: Pa
         ({"ids": [""]}, DropReason.UNREADABLE_HEADER, "text of 1 to 128"),
         ({"ids": ["a\nb"]}, DropReason.UNREADABLE_HEADER, "text of 1 to 128"),
         ({"ids": [1.5]}, DropReason.UNREADABLE_HEADER, "1.5 in ids"),
-        ({"sexes": [1]}, DropReason.UNREADABLE_HEADER, "1 in sexes"),
+        ({"sex_codes": {"1": "m"}}, DropReason.UNREADABLE_HEADER, "map codes to sexes"),
         ({"sampling_rate": 500}, DropReason.UNREADABLE_HEADER, "field 'sampling_rate': there are"),
     ],
 )

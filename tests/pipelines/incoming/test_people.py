@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 import wfdb
 
 from ecg_model.leads import LEADS_12
 from pipelines.incoming.comments import people_fields
 from pipelines.records import Record
-from tests.support.drops import ecgs, records
+from pipelines.sources.demographics import age_of, stated_age, stated_sex
+from tests.support.drops import array_fields, ecgs, records, write_npy
 
 
 def write_wfdb(folder: Path, name: str, *comments: str) -> None:
@@ -89,3 +93,91 @@ def test_headers_as_ludb_writes_them_are_of_a_patient_each_unless_they_name_one(
         ("7", 51, "female"),
     ]
     assert one.labels == two.labels == ("Rhythm: Sinus rhythm",)
+
+
+@pytest.mark.parametrize(
+    ("text", "years"),
+    [
+        ("63", 63),
+        ("63Y", 63),
+        ("063Y", 63),
+        ("63 years", 63),
+        ("63 y.o.", 63),
+        ("63,5", 63.5),
+        ("17.0", 17),
+        (">89", 90),
+        ("90+", 90),
+        ("91+", 90),
+        ("\u226590", 90),
+        ("006M", 0.5),
+        ("6 months", 0.5),
+        ("030D", 30 / 365.25),
+        ("004W", 28 / 365.25),
+    ],
+)
+def test_ages_are_read_in_the_forms_of_carts_and_tables(text: str, years: float) -> None:
+    age, _ = stated_age(text)
+    assert age == pytest.approx(years)
+    assert age_of(text) == stated_age(text)
+
+
+@pytest.mark.parametrize("text", ["", "NaN", "unknown", "-1", "None"])
+def test_an_age_that_is_not_known_needs_no_note(text: str) -> None:
+    assert stated_age(text) == (None, ())
+    assert stated_sex(text, {}) == (None, ())
+
+
+@pytest.mark.parametrize("text", ["-5", "sixty", "60-70", "65M", "65 W", "300 years", "20+", "1990-01-01"])
+def test_an_age_that_is_not_understood_is_noted(text: str) -> None:
+    age, (note,) = stated_age(text)
+    assert age is None
+    assert text in note
+    assert "left out" in note
+
+
+def test_codes_of_sexes_mean_what_the_drop_says_and_nothing_else(tmp_path: Path) -> None:
+    write_wfdb(tmp_path, "coded", "Sex: 1")
+    (record,) = records(tmp_path)
+    assert record.sex is None
+    assert record.notes == (
+        "sex '1' left out: write male or female, or say what codes mean with sex_codes in the drop's JSON",
+    )
+    (tmp_path / "drop.json").write_text(json.dumps({"sex_codes": {"1": "female", "True": "male"}}))
+    write_npy(tmp_path / "table.npy", ecgs(4), **array_fields(sexes=[1.0, True, "W", 0]))
+    coded, *table = sorted(records(tmp_path), key=lambda record: record.record_id)
+    assert coded.sex == "female"
+    assert [record.sex for record in table] == ["female", "male", "female", None]
+    assert [len(record.notes) for record in table] == [0, 0, 0, 1]
+
+
+def test_one_odd_entry_costs_its_field_of_its_record(tmp_path: Path) -> None:
+    write_npy(
+        tmp_path / "a.npy",
+        ecgs(4),
+        **array_fields(
+            patient_ids=[17.0, "17.0", float("nan"), ["x"]],
+            ages=[63.0, "063Y", None, True],
+            sexes=["M", float("nan"), "nan", [1]],
+            labels=[["AF", 1.5], "AF", float("nan"), [2.0]],
+        ),
+    )
+    found = records(tmp_path)
+    assert [record.patient_id for record in found] == ["17", "17", None, None]
+    assert [record.age for record in found] == [63, 63, None, None]
+    assert [record.sex for record in found] == ["male", None, None, None]
+    assert [record.labels for record in found] == [("AF",), ("AF",), (), ("2",)]
+    assert [len(record.notes) for record in found] == [1, 0, 0, 3]
+
+
+def test_booleans_of_hdf5_are_sexes_by_a_stated_map(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["signals"], file["ids"] = ecgs(2), [5, 6]
+        file["sexes"] = np.array([True, False])
+        file["patient_ids"] = np.array([17.0, np.nan])
+        file.attrs.update({"rate": 500, "units": "mV", "leads": list(LEADS_12)})
+    assert [(record.patient_id, record.sex, len(record.notes)) for record in records(tmp_path)] == [
+        ("17", None, 1),
+        (None, None, 1),
+    ]
+    (tmp_path / "a.json").write_text(json.dumps({"sex_codes": {"true": "male", "false": "female"}}))
+    assert [record.sex for record in records(tmp_path)] == ["male", "female"]
