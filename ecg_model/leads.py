@@ -30,9 +30,10 @@ LIMB = {
 """The limb leads as sums of I and II (Einthoven, Goldberger): III = II - I, aVR = -(I + II) / 2, aVL = I - II / 2,
 aVF = II - I / 2."""
 
-# What files write around a lead's name: `Lead I`, `ECG lead I`, `MDC_ECG_LEAD_I`, `I (mV)`, `I_raw`, `I [Einthoven]`.
+# What files write around a lead's name: `Lead I`, `ECG lead I`, `MDC_ECG_LEAD_I`, `I (mV)`, `I_raw`, `I [Einthoven]`,
+# and WFDB headers a comment: `V6 # noisy`.
 _BEFORE = re.compile(r"(?:MDC_ECG_LEAD_|(?:LEAD|ECG|EKG)(?:[ _:.]+|-|(?=[A-Z0-9])))")
-_BEHIND = re.compile(r"(?:\s*(?:\([^()]*\)|\[[^\[\]]*\])|[ _-](?:RAW|MV|UV))$")
+_BEHIND = re.compile(r"(?:\s*(?:\([^()]*\)|\[[^\[\]]*\])|[ _-](?:RAW|MV|UV)|\s+#.*)$")
 _NAMES = {name.upper(): name for name in LEADS_12} | {
     f"{letter}{name}": name for letter in "DL" for name in ("I", "II", "III")
 }

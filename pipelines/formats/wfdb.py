@@ -1,6 +1,6 @@
-"""WFDB records as the 12-lead collections use them: a text header and one file of interleaved 16-bit samples.
+"""WFDB records as the 12-lead collections use them: a text header and files of interleaved 16-bit samples.
 
-Formats `16` (.dat) and `16+24` (the same after the 24-byte head of a MATLAB 4 matrix, .mat); the header's format is
+Formats `16` and `16+N` (the same after N bytes, in .mat the 24 of a MATLAB 4 matrix's head); the header's format is
 https://physionet.org/physiotools/wag/header-5.htm. File size, first values and checksums in the header are compared
 with the samples, so that no changed sample is accepted. A record that is refused raises RecordError; a fault of the
 disk raises OSError. Shapes: L leads, T samples; d is in ADC units, x in millivolt.
@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +23,28 @@ from pipelines.records import DropReason, RecordError
 
 MISSING = -32768  # the sample value that means "no value" in format 16
 MAT_HEAD = 24
-UNITS = {"mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "v": 1e3}  # one unit in millivolt
+UNITS = {"mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "v": 1e3, "nv": 1e-6}  # one unit in millivolt
+_UNITS_IN_WORDS = {"millivolt": 1.0, "microvolt": 1e-3, "volt": 1e3}  # that headers write, also with an s
 # ADC units per millivolt that a recorder can have: 16 bits that span from 0.6 mV to 6.5 V.
 RECORDER_GAINS = (10.0, 100_000.0)
 # A writer that scales each lead to all 16 bits gives a lead of low amplitude a higher gain: at this limit 65,534 units
 # span 0.05 mV. The lead with the smallest span of 2,100 public records has 0.29 mV.
 GAINS = (10.0, 1_300_000.0)
+_NOT_CP1252 = frozenset(b"\x81\x8d\x8f\x90\x9d")
 _SCALED = 32_768  # the smallest range of samples of a lead that was scaled to 16 bits
 
 _NUMBER = r"\d+(?:\.\d*)?(?:[eE][+-]?\d+)?"
-_RECORD_LINE = re.compile(rf"([\w-]+)\s+(\d{{1,4}})\s+({_NUMBER})(?:\s+(\d{{1,12}})(.*))?", re.ASCII)
-_START = re.compile(
-    r"\s*|\s+\d\d?:\d\d:\d\d(\.\d+)?(\s+\d\d?[/-]\w{2,3}[/-]\d{4})?|\s+\d\d?[/-]\w{2,3}[/-]\d{4}(\s+\d\d?:\d\d:\d\d(\.\d+)?)?",
+# Behind the rate: the frequency and base value of a counter. Behind the samples: time and date, in whatever form, since
+# nothing here depends on them.
+_RECORD_LINE = re.compile(
+    rf"((?:[\w.+-]+/)*[\w.+-]+)\s+(\d{{1,4}})\s+({_NUMBER})(?:/{_NUMBER}(?:\(-?{_NUMBER}\))?)?"
+    r"(?:\s+(\d{1,12})(?:\s+[\w:./+-]{1,40}){0,3})?",
     re.ASCII,
 )
+_SEGMENTS = re.compile(r"[\w.+-]+/\d+", re.ASCII)
+_FILE = re.compile(r"[\w+-][\w.+-]*", re.ASCII)  # beside the header, never elsewhere
 _FORMAT = re.compile(r"16(?:x1)?(?:\+(\d{1,6}))?", re.ASCII)
-_GAIN = re.compile(rf"(-?{_NUMBER})(?:\((-?\d{{1,9}})\))?(?:/(\S+))?", re.ASCII)
+_GAIN = re.compile(rf"\+?(-?{_NUMBER})(?:\(\+?(-?\d{{1,9}})(?:\.0*)?\))?(?:/(\S+))?", re.ASCII)
 _INTEGER = re.compile(r"-?\d{1,7}", re.ASCII)  # below 2**24: exact in float32
 # A record line and the first signal line without the line break: `JS01052 12 500 5000` + `00/mV 16 0 15 31255 0 I`. The
 # file's name, its format and the gain's first digits are lost.
@@ -71,6 +77,16 @@ class Header:
     comments: tuple[str, ...]  # the lines after `#`, stripped
     notes: tuple[str, ...] = ()  # what was repaired, in words
 
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The signal files, in order."""
+        return tuple(dict.fromkeys(signal.file for signal in self.signals))
+
+    @property
+    def unchecked(self) -> bool:
+        """Whether the header has no first values and checksums: all are 0."""
+        return not any(signal.first or signal.checksum for signal in self.signals)
+
 
 @dataclass(frozen=True, kw_only=True)
 class WfdbRecord:
@@ -91,15 +107,40 @@ def read_wfdb(path: Path, *, gains: tuple[float, float] = GAINS) -> WfdbRecord:
     gains: the lowest and highest accepted ADC units per millivolt. Raises RecordError if the record cannot be used.
     """
     header = read_header(path, gains=gains)
-    # parse_header has checked that the file has the record's name: a header cannot name a file elsewhere.
-    data = _bytes_of(path.with_name(header.signals[0].file), RECORD_BYTES, DropReason.UNREADABLE_SIGNAL)
-    return WfdbRecord(header=header, signal_LT=decode(header, data))
+    # parse_header has checked that each is a plain name: a header cannot name a file elsewhere.
+    parts = [
+        decode(
+            replace(header, signals=tuple(signal for signal in header.signals if signal.file == file)),
+            _bytes_of(path.with_name(file), RECORD_BYTES, DropReason.UNREADABLE_SIGNAL),
+        )
+        for file in header.files
+    ]
+    if len({part.shape[1] for part in parts}) > 1:
+        lengths = ", ".join(f"{file} {part.shape[1]:,}" for file, part in zip(header.files, parts, strict=True))
+        raise RecordError(DropReason.WRONG_FILE_SIZE, f"{path.name}: its files have samples of their own: {lengths}")
+    return WfdbRecord(header=header, signal_LT=parts[0] if len(parts) == 1 else np.concatenate(parts))
 
 
 def read_header(path: Path, *, gains: tuple[float, float] = GAINS) -> Header:
     """Read the header of a record. Raises RecordError, as `parse_header` does, if it cannot be used."""
-    text = _bytes_of(path, HEADER_BYTES, DropReason.UNREADABLE_HEADER).decode("utf-8", "replace")
-    return parse_header(text, path.stem, gains=gains)
+    return parse_header(_text_of(path), path.stem, gains=gains)
+
+
+def signal_files(path: Path) -> tuple[str, ...]:
+    """Return the names of the files that the signal lines of a header name, whether or not it can be used."""
+    lines = [line.strip() for line in _text_of(path).splitlines()]
+    names = dict.fromkeys(line.split()[0] for line in lines[1:] if line and not line.startswith("#"))
+    return tuple(name for name in names if _FILE.fullmatch(name))
+
+
+def _text_of(path: Path) -> str:
+    """Return a header's text: UTF-8, with or without a byte order mark, else as Windows writes it."""
+    data = _bytes_of(path, HEADER_BYTES, DropReason.UNREADABLE_HEADER)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        # Not with replacement characters: two patients' ids could become one.
+        return data.decode("cp1252") if not _NOT_CP1252.intersection(data) else data.decode("latin-1")
 
 
 def parse_header(text: str, name: str, *, gains: tuple[float, float] = GAINS) -> Header:
@@ -110,18 +151,21 @@ def parse_header(text: str, name: str, *, gains: tuple[float, float] = GAINS) ->
     if not lines:
         raise _unreadable(name, "no record line", "fetch the header again")
     notes: tuple[str, ...] = ()
-    fields = _record_line(lines[0])
+    if _SEGMENTS.fullmatch(lines[0].split()[0]):
+        raise _unreadable(name, "a record in several segments", "read are its segments, each a record with a header")
+    fields = _RECORD_LINE.fullmatch(lines[0])
     if fields is None and (repaired := _unmerged(lines)) is not None:
         lines = repaired
         notes = ("header repaired: its record line and first signal line were one",)
-        fields = _record_line(lines[0])
+        fields = _RECORD_LINE.fullmatch(lines[0])
     if fields is None:
         raise _unreadable(
             name, f"record line {_short(lines[0])}", "it should be: name, leads, rate, samples [time] [date]"
         )
-    record, leads, rate, samples = fields[1], int(fields[2]), float(fields[3]), fields[4]
+    record, leads, rate, samples = fields[1].rsplit("/", 1)[-1], int(fields[2]), float(fields[3]), fields[4]
     if record != name:
-        raise _unreadable(name, f"record line names {record!r}", f"the file's name says {name!r}; fetch it again")
+        remedy = "without an ending" if record in (f"{name}.dat", f"{name}.mat") else "as the file is called"
+        raise _unreadable(name, f"record line names {record!r}", f"it should be {name!r}, {remedy}")
     if not 0 < rate < math.inf:
         raise _unreadable(name, f"rate {fields[3]} Hz", "a positive number is needed")
     if samples is not None and int(samples) == 0:
@@ -131,9 +175,9 @@ def parse_header(text: str, name: str, *, gains: tuple[float, float] = GAINS) ->
     if leads == 0 or len(lines) - 1 != leads:
         raise _unreadable(name, f"{len(lines) - 1} signal lines", f"the record line says {leads}")
     signals = tuple(_signal(line, name, gains) for line in lines[1:])
-    if len({(signal.file, signal.offset) for signal in signals}) != 1:
-        raise _unreadable(name, "signals in several files or formats", "one file for all leads is read")
-    return Header(
+    if len({(signal.file, signal.offset) for signal in signals}) != len({signal.file for signal in signals}):
+        raise _unreadable(name, "signals of one file with several offsets", "one offset a file is read")
+    header = Header(
         record=record,
         rate=rate,
         samples=None if samples is None else int(samples),
@@ -141,12 +185,9 @@ def parse_header(text: str, name: str, *, gains: tuple[float, float] = GAINS) ->
         comments=comments,
         notes=notes,
     )
-
-
-def _record_line(line: str) -> re.Match[str] | None:
-    """Match a record line whose optional time and date have the right form, or return None."""
-    fields = _RECORD_LINE.fullmatch(line)
-    return fields if fields is not None and _START.fullmatch(fields[5] or "") else None
+    if header.unchecked:
+        return replace(header, notes=(*notes, "samples not compared: the header has no first values and checksums"))
+    return header
 
 
 def decode(header: Header, data: bytes) -> NDArray[np.float32]:
@@ -164,12 +205,14 @@ def decode(header: Header, data: bytes) -> NDArray[np.float32]:
             DropReason.WRONG_FILE_SIZE,
             f"{name}: {len(data)} bytes, {leads} leads need {needed} (16 bit, {offset} bytes ahead): fetch it again",
         )
-    if offset == MAT_HEAD:
+    if offset == MAT_HEAD and name.lower().endswith(".mat"):
         _check_mat_head(data, leads, samples, name)
     d_TL = np.frombuffer(data, "<i2", offset=offset).reshape(samples, leads)
     d_LT = np.ascontiguousarray(d_TL.T)
     sums_L = d_LT.sum(axis=1, dtype=np.int64)
     for signal, first, total in zip(header.signals, d_LT[:, 0].tolist(), sums_L.tolist(), strict=True):
+        if header.unchecked:
+            break
         if signal.first != first:
             raise _changed(name, signal, "first value", first, signal.first)
         # Signed and unsigned checksums are the same 16 bits.
@@ -196,12 +239,14 @@ def _signal(line: str, name: str, gains: tuple[float, float]) -> Signal:
     if len(fields) < 9:
         raise _unreadable(name, f"signal line {_short(line)}", "nine fields are needed, the last names the lead")
     file, form, gain, _, zero, first, checksum, _, lead = fields
-    if file not in (f"{name}.dat", f"{name}.mat"):
-        raise _unreadable(name, f"signal file {_short(file)}", f"only {name}.dat or {name}.mat beside it is read")
+    if not _FILE.fullmatch(file):
+        raise _unreadable(name, f"signal file {_short(file)}", "the name of a file beside the header is needed")
     matched = _FORMAT.fullmatch(form)
-    offset = int(matched[1] or 0) if matched else -1
-    if offset != (MAT_HEAD if file.endswith(".mat") else 0):
-        raise _unreadable(name, f"format {_short(form)} of {file}", "16 (.dat) and 16+24 (.mat) are read")
+    if matched is None or (file.lower().endswith(".mat") and int(matched[1] or 0) != MAT_HEAD):
+        raise _unreadable(
+            name, f"format {_short(form)} of {file}", "16, 16+<bytes ahead> and, for .mat, 16+24 are read: convert it"
+        )
+    offset = int(matched[1] or 0)
     integers = {"ADC zero": zero, "first value": first, "checksum": checksum}
     for field, text in integers.items():
         if not _INTEGER.fullmatch(text):
@@ -210,11 +255,12 @@ def _signal(line: str, name: str, gains: tuple[float, float]) -> Signal:
     if parsed is None:
         raise _unreadable(name, f"gain {_short(gain)} of lead {lead}", "it should be: number(baseline)/units")
     unit = parsed[3] or "mV"
-    if unit.lower() not in UNITS:
+    millivolt = UNITS.get(unit.lower(), _UNITS_IN_WORDS.get(unit.lower().removesuffix("s")))
+    if millivolt is None:
         raise RecordError(
-            DropReason.UNKNOWN_UNIT, f"{name}.hea: unit {_short(unit)} of lead {lead}: mV, uV and V are understood"
+            DropReason.UNKNOWN_UNIT, f"{name}.hea: unit {_short(unit)} of lead {lead}: mV, uV, nV and V are understood"
         )
-    per_millivolt = float(parsed[1]) / UNITS[unit.lower()]
+    per_millivolt = float(parsed[1]) / millivolt
     low, high = gains
     if not low <= per_millivolt <= high:
         allowed = f"{low:,.0f}" if low == high else f"{low:,.0f} to {high:,.0f}"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
+from pipelines.formats.wfdb import signal_files
 from pipelines.incoming.description import MOST_SECONDS, PEOPLE_FIELDS, mapped_leads, read_description
 from pipelines.records import DroppedRecord, DropReason, Record, RecordError
 
@@ -63,6 +65,23 @@ class Drop:
         for path in map(PurePosixPath, self.paths):
             endings.setdefault(path.with_suffix(""), set()).add(path.suffix.lower())
         return endings
+
+    def beside(self, path: PurePosixPath, ending: str) -> PurePosixPath | None:
+        """Return the file of the same name with another ending, in small letters or capitals; None if it is absent."""
+        both = (path.with_suffix(ending), path.with_suffix(ending.upper()))
+        return next((each for each in both if str(each) in self.paths), None)
+
+    @cached_property
+    def named_by_headers(self) -> frozenset[str]:
+        """The files that WFDB headers name as theirs, which are read with them."""
+        named: set[str] = set()
+        for header in map(PurePosixPath, self.paths):
+            if header.suffix.lower() == ".hea":
+                with suppress(RecordError):  # the header's own reading says what is wrong with it
+                    named.update(
+                        str(header.with_name(file)) for file in signal_files(self.root / header) if "/" not in file
+                    )
+        return frozenset(named)
 
     def fields_beside(self, path: PurePosixPath, *, needed: bool) -> dict[str, Any]:
         """Return the fields of the JSON beside a file. Raises RecordError if it is needed and absent."""

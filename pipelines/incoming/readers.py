@@ -128,10 +128,11 @@ def _place(drop: Drop, path: PurePosixPath, *, alone: bool = False) -> tuple[str
     """
     if store := next((str(parent) for parent in path.parents if parent.suffix == _ZARR), None):
         return _ZARR, store, _zarr
-    if path.suffix in wfdb_files.ENDINGS:
+    if path.suffix.lower() in wfdb_files.ENDINGS:
         # The first of a record's files represents it.
-        files = [str(path.with_suffix(ending)) for ending in wfdb_files.ENDINGS]
-        if str(path) != min(file for file in files if file in drop.paths) and not alone:
+        files = [drop.beside(path, ending) for ending in wfdb_files.ENDINGS]
+        first = min(file for file in files if file is not None)
+        if not alone and (path != first or (files[0] is None and str(path) in drop.named_by_headers)):
             return None
         return "WFDB", _all_of(path.with_suffix(".hea")), wfdb_files.read
     if IGNORED["table of records"].fullmatch(path.name) and not alone:
@@ -142,8 +143,8 @@ def _place(drop: Drop, path: PurePosixPath, *, alone: bool = False) -> tuple[str
     if path.suffix.lower() == ".json":
         described = not drop.endings[path.with_suffix("")].isdisjoint(ARRAYS)
         return None if str(path) == SHARED or described else ("description", str(path), _no_data)
-    if str(path.with_suffix(".hea")) in drop.paths:
-        return "annotations of a WFDB record"
+    if drop.beside(path, ".hea") is not None:
+        return None if str(path) in drop.named_by_headers else "annotations of a WFDB record"
     return _by_content(drop, path)
 
 

@@ -20,10 +20,10 @@ ENDINGS = (".hea", ".mat", ".dat")
 
 def read(drop: Drop, path: PurePosixPath) -> Origins:
     """Yield the record of a header, or of a signal file beside it."""
-    header = path.with_suffix(".hea")
+    header = drop.beside(path, ".hea")
     form = "WFDB"
     try:
-        if str(header) not in drop.paths:
+        if header is None:
             raise _without_header(drop, path)
         raw = read_wfdb(drop.root / header)
         form = f"WFDB, {_comments(raw.header)}"
@@ -32,7 +32,7 @@ def read(drop: Drop, path: PurePosixPath) -> Origins:
         check_plausible(raw.signal_LT, units)
         yield RecordOrigin(drop.finished(_record(raw, sex_codes_of(drop.shared, SHARED))), units, form)
     except RecordError as error:
-        yield RecordOrigin(error.dropped(header.stem), form=form)
+        yield RecordOrigin(error.dropped(path.stem), form=form)
 
 
 def _without_header(drop: Drop, path: PurePosixPath) -> RecordError:

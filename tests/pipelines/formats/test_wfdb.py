@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.formats.wfdb import decode, parse_header, read_wfdb
+from pipelines.formats.wfdb import decode, parse_header, read_wfdb, signal_files
 from pipelines.records import DropReason, RecordError
 from pipelines.sources.challenge import GAIN
 from tests.support.paths import SHARED
@@ -174,10 +174,95 @@ def test_a_merged_header_is_rebuilt_and_says_so(tmp_path):
 
 @pytest.mark.parametrize(
     "start",
-    ["", " 12:33:59", " 12:33:59 12/05/2020", " 12-May-2020 12:33:59", " 12:33:59.250 12-May-2020", " 12-May-2020"],
+    [
+        "",
+        " 2006",
+        " 12:30",
+        " 10:00:00 12/3/199",
+        " 2021-05-06 10:00:00",
+        " 9:49 5/5/20",
+        " 12:33:59",
+        " 12:33:59 12/05/2020",
+        " 12-May-2020 12:33:59",
+        " 12:33:59.250 12-May-2020",
+        " 12-May-2020",
+    ],
 )
-def test_date_and_time_in_any_order(start):
+def test_date_and_time_of_any_form_cost_no_ecg(start):
     assert read(TEXT.replace("A1 12 500 50\n", f"A1 12 500 50{start}\n"), DATA).shape == (12, 50)
+
+
+@pytest.mark.parametrize(
+    "line", ["A1 12 500/500 50\n", "A1 12 500/1000(0) 50\n", "A1 12 500.0/1e3(-25.5) 50\n", "g/x/A1 12 500 50\n"]
+)
+def test_counters_and_folders_in_the_record_line_are_passed_over(line):
+    header = parse_header(TEXT.replace("A1 12 500 50\n", line), "A1")
+    assert (header.record, header.rate, header.samples) == ("A1", 500, 50)
+    np.testing.assert_array_equal(decode(header, DATA), read(TEXT, DATA))
+
+
+@pytest.mark.parametrize(
+    ("gain", "millivolt"),
+    [
+        ("1000.0(0)/mV", 1000),
+        ("+1000(+0)/mV", 1000),
+        ("1e3(0.0)/mv", 1000),
+        ("1000/millivolts", 1000),
+        ("0.2/uV", 200),
+        ("1/µV", 1000),
+        ("1/microvolt", 1000),
+        ("0.001/nV", 1000),
+        ("1e6/V", 1000),
+        ("200", 200),
+    ],
+)
+def test_gains_as_headers_write_them(gain, millivolt):
+    header = parse_header(TEXT.replace("1000/mV", gain), "A1")
+    assert [signal.gain for signal in header.signals] == pytest.approx([millivolt] * 12)
+
+
+def test_a_header_without_checksums_is_read_and_says_so():
+    lines = TEXT.splitlines()
+    lines[1:13] = [" ".join([*line.split()[:5], "0", "0", *line.split()[7:]]) for line in lines[1:13]]
+    header = parse_header("\n".join(lines), "A1")
+    assert header.notes == ("samples not compared: the header has no first values and checksums",)
+    np.testing.assert_array_equal(decode(header, DATA), read(TEXT, DATA))
+    lines[1] = TEXT.splitlines()[1]  # one lead has them: they are compared, and those of the others are wrong
+    assert refused("\n".join(lines), DATA).reason is DropReason.CHECKSUM_WRONG
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "cp1252", "latin-1"])
+def test_a_header_as_windows_writes_it(encoding, tmp_path):
+    text = (TEXT + "# Patient: M\u00fcller-17\n").replace("1000/mV", "1/\u00b5V").replace("\n", "\r\n")
+    (tmp_path / "A1.hea").write_bytes(text.encode(encoding))
+    (tmp_path / "A1.mat").write_bytes(DATA)
+    found = read_wfdb(tmp_path / "A1.hea")
+    np.testing.assert_array_equal(found.signal_LT, read(TEXT, DATA))
+    assert "Patient: M\u00fcller-17" in found.header.comments
+
+
+def test_leads_in_several_files_of_any_name_are_read_together(tmp_path):
+    wfdb = pytest.importorskip("wfdb")
+    x_TL = np.random.default_rng(0).integers(-900, 900, (60, 15))
+    names = [*LEADS, "vx", "vy", "vz"]
+    form = {"fmt": ["16"] * 15, "adc_gain": [2000.0] * 15, "baseline": [0] * 15}
+    wfdb.wrsamp("p", 1000, ["mV"] * 15, names, d_signal=x_TL.astype(np.int64), write_dir=str(tmp_path), **form)
+    (tmp_path / "p.dat").unlink()
+    x_TL[:, :12].astype("<i2").tofile(tmp_path / "p_ecg.dat")
+    (tmp_path / "p.xyz").write_bytes(b"head" + x_TL[:, 12:].astype("<i2").tobytes())
+    lines = (tmp_path / "p.hea").read_text().splitlines()
+    lines = [lines[0], *(line.replace("p.dat", "p_ecg.dat") for line in lines[1:13])] + [
+        line.replace("p.dat 16", "p.xyz 16+4") for line in lines[13:]
+    ]
+    (tmp_path / "p.hea").write_text("\n".join(lines))
+    found = read_wfdb(tmp_path / "p.hea")
+    assert found.leads == tuple(names)
+    np.testing.assert_allclose(found.signal_LT, x_TL.T / 2000, atol=1e-6)
+    assert signal_files(tmp_path / "p.hea") == ("p_ecg.dat", "p.xyz")
+    (tmp_path / "p.xyz").write_bytes(b"head" + x_TL[:50, 12:].astype("<i2").tobytes())
+    with pytest.raises(RecordError) as caught:
+        read_wfdb(tmp_path / "p.hea")
+    assert caught.value.reason is DropReason.WRONG_FILE_SIZE
 
 
 @pytest.mark.parametrize("line", ["A1 12 500\n", "A1 12 500 0\n"])
@@ -191,12 +276,12 @@ REASON_OF_EDIT = [
     ("A1 12 500 50\n", "A2 12 500 50\n", DropReason.UNREADABLE_HEADER, "'A2'"),
     ("A1 12 500 50\n", "A1 11 500 50\n", DropReason.UNREADABLE_HEADER, "12 signal lines"),
     ("A1 12 500 50\n", "A1 12 0 50\n", DropReason.UNREADABLE_HEADER, "rate"),
-    ("A1 12 500 50\n", "A1/3 12 500 50\n", DropReason.UNREADABLE_HEADER, "record line"),
-    ("A1 12 500 50\n", "A1 12 500 50 yesterday\n", DropReason.UNREADABLE_HEADER, "yesterday"),
+    ("A1 12 500 50\n", "A1/3 12 500 50\n", DropReason.UNREADABLE_HEADER, "several segments"),
+    ("A1 12 500 50\n", "A1 12 500 50 $1\n", DropReason.UNREADABLE_HEADER, "record line"),
     ("A1 12 500 50\n", "A1 12 500 51\n", DropReason.WRONG_FILE_SIZE, "1248 bytes"),
     ("A1.mat 16+24", "../A1.mat 16+24", DropReason.UNREADABLE_HEADER, "../A1.mat"),
-    ("A1.mat 16+24", "/etc/A1.mat 16+24", DropReason.UNREADABLE_HEADER, "beside it"),
-    ("A1.mat 16+24", "B7.mat 16+24", DropReason.UNREADABLE_HEADER, "B7.mat"),
+    ("A1.mat 16+24", "/etc/A1.mat 16+24", DropReason.UNREADABLE_HEADER, "beside the header"),
+    ("A1.mat 16+24", "..mat 16+24", DropReason.UNREADABLE_HEADER, "..mat"),
     ("A1.mat 16+24", "A1.mat 212", DropReason.UNREADABLE_HEADER, "'212'"),
     ("A1.mat 16+24", "A1.mat 16", DropReason.UNREADABLE_HEADER, "'16'"),
     ("A1.mat 16+24", "A1.mat 16x2+24", DropReason.UNREADABLE_HEADER, "16x2+24"),

@@ -253,3 +253,18 @@ def test_a_matlab_file_without_a_header_is_named_and_its_table_left_out(tmp_path
     assert [found.reason for _, found in report.drops] == [DropReason.UNKNOWN_FORMAT]
     assert "a MATLAB file without a WFDB header is not read" in report.drops[0][1].detail
     assert report.ignored == (("REFERENCE.csv", "table of records"),)
+
+
+@pytest.mark.parametrize("given", ["REC.HEA", "REC.DAT"])
+def test_capitals_and_files_of_another_name_are_one_record(given: str, tmp_path: Path) -> None:
+    header = write_wfdb(tmp_path, "REC")
+    header.rename(tmp_path / "REC.HEA")
+    header.with_suffix(".dat").rename(tmp_path / "REC.DAT")
+    (tmp_path / "REC.HEA").write_text((tmp_path / "REC.HEA").read_text().replace("REC.dat", "REC.DAT"))
+    other = write_wfdb(tmp_path, "p17")
+    (tmp_path / "p17.dat").rename(tmp_path / "p17_ecg.dat")
+    other.write_text(other.read_text().replace("p17.dat", "p17_ecg.dat"))
+    report = check_drop(tmp_path)
+    assert (report.records, report.kept, report.ignored) == (2, 2, ())
+    inspection = inspect_file(tmp_path / given)
+    assert (inspection.refused, inspection.reading.item.record_id) == (None, "REC")

@@ -153,7 +153,7 @@ def test_formats_lie_together_and_every_file_is_told_of(drop: Path) -> None:
         "a1": None,
         "b": None,
         "report.xml": DropReason.UNKNOWN_FORMAT,
-        "UPPER.HEA": DropReason.UNKNOWN_FORMAT,
+        "UPPER": DropReason.UNREADABLE_HEADER,
         "orphan.json": DropReason.FILE_MISSING,
         "lonely.json": DropReason.FILE_MISSING,
         "lonely": DropReason.UNREADABLE_HEADER,
