@@ -79,12 +79,10 @@ def _is_ludb(header: Header) -> bool:
 
 
 def _units(raw: WfdbRecord) -> str:
-    """Describe the gains in ADC units per millivolt, and the baselines unless all are 0."""
-    gains = sorted({signal.gain for signal in raw.header.signals})
-    baselines = sorted({signal.baseline for signal in raw.header.signals})
-    text = f"{_span(gains)} units a millivolt, 16 bit"
-    return text if baselines == [0] else f"{text}, baseline {_span(baselines)}"
-
-
-def _span(values: list[float] | list[int]) -> str:
-    return f"{values[0]:g}" if len(values) == 1 else f"{values[0]:g} to {values[-1]:g}"
+    """Describe the gain in ADC units per millivolt, and the baseline unless it is 0."""
+    gains = {signal.gain for signal in raw.header.signals}
+    baselines = {signal.baseline for signal in raw.header.signals}
+    if len(gains) > 1 or len(baselines) > 1:
+        return "16 bit, each lead by a gain and baseline of its own"
+    text = f"{gains.pop():g} units a millivolt, 16 bit"
+    return text if baselines == {0} else f"{text}, baseline {baselines.pop()}"

@@ -39,7 +39,9 @@ def test_a_quiet_lead_passes_the_wfdb_example_with_its_gain_and_without(
     exec(example.replace(form, "") if scaled else example, {"ecgs": ecgs})
     report = check_drop(tmp_path / "drop")
     assert (report.records, report.kept, report.drops) == (3, 3, ())
-    assert list(report.parts[0].units) == ["raw, each lead by a gain of its own" if scaled else "raw, 1000 a mV"]
+    assert list(report.parts[0].units) == [
+        "16 bit, each lead by a gain and baseline of its own" if scaled else "1000 units a millivolt, 16 bit"
+    ]
 
 
 def test_the_page_names_every_field() -> None:
