@@ -173,8 +173,8 @@ def test_every_real_record_is_kept_or_refused_in_words() -> None:
     assert verdicts == {True, False}
 
 
-@pytest.mark.parametrize(("name", "refused"), [("00001_lr", True), ("other", False)])
-def test_inspect_judges_a_ptbxl_gain_by_ptbxl_s_range(tmp_path: Path, name: str, refused: bool) -> None:
+@pytest.mark.parametrize("name", ["00001_lr", "other"])
+def test_a_files_name_does_not_change_what_its_gain_may_be(tmp_path: Path, name: str) -> None:
     samples = (np.sin(np.arange(1000) / 9)[:, None] * 200).astype("<i2").repeat(12, axis=1)
     (tmp_path / f"{name}.dat").write_bytes(samples.tobytes())
     lines = [
@@ -182,4 +182,4 @@ def test_inspect_judges_a_ptbxl_gain_by_ptbxl_s_range(tmp_path: Path, name: str,
     ]
     (tmp_path / f"{name}.hea").write_text("\n".join([f"{name} 12 100 1000", *lines, ""]))
     result = run("inspect", tmp_path / f"{name}.hea")
-    assert (result.returncode == 1, "gain" in (result.stdout + result.stderr).lower()) == (refused, True), result
+    assert (result.returncode, "200 units a millivolt" in result.stdout) == (0, True), result
