@@ -111,6 +111,9 @@ class DropReport:
     drops: tuple[tuple[str, DroppedRecord], ...]
     """Records that are not kept, each with its part."""
 
+    patients: Counter[str]
+    """How many kept records name each patient."""
+
     @property
     def records(self) -> int:
         return sum(part.records for part in self.parts)
@@ -118,6 +121,11 @@ class DropReport:
     @property
     def kept(self) -> int:
         return sum(part.kept for part in self.parts)
+
+    @property
+    def named(self) -> int:
+        """How many of the kept records name a patient."""
+        return self.patients.total()
 
     @property
     def unread(self) -> int:
@@ -142,6 +150,11 @@ class DropReport:
             "unread": self.unread,
             "records": self.records,
             "kept": self.kept,
+            "patients": {
+                "records": self.named,
+                "patients": len(self.patients),
+                "most": max(self.patients.values(), default=0),
+            },
             "parts": [part.to_dict() for part in self.parts],
             "dropped": [
                 {"where": where, "record": drop.record_id, "reason": drop.reason.value, "detail": drop.detail}
@@ -185,12 +198,26 @@ class DropReport:
             lines.append(f"{self.unread:,} files are of no format that is read: see below what to do")
         if incomplete := sum(part.incomplete for part in self.parts):
             lines.append(f"{incomplete:,} of the kept records lack leads: they are marked, and no corpus takes them")
+        if self.kept:
+            lines.append(self._patients_in_words())
         lines += [
             f"dropped {where} {drop.record_id}: {drop.reason}: {drop.detail}" for where, drop in self.drops[:NAMED]
         ]
         if len(self.drops) > NAMED:
             lines.append(f"and {len(self.drops) - NAMED:,} more are dropped: --json names all")
         return lines
+
+    def _patients_in_words(self) -> str:
+        """Say how many records name a patient: one whose patient is unknown may lie on both sides of a split."""
+        text = f"{self.named:,} of {self.kept:,} kept records name a patient"
+        if self.patients:
+            text += f": {len(self.patients):,} patients, at most {max(self.patients.values()):,} ECGs of one"
+        if self.named == self.kept:
+            return text
+        return (
+            f"{text}; each of the other {self.kept - self.named:,} counts as a patient of its own, so that one person "
+            "may be in training and in validation: state patient_ids, or Patient: in WFDB headers"
+        )
 
 
 def check_drop(folder: Path, on_records: OnRecords = lambda done: None) -> DropReport:
@@ -210,6 +237,7 @@ def check_drop(folder: Path, on_records: OnRecords = lambda done: None) -> DropR
     reports = [PartReport(kind=part.kind, where=part.where) for part in drop_parts]
     waiting: deque[PartReport] = deque()
     drops: list[tuple[str, DroppedRecord]] = []
+    patients: Counter[str] = Counter()
     results = judge(
         _items(drop_parts, reports, waiting),
         source=INCOMING.name,
@@ -223,6 +251,8 @@ def check_drop(folder: Path, on_records: OnRecords = lambda done: None) -> DropR
             drops.append((report.where, result))
         else:
             report.kept += 1
+            if (patient := result.row["patient_id"]) is not None:
+                patients[patient] += 1
             report.incomplete += bool(absent_leads(result.row["notes"]))
         on_records(done)
     return DropReport(
@@ -232,6 +262,7 @@ def check_drop(folder: Path, on_records: OnRecords = lambda done: None) -> DropR
         parts=tuple(reports),
         ignored=found.ignored,
         drops=tuple(drops),
+        patients=patients,
     )
 
 

@@ -53,6 +53,20 @@ def test_check_drop_tells_what_would_be_read(drop: Path) -> None:
     assert [one["record"] for one in told["dropped"]] == ["d"]
 
 
+def test_check_drop_counts_patients_of_kept_records(drop: Path) -> None:
+    x_NLT = ecgs(5)
+    x_NLT[4, :, 100] = np.nan
+    write_npy(drop / "a.npy", x_NLT, **array_fields(patient_ids=[17.0, 17, "p2", None, "p3"]))
+    result = ecg("check-drop", drop)
+    assert "3 of 4 kept records name a patient: 2 patients, at most 2 ECGs of one; each of the other 1" in result.output
+    told = json.loads(ecg("check-drop", drop, "--json").stdout)
+    assert told["patients"] == {"records": 3, "patients": 2, "most": 2}
+    describe(drop / "a.npy", **array_fields(ids=["a", "b", "c", "d", "e"], patient_ids=["p", "p", "p", "q", "q"]))
+    told = ecg("check-drop", drop).output
+    assert "4 of 4 kept records name a patient: 2 patients, at most 3 ECGs of one" in told
+    assert "of its own" not in told
+
+
 def test_check_drop_says_what_harmonization_then_does(home: Home, drop: Path) -> None:
     x_NLT = ecgs(70)
     x_NLT[5, 7, 4000] = np.nan
