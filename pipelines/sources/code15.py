@@ -30,7 +30,7 @@ from pipelines.formats.zip_archive import DAMAGES, open_zip
 from pipelines.formatting import format_bytes
 from pipelines.records import DroppedRecord, DropReason, Record, RecordError, Sex
 from pipelines.sources.base import Fetch, RemoteFile, Role, Source, read_table
-from pipelines.sources.demographics import age_of
+from pipelines.sources.demographics import age_of, is_unknown, plain_id
 
 _RECORD = "4916206"
 _ROOT = f"zenodo.org/records/{_RECORD}"
@@ -44,7 +44,9 @@ SAMPLES = 4096
 LEADS = ("DI", "DII", "DIII", "AVR", "AVL", "AVF", "V1", "V2", "V3", "V4", "V5", "V6")
 LABELS = ("1dAVb", "RBBB", "LBBB", "SB", "ST", "AF", "normal_ecg")
 _COLUMNS = ("exam_id", "age", "is_male", "patient_id", *LABELS)
-_SEX: dict[str, Sex] = {"True": "male", "False": "female"}
+_SEX: dict[bool | None, Sex] = {True: "male", False: "female"}
+_FLAGS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
+"""What the table's columns of True and False hold, also after a spreadsheet or pandas saved it again."""
 _MOST_EXAMS = 1_000_000  # a part has at most 20,001; a damaged file may claim any number
 _BLOCK = 64  # exams read at a time: 12 MiB
 
@@ -97,14 +99,31 @@ def read_part(archive: Path, table: Path) -> Iterator[Record | DroppedRecord]:
     with _extracted(archive) as stream, _opened(stream, archive) as part:
         ids_N = part.ids(slice(None))
         exams = set(ids_N.tolist())
-        rows = {exam: row for row in read_table(table, _COLUMNS) if (exam := _exam_id(row, table)) in exams}
+        rows = _rows(table, exams)
         for start in range(0, len(ids_N), _BLOCK):
             block = slice(start, start + _BLOCK)
             for exam, x_TL in zip(ids_N[block].tolist(), part.tracings(block), strict=True):
-                yield _exam(exam, x_TL, rows.get(exam))
+                yield _exam(exam, x_TL, rows.get(exam), table)
 
 
-def _exam(exam: int, x_TL: NDArray[np.float32], row: dict[str, str] | None) -> Record | DroppedRecord:
+def _rows(table: Path, exams: set[int]) -> dict[int, dict[str, str]]:
+    """Return the rows of some exams. Raises ValueError if two rows of an exam differ, or an id is no number."""
+    rows: dict[int, dict[str, str]] = {}
+    for row in read_table(table, _COLUMNS):
+        exam = _exam_id(row, table)
+        if exam not in exams:
+            continue
+        other = rows.setdefault(exam, row)
+        if other != row:
+            column = next(name for name in _COLUMNS if other[name] != row[name])
+            raise ValueError(
+                f"{table}: exam_id {exam} is on two lines that differ, {column} is {other[column][:40]!r} and "
+                f"{row[column][:40]!r}: leave one of them, or take the table again"
+            )
+    return rows
+
+
+def _exam(exam: int, x_TL: NDArray[np.float32], row: dict[str, str] | None, table: Path) -> Record | DroppedRecord:
     """Return the record of a tracing (T, L) and its row of the table; dropped without a row or with zeros only."""
     recorded_T: NDArray[np.bool_] = (x_TL != 0).any(axis=1)  # NaN counts as recorded
     if row is None:
@@ -124,17 +143,28 @@ def _exam(exam: int, x_TL: NDArray[np.float32], row: dict[str, str] | None) -> R
         signal_LT=x_LT,
         leads=LEADS,
         rate=RATE,
-        patient_id=row["patient_id"].strip() or None,
+        patient_id=plain_id(row["patient_id"]) or None,
         age=age,
-        sex=_SEX.get(row["is_male"].strip()),
-        labels=tuple(label for label in LABELS if row[label].strip() == "True"),
+        sex=_SEX.get(_flag(row, "is_male", table)),
+        labels=tuple(label for label in LABELS if _flag(row, label, table)),
         notes=notes,
     )
 
 
+def _flag(row: dict[str, str], column: str, table: Path) -> bool | None:
+    """Return what a column of True and False says; None if the cell is empty. Raises ValueError if it is neither."""
+    flag = _FLAGS.get(row[column].strip().lower())
+    if flag is None and not is_unknown(row[column]):
+        raise ValueError(
+            f"{table}: exam_id {row['exam_id'][:40]}: {column} is {row[column][:40]!r}, True or False is needed: take "
+            "the table again"
+        )
+    return flag
+
+
 def _exam_id(row: dict[str, str], table: Path) -> int:
     try:
-        return int(row["exam_id"])
+        return int(row["exam_id"].removesuffix(".0"))  # 11.0 if pandas saved the table again
     except ValueError as error:
         raise ValueError(
             f"{table}: exam_id {row['exam_id'][:40]!r} is no whole number: take the table again"

@@ -278,3 +278,31 @@ def test_the_list_is_found_under_both_names_wget_gives_it(extension):
 def test_a_list_that_is_not_zenodo_s(answer):
     with pytest.raises(ValueError, match=r"Zenodo|checksum"):
         parse_api(answer.encode(), "list")
+
+
+@pytest.mark.parametrize(("yes", "no"), [("TRUE", "FALSE"), ("1", "0"), ("1.0", "0.0"), ("true", "false")])
+def test_a_table_that_was_saved_again_gives_the_same_exams(yes: str, no: str, tmp_path: Path) -> None:
+    archive = part(tmp_path, {"exams_part0.hdf5": hdf5([11, 12], np.stack([exam(1), exam(2)]))})
+    columns = {"AF": [yes, no], "is_male": [no, yes], "patient_id": ["7.0", "8.0"]}
+    others = {label: [no, no] for label in LABELS if label != "AF"}
+    for ids in (["11", "12"], ["11.0", "12.0"]):
+        exams = list(read_part(archive, table(tmp_path, [11, 12], exam_id=ids, **columns, **others)))
+        assert [(e.record_id, e.patient_id, e.sex, e.labels) for e in exams if isinstance(e, Record)] == [
+            ("11", "7", "female", ("AF",)),
+            ("12", "8", "male", ()),
+        ]
+
+
+def test_a_row_that_says_neither_true_nor_false_refuses_the_table(tmp_path: Path) -> None:
+    for column in ("AF", "is_male"):
+        with pytest.raises(ValueError, match=rf"exams.csv: exam_id 11: {column} is 'maybe', True or False is needed"):
+            read(tmp_path, [11], exam(1)[None], **{column: ["maybe"]})
+
+
+def test_an_exam_on_two_lines_is_refused_if_they_differ(tmp_path: Path) -> None:
+    archive = part(tmp_path, {"exams_part0.hdf5": hdf5([11], exam(1)[None])})
+    (same,) = read_part(archive, table(tmp_path, [11, 11], patient_id=["7", "7"]))
+    assert isinstance(same, Record)
+    twice = table(tmp_path, [11, 11], patient_id=["7", "7"], AF=["True", "False"])
+    with pytest.raises(ValueError, match="exam_id 11 is on two lines that differ, AF is 'True' and 'False'"):
+        list(read_part(archive, twice))
