@@ -7,7 +7,7 @@ the same weights is a new version with that code.
 
 RAW = "1"
 ECGS = "2"
-CORPUS = "3"
+CORPUS = "4"
 ENCODER = "2"
 REFERENCE = "1"
 FEATURES = "1"

@@ -1,13 +1,15 @@
 """The training set: from all harmonized shards to the product `corpus`, an index of rows of shards.
 
-    config.py     settings
-    selection.py  exclude duplicates, and records, copies and patients of evaluation sets
-    split.py      train and validation by patient
-    step.py       the product
-    index.py      read the index and the signals that it names
-    checks.py     check that training and evaluation share no record and no patient
-    figures.py    amplitude, wander and spectrum of each source
-    export.py     harmonized ECGs for other programs
+    config.py          settings
+    same_recording.py  whether two ECGs are one recording, by their signals
+    copies.py          find copies: near to one that is kept, by signature and then by signal
+    selection.py       exclude duplicates, and records, copies and patients of evaluation sets
+    split.py           train and validation by patient
+    step.py            the product
+    index.py           read the index and the signals that it names
+    checks.py          check that training and evaluation share no record and no patient
+    figures.py         amplitude, wander and spectrum of each source
+    export.py          harmonized ECGs for other programs
 
 The next step is `pipelines.pretrain`.
 """

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -10,10 +11,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipelines.cache import Product, Workspace
+from pipelines.corpus.copies import copies_of
 from pipelines.corpus.index import CorpusIndex
 from pipelines.finding import Finding
 from pipelines.formats.shard import open_shard, signatures_of
-from pipelines.formats.simhash import BYTES, first_copies
+from pipelines.formats.simhash import BYTES
+from pipelines.formats.single_records import read_single
 from pipelines.harmonize.shards import HarmonizedFacts, all_shards
 from pipelines.sources.base import Role
 
@@ -21,17 +24,19 @@ from pipelines.sources.base import Role
 def corpus_is_apart(workspace: Workspace, corpus: Product) -> Finding:
     """Check that a corpus has no record or patient of an evaluation shard, no ECG twice, no patient in both splits.
 
-    Patients are compared within a source only; between sources the ECG decides, by its bytes or its signature.
+    Patients are compared within a source only; between sources the ECG decides, by its bytes or its signal.
     """
     description = CorpusIndex(corpus.path)
     index = description.table()
-    evaluated = [
-        _without_folds(open_shard(product.path).records(), description.unlabelled_folds)
+    evaluated = {
+        product.path: _without_folds(open_shard(product.path).records(), description.unlabelled_folds)
         for product in all_shards(workspace).values()
         if HarmonizedFacts.of(product).role == Role.EVALUATION
-    ]
-    leaks, repeated = _copies(index, _signatures(workspace, description, index), evaluated)
-    leaked_patients = len(_patients(index) & {patient for records in evaluated for patient in _patients(records)})
+    }
+    folders = description.shard_folders(workspace.root)
+    leaks, repeated = _copies(index, folders, evaluated)
+    evaluated_patients = {patient for records in evaluated.values() for patient in _patients(records)}
+    leaked_patients = len(_patients(index) & evaluated_patients)
     split = {name: _patients(index.filter(pc.field("split") == name)) for name in ("train", "validation")}
     shared = len(split["train"] & split["validation"])
     seen = (
@@ -41,27 +46,27 @@ def corpus_is_apart(workspace: Workspace, corpus: Product) -> Finding:
     return Finding(not (leaks or leaked_patients or repeated or shared), seen)
 
 
-def _copies(index: pa.Table, signatures_NB: NDArray[np.uint8], evaluated: Sequence[pa.Table]) -> tuple[int, int]:
-    """Count the rows of the index that are also in the evaluated tables, and those that repeat an earlier row of it."""
-    hashes: set[str] = {value for records in evaluated for value in records.column("content_hash").to_pylist()}
-    evaluated_signatures = [signatures_of(records) for records in evaluated]
-    offset = sum(map(len, evaluated_signatures))
-    # The evaluated rows stand first: a copy below the offset is a copy of an evaluated ECG.
-    copies = first_copies(np.concatenate([*evaluated_signatures, signatures_NB]))[offset:]
-    earlier: set[str | int] = set()
-    leaks = repeated = 0
-    for value, copy in zip(index.column("content_hash").to_pylist(), copies.tolist(), strict=True):
-        if value in hashes or copy < offset:
-            leaks += 1
-        elif value in earlier or copy in earlier:
-            repeated += 1
-        earlier |= {value, copy}
+def _copies(index: pa.Table, folders: Mapping[str, Path], evaluated: Mapping[Path, pa.Table]) -> tuple[int, int]:
+    """Count the rows of the index that are also in the evaluated tables, and those that repeat an earlier row of it.
+
+    folders: of the index's shards, by name.
+    evaluated: tables of records by the folder of their shard.
+    """
+    places = [(folder, row) for folder, records in evaluated.items() for row in records.column("row").to_pylist()]
+    offset = len(places)
+    shards = index.column("shard").to_pylist()
+    places += [(folders[shard], row) for shard, row in zip(shards, index.column("row").to_pylist(), strict=True)]
+    contents = [value for table in (*evaluated.values(), index) for value in table.column("content_hash").to_pylist()]
+    signatures_NB = np.concatenate([*map(signatures_of, evaluated.values()), _signatures(index, folders)])
+    # The evaluated records stand first: an original below the offset is one of them.
+    copies = copies_of(signatures_NB, contents, offset, lambda numbers: read_single([places[at] for at in numbers]))
+    leaks = sum(originals[0] < offset for originals in copies[offset:])
+    repeated = sum(offset <= originals[0] != number for number, originals in enumerate(copies[offset:], offset))
     return leaks, repeated
 
 
-def _signatures(workspace: Workspace, corpus: CorpusIndex, index: pa.Table) -> NDArray[np.uint8]:
+def _signatures(index: pa.Table, folders: Mapping[str, Path]) -> NDArray[np.uint8]:
     """Return uint8 (N, BYTES): the signatures of the index's rows, from the tables of the shards that it names."""
-    folders = corpus.shard_folders(workspace.root)
     names, rows = np.asarray(index.column("shard").to_pylist()), index.column("row").to_numpy()
     signatures_NB = np.empty((index.num_rows, BYTES), np.uint8)
     for name in set(names.tolist()):

@@ -44,44 +44,46 @@ class Candidate:
 
 
 def select(
-    rows: Sequence[Candidate], held_out: Sequence[Candidate], copy_of: Sequence[int]
+    rows: Sequence[Candidate], held_out: Sequence[Candidate], copies: Sequence[Sequence[int]]
 ) -> tuple[list[Candidate], list[dict[str, str]]]:
     """Return the selected records, and the excluded ones as rows of EXCLUSIONS.
 
-    copy_of: for each of held_out and then of rows, the number of the first that is the same recording, as
-    `pipelines.formats.simhash.first_copies` gives it.
+    copies: for each of held_out and then of rows, the numbers of those that it is a copy of, as
+    `pipelines.corpus.copies.copies_of` gives them.
 
     Evaluation takes precedence over pretraining; of equal records the first is selected. Records are equal if the
-    harmonized bytes are, and nearly equal if they share the first copy. A patient with any ECG in an evaluation set is
-    excluded from pretraining in every source. Only ECGs with all eight leads are selected.
+    harmonized bytes are, and nearly equal if the one that is selected is among the originals of the other. A patient
+    with any ECG in an evaluation set is excluded from pretraining in every source. So are those who share an ECG with
+    such a patient, through any number of copies: a leak is worse than an ECG less. Only ECGs with all eight leads are
+    selected.
     """
-    copies = copy_of[len(held_out) :]
+    everyone, copies = [*held_out, *rows], copies[len(held_out) :]
     evaluated_hashes = {row.content_hash: row for row in held_out}
     evaluated_patients = {row.person for row in held_out}
-    patients, groups = _evaluated(rows, copies, evaluated_patients, set(copy_of[: len(held_out)]))
+    persons = [row.person for row in rows]
+    patients, reached = _evaluated(persons, copies, evaluated_patients, range(len(held_out)))
     first: dict[str, Candidate] = {}
-    first_near: dict[int, Candidate] = {}
     selected: list[Candidate] = []
     excluded: list[dict[str, str]] = []
-    for row, copy in zip(rows, copies, strict=True):
+    for row, person, originals in zip(rows, persons, copies, strict=True):
         if row.content_hash in evaluated_hashes:
             reason, detail = Exclusion.EVALUATION_RECORD, _same("", evaluated_hashes[row.content_hash])
-        elif row.person in evaluated_patients:
-            reason, detail = Exclusion.EVALUATION_PATIENT, f"{row.person[1]} {row.person[2]} is evaluated on"
-        elif copy < len(held_out):
-            reason, detail = Exclusion.EVALUATION_COPY, _same("nearly ", held_out[copy])
-        elif row.person in patients or copy in groups:
+        elif person in evaluated_patients:
+            reason, detail = Exclusion.EVALUATION_PATIENT, f"{person[1]} {person[2]} is evaluated on"
+        elif originals[0] < len(held_out):
+            reason, detail = Exclusion.EVALUATION_COPY, _same("nearly ", held_out[originals[0]])
+        elif person in patients or not reached.isdisjoint(originals):
             reason = Exclusion.EVALUATION_PATIENT
-            detail = f"{row.person[1]} {row.person[2]} has an ECG of a patient who is evaluated on"
+            detail = f"{person[1]} {person[2]} has an ECG of a patient who is evaluated on"
         elif absent := absent_leads(row.notes):
             # The network has no mask for an absent lead: it would learn the zeros as an ECG.
             reason, detail = Exclusion.LEADS_ABSENT, ", ".join(absent)
         elif row.content_hash in first:
             reason, detail = Exclusion.DUPLICATE, _same("", first[row.content_hash])
-        elif copy in first_near:
-            reason, detail = Exclusion.NEAR_DUPLICATE, _same("nearly ", first_near[copy])
+        elif known := [one for one in originals if everyone[one].content_hash in first]:
+            reason, detail = Exclusion.NEAR_DUPLICATE, _same("nearly ", first[everyone[known[0]].content_hash])
         else:
-            first[row.content_hash] = first_near[copy] = row
+            first[row.content_hash] = row
             selected.append(row)
             continue
         where = {"shard": row.shard, "source": row.source, "record_id": row.record_id}
@@ -94,17 +96,20 @@ def _same(how: str, other: Candidate) -> str:
 
 
 def _evaluated(
-    rows: Sequence[Candidate], copies: Sequence[int], patients: Collection[Person], groups: Collection[int]
+    everyone: Sequence[Person],
+    copies: Sequence[Sequence[int]],
+    patients: Collection[Person],
+    records: Collection[int],
 ) -> tuple[set[Person], set[int]]:
-    """Return the persons and the groups of copies that evaluation reaches.
+    """Return the persons and the originals that evaluation reaches.
 
-    A person's ECGs reach their copies, and a copy reaches its person, until there are no more.
+    A person's ECGs reach their originals, and an original reaches the persons of its copies, until there are no more.
     """
-    persons, reached = set(patients), set(groups)
+    persons, reached = set(patients), set(records)
+    pairs = [(person, original) for person, originals in zip(everyone, copies, strict=True) for original in originals]
     while True:
-        pairs = [(row.person, copy) for row, copy in zip(rows, copies, strict=True)]
-        half_reached = [(person, copy) for person, copy in pairs if (person in persons) != (copy in reached)]
+        half_reached = [pair for pair in pairs if (pair[0] in persons) != (pair[1] in reached)]
         if not half_reached:
             return persons, reached
         persons.update(person for person, _ in half_reached)
-        reached.update(copy for _, copy in half_reached)
+        reached.update(original for _, original in half_reached)

@@ -21,13 +21,15 @@ from numpy.typing import NDArray
 from pipelines import versions
 from pipelines.cache import Product, Workspace
 from pipelines.corpus.config import CorpusConfig
+from pipelines.corpus.copies import copies_of
 from pipelines.corpus.index import CORPUS_FILE, EXCLUSIONS, EXCLUSIONS_FILE, INDEX, INDEX_FILE, CorpusIndex
 from pipelines.corpus.selection import Candidate, Exclusion, select
 from pipelines.corpus.split import Split, split_by_patient
 from pipelines.durable import write_atomically
 from pipelines.facts import Facts
 from pipelines.formats.shard import RECORDS_FILE, open_shard, signatures_of, write_table
-from pipelines.formats.simhash import BYTES, first_copies
+from pipelines.formats.simhash import BYTES
+from pipelines.formats.single_records import read_single
 from pipelines.harmonize.shards import HarmonizedFacts, all_shards
 from pipelines.hashing import digest_of, sha256_of_file
 
@@ -76,6 +78,8 @@ def materialize_corpus(workspace: Workspace, config: CorpusConfig) -> Product:
             f"no harmonized pretraining shard of {wanted} in {workspace.root}: harmonize a partition first"
         )
 
+    folders = {shard: product.path for shard, product in (pretraining | evaluation).items()}
+
     def make(folder: Path) -> dict[str, Any]:
         held_out, held_out_signatures_NB = _rows(evaluation, lambda row: row.fold not in config.unlabelled_folds)
         rows, signatures_NB = _rows(pretraining)
@@ -84,7 +88,13 @@ def materialize_corpus(workspace: Workspace, config: CorpusConfig) -> Product:
                 unlabelled, lambda row: row.fold in config.unlabelled_folds
             )
             rows, signatures_NB = rows + unlabelled_rows, np.concatenate([signatures_NB, unlabelled_signatures_NB])
-        copies = first_copies(np.concatenate([held_out_signatures_NB, signatures_NB])).tolist()
+        everyone = [*held_out, *rows]
+        copies = copies_of(
+            np.concatenate([held_out_signatures_NB, signatures_NB]),
+            [row.content_hash for row in everyone],
+            len(held_out),
+            lambda numbers: read_single([(folders[everyone[at].shard], everyone[at].row) for at in numbers]),
+        )
         selected, excluded = select(rows, held_out, copies)
         splits = split_by_patient(selected, config)
         counts = _counts(rows, selected, excluded, splits)

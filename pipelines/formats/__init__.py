@@ -8,7 +8,8 @@
     reading.py           one ECG as a format's reader gives it
     vendor/              DICOM, SCP-ECG, HL7 aECG, MUSE, Philips, Mortara, ISHNE, MFER, EDF
     shard.py             write and read a harmonized shard: a Zarr array and two Parquet tables
-    simhash.py           signatures of ECGs, and groups of records with close signatures
+    single_records.py    read single records of a shard
+    simhash.py           signatures of ECGs, and chains of close signatures
 
 Nothing here knows a source or a step.
 """

@@ -226,8 +226,9 @@ def content_hash(signal_LT: NDArray[np.int16]) -> str:
 
 def signatures_of(records: pa.Table) -> NDArray[np.uint8]:
     """Return the signatures in a table of RECORDS, uint8 (N, 128)."""
-    joined = b"".join(records.column("signature").to_pylist())
-    return np.frombuffer(joined, np.uint8).reshape(-1, SIGNATURE_BYTES)
+    column = records.column("signature").combine_chunks()
+    values_B = np.frombuffer(column.buffers()[1], np.uint8)
+    return values_B.reshape(-1, SIGNATURE_BYTES)[column.offset : column.offset + len(column)]
 
 
 class ShardReading:

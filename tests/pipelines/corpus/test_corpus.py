@@ -26,7 +26,8 @@ from pipelines.corpus.step import materialize_corpus
 from pipelines.formats.shard import open_shard
 from pipelines.harmonize.convert import harmonize
 from pipelines.harmonize.quality import QualityLimits
-from pipelines.records import Record
+from pipelines.records import Record, absent_note
+from tests.support.copies import regular
 
 
 def ecg(at: int, *, patient: str | None = None, content: int | None = None) -> Record:
@@ -154,6 +155,46 @@ def test_a_patient_is_evaluated_on_in_every_source_that_shares_an_ecg(tmp_path: 
     }
 
 
+def test_regular_rhythms_in_step_stay_and_a_copy_names_the_one_it_is_near_to(tmp_path: Path) -> None:
+    """Each is near to the next, as a chain; a patient of the first is evaluated on."""
+    workspace = Workspace(tmp_path)
+    chain = [
+        replace(ecg(at, patient=f"p{at}"), signal_LT=regular(0.8 + 0.0006 * at, seed=at).astype(np.float32))
+        for at in range(12)
+    ]
+    again = replace(chain[7], record_id="again", patient_id="q", signal_LT=chain[7].signal_LT * np.float32(0.9))
+    shard(workspace, "clinic/a", [*chain[1:], again])
+    shard(workspace, "ptbxl/00", [chain[0]], role="evaluation")
+    product = materialize_corpus(workspace, CorpusConfig())
+    assert [row["record_id"] for row in index(product)] == [f"r{at}" for at in range(1, 12)]
+    assert exclusions(product) == {"clinic/a again": "near duplicate"}
+    details = pq.read_table(product.path / "exclusions.parquet")["detail"].to_pylist()
+    assert details == ["nearly the same signal as r7 of clinic/a"]
+    finding = corpus_is_apart(workspace, product)
+    assert finding.holds, finding.seen
+
+
+def test_who_is_a_copy_of_two_is_left_out_for_evaluation_first_and_reaches_both() -> None:
+    """1 is like the held-out 0 and like 2; so 2 and whoever shares a person with it may be evaluated on."""
+    held_out, *rows = (Candidate("s/1", at, "s", f"r{at}", None, str(at)) for at in range(5))
+    copies = [(0,), (1,), (0, 1), (3,), (3,)]
+    kept, excluded = select(rows, [held_out], copies)
+    assert [row.record_id for row in kept] == ["r3"]
+    assert [(row["record_id"], row["reason"], row["detail"]) for row in excluded] == [
+        ("r1", "evaluation patient", "record r1 has an ECG of a patient who is evaluated on"),
+        ("r2", "copy of an evaluation record", "nearly the same signal as r0 of s/1"),
+        ("r4", "near duplicate", "nearly the same signal as r3 of s/1"),
+    ]
+
+
+def test_a_copy_of_what_is_not_selected_is_selected() -> None:
+    rows = [Candidate("s/1", at, "s", f"r{at}", None, str(at)) for at in range(3)]
+    rows[0] = replace(rows[0], notes=(absent_note(["V6"]),))
+    kept, excluded = select(rows, [], [(0,), (0,), (2,)])
+    assert [row.record_id for row in kept] == ["r1", "r2"]
+    assert [row["reason"] for row in excluded] == ["leads not recorded"]
+
+
 @given(data=st.data(), n=st.integers(1, 30), held=st.integers(0, 10))
 @settings(deadline=None, max_examples=100)
 def test_nothing_that_is_kept_touches_evaluation_and_all_else_is_excluded(
@@ -164,7 +205,7 @@ def test_nothing_that_is_kept_touches_evaluation_and_all_else_is_excluded(
     patients = data.draw(st.lists(st.sampled_from([None, "a", "b", "c"]), min_size=n + held, max_size=n + held))
     everyone = [Candidate("s/1", at, "s", f"r{at}", patients[at], str(at)) for at in range(n + held)]
     first = [groups.index(group) for group in groups]
-    kept, excluded = select(everyone[held:], everyone[:held], first)
+    kept, excluded = select(everyone[held:], everyone[:held], [(number,) for number in first])
     assert {row.record_id for row in kept} | {row["record_id"] for row in excluded} == {
         f"r{at}" for at in range(held, n + held)
     }

@@ -2,75 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Callable
-from functools import lru_cache
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from scipy.signal import butter, resample_poly, sosfiltfilt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from ecg_model.leads import LEADS_12
 from ecg_model.signal import prepare
-from pipelines.formats.simhash import BITS, BYTES, SAME_BITS, distance, first_copies, signatures
-from pipelines.records import Record
-from pipelines.sources import SOURCES
-from tests.support.paths import SHARED
-
-REAL = SHARED / "real"
-MIRROR = REAL / "mirror"
-
-
-def microvolt(x_NLT: NDArray[np.floating]) -> NDArray[np.int16]:
-    return np.rint(np.clip(x_NLT * 1000, -32767, 32767)).astype(np.int16)
-
-
-def synthetic(n: int, seed: int = 0) -> NDArray[np.float64]:
-    """(n, 8, 2500) millivolt: beats of random rate, shape and place, with 3 uV of noise."""
-    rng = np.random.default_rng(seed)
-    time = np.arange(2500) / 250
-    x_NLT = rng.normal(0, 0.003, (n, 8, 2500))
-    for x_LT in x_NLT:
-        beats = np.cumsum(np.r_[rng.uniform(0, 1), rng.normal(60 / rng.uniform(45, 120), 0.02, 30)])
-        for delay, width, size in ((0, 0.012, 1.0), (0.03, 0.015, 0.4), (0.25, 0.04, 0.3)):
-            pulse = np.exp(-0.5 * ((time[:, None] - beats - delay) / width) ** 2).sum(axis=1)
-            x_LT += size * rng.normal(0, 0.6, (8, 1)) * pulse
-    return x_NLT
-
-
-@lru_cache
-def mirrored(name: str) -> tuple[list[str], NDArray[np.float32]]:
-    """Record ids and (N, 12, 5000) millivolt of a source's records at 500 Hz in the mirror of real ECGs."""
-    if not MIRROR.is_dir():
-        pytest.skip("needs ../shared/real/mirror")
-    source = SOURCES[name]
-    listing = source.list_files(lambda path: (MIRROR / path).read_bytes())
-    items = [
-        item
-        for partition in source.available(listing)
-        for item in source.read(MIRROR, partition, source.files_of(listing, partition))
-    ]
-    records = [item for item in items if isinstance(item, Record)]
-    assert len(records) == len(items)
-    return [record.record_id for record in records], np.stack([record.signal_LT for record in records])
-
-
-def packed() -> tuple[NDArray[np.int32], NDArray[np.int16]]:
-    """ids and (N, 12, 1000) microvolt of the complete PTB-XL at 100 Hz."""
-    if not (REAL / "ptbxl100.py").is_file():
-        pytest.skip("needs ../shared/real/ptbxl100.py")
-    spec = importlib.util.spec_from_file_location("ptbxl100", REAL / "ptbxl100.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    ids, x_NTL = module.load()
-    return ids, x_NTL.transpose(0, 2, 1)
+from pipelines.formats.simhash import BITS, BYTES, SAME_BITS, distance, first_of_chain, signatures
+from tests.support.copies import DISTORTIONS, microvolt, mirrored, packed, ptbxl_and_chapman, synthetic
 
 
 def signed(x_NLT: NDArray[np.floating], rate: float) -> NDArray[np.uint8]:
@@ -96,7 +39,7 @@ PINNED = ["8ad45910", "7f2bfef3", "79a1f034"]
 
 def test_no_records_have_no_signatures() -> None:
     assert signatures(np.empty((0, 8, 2500), np.int16)).shape == (0, BYTES)
-    assert first_copies(np.empty((0, BYTES), np.uint8)).tolist() == []
+    assert first_of_chain(np.empty((0, BYTES), np.uint8)).tolist() == []
 
 
 @given(
@@ -132,7 +75,7 @@ def test_noise_lines_and_steps_are_no_copies_of_one_another() -> None:
     step_NLT = rng.normal(0, 0.01, (50, 8, 2500)) + 20 * (np.arange(2500) > 1250)
     decay_NLT = rng.normal(0, 0.01, (50, 8, 2500)) + 15 * np.exp(-np.arange(2500) / 250)
     for x_NLT in (noise_NLT, step_NLT, decay_NLT):
-        assert first_copies(signatures(microvolt(x_NLT))).tolist() == list(range(50))
+        assert first_of_chain(signatures(microvolt(x_NLT))).tolist() == list(range(50))
 
 
 def flipped(base_B: NDArray[np.uint8], bits: int, rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -143,7 +86,7 @@ def flipped(base_B: NDArray[np.uint8], bits: int, rng: np.random.Generator) -> N
 
 @given(seed=st.integers(0, 10_000), n=st.integers(1, 150))
 @settings(deadline=None, max_examples=60)
-def test_groups_are_the_connected_ones_among_near_copies(seed: int, n: int) -> None:
+def test_chains_are_the_connected_ones_among_near_signatures(seed: int, n: int) -> None:
     """Against all pairs; copies here differ in up to 6 %, of which one in 10^5 shares no band."""
     rng = np.random.default_rng(seed)
     rows = [rng.integers(0, 256, BYTES, np.uint8)]
@@ -156,7 +99,7 @@ def test_groups_are_the_connected_ones_among_near_copies(seed: int, n: int) -> N
     near = np.array([distance(signatures_NB, row) for row in signatures_NB]) <= SAME_BITS
     _, component = connected_components(coo_array(near), directed=False)
     expected = [int(np.flatnonzero(component == label)[0]) for label in component]
-    assert first_copies(signatures_NB).tolist() == expected
+    assert first_of_chain(signatures_NB).tolist() == expected
 
 
 @pytest.mark.parametrize(("bits", "least"), [(0, 1.0), (50, 1.0), (70, 1.0), (SAME_BITS, 0.995), (SAME_BITS + 1, 0)])
@@ -164,7 +107,7 @@ def test_the_bands_bring_copies_together(bits: int, least: float) -> None:
     rng = np.random.default_rng(bits)
     base_NB = rng.integers(0, 256, (1500, BYTES), np.uint8)
     copies_NB = np.stack([flipped(row, bits, rng) for row in base_NB])
-    matched = first_copies(np.concatenate([base_NB, copies_NB]))[1500:] == np.arange(1500)
+    matched = first_of_chain(np.concatenate([base_NB, copies_NB]))[1500:] == np.arange(1500)
     assert matched.mean() >= least
     if bits > SAME_BITS:
         assert not matched.any()
@@ -172,36 +115,14 @@ def test_the_bands_bring_copies_together(bits: int, least: float) -> None:
 
 def test_many_exact_copies_cost_nothing() -> None:
     signatures_NB = np.repeat(np.random.default_rng(0).integers(0, 256, (2, BYTES), np.uint8), 50_000, axis=0)
-    assert set(first_copies(signatures_NB).tolist()) == {0, 50_000}
-
-
-def ptbxl_and_chapman() -> NDArray[np.float64]:
-    """(N, 12, 5000) millivolt: what harmonization keeps of both sources in the mirror."""
-    x_NLT = np.concatenate([x for _, x in map(mirrored, ("ptbxl", "chapman"))]).astype(np.float64)
-    return x_NLT[np.isfinite(x_NLT).all(axis=(1, 2)) & (np.ptp(x_NLT, axis=2) > 0).all(axis=1)]
-
-
-DISTORTIONS: dict[str, tuple[Callable[[NDArray[np.float64]], NDArray[np.float64]], float]] = {
-    "4.88 uV": (lambda x: np.rint(x / 0.00488) * 0.00488, 500),
-    "gain 1.7 and offset": (lambda x: 1.7 * x + 0.5, 500),
-    "gain 0.2": (lambda x: 0.2 * x, 500),
-    "100 Hz": (lambda x: resample_poly(x, 1, 5, axis=-1, padtype="line"), 100),
-    "100 Hz, gain 0.9, 5 uV": (
-        lambda x: np.rint(0.9 * resample_poly(x, 1, 5, axis=-1, padtype="line") / 0.005) * 0.005,
-        100,
-    ),
-    "250 Hz, 5 uV": (lambda x: np.rint(resample_poly(x, 1, 2, axis=-1, padtype="line") / 0.005) * 0.005, 250),
-    "400 Hz": (lambda x: resample_poly(x, 4, 5, axis=-1, padtype="line"), 400),
-    "0.5-40 Hz": (lambda x: sosfiltfilt(butter(2, (0.5, 40), "bandpass", fs=500, output="sos"), x, axis=-1), 500),
-    "2 ms later": (lambda x: np.concatenate([x[..., 1:], x[..., -1:]], axis=-1), 500),
-}
+    assert set(first_of_chain(signatures_NB).tolist()) == {0, 50_000}
 
 
 @pytest.mark.parametrize("name", DISTORTIONS)
 def test_real_ecgs_at_500_hz_are_found_again_after(name: str) -> None:
     distort, rate = DISTORTIONS[name]
     x_NLT = ptbxl_and_chapman()
-    first = first_copies(np.concatenate([signed(x_NLT, 500), signed(distort(x_NLT), rate)]))
+    first = first_of_chain(np.concatenate([signed(x_NLT, 500), signed(distort(x_NLT), rate)]))
     assert first.tolist() == [*range(len(x_NLT)), *range(len(x_NLT))]
 
 
@@ -212,7 +133,7 @@ def test_a_window_that_starts_elsewhere_is_another_ecg() -> None:
     shares = []
     for samples in (2, 8):
         later_NLT = np.concatenate([x_NLT[..., samples:], x_NLT[..., -samples:]], axis=-1)
-        first = first_copies(np.concatenate([base_NB, signed(later_NLT, 500)]))[len(x_NLT) :]
+        first = first_of_chain(np.concatenate([base_NB, signed(later_NLT, 500)]))[len(x_NLT) :]
         shares.append(np.mean(first == np.arange(len(x_NLT))))
     assert shares[0] > 0.9
     assert shares[1] == 0
@@ -229,7 +150,7 @@ def test_the_complete_ptbxl_holds_no_copies_but_its_own_at_500_hz() -> None:
     signatures_NB = np.concatenate(
         [signed(x_NLT[at : at + 1024].astype(np.float32) / 1000, 100) for at in range(0, len(x_NLT), 1024)]
     )
-    assert first_copies(signatures_NB).tolist() == list(range(19601))
+    assert first_of_chain(signatures_NB).tolist() == list(range(19601))
     halves_NP = np.unpackbits(signatures_NB, axis=1).astype(np.float32) - 0.5
     least = BITS
     for at in range(0, len(halves_NP), 1024):
@@ -245,5 +166,5 @@ def test_the_complete_ptbxl_holds_no_copies_but_its_own_at_500_hz() -> None:
     assert len(at) > 30
     high_NB = signed(high_NLT[known], 500)
     assert distance(high_NB, signatures_NB[at]).max() < 0.06 * BITS
-    first = first_copies(np.concatenate([signatures_NB, high_NB]))
+    first = first_of_chain(np.concatenate([signatures_NB, high_NB]))
     assert first.tolist() == [*range(19601), *at.tolist()]
