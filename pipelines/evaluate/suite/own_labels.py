@@ -1,10 +1,13 @@
 """A task from a csv of labels for harmonized ECGs, such as a user's own: `record_id,label`, a line a label.
 
-A record with several lines has several labels; an ECG that is not in the file is left out.
+A record with several lines has several labels, as has one whose label is joined: `AF;LBBB`, as `ecg export` writes
+them, `AF|LBBB`, or a list as text, `['AF', 'LBBB']`. A comma is part of a label. An ECG that is not in the file is left
+out.
 """
 
 from __future__ import annotations
 
+import ast
 import csv
 import io
 import re
@@ -21,6 +24,7 @@ from pipelines.tasks.splits import PatientProtocol
 COLUMNS = ("record_id", "label")
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_NOTHING = ("", "nan", "<na>", "n/a", "null")  # what tables write for a value that is missing
 _SHOWN = 40  # characters of a field, in a message
 
 
@@ -48,9 +52,27 @@ def read_labels(path: Path) -> dict[str, tuple[str, ...]]:
         record, label = (named.get(name, "") for name in COLUMNS)
         if not record or not label:
             raise ValueError(f"{path}, line {line}: give a record_id and a label, or leave it out")
-        labels.setdefault(record, []).append(label)
+        each = _split(label)
+        if not each or any(one.lower() in _NOTHING for one in each):
+            raise ValueError(
+                f"{path}, line {line}: label {label[:_SHOWN]!r} stands for none, or for a missing one among others: "
+                "leave the line out, or give the ECG a label such as normal"
+            )
+        labels.setdefault(record, []).extend(each)
     _require_distinct(path, {label for of_record in labels.values() for label in of_record})
     return {record: tuple(dict.fromkeys(of_record)) for record, of_record in labels.items()}
+
+
+def _split(label: str) -> list[str]:
+    """Return the labels of a cell: joined by `;` or `|`, or a list of texts as Python writes it."""
+    if label.startswith("[") and label.endswith("]"):
+        try:
+            listed = ast.literal_eval(label)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            listed = None
+        if isinstance(listed, list) and all(isinstance(one, str) for one in listed):
+            return [one.strip() for one in listed]
+    return [one.strip() for one in re.split("[;|]", label)]
 
 
 def _rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:

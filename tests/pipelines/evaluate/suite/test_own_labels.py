@@ -76,6 +76,18 @@ def test_lines_become_labels(tmp_path):
     assert read_labels(spreadsheet) == {"a": ('Block, "left"',), "b": ("NORM",)}
 
 
+@pytest.mark.parametrize("joined", ["AF;LBBB", "AF | LBBB", "\"['AF', 'LBBB']\"", "AF; LBBB"])
+def test_joined_labels_are_several(tmp_path, joined):
+    file = written(tmp_path, f"record_id,label\na,{joined}\nb,NORM\n")
+    assert read_labels(file) == {"a": ("AF", "LBBB"), "b": ("NORM",)}
+
+
+@pytest.mark.parametrize("nothing", ["nan", "NaN", "<NA>", "AF;nan", "AF;;LBBB", "AF;", "[]"])
+def test_a_label_that_is_missing_is_no_class(tmp_path, nothing):
+    with pytest.raises(ValueError, match=r"line 3: label .* leave the line out"):
+        read_labels(written(tmp_path, f"record_id,label\na,AF\nb,{nothing}\n"))
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
