@@ -28,6 +28,7 @@ _RECORD = len(LEADS) * SAMPLES * 2  # bytes
 _CHUNKS = SHARD // CHUNK
 _CHECKSUM, _HEADER = 4, 16  # bytes
 _ABSENT = 2**64 - 1  # the offset of a chunk of zeros, which is not stored
+_STORED = 2  # flag of a frame that could not be compressed: the samples follow its header
 
 
 def read_single(places: Sequence[tuple[Path, int]]) -> NDArray[np.int16]:
@@ -61,8 +62,11 @@ def _record(file: BinaryIO, offset: int, length: int, row: int) -> NDArray[np.in
     decoded, block, compressed = map(int, np.frombuffer(header, "<u4", 3, 4))
     if decoded != CHUNK * _RECORD or compressed != length or not 0 < block <= decoded:
         raise ValueError(f"the chunk at {offset} is not one of {CHUNK} records")
-    starts = np.frombuffer(file.read(4 * -(-decoded // block)), "<u4")
     begin = row * _RECORD
+    if header[2] & _STORED:
+        file.seek(offset + _HEADER + begin)
+        return np.frombuffer(file.read(_RECORD), "<i2").reshape(len(LEADS), SAMPLES)
+    starts = np.frombuffer(file.read(4 * -(-decoded // block)), "<u4")
     # Blosc refuses a frame that is shorter than a block, so the last block, which may be, has the one before it.
     first, end = min(begin // block, max(decoded // block - 1, 0)), -(-(begin + _RECORD) // block)
     blocks = []

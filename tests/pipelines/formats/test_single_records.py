@@ -43,6 +43,16 @@ def test_a_chunk_of_zeros_is_not_stored_and_read_as_zeros(tmp_path: Path) -> Non
     assert read_single([(tmp_path / "zeros", 5), (tmp_path / "zeros", 69)])[:, 0, 0].tolist() == [0, 1]
 
 
+def test_a_chunk_that_cannot_be_compressed(tmp_path: Path) -> None:
+    x_NLT = np.random.default_rng(0).integers(-32768, 32768, (70, 8, 2500), np.int16)
+    writer = ShardWriter(tmp_path / "s")
+    row = {"source": "s", "rate": 250.0, "samples": 2500, "labels": [], "notes": [], "signature": bytes(128)}
+    for x_LT in x_NLT:
+        writer.append(x_LT, {**row, "record_id": "r", "content_hash": "h"})
+    writer.close()
+    np.testing.assert_array_equal(read_single([(tmp_path / "s", at) for at in (0, 63, 69)]), x_NLT[[0, 63, 69]])
+
+
 @pytest.mark.parametrize("damage", ["missing", "empty", "cut", "header", "offset", "block"])
 def test_a_damaged_file_is_named_with_the_remedy(tmp_path: Path, damage: str) -> None:
     written(tmp_path / "s", 70)
