@@ -116,8 +116,8 @@ class Figures:
         }
 
 
-def measure(name: str, count: int, seed: int) -> Figures:
-    """Try a series `count` times, telling stderr how far it is."""
+def measure(name: str, count: int, seed: int) -> Iterator[Figures]:
+    """Try a series `count` times, telling stderr how far it is. Yield the same figures after each trial."""
     series = SERIES[name]
     figures, began, told = Figures(series.words), time.monotonic(), 0.0
     with tempfile.TemporaryDirectory(prefix=f"faults-{name}-") as folder:
@@ -132,7 +132,7 @@ def measure(name: str, count: int, seed: int) -> Figures:
             if figures.tried >= count or figures.seconds - told >= LINE_SECONDS:
                 told = figures.seconds
                 print(f"{name}: {_progress(figures, count)}", file=sys.stderr, flush=True)
-    return figures
+            yield figures
 
 
 def _progress(figures: Figures, count: int) -> str:
@@ -168,7 +168,9 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--count", type=int, metavar="N", help=f"how often each is tried (default: {counts})")
     parser.add_argument("--seed", type=int, default=1, metavar="S", help="seed of all moments and draws (default: 1)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too, after each series")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write the figures here too, those so far while it runs"
+    )
     options = parser.parse_args(arguments)
     if options.count is not None and options.count < 1:
         parser.error(f"--count {options.count}: give at least 1")
@@ -179,11 +181,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = options_of(arguments)
     names = [name for what in options.what for name in GROUPS.get(what, (what,))]
     measured: dict[str, Figures] = {}
+    here = where()
     for name in dict.fromkeys(names):
-        measured[name] = measure(name, options.count or SERIES[name].count, options.seed)
-        if options.json is not None:
-            figures = {name: each.as_dict() for name, each in measured.items()}
-            options.json.write_text(json.dumps({**where(), "seed": options.seed, **figures}, indent=1))
+        for figures_so_far in measure(name, options.count or SERIES[name].count, options.seed):
+            measured[name] = figures_so_far
+            if options.json is not None:
+                figures = {key: each.as_dict() for key, each in measured.items()}
+                options.json.write_text(json.dumps({**here, "seed": options.seed, **figures}, indent=1))
     print(table(measured))
     surprises = [surprise for each in measured.values() for surprise in each.surprises]
     print("\n".join(surprises) or "no surprises")
