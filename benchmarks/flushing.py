@@ -5,6 +5,7 @@
 harvest_ratio: a partition of Chapman's size of files is downloaded from a fast server on loopback and harmonized.
 train_ratio: a training of few steps, so that its one checkpoint and its metrics weigh more than in a long one. Both
 ways are measured in turn, each in a process of its own, after the disk has written what was before.
+share_in_flushes: seconds in flushes by seconds of the work, which other work on the machine disturbs less than a ratio.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from benchmarks.download import served
+from pipelines import durable
 from pipelines.cache import Workspace
 from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.step import materialize_corpus
@@ -63,26 +66,40 @@ def train(home: Path, needs: tuple[Path, int]) -> None:
     assert code == 0, f"the training ended with {code}"
 
 
-def measured(work: Work, folder: Path, needs: Any, flushes: bool, calls: Connection) -> None:
-    """Do the work in this process, and send its seconds and the number of flushes."""
+@dataclass(frozen=True)
+class Measured:
+    """One run of the work."""
+
+    seconds: float
+    flushes: int
+    flushing: float
+    """Seconds in flushes, of all threads together."""
+
+
+def measured(work: Work, folder: Path, needs: Any, flushes: bool, result: Connection) -> None:
+    """Do the work in this process, and send what was measured."""
     logging.disable()
-    fsync, counted = os.fsync, 0
+    spent: list[float] = []
 
-    def counting(descriptor: int) -> None:
-        nonlocal counted
-        counted += 1
-        if flushes:
-            fsync(descriptor)
+    def timed(flush: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def call(what: Any) -> Any:
+            began = time.perf_counter()
+            done = flush(what) if flushes else True
+            spent.append(time.perf_counter() - began)
+            return done
 
-    os.fsync = counting
+        return call
+
+    os.fsync = timed(os.fsync)
+    durable.flush_file_system = timed(durable.flush_file_system)
     began = time.perf_counter()
     work(folder, needs)
-    calls.send((time.perf_counter() - began, counted))
+    result.send(Measured(time.perf_counter() - began, len(spent), sum(spent)))
 
 
-def once(work: Work, folder: Path | None, needs: Any, flushes: bool) -> tuple[float, int]:
-    """Return the seconds of the work, and how often it flushed."""
-    os.sync()  # not ours to pay for
+def once(work: Work, folder: Path | None, needs: Any, flushes: bool) -> Measured:
+    """Do the work in a process of its own and a folder of its own."""
+    os.sync()  # what was written before is not the work's to pay for
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     receiver, sender = context.Pipe(duplex=False)
@@ -98,42 +115,44 @@ def once(work: Work, folder: Path | None, needs: Any, flushes: bool) -> tuple[fl
 def compared(name: str, work: Work, folder: Path | None, needs: Any, rounds: int) -> Iterator[tuple[str, Any]]:
     """Yield the figures of both ways, measured in turn."""
     once(work, folder, needs, True)  # warms the caches
-    pairs: list[tuple[float, float]] = []
-    flushed = 0
+    pairs: list[tuple[Measured, Measured]] = []
     for number in range(rounds):
-        both: dict[bool, float] = {}
-        for flushes in (True, False) if number % 2 else (False, True):
-            both[flushes], flushed = once(work, folder, needs, flushes)
+        order = (True, False) if number % 2 else (False, True)
+        both = {flushes: once(work, folder, needs, flushes) for flushes in order}
         pairs.append((both[True], both[False]))
-    ratios = [on / off for on, off in pairs]
+    ratios = [on.seconds / off.seconds for on, off in pairs]
     yield f"{name}_ratio", round(statistics.median(ratios), 3)
     yield f"{name}_ratios", [round(ratio, 3) for ratio in ratios]
-    yield f"{name}_seconds", round(statistics.median(on for on, _ in pairs), 3)
-    yield f"{name}_seconds_unflushed", round(statistics.median(off for _, off in pairs), 3)
-    yield f"{name}_flushes", flushed
+    yield f"{name}_seconds", round(statistics.median(on.seconds for on, _ in pairs), 2)
+    yield f"{name}_share_in_flushes", round(statistics.median(on.flushing / on.seconds for on, _ in pairs), 4)
+    yield f"{name}_flushes", pairs[0][0].flushes
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.flushing", description="Flushed against not flushed.")
     parser.add_argument("--records", type=int, default=300, help="records of the partition (default: 300)")
-    parser.add_argument("--steps", type=int, default=100, help="steps of the training (default: 100)")
+    parser.add_argument("--steps", type=int, default=40, help="steps of the training (default: 40)")
     parser.add_argument("--rounds", type=int, default=7, help="rounds of both ways (default: 7)")
     parser.add_argument("--folder", type=Path, help="folder for the work, on a real disk (default: the system's)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
     options = parser.parse_args()
-    figures: dict[str, Any] = {"load_before": [round(load, 1) for load in os.getloadavg()]}
+    figures: dict[str, Any] = {}
+
+    def add(named: Iterable[tuple[str, Any]]) -> None:
+        for name, value in named:
+            figures[name] = value
+            print(f"{name:26} {value}", flush=True)
+
+    add([("load_before", [round(load, 1) for load in os.getloadavg()])])
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
         sizes = MirrorSizes(chapman=(options.records,), code15=(), ptbxl=(), cpsc2018=(), georgia=(), ludb=0)
         write_mirror(folder / "mirror", sizes=sizes)
         with served(folder / "mirror", 0.0) as mirror:
-            figures |= dict(compared("harvest", harvest, options.folder, mirror, options.rounds))
+            add(compared("harvest", harvest, options.folder, mirror, options.rounds))
         harvest(folder / "home", Mirror.parse(str(folder / "mirror")))
         materialize_corpus(Workspace(folder / "home"), CorpusConfig())
-        needs = (folder / "home", options.steps)
-        figures |= dict(compared("train", train, options.folder, needs, options.rounds))
-    for name, value in figures.items():
-        print(f"{name:26} {value}")
+        add(compared("train", train, options.folder, (folder / "home", options.steps), options.rounds))
     if options.json is not None:
         options.json.write_text(json.dumps(figures, indent=1))
 

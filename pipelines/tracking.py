@@ -126,9 +126,9 @@ class Tracking:
         if it comes back, the change is undone.
         """
         if self.artifact_root is not None:
-            for folder in (folder for part in parts for folder in self.artifact_root.rglob(part)):
-                durable.flush_tree(folder)
-                durable.flush_names([folder], self.artifact_root)
+            folders = [folder for part in parts for folder in self.artifact_root.rglob(part)]
+            files = [file for folder in folders for file in folder.rglob("*") if file.is_file()]
+            durable.flush_files(files, self.artifact_root)
         if self._file is not None:
             durable.flush(self._file.parent)
 

@@ -21,7 +21,6 @@ import httpx
 from tenacity import RetryCallState, Retrying, retry_if_exception_type
 from tenacity.nap import sleep_using_event
 
-from pipelines import durable
 from pipelines.download.http_answers import (
     TransientError,
     check_encoding,
@@ -196,8 +195,9 @@ class Transfer:
                         raise
                 checksum_here = checksum_of(part, checksum)
                 if checksum_here == checksum:
-                    durable.flush(part)
-                    part.replace(path)  # `download_partition` flushes the folders, once for all files
+                    # Not on the disk yet, as all of its partition will be at once. Until then, whoever finds a file
+                    # of this name compares its checksum.
+                    part.replace(path)
                     return
                 advance(-size_of(part))
                 part.unlink()

@@ -22,7 +22,7 @@ from pipelines.download.http import Retries, checksum_of, size_of
 from pipelines.download.list_cache import load
 from pipelines.download.mirror import Manifest, Mirror, find_in_folder, missing_files_error, partition_files
 from pipelines.download.progress import OnProgress
-from pipelines.durable import flush_names, make_folder, write_atomically
+from pipelines.durable import flush_files, make_folder, write_atomically
 from pipelines.facts import Facts
 from pipelines.hashing import digest_of
 from pipelines.home import Home
@@ -306,5 +306,5 @@ def _download(
         )
     except FileNotFoundError as error:
         raise missing_files_error(source, mirror, [str(error)]) from error
-    flush_names([root / file.path for file in fetched], root)
+    flush_files([root / file.path for file in fetched], root)
     return Manifest(root=root, files=tuple(fetched))

@@ -88,7 +88,7 @@ def _take(home: Home, name: str) -> Product:
             _check_room(files, root)
             with full_disk_explained(root):
                 map_in_threads(files, lambda file: _copy(folder, root, file), _THREADS)
-        durable.flush_names([root / file.path for file in files], root)
+        durable.flush_files([root / file.path for file in files], root)
         (directory / FILES).write_text(json.dumps([asdict(file) for file in files], indent=1))
         (directory / ASIDE).mkdir()
         (directory / ASIDE / ROOT).write_text(str(root))
@@ -208,7 +208,6 @@ def _copy(folder: Path, root: Path, file: RemoteFile) -> None:
     partial = target.with_name(f".{target.name}.part")
     with _opened(folder / file.path) as stream, partial.open("wb") as copy:
         shutil.copyfileobj(stream, copy, _BLOCK)
-    durable.flush(partial)
     if _checksum(partial) != file.checksum:
         partial.unlink()
         raise ValueError(f"{folder / file.path}: changed while it was copied: write {MARKER} last, then take it again")

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipelines import durable
 from pipelines.cache import DONE, Workspace
 from pipelines.durable import write_atomically
 from tests.support.power import Disk, disk
@@ -126,6 +127,20 @@ def test_what_was_finished_is_there_after_a_power_cut(drive: Disk) -> None:
     assert build(drive.root / "home"), "cached"
     product = Workspace(drive.root / "home").require("shard/000")
     assert np.load(product.path / "array" / "signals.npy").sum() == 0
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_many_files_are_flushed_at_once_or_each(drive: Disk, at_once: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not at_once:  # a machine without such a call
+        monkeypatch.setattr(durable, "flush_file_system", lambda path: False)
+    files = [drive.root / "raw" / str(number % 3) / f"{number}.dat" for number in range(40)]
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(file.name.encode())
+    durable.flush_files(files, drive.root)
+    (drive.root / "raw" / "late").write_bytes(b"late")
+    drive.cut()
+    assert [file.read_bytes() for file in files] == [file.name.encode() for file in files]
 
 
 @pytest.mark.parametrize("seed", range(5))
