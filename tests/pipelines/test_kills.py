@@ -125,7 +125,7 @@ SERIES = {"download": killed_downloads, "harmonize": killed_harmonizations, "tra
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize(("series", "kills"), [("download", 20), ("harmonize", 20), ("train", 8)])
+@pytest.mark.parametrize(("series", "kills"), [("download", 12), ("harmonize", 10), ("train", 5)])
 def test_what_is_killed_and_started_again_is_as_undisturbed(tmp_path: Path, series: str, kills: int) -> None:
     """`python -m benchmarks.faults kills` does it more often."""
     all_as_undisturbed(SERIES[series](tmp_path, 2, kills), kills)
