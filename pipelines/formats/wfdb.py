@@ -42,7 +42,7 @@ _RECORD_LINE = re.compile(
     re.ASCII,
 )
 _SEGMENTS = re.compile(r"[\w.+-]+/\d+", re.ASCII)
-_FILE = re.compile(r"[\w+-][\w.+-]*", re.ASCII)  # beside the header, never elsewhere
+_FILE = re.compile(r"[\w+-][\w.+-]{0,239}", re.ASCII)  # beside the header, never elsewhere; file systems take 255
 _FORMAT = re.compile(r"16(?:x1)?(?:\+(\d{1,6}))?", re.ASCII)
 _GAIN = re.compile(rf"\+?(-?{_NUMBER})(?:\(\+?(-?\d{{1,9}})(?:\.0*)?\))?(?:/(\S+))?", re.ASCII)
 _INTEGER = re.compile(r"-?\d{1,7}", re.ASCII)  # below 2**24: exact in float32
@@ -108,10 +108,17 @@ def read_wfdb(path: Path, *, gains: tuple[float, float] = GAINS) -> WfdbRecord:
     """
     header = read_header(path, gains=gains)
     # parse_header has checked that each is a plain name: a header cannot name a file elsewhere.
+    total = sum(file.stat().st_size for file in map(path.with_name, header.files) if file.is_file())
+    if total > RECORD_BYTES:
+        raise RecordError(
+            DropReason.UNREADABLE_SIGNAL,
+            f"{path.name}: its signal files have {total:,} bytes: at most {RECORD_BYTES:,} are read of one record: "
+            "split it",
+        )
     parts = [
         decode(
             replace(header, signals=tuple(signal for signal in header.signals if signal.file == file)),
-            _bytes_of(path.with_name(file), RECORD_BYTES, DropReason.UNREADABLE_SIGNAL),
+            _bytes_of(path.with_name(file)),
         )
         for file in header.files
     ]
@@ -135,7 +142,10 @@ def signal_files(path: Path) -> tuple[str, ...]:
 
 def _text_of(path: Path) -> str:
     """Return a header's text: UTF-8, with or without a byte order mark, else as Windows writes it."""
-    data = _bytes_of(path, HEADER_BYTES, DropReason.UNREADABLE_HEADER)
+    require_size(
+        path, HEADER_BYTES, "a header", "fetch it again", lambda what: RecordError(DropReason.UNREADABLE_HEADER, what)
+    )
+    data = _bytes_of(path)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -314,8 +324,7 @@ def _check_mat_head(data: bytes, leads: int, samples: int, name: str) -> None:
         )
 
 
-def _bytes_of(path: Path, most: int, reason: DropReason) -> bytes:
-    require_size(path, most, "one record", "split it, or fetch it again", lambda what: RecordError(reason, what))
+def _bytes_of(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError as error:

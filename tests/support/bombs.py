@@ -381,7 +381,7 @@ def _wfdb(folder: Path, header: bytes, samples: int = 1000, ending: str = ".dat"
         file.truncate(samples)
 
 
-@case("at most 1,048,576 are read of one record")
+@case("at most 1,048,576 are read of a header")
 def _hea_of_comments(folder: Path) -> None:
     _wfdb(folder, b"a 1 500 500\na.dat 16 1000/mV 16 0 0 0 0 I\n" + b"#\n" * 1_000_000)
 
@@ -409,6 +409,20 @@ def _hea_samples(folder: Path) -> None:
 @case("at most 268,435,456 are read of one record")
 def _dat_sparse(folder: Path) -> None:
     _wfdb(folder, b"a 1 500 0\na.dat 16 1000/mV 16 0 0 0 0 I\n", samples=10 << 30)
+
+
+@case("its signal files have 17,179,869,184 bytes")
+def _dat_of_each_lead(folder: Path) -> None:
+    lines = [f"a{n}.dat 16 1000/mV 16 0 0 0 0 I\n" for n in range(64)]
+    _wfdb(folder, f"a 64 500 0\n{''.join(lines)}".encode())
+    for n in range(64):
+        with (folder / f"a{n}.dat").open("wb") as file:
+            file.truncate(256 << 20)
+
+
+@case("the name of a file beside the header is needed")
+def _hea_of_a_long_name(folder: Path) -> None:
+    _wfdb(folder, b"a 1 500 500\n" + b"x" * 300 + b".dat 16 1000/mV 16 0 0 0 0 I\n")
 
 
 @case("not that of a MATLAB 4 matrix")
