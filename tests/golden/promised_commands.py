@@ -17,18 +17,19 @@ from pipelines.cli import main
 
 def commands() -> dict[str, Any]:
     """Every command with its parameters; commands may be loaded late, so the group is asked for each."""
-    context = click.Context(main, info_name="ecg")
+    # With main's settings: click keeps a command's first help option, so that other tests' calls must give the same.
+    context = click.Context(main, info_name="ecg", **main.context_settings)
     found: dict[str, Any] = {"": [_parameter(one) for one in main.get_params(context)]}
     for name in main.list_commands(context):
         command = main.get_command(context, name)
         assert command is not None
-        found[name] = parameters_of(command)
+        found[name] = parameters_of(command, context)
     return found
 
 
-def parameters_of(command: click.Command) -> list[dict[str, Any]]:
+def parameters_of(command: click.Command, parent: click.Context | None = None) -> list[dict[str, Any]]:
     """A command's parameters in their order."""
-    return [_parameter(one) for one in command.get_params(click.Context(command))]
+    return [_parameter(one) for one in command.get_params(click.Context(command, parent=parent))]
 
 
 def _parameter(parameter: click.Parameter) -> dict[str, Any]:
