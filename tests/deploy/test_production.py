@@ -138,10 +138,18 @@ class Production:
         state = "sensorOrError(sensorSelector: $at) { ... on Sensor { sensorState { id } } }"
         at = self.graphql(f"query($at: SensorSelector!) {{ {state} }}", at=sensor)["sensorOrError"]["sensorState"]["id"]
         self.graphql("mutation($id: String!) { stopSensor(id: $id) { __typename } }", id=at)
+        # A tick that is under way writes its own cursor when it ends.
+        until(lambda: "STARTED" not in self.last_ticks(sensor), "the sensor's last tick has ended")
         set_to = "setSensorCursor(sensorSelector: $at, cursor: $cursor) { __typename }"
         self.graphql(f"mutation($at: SensorSelector!, $cursor: String!) {{ {set_to} }}", at=sensor, cursor=cursor)
         start = "startSchedule(scheduleSelector: $at) { __typename }"
         self.graphql(f"mutation($at: ScheduleSelector!) {{ {start} }}", at=schedule)
+
+    def last_ticks(self, sensor: dict[str, str]) -> list[str]:
+        """The status of a sensor's last ticks."""
+        about = "sensorOrError(sensorSelector: $at) { ... on Sensor { sensorState { ticks(limit: 3) { status } } } }"
+        state = self.graphql(f"query($at: SensorSelector!) {{ {about} }}", at=sensor)["sensorOrError"]["sensorState"]
+        return [tick["status"] for tick in state["ticks"]]
 
     def switches(self) -> dict[str, tuple[str, str | None]]:
         """Of each sensor and schedule, whether it is on, and its cursor."""
