@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import os
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
@@ -26,6 +27,8 @@ from pipelines.formats.limits import (
 )
 from pipelines.records import DropReason, RecordError
 
+_HEAP = b"GCOL\1\0\0\0"
+_HEAP_HEAD = _OBJECT_HEAD = 16
 _TEXTS = 16  # texts of any length that are read at once: each may fill a piece
 _ATTRIBUTE_VALUES = 64
 _ATTRIBUTE_BYTES = 64 << 10  # as HDF5 stores them unless it is told to store larger ones
@@ -35,14 +38,45 @@ _ATTRIBUTE_BYTES = 64 << 10  # as HDF5 stores them unless it is told to store la
 def opened(stream: BinaryIO, where: str) -> Iterator[Hdf5]:
     """Open an HDF5 file for reading."""
     size = stream.seek(0, os.SEEK_END)
-    bounded = BoundedStream(stream, PIECE_BYTES)
+    bounded = _HeapsChecked(stream, PIECE_BYTES)
     with _explained(where):
         # A chunk that is kept is unpacked once, whatever the blocks in which it is read.
         file = h5py.File(bounded, "r", rdcc_nbytes=CHUNK_BYTES)
     try:
+        if file.id.get_create_plist().get_sizes() != (8, 8):
+            raise _wrong(where, "its offsets and lengths are not of eight bytes: write it with h5py's defaults")
         yield Hdf5(file, bounded, size, where)
     finally:
         file.close()
+
+
+class _HeapsChecked(BoundedStream):
+    """A stream of an HDF5 file in which each heap of texts is walked before HDF5 does.
+
+    HDF5 2.0 follows the sizes in a heap without looking whether they lead to its end: a size of 0, or one that
+    overflows, is a loop without end. Layout: section III.E of the HDF5 file format, with lengths of eight bytes.
+    """
+
+    def readinto(self, buffer: Any) -> int:
+        at = self.tell()
+        count = super().readinto(buffer)
+        if self.most == PIECE_BYTES and bytes(buffer[: len(_HEAP)]) == _HEAP:
+            self._check_heap(at)
+        return count
+
+    def _check_heap(self, at: int) -> None:
+        """Raise OSError unless the objects of the heap at a position fill it."""
+        self.seek(at)
+        (size,) = struct.unpack_from("<Q", self.read(_HEAP_HEAD), 8)
+        self.seek(at)
+        heap, place = self.read(size), _HEAP_HEAD
+        while place + _OBJECT_HEAD <= len(heap):
+            number, length = struct.unpack_from("<H6xQ", heap, place)
+            if number:  # 0 is the free space, whose length counts its head
+                length = _OBJECT_HEAD + (length + 7) // 8 * 8
+            if not _OBJECT_HEAD <= length <= len(heap) - place:
+                raise OSError(f"a heap of texts has an object of {length:,} bytes, {len(heap) - place:,} are left")
+            place += length
 
 
 class Hdf5:

@@ -216,6 +216,30 @@ def _h5_text_that_expands(folder: Path) -> None:
         file.write(first * count)
 
 
+def _with_heap(length: int, *, free: bool) -> Make:
+    """A heap of texts with an object, or a free space, of a length."""
+
+    def make(folder: Path) -> None:
+        path = _hdf5(folder, _with_signals(lambda file: file.__setitem__("ids", ["a", "b"])))
+        data = bytearray(path.read_bytes())
+        at = data.index(b"GCOL") + 16
+        if free:
+            data[at : at + 2] = bytes(2)
+        struct.pack_into("<Q", data, at + 8, length)
+        path.write_bytes(data)
+
+    return make
+
+
+for _name, _length, _free in (
+    ("overflow", (1 << 64) - 16, False),
+    ("back", (1 << 64) - 32, False),
+    ("of_nothing", 0, True),
+    ("beyond", 1 << 40, False),
+):
+    CASES[f"h5_heap_{_name}"] = _with_heap(_length, free=_free), "a heap of texts has an object of"
+
+
 @case("would be read at once", large=True)
 def _h5_text_of_200_mb(folder: Path) -> None:
     _hdf5(folder, _with_signals(lambda file: file.__setitem__("ids", ["x" * 200_000_000, "b"])))

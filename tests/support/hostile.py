@@ -79,6 +79,7 @@ def _in_process(folder: Path, first: int, count: int, seed: int, only: str) -> I
     with subprocess.Popen(
         [sys.executable, "-m", "tests.support.hostile", "--child", *arguments],
         stdout=subprocess.PIPE,
+        bufsize=0,  # what is buffered here would not be waiting there
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"},
     ) as child:

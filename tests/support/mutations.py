@@ -107,7 +107,7 @@ def value_replaced(data: bytearray, rng: np.random.Generator) -> bytearray:
     """Replace a value of a JSON text by another one that is JSON; a text that is no JSON is changed as any other."""
     try:
         whole = [json.loads(data)]
-    except ValueError:
+    except (ValueError, RecursionError):
         return word_replaced(data, rng)
     holder: Any = whole
     key: Any = 0
