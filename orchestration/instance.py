@@ -27,14 +27,9 @@ def open_instance(home: Home) -> dg.DagsterInstance:
     DAGSTER_HOME names that folder afterwards, whatever it named before. Raises ValueError, and changes nothing, if the
     home is production's.
     """
+    refuse_production(home)
     folder = home.root / "dagster"
-    file = folder / _FILE.name
-    if file.is_file() and "postgres" in (yaml.safe_load(file.read_text()) or {}).get("storage", {}):
-        raise ValueError(
-            f"{home.root} is production's home, with PostgreSQL in {file}: start it with deploy/start, "
-            "or set ECG_HOME to another folder"
-        )
-    write_atomically(file, _FILE.read_bytes())
+    write_atomically(folder / _FILE.name, _FILE.read_bytes())
     if home.root.stat().st_mode & 0o077:
         log.warning("others on this machine can read %s: `chmod 700 %s` keeps its ECGs private", home.root, home.root)
     os.environ["DAGSTER_HOME"] = str(folder)
@@ -45,6 +40,16 @@ def open_instance(home: Home) -> dg.DagsterInstance:
             instance.upgrade()
         Tracking.of(home).upgrade()
     return instance
+
+
+def refuse_production(home: Home) -> None:
+    """Raise ValueError if the home is production's."""
+    file = home.root / "dagster" / _FILE.name
+    if file.is_file() and "postgres" in (yaml.safe_load(file.read_text()) or {}).get("storage", {}):
+        raise ValueError(
+            f"{home.root} is production's home, with PostgreSQL in {file}: start it with deploy/start, "
+            "or set ECG_HOME to another folder"
+        )
 
 
 def _is_behind(instance: dg.DagsterInstance) -> bool:

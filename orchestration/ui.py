@@ -153,13 +153,14 @@ def stop(servers: Sequence[subprocess.Popen[bytes]]) -> None:
 def main(dagster_port: int, mlflow_port: int) -> None:
     escape_output()
     # Slow to import, and not needed by the other functions of this module.
-    from orchestration.instance import open_instance
+    from orchestration.instance import open_instance, refuse_production
     from orchestration.limits import seed
 
     os.umask(0o077)  # what is written is its owner's alone
     with ExitStack() as held:
         try:
             home = Home.default()
+            refuse_production(home)
             make_folder(home.root)
             busy = f"the servers of {home.root} run already ({{holder}}): use them, or stop them first"
             lock = held.enter_context(exclusive_now(home.root / SERVERS_LOCK, busy))
