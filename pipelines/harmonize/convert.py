@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecg_model.leads import DERIVED, LEADS, LIMB, LeadRepeated, complete_limb_leads, select_leads
+from ecg_model.quality import MOST_MILLIVOLT, missing_samples
 from ecg_model.signal import RATE_MAX, RATE_MIN, SECONDS, prepare, window_reach, window_samples
 from pipelines.formats.shard import ShardWriter, content_hash
 from pipelines.formats.simhash import signatures
@@ -25,7 +26,6 @@ from pipelines.records import DroppedRecord, DropReason, Record, RecordError, ab
 BATCH = 32  # records; with 64 the arrays no longer fit the cache, which takes a sixth more processor time
 _BATCH_BYTES = 64 << 20
 SHORTEST = 5.0
-MOST_MILLIVOLT = 1e6  # a kilovolt: no recorder gives it, and squares and sums of it are exact enough
 
 OnConverted = Callable[[int], None]
 _Batch = list[Record | DroppedRecord]
@@ -250,9 +250,8 @@ def _window(record: Record, incomplete: Incomplete) -> _Window:
     if x_LT.shape[1] < needed:
         notes += (f"repeated to fill the window: {x_LT.shape[1] / record.rate:.2f} s were recorded",)
         x_LT = np.tile(x_LT, -(-needed // x_LT.shape[1]))[:, :needed]
-    # A filled gap would be learnt as an ECG: one missing sample in the window drops the record.
-    if not np.isfinite(x_LT[:, :needed]).all():
-        raise RecordError(DropReason.MISSING_SAMPLES, _missing(x_LT[:, :needed], leads, record.rate))
+    if (missing := missing_samples(x_LT[:, :needed], leads, record.rate)) is not None:
+        raise RecordError(DropReason.MISSING_SAMPLES, missing)
     # The filters look a little beyond the window, if the samples there are all present.
     reach_LT = x_LT[:, : window_reach(record.rate)]
     if not np.isfinite(reach_LT[:, needed:]).all():
@@ -274,17 +273,6 @@ def _too_short(samples: int, rate: float, needed: int) -> str:
         return text
     lasting = math.floor(samples / rate * 100) / 100
     return f"{text}; repeat_from (a setting of own ECGs) of {lasting:g} or less keeps it, repeated to fill the window"
-
-
-def _missing(x_LT: NDArray[np.float32], leads: tuple[str, ...], rate: float) -> str:
-    """Say which leads lack samples, (L, T), and how many."""
-    gone_LT = ~np.isfinite(x_LT)
-    counts = [f"{lead} {count:,}" for lead, count in zip(leads, gone_LT.sum(axis=1).tolist(), strict=True) if count]
-    first = int(np.flatnonzero(gone_LT.any(axis=0))[0])
-    return (
-        f"samples are missing in the first {SECONDS} s, of {x_LT.shape[1]:,} in a lead: {', '.join(counts)}; the first "
-        f"at {first / rate:.3f} s"
-    )
 
 
 def _leads_of(

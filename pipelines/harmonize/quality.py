@@ -17,10 +17,9 @@ from scipy.fft import rfft, rfftfreq
 from scipy.ndimage import maximum_filter1d, uniform_filter1d
 
 from ecg_model.leads import DERIVED, LEADS
+from ecg_model.quality import FLAT_MILLIVOLT, INT16_MILLIVOLT, constant_leads, out_of_range
 from ecg_model.signal import RATE, SAMPLES, derived_leads
 from pipelines.records import DropReason
-
-INT16_MILLIVOLT = 32.767
 
 # The figures that a limit of the same name can judge, the gravest first, with their units.
 MOST = {
@@ -51,7 +50,7 @@ class QualityLimits:
     flat_leads: int = field(default=0, metadata={"ge": 0, "le": len(LEADS)})
     """How many of the eight leads may be constant. With 1 or more, the network is also trained on leads that were
     off."""
-    flat_millivolt: float = field(default=0.0005, metadata={"ge": 0, "lt": 1})
+    flat_millivolt: float = field(default=FLAT_MILLIVOLT, metadata={"ge": 0, "lt": 1})
     """A lead whose range is at most this, in millivolt, counts as constant. 0.0005 is half the smallest step of the
     stored arrays, so that a constant digital lead is flat and the quietest real one is not."""
     amplitude: float = field(default=INT16_MILLIVOLT, metadata={"gt": 0, "le": INT16_MILLIVOLT})
@@ -145,7 +144,7 @@ def figures(
     unknown = np.full(len(x_NLT), np.nan, np.float32)
     low_NL, high_NL = raw_NLT.min(axis=-1), raw_NLT.max(axis=-1)
     given = [leads.index(lead) for lead in LEADS if lead in leads]
-    flat_NL = (high_NL - low_NL)[:, given] <= limits.flat_millivolt
+    flat_NL = constant_leads(low_NL[:, given], high_NL[:, given], limits.flat_millivolt)
     return Figures(
         flat_leads=flat_NL.sum(axis=1).astype(np.float32),
         saturation_share=saturation_share(raw_NLT, low_NL, high_NL),
@@ -170,11 +169,8 @@ def verdict(batch: Figures, row: int, limits: QualityLimits) -> tuple[DropReason
         return DropReason.FLAT_LEAD, (
             f"{batch.flat_leads[row]:.0f} of {', '.join(LEADS)} are constant; flat_leads allows {limits.flat_leads}"
         )
-    least, most = batch.minimum[row], batch.maximum[row]
-    if max(-least, most) > limits.amplitude:
-        return DropReason.OUT_OF_RANGE, (
-            f"amplitudes from {least:.3f} to {most:.3f} mV; within +-{limits.amplitude} mV are kept: check the gain"
-        )
+    if (beyond := out_of_range(batch.minimum[row], batch.maximum[row], limits.amplitude)) is not None:
+        return DropReason.OUT_OF_RANGE, beyond
     for name, (reason, unit) in MOST.items():
         value, limit = getattr(batch, name)[row], getattr(limits, name)
         if limit is not None and value > limit:
