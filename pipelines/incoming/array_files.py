@@ -132,7 +132,7 @@ def _is_one(value: Any) -> bool:
 
 
 def _described(drop: Drop, path: PurePosixPath) -> tuple[Form, dict[str, Any]]:
-    fields = drop.fields_beside(path, needed=True)
+    fields = drop.fields_beside(path, needed=not drop.shared)
     return form_of({**drop.shared, **fields}, path.name), fields
 
 

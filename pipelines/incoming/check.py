@@ -114,6 +114,9 @@ class DropReport:
     patients: Counter[str]
     """How many kept records name each patient."""
 
+    without_row: int
+    """How many kept records have no row in the table that drop.json names."""
+
     @property
     def records(self) -> int:
         return sum(part.records for part in self.parts)
@@ -155,6 +158,7 @@ class DropReport:
                 "patients": len(self.patients),
                 "most": max(self.patients.values(), default=0),
             },
+            "without_row": self.without_row,
             "parts": [part.to_dict() for part in self.parts],
             "dropped": [
                 {"where": where, "record": drop.record_id, "reason": drop.reason.value, "detail": drop.detail}
@@ -198,6 +202,8 @@ class DropReport:
             lines.append(f"{self.unread:,} files are of no format that is read: see below what to do")
         if incomplete := sum(part.incomplete for part in self.parts):
             lines.append(f"{incomplete:,} of the kept records lack leads: they are marked, and no corpus takes them")
+        if self.without_row:
+            lines.append(f"{self.without_row:,} of the kept records have no row in the table: see its column of ids")
         if self.kept:
             lines.append(self._patients_in_words())
         lines += [
@@ -216,7 +222,7 @@ class DropReport:
             return text
         return (
             f"{text}; each of the other {self.kept - self.named:,} counts as a patient of its own, so that one person "
-            "may be in training and in validation: state patient_ids, or Patient: in WFDB headers"
+            "may be in training and in validation: state patient_ids, a table in drop.json, or Patient: in headers"
         )
 
 
@@ -238,6 +244,7 @@ def check_drop(folder: Path, on_records: OnRecords = lambda done: None) -> DropR
     waiting: deque[PartReport] = deque()
     drops: list[tuple[str, DroppedRecord]] = []
     patients: Counter[str] = Counter()
+    without_row = 0
     results = judge(
         _items(drop_parts, reports, waiting),
         source=INCOMING.name,
@@ -253,6 +260,7 @@ def check_drop(folder: Path, on_records: OnRecords = lambda done: None) -> DropR
             report.kept += 1
             if (patient := result.row["patient_id"]) is not None:
                 patients[patient] += 1
+            without_row += found.no_row is not None and found.no_row in result.row["notes"]
             report.incomplete += bool(absent_leads(result.row["notes"]))
         on_records(done)
     return DropReport(
@@ -263,6 +271,7 @@ def check_drop(folder: Path, on_records: OnRecords = lambda done: None) -> DropR
         ignored=found.ignored,
         drops=tuple(drops),
         patients=patients,
+        without_row=without_row,
     )
 
 

@@ -10,7 +10,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
 from pipelines.formats.wfdb import signal_files
-from pipelines.incoming.description import MOST_SECONDS, PEOPLE_FIELDS, mapped_leads, read_description
+from pipelines.incoming.description import (
+    MOST_SECONDS,
+    PEOPLE_FIELDS,
+    mapped_leads,
+    read_description,
+    sex_codes_of,
+)
+from pipelines.incoming.people_table import TABLE, PeopleTable
 from pipelines.records import DroppedRecord, DropReason, Record, RecordError
 
 SHARED = "drop.json"
@@ -35,6 +42,18 @@ class RecordOrigin:
 Origins = Iterator[RecordOrigin]
 
 
+def shared_files(root: Path) -> set[str]:
+    """Return the files in a folder that describe all others, by path inside it: drop.json and the table it names."""
+    if not (root / SHARED).is_file():
+        return set()
+    table = read_description(root / SHARED).get(TABLE)
+    file = table.get("file") if isinstance(table, dict) else None
+    if not isinstance(file, str) or ".." in PurePosixPath(file).parts or PurePosixPath(file).is_absolute():
+        return {SHARED}
+    there = (root / file).is_file() and not (root / file).is_symlink()
+    return {SHARED, file} if there else {SHARED}
+
+
 @dataclass(frozen=True)
 class Drop:
     """A folder with own ECGs. Files that are not among `paths`, relative to root, are never opened."""
@@ -45,6 +64,8 @@ class Drop:
     """The fields of drop.json."""
     key: PatientKey | None
     """None: patients of vendors' files stay unknown."""
+    table: PeopleTable | None = None
+    """The table that drop.json names, if it does."""
 
     @classmethod
     def of(cls, root: Path, paths: Sequence[str], key: PatientKey | None) -> Self:
@@ -56,7 +77,9 @@ class Drop:
                 raise ValueError(
                     f"{SHARED}: {personal[0]}: write what belongs to one file's records into the JSON beside that file"
                 )
-        return cls(root, frozenset(paths), shared, key)
+        there = frozenset(paths)
+        table = PeopleTable.read(root, shared[TABLE], there) if TABLE in shared else None
+        return cls(root, there, shared, key, table)
 
     @cached_property
     def endings(self) -> dict[PurePosixPath, set[str]]:
@@ -87,13 +110,22 @@ class Drop:
         """Return the fields of the JSON beside a file. Raises RecordError if it is needed and absent."""
         description = path.with_suffix(".json")
         if str(description) in self.paths:
-            return read_description(self.root / description)
+            fields = read_description(self.root / description)
+            if TABLE in fields:
+                raise RecordError(DropReason.UNREADABLE_HEADER, f"{description}: {TABLE}: name it in {SHARED}")
+            return fields
         if needed:
             raise RecordError(
                 DropReason.FILE_MISSING,
                 f"{description} is not there: it says {path.name}'s rate, leads, units and ids",
             )
         return {}
+
+    def with_person(self, record: Record, path: PurePosixPath) -> Record:
+        """Return a record with what the table of drop.json says of it."""
+        if self.table is None:
+            return record
+        return self.table.filled(record, str(path), sex_codes_of(self.shared, SHARED))
 
     def finished(self, record: Record) -> Record:
         """Return a record of a file that names its leads: these mapped, and what is too long cut."""

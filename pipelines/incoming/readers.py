@@ -15,8 +15,8 @@ from pathlib import Path, PurePosixPath
 from pipelines.formats.vendor.read import recognize_file
 from pipelines.formats.vendor.recognize import ENDINGS, Unread
 from pipelines.incoming import array_files, vendor_files, wfdb_files
-from pipelines.incoming.drop import SHARED, Drop, Origins, PatientKey, RecordOrigin
-from pipelines.records import DropReason, RecordError
+from pipelines.incoming.drop import SHARED, Drop, Origins, PatientKey, RecordOrigin, shared_files
+from pipelines.records import DropReason, Record, RecordError
 
 Read = Callable[[Drop, PurePosixPath], Origins]
 
@@ -65,6 +65,8 @@ class Contents:
     parts: tuple[Part, ...]
     ignored: tuple[tuple[str, str], ...]
     """Path and rule of each."""
+    no_row: str | None
+    """The note of a record without a row in the table of drop.json; None if there is no table."""
 
 
 def contents(root: Path, paths: Sequence[str], key: PatientKey | None = None) -> Contents:
@@ -85,7 +87,7 @@ def contents(root: Path, paths: Sequence[str], key: PatientKey | None = None) ->
             if kind != _ZARR or not of_part:  # a store is one thing, however many files it has
                 of_part.append(partial(_guarded, drop, path, kind, read))
     found = tuple(Part(kind, where, partial(_in_turn, each)) for (kind, where), each in readers.items())
-    return Contents(found, tuple(ignored))
+    return Contents(found, tuple(ignored), drop.table.no_row if drop.table is not None else None)
 
 
 def read_file(file: Path, key: PatientKey | None = None) -> Origins:
@@ -97,8 +99,8 @@ def read_file(file: Path, key: PatientKey | None = None) -> Origins:
     folder = file.resolve().parent
     root = next((each for each in (folder, *folder.parents) if (each / SHARED).is_file()), folder)
     beside = [each for each in sorted(folder.iterdir()) if each.is_file() and each.stem == file.stem]
-    paths = {each.relative_to(root).as_posix() for each in (*beside, root / SHARED) if each.is_file()}
-    drop = Drop.of(root, sorted(paths), key)
+    paths = {each.relative_to(root).as_posix() for each in beside}
+    drop = Drop.of(root, sorted(paths | shared_files(root)), key)
     path = PurePosixPath((folder / file.name).relative_to(root).as_posix())
     placed = _place(drop, path, alone=True)
     if placed is None or isinstance(placed, str):
@@ -116,7 +118,8 @@ def _guarded(drop: Drop, path: PurePosixPath, kind: str, read: Read) -> Origins:
     """Yield a file's records; one dropped record, named after the file, if the whole file cannot be read."""
     try:
         for origin in read(drop, path):
-            yield origin if origin.form else replace(origin, form=kind)
+            item = drop.with_person(origin.item, path) if isinstance(origin.item, Record) else origin.item
+            yield replace(origin, item=item, form=origin.form or kind)
     except RecordError as error:
         yield RecordOrigin(error.dropped(str(path)), form=kind)
 
@@ -126,6 +129,8 @@ def _place(drop: Drop, path: PurePosixPath, *, alone: bool = False) -> tuple[str
 
     None: it is read with another file. alone: it is asked for by name, as the only one.
     """
+    if drop.table is not None and str(path) == drop.table.file:
+        return None
     if store := next((str(parent) for parent in path.parents if parent.suffix == _ZARR), None):
         return _ZARR, store, _zarr
     if path.suffix.lower() in wfdb_files.ENDINGS:

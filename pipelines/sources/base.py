@@ -123,11 +123,17 @@ class Source:
         return [p for p in self.partitions if p in present]
 
 
-def read_table(path: Path, columns: Sequence[str]) -> Iterator[dict[str, str]]:
-    """Yield the rows of a csv file, with the named columns. Raises ValueError if the file or a column is missing."""
+_NAMED_TABLE = "take the table of the version that the source names"
+
+
+def read_table(path: Path, columns: Sequence[str], remedy: str = _NAMED_TABLE) -> Iterator[dict[str, str]]:
+    """Yield the rows of a csv file, with the named columns. Raises ValueError if the file or a column is missing.
+
+    remedy: what to do if it is not such a table.
+    """
     if not path.is_file():
         raise ValueError(f"{path}: the label table is missing: download it with its partition, or complete the mirror")
-    require_size(path, TABLE_BYTES, "a table", "take the table of the version that the source names")
+    require_size(path, TABLE_BYTES, "a table", remedy)
     with path.open(newline="", encoding="utf-8-sig") as stream:
         reader = csv.reader(_lines(stream, path), strict=True)
         rows = _readable(reader, path)
@@ -135,13 +141,12 @@ def read_table(path: Path, columns: Sequence[str]) -> Iterator[dict[str, str]]:
         missing = [name for name in columns if name not in header]
         if missing:
             raise ValueError(
-                f"{path}: no column {', '.join(map(repr, missing))} (it has {', '.join(header) or 'none'}): "
-                "take the table of the version that the source names"
+                f"{path}: no column {', '.join(map(repr, missing))} (it has {', '.join(header) or 'none'}): {remedy}"
             )
         places = [header.index(name) for name in columns]
         for number, row in enumerate(rows, 1):
             if number > TABLE_ROWS:
-                raise ValueError(f"{path}: more than {TABLE_ROWS:,} rows: take the table that the source names")
+                raise ValueError(f"{path}: more than {TABLE_ROWS:,} rows: {remedy}")
             if len(row) != len(header):
                 raise ValueError(f"{path}, line {reader.line_num}: {len(row)} fields, the header has {len(header)}")
             yield {name: row[at] for name, at in zip(columns, places, strict=True)}

@@ -7,7 +7,6 @@ out.
 
 from __future__ import annotations
 
-import ast
 import csv
 import io
 import re
@@ -16,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pipelines.cache import Workspace
+from pipelines.formats.joined_labels import split_labels
 from pipelines.formats.limits import LABELS_BYTES, require_size
 from pipelines.harmonize.shards import read_records, shards_of
 from pipelines.tasks.catalogue import LabelClass, LabelTask
@@ -52,7 +52,7 @@ def read_labels(path: Path) -> dict[str, tuple[str, ...]]:
         record, label = (named.get(name, "") for name in COLUMNS)
         if not record or not label:
             raise ValueError(f"{path}, line {line}: give a record_id and a label, or leave it out")
-        each = _split(label)
+        each = split_labels(label)
         if not each or any(one.lower() in _NOTHING for one in each):
             raise ValueError(
                 f"{path}, line {line}: label {label[:_SHOWN]!r} stands for none, or for a missing one among others: "
@@ -61,18 +61,6 @@ def read_labels(path: Path) -> dict[str, tuple[str, ...]]:
         labels.setdefault(record, []).extend(each)
     _require_distinct(path, {label for of_record in labels.values() for label in of_record})
     return {record: tuple(dict.fromkeys(of_record)) for record, of_record in labels.items()}
-
-
-def _split(label: str) -> list[str]:
-    """Return the labels of a cell: joined by `;` or `|`, or a list of texts as Python writes it."""
-    if label.startswith("[") and label.endswith("]"):
-        try:
-            listed = ast.literal_eval(label)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            listed = None
-        if isinstance(listed, list) and all(isinstance(one, str) for one in listed):
-            return [one.strip() for one in listed]
-    return [one.strip() for one in re.split("[;|]", label)]
 
 
 def _rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
