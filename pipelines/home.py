@@ -33,6 +33,7 @@ HOSTS = "hosts"
 FILES = "files"
 SERVERS_LOCK = ".servers.lock"
 REMOVAL_LOCK = ".removal.lock"
+SIMULATED = "SIMULATED.json"  # marks a mirror with simulated ECGs
 _KEY_BYTES = 32
 _SPACE = re.compile(rf"{HOSTS}|simulated|[a-z0-9-]+-[0-9a-f]{{6}}")
 
@@ -83,7 +84,7 @@ class Home:
     def simulated(self) -> bool:
         """Whether the ECGs are simulated: by `make demo`, or by `ecg simulate` into a folder."""
         mirror = self.mirror or ""
-        return mirror == str(self.simulated_mirror) or (mirror != "" and (Path(mirror) / "SIMULATED.json").is_file())
+        return mirror == str(self.simulated_mirror) or (mirror != "" and (Path(mirror) / SIMULATED).is_file())
 
     def alone_removing(self) -> AbstractContextManager[None]:
         """Hold the lock of what removes data: one process at a time, and not during a backup."""

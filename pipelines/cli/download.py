@@ -47,7 +47,7 @@ def requested_partitions(home: Home, name: str, partitions: Sequence[str]) -> tu
 
     Raises ValueError if there is no such source, or if the mirror has no partition of it.
     """
-    from pipelines.download.mirror import Mirror, list_source
+    from pipelines.download.mirror import Mirror, absence, list_source
     from pipelines.sources import SOURCES
 
     if name not in SOURCES:
@@ -55,5 +55,5 @@ def requested_partitions(home: Home, name: str, partitions: Sequence[str]) -> tu
     source, mirror = SOURCES[name], Mirror.parse(home.mirror)
     keys = list(partitions) or source.available(list_source(source, mirror, raw_root=home.raw_root))
     if not keys:
-        raise ValueError(f"{name}: {mirror} has no partition of it: use another with `ecg mirror`")
+        raise ValueError(absence(source, mirror))
     return source, keys

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -16,7 +17,8 @@ def command(place: str | None) -> None:
     """Show where ECGs come from, or set it: PLACE is a folder, a base URL, or `hosts` for the original addresses.
 
     The setting also applies to the UI and to later commands. A folder contains physionet.org/ or zenodo.org/ as
-    `wget -r` writes them.
+    `wget -r` writes them, PhysioNet's zips unpacked, or an `aws s3 sync` of its bucket. What is not at the paths of
+    `wget -r` is listed, and so is what cannot be used as it is.
 
     \b
     ecg mirror
@@ -30,6 +32,29 @@ def command(place: str | None) -> None:
     if place is not None:
         home.set_mirror(place)
     click.echo(f"ECGs come from {mirror_in_words(home)}; products are in {home.workspace().root}")
+    for line in _layout(home):
+        click.echo(f"  {line}")
+
+
+def _layout(home: Home) -> list[str]:
+    """Say which sources a folder mirror has elsewhere than at their `wget -r` paths, and what it has near them."""
+    from pipelines.download.layout import Layout
+    from pipelines.sources import SOURCES
+
+    if home.mirror is None or not Path(home.mirror).is_dir():
+        return []
+    lines: list[str] = []
+    for layout in (Layout(source, Path(home.mirror)) for source in SOURCES.values()):
+        try:
+            place = layout.place()
+        except ValueError as error:
+            lines.append(str(error))
+            continue
+        elsewhere = None if place.base == layout.folder else str(place.files)
+        text = elsewhere if place.files.is_dir() else layout.near()
+        if text is not None:
+            lines.append(f"{layout.source.name}: {text}")
+    return lines
 
 
 def mirror_in_words(home: Home) -> str:

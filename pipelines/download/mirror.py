@@ -11,6 +11,7 @@ from urllib.parse import quote
 from pipelines.addresses import is_address, shown
 from pipelines.download.fetch import ProgressCounter, map_in_threads
 from pipelines.download.http import MOST_LIST, Retries, Transfer, checksum_of
+from pipelines.download.layout import Layout, Place
 from pipelines.download.list_cache import discard
 from pipelines.download.progress import OnProgress
 from pipelines.formats.limits import require_size
@@ -76,21 +77,35 @@ def list_source(source: Source, mirror: Mirror, *, raw_root: Path | None = None)
 
     Returns an empty list if the mirror does not have the source. Raises ValueError if it has files of it and no list.
     """
+    place = _place(source, mirror)
     try:
-        listing = _listing(source, mirror, raw_root, None)
+        listing = _listing(source, mirror, place, raw_root, None)
     except FileNotFoundError as error:
-        if mirror.place is None or (mirror.folder is not None and (mirror.folder / source.root).is_dir()):
+        if mirror.place is None or (place is not None and place.files.is_dir()):
             raise _no_list_error(source, mirror, error) from error
         return []
-    return listing if mirror.folder is None else _of_held_partitions(source, listing, mirror.folder)
+    return listing if place is None else _of_held_partitions(source, listing, place)
+
+
+def _place(source: Source, mirror: Mirror) -> Place | None:
+    """Return where a folder mirror has, or should have, the source's files; None if it is no folder."""
+    return None if mirror.folder is None else Layout(source, mirror.folder).place()
+
+
+def absence(source: Source, mirror: Mirror) -> str:
+    """Say that a mirror has nothing of a source; for a folder, what was looked for and what was found."""
+    if mirror.folder is None:
+        return f"{source.name}: {mirror} has no partition of it: use another with `ecg mirror`"
+    return f"{source.name}: {mirror} has no files of it: {Layout(source, mirror.folder).absence()}"
 
 
 def partition_files(
     source: Source, partition: str, *, mirror: Mirror, raw_root: Path, retries: Retries | None = None
 ) -> list[RemoteFile]:
     """List the files that a partition needs. Raises ValueError if the source's list has none of them."""
+    place = _place(source, mirror)
     try:
-        listing = _listing(source, mirror, raw_root, retries)
+        listing = _listing(source, mirror, place, raw_root, retries)
     except FileNotFoundError as error:
         raise _no_list_error(source, mirror, error) from error
     files = source.files_of(listing, partition)
@@ -103,17 +118,19 @@ def partition_files(
     return files
 
 
-def _listing(source: Source, mirror: Mirror, raw_root: Path | None, retries: Retries | None) -> list[RemoteFile]:
+def _listing(
+    source: Source, mirror: Mirror, place: Place | None, raw_root: Path | None, retries: Retries | None
+) -> list[RemoteFile]:
     """Return the source's complete list. Raises FileNotFoundError if the mirror does not have it."""
-    if mirror.folder is not None:
-        folder = mirror.folder
+    if place is not None:
 
         def read(path: str) -> bytes:
+            file = place.path(source, path)
             # A list's path may be a folder if `wget -r` descended into it.
-            if not (folder / path).is_file():
+            if not file.is_file():
                 raise FileNotFoundError(path)
-            require_size(folder / path, MOST_LIST, "a list", "correct the mirror")
-            return (folder / path).read_bytes()
+            require_size(file, MOST_LIST, "a list", "correct the mirror")
+            return file.read_bytes()
 
         return source.list_files(read)
     copies: list[Path] = []
@@ -131,17 +148,16 @@ def _listing(source: Source, mirror: Mirror, raw_root: Path | None, retries: Ret
             raise
 
 
-def _of_held_partitions(source: Source, listing: Sequence[RemoteFile], folder: Path) -> list[RemoteFile]:
+def _of_held_partitions(source: Source, listing: Sequence[RemoteFile], place: Place) -> list[RemoteFile]:
     """Return the part of a list that belongs to partitions of which a folder has at least one file."""
 
     @cache
-    def names(parent: str) -> frozenset[str]:
-        directory = folder / parent
+    def names(directory: Path) -> frozenset[str]:
         return frozenset(entry.name for entry in directory.iterdir()) if directory.is_dir() else frozenset()
 
     def has(path: str) -> bool:
-        parent, _, name = path.rpartition("/")
-        return name in names(parent)
+        file = place.path(source, path)
+        return file.name in names(file.parent)
 
     partitions = {file.path: source.partition_of(file.path) for file in listing}
     held_partitions = {partition for path, partition in partitions.items() if partition is not None and has(path)}
@@ -157,15 +173,20 @@ def find_in_folder(
     files: Sequence[RemoteFile],
     mirror: Mirror,
     folder: Path,
+    links: Path,
     connections: int,
     progress: OnProgress | None,
 ) -> Manifest:
-    """Verify files in place in a folder mirror. Raises ValueError if one is missing or differs from the list."""
-    missing = [file.path for file in files if not (folder / file.path).is_file()]
+    """Verify files in place in a folder mirror. Raises ValueError if one is missing or differs from the list.
+
+    links: the folder for links to files that are not at their `wget -r` paths.
+    """
+    root = Layout(source, folder).place().root(source, links)
+    missing = [file.path for file in files if not (root / file.path).is_file()]
     if missing:
         raise missing_files_error(source, mirror, missing)
     counter = ProgressCounter(files, progress)
-    measured = map_in_threads(files, lambda file: _measured(file, folder, counter), connections)
+    measured = map_in_threads(files, lambda file: _measured(file, root, counter), connections)
     wrong = [now for listed, now in zip(files, measured, strict=True) if now.checksum != listed.checksum]
     if wrong:
         raise ValueError(
@@ -173,7 +194,7 @@ def find_in_folder(
             f"({wrong[0].checksum}): fetch them into that folder again, or correct its list; "
             "nothing is written to it from here"
         )
-    return Manifest(root=folder, files=tuple(measured))
+    return Manifest(root=root, files=tuple(measured))
 
 
 def _measured(file: RemoteFile, folder: Path, counter: ProgressCounter) -> RemoteFile:
@@ -187,6 +208,9 @@ def _measured(file: RemoteFile, folder: Path, counter: ProgressCounter) -> Remot
 
 def _no_list_error(source: Source, mirror: Mirror, error: FileNotFoundError) -> ValueError:
     """Return the error of a mirror without the list of a source."""
+    place = _place(source, mirror)
+    if place is not None and not place.files.is_dir():
+        return ValueError(absence(source, mirror))
     return ValueError(
         f"{source.name}: {mirror} has no list of its files ({error}): fetch the list as well, it holds the checksums"
     )

@@ -33,6 +33,7 @@ HASHERS = 4  # threads; hashing releases the interpreter
 FILES = "files.json"
 ROOT = "root"  # below aside/: the path of the files' folder
 DAMAGED = "damaged.json"  # below aside/: paths of files that are missing or damaged
+LINKS = "linked"  # below the raw root: links to the files of a folder mirror that are not at their `wget -r` paths
 DISCARDED = "let_go"  # below aside/: present if the files were deleted after harmonization
 
 
@@ -289,7 +290,7 @@ def _download(
 ) -> Manifest:
     """Return the manifest of a partition's files, found in a folder mirror or fetched below raw_root."""
     if mirror.folder is not None:
-        return find_in_folder(source, files, mirror, mirror.folder, connections, progress)
+        return find_in_folder(source, files, mirror, mirror.folder, raw_root / LINKS, connections, progress)
     root = raw_root.resolve()
     folder = root / source.root
     make_folder(folder)

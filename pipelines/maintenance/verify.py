@@ -13,7 +13,7 @@ from pipelines.download.fetch import map_in_threads
 from pipelines.download.http import checksum_of, size_of
 from pipelines.download.progress import OnProgress
 from pipelines.download.step import download_to_home, is_discarded, mark_damaged, recorded_files
-from pipelines.home import Home
+from pipelines.home import Home, is_url
 from pipelines.incoming import INCOMING
 from pipelines.incoming.step import materialize_drop, taken_drops
 from pipelines.sources import SOURCES
@@ -136,8 +136,15 @@ def _verified(
         missing=tuple(missing),
         damaged=tuple(damaged),
         let_go=is_discarded(product),
-        mirror=next((root for root, _ in files if str(root) == home.mirror), None),
+        mirror=_mirror(home, source, files),
     )
+
+
+def _mirror(home: Home, source: Readable, files: Sequence[tuple[Path, RemoteFile]]) -> Path | None:
+    """Return the mirror folder that a partition's files are used from; None if they are our own."""
+    if not isinstance(source, Source) or home.mirror is None or is_url(home.mirror):
+        return None
+    return Path(home.mirror) if any(root != home.raw_root.resolve() for root, _ in files) else None
 
 
 def faults_in_words(verified: Sequence[Verified]) -> str:

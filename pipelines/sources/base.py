@@ -99,6 +99,7 @@ class Source:
     citation: str
     role: Role
     root: str  # the folder of its files under `wget -r`
+    archive: str = ""  # the folder in PhysioNet's zip of it, without the version
     partitions: tuple[str, ...]  # all keys of the complete source
     list_files: Callable[[Fetch], list[RemoteFile]]
     """Returns every file of the source with its checksum, from the source's own list."""

@@ -74,6 +74,7 @@ def challenge_2020(*, name: str, title: str, folder: str, groups: int) -> Source
         ),
         role=Role.EVALUATION,
         root=_ROOT_2020,
+        archive="classification-of-12-lead-ecgs-the-physionetcomputing-in-cardiology-challenge-2020",
         partitions=tuple(f"g{n}" for n in range(1, groups + 1)),
         list_files=listed_by_sums(_ROOT_2020),
         partition_of=partition_by(_ROOT_2020, rf"training/{folder}/(g\d+)/[\w-]+\.(?:hea|mat)"),

@@ -25,6 +25,7 @@ CHAPMAN = Source(
     ),
     role=Role.PRETRAINING,
     root=_ROOT,
+    archive="a-large-scale-12-lead-electrocardiogram-database-for-arrhythmia-study",
     partitions=tuple(f"{n:02d}" for n in range(1, 47)),
     list_files=listed_by_sums(_ROOT),
     partition_of=partition_by(_ROOT, r"WFDBRecords/(\d\d)/\d{3}/[\w-]+\.(?:hea|mat)"),

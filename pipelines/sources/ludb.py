@@ -120,6 +120,7 @@ LUDB = Source(
     ),
     role=Role.EVALUATION,
     root=_ROOT,
+    archive="lobachevsky-university-electrocardiography-database",
     partitions=(_ALL,),
     list_files=listed_by_sums(_ROOT),
     partition_of=lambda path: _ALL if _IN_DATA(path) else None,

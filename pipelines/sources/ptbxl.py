@@ -101,6 +101,7 @@ def _ptbxl(*, name: str, rate: int, folder: str, suffix: str) -> Source:
         ),
         role=Role.EVALUATION,
         root=_ROOT,
+        archive="ptb-xl-a-large-publicly-available-electrocardiography-dataset",
         partitions=tuple(f"{n:05d}" for n in range(0, 22_000, 1000)),
         list_files=listed_by_sums(_ROOT),
         partition_of=partition_by(_ROOT, rf"{folder}/(\d{{5}})/\d{{5}}_{suffix}\.(?:hea|dat)"),
