@@ -6,6 +6,7 @@
     description  what a drop says about its numbers
     readers      which file is read by what: wfdb_files, vendor_files, array_files (by arrays and hdf5)
     drop         a drop as these readers see it
+    by_path      a record id and a patient by a file's place in the drop
     check        what a drop would come to
     withdraw     removes a drop
 

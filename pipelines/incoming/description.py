@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ecg_model.leads import LEADS_12
 from pipelines.formats.limits import JSON_BYTES, LEADS, RECORDS, parse_json, require_size
 from pipelines.formats.wfdb import RECORDER_GAINS, UNITS
+from pipelines.incoming.by_path import PATIENT_FROM
 from pipelines.incoming.people_table import TABLE
 from pipelines.records import DropReason, Record, RecordError, Sex
 from pipelines.sources.demographics import is_unknown, plain_id, stated_age, stated_sex
@@ -27,7 +28,7 @@ PEOPLE_FIELDS = ("ids", "patient_ids", "ages", "sexes", "labels")
 DATASETS = "datasets"
 LEAD_NAMES = "lead_names"
 SEX_CODES = "sex_codes"
-FIELDS = frozenset((*SIGNAL_FIELDS, *PEOPLE_FIELDS, DATASETS, LEAD_NAMES, SEX_CODES, TABLE))
+FIELDS = frozenset((*SIGNAL_FIELDS, *PEOPLE_FIELDS, DATASETS, LEAD_NAMES, SEX_CODES, PATIENT_FROM, TABLE))
 
 RATES = (100.0, 2000.0)
 AXES = ("record", "lead", "time")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
 from pipelines.formats.wfdb import signal_files
+from pipelines.incoming.by_path import PATIENT_FROM
 from pipelines.incoming.description import (
     MOST_SECONDS,
     PEOPLE_FIELDS,
@@ -95,6 +97,16 @@ class Drop:
         return next((each for each in both if str(each) in self.paths), None)
 
     @cached_property
+    def times_named(self) -> Counter[str]:
+        """How many files have each name."""
+        return Counter(PurePosixPath(path).name for path in self.paths)
+
+    @property
+    def tells_patients(self) -> bool:
+        """Whether drop.json says where the patients of records are told from."""
+        return self.shared.get(PATIENT_FROM) is not None or "patient_ids" in self.shared.get(TABLE, ())
+
+    @cached_property
     def named_by_headers(self) -> frozenset[str]:
         """The files that WFDB headers name as theirs, which are read with them."""
         named: set[str] = set()
@@ -111,8 +123,10 @@ class Drop:
         description = path.with_suffix(".json")
         if str(description) in self.paths:
             fields = read_description(self.root / description)
-            if TABLE in fields:
-                raise RecordError(DropReason.UNREADABLE_HEADER, f"{description}: {TABLE}: name it in {SHARED}")
+            if alone := [name for name in (TABLE, PATIENT_FROM) if name in fields]:
+                raise RecordError(
+                    DropReason.UNREADABLE_HEADER, f"{description}: {alone[0]}: write it into {SHARED}, for all files"
+                )
             return fields
         if needed:
             raise RecordError(
@@ -125,7 +139,11 @@ class Drop:
         """Return a record with what the table of drop.json says of it."""
         if self.table is None:
             return record
-        return self.table.filled(record, str(path), sex_codes_of(self.shared, SHARED))
+        file = self.beside(path, ".hea") or path  # the header is a WFDB record's file
+        names = [record.record_id, str(file), str(file.with_suffix(""))]
+        if self.times_named[file.name] == 1:
+            names.append(file.name)
+        return self.table.filled(record, names, sex_codes_of(self.shared, SHARED))
 
     def finished(self, record: Record) -> Record:
         """Return a record of a file that names its leads: these mapped, and what is too long cut."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -48,12 +48,12 @@ class PeopleTable:
                 raise ValueError(f"{file}: two different rows have the id {record[:40]!r}: take one out")
         return cls(file, rows)
 
-    def filled(self, record: Record, path: str, sex_codes: Mapping[str, Sex]) -> Record:
+    def filled(self, record: Record, names: Sequence[str], sex_codes: Mapping[str, Sex]) -> Record:
         """Return a record with what the table says and its file does not.
 
-        Its row is the one with its id, else with its file's path inside the drop, else with the file's name.
+        Its row is that of the first of its names: its id, its file's path inside the drop, the file's name if only one
+        file has it.
         """
-        names = (record.record_id, path, path.rpartition("/")[2])
         row = next((self.rows[name] for name in names if name in self.rows), None)
         if row is None:
             return replace(record, notes=(*record.notes, self.no_row))

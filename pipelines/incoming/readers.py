@@ -7,7 +7,7 @@ by their first bytes, whatever the file is called.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -15,10 +15,13 @@ from pathlib import Path, PurePosixPath
 from pipelines.formats.vendor.read import recognize_file
 from pipelines.formats.vendor.recognize import ENDINGS, Unread
 from pipelines.incoming import array_files, vendor_files, wfdb_files
+from pipelines.incoming.by_path import ByPath, names_in_several_folders, patient_level
 from pipelines.incoming.drop import SHARED, Drop, Origins, PatientKey, RecordOrigin, shared_files
 from pipelines.records import DropReason, Record, RecordError
 
 Read = Callable[[Drop, PurePosixPath], Origins]
+_Place = tuple[str, str, Read]
+"""Of a file that is read: kind and part (as of a `Part`), and how it is read."""
 
 ARRAYS: dict[str, tuple[str, Read]] = {
     ".npy": ("NumPy", array_files.read_npy),
@@ -75,17 +78,15 @@ def contents(root: Path, paths: Sequence[str], key: PatientKey | None = None) ->
     Nothing else of the folder is read. Raises ValueError if drop.json, on which all files depend, cannot be used.
     """
     drop = Drop.of(root, paths, key)
+    placed = {path: _place(drop, path) for path in map(PurePosixPath, sorted(paths))}
+    read_files = {path: place for path, place in placed.items() if isinstance(place, tuple)}
+    by_path = ByPath(_shared_names(drop, read_files), patient_level(drop.shared, SHARED))
     readers: dict[tuple[str, str], list[Callable[[], Origins]]] = {}
-    ignored: list[tuple[str, str]] = []
-    for path in map(PurePosixPath, sorted(paths)):
-        placed = _place(drop, path)
-        if isinstance(placed, str):
-            ignored.append((str(path), placed))
-        elif placed is not None:
-            kind, where, read = placed
-            of_part = readers.setdefault((kind, where), [])
-            if kind != _ZARR or not of_part:  # a store is one thing, however many files it has
-                of_part.append(partial(_guarded, drop, path, kind, read))
+    for path, (kind, where, read) in read_files.items():
+        of_part = readers.setdefault((kind, where), [])
+        if kind != _ZARR or not of_part:  # a store is one thing, however many files it has
+            of_part.append(partial(_guarded, drop, path, kind, read, by_path))
+    ignored = [(str(path), place) for path, place in placed.items() if isinstance(place, str)]
     found = tuple(Part(kind, where, partial(_in_turn, each)) for (kind, where), each in readers.items())
     return Contents(found, tuple(ignored), drop.table.no_row if drop.table is not None else None)
 
@@ -106,7 +107,7 @@ def read_file(file: Path, key: PatientKey | None = None) -> Origins:
     if placed is None or isinstance(placed, str):
         raise ValueError(f"{file}: it holds no ECG ({placed or 'it describes others'}): give the file of signals")
     kind, _, read = placed
-    yield from _guarded(drop, path, kind, read)
+    yield from _guarded(drop, path, kind, read, ByPath(level=patient_level(drop.shared, SHARED)))
 
 
 def _in_turn(readers: Sequence[Callable[[], Origins]]) -> Origins:
@@ -114,17 +115,36 @@ def _in_turn(readers: Sequence[Callable[[], Origins]]) -> Origins:
         yield from reader()
 
 
-def _guarded(drop: Drop, path: PurePosixPath, kind: str, read: Read) -> Origins:
+def _shared_names(drop: Drop, read_files: Mapping[PurePosixPath, _Place]) -> frozenset[str]:
+    """Return the names of files in several folders, of those whose record is called by its file."""
+    candidates = [path for path, (kind, *_) in read_files.items() if kind == "WFDB" or path.suffix.lower() in ARRAYS]
+    shared = names_in_several_folders(candidates)
+    return names_in_several_folders(
+        path for path in candidates if path.stem in shared and _is_called_by_file(drop, path, *read_files[path])
+    )
+
+
+def _is_called_by_file(drop: Drop, path: PurePosixPath, kind: str, where: str, read: Read) -> bool:
+    """Whether a file's record has the file's name: of arrays, the first record tells, unless nothing states ids."""
+    if kind == "WFDB" or (kind == "csv" and drop.beside(path, ".json") is None):
+        return True
+    first = next(_guarded(drop, path, kind, read, ByPath()), None)
+    return first is not None and first.item.record_id == path.stem
+
+
+def _guarded(drop: Drop, path: PurePosixPath, kind: str, read: Read, by_path: ByPath) -> Origins:
     """Yield a file's records; one dropped record, named after the file, if the whole file cannot be read."""
     try:
         for origin in read(drop, path):
-            item = drop.with_person(origin.item, path) if isinstance(origin.item, Record) else origin.item
+            item = by_path.called(path, origin.item)
+            if isinstance(item, Record):
+                item = by_path.with_patient(path, drop.with_person(item, path))
             yield replace(origin, item=item, form=origin.form or kind)
     except RecordError as error:
         yield RecordOrigin(error.dropped(str(path)), form=kind)
 
 
-def _place(drop: Drop, path: PurePosixPath, *, alone: bool = False) -> tuple[str, str, Read] | str | None:
+def _place(drop: Drop, path: PurePosixPath, *, alone: bool = False) -> _Place | str | None:
     """Return the part that a file belongs to and how it is read, or the rule by which it is ignored.
 
     None: it is read with another file. alone: it is asked for by name, as the only one.
@@ -153,7 +173,7 @@ def _place(drop: Drop, path: PurePosixPath, *, alone: bool = False) -> tuple[str
     return _by_content(drop, path)
 
 
-def _by_content(drop: Drop, path: PurePosixPath) -> tuple[str, str, Read] | str:
+def _by_content(drop: Drop, path: PurePosixPath) -> _Place | str:
     """Place a file whose ending says nothing."""
     kind = recognize_file(drop.root / path)
     if isinstance(kind, Unread):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import PurePosixPath
 
@@ -10,7 +9,7 @@ from pipelines.formats.wfdb import Header, WfdbRecord, read_wfdb
 from pipelines.incoming.comments import people_fields
 from pipelines.incoming.description import check_plausible, rate_of, sex_codes_of
 from pipelines.incoming.drop import SHARED, Drop, Origins, RecordOrigin
-from pipelines.records import DropReason, Record, RecordError, Sex
+from pipelines.records import DropReason, Record, RecordError
 from pipelines.sources.challenge import challenge_record
 from pipelines.sources.demographics import is_unknown, plain_id, stated_age, stated_sex
 from pipelines.sources.ludb import ludb_record
@@ -30,7 +29,7 @@ def read(drop: Drop, path: PurePosixPath) -> Origins:
         rate_of(raw.header.rate, header.name)
         units = _units(raw)
         check_plausible(raw.signal_LT, units)
-        yield RecordOrigin(drop.finished(_record(raw, sex_codes_of(drop.shared, SHARED))), units, form)
+        yield RecordOrigin(drop.finished(_record(raw, drop)), units, form)
     except RecordError as error:
         yield RecordOrigin(error.dropped(path.stem), form=form)
 
@@ -49,8 +48,11 @@ def _without_header(drop: Drop, path: PurePosixPath) -> RecordError:
     return RecordError(DropReason.FILE_MISSING, f"{header} is not there: it belongs to {path.name}")
 
 
-def _record(raw: WfdbRecord, sex_codes: Mapping[str, Sex]) -> Record:
+def _record(raw: WfdbRecord, drop: Drop) -> Record:
+    sex_codes = sex_codes_of(drop.shared, SHARED)
     record = ludb_record(raw) if _is_ludb(raw.header) else challenge_record(raw)
+    if drop.tells_patients:  # LUDB has one record of each patient, and the drop says that it is otherwise
+        record = replace(record, patient_id=None)
     fields = people_fields(raw.header.comments)
     patients = tuple(dict.fromkeys(plain_id(text) for text in fields["patient"] if not is_unknown(text)))
     notes = record.notes

@@ -112,4 +112,4 @@ def test_a_table_that_cannot_be_used_is_one_sentence(tmp_path: Path, table: Any,
 
 def test_a_table_belongs_into_drop_json(tmp_path: Path) -> None:
     write_npy(tmp_path / "x.npy", ecgs(1), **array_fields(), table=TABLE)
-    assert "name it in drop.json" in only_drop(tmp_path).detail
+    assert "write it into drop.json" in only_drop(tmp_path).detail
