@@ -4,7 +4,9 @@
     model.predict(x, params={"sampling_rate": 500.0})    # x (records, 12 or 8, samples), millivolt
     [{"NORM": 0.93, "MI": 0.04, ...}, ...]
 
-ECGs are taken as `ecg-encoder` takes them. On a GPU: `load_model(uri, model_config={"device": "cuda"})`.
+A record that harmonization would drop, such as a flat line, has NaN probabilities and a `reason`; with
+`"on_bad": "refuse"` it is an error. ECGs are taken as `ecg-encoder` takes them.
+On a GPU: `load_model(uri, model_config={"device": "cuda"})`.
 """
 
 from __future__ import annotations
@@ -12,15 +14,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from ecg_model.encoder import load_encoder
-from ecg_model.serving.classify import CalibratedHead, classify
-from ecg_model.serving.embed import STANDARD
+from ecg_model.serving.classify import CalibratedHead
 from ecg_model.serving.released_file import released_file
-from ecg_model.serving.request import batch
+from ecg_model.serving.request import REASON, answered
 
 
 class ClassifierModel(PythonModel):
@@ -37,23 +37,18 @@ class ClassifierModel(PythonModel):
 
     def predict(  # pyright: ignore[reportIncompatibleMethodOverride]  # the base's body makes pyright infer None
         self, context: PythonModelContext, model_input: np.ndarray, params: dict[str, Any] | None = None
-    ) -> list[dict[str, float]]:
+    ) -> list[dict[str, Any]]:
         """Classify (B, L, T) millivolt: a probability for each label, for each record.
 
-        Raises MlflowException for a bad request, with the remedy.
+        A record that harmonization would drop has NaN for each, and beside them `reason`. Raises MlflowException for a
+        bad request, with the remedy.
         """
-        params = params or {}
-        try:
-            probability_BC = classify(
-                self.encoder,
-                self.head,
-                batch(model_input),
-                sampling_rate=params.get("sampling_rate", 0.0),
-                leads=params.get("leads", STANDARD),
-            )
-        except ValueError as error:
-            raise MlflowException.invalid_parameter_value(str(error)) from error
-        return [dict(zip(self.head.labels, row, strict=True)) for row in probability_BC.tolist()]
+        embedding_BD, reasons = answered(self.encoder, model_input, params or {})
+        rows = self.head.probabilities(embedding_BD).tolist()
+        return [
+            dict(zip(self.head.labels, row, strict=True)) | ({} if why is None else {REASON: why})
+            for row, why in zip(rows, reasons, strict=True)
+        ]
 
 
 set_model(ClassifierModel())

@@ -3,12 +3,16 @@
 shorter than 10 s   only the whole patches (200 ms) that were recorded are encoded: the encoder reads a part of the
                     time columns, as the student does in pretraining. Nothing is repeated or padded.
 10 s to below 20 s  the first 10 s, as in training
-20 s and longer     the mean of the embeddings of the consecutive whole 10 s windows
+20 s and longer     the mean of the embeddings of the consecutive whole 10 s windows, up to the first gap behind the
+                    first of them
+
+What is encoded is judged first, by harmonization's rules (`ecg_model.serving.judge`).
 """
 
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,47 +21,100 @@ from numpy.typing import NDArray
 
 from ecg_model.encoder import Encoder
 from ecg_model.leads import LEADS, LEADS_12
-from ecg_model.signal import RATE_MAX, RATE_MIN, SECONDS, independent_leads, prepare, resample, window_samples
+from ecg_model.serving.judge import beyond_range, why_not
+from ecg_model.signal import (
+    RATE_MAX,
+    RATE_MIN,
+    SECONDS,
+    independent_leads,
+    prepare,
+    resample,
+    window_reach,
+    window_samples,
+)
 
 STANDARD = "standard"
 # In pretraining the student sees at least about a fifth of the columns.
 SECONDS_MIN = 2.0
-# The largest value of int16 microvolt, in which training ECGs are stored; and a hundredth of a QRS, below which only an
-# ECG in volt stays.
-MILLIVOLT_MAX = 32.767
-MILLIVOLT_MIN = 0.01
 _BATCH = 64  # ECGs that are encoded at a time
 _LEADS_LONGEST = 1000  # letters of the parameter `leads`
 
 
 def embed(encoder: Encoder, ecgs: Any, *, sampling_rate: float, leads: str = STANDARD) -> NDArray[np.float32]:
-    """Embed ecgs (B, L, T) millivolt -> float32 (B, dim).
+    """Embed as `judged_embeddings` does, without its reasons."""
+    return judged_embeddings(encoder, ecgs, sampling_rate=sampling_rate, leads=leads)[0]
+
+
+def judged_embeddings(
+    encoder: Encoder, ecgs: Any, *, sampling_rate: float, leads: str = STANDARD
+) -> tuple[NDArray[np.float32], list[str | None]]:
+    """Embed ecgs (B, L, T) millivolt -> float32 (B, dim), and say of each why it is not embedded, or None.
 
     sampling_rate: samples a second.
     leads: `standard` (the twelve of LEADS_12 or the eight of LEADS, depending on L), `12`, `8`, or the rows' names
         joined by commas, in any order, at least the eight.
 
-    Raises ValueError if shape, type, values, rate, leads or length are wrong, with the remedy.
+    A record that harmonization would drop for its quality is NaN, and does not change the others. Raises ValueError if
+    shape, type, rate, leads or length are wrong, with the remedy.
     """
     names = lead_names(leads)
-    sampling_rate = checked_rate(sampling_rate)
+    rate = checked_rate(sampling_rate)
     x_BLT = checked(ecgs)
-    if names is None:
-        names = _by_count(x_BLT.shape[1])
-    x_BLT = independent_leads(x_BLT, names)
-    windows = _window_starts(x_BLT.shape[-1], sampling_rate)
-    if not windows:
-        return _embed_short(encoder, x_BLT, sampling_rate)
+    x_BLT = independent_leads(x_BLT, names or _by_count(x_BLT.shape[1]))
+    if x_BLT.shape[-1] < SECONDS_MIN * rate:
+        raise ValueError(_too_short(x_BLT.shape[-1], rate))
+    parts = [_parts(x_LT, rate) for x_LT in x_BLT]
+    reasons = [why_not(record_parts, rate) for record_parts in parts]
     total_BD = np.zeros((len(x_BLT), encoder.config.dim), np.float32)
-    for start in windows:
-        total_BD += _encode(encoder, prepare(x_BLT[..., start:], leads=LEADS, rate=sampling_rate))
-    return total_BD / np.float32(len(windows))
+    fit = [(record, x_LT) for record, why in enumerate(reasons) if why is None for x_LT in parts[record]]
+    for records, batch_BLT in _alike(fit):
+        prepared_BLT = _prepared(encoder, batch_BLT, rate)
+        for record, x_LT in zip(records, prepared_BLT, strict=True):
+            reasons[record] = reasons[record] or beyond_range(x_LT)
+        np.add.at(total_BD, records, _encode(encoder, prepared_BLT))
+    embedding_BD = total_BD / np.array([[len(record_parts)] for record_parts in parts], np.float32)
+    embedding_BD[[why is not None for why in reasons]] = np.nan
+    return embedding_BD, reasons
 
 
-def _window_starts(samples: int, rate: float) -> list[int]:
-    """Return the first samples of the consecutive whole windows."""
-    starts = (round(k * SECONDS * rate) for k in range(int(samples / (SECONDS * rate)) + 1))
-    return [start for start in starts if start + window_samples(rate) <= samples]
+def _parts(x_LT: NDArray[np.float32], rate: float) -> list[NDArray[np.float32]]:
+    """Return the windows of a recording (L, T) that are encoded, with the filter's margin; all of it below ten seconds.
+
+    A gap behind the first window ends the recording.
+    """
+    needed = window_samples(rate)
+    if x_LT.shape[-1] < needed:
+        return [x_LT]
+    gaps = np.flatnonzero(~np.isfinite(x_LT[:, needed:]).all(axis=0))
+    end = needed + int(gaps[0]) if len(gaps) else x_LT.shape[-1]
+    starts = (round(k * SECONDS * rate) for k in range(int(end / (SECONDS * rate)) + 1))
+    return [x_LT[:, start : min(start + window_reach(rate), end)] for start in starts if start + needed <= end]
+
+
+def _alike(
+    parts: list[tuple[int, NDArray[np.float32]]],
+) -> Iterator[tuple[list[int], NDArray[np.float32]]]:
+    """Yield batches (B, L, T) of the parts that have one length, which bound memory, with the records they are of."""
+    by_length: dict[int, list[tuple[int, NDArray[np.float32]]]] = {}
+    for record, x_LT in parts:
+        by_length.setdefault(x_LT.shape[-1], []).append((record, x_LT))
+    for members in by_length.values():
+        for first in range(0, len(members), _BATCH):
+            batch = members[first : first + _BATCH]
+            yield [record for record, _ in batch], np.stack([x_LT for _, x_LT in batch])
+
+
+def _prepared(encoder: Encoder, x_BLT: NDArray[np.float32], rate: float) -> NDArray[np.float32]:
+    """Return the encoder's input: ten seconds, or the whole patches of a shorter recording, (B, L, T) -> (B, 8, T)."""
+    if x_BLT.shape[-1] >= window_samples(rate):
+        return prepare(x_BLT, leads=LEADS, rate=rate)
+    x_BLT = resample(x_BLT, rate)
+    columns = min(x_BLT.shape[-1] // encoder.config.patch_size, encoder.config.patches)
+    return x_BLT[..., : columns * encoder.config.patch_size]
+
+
+def _too_short(samples: int, rate: float) -> str:
+    return f"ecgs of {samples / rate:.2f} s: give at least {SECONDS_MIN:g} s, better {SECONDS}"
 
 
 def lead_names(leads: Any) -> tuple[str, ...] | None:
@@ -67,9 +124,14 @@ def lead_names(leads: Any) -> tuple[str, ...] | None:
             f"leads {reprlib.repr(leads)}: give {STANDARD}, 12, 8, or the rows' names joined by commas, in at most "
             f"{_LEADS_LONGEST} letters"
         )
-    known = {STANDARD: None, "12": LEADS_12, "8": LEADS}
     text = leads.strip()
-    return known[text] if text in known else tuple(name.strip() for name in text.split(","))
+    known = {STANDARD: None, "12": LEADS_12, "8": LEADS}
+    if text in known:
+        return known[text]
+    names = tuple(name.strip() for name in text.split(","))
+    if len(names) == 1:
+        raise ValueError(f"leads {reprlib.repr(leads)}: give {STANDARD}, 12, 8, or the rows' names joined by commas")
+    return names
 
 
 def checked_rate(sampling_rate: Any) -> float:
@@ -84,8 +146,16 @@ def checked_rate(sampling_rate: Any) -> float:
 
 
 def checked(ecgs: Any) -> NDArray[np.float32]:
-    """Return the batch as float32 (B, L, T). Raises ValueError if it is no batch of ECGs in millivolt."""
-    array = np.asarray(ecgs)
+    """Return the batch as float32 (B, L, T), with NaN where a sample is missing, masked or infinite.
+
+    Raises ValueError if it is no batch of numbers.
+    """
+    try:
+        array = np.asarray(_unmasked(ecgs))
+    except ValueError as ragged:
+        raise ValueError(
+            f"records of unequal leads or lengths ({ragged}): cut or group them, so that a call's are alike"
+        ) from ragged
     if array.ndim != 3 or 0 in array.shape:
         raise ValueError(
             f"ecgs of shape {array.shape}: give (records, leads, samples), records of one call of one length; "
@@ -94,29 +164,23 @@ def checked(ecgs: Any) -> NDArray[np.float32]:
     if array.dtype.kind not in "fiuO":
         raise ValueError(f"ecgs of type {array.dtype}: give numbers, in millivolt")
     try:
-        with np.errstate(over="ignore"):  # numbers beyond float32 become infinite, and are refused as such
+        with np.errstate(over="ignore"):  # numbers beyond float32 become infinite
             x_BLT = array.astype(np.float32)
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"ecgs hold a value that is not a number ({str(error)[:80]}): give numbers, in millivolt"
         ) from error
-    bad = ~np.isfinite(x_BLT)
-    if bad.any():
-        record, row, _ = np.argwhere(bad)[0]
-        raise ValueError(
-            f"record {record}, row {row}: {bad[record, row].sum()} samples are missing or not finite; "
-            "fill the gaps or leave the record out"
-        )
-    peak_B = np.abs(x_BLT).max(axis=(1, 2))
-    for record, peak in enumerate(peak_B.tolist()):
-        if peak > MILLIVOLT_MAX:
-            raise ValueError(
-                f"record {record} reaches {peak:g}, which no ECG in millivolt does: "
-                "divide microvolt by 1000, and samples of a converter by its gain"
-            )
-        if 0 < peak < MILLIVOLT_MIN:
-            raise ValueError(f"record {record} stays below {peak:g} millivolt: if these are volt, multiply by 1000")
+    x_BLT[np.isinf(x_BLT)] = np.nan
     return x_BLT
+
+
+def _unmasked(ecgs: Any) -> Any:
+    """Return ECGs with NaN for the masked samples of masked arrays: a batch, or a list of records or of their rows."""
+    if isinstance(ecgs, np.ma.MaskedArray):
+        return np.ma.filled(ecgs.astype(np.float64), np.nan)
+    if isinstance(ecgs, list | tuple) and len(ecgs) > 0 and isinstance(ecgs[0], list | tuple | np.ndarray):
+        return [_unmasked(part) for part in ecgs]
+    return ecgs
 
 
 def _by_count(rows: int) -> tuple[str, ...]:
@@ -130,22 +194,7 @@ def _by_count(rows: int) -> tuple[str, ...]:
     )
 
 
-def _embed_short(encoder: Encoder, x_BLT: NDArray[np.float32], rate: float) -> NDArray[np.float32]:
-    """Embed the whole patches of recordings below ten seconds, (B, L, T) -> (B, dim)."""
-    seconds = x_BLT.shape[-1] / rate
-    if seconds < SECONDS_MIN:
-        raise ValueError(f"ecgs of {seconds:.2f} s: give at least {SECONDS_MIN:g} s, better {SECONDS}")
-    x_BLT = resample(x_BLT, rate)
-    columns = min(x_BLT.shape[-1] // encoder.config.patch_size, encoder.config.patches)
-    return _encode(encoder, x_BLT[..., : columns * encoder.config.patch_size])
-
-
 def _encode(encoder: Encoder, x_BLT: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Embed prepared ECGs in batches that bound memory, on the encoder's device, (B, L, T) -> (B, dim)."""
-    device = encoder.patch.weight.device
-    parts = []
+    """Embed prepared ECGs on the encoder's device, (B, L, T) -> (B, dim)."""
     with torch.inference_mode():
-        for start in range(0, len(x_BLT), _BATCH):
-            batch_BLT = torch.from_numpy(x_BLT[start : start + _BATCH]).to(device)
-            parts.append(encoder.embed(batch_BLT).float().cpu().numpy())
-    return np.concatenate(parts)
+        return encoder.embed(torch.from_numpy(x_BLT).to(encoder.patch.weight.device)).float().cpu().numpy()

@@ -4,6 +4,8 @@
     model.predict(x, params={"sampling_rate": 500.0})                       # x (records, 12 or 8, samples), millivolt
     model.predict(x, params={"sampling_rate": 500.0, "leads": "V1,V2,V3,V4,V5,V6,I,II"})
 
+A record that harmonization would drop, such as a flat line, is NaN, and `params={..., "reasons": True}` gives
+{"embeddings": (records, dim), "reasons": [None, "flat lead: ...", ...]}; `"on_bad": "refuse"` makes it an error.
 `ecg_model.serving.embed` describes the accepted ECGs and how short and long recordings are read. On a GPU:
 `load_model(uri, model_config={"device": "cuda"})`.
 """
@@ -13,14 +15,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from ecg_model.encoder import load_encoder
-from ecg_model.serving.embed import STANDARD, embed
 from ecg_model.serving.released_file import released_file
-from ecg_model.serving.request import batch
+from ecg_model.serving.request import answered
 
 
 class EncoderModel(PythonModel):
@@ -36,18 +36,14 @@ class EncoderModel(PythonModel):
 
     def predict(  # pyright: ignore[reportIncompatibleMethodOverride]  # the base's body makes pyright infer None
         self, context: PythonModelContext, model_input: np.ndarray, params: dict[str, Any] | None = None
-    ) -> np.ndarray:
-        """Embed (B, L, T) millivolt -> (B, dim) float32. Raises MlflowException for a bad request, with the remedy."""
+    ) -> np.ndarray | dict[str, Any]:
+        """Embed (B, L, T) millivolt -> (B, dim) float32, or with `reasons` a dict of `embeddings` and `reasons`.
+
+        Raises MlflowException for a bad request, with the remedy.
+        """
         params = params or {}
-        try:
-            return embed(
-                self.encoder,
-                batch(model_input),
-                sampling_rate=params.get("sampling_rate", 0.0),
-                leads=params.get("leads", STANDARD),
-            )
-        except ValueError as error:
-            raise MlflowException.invalid_parameter_value(str(error)) from error
+        embedding_BD, reasons = answered(self.encoder, model_input, params)
+        return {"embeddings": embedding_BD, "reasons": reasons} if params.get("reasons") else embedding_BD
 
 
 set_model(EncoderModel())

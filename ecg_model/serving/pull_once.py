@@ -18,7 +18,7 @@ def main(uri: str, tracking_uri: str, rate: str, ecgs: str, answers: str) -> Non
     x_BLT = np.load(ecgs, allow_pickle=False)
     predicted = model.predict(x_BLT, params={"sampling_rate": float(rate)})
     if isinstance(predicted, list):  # of a classifier: for each record its probabilities by label
-        predicted = [list(row.values()) for row in predicted]
+        predicted = [[value for name, value in row.items() if name != "reason"] for row in predicted]
     np.save(answers, np.asarray(predicted), allow_pickle=False)
 
 

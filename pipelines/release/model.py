@@ -16,7 +16,7 @@ from pipelines.release.tags import ECGS, kind_of
 
 # isort: split
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.types import Schema
+from mlflow.types import ParamSpec, Schema
 
 REGISTERED_NAME = OURS.model
 CLASSIFIER_NAME = "ecg-classifier"
@@ -60,6 +60,8 @@ class Packaged:
     """Its artifacts, by name as in FILES."""
     code: str
     """The file of `ecg_model.serving` that runs them."""
+    params: tuple[ParamSpec, ...]
+    """Parameters of a call."""
     outputs: Schema
     output: str
     """What a call returns, for people."""

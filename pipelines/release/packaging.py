@@ -30,6 +30,7 @@ from ecg_model.encoder import load_encoder
 from ecg_model.serving.classify import CalibratedHead, classify
 from ecg_model.serving.embed import STANDARD, embed
 from ecg_model.serving.released_file import digest_key
+from ecg_model.serving.request import NAN, REASON
 from pipelines.release.model import Packaged, Release
 
 REQUIREMENTS = ("mlflow", "torch", "numpy", "scipy", "safetensors")
@@ -38,6 +39,11 @@ _PACKAGE = Path(next(iter(ecg_model.__path__)))
 _PULL_ONCE = _PACKAGE / "serving" / "pull_once.py"
 EXAMPLE_RATE = 100.0
 _PULL_SECONDS = 900
+_PARAMS = (
+    ParamSpec("sampling_rate", "double", 0.0),  # there is no safe default: 0 means "not given" and is refused
+    ParamSpec("leads", "string", STANDARD),
+    ParamSpec("on_bad", "string", NAN),
+)
 
 
 def packaged_encoder(encoder: Path) -> Packaged:
@@ -50,8 +56,9 @@ def packaged_encoder(encoder: Path) -> Packaged:
     return Packaged(
         files={"encoder": encoder},
         code="encoder_model.py",
+        params=(*_PARAMS, ParamSpec("reasons", "boolean", default=False)),
         outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, dim))]),
-        output=f"(records, {dim}) float32 embeddings",
+        output=f"(records, {dim}) float32 embeddings, NaN for a record that is not fit",
         description="Raw 12-lead ECGs in millivolt -> embeddings (ECG-JEPA)",
     )
 
@@ -65,8 +72,14 @@ def packaged_classifier(encoder: Path, head: Path) -> Packaged:
     return Packaged(
         files={**packaged.files, "head": head},
         code="classifier_model.py",
-        outputs=Schema([ColSpec("double", label) for label in calibrated.labels]),
-        output=f"for each record a calibrated probability of {', '.join(calibrated.labels)}",
+        params=_PARAMS,
+        outputs=Schema(
+            [
+                *(ColSpec("double", label) for label in calibrated.labels),
+                ColSpec("string", REASON, required=False),  # of a record that is not classified
+            ]
+        ),
+        output=f"for each record a calibrated probability of {', '.join(calibrated.labels)}, or NaN and `{REASON}`",
         description="Raw 12-lead ECGs in millivolt -> calibrated probabilities of diagnoses. Not a medical device.",
     )
 
@@ -108,7 +121,8 @@ def serves(release: Release, packaged: Packaged, *, tracking: Tracking) -> Findi
 def example_ecg() -> np.ndarray:
     """Return float32 (1, 12, 1000), millivolt at 100 Hz: a sinus rhythm, rounded to a microvolt, to show the input.
 
-    P, QRS and T are Gaussian waves; the R wave grows from V1 to V5. It is an example, not a measurement.
+    P, QRS and T are Gaussian waves on a wandering baseline, since a line that stands still between beats was never
+    recorded; the R wave grows from V1 to V5. It is an example, not a measurement.
     """
     t_T = np.arange(1000) / EXAMPLE_RATE
     phase_T = (t_T + 0.3) % 0.85
@@ -119,7 +133,7 @@ def example_ecg() -> np.ndarray:
         (0.39, 0.010, -0.10, -0.15, -0.90, -1.20, -0.80, -0.40, -0.20, -0.10),
         (0.60, 0.050, 0.20, 0.30, -0.05, 0.30, 0.40, 0.40, 0.35, 0.25),
     )
-    eight_LT = np.zeros((8, len(t_T)))
+    eight_LT = np.outer(np.linspace(0.02, 0.05, 8), np.sin(2 * np.pi * 0.3 * t_T + 0.5))
     for centre, width, *amplitudes in waves:
         eight_LT += np.outer(amplitudes, np.exp(-0.5 * ((phase_T - centre) / width) ** 2))
     lead_i, lead_ii = eight_LT[:2]
@@ -134,8 +148,7 @@ def log_model(packaged: Packaged) -> ModelInfo:
         # No input schema: MLflow's check would refuse float64, which wfdb reads, and records in a table. The model
         # itself checks its input, with clearer messages.
         outputs=packaged.outputs,
-        # There is no safe default rate: 0 means "not given" and is refused.
-        params=ParamSchema([ParamSpec("sampling_rate", "double", 0.0), ParamSpec("leads", "string", STANDARD)]),
+        params=ParamSchema([*packaged.params]),
     )
     with _without_bytecode():
         return mlflow.pyfunc.log_model(

@@ -48,8 +48,11 @@ class PulledEncoder:
         Raises ValueError if the model refuses the ECG.
         """
         params = {"sampling_rate": float(rate), "leads": ",".join(leads)}
+        schema = self._model.metadata.get_params_schema()
+        if schema is not None and "on_bad" in [param.name for param in schema.params]:
+            params["on_bad"] = "refuse"
         try:
             embedding_1D = self._model.predict(np.asarray(x_LT, np.float32)[None], params=params)
         except MlflowException as error:
-            raise ValueError(error.message) from error
+            raise ValueError(error.message.removeprefix("record 0: ")) from error
         return np.asarray(embedding_1D, np.float32)[0]

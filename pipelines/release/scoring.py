@@ -7,6 +7,7 @@ with a traceback. Here a request is JSON of at most `BODY_MAX` bytes, and a refu
 from __future__ import annotations
 
 import asyncio
+import json
 from io import StringIO
 
 import uvicorn
@@ -57,7 +58,7 @@ def scoring_app(model: PyFuncModel) -> Starlette:
             return _refused(error.get_http_status_code(), error.message)
         text = StringIO()
         predictions_to_json(predicted, text)
-        return Response(text.getvalue(), media_type="application/json")
+        return Response(_strict(text.getvalue()), media_type="application/json")
 
     async def invocations(request: Request) -> Response:
         body = await _body(request)
@@ -82,6 +83,11 @@ def scoring_app(model: PyFuncModel) -> Starlette:
             ClientDisconnect: lambda request, error: _refused(400, "the client went away"),
         },
     )
+
+
+def _strict(answer: str) -> str:
+    """Return a JSON text with null for NaN, which Python writes and most other readers refuse."""
+    return json.dumps(json.loads(answer, parse_constant=lambda name: None)) if "NaN" in answer else answer
 
 
 async def _body(request: Request) -> bytes:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecg_model.serving.embed import checked_rate, lead_names
+from ecg_model.serving.request import checked_on_bad
 
 BODY_MAX = 32_000_000
 """Bytes of a request's body: 75 records of 12 leads and 10 s at 500 Hz, with three decimals."""
@@ -22,7 +23,11 @@ CONTAINERS_MAX = 20_000
 """Lists and objects of a body: a record of 12 leads has 13. In memory an empty list takes twenty times its text."""
 
 FORMS = ("inputs", "instances", "dataframe_split", "dataframe_records")
-_CHECKS = {"sampling_rate": checked_rate, "leads": lead_names}
+_CHECKS = {
+    "sampling_rate": checked_rate,
+    "leads": lead_names,
+    "on_bad": checked_on_bad,
+}
 _NUMBERS = {int, float, type(None)}
 
 

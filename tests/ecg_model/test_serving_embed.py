@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,8 +16,11 @@ from hypothesis import strategies as st
 from ecg_model.config import EncoderConfig
 from ecg_model.encoder import Encoder, random_encoder
 from ecg_model.leads import LEADS, LEADS_12
-from ecg_model.serving.embed import checked, embed
+from ecg_model.serving.embed import checked, embed, judged_embeddings
 from ecg_model.signal import SAMPLES, prepare
+from pipelines.harmonize.convert import judge
+from pipelines.harmonize.quality import QualityLimits
+from pipelines.records import DroppedRecord, Record
 
 
 @pytest.fixture(scope="module")
@@ -140,10 +145,7 @@ GOOD: dict[str, Any] = {"sampling_rate": 250.0}
         (np.array([[["a"]]]), GOOD, "give numbers"),
         (np.zeros((1, 12, 2500), complex), GOOD, "give numbers"),
         (spoiled("a"), GOOD, "not a number"),
-        (spoiled(np.nan), GOOD, "record 1, row 3: 1 samples"),
-        (spoiled(np.inf), GOOD, "record 1, row 3: 1 samples"),
-        (ecg(250, 10) * 1000, GOOD, "divide microvolt by 1000"),
-        (ecg(250, 10) / 1000, GOOD, "volt, multiply by 1000"),
+        ([[[0.1, 0.2]], [[0.1]]], GOOD, "records of unequal leads or lengths"),
         (ecg(250, 10), {}, 'params={"sampling_rate": 500.0}'),
         (ecg(250, 10), {"sampling_rate": 5.0}, "sampling_rate 5"),
         (ecg(250, 10), {"sampling_rate": 1e6}, "sampling_rate 1000000"),
@@ -151,19 +153,104 @@ GOOD: dict[str, Any] = {"sampling_rate": 250.0}
         (ecg(250, 10)[:, :7], GOOD, "7 rows: give 12 leads"),
         (ecg(250, 10), GOOD | {"leads": "8"}, "8 lead"),
         (ecg(250, 10), GOOD | {"leads": "I,II"}, "2 lead"),
+        (ecg(250, 10), GOOD | {"leads": ""}, "leads '': give standard, 12, 8, or the rows' names joined by commas"),
+        (ecg(250, 10), GOOD | {"leads": "Standard"}, "leads 'Standard': give standard, 12, 8"),
+        (ecg(250, 10), GOOD | {"leads": ";".join(LEADS_12)}, "leads 'I;II.*: give standard, 12, 8"),
         (ecg(250, 10)[:, :8], GOOD | {"leads": "I,II,III,aVR,aVL,aVF,V1,V2"}, "V3"),
         (ecg(250, 10)[:, :8], GOOD | {"leads": "I,I,V1,V2,V3,V4,V5,V6"}, "are lead I, and their samples differ"),
         (ecg(250, 10)[:, :8], GOOD | {"leads": "I,II,V1,V2,V3,V4,V5,X"}, "X"),
         (ecg(250, 1.9), GOOD, "1.90 s: give at least 2 s"),
     ],
 )
-def test_bad_input_is_told_what_to_mend(encoder: Encoder, ecgs: np.ndarray, params: dict, message: str) -> None:
+def test_bad_input_is_told_what_to_mend(encoder: Encoder, ecgs: Any, params: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         embed(encoder, ecgs, sampling_rate=params.get("sampling_rate", 0.0), leads=params.get("leads", "standard"))
 
 
-def test_a_silent_record_passes(encoder: Encoder) -> None:
-    assert np.isfinite(embed(encoder, np.zeros((1, 8, 2500)), sampling_rate=250)).all()
+def with_row(row: int, samples: Any, value: float) -> np.ndarray:
+    x = ecg(250, 10, records=1)[0]
+    x[row, samples] = value
+    return x
+
+
+BAD = {
+    "zeros": (np.zeros((12, 2500)), "flat lead: I, II, V1, V2, V3, V4, V5, V6 are constant"),
+    "constant": (np.full((12, 2500), 1.0), "flat lead: I, II, V1, V2, V3, V4, V5, V6 are constant"),
+    "lead II alone": (ecg(250, 10)[0] * (np.arange(12) == 1)[:, None], "flat lead: I, V1, V2, V3, V4, V5, V6 are"),
+    "V1 off": (with_row(6, slice(None), 0.3), "flat lead: V1 is constant"),
+    "NaN": (with_row(6, 750, np.nan), "missing samples: .*V1 1; the first at 3.000 s"),
+    "infinite": (with_row(1, 7, np.inf), "missing samples: .*II 1; "),
+    "beyond float32": (with_row(1, 7, 1e300), "missing samples: .*II 1; "),
+    "kilovolt": (with_row(1, 7, 1e7), "amplitude out of range: it reaches 1e\\+07 mV"),
+    "microvolt": (ecg(250, 10)[0] * 1000, "amplitude out of range: .*divide microvolt by 1000"),
+    "volt": (ecg(250, 10)[0] / 1000, "amplitude out of range: .*if these are volt, multiply by 1000"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_harmonization_drops_gets_no_number_and_a_reason(encoder: Encoder, name: str) -> None:
+    bad, why = BAD[name]
+    good = ecg(250, 10, records=3)
+    embedding, reasons = judged_embeddings(encoder, np.insert(good, 1, bad, axis=0), sampling_rate=250)
+    assert np.isnan(embedding[1]).all()
+    np.testing.assert_allclose(np.delete(embedding, 1, axis=0), embed(encoder, good, sampling_rate=250), atol=1e-5)
+    assert reasons[:1] + reasons[2:] == [None, None, None]
+    assert re.match(why, str(reasons[1])), reasons[1]
+    with np.errstate(over="ignore"):
+        record = Record(record_id="r", signal_LT=bad.astype(np.float32), leads=LEADS_12, rate=250.0)
+    (verdict,) = judge([record], source="s", limits=QualityLimits())
+    dropped = isinstance(verdict, DroppedRecord)
+    # harmonization keeps small ECGs: a unit is stated there
+    assert (dropped and str(reasons[1]).startswith(f"{verdict.reason}: ")) or (name == "volt" and not dropped)
+
+
+def test_a_lead_that_nothing_uses_may_have_gaps(encoder: Encoder) -> None:
+    x = ecg(250, 10)
+    gap = x.copy()
+    gap[1, 3, 7] = np.nan
+    expected = embed(encoder, x, sampling_rate=250)
+    np.testing.assert_array_equal(embed(encoder, gap, sampling_rate=250), expected)
+
+
+def masked() -> np.ma.MaskedArray:
+    x = np.ma.masked_array(ecg(250, 10), mask=False)
+    x[1, 6, 750] = np.ma.masked
+    return x
+
+
+@pytest.mark.parametrize(
+    "form",
+    [lambda x: x, list, lambda x: [list(record) for record in x], lambda x: (1000 * x).astype(np.int16)],
+    ids=["array", "records", "rows", "integers"],
+)
+def test_a_masked_sample_is_missing(encoder: Encoder, form: Callable[[np.ma.MaskedArray], Any]) -> None:
+    _, reasons = judged_embeddings(encoder, form(masked()), sampling_rate=250)
+    assert "V1 1; the first at 3.000 s" in str(reasons[1])
+
+
+def test_a_gap_behind_the_first_window_ends_the_recording(encoder: Encoder) -> None:
+    x = ecg(250, 33)
+    gap = x.copy()
+    gap[1, 6, 5100:] = np.nan
+    got = embed(encoder, gap, sampling_rate=250)
+    np.testing.assert_allclose(got[:1], embed(encoder, x[:1], sampling_rate=250), atol=1e-5)
+    np.testing.assert_allclose(got[1:], embed(encoder, x[1:, :, :5100], sampling_rate=250), atol=1e-5)
+
+
+def test_a_line_in_a_later_window_is_no_part_of_a_mean(encoder: Encoder) -> None:
+    x = ecg(250, 20)
+    x[1, 6, 2500:] = 0.3
+    embedding, reasons = judged_embeddings(encoder, x, sampling_rate=250)
+    assert np.isnan(embedding).all(axis=1).tolist() == [False, True]
+    assert reasons == [None, "flat lead: V1 is constant, in the window that begins at 10 s"]
+
+
+def test_a_short_recording_is_judged_too(encoder: Encoder) -> None:
+    x = ecg(250, 4)
+    x[1, 6] = 0
+    embedding, reasons = judged_embeddings(encoder, x, sampling_rate=250)
+    assert np.isnan(embedding).all(axis=1).tolist() == [False, True]
+    assert reasons == [None, "flat lead: V1 is constant"]
 
 
 def test_the_check_leaves_the_callers_array_alone() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import re
 import subprocess
@@ -18,13 +19,14 @@ import pytest
 from ecg_model.config import EncoderConfig
 from ecg_model.encoder import load_encoder, random_encoder, save_encoder
 from ecg_model.leads import LEADS_12
+from ecg_model.serving.classify import CalibratedHead
 from ecg_model.serving.embed import embed
 from pipelines.finding import Finding
 from pipelines.hashing import sha256_of_file
 from pipelines.release.aliases import promote
 from pipelines.release.gate import GateVerdict
-from pipelines.release.model import Scores
-from pipelines.release.packaging import example_ecg, packaged_encoder
+from pipelines.release.model import CLASSIFIER_NAME, Scores
+from pipelines.release.packaging import example_ecg, packaged_classifier, packaged_encoder
 from pipelines.release.pulled import pulled_model
 from pipelines.release.registry import record, release_packaged
 from pipelines.tracking import Tracking
@@ -35,6 +37,8 @@ from tests.support.paths import ROOT
 import mlflow.pyfunc
 from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PyFuncModel, scoring_server
+
+PASSED = GateVerdict(against=None, rules={"not_worse": Finding.passed("the first")})
 
 
 @pytest.fixture(scope="module")
@@ -52,16 +56,33 @@ def store(
     released = release_packaged(
         packaged_encoder(encoder_file), Scores(), provenance={}, recipe={}, git_commit="g", tracking=tracking
     )
-    verdict = GateVerdict(against=None, rules={"not_worse": Finding.passed("the first")})
-    promote(record(released, verdict, tracking=tracking), tracking=tracking)
+    promote(record(released, PASSED, tracking=tracking), tracking=tracking)
     return tracking
 
 
 @pytest.fixture(scope="module")
 def model(store: Tracking) -> PyFuncModel:
+    return loaded("models:/ecg-encoder@champion", store)
+
+
+@pytest.fixture(scope="module")
+def classifier(store: Tracking, encoder_file: Path, tmp_path_factory: pytest.TempPathFactory) -> PyFuncModel:
+    head = tmp_path_factory.mktemp("head") / "head.safetensors"
+    weight_CD = np.random.default_rng(0).normal(0, 1, (2, 48))
+    calibrated = CalibratedHead(
+        labels=("NORM", "MI"), weight_CD=weight_CD, bias_C=np.zeros(2), slope_C=np.ones(2), intercept_C=np.zeros(2)
+    )
+    head.write_bytes(calibrated.to_bytes())
+    about = {"provenance": {}, "recipe": {}, "git_commit": "g", "registered_name": CLASSIFIER_NAME, "tracking": store}
+    released = release_packaged(packaged_classifier(encoder_file, head), Scores(), **about)
+    promote(record(released, PASSED, tracking=store), tracking=store)
+    return loaded("models:/ecg-classifier@champion", store)
+
+
+def loaded(uri: str, store: Tracking) -> PyFuncModel:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", store.uri)
-        return mlflow.pyfunc.load_model("models:/ecg-encoder@champion")
+        return mlflow.pyfunc.load_model(uri)
 
 
 def test_the_pulled_model_embeds_raw_ecgs(model: PyFuncModel, encoder_file: Path) -> None:
@@ -82,11 +103,14 @@ def test_rows_may_be_named(model: PyFuncModel) -> None:
     )
 
 
+FLAT = np.concatenate([example_ecg(), example_ecg()])
+FLAT[1, 6] = 0.25
+
+
 @pytest.mark.parametrize(
     ("x", "params", "message"),
     [
         (example_ecg(), None, "sampling_rate 0"),
-        (example_ecg() * 1000, {"sampling_rate": 100.0}, "divide microvolt by 1000"),
         (example_ecg()[0], {"sampling_rate": 100.0}, "x\\[None\\]"),
         (example_ecg()[:, :3], {"sampling_rate": 100.0}, "3 rows"),
         (example_ecg(), {"sampling_rate": "fast"}, "sampling_rate"),
@@ -94,8 +118,17 @@ def test_rows_may_be_named(model: PyFuncModel) -> None:
         (example_ecg(), {"sampling_rate": float("nan")}, "sampling_rate nan: give the samples a second"),
         (example_ecg(), {"sampling_rate": 100.0, "leads": None}, "leads None: give standard, 12, 8, or"),
         (example_ecg(), {"sampling_rate": 100.0, "leads": "I," * 100_000}, "in at most 1000 letters"),
+        (example_ecg(), {"sampling_rate": 100.0, "leads": ""}, "leads '': give standard, 12, 8, or"),
+        (example_ecg(), {"sampling_rate": 100.0, "on_bad": "drop"}, "on_bad 'drop': give nan or refuse"),
+        (example_ecg(), {"sampling_rate": 100.0, "on_bad": None}, "on_bad None: give nan or refuse"),
+        (example_ecg(), {"sampling_rate": 100.0, "reasons": "yes"}, "reasons"),
         ([[[0.1, 10**400]]], {"sampling_rate": 100.0}, "too large"),
-        (np.full((1, 12, 1000), 1e300), {"sampling_rate": 100.0}, "not finite"),
+        (FLAT, {"sampling_rate": 100.0, "on_bad": "refuse"}, "^[A-Z_: ]*record 1: flat lead: V1 is constant$"),
+        (
+            np.repeat(FLAT, 2, axis=0),
+            {"sampling_rate": 100.0, "on_bad": "refuse"},
+            "record 2: flat lead: V1 is constant \\(and 1 more records\\)",
+        ),
     ],
 )
 def test_a_bad_request_is_the_callers_and_says_so(
@@ -105,6 +138,43 @@ def test_a_bad_request_is_the_callers_and_says_so(
         model.predict(x, params=params)
     assert raised.value.get_http_status_code() == 400
     assert len(raised.value.message) < 500
+
+
+def test_a_bad_record_is_nan_and_its_reason_can_be_asked_for(model: PyFuncModel) -> None:
+    params = {"sampling_rate": 100.0}
+    embedding = model.predict(FLAT, params=params)
+    assert np.isnan(embedding).all(axis=1).tolist() == [False, True]
+    answer = model.predict(FLAT, params=params | {"reasons": True})
+    np.testing.assert_array_equal(answer["embeddings"], embedding)
+    assert answer["reasons"] == [None, "flat lead: V1 is constant"]
+    np.testing.assert_array_equal(embedding[:1], model.predict(FLAT[:1], params=params | {"on_bad": "refuse"}))
+
+
+def test_a_classifier_gives_a_bad_record_a_reason_beside_its_labels(classifier: PyFuncModel) -> None:
+    good, bad = classifier.predict(FLAT, params={"sampling_rate": 100.0})
+    assert list(good) == ["NORM", "MI"]
+    assert 0 < good["NORM"] < 1
+    assert (math.isnan(bad.pop("NORM")), math.isnan(bad.pop("MI"))) == (True, True)
+    assert bad == {"reason": "flat lead: V1 is constant"}
+    with pytest.raises(MlflowException, match="record 1: flat lead: V1 is constant"):
+        classifier.predict(FLAT, params={"sampling_rate": 100.0, "on_bad": "refuse"})
+
+
+def test_a_masked_sample_is_missing(classifier: PyFuncModel) -> None:
+    x = np.ma.masked_array(example_ecg(), mask=False)
+    x[0, 6, 300] = np.ma.masked
+    (row,) = classifier.predict(x, params={"sampling_rate": 100.0})
+    assert math.isnan(row["NORM"])
+    assert row["reason"].startswith("missing samples: ")
+
+
+def test_the_example_in_the_documents_runs(
+    store: Tracking, classifier: PyFuncModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "serving.md").read_text(), re.DOTALL)
+    exec(code, {})
+    assert capsys.readouterr().out.splitlines() == re.findall(r"^# (.*)$", code, re.MULTILINE)
 
 
 def stored_encoder(store: Tracking) -> Path:
@@ -144,6 +214,8 @@ def test_the_example_and_the_signature_are_there_to_read(model: PyFuncModel) -> 
     assert model.metadata.signature.params.to_dict() == [
         {"name": "sampling_rate", "default": 0.0, "shape": None, "type": "double"},
         {"name": "leads", "default": "standard", "shape": None, "type": "string"},
+        {"name": "on_bad", "default": "nan", "shape": None, "type": "string"},
+        {"name": "reasons", "default": False, "shape": None, "type": "boolean"},
     ]
     folder = Path((model.metadata.artifact_path or "").removeprefix("file://"))
     example = json.loads((folder / "serving_input_example.json").read_text())
@@ -177,7 +249,7 @@ def test_json_over_http_gives_the_same(model: PyFuncModel, form: Callable[[list]
     answer = invoke(model, form(x.tolist()) | {"params": params})
     assert answer.status_code == 200
     np.testing.assert_allclose(answer.json()["predictions"], model.predict(x, params=params), atol=1e-6)
-    refused = invoke(model, form((x * 1000).tolist()) | {"params": params})
+    refused = invoke(model, form((x * 1000).tolist()) | {"params": params | {"on_bad": "refuse"}})
     assert refused.status_code == 400
     assert "divide microvolt by 1000" in refused.text
 

@@ -280,7 +280,10 @@ def test_it_is_served(workspace, tracking, tmp_path):
             np.testing.assert_allclose(list(rows[2].values()), expected, atol=1e-6)
         for body, message in (
             ({"inputs": ecgs.tolist()}, "sampling_rate 0.0: give the samples a second"),
-            ({"inputs": (ecgs * 1000).tolist(), "params": {"sampling_rate": 100.0}}, "divide microvolt by 1000"),
+            (
+                {"inputs": (ecgs * 1000).tolist(), "params": {"sampling_rate": 100.0, "on_bad": "refuse"}},
+                "divide microvolt by 1000",
+            ),
             ({"inputs": ecgs[:, :5].tolist(), "params": {"sampling_rate": 100.0}}, "5 rows: give 12 leads"),
             ({"inputs": [["x"]], "params": {"sampling_rate": 100.0}}, "give (records, leads, samples)"),
             ({"nothing": 1}, ""),

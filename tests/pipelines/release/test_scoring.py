@@ -21,6 +21,7 @@ import pytest
 from ecg_model.config import EncoderConfig
 from ecg_model.encoder import random_encoder, save_encoder
 from ecg_model.serving.embed import embed
+from ecg_model.serving.request import answered
 from pipelines.home import Home
 from pipelines.release.model import Scores
 from pipelines.release.packaging import example_ecg, packaged_encoder
@@ -36,7 +37,7 @@ from mlflow.pyfunc import PyFuncModel
 from mlflow.types import ParamSchema, ParamSpec
 
 ENCODER = random_encoder(EncoderConfig(dim=32, depth=1, heads=2), 0).eval()
-ACCEPTED = ("sampling_rate", "leads")
+ACCEPTED = ("sampling_rate", "leads", "on_bad")
 JSON = {"Content-Type": "application/json"}
 
 
@@ -45,12 +46,19 @@ class Model:
 
     metadata = SimpleNamespace(
         get_params_schema=lambda: ParamSchema(
-            [ParamSpec("sampling_rate", "double", 0.0), ParamSpec("leads", "string", "standard")]
+            [
+                ParamSpec("sampling_rate", "double", 0.0),
+                ParamSpec("leads", "string", "standard"),
+                ParamSpec("on_bad", "string", "nan"),
+            ]
         )
     )
 
     def predict(self, ecgs: np.ndarray, params: dict[str, Any]) -> np.ndarray:
-        return embed(ENCODER, ecgs, **{"sampling_rate": 0.0, **params})
+        return answered(ENCODER, ecgs, params)[0]
+
+
+FLAT = np.zeros((12, 1000)).tolist()
 
 
 def post(body: Any, headers: dict[str, str] = JSON) -> httpx.Response:
@@ -83,6 +91,16 @@ def test_each_form_of_mlflows_protocol_is_answered(form: Callable[[list], dict])
     np.testing.assert_allclose(answer.json()["predictions"], embed(ENCODER, x, sampling_rate=100), atol=1e-6)
 
 
+def test_a_record_without_numbers_is_null_in_strict_json() -> None:
+    gap = example_ecg()[0].tolist()
+    gap[6][300] = None
+    answer = post(json.dumps(request(inputs=[gap, *example_ecg().tolist(), FLAT])))
+    assert answer.status_code == 200
+    first, second, third = json.loads(answer.text, parse_constant=pytest.fail)["predictions"]
+    np.testing.assert_allclose(second, embed(ENCODER, example_ecg(), sampling_rate=100)[0], atol=1e-5)
+    assert first == third == [None] * len(second)
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [
@@ -97,11 +115,19 @@ def test_each_form_of_mlflows_protocol_is_answered(form: Callable[[list], dict])
         (request(instances=[]), "give one of inputs"),
         (request(sampling_rate=500), "the body holds 'inputs', 'params', 'sampling_rate'"),
         (request(params=[1]), "params is no JSON object"),
-        (request(params={"samplng_rate": 100}), "parameter 'samplng_rate' is unknown: use sampling_rate, leads"),
+        (
+            request(params={"samplng_rate": 100}),
+            "parameter 'samplng_rate' is unknown: use sampling_rate, leads, on_bad",
+        ),
         (request(params={"\ud800": 1}), "parameter '\\\\ud800' is unknown"),
         (request(params={}), "sampling_rate 0"),
         *((request(params={"sampling_rate": rate}), "sampling_rate") for rate in (None, "x", True, [1], {}, 10**400)),
-        *((request(params={"sampling_rate": 100, "leads": leads}), "leads") for leads in (None, 5, ["I"], "x" * 2000)),
+        *(
+            (request(params={"sampling_rate": 100, "leads": leads}), "leads")
+            for leads in (None, 5, ["I"], "x" * 2000, "", "I;II")
+        ),
+        *((request(params={"sampling_rate": 100, "on_bad": value}), "on_bad") for value in (None, 5, ["nan"], "drop")),
+        (request(params={"sampling_rate": 100, "on_bad": "refuse"}, inputs=[FLAT]), "record 0: flat lead: I, II, V1"),
         *((request(inputs=value), "inputs: give a list of records") for value in ("x", None, {"a": 1}, 5, [1], [[1]])),
         (request(inputs=[[[0.1, "0.1"]]]), "inputs: give a list of records"),
         (request(inputs=[[[0.1, True]]]), "inputs: give a list of records"),
@@ -110,7 +136,6 @@ def test_each_form_of_mlflows_protocol_is_answered(form: Callable[[list], dict])
         (request(inputs=[[[0.1, 10**400]]]), "a number that is too large"),
         (request(inputs=[[[0.1, 0.2], [0.1]]]), "unequal leads or lengths"),
         (request(inputs=[]), "ecgs of shape (0,)"),
-        (request(inputs=[[[0.1, None]]]), "not finite"),
         ({"dataframe_split": {"columns": ["a", "b"], "data": [[1, 2]]}}, "give one column"),
         ({"dataframe_split": 5}, "give one column"),
         ({"dataframe_records": [{"a": 1, "b": 2}]}, "give one column"),
