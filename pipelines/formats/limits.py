@@ -31,6 +31,8 @@ CHUNK_BYTES = 128 * MIB  # of a chunk of an HDF5 file: one is held whole, packed
 PIECE_BYTES = 4 * MIB  # of what HDF5 reads at once to find its way: the usual pieces are below 64 kB
 DIRECTORY_BYTES = 16 * MIB  # of a zip's table of contents: 200,000 members or so, a kilobyte each in memory
 PART_BYTES = 8 << 30  # of an unpacked part of CODE-15: the real ones have 3.9 GB
+SECONDS = 2.0  # of a processor for a file that a process of its own decodes: on the clock, a busy machine would drop it
+PATIENCE = 120.0  # seconds on the clock after which such a process is given up
 DENSEST = 1032  # deflate compresses at most this much: what states more is forged
 
 

@@ -1,4 +1,4 @@
-"""What a vendor's file may cost: bytes of each format, and memory and time of the process that decodes it."""
+"""What a vendor's file may cost: bytes of each format, and memory of the process that decodes it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,6 @@ from pipelines.formats.vendor.recognize import Kind
 
 MEMORY = 512 << 20
 """Address space of the process that decodes, bytes; a fifth of it is Python and the libraries."""
-SECONDS = 2.0
-"""Processor time for a file. Time on the clock would drop files of a busy machine."""
-PATIENCE = 120.0
-"""Seconds on the clock after which the process is given up."""
-READY = b"ready\n"
-"""What the process writes when its libraries are loaded."""
-
 MOST_BYTES = {
     Kind.DICOM: 64 * MIB,
     Kind.SCP: 4 * MIB,

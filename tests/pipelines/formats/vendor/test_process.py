@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.formats.vendor import process
+from pipelines.formats import process
+from pipelines.formats.process import Decoder
 from pipelines.formats.vendor.limits import MEMORY
-from pipelines.formats.vendor.process import Decoder
 from pipelines.formats.vendor.read import read_vendor
 from pipelines.formats.vendor.recognize import Kind
 from pipelines.records import DropReason, RecordError
@@ -22,9 +22,13 @@ from tests.support.vendor_files import EIGHT, Ecg, ishne
 
 @pytest.fixture
 def decoder():
-    decoder = Decoder()
+    decoder = Decoder("pipelines.formats.vendor.worker", MEMORY)
     yield decoder
     decoder.close()
+
+
+def ask(decoder: Decoder, path: Path):
+    return decoder.ask(path.name, {"path": str(path.absolute()), "kind": Kind.ISHNE})
 
 
 def pid_of(decoder: Decoder) -> int:
@@ -49,36 +53,36 @@ def wait_until(true, seconds: float = 60) -> None:
 
 def test_one_process_serves_many_files_and_is_replaced_when_it_died(decoder: Decoder, put):
     path = put("a.ecg", ishne(Ecg()))
-    decoder.ask(path, Kind.ISHNE)
+    ask(decoder, path)
     first = pid_of(decoder)
-    decoder.ask(path, Kind.ISHNE)
+    ask(decoder, path)
     assert pid_of(decoder) == first
     assert re.search(rf"Max address space +{MEMORY} ", Path(f"/proc/{first}/limits").read_text())
     os.kill(first, signal.SIGKILL)
     wait_until(lambda: gone(first))
-    header, samples = decoder.ask(path, Kind.ISHNE)
+    header, samples = ask(decoder, path)
     assert header["leads"] == list(EIGHT)
     assert len(samples) == 4 * 8 * 5000
     assert pid_of(decoder) != first
 
 
 def test_a_process_that_dies_over_a_file_gives_a_drop_that_says_so(decoder: Decoder, put):
-    decoder.ask(put("a.ecg", ishne(Ecg())), Kind.ISHNE)
+    ask(decoder, put("a.ecg", ishne(Ecg())))
     pid = pid_of(decoder)
     os.kill(pid, signal.SIGSTOP)  # it waits in the file
     threading.Timer(0.2, os.kill, (pid, signal.SIGKILL)).start()
     with pytest.raises(RecordError, match=r"b.ecg: .*exit code -9") as caught:
-        decoder.ask(put("b.ecg", ishne(Ecg())), Kind.ISHNE)
+        ask(decoder, put("b.ecg", ishne(Ecg())))
     assert caught.value.reason == DropReason.UNREADABLE_SIGNAL
 
 
 def test_a_process_that_answers_nothing_is_given_up(decoder: Decoder, put, monkeypatch: pytest.MonkeyPatch):
-    decoder.ask(put("a.ecg", ishne(Ecg())), Kind.ISHNE)
+    ask(decoder, put("a.ecg", ishne(Ecg())))
     pid = pid_of(decoder)
     monkeypatch.setattr(process, "PATIENCE", 0.2)
     os.kill(pid, signal.SIGSTOP)
     with pytest.raises(RecordError, match="more than"):
-        decoder.ask(put("b.ecg", ishne(Ecg())), Kind.ISHNE)
+        ask(decoder, put("b.ecg", ishne(Ecg())))
     assert gone(pid)
 
 
@@ -136,5 +140,5 @@ def test_nothing_of_the_working_folder_is_imported(decoder: Decoder, put, monkey
     path = put("a.ecg", ishne(Ecg()))
     put("numpy.py", b"raise SystemExit(9)")
     monkeypatch.chdir(path.parent)
-    header, _ = decoder.ask(Path("a.ecg"), Kind.ISHNE)
+    header, _ = ask(decoder, Path("a.ecg"))
     assert header["rate"] == 500
