@@ -71,9 +71,6 @@ class DataHome(dg.ConfigurableResource):
 
     def tracking(self) -> Tracking:
         """Return the MLflow store of the data home."""
-        from pipelines.moved import mend
         from pipelines.tracking import Tracking
 
-        home = self.open()
-        mend(home)
-        return Tracking.of(home)
+        return Tracking.of(self.open())

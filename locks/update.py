@@ -4,7 +4,7 @@
     torch-pypi.txt  PyPI's build, with the CUDA libraries that it needs on Linux
     run.txt         what the pipeline needs beside torch
     production.txt  what production on PostgreSQL needs beside those
-    vendor.txt      what reads vendors' files
+    vendor.txt      what reads vendors' files, and WFDB beyond plain 16 bit
     dev.txt         what tests, types and style need beside those
 
 uv resolves them together, for every Python and platform that pyproject.toml allows. Versions that are in the lists stay

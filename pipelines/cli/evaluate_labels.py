@@ -81,7 +81,6 @@ def evaluate_labels(
     encoder: as `release.resolve` names it.
     source: the source whose ECGs are labelled.
     """
-    from pipelines.cli.store import store_of
     from pipelines.encoders.names import OURS
     from pipelines.evaluate.exposure import Overlaps
     from pipelines.evaluate.probes.handcrafted import HandcraftedSource
@@ -93,10 +92,11 @@ def evaluate_labels(
     from pipelines.evaluate.suite.own_labels import own_task
     from pipelines.evaluate.suite.run import evaluation_rows
     from pipelines.release.resolve import RANDOM, named_encoders
+    from pipelines.tracking import Tracking
 
     workspace = home.workspace()
     task = own_task(workspace, file, source)
-    with named_encoders(encoder, RANDOM, workspace, store_of(home)) as ((_, named), (_, random_baseline)):
+    with named_encoders(encoder, RANDOM, workspace, Tracking.of(home)) as ((_, named), (_, random_baseline)):
         products = [
             materialize_probe(workspace, task, features, config, progress=progress)
             for features in (named, random_baseline, HandcraftedSource())

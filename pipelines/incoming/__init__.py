@@ -22,6 +22,7 @@ from itertools import chain
 from pathlib import Path
 
 from pipelines.formats.vendor.read import reader_version
+from pipelines.formats.wfdb_library import library_version
 from pipelines.home import Home
 from pipelines.incoming.description import check_count
 from pipelines.incoming.drop import PatientKey
@@ -51,7 +52,13 @@ def _read(
         yield origin.item
 
 
-INCOMING = OwnData(name=NAME, title="Own ECGs", version=f"3, {reader_version()}", role=Role.PRETRAINING, read=_read)
+INCOMING = OwnData(
+    name=NAME,
+    title="Own ECGs",
+    version=f"3, {reader_version()}, {library_version()}",
+    role=Role.PRETRAINING,
+    read=_read,
+)
 
 
 def own_data(home: Home) -> OwnData:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ecg_model.leads import LEADS_12
 from pipelines.formats.limits import JSON_BYTES, LEADS, RECORDS, parse_json, require_size
-from pipelines.formats.wfdb import RECORDER_GAINS, UNITS
+from pipelines.formats.wfdb_header import RECORDER_GAINS, UNITS
 from pipelines.incoming.by_path import PATIENT_FROM
 from pipelines.incoming.people_table import TABLE
 from pipelines.records import DropReason, Record, RecordError, Sex

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
-from pipelines.formats.wfdb import signal_files
+from pipelines.formats.wfdb_header import named_files
 from pipelines.incoming.by_path import PATIENT_FROM
 from pipelines.incoming.description import (
     MOST_SECONDS,
@@ -108,15 +108,21 @@ class Drop:
 
     @cached_property
     def named_by_headers(self) -> frozenset[str]:
-        """The files that WFDB headers name as theirs, which are read with them."""
-        named: set[str] = set()
+        """The files that WFDB headers name as theirs, which are read with them: signal files, headers of segments."""
+        files: set[str] = set()
+        segments: set[str] = set()
+        in_several: set[str] = set()
         for header in map(PurePosixPath, self.paths):
-            if header.suffix.lower() == ".hea":
+            if _is_header(header.name):
                 with suppress(RecordError):  # the header's own reading says what is wrong with it
-                    named.update(
-                        str(header.with_name(file)) for file in signal_files(self.root / header) if "/" not in file
-                    )
-        return frozenset(named)
+                    named = named_files(self.root / header)
+                    files.update(str(header.with_name(file)) for file in named.signals if not _is_header(file))
+                    if named.segments:
+                        in_several.add(str(header))
+                        beside = (self.beside(header.with_name(f"{name}.hea"), ".hea") for name in named.segments)
+                        segments.update(str(each) for each in beside if each is not None)
+        # Headers that name each other, or themselves, are no segments: each is read, and refused.
+        return frozenset(files | (segments - in_several))
 
     def fields_beside(self, path: PurePosixPath, *, needed: bool) -> dict[str, Any]:
         """Return the fields of the JSON beside a file. Raises RecordError if it is needed and absent."""
@@ -153,3 +159,7 @@ class Drop:
             return record
         note = f"the first {MOST_SECONDS} s of {samples / record.rate:g} s are read"
         return replace(record, signal_LT=record.signal_LT[:, :most].copy(), notes=(*record.notes, note))
+
+
+def _is_header(name: str) -> bool:
+    return name.lower().endswith(".hea")

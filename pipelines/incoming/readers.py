@@ -157,7 +157,7 @@ def _place(drop: Drop, path: PurePosixPath, *, alone: bool = False) -> _Place | 
         # The first of a record's files represents it.
         files = [drop.beside(path, ending) for ending in wfdb_files.ENDINGS]
         first = min(file for file in files if file is not None)
-        if not alone and (path != first or (files[0] is None and str(path) in drop.named_by_headers)):
+        if not alone and (path != first or str(files[0] or path) in drop.named_by_headers):
             return None
         return "WFDB", _all_of(path.with_suffix(".hea")), wfdb_files.read
     if IGNORED["table of records"].fullmatch(path.name) and not alone:
@@ -168,8 +168,10 @@ def _place(drop: Drop, path: PurePosixPath, *, alone: bool = False) -> _Place | 
     if path.suffix.lower() == ".json":
         described = not drop.endings[path.with_suffix("")].isdisjoint(ARRAYS)
         return None if str(path) == SHARED or described else ("description", str(path), _no_data)
+    if str(path) in drop.named_by_headers:
+        return None
     if drop.beside(path, ".hea") is not None:
-        return None if str(path) in drop.named_by_headers else "annotations of a WFDB record"
+        return "annotations of a WFDB record"
     return _by_content(drop, path)
 
 

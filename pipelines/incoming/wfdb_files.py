@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import PurePosixPath
 
-from pipelines.formats.wfdb import Header, WfdbRecord, read_wfdb
+from pipelines.formats.wfdb import WfdbRecord, read_wfdb
+from pipelines.formats.wfdb_header import Header
 from pipelines.incoming.comments import people_fields
 from pipelines.incoming.description import check_plausible, rate_of, sex_codes_of
 from pipelines.incoming.drop import SHARED, Drop, Origins, RecordOrigin
@@ -81,10 +82,12 @@ def _is_ludb(header: Header) -> bool:
 
 
 def _units(raw: WfdbRecord) -> str:
-    """Describe the gain in ADC units per millivolt, and the baseline unless it is 0."""
+    """Describe the gain in ADC units per millivolt, the format, and the baseline unless it is 0."""
     gains = {signal.gain for signal in raw.header.signals}
     baselines = {signal.baseline for signal in raw.header.signals}
+    formats = " and ".join(sorted({signal.format for signal in raw.header.signals}))
+    stored = "16 bit" if formats == "16" else f"format {formats}"
     if len(gains) > 1 or len(baselines) > 1:
-        return "16 bit, each lead by a gain and baseline of its own"
-    text = f"{gains.pop():g} units a millivolt, 16 bit"
+        return f"{stored}, each lead by a gain and baseline of its own"
+    text = f"{gains.pop():g} units a millivolt, {stored}"
     return text if baselines == {0} else f"{text}, baseline {baselines.pop()}"

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
-from pipelines.formats.wfdb import GAINS, WfdbRecord, read_wfdb
+from pipelines.formats.wfdb import WfdbRecord, read_wfdb
+from pipelines.formats.wfdb_header import GAINS
 from pipelines.records import DroppedRecord, Record, RecordError
 from pipelines.sources.base import Fetch, RemoteFile
 

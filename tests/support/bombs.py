@@ -22,12 +22,13 @@ import h5py
 import numpy as np
 import scipy.io
 
-from ecg_model.leads import LEADS_12
+from ecg_model.leads import LEADS, LEADS_12
 from pipelines.incoming import INCOMING
 from pipelines.incoming.listing import list_drop
 from pipelines.records import DroppedRecord
 from pipelines.sources.base import RemoteFile
 from tests.support.hostile import ROOM, room
+from tests.support.wfdb_files import flac_head, put_record
 
 Make = Callable[[Path], None]
 X_NLT = np.random.default_rng(0).normal(0, 0.3, (2, 12, 1000)).astype(np.float32)
@@ -459,6 +460,51 @@ def _mat_of_version_5(folder: Path) -> None:
     with (folder / "a.mat").open("r+b") as file:
         file.truncate(24 + 24 * samples)
     (folder / "a.hea").write_text(f"a 12 500 {samples}\n{''.join(lines)}")
+
+
+@case("wrong file size")
+def _hea_samples_of_12_bits(folder: Path) -> None:
+    _wfdb(folder, b"a 1 500 999999999999\na.dat 212 1000/mV 12 0 0 0 0 I\n")
+
+
+@case("at most 16,777,216 are read of a file of format 80")
+def _dat_of_8_bits(folder: Path) -> None:
+    _wfdb(folder, b"a 1 500 0\na.dat 80 1000/mV 8 0 0 0 0 I\n", samples=(16 << 20) + 1)
+
+
+@case("549,755,813,880 samples: at most 16,777,216")
+def _flac(folder: Path) -> None:
+    """As many samples as FLAC can state."""
+    frames = (1 << 36) - 1
+    header = put_record(folder, np.zeros((1000, 8), int), "516", leads=LEADS)
+    header.write_text(header.read_text().replace(" 1000\n", f" {frames}\n", 1))
+    file = header.with_suffix(".dat")
+    file.write_bytes(flac_head(file.read_bytes(), frames))
+
+
+@case("read", large=True)
+def _flac_of_silence(folder: Path) -> None:
+    """As much as is read of FLAC, a thousand times as large as the file."""
+    put_record(folder, np.zeros((2 << 20, 8), int), "516", leads=LEADS)
+
+
+@case("samples with gaps: at most 67,108,864")
+def _hea_of_a_gap(folder: Path) -> None:
+    header = put_record(folder, np.ones((1000, 8), int), "16", leads=LEADS)
+    (folder / "m.hea").write_text(f"m/2 8 500 0\n{header.stem} 1000\n~ 99999999999\n")
+
+
+@case("at most 10,000 are read")
+def _hea_of_segments(folder: Path) -> None:
+    header = put_record(folder, np.ones((1000, 8), int), "16", leads=LEADS)
+    (folder / "m.hea").write_text("m/100000 8 500 0\n" + f"{header.stem} 1000\n" * 100_000)
+
+
+@case("at most 67,108,864")
+def _hea_of_segments_that_repeat(folder: Path) -> None:
+    """A record of 16 kilobytes, ten thousand times."""
+    header = put_record(folder, np.ones((1000, 8), int), "16", leads=LEADS)
+    (folder / "m.hea").write_text("m/10000 8 500 0\n" + f"{header.stem} 1000\n" * 10_000)
 
 
 @case("is believed of a lead that fills 16 bits", large=True)

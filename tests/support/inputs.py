@@ -21,7 +21,7 @@ import torch
 
 from ecg_model.config import EncoderConfig
 from ecg_model.encoder import encoder_bytes, load_encoder, random_encoder
-from ecg_model.leads import LEADS_12
+from ecg_model.leads import LEADS, LEADS_12
 from ecg_model.reference import published_name
 from ecg_model.serving.classify import CalibratedHead
 from pipelines.download.mirror import Mirror, list_source
@@ -29,6 +29,7 @@ from pipelines.encoders.import_reference import read_released
 from pipelines.evaluate.suite.own_labels import read_labels
 from pipelines.formats.vendor.read import read_vendor
 from pipelines.formats.wfdb_annotations import parse_marks
+from pipelines.formats.wfdb_header import FORMATS
 from pipelines.incoming import INCOMING
 from pipelines.incoming.listing import list_drop
 from pipelines.records import DroppedRecord, Record, RecordError
@@ -39,6 +40,7 @@ from pipelines.sources.code15 import parse_api
 from pipelines.sources.physionet import parse_sums
 from tests.support.paths import SHARED
 from tests.support.vendor_files import WRITERS, Ecg, counts
+from tests.support.wfdb_files import put_record
 
 REAL = SHARED / "real" / "mirror"
 VENDOR = SHARED / "vendor"
@@ -172,7 +174,10 @@ def own_cases(root: Path) -> Iterator[Case]:
         if ecg.suffix == ".npz":
             yield _member_case(f"own {kind} array", ecg, read)
         if ecg.suffix == ".hea":
-            yield Case(f"own {kind} .dat", ecg.with_suffix(".dat"), read)
+            for file in sorted(folder.iterdir()):
+                if file != ecg:
+                    named = file.suffix if file.stem == ecg.stem else file.name
+                    yield Case(f"own {kind} {named}", file, read, text=file.suffix == ".hea")
 
 
 def _member_case(name: str, archive: Path, read: Callable[[], Iterator[Record | DroppedRecord]]) -> Case:
@@ -251,6 +256,20 @@ def _wfdb(folder: Path) -> tuple[Path, None]:
     return folder / "a.hea", None
 
 
+def _wfdb_form(number: str, folder: Path, **form: Any) -> tuple[Path, None]:
+    """A record in a format of fewer or more bits, or in FLAC."""
+    d_LT = np.round(X_NLT[0, :8] * 60).clip(-120, 120).astype(int)
+    return put_record(folder, d_LT.T, number, leads=LEADS, gain=60, **form), None
+
+
+def _wfdb_segments(folder: Path) -> tuple[Path, None]:
+    for at, number in enumerate(("16", "212")):
+        d_LT = np.round(X_NLT[at, :8] * 150).astype(int)
+        put_record(folder, d_LT.T, number, name=f"s{at}", leads=LEADS, gain=200, comments=["Age: 63"])
+    (folder / "m.hea").write_text("m/3 8 500 2010\ns0 1000\n~ 10\ns1 1000\n# Patient: p1\n")
+    return folder / "m.hea", None
+
+
 _DROPS: dict[str, Callable[[Path], tuple[Path, Path | None]]] = {
     "npy": _npy,
     "npz": partial(_npz, np.savez),
@@ -261,6 +280,9 @@ _DROPS: dict[str, Callable[[Path], tuple[Path, Path | None]]] = {
     "h5 fixed text": partial(_hdf5, chunks=True, text="S8"),
     "h5 latest": partial(_hdf5, chunks=True, text=None, libver="latest"),
     "wfdb": _wfdb,
+    **{f"wfdb {number}": partial(_wfdb_form, number) for number in FORMATS if number not in ("8", "16")},
+    "wfdb frames": partial(_wfdb_form, "16", per_frame=[4] * 8, skew=[0, 3] * 4, ahead=24),
+    "wfdb segments": _wfdb_segments,
 }
 
 

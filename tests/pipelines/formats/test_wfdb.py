@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.formats.wfdb import decode, parse_header, read_wfdb, signal_files
+from pipelines.formats.wfdb import read_wfdb
+from pipelines.formats.wfdb_header import named_files, parse_header
+from pipelines.formats.wfdb_signals import decode
 from pipelines.records import DropReason, RecordError
 from pipelines.sources.challenge import GAIN
 from tests.support.paths import SHARED
@@ -197,7 +199,7 @@ def test_date_and_time_of_any_form_cost_no_ecg(start):
 )
 def test_counters_and_folders_in_the_record_line_are_passed_over(line):
     header = parse_header(TEXT.replace("A1 12 500 50\n", line), "A1")
-    assert (header.record, header.rate, header.samples) == ("A1", 500, 50)
+    assert (header.record, header.rate, header.frames) == ("A1", 500, 50)
     np.testing.assert_array_equal(decode(header, DATA), read(TEXT, DATA))
 
 
@@ -258,7 +260,7 @@ def test_leads_in_several_files_of_any_name_are_read_together(tmp_path):
     found = read_wfdb(tmp_path / "p.hea")
     assert found.leads == tuple(names)
     np.testing.assert_allclose(found.signal_LT, x_TL.T / 2000, atol=1e-6)
-    assert signal_files(tmp_path / "p.hea") == ("p_ecg.dat", "p.xyz")
+    assert named_files(tmp_path / "p.hea").signals == ("p_ecg.dat", "p.xyz")
     (tmp_path / "p.xyz").write_bytes(b"head" + x_TL[:50, 12:].astype("<i2").tobytes())
     with pytest.raises(RecordError) as caught:
         read_wfdb(tmp_path / "p.hea")

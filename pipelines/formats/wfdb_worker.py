@@ -1,0 +1,51 @@
+"""The process in which the library wfdb decodes: `python -m pipelines.formats.wfdb_worker`, by `wfdb_library.py`."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipelines.formats.wfdb_library import MEMORY
+from pipelines.formats.worker import serve
+from pipelines.records import DropReason
+
+with warnings.catch_warnings(action="ignore"):  # it uses what pandas 3 deprecates
+    import wfdb
+
+
+def answer(question: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    """Return no header and the samples as int32, one signal after another; or why there are none."""
+    file = Path(question["path"])
+    try:
+        with tempfile.TemporaryDirectory(prefix="ecg-wfdb-") as folder:
+            return {}, _samples(file, Path(folder), question)
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            return {"errno": error.errno, "detail": error.strerror}, b""
+        # Whatever else a library raises while it reads a file is a fault of that file.
+        text = f"{file.name}: format {question['format']}: wfdb cannot read it ({type(error).__name__}): fetch it again"
+        return {"reason": DropReason.UNREADABLE_SIGNAL, "detail": text}, b""
+
+
+def _samples(file: Path, folder: Path, question: dict[str, Any]) -> bytes:
+    number, offset = question["format"], question["offset"]
+    if number == "61":  # big-endian, which wfdb 4.3 fails to split into signals
+        np.fromfile(file, ">i2", offset=offset).astype("<i2").tofile(folder / "r.dat")
+        number, offset = "16", 0
+    else:
+        (folder / "r.dat").symlink_to(file)
+    lines = [f"r {len(question['per_frame'])} 1 {question['frames']}"]
+    for at, (per_frame, first) in enumerate(zip(question["per_frame"], question["first"], strict=True)):
+        lines.append(f"r.dat {number}x{per_frame}+{offset} 1(0)/mV 16 0 {first} 0 0 s{at}")
+    (folder / "r.hea").write_text("\n".join(lines) + "\n")
+    # Unmoved, since the checksums are those of the samples as they lie in the file.
+    record: Any = wfdb.rdrecord(str(folder / "r"), physical=False, smooth_frames=False, ignore_skew=True, return_res=32)
+    return b"".join(np.ascontiguousarray(d_T, "<i4").tobytes() for d_T in record.e_d_signal)
+
+
+if __name__ == "__main__":
+    serve(answer, MEMORY)
