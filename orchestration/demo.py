@@ -27,7 +27,8 @@ from orchestration.definitions import defs
 from orchestration.instance import open_instance
 from orchestration.jobs import TRAIN, harvest_job_name
 from pipelines.disk_space import DiskFull, full_disk_explained
-from pipelines.download.mirror import Mirror, list_source
+from pipelines.download.mirror import Mirror, absent, list_source
+from pipelines.download.unread import unread_records
 from pipelines.formatting import escape_output, format_text
 from pipelines.home import HOSTS, Home
 from pipelines.simulate import ensure_mirror
@@ -98,7 +99,7 @@ def harvest(home: Home, instance: dg.DagsterInstance) -> None:
     for source in SOURCES.values():
         partitions = source.available(list_source(source, mirror, raw_root=home.raw_root))
         if not partitions:
-            console.print(f"  {source.name:24} not in this mirror")
+            console.print(f"  {source.name:24} {escape(format_text(absent(source, mirror)))}")
             continue
         outcomes: list[Outcome] = []
         with console.status(source.name) as status:
@@ -110,6 +111,8 @@ def harvest(home: Home, instance: dg.DagsterInstance) -> None:
             cached = sum(outcome.status == "cached" for outcome in part)
             status_text = "cached" if cached == len(part) else f"{len(part) - cached} done, {cached} cached"
             console.print(f"  {f'{kind}/{source.name}':24} {status_text:20} {_counts(part)}")
+    for place, count in unread_records(mirror.folder).items() if mirror.folder is not None else ():
+        console.print(f"  {'no source reads':24} {escape(format_text(place))}: {count:,} records")
 
 
 def _counts(outcomes: Sequence[Outcome]) -> str:

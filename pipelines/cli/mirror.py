@@ -37,24 +37,25 @@ def command(place: str | None) -> None:
 
 
 def _layout(home: Home) -> list[str]:
-    """Say which sources a folder mirror has elsewhere than at their `wget -r` paths, and what it has near them."""
+    """Say what a folder mirror has elsewhere than at its `wget -r` paths, near them, or for no source at all."""
     from pipelines.download.layout import Layout
+    from pipelines.download.unread import unread_records
     from pipelines.sources import SOURCES
 
     if home.mirror is None or not Path(home.mirror).is_dir():
         return []
+    layouts = [Layout(source, Path(home.mirror)) for source in SOURCES.values()]
     lines: list[str] = []
-    for layout in (Layout(source, Path(home.mirror)) for source in SOURCES.values()):
-        try:
+    try:
+        for layout in layouts:
             place = layout.place()
-        except ValueError as error:
-            lines.append(str(error))
-            continue
-        elsewhere = None if place.base == layout.folder else str(place.files)
-        text = elsewhere if place.files.is_dir() else layout.near()
-        if text is not None:
-            lines.append(f"{layout.source.name}: {text}")
-    return lines
+            elsewhere = None if place.base == layout.folder else str(place.files)
+            text = elsewhere if place.files.is_dir() else layout.near()
+            lines += [f"{layout.source.name}: {text}"] if text else []
+        unread = unread_records(Path(home.mirror))
+    except ValueError as error:  # a source in several places
+        return [*lines, str(error)]
+    return [*lines, *(f"no source reads {place}: {count:,} records" for place, count in unread.items())]
 
 
 def mirror_in_words(home: Home) -> str:

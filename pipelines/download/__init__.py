@@ -1,6 +1,7 @@
 """Download: from a source's file list to the product `raw/<source>/<partition>`, files with verified checksums.
 
     mirror.py        where files come from: hosts, a mirror URL, or a mirror folder; lists a source's files
+    layout.py        where a source's files are in a mirror folder; unread.py: what no source reads
     list_cache.py    local copies of the hosts' lists, for work without a network
     fetch.py         fetch the missing files of a list over many connections
     http.py          one file by HTTP: resume, retry, verify

@@ -87,11 +87,8 @@ class Layout:
 
     def absence(self) -> str:
         """Say what was looked for and what was found instead, with a remedy."""
-        files = self.place().files
-        if files.is_dir():
-            return f"{files} has none of the files that its list names: complete it, or name another with `ecg mirror`"
         names = ", ".join(self._names)
-        looked = f"looked for {self.source.root} in {self.folder}"
+        looked = f"looked for {self._list} in {self.folder}"
         if names:
             looked += f", and there, {_DEPTH} folders deep among {_MOST_ENTRIES:,} entries, for a folder called {names}"
         held = [entry.name for entry in _entries(self.folder)]
@@ -149,7 +146,9 @@ class Layout:
 
     def near(self) -> str | None:
         """Say what is like the source, or near it, and what to do with it. Returns None if there is nothing."""
-        name, version = self.source.name, self.source.version
+        name, version, files = self.source.name, self.source.version, self.place().files
+        if files.is_dir():
+            return f"{files} has none of the files that its list names: complete it"
         if (simulated := _simulated(self.folder.parents)) is not None:
             return f"it is a part of {simulated}, a mirror of simulated ECGs: `ecg mirror {simulated}`"
         for outer in self.folder.parents:
@@ -172,9 +171,32 @@ class Layout:
             for archive in (f"{stem}.zip" for stem in self._names if "/" not in stem):
                 if (folder / archive).is_file():
                     return f"{folder / archive} is not unpacked: unpack it there"
+            loose = [entry.name for entry in _entries(folder) if self._is_loose(entry.name)]
+            if loose:
+                return (
+                    f"{folder} has {loose[0]}: put such files into {self.folder / self.source.root}/files, and "
+                    f"https://{self._list} as {self.folder / self._list}"
+                )
         if (simulated := _simulated(self._below[1:])) is not None:
             return f"{simulated} is a mirror of simulated ECGs: `ecg mirror {simulated}`"
         return None
+
+    def _is_loose(self, name: str) -> bool:
+        """Whether a file has the name of one that a browser saves from the source's page, without folders."""
+        return not self.source.archive and self.source.partition_of(f"{self.source.root}/files/{name}") is not None
+
+    @property
+    def _list(self) -> str:
+        """The path of the source's list."""
+
+        def name(path: str) -> bytes:
+            raise FileNotFoundError(path)
+
+        try:
+            self.source.list_files(name)
+        except FileNotFoundError as error:
+            return str(error)
+        raise AssertionError(f"{self.source.name} has no list")
 
     def _is_like(self, folder: Path, version: str) -> bool:
         """Whether a folder has another version of the source, or another project with the same files."""

@@ -99,6 +99,12 @@ def absence(source: Source, mirror: Mirror) -> str:
     return f"{source.name}: {mirror} has no files of it: {Layout(source, mirror.folder).absence()}"
 
 
+def absent(source: Source, mirror: Mirror) -> str:
+    """Say shortly that a mirror has nothing of a source, and what is near it in a folder."""
+    near = None if mirror.folder is None else Layout(source, mirror.folder).near()
+    return "not in this mirror" + (f": {near}" if near else "")
+
+
 def partition_files(
     source: Source, partition: str, *, mirror: Mirror, raw_root: Path, retries: Retries | None = None
 ) -> list[RemoteFile]:

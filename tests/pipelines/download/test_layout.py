@@ -11,6 +11,7 @@ import pytest
 from pipelines.download.layout import Layout
 from pipelines.download.mirror import Mirror, list_source
 from pipelines.download.step import download_partition, materialize_raw, raw_files
+from pipelines.download.unread import unread_records
 from pipelines.home import Home
 from pipelines.sources import SOURCES
 from tests.pipelines.download.test_step import ROOT, small_mirror, tree
@@ -119,7 +120,7 @@ def test_two_copies_of_a_project_are_named(tmp_path: Path) -> None:
 def test_what_does_not_tell_its_version_is_named_and_not_taken(project: str, told: str, tmp_path: Path) -> None:
     text = refusal(mirror_at(tmp_path / "mirror", project))
     assert re.search(told, text), text
-    assert f"looked for {ROOT} in " in text
+    assert f"looked for {ROOT}/SHA256SUMS.txt in " in text
     assert f"ecg-arrhythmia/1.0.0, ecg-arrhythmia-1.0.0, {ZIP}" in text
 
 
@@ -152,6 +153,29 @@ def test_a_part_of_a_simulated_mirror_is_not_taken_for_real_ecgs(tmp_path: Path)
         assert f"`ecg mirror {simulated}`" in text
         assert "mirror of simulated ECGs" in text
     assert len(list_source(CHAPMAN, Mirror.parse(str(simulated)))) == 18
+
+
+def test_parts_of_code15_as_a_browser_saves_them(tmp_path: Path) -> None:
+    (tmp_path / "code15").mkdir()
+    (tmp_path / "code15" / "exams_part3.zip").write_bytes(b"PK")
+    text = Layout(SOURCES["code15"], tmp_path).absence()
+    there = f"{tmp_path}/zenodo.org/records/4916206/files"
+    assert f"{tmp_path}/code15 has exams_part3.zip: put such files into {there}, and https://zenodo.org/api/" in text
+    assert f"as {tmp_path}/zenodo.org/api/records/4916206" in text
+
+
+def test_records_that_no_source_reads_are_counted_by_their_collection(home: Home, tmp_path: Path) -> None:
+    folder = mirror_at(tmp_path / "mirror", ZIP)
+    assert unread_records(folder) == {}
+    for name in ("ptb-xl/g1/HR00001", "ptb-xl/g2/HR01001", "georgia/g1/E00001", "cpsc_2018_extra/g1/Q0001"):
+        header = folder / "challenge-2020/1.0.2/training" / f"{name}.hea"
+        header.parent.mkdir(parents=True)
+        header.touch()
+    (folder / ZIP / "WFDBRecords/01/010/notes.hea").touch()
+    training = "challenge-2020/1.0.2/training"
+    # A name that a source takes for one of its records is read, or told as dropped.
+    assert unread_records(folder) == {f"{training}/ptb-xl": 2, f"{training}/cpsc_2018_extra": 1}
+    assert f"no source reads {training}/ptb-xl: 2 records" in ecg("mirror", folder).output
 
 
 @pytest.mark.skipif(not CASE.is_dir(), reason=f"no case at {CASE}")
