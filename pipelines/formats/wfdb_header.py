@@ -153,10 +153,12 @@ class Named:
 
 def text_of(path: Path) -> str:
     """Return a header's text: UTF-8, with or without a byte order mark, else as Windows writes it."""
+    if not path.is_file():
+        raise absent(path)
     require_size(
         path, HEADER_BYTES, "a header", "fetch it again", lambda what: RecordError(DropReason.UNREADABLE_HEADER, what)
     )
-    data = bytes_of(path)
+    data = path.read_bytes()
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -164,12 +166,9 @@ def text_of(path: Path) -> str:
         return data.decode("cp1252") if not _NOT_CP1252.intersection(data) else data.decode("latin-1")
 
 
-def bytes_of(path: Path) -> bytes:
-    """Return a file's bytes. Raises RecordError if it is not there."""
-    try:
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        raise RecordError(DropReason.FILE_MISSING, f"{path.name} is not there: download it again") from error
+def absent(path: Path) -> RecordError:
+    """Return the error of a file that is not there, or is none: a folder or a pipe of its name is not opened."""
+    return RecordError(DropReason.FILE_MISSING, f"{path.name} is not there: download it again")
 
 
 def named_files(path: Path) -> Named:

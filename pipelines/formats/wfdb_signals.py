@@ -17,7 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.formats.limits import RECORD_BYTES
-from pipelines.formats.wfdb_header import FORMATS, MAT_HEAD, RECORDER_GAINS, Header, Signal, bytes_of, unreadable
+from pipelines.formats.wfdb_header import (
+    FORMATS,
+    MAT_HEAD,
+    RECORDER_GAINS,
+    Header,
+    Signal,
+    absent,
+    unreadable,
+)
 from pipelines.formats.wfdb_library import MOST_SAMPLES, read_samples
 from pipelines.records import DropReason, RecordError
 
@@ -30,16 +38,19 @@ def read_signals(path: Path, header: Header) -> tuple[Header, NDArray[np.float32
     Channels of another rate than the ECG's are left out, and leads that the header says are late are moved, each with
     a note.
     """
-    # parse_header has checked that each is a plain name: a header cannot name a file elsewhere.
-    total = sum(file.stat().st_size for file in map(path.with_name, header.files) if file.is_file())
+    per_frame, kept = header.per_frame, _of_one_rate(header)
+    files = kept.files
+    total = 0
+    for file in map(path.with_name, files):  # parse_header has checked that each is a plain name, so none is elsewhere
+        if not file.is_file():
+            raise absent(file)
+        total += file.stat().st_size
     if total > RECORD_BYTES:
         raise RecordError(
             DropReason.UNREADABLE_SIGNAL,
             f"{path.name}: its signal files have {total:,} bytes: at most {RECORD_BYTES:,} are read of one record: "
             "split it",
         )
-    per_frame, kept = header.per_frame, _of_one_rate(header)
-    files = kept.files
     if len(files) == 1 and len(header.files) == 1:
         return _aligned(kept, _of_file(header, per_frame, path.with_name(files[0])))
     parts = []
@@ -93,7 +104,7 @@ def _of_one_rate(header: Header) -> Header:
 def _of_file(header: Header, per_frame: int, path: Path) -> NDArray[np.float32]:
     """Return the samples of those of a file's signals that have `per_frame` samples a frame."""
     if header.signals[0].format == "16" and all(signal.per_frame == 1 for signal in header.signals):
-        return decode(header, bytes_of(path))
+        return decode(header, path.read_bytes())
     return _by_library(header, per_frame, path)
 
 
@@ -121,7 +132,7 @@ def _frames(header: Header, path: Path) -> int:
     signals, name = header.signals, path.name
     form, offset = FORMATS[signals[0].format], signals[0].offset
     per_frame = sum(signal.per_frame for signal in signals)
-    with _opened(path) as stream:
+    with path.open("rb") as stream:
         head = stream.read(max(MAT_HEAD, _FLAC_HEAD))
     if form.packed:
         per_frame = signals[0].per_frame
@@ -147,13 +158,6 @@ def _frames(header: Header, path: Path) -> int:
         )
     _check_mat_head(head[:MAT_HEAD], header, frames)
     return frames
-
-
-def _opened(path: Path) -> Any:
-    try:
-        return path.open("rb")
-    except FileNotFoundError as error:
-        raise RecordError(DropReason.FILE_MISSING, f"{path.name} is not there: download it again") from error
 
 
 def _flac_samples(head: bytes, name: str) -> int:

@@ -1,5 +1,6 @@
 """WFDB beyond plain 16 bit, against wfdb-python: formats, samples per frame, skew, segments, and damage to them."""
 
+import os
 import struct
 import warnings
 from pathlib import Path
@@ -273,6 +274,21 @@ def test_a_flac_that_has_less_than_it_says(tmp_path):
     path.write_text(path.read_text().replace(" 600\n", " 2000000\n", 1))
     assert refused(path).reason is DropReason.UNREADABLE_SIGNAL
     assert read_wfdb(put_record(tmp_path, noise("212"), "212")).signal_LT.shape == (5, 601)  # and it goes on
+
+
+@pytest.mark.parametrize("name", ["r.dat", "s1.hea", "s1.dat"])
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_folders_and_pipes_of_a_files_name_are_not_opened(name, make, tmp_path):
+    """To open a pipe would wait for ever."""
+    path = put_record(tmp_path, noise("16"), "16")
+    if name != "r.dat":
+        put_record(tmp_path, noise("212", 200), "212", name="s1")
+        path = put_segments(tmp_path, ["s1 200"], 200)
+    (tmp_path / name).unlink()
+    make(tmp_path / name)
+    error = refused(path)
+    assert error.reason is DropReason.FILE_MISSING
+    assert f"{name} is not there" in error.detail
 
 
 @pytest.mark.parametrize("number", FLAC)
