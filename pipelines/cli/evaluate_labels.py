@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from pipelines.home import Home
     from pipelines.tasks.catalogue import LabelTask
 
+LABELS_SHOWN = 40
 PAGE_FILE = "report.html"
 """Written beside the encoder's probe."""
 
@@ -51,11 +53,14 @@ def command(file: Path, encoder: str, source: str, min_positives: int) -> None:
     """
     from pipelines.cli.console import counting
     from pipelines.evaluate.probes.config import ProbeConfig
+    from pipelines.evaluate.suite.own_labels import own_task
     from pipelines.home import Home
 
-    config = ProbeConfig(min_positives=min_positives)
+    home, config = Home.default(), ProbeConfig(min_positives=min_positives)
+    task = own_task(home.workspace(), file, source)
+    _print_labels(task)
     with counting("embedding") as on_count:
-        evaluated = evaluate_labels(Home.default(), file, encoder, source, config, on_count)
+        evaluated = evaluate_labels(home, task, encoder, config, on_count)
     if evaluated.report.reason is not None:
         raise click.ClickException(f"{evaluated.task.title} cannot be scored: {evaluated.report.reason}")
     _print_scores(evaluated)
@@ -73,13 +78,10 @@ class OwnLabels:
     """The scores as a page for a browser. None if the task was not scored."""
 
 
-def evaluate_labels(
-    home: Home, file: Path, encoder: str, source: str, config: ProbeConfig, progress: OnProgress
-) -> OwnLabels:
-    """Probe an encoder on the labels of a CSV file.
+def evaluate_labels(home: Home, task: LabelTask, encoder: str, config: ProbeConfig, progress: OnProgress) -> OwnLabels:
+    """Probe an encoder on the labels of a CSV file, as `own_labels.own_task` gives them.
 
     encoder: as `release.resolve` names it.
-    source: the source whose ECGs are labelled.
     """
     from pipelines.encoders.names import OURS
     from pipelines.evaluate.exposure import Overlaps
@@ -89,13 +91,11 @@ def evaluate_labels(
     from pipelines.evaluate.report.compare import compare_results
     from pipelines.evaluate.report.model import HANDCRAFTED_BASELINE
     from pipelines.evaluate.report.tasks import task_report
-    from pipelines.evaluate.suite.own_labels import own_task
     from pipelines.evaluate.suite.run import evaluation_rows
     from pipelines.release.resolve import RANDOM, named_encoders
     from pipelines.tracking import Tracking
 
     workspace = home.workspace()
-    task = own_task(workspace, file, source)
     with named_encoders(encoder, RANDOM, workspace, Tracking.of(home)) as ((_, named), (_, random_baseline)):
         products = [
             materialize_probe(workspace, task, features, config, progress=progress)
@@ -134,6 +134,26 @@ def kind_in_words(task: LabelTask) -> str:
         return f"{task.kind}, since each record has one label"
     have = "1 record has" if len(several) == 1 else f"{len(several):,} records have"
     return f"{task.kind}, since {have} several labels, such as {several[0]!r}"
+
+
+def label_rows(task: LabelTask) -> list[tuple[str, str]]:
+    """Return each label with the number of its ECGs, the most frequent first; beyond LABELS_SHOWN one row for all."""
+    times = Counter(label for labels in (task.codes or {}).values() for label in labels)
+    ordered = sorted(times.items(), key=lambda item: (-item[1], item[0]))
+    rows = [(label, f"{count:,}") for label, count in ordered[:LABELS_SHOWN]]
+    more = ordered[LABELS_SHOWN:]
+    return rows + ([(f"and {len(more):,} more", f"at most {more[0][1]:,}")] if more else [])
+
+
+def _print_labels(task: LabelTask) -> None:
+    """Show the labels as they were read, before anything is fitted: a label by mistake is seen here."""
+    from pipelines.cli.console import print_table, stdout
+    from pipelines.formatting import format_text
+
+    print_table(("label", "ECGs"), label_rows(task))
+    stdout().print(format_text(f"{len(task.codes or {}):,} labelled ECGs; {kind_in_words(task)}"))
+    if commas := [name for name in task.names if "," in name]:
+        stdout().print(format_text(f"a comma is part of a label, as in {commas[0]!r}: several are joined as AF;LBBB"))
 
 
 def by_class(report: TaskReport) -> list[dict[str, Any]]:
@@ -175,7 +195,7 @@ def _print_scores(evaluated: OwnLabels) -> None:
         console.print(format_text(f"{name} without F1: {why}"))
     folder = evaluated.rows[0].product.path
     title = format_text(evaluated.task.title)
-    console.print(f"\n{title}: {kind_in_words(evaluated.task)}; by a linear probe, in {folder}")
+    console.print(f"\n{title}: by a linear probe, in {folder}")
     console.print(f"as a page, with curves and calibration: {evaluated.page}")
 
 

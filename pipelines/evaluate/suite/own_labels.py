@@ -1,17 +1,18 @@
 """A task from a csv of labels for harmonized ECGs, such as a user's own: `record_id,label`, a line a label.
 
 A record with several lines has several labels, as has one whose label is joined: `AF;LBBB`, as `ecg export` writes
-them, `AF|LBBB`, or a list as text, `['AF', 'LBBB']`. A comma is part of a label. An ECG that is not in the file is left
-out.
+them, `AF|LBBB`, or a list as text, `['AF', 'LBBB']`. A comma joins labels that the file has on their own, too; else it
+is part of the label. An ECG that is not in the file is left out.
 """
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pipelines.cache import Workspace
@@ -24,6 +25,11 @@ from pipelines.tasks.splits import PatientProtocol
 COLUMNS = ("record_id", "label")
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_NUMBER = re.compile(r"[-+]?\d+([.,]\d*)?(e[-+]?\d+)?", re.ASCII | re.IGNORECASE)
+_CODE = re.compile(r"\d{6,18}", re.ASCII)  # as of SNOMED CT
+_MOST_NUMBERS = 20  # labels that are numbers; more of them are measured values
+_ON = frozenset(("1", "1.0", "true"))
+_OFF = frozenset(("", "0", "0.0", "false"))
 _NOTHING = ("", "nan", "<na>", "n/a", "null")  # what tables write for a value that is missing
 _SHOWN = 40  # characters of a field, in a message
 
@@ -35,13 +41,10 @@ def read_labels(path: Path) -> dict[str, tuple[str, ...]]:
     many, a quote is not closed, or labels differ only in case.
     """
     require_size(path, LABELS_BYTES, "a csv of labels", "leave out the other columns, or split it by task")
-    try:
-        text = path.read_text(encoding="utf-8-sig")  # as spreadsheets write it, too
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: {error}: save it as a csv in UTF-8") from error
+    text = _text(path)
     labels: dict[str, list[str]] = {}
-    rows = _rows(path, text)
-    header = _header(path, next(rows, (1, []))[1])
+    (_, names), *rows = [*_rows(path, text)] or [(1, [])]
+    header = _header(path, names, [row for _, row in rows])
     for line, row in rows:
         if any(row[len(header) :]):
             raise ValueError(
@@ -58,9 +61,42 @@ def read_labels(path: Path) -> dict[str, tuple[str, ...]]:
                 f"{path}, line {line}: label {label[:_SHOWN]!r} stands for none, or for a missing one among others: "
                 "leave the line out, or give the ECG a label such as normal"
             )
+        if label[0] + label[-1] in ("[]", "{}") and each[0].startswith(label[0]):
+            raise ValueError(
+                f"{path}, line {line}: label {label[:_SHOWN]!r} is no list of texts: join several labels as AF;LBBB"
+            )
         labels.setdefault(record, []).extend(each)
-    _require_distinct(path, {label for of_record in labels.values() for label in of_record})
+    labels = _split_at_commas(labels)
+    classes = {label for of_record in labels.values() for label in of_record}
+    _require_distinct(path, classes)
+    _require_no_measurement(path, classes)
     return {record: tuple(dict.fromkeys(of_record)) for record, of_record in labels.items()}
+
+
+def _text(path: Path) -> str:
+    """Return the text of a file. Raises ValueError, with what it probably is, if it is not in UTF-8."""
+    data = path.read_bytes()
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or data[:64].count(0) >= len(data[:64]) // 2 > 0:
+        raise ValueError(f"{path}: it is UTF-16, as Excel's Unicode text is: save it as a csv in UTF-8")
+    try:
+        return data.decode("utf-8-sig")  # as spreadsheets write it, too
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ValueError(
+            f"{path}, line {line}: byte 0x{data[error.start]:02x} is no UTF-8, maybe Windows' cp1252: save it as a csv "
+            "in UTF-8"
+        ) from error
+
+
+def _split_at_commas(labels: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Return the labels of each record, with those split whose every part between commas is a label on its own."""
+    alone = {label for of_record in labels.values() for label in of_record if "," not in label}
+
+    def parts(label: str) -> list[str]:
+        each = [part.strip() for part in label.split(",")]
+        return each if alone.issuperset(each) else [label]
+
+    return {record: [part for label in of_record for part in parts(label)] for record, of_record in labels.items()}
 
 
 def _rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
@@ -89,20 +125,34 @@ def _rows(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
         ) from error
 
 
-def _header(path: Path, names: list[str]) -> list[str]:
-    """Return the names of the columns; fields to the right of the last one must be empty in each row.
+def _header(path: Path, names: list[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the names of the columns, in small letters; fields to the right of the last one must be empty in each row.
 
     Raises ValueError if a column is missing or a name is there twice.
     """
     while names and not names[-1]:
         names.pop()
-    missing = [name for name in COLUMNS if name not in names]
+    lowered = [name.lower() for name in names]
+    missing = [name for name in COLUMNS if name not in lowered]
     if missing:
+        one_hot = _one_hot(names, rows) if missing == ["label"] else []
+        if one_hot:
+            raise ValueError(
+                f"{path}: no column 'label', but a column of zeros and ones for each label ({', '.join(one_hot[:3])}): "
+                "write a line for each one, as pandas does by table.melt('record_id', var_name='label')"
+                ".query('value == 1')[['record_id', 'label']]"
+            )
         raise ValueError(f"{path}: no column {missing[0]!r}: make the first line {','.join(COLUMNS)}")
-    twice = [name for name, times in Counter(names).items() if times > 1]
+    twice = [name for name, times in Counter(lowered).items() if times > 1]
     if twice:
-        raise ValueError(f"{path}: the column {twice[0]!r} is there {names.count(twice[0])} times: name each once")
-    return names
+        raise ValueError(f"{path}: the column {twice[0]!r} is there {lowered.count(twice[0])} times: name each once")
+    return lowered
+
+
+def _one_hot(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the names of the columns that hold ones, and nothing else but zeros."""
+    cells = {name: {row[at].lower() for row in rows if at < len(row)} for at, name in enumerate(names) if name}
+    return [name for name, found in cells.items() if found & _ON and found <= _ON | _OFF]
 
 
 def _require_distinct(path: Path, labels: set[str]) -> None:
@@ -114,6 +164,16 @@ def _require_distinct(path: Path, labels: set[str]) -> None:
             raise ValueError(f"{path}: the labels {other!r} and {label!r} differ in case alone: use one spelling")
 
 
+def _require_no_measurement(path: Path, labels: set[str]) -> None:
+    """Raise ValueError if the labels are so many numbers that they are measured, and no classes."""
+    if len(labels) > _MOST_NUMBERS and all(map(_NUMBER.fullmatch, labels)) and not all(map(_CODE.fullmatch, labels)):
+        shown = ", ".join(sorted(labels)[:3])
+        raise ValueError(
+            f"{path}: its labels are {len(labels):,} different numbers ({shown}, ...): they are taken for measured "
+            f"values, which are not classified: give ranges of them names, or leave at most {_MOST_NUMBERS} numbers"
+        )
+
+
 def own_task(workspace: Workspace, path: Path, source: str) -> LabelTask:
     """Return the task of a csv about harmonized ECGs of a source: 70 % of patients to train, 10 to choose, 20 to test.
 
@@ -122,9 +182,10 @@ def own_task(workspace: Workspace, path: Path, source: str) -> LabelTask:
     """
     labels = read_labels(path)
     shards = shards_of(workspace, source)
-    if not shards:
+    times = Counter(read_records(shards).column("record_id").to_pylist())
+    if not times:
         raise ValueError(f"no ECGs of {source} in {workspace.root}: harmonize them first")
-    _require_known(path, labels, Counter(read_records(shards).column("record_id").to_pylist()), source)
+    _require_known(path, labels, times, source)
     names = sorted({label for of_record in labels.values() for label in of_record})
     if len(names) < 2:
         raise ValueError(f"{path}: {len(names)} labels ({', '.join(names)}): label the others too, with a second one")
@@ -140,6 +201,16 @@ def own_task(workspace: Workspace, path: Path, source: str) -> LabelTask:
     )
 
 
+def _most_like(record: str, known: Iterable[str]) -> str:
+    """Return the known id that is written most like another: without folder, ending, `.0`, zeros ahead or `_hr`."""
+
+    def bare(name: str) -> str:
+        last = name.rpartition("/")[2]
+        return re.sub(r"(\.0+|\.[a-z]\w*|_[hl]r)+$", "", last, flags=re.IGNORECASE).lstrip("0")
+
+    return min(known, key=lambda one: (bare(one) != bare(record), one))
+
+
 def _require_known(path: Path, labels: Mapping[str, object], times: Mapping[str, int], source: str) -> None:
     """Raise ValueError if a labelled record is not among the harmonized ECGs, or is there more than once.
 
@@ -149,7 +220,8 @@ def _require_known(path: Path, labels: Mapping[str, object], times: Mapping[str,
     if unknown:
         raise ValueError(
             f"{path}: {len(unknown)} of {len(labels)} records are not among the {len(times):,} harmonized ECGs of "
-            f"{source}, such as {unknown[0]!r}: correct the ids, or leave out records that were dropped"
+            f"{source}, such as {unknown[0]!r}; an ECG there is called {_most_like(unknown[0], times)!r}: correct the "
+            "ids, or leave out records that were dropped"
         )
     twice = [record for record in labels if times[record] > 1]
     if twice:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -76,10 +77,61 @@ def test_lines_become_labels(tmp_path):
     assert read_labels(spreadsheet) == {"a": ('Block, "left"',), "b": ("NORM",)}
 
 
-@pytest.mark.parametrize("joined", ["AF;LBBB", "AF | LBBB", "\"['AF', 'LBBB']\"", "AF; LBBB"])
+@pytest.mark.parametrize(
+    "joined",
+    [
+        "AF;LBBB",
+        "AF | LBBB",
+        "AF; LBBB",
+        *(f'"{listed}"' for listed in ("['AF', 'LBBB']", "('AF','LBBB',)", "['AF' 'LBBB']", "[ 'AF',  'LBBB' ]")),
+        '"[""AF"", ""LBBB""]"',
+    ],
+)
 def test_joined_labels_are_several(tmp_path, joined):
     file = written(tmp_path, f"record_id,label\na,{joined}\nb,NORM\n")
     assert read_labels(file) == {"a": ("AF", "LBBB"), "b": ("NORM",)}
+
+
+def test_a_comma_joins_labels_that_are_there_on_their_own(tmp_path):
+    file = written(tmp_path, 'record_id,label\na,"AF,LBBB"\nb,AF\nc,LBBB\nd,"Infarction, old"\ne,"AF, old"\n')
+    assert read_labels(file) == {
+        "a": ("AF", "LBBB"),
+        "b": ("AF",),
+        "c": ("LBBB",),
+        "d": ("Infarction, old",),
+        "e": ("AF, old",),
+    }
+
+
+def test_spaces_and_the_case_of_columns_make_no_difference(tmp_path):
+    file = written(tmp_path, "Record_ID,LABEL\na,atrial \u00a0 fibrillation\nb, atrial fibrillation\n")
+    assert set(read_labels(file).values()) == {("atrial fibrillation",)}
+
+
+def numbers(values: Iterable[float]) -> str:
+    return "record_id,label\n" + "\n".join(f"e{at},{value}" for at, value in enumerate(values))
+
+
+def test_measured_values_are_no_labels_and_codes_and_classes_are(tmp_path):
+    for values in ([20.5 + at for at in range(40)], range(40)):
+        with pytest.raises(ValueError, match=r"its labels are 40 different numbers .* taken for measured values"):
+            read_labels(written(tmp_path, numbers(values)))
+    assert len(read_labels(written(tmp_path, numbers(at % 20 for at in range(40))))) == 40
+    assert len(read_labels(written(tmp_path, numbers(164889000 + at for at in range(40))))) == 40
+
+
+@pytest.mark.parametrize(
+    ("encoding", "says"),
+    [
+        ("utf-16", "it is UTF-16, as Excel's Unicode text is: save it as a csv in UTF-8"),
+        ("utf-16-le", "it is UTF-16"),
+        ("cp1252", r"line 3: byte 0xe9 is no UTF-8, maybe Windows' cp1252: save it"),
+    ],
+)
+def test_another_encoding_is_said(tmp_path, encoding, says):
+    (tmp_path / "x.csv").write_bytes("record_id,label\na,AF\nb,Extrasystol\u00e9\n".encode(encoding))
+    with pytest.raises(ValueError, match=says):
+        read_labels(tmp_path / "x.csv")
 
 
 @pytest.mark.parametrize("nothing", ["nan", "NaN", "<NA>", "AF;nan", "AF;;LBBB", "AF;", "[]"])
@@ -105,6 +157,10 @@ def test_a_label_that_is_missing_is_no_class(tmp_path, nothing):
         ('record_id,label\na,"AF\nb,NORM"\n', r"line 2: a field holds a line break .*'AF\\nb,NORM'"),
         ("record_id,label\na,A\0F\n", r"line 2: a field holds .*control character, 'A\\x00F'"),
         (f"record_id,label\na,AF\nb,{'x' * 140_000}\n", "line 3: field larger than field limit"),
+        ("record_id,AF,NORM\na,0,1\nb,1,\n", r"a column of zeros and ones for each label \(AF, NORM\): .*table\.melt"),
+        ("record_id,age,note\na,63,1\nb,50,x\n", "no column 'label': make the first line"),
+        ("record_id,label\na,\"{'NORM': 100.0, 'SR': 0.0}\"\n", "line 2: label .* is no list of texts: join"),
+        ("record_id,label\na,[AF; LBBB]\n", "line 2: label .* is no list of texts: join"),
         ("record_id,label\na,AF\nb,NORM\nc,af\n", "labels 'AF' and 'af' differ in case alone"),
     ],
 )
@@ -126,6 +182,11 @@ def test_unknown_and_ambiguous_records_and_a_single_label_are_refused(home, tmp_
     harmonized(workspace, "one", 5)
     with pytest.raises(ValueError, match="1 of 2 records are not among the 5 harmonized ECGs of incoming, such as 'q'"):
         own_task(workspace, written(tmp_path, "record_id,label\ne0,x\nq,y\n"), "incoming")
+    for theirs in ("00004", "4.0", "00004_hr", "p1/4.hea"):
+        with pytest.raises(ValueError, match=f"such as '{theirs}'; an ECG there is called 'e0': correct the ids"):
+            own_task(workspace, written(tmp_path, f"record_id,label\ne0,x\n{theirs},y\n"), "incoming")
+    with pytest.raises(ValueError, match=r"such as 'w1/e3.csv'; an ECG there is called 'e3'"):
+        own_task(workspace, written(tmp_path, "record_id,label\ne0,x\nw1/e3.csv,y\n"), "incoming")
     with pytest.raises(ValueError, match="1 labels \\(x\\)"):
         own_task(workspace, written(tmp_path, "record_id,label\ne0,x\ne1,x\n"), "incoming")
     harmonized(workspace, "other", 3)
@@ -187,3 +248,6 @@ def test_too_few_labels_are_said_in_one_line(home, tmp_path):
     done = CliRunner().invoke(main, ["evaluate-labels", str(written(tmp_path, lines))])
     assert done.exit_code == 1
     assert "cannot be scored: labelled patients by split" in done.output
+    shown = [line.split() for line in done.stdout.splitlines()[:4]]
+    assert shown[:3] == [["label", "ECGs"], ["0", "15"], ["1", "15"]]
+    assert shown[3][:3] == ["30", "labelled", "ECGs;"]
