@@ -6,7 +6,8 @@ shorter than 10 s   only the whole patches (200 ms) that were recorded are encod
 20 s and longer     the mean of the embeddings of the consecutive whole 10 s windows, up to the first gap behind the
                     first of them
 
-What is encoded is judged first, by harmonization's rules (`ecg_model.serving.judge`).
+Padding is no part of a recording (`ecg_model.recorded`), and what is encoded is judged first, by harmonization's rules
+(`ecg_model.serving.judge`).
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from numpy.typing import NDArray
 
 from ecg_model.encoder import Encoder
 from ecg_model.leads import LEADS, LEADS_12
-from ecg_model.serving.judge import beyond_range, why_not
+from ecg_model.recorded import recorded
+from ecg_model.serving.judge import SECONDS_MIN, beyond_range, why_not
 from ecg_model.signal import (
     RATE_MAX,
     RATE_MIN,
@@ -34,8 +36,6 @@ from ecg_model.signal import (
 )
 
 STANDARD = "standard"
-# In pretraining the student sees at least about a fifth of the columns.
-SECONDS_MIN = 2.0
 _BATCH = 64  # ECGs that are encoded at a time
 _LEADS_LONGEST = 1000  # letters of the parameter `leads`
 
@@ -62,9 +62,10 @@ def judged_embeddings(
     x_BLT = checked(ecgs)
     x_BLT = independent_leads(x_BLT, names or _by_count(x_BLT.shape[1]))
     if x_BLT.shape[-1] < SECONDS_MIN * rate:
-        raise ValueError(_too_short(x_BLT.shape[-1], rate))
-    parts = [_parts(x_LT, rate) for x_LT in x_BLT]
-    reasons = [why_not(record_parts, rate) for record_parts in parts]
+        raise ValueError(f"ecgs of {x_BLT.shape[-1] / rate:.2f} s: give at least {SECONDS_MIN:g} s, better {SECONDS}")
+    found = [recorded(x_LT, rate) for x_LT in x_BLT]
+    parts = [_parts(one.signal_LT, rate) for one in found]
+    reasons = [why_not(one, of_record, rate) for one, of_record in zip(found, parts, strict=True)]
     total_BD = np.zeros((len(x_BLT), encoder.config.dim), np.float32)
     fit = [(record, x_LT) for record, why in enumerate(reasons) if why is None for x_LT in parts[record]]
     for records, batch_BLT in _alike(fit):
@@ -72,7 +73,7 @@ def judged_embeddings(
         for record, x_LT in zip(records, prepared_BLT, strict=True):
             reasons[record] = reasons[record] or beyond_range(x_LT)
         np.add.at(total_BD, records, _encode(encoder, prepared_BLT))
-    embedding_BD = total_BD / np.array([[len(record_parts)] for record_parts in parts], np.float32)
+    embedding_BD = total_BD / np.array([[len(of_record)] for of_record in parts], np.float32)
     embedding_BD[[why is not None for why in reasons]] = np.nan
     return embedding_BD, reasons
 
@@ -111,10 +112,6 @@ def _prepared(encoder: Encoder, x_BLT: NDArray[np.float32], rate: float) -> NDAr
     x_BLT = resample(x_BLT, rate)
     columns = min(x_BLT.shape[-1] // encoder.config.patch_size, encoder.config.patches)
     return x_BLT[..., : columns * encoder.config.patch_size]
-
-
-def _too_short(samples: int, rate: float) -> str:
-    return f"ecgs of {samples / rate:.2f} s: give at least {SECONDS_MIN:g} s, better {SECONDS}"
 
 
 def lead_names(leads: Any) -> tuple[str, ...] | None:

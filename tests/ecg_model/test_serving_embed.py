@@ -239,10 +239,40 @@ def test_a_gap_behind_the_first_window_ends_the_recording(encoder: Encoder) -> N
 
 def test_a_line_in_a_later_window_is_no_part_of_a_mean(encoder: Encoder) -> None:
     x = ecg(250, 20)
-    x[1, 6, 2500:] = 0.3
+    x[1, 6, 2500:] = 0.3 + np.arange(2500) % 2 * 2e-4
     embedding, reasons = judged_embeddings(encoder, x, sampling_rate=250)
     assert np.isnan(embedding).all(axis=1).tolist() == [False, True]
     assert reasons == [None, "flat lead: V1 is constant, in the window that begins at 10 s"]
+
+
+@pytest.mark.parametrize(("samples", "missing"), [(slice(250, None), "2,250"), (slice(250, 1000), "750")])
+def test_a_lead_that_was_off_for_seconds_is_missing(encoder: Encoder, samples: slice, missing: str) -> None:
+    bad = with_row(8, samples, 0.0)
+    embedding, reasons = judged_embeddings(encoder, bad[None], sampling_rate=250)
+    assert np.isnan(embedding).all()
+    assert re.match(f"missing samples: .*V3 {missing}; .*holds one value for 2 s", str(reasons[0]))
+
+
+def test_padding_is_trimmed_and_what_is_left_is_judged(encoder: Encoder) -> None:
+    x, padded = ecg(250, 14, records=3), np.zeros((3, 12, 4500))
+    padded[0, :, 500:4000] = x[0]
+    padded[1, :, 500:1500] = x[1, :, :1000]
+    padded[2, :, 500:900] = x[2, :, :400]
+    embedding, reasons = judged_embeddings(encoder, padded, sampling_rate=250)
+    np.testing.assert_allclose(embedding[:1], embed(encoder, x[:1], sampling_rate=250), atol=1e-5)
+    np.testing.assert_allclose(embedding[1:2], embed(encoder, x[1:2, :, :1000], sampling_rate=250), atol=1e-5)
+    assert np.isnan(embedding[2]).all()
+    assert reasons[:2] == [None, None]
+    assert reasons[2] == (
+        "too short: 1.60 s were recorded; give at least 2 s; beside it are 500 samples of padding before and 3600 after"
+    )
+
+
+def test_a_held_value_behind_the_first_window_ends_the_recording(encoder: Encoder) -> None:
+    x = ecg(250, 33)
+    x[1, 6, 5100:] = 0.3
+    got = embed(encoder, x, sampling_rate=250)
+    np.testing.assert_allclose(got[1:], embed(encoder, x[1:, :, :5100], sampling_rate=250), atol=1e-5)
 
 
 def test_a_short_recording_is_judged_too(encoder: Encoder) -> None:
