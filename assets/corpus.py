@@ -1,5 +1,7 @@
 """The training set: one asset between the partitions and the training, so that the training has one input."""
 
+from typing import TYPE_CHECKING
+
 import dagster as dg
 
 from assets import show
@@ -8,6 +10,9 @@ from assets.resources import DataHome
 from assets.sources import all_source_assets
 from pipelines import versions
 from pipelines.corpus.config import CorpusConfig
+
+if TYPE_CHECKING:
+    from pipelines.corpus.step import CorpusFacts
 
 APART = "no_evaluation_patient_in_corpus"
 
@@ -30,6 +35,14 @@ CORPUS = Part(
 
 class CorpusSettings(form(CORPUS)):
     """Settings of the corpus. An empty one is taken from the champion's corpus, or is the default."""
+
+
+def _unknown_patients(facts: "CorpusFacts") -> dict[str, dg.MetadataValue]:
+    """Return the ECGs of unknown patients by source; nothing for a corpus of an earlier version, which has no count."""
+    if facts.unknown_patients is None:
+        return {}
+    nothing = "Every ECG names a patient."
+    return {"of unknown patients": show.counts(facts.unknown_patients, "source", "ECGs", nothing)}
 
 
 @dg.asset(
@@ -68,6 +81,7 @@ def corpus(context: dg.AssetExecutionContext, data_home: DataHome, config: Corpu
             "train": facts.train,
             "validation": facts.validation,
             "patients": facts.patients,
+            **_unknown_patients(facts),
             "by source": show.counts(facts.by_source, "source", "ECGs", "No ECG is left."),
             **show.pictures(sources=compared_sources(workspace, product)),
             "left out": show.counts(facts.excluded, "reason", "ECGs", "Nothing was left out."),

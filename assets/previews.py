@@ -1,4 +1,4 @@
-"""Pictures of products for the metadata of assets, drawn from their files, each below 100 kB."""
+"""Pictures and sentences on products for the metadata of assets, from their files; pictures are below 100 kB each."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from pipelines.evaluate.suite.baselines import ProbePair
 from pipelines.evaluate.suite.run import EvaluationRow
 from pipelines.evaluate.waves.intervals import RegressionFacts
 from pipelines.formats.shard import open_shard
+from pipelines.harmonize.patients import PatientCounts
 from pipelines.plots.comparison import source_comparison
 from pipelines.plots.curves import Curve, histograms, loss_curve, roc_curves
 from pipelines.plots.ecg_paper import ecg_sheet
@@ -59,6 +60,11 @@ def quality_histograms(product: Product) -> bytes | None:
     """Draw histograms of a shard's quality figures and patients. Returns None if it is empty."""
     records = open_shard(product.path).records()
     return histograms(records, product.name) if records.num_rows else None
+
+
+def patients_in_words(product: Product) -> str:
+    """Return how many records of a harmonized shard name a patient, as a sentence."""
+    return PatientCounts.of(open_shard(product.path).records().column("patient_id").to_pylist()).in_words()
 
 
 def compared_sources(workspace: Workspace, corpus: Product) -> bytes:

@@ -71,6 +71,9 @@ class DataHome(dg.ConfigurableResource):
 
     def tracking(self) -> Tracking:
         """Return the MLflow store of the data home."""
+        from pipelines.moved import mend
         from pipelines.tracking import Tracking
 
-        return Tracking.of(self.open())
+        home = self.open()
+        mend(home)
+        return Tracking.of(home)

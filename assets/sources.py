@@ -154,7 +154,7 @@ def _fetched(product: "Product") -> dg.MaterializeResult:
 
 def _harmonized(product: "Product", findings: Mapping[str, "Finding"]) -> dg.MaterializeResult:
     """Return a harmonized partition as the result of an asset; findings by the names of the checks."""
-    from assets.previews import quality_histograms, sampled_ecgs
+    from assets.previews import patients_in_words, quality_histograms, sampled_ecgs
     from pipelines.harmonize.shards import HarmonizedFacts
 
     facts = HarmonizedFacts.of(product)
@@ -164,6 +164,7 @@ def _harmonized(product: "Product", findings: Mapping[str, "Finding"]) -> dg.Mat
             "dagster/row_count": facts.kept,
             "entered": facts.entered,
             "dropped": show.counts(facts.dropped, "reason", "records", "Nothing was dropped."),
+            "patients": patients_in_words(product),
             **show.pictures(ECGs=sampled_ecgs(product), quality=quality_histograms(product)),
         },
         [show.checked(name, finding) for name, finding in findings.items()],

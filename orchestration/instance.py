@@ -14,6 +14,7 @@ from pipelines.cache import LOCK
 from pipelines.durable import write_atomically
 from pipelines.home import Home
 from pipelines.locks import exclusive
+from pipelines.moved import mend
 from pipelines.tracking import Tracking
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ def open_instance(home: Home) -> dg.DagsterInstance:
         instance = dg.DagsterInstance.get()
         if _is_behind(instance):
             instance.upgrade()
+        mend(home)
         Tracking.of(home).upgrade()
     return instance
 

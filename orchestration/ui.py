@@ -29,6 +29,7 @@ from pipelines.durable import make_folder
 from pipelines.formatting import escape_output, format_text
 from pipelines.home import SERVERS_LOCK, Home
 from pipelines.locks import exclusive_now
+from pipelines.moved import mend
 from pipelines.pretrain.step import tied
 
 START_SECONDS = 90
@@ -162,6 +163,7 @@ def main(dagster_port: int, mlflow_port: int) -> None:
             home = Home.default()
             refuse_production(home)
             make_folder(home.root)
+            mend(home)  # before the lock is held, which it takes
             busy = f"the servers of {home.root} run already ({{holder}}): use them, or stop them first"
             lock = held.enter_context(exclusive_now(home.root / SERVERS_LOCK, busy))
             with full_disk_explained(home.root), open_instance(home) as instance:

@@ -1,6 +1,7 @@
 """The data home: one folder for all data, with one space for each place that ECGs come from.
 
-    <home>/mirror              the mirror chosen last: a folder, a base URL, or `hosts` for the original hosts
+    <home>/mirror              the mirror chosen last: a folder (relative to the home if it is in it), a base URL, or
+                               `hosts` for the original hosts
     <home>/tracking, drops     in production: MLflow's address, and the folder or bucket of own ECGs (`deploy/start`)
     <home>/<space>/            the products of that place (`pipelines.cache`); two places never share a product
     <home>/<space>/files/      downloaded files, under their `wget -r` paths; a folder mirror is read in place
@@ -30,12 +31,14 @@ from pipelines.durable import make_folder, write_atomically, write_once
 from pipelines.locks import exclusive
 
 HOSTS = "hosts"
+SIMULATED_SPACE = "simulated"
+SIMULATED_MIRROR = Path("mirrors") / "simulated"  # in the home
 FILES = "files"
 SERVERS_LOCK = ".servers.lock"
 REMOVAL_LOCK = ".removal.lock"
 SIMULATED = "SIMULATED.json"  # marks a mirror with simulated ECGs
 _KEY_BYTES = 32
-_SPACE = re.compile(rf"{HOSTS}|simulated|[a-z0-9-]+-[0-9a-f]{{6}}")
+_SPACE = re.compile(rf"{HOSTS}|{SIMULATED_SPACE}|[a-z0-9-]+-[0-9a-f]{{6}}")
 
 
 class Home:
@@ -55,10 +58,22 @@ class Home:
     @property
     def mirror(self) -> str | None:
         """The folder or base URL used instead of the hosts; None for the hosts. Raises ValueError as `check_url`."""
-        chosen = _as_text(self._mirror or self._stored("mirror") or HOSTS, "mirror")
+        chosen = _as_text(self._mirror or self._stored_mirror() or HOSTS, "mirror")
         if is_address(chosen):
             check_url(chosen)
         return None if chosen == HOSTS else _absolute(chosen)
+
+    def _stored_mirror(self) -> str | None:
+        """Return the mirror chosen last; of a home that was moved, the simulated one is that of this home."""
+        stored = self._stored("mirror")
+        if stored is None or stored == HOSTS or is_address(stored):
+            return stored
+        simulated = self.simulated_mirror
+        folder = Path(stored).expanduser()
+        of_former = folder.parts[-2:] == SIMULATED_MIRROR.parts and not folder.is_dir()
+        if of_former and (simulated.is_dir() or (self.root / SIMULATED_SPACE).is_dir()):
+            return str(simulated)
+        return str(self.root / folder)  # stays what it is if it is absolute
 
     def set_mirror(self, place: str) -> None:
         """Store a mirror for later commands and the UI. Raises ValueError if it is a folder that does not exist."""
@@ -67,8 +82,21 @@ class Home:
             check_url(place)
         elif place != HOSTS and not Path(place).expanduser().is_dir():
             raise ValueError(f"mirror {shown(place)}: no such folder; give a folder, a base URL, or '{HOSTS}'")
-        write_atomically(self.root / "mirror", (place if place == HOSTS else _absolute(place)).encode())
+        self._store_mirror(place if place == HOSTS else _absolute(place))
         self._mirror = None
+
+    def moved_from(self, former: Path) -> None:
+        """Take the stored mirror along if this home was moved or copied from another folder, and it was there."""
+        mirror = Path(self._stored("mirror") or HOSTS)
+        here = self.root / mirror.relative_to(former) if mirror.is_relative_to(former) else None
+        if here is not None and here.is_dir():
+            self._store_mirror(str(here))
+
+    def _store_mirror(self, place: str) -> None:
+        """Store a mirror; one that is in this home as its path in the home, which a move does not change."""
+        if not is_address(place) and Path(place).is_relative_to(self.root):
+            place = str(Path(place).relative_to(self.root))
+        write_atomically(self.root / "mirror", place.encode())
 
     @property
     def space(self) -> str:
@@ -76,7 +104,7 @@ class Home:
         if self.mirror is None:
             return HOSTS
         if self.mirror == str(self.simulated_mirror):
-            return "simulated"
+            return SIMULATED_SPACE
         last = re.sub(r"[^a-z0-9]+", "-", self.mirror.rstrip("/").rsplit("/", 1)[-1].lower()).strip("-")
         return f"{last or 'mirror'}-{hashlib.sha256(self.mirror.encode()).hexdigest()[:6]}"
 
@@ -114,7 +142,7 @@ class Home:
     @property
     def simulated_mirror(self) -> Path:
         """The folder of the mirror that `make demo` writes."""
-        return self.root / "mirrors" / "simulated"
+        return self.root / SIMULATED_MIRROR
 
     @property
     def tracking_uri(self) -> str:

@@ -66,14 +66,14 @@ def compare(
     progress: called with a task's title, the ECGs embedded, and the ECGs to embed.
     Raises ValueError for a name that is no task, and for an evaluation that is not a linear probe of whole ECGs.
     """
+    from pipelines.cli.store import store_of
     from pipelines.evaluate.report.compare import compare_encoders
     from pipelines.release.resolve import named_encoders
     from pipelines.tasks.catalogue import TASKS
-    from pipelines.tracking import Tracking
 
     chosen = [_linear_task(name) for name in tasks] or list(TASKS.values())
     workspace = home.workspace()
-    with named_encoders(first, second, workspace, Tracking.of(home)) as encoders:
+    with named_encoders(first, second, workspace, store_of(home)) as encoders:
         return compare_encoders(workspace, encoders, chosen, progress)
 
 

@@ -83,6 +83,7 @@ def evaluate_labels(home: Home, task: LabelTask, encoder: str, config: ProbeConf
 
     encoder: as `release.resolve` names it.
     """
+    from pipelines.cli.store import store_of
     from pipelines.encoders.names import OURS
     from pipelines.evaluate.exposure import Overlaps
     from pipelines.evaluate.probes.handcrafted import HandcraftedSource
@@ -93,10 +94,9 @@ def evaluate_labels(home: Home, task: LabelTask, encoder: str, config: ProbeConf
     from pipelines.evaluate.report.tasks import task_report
     from pipelines.evaluate.suite.run import evaluation_rows
     from pipelines.release.resolve import RANDOM, named_encoders
-    from pipelines.tracking import Tracking
 
     workspace = home.workspace()
-    with named_encoders(encoder, RANDOM, workspace, Tracking.of(home)) as ((_, named), (_, random_baseline)):
+    with named_encoders(encoder, RANDOM, workspace, store_of(home)) as ((_, named), (_, random_baseline)):
         products = [
             materialize_probe(workspace, task, features, config, progress=progress)
             for features in (named, random_baseline, HandcraftedSource())

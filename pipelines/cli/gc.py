@@ -95,11 +95,10 @@ def collect(home: Home, *, delete: bool, unfinished: bool) -> Collected:
 
     Raises ValueError if MLflow does not answer, or if `delete` and there is no store to ask for models.
     """
-    from pipelines.cli.store import existing_store
+    from pipelines.cli.store import existing_store, store_of
     from pipelines.maintenance.garbage import registered_digests, remove, unreferenced
-    from pipelines.tracking import Tracking
 
-    tracking = existing_store(home) if delete else Tracking.of(home)
+    tracking = existing_store(home) if delete else store_of(home)
     versions, registered = registered_digests(tracking)
     listed, in_use = unreferenced(home, registered, unfinished=unfinished)
     return Collected(

@@ -7,7 +7,14 @@ from pathlib import Path
 import httpx
 
 from pipelines.home import Home
+from pipelines.moved import mend
 from pipelines.tracking import Tracking
+
+
+def store_of(home: Home) -> Tracking:
+    """Return the home's store, mended if the home was moved. Raises ValueError if it has to be and cannot."""
+    mend(home)
+    return Tracking.of(home)
 
 
 def existing_store(home: Home) -> Tracking:
@@ -15,7 +22,7 @@ def existing_store(home: Home) -> Tracking:
 
     Raises ValueError if its database does not exist (it is not made), or if its server does not answer.
     """
-    tracking = Tracking.of(home)
+    tracking = store_of(home)
     database = tracking.uri.removeprefix("sqlite:///")
     if database != tracking.uri and not Path(database).is_file():
         raise ValueError(f"no models here: {database} does not exist; run `make demo`, or set MLFLOW_TRACKING_URI")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -43,6 +44,9 @@ def corpus_is_apart(workspace: Workspace, corpus: Product) -> Finding:
         f"{index.num_rows} ECGs: {leaks} are also in an evaluation shard, {leaked_patients} patients are evaluated on, "
         f"{repeated} ECGs repeat another, {shared} patients are in both splits"
     )
+    if unknown := Counter(index.filter(pc.field("patient_id").is_null())["source"].to_pylist()):
+        sources = ", ".join(f"{source} {count:,}" for source, count in sorted(unknown.items()))
+        seen += f"; {unknown.total():,} ECGs are of unknown patients, each counted as one ({sources})"
     return Finding(not (leaks or leaked_patients or repeated or shared), seen)
 
 

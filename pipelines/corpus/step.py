@@ -26,7 +26,7 @@ from pipelines.corpus.index import CORPUS_FILE, EXCLUSIONS, EXCLUSIONS_FILE, IND
 from pipelines.corpus.selection import Candidate, Exclusion, select
 from pipelines.corpus.split import Split, split_by_patient
 from pipelines.durable import write_atomically
-from pipelines.facts import Facts
+from pipelines.facts import Facts, written_if_set
 from pipelines.formats.shard import RECORDS_FILE, open_shard, signatures_of, write_table
 from pipelines.formats.simhash import BYTES
 from pipelines.formats.single_records import read_single
@@ -56,6 +56,9 @@ class CorpusFacts(Facts):
 
     patients: int
     """Patients of the selected records; a record without a known patient counts as one."""
+
+    unknown_patients: dict[str, int] | None = written_if_set()
+    """Selected records of each source that name no patient, without sources that have none. None in earlier corpora."""
 
     digest: str
     """Digest of the index and of the shards that it names; unlike the product's, it depends on the ECGs alone."""
@@ -108,7 +111,8 @@ def materialize_corpus(workspace: Workspace, config: CorpusConfig) -> Product:
         digest = digest_of({"index": index_digest, "shards": {name: shard["digest"] for name, shard in shards.items()}})
         description = {"digest": digest, "config": asdict(config), "shards": shards, "counts": counts}
         write_atomically(folder / CORPUS_FILE, json.dumps(description, indent=1).encode())
-        return CorpusFacts(**counts, digest=digest).to_dict()
+        unknown = dict(sorted(Counter(row.source for row in selected if row.patient_id is None).items()))
+        return CorpusFacts(**counts, unknown_patients=unknown, digest=digest).to_dict()
 
     return workspace.build(
         PRODUCT,
@@ -217,7 +221,7 @@ def _counts(
     excluded: Sequence[Mapping[str, str]],
     splits: Sequence[Split],
 ) -> dict[str, Any]:
-    """Return the fields of `CorpusFacts` but the digest; corpus.json holds them too."""
+    """Return the counts among the fields of `CorpusFacts`; corpus.json holds them too."""
     assert len(rows) == len(selected) + len(excluded)
     reasons = Counter(row["reason"] for row in excluded)
     return {

@@ -25,7 +25,8 @@ from pipelines.download.progress import OnProgress
 from pipelines.durable import flush_files, make_folder, write_atomically
 from pipelines.facts import Facts
 from pipelines.hashing import digest_of
-from pipelines.home import Home
+from pipelines.home import FILES as SPACE_FILES
+from pipelines.home import SIMULATED_MIRROR, SIMULATED_SPACE, Home
 from pipelines.soundness import Damaged
 from pipelines.sources.base import RemoteFile, Source
 
@@ -168,11 +169,26 @@ def recorded_files(product: Product) -> tuple[Path, list[RemoteFile]]:
     Raises Damaged if the record of them cannot be read.
     """
     with _readable(product, f"{ASIDE}/{ROOT}"):
-        root = (product.aside / ROOT).read_text()
-        if not Path(root).is_absolute() or "\0" in root:
-            raise ValueError(root)
+        root = recorded_root(product.path)
     with _readable(product, FILES):
-        return Path(root), [RemoteFile(**file) for file in json.loads((product.path / FILES).read_text())]
+        return root, [RemoteFile(**file) for file in json.loads((product.path / FILES).read_text())]
+
+
+def recorded_root(raw: Path) -> Path:
+    """Return the folder of the files of `raw`, a folder such as `<space>/raw/chapman/01/<fingerprint>`.
+
+    A folder that was in the data home is in it wherever the home is now. Raises ValueError if the record of it cannot
+    be read, FileNotFoundError if there is none.
+    """
+    recorded = Path((raw / ASIDE / ROOT).read_text())
+    if not recorded.is_absolute() or "\0" in str(recorded):
+        raise ValueError(str(recorded))
+    space = raw.parents[3]
+    for inside in (Path(space.name) / SPACE_FILES, *([SIMULATED_MIRROR] if space.name == SIMULATED_SPACE else [])):
+        for below in (recorded, *recorded.parents):
+            if below.parts[-2:] == inside.parts:
+                return space.parent / inside / recorded.relative_to(below)
+    return recorded
 
 
 def damaged(product: Product) -> list[str]:

@@ -2,6 +2,7 @@
 
     convert.py  records of any rate, length and lead order to 8 leads, 250 Hz, 10 s
     quality.py  quality figures of an ECG, and the limits beyond which it is dropped
+    patients.py how many ECGs name a patient
     checks.py   checks of a written shard
     shards.py   list the current shards, and read their records
     step.py     the product

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.harmonize.convert import Incomplete, judge
+from pipelines.harmonize.patients import PatientCounts
 from pipelines.harmonize.quality import QualityLimits
 from pipelines.incoming import INCOMING
 from pipelines.incoming.description import check_count, peak_to_peak
@@ -111,8 +112,7 @@ class DropReport:
     drops: tuple[tuple[str, DroppedRecord], ...]
     """Records that are not kept, each with its part."""
 
-    patients: Counter[str]
-    """How many kept records name each patient."""
+    patients: PatientCounts
 
     without_row: int
     """How many kept records have no row in the table that drop.json names."""
@@ -124,11 +124,6 @@ class DropReport:
     @property
     def kept(self) -> int:
         return sum(part.kept for part in self.parts)
-
-    @property
-    def named(self) -> int:
-        """How many of the kept records name a patient."""
-        return self.patients.total()
 
     @property
     def unread(self) -> int:
@@ -154,9 +149,9 @@ class DropReport:
             "records": self.records,
             "kept": self.kept,
             "patients": {
-                "records": self.named,
-                "patients": len(self.patients),
-                "most": max(self.patients.values(), default=0),
+                "records": self.patients.named,
+                "patients": self.patients.patients,
+                "most": self.patients.most,
             },
             "without_row": self.without_row,
             "parts": [part.to_dict() for part in self.parts],
@@ -205,25 +200,14 @@ class DropReport:
         if self.without_row:
             lines.append(f"{self.without_row:,} of the kept records have no row in the table: see its column of ids")
         if self.kept:
-            lines.append(self._patients_in_words())
+            remedy = ": state patient_ids, a table or patient_from in drop.json, or Patient: in headers"
+            lines.append(self.patients.in_words() + (remedy if self.patients.named < self.kept else ""))
         lines += [
             f"dropped {where} {drop.record_id}: {drop.reason}: {drop.detail}" for where, drop in self.drops[:NAMED]
         ]
         if len(self.drops) > NAMED:
             lines.append(f"and {len(self.drops) - NAMED:,} more are dropped: --json names all")
         return lines
-
-    def _patients_in_words(self) -> str:
-        """Say how many records name a patient: one whose patient is unknown may lie on both sides of a split."""
-        text = f"{self.named:,} of {self.kept:,} kept records name a patient"
-        if self.patients:
-            text += f": {len(self.patients):,} patients, at most {max(self.patients.values()):,} ECGs of one"
-        if self.named == self.kept:
-            return text
-        return (
-            f"{text}; each of the other {self.kept - self.named:,} counts as a patient of its own, so that one person "
-            "may be in training and in validation: state patient_ids, a table in drop.json, or Patient: in headers"
-        )
 
 
 def check_drop(folder: Path, on_records: OnRecords = lambda done: None) -> DropReport:
@@ -243,7 +227,7 @@ def check_drop(folder: Path, on_records: OnRecords = lambda done: None) -> DropR
     reports = [PartReport(kind=part.kind, where=part.where) for part in drop_parts]
     waiting: deque[PartReport] = deque()
     drops: list[tuple[str, DroppedRecord]] = []
-    patients: Counter[str] = Counter()
+    patients: list[str | None] = []
     without_row = 0
     results = judge(
         _items(drop_parts, reports, waiting),
@@ -258,8 +242,7 @@ def check_drop(folder: Path, on_records: OnRecords = lambda done: None) -> DropR
             drops.append((report.where, result))
         else:
             report.kept += 1
-            if (patient := result.row["patient_id"]) is not None:
-                patients[patient] += 1
+            patients.append(result.row["patient_id"])
             without_row += found.no_row is not None and found.no_row in result.row["notes"]
             report.incomplete += bool(absent_leads(result.row["notes"]))
         on_records(done)
@@ -270,7 +253,7 @@ def check_drop(folder: Path, on_records: OnRecords = lambda done: None) -> DropR
         parts=tuple(reports),
         ignored=found.ignored,
         drops=tuple(drops),
-        patients=patients,
+        patients=PatientCounts.of(patients),
         without_row=without_row,
     )
 

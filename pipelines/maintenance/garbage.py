@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from pipelines import locks
-from pipelines.cache import ASIDE, DONE, LOCK, MAKING, PARTIAL, Workspace
-from pipelines.download.step import ROOT
+from pipelines.cache import DONE, LOCK, MAKING, PARTIAL, Workspace
+from pipelines.download.step import recorded_root
 from pipelines.encoders.names import ENCODER_FILE, HEAD_FILE, OURS
 from pipelines.hashing import sha256_of_file
 from pipelines.home import FILES, Home
@@ -295,9 +295,10 @@ def _lock(workspace: Workspace, product: str) -> Path:
 
 def _copied_to(raw: Path) -> Path | None:
     """Return the folder of a raw output's files. Returns None for any other output, and if the record is damaged."""
-    root = raw / ASIDE / ROOT
-    folder = Path(root.read_text(errors="replace")) if root.is_file() else None
-    return folder if folder is not None and folder.is_absolute() else None
+    try:
+        return recorded_root(raw)
+    except (ValueError, FileNotFoundError):
+        return None
 
 
 def _bytes_below(path: Path) -> int:

@@ -176,7 +176,7 @@ def model_folder(release: Release, *, tracking: Tracking) -> Path:
     Raises ValueError if one of its files is not the one that was released.
     """
     stored = tracking.client().get_model_version_download_uri(release.name, str(release.version))
-    folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=stored, tracking_uri=tracking.uri))
+    folder = _downloaded(stored, release.model_uri, tracking)
     for name, digest in release.weights.items():
         _require_released(folder / "artifacts" / FILES[name], digest, release.model_uri)
     return folder
@@ -196,12 +196,33 @@ def _fetch(
     file = FILES[kind]
     folder.mkdir(parents=True, exist_ok=True)
     stored = tracking.client().get_model_version_download_uri(name, str(version))
-    fetched = mlflow.artifacts.download_artifacts(
-        artifact_uri=f"{stored}/artifacts/{file}", dst_path=str(folder), tracking_uri=tracking.uri
-    )
+    fetched = _downloaded(f"{stored}/artifacts/{file}", model, tracking, folder)
     if digest is not None:
-        _require_released(Path(fetched), digest, model)
-    return Path(fetched)
+        _require_released(fetched, digest, model)
+    return fetched
+
+
+def _downloaded(artifact: str, model: str, tracking: Tracking, folder: Path | None = None) -> Path:
+    """Fetch a file or folder from the store into `folder`; without one, it is used where it lies, or a copy is made.
+
+    Raises ValueError, naming what was looked for, if it is not there.
+    """
+    into = None if folder is None else str(folder)
+    try:
+        return Path(
+            mlflow.artifacts.download_artifacts(artifact_uri=artifact, dst_path=into, tracking_uri=tracking.uri)
+        )
+    except (MlflowException, OSError) as error:
+        gone = isinstance(error, FileNotFoundError) or (
+            isinstance(error, MlflowException) and error.error_code == "RESOURCE_DOES_NOT_EXIST"
+        )
+        if not gone:
+            raise
+        raise ValueError(
+            f"{model}: {artifact} is not there, as {tracking.uri} has it: restore it from a backup; if the data home "
+            "was moved or copied, put its folder mlflow/artifacts in its new place too, then "
+            "`ECG_HOME=NEW-PLACE ecg models` finds them there"
+        ) from error
 
 
 def _require_released(fetched: Path, digest: str, model: str) -> None:

@@ -68,9 +68,11 @@ def test_a_drop_goes_down_the_road_and_the_corpus_sees_it(home, instance):
         assert all(check.passed for check in result.get_asset_check_evaluations())
     rows = result.asset_materializations_for_node("ecgs__incoming")[0].metadata
     assert (rows["dagster/row_count"].value, rows["entered"].value) == (3, 3)
+    assert rows["patients"].value == "3 of 3 kept records name a patient: 3 patients, at most 1 ECGs of one"
     built = dg.materialize([corpus], instance=instance, resources={"data_home": DataHome()})
     told = built.asset_materializations_for_node("corpus")[0].metadata
     assert told["train"].value + told["validation"].value == 6
+    assert told["of unknown patients"].value == "Every ECG names a patient."
     exclusions = home.workspace().require("corpus").facts["excluded"]
     assert exclusions["leads not recorded"] == 3
     before = home.workspace().require("corpus")
