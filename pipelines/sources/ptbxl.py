@@ -15,7 +15,7 @@ from pathlib import Path
 from pipelines.formats.wfdb import WfdbRecord
 from pipelines.records import DroppedRecord, DropReason, Record, RecordError, Sex
 from pipelines.sources.base import RemoteFile, Role, Source, read_table
-from pipelines.sources.demographics import age_of
+from pipelines.sources.demographics import age_of, is_unknown, plain_id, sex_of
 from pipelines.sources.physionet import listed_by_sums, partition_by, project_root, read_records
 
 _ROOT = project_root("ptb-xl", "1.0.3")
@@ -27,7 +27,7 @@ GAIN = (1000.0, 1000.0)
 
 
 def _read(root: Path, partition: str, files: Sequence[RemoteFile]) -> Iterator[Record | DroppedRecord]:
-    rows = {_whole(row, "ecg_id"): row for row in read_table(root / _TABLE, _COLUMNS)}
+    rows = _rows(root / _TABLE)
 
     def convert(raw: WfdbRecord) -> Record:
         ecg_id = _ecg_id(raw.header.record)
@@ -39,8 +39,25 @@ def _read(root: Path, partition: str, files: Sequence[RemoteFile]) -> Iterator[R
         yield replace(item, record_id=str(_ecg_id(item.record_id))) if isinstance(item, DroppedRecord) else item
 
 
+def _rows(table: Path) -> dict[int, dict[str, str]]:
+    """Return the table's rows by ecg_id. Raises ValueError if two of one ecg_id differ in what is used."""
+    rows: dict[int, dict[str, str]] = {}
+    for row in read_table(table, _COLUMNS):
+        first = rows.setdefault(_whole(row, "ecg_id"), row)
+        if first != row:
+            column = next(name for name in _COLUMNS if first[name] != row[name])
+            raise ValueError(
+                f"{_TABLE}, ecg_id {row['ecg_id']}: two rows, with {column} {first[column][:60]!r} and "
+                f"{row[column][:60]!r}: take the table of version 1.0.3"
+            )
+    return rows
+
+
 def _record(raw: WfdbRecord, row: dict[str, str]) -> Record:
     age, notes = age_of(row["age"])
+    sex = _SEX.get(plain_id(row["sex"])) or sex_of(row["sex"])
+    if sex is None and not is_unknown(row["sex"]):
+        notes += (f"sex {row['sex'].strip()[:40]!r} left out: 0 is male and 1 is female",)
     return Record(
         record_id=str(_whole(row, "ecg_id")),
         signal_LT=raw.signal_LT,
@@ -48,7 +65,7 @@ def _record(raw: WfdbRecord, row: dict[str, str]) -> Record:
         rate=raw.header.rate,
         patient_id=str(_whole(row, "patient_id")),
         age=age,
-        sex=_SEX.get(row["sex"].strip()),
+        sex=sex,
         labels=_scp_codes(row),
         fold=_whole(row, "strat_fold"),
         notes=raw.header.notes + notes,

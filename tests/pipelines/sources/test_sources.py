@@ -163,6 +163,34 @@ def test_ptbxl_age_300_is_above_89(tmp_path):
 
 
 @real
+@pytest.mark.parametrize("sexes", [["0", "1"], ["0.0", "1.0"], ["male", "female"], ["M", "F"]])
+def test_ptbxl_sexes_may_be_saved_again_as_numbers_or_words(tmp_path, sexes):
+    first, second = read_ptbxl(ptbxl_with(tmp_path, lambda t: t.assign(sex=sexes)))
+    assert isinstance(first, Record)
+    assert isinstance(second, Record)
+    assert (first.sex, second.sex) == ("male", "female")
+    assert first.notes == second.notes == ()
+
+
+@real
+def test_ptbxl_sex_that_is_none_is_noted(tmp_path):
+    first, second = read_ptbxl(ptbxl_with(tmp_path, lambda t: t.assign(sex=["7", ""])))
+    assert isinstance(first, Record)
+    assert isinstance(second, Record)
+    assert (first.sex, second.sex) == (None, None)
+    assert first.notes == ("sex '7' left out: 0 is male and 1 is female",)
+    assert second.notes == ()
+
+
+@real
+def test_ptbxl_row_that_is_there_twice(tmp_path):
+    records = read_ptbxl(ptbxl_with(tmp_path / "same", lambda t: pd.concat([t, t])))
+    assert [item.record_id for item in records] == ["3", "4"]
+    with pytest.raises(ValueError, match=r"ecg_id 3: two rows, with strat_fold '\d+' and '9': take the table of"):
+        read_ptbxl(ptbxl_with(tmp_path / "other", lambda t: pd.concat([t, t.assign(strat_fold="9")])))
+
+
+@real
 def test_ptbxl_record_without_a_row_is_dropped(tmp_path):
     first, second = read_ptbxl(ptbxl_with(tmp_path, lambda t: t[t.ecg_id == "4"]))
     assert isinstance(first, DroppedRecord)
