@@ -12,15 +12,25 @@ A record that harmonization would drop, such as a flat line, is NaN, and `params
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
-from ecg_model.encoder import load_encoder
-from ecg_model.serving.released_file import released_file
-from ecg_model.serving.request import answered
+# MLflow put this version's own code first in sys.path, but modules that are loaded already would be taken before it: of
+# another version, or of a checkout. They step aside while this version's are imported.
+_others = {name: sys.modules.pop(name) for name in [*sys.modules] if name.partition(".")[0] == "ecg_model"}
+try:
+    from ecg_model.encoder import load_encoder
+    from ecg_model.serving.released_file import released_file
+    from ecg_model.serving.request import answered
+finally:
+    if _others:
+        for _name in [name for name in sys.modules if name.partition(".")[0] == "ecg_model"]:
+            del sys.modules[_name]
+        sys.modules.update(_others)
 
 
 class EncoderModel(PythonModel):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,10 +56,9 @@ def command(files: tuple[Path, ...], model: str, output: Path) -> None:
     from pipelines.cli.console import progress
     from pipelines.formatting import format_text
 
-    encoder = pull(model)
     embedded: list[Embedded] = []
     failed: list[Unreadable] = []
-    with progress() as bar:
+    with pull(model) as encoder, progress() as bar:
         task = bar.add_task("embedding", total=len(files))
         done: set[str] = set()
         for item in embed_files(files, lambda r: encoder.embed(r.signal_LT, leads=r.leads, rate=r.rate)):
@@ -77,16 +77,18 @@ def command(files: tuple[Path, ...], model: str, output: Path) -> None:
         raise click.ClickException(f"{len(failed)} records or files could not be embedded{nothing_written}")
 
 
-def pull(uri: str) -> PulledEncoder:
-    """Load a registered encoder from the home's store."""
+@contextmanager
+def pull(uri: str) -> Iterator[PulledEncoder]:
+    """Load a registered encoder from the home's store; it embeds inside the block."""
     from pipelines.cli.store import existing_store
     from pipelines.home import Home
 
     tracking = existing_store(Home.default())
     # After pipelines.tracking, which silences MLflow before it is imported.
-    from pipelines.release.pulled import PulledEncoder
+    from pipelines.release.pulled import PulledEncoder, pulled_model
 
-    return PulledEncoder(uri, tracking=tracking)
+    with pulled_model(uri, tracking=tracking) as model:
+        yield PulledEncoder(model)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +122,8 @@ def embed_files(paths: Iterable[Path], embed: Embed) -> Iterator[Embedded | Unre
         try:
             for reading in read_file(path):
                 yield _embedded(str(path), reading.item, embed)
+        except ChildProcessError:
+            raise  # of the model, not of this file
         except (ValueError, OSError) as error:
             yield Unreadable(file=str(path), record_id="", why=str(error))
 

@@ -27,6 +27,6 @@ def command(model: str, host: str, port: int) -> None:
     from pipelines.release.pulled import pulled_model
     from pipelines.release.scoring import serve
 
-    pulled = pulled_model(model, tracking=tracking)
-    click.echo(f"{model} at http://{host}:{port}/invocations; Ctrl-C stops it.")
-    serve(pulled, host, port)
+    with pulled_model(model, tracking=tracking) as pulled:
+        click.echo(f"{model} at http://{host}:{port}/invocations; Ctrl-C stops it.")
+        serve(pulled, host, port)

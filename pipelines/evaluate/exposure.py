@@ -98,7 +98,8 @@ class Overlaps:
     def of_probe(self, probe: Probe) -> Overlap:
         """Return the overlap with a probe's test set, which is empty if the probe was not scored."""
         encoder, tested = probe.about["encoder"], () if probe.test is None else probe.test.record_id
-        return self.of(encoder["name"], encoder["digest"], probe.about["task"]["source"], tested)
+        file = encoder.get("file", encoder["digest"])  # an encoder with other code names its file beside its digest
+        return self.of(encoder["name"], file, probe.about["task"]["source"], tested)
 
     def of(self, name: str, digest: str, source: str, tested: Collection[str]) -> Overlap:
         """Return the overlap with the test ECGs of a source.

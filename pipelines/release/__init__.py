@@ -10,7 +10,10 @@
     classifier.py      the calibrated classifier
     version_recipe.py  the recipe on a version, written as JSON and read back
     retraining.py      the default training, and whether one is due
-    resolve.py         an encoder's name to its weights
+    own_code.py        whether a version was registered with this checkout's code
+    own_process.py     a version with other code, in a process of its own; own_program.py runs there
+    own_source.py      a version as a source of features, by its own code
+    resolve.py         an encoder's name to its weights or its version
     pulled.py          a registered model, compared with what was released, and an encoder as a function of one ECG
     scoring.py         a model over HTTP, and scoring_request.py, the body of a request
     steps.py           from a trained encoder to a promoted version

@@ -129,16 +129,6 @@ def files_of(release: Release, folder: Path, *, tracking: Tracking) -> dict[str,
     }
 
 
-def registered_encoder(model: str, folder: Path, *, tracking: Tracking) -> Path:
-    """Fetch the encoder file of a registered version into `folder`.
-
-    Raises ValueError as `version_named` does, and if the file is not the one that was released.
-    """
-    release = version_named(model, tracking=tracking)
-    digest = release.weights.get("encoder")
-    return _fetch(release.name, release.version, "encoder", folder, tracking, digest=digest, model=model)
-
-
 def names_version(model: str) -> bool:
     """Return whether a text has the form of a registered version's name."""
     return _MODEL.fullmatch(model) is not None
@@ -170,13 +160,15 @@ def version_named(model: str, *, tracking: Tracking) -> Release:
     return as_release(registered)
 
 
-def model_folder(release: Release, *, tracking: Tracking) -> Path:
+def model_folder(release: Release, *, tracking: Tracking, into: Path | None = None) -> Path:
     """Fetch a version's whole model, as MLflow loads it; a store on this machine is used where it lies.
+
+    into: the folder that it is copied to wherever its store is
 
     Raises ValueError if one of its files is not the one that was released.
     """
     stored = tracking.client().get_model_version_download_uri(release.name, str(release.version))
-    folder = _downloaded(stored, release.model_uri, tracking)
+    folder = _downloaded(stored, release.model_uri, tracking, into)
     for name, digest in release.weights.items():
         _require_released(folder / "artifacts" / FILES[name], digest, release.model_uri)
     return folder

@@ -1,18 +1,19 @@
-"""Resolve an encoder's name to its weights: a workspace product, a registered version, a file, or a random baseline."""
+"""Resolve an encoder's name: a workspace product, a registered version, a file, or a random baseline."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from pipelines.cache import Workspace
-from pipelines.encoders.names import ENCODER_FILE, OURS, REFERENCE
+from pipelines.encoders.names import OURS, REFERENCE
 from pipelines.evaluate.features import EncoderSource
 from pipelines.pretrain.step import EncoderFacts
-from pipelines.release.registry import registered_encoder
+from pipelines.release.own_source import version_source
+from pipelines.release.registry import version_named
 from pipelines.tracking import Tracking
 
 RANDOM = "random"
@@ -31,21 +32,20 @@ def named_encoders(
         any other                                             an encoder file
 
     An encoder of the workspace keeps its name there, so that its cached features are used. Others are named by their
-    digest, so that their features are computed once. Raises ValueError if an encoder does not exist, and if both names
-    mean the same encoder.
+    digest, so that their features are computed once. A registered version answers by the code that it was registered
+    with. Raises ValueError if an encoder does not exist, and if both names mean the same encoder.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as running:
         names = (first, second)
         if names == (RANDOM, RANDOM):
             raise ValueError("both encoders are 'random': name an encoder to compare with its random baseline")
-        files = {
-            name: _file(name, workspace, tracking, Path(folder) / str(number))
+        sources = {
+            name: _named(_source(name, workspace, tracking, Path(folder) / str(number), running), workspace)
             for number, name in enumerate(names)
             if name != RANDOM
         }
-        sources = {name: _source(file, workspace) for name, file in files.items()}
         if RANDOM in names:
-            (name,) = files
+            (name,) = sources
             sources[RANDOM] = _random_baseline(sources[name], workspace)
         if sources[first].digest == sources[second].digest:
             raise ValueError(f"{first} and {second} are the same encoder (sha256 {sources[first].digest[:12]})")
@@ -57,23 +57,23 @@ def _titled(name: str, source: EncoderSource) -> tuple[str, EncoderSource]:
     return (name if source.window is None else f"{name} ({source.window})"), source
 
 
-def _file(name: str, workspace: Workspace, tracking: Tracking, folder: Path) -> Path:
+def _source(name: str, workspace: Workspace, tracking: Tracking, folder: Path, running: ExitStack) -> EncoderSource:
     for encoder_names in (OURS, REFERENCE):
         if name == encoder_names.probe:
-            return workspace.require(encoder_names.product).path / ENCODER_FILE
+            return EncoderSource.of_product(name, workspace.require(encoder_names.product))
     if name.startswith("models:/"):
-        return registered_encoder(name, folder, tracking=tracking)
+        return version_source(version_named(name, tracking=tracking), folder, tracking=tracking, running=running)
     path = Path(name)
     if not path.is_file():
         raise ValueError(
             f"{name!r} is no encoder: give {OURS.probe}, {REFERENCE.probe}, {RANDOM}, models:/<name>@<alias>, "
             "models:/<name>/<version> or an encoder.safetensors"
         )
-    return path
+    return EncoderSource.of_file(path.name, path)
 
 
-def _source(file: Path, workspace: Workspace) -> EncoderSource:
-    source = EncoderSource.of_file(file.name, file)
+def _named(source: EncoderSource, workspace: Workspace) -> EncoderSource:
+    """Return an encoder with the name that its features have in the workspace."""
     for encoder_names in (OURS, REFERENCE):
         product = workspace.current(encoder_names.product)
         if product is not None and EncoderSource.of_product(encoder_names.probe, product).digest == source.digest:

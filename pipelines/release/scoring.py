@@ -19,12 +19,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from pipelines.formatting import format_bytes
+from pipelines.release.pulled import Pulled
 from pipelines.release.scoring_request import BODY_MAX, parsed
 
 # isort: split
 # `pipelines.release` silences MLflow before it is imported.
 from mlflow.exceptions import MlflowException
-from mlflow.pyfunc import PyFuncModel
 from mlflow.pyfunc.scoring_server import predictions_to_json
 from mlflow.version import VERSION
 
@@ -36,12 +36,12 @@ PARALLEL = 2
 """Requests that are computed at a time: one reads or writes JSON while torch uses the cores for another."""
 
 
-def serve(model: PyFuncModel, host: str, port: int) -> None:
+def serve(model: Pulled, host: str, port: int) -> None:
     """Serve a model until SIGINT or SIGTERM."""
     uvicorn.run(scoring_app(model), host=host, port=port, limit_concurrency=CONNECTIONS, log_level="warning")
 
 
-def scoring_app(model: PyFuncModel) -> Starlette:
+def scoring_app(model: Pulled) -> Starlette:
     """Return the web application of a model: POST /invocations, GET /ping, /health and /version."""
     schema = model.metadata.get_params_schema()
     accepted = [] if schema is None else [param.name for param in schema.params]
@@ -56,6 +56,8 @@ def scoring_app(model: PyFuncModel) -> Starlette:
             return _refused(400, str(error))
         except MlflowException as error:
             return _refused(error.get_http_status_code(), error.message)
+        except ChildProcessError as error:
+            return _refused(500, str(error))
         text = StringIO()
         predictions_to_json(predicted, text)
         return Response(_strict(text.getvalue()), media_type="application/json")

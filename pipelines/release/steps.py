@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from pipelines.cache import Product, Workspace
 from pipelines.encoders.import_reference import ReferenceFacts
 from pipelines.encoders.names import ENCODER_FILE, HEAD_FILE, OURS, REFERENCE, EncoderNames
 from pipelines.evaluate.features import EncoderSource, materialize_features, read_features
+from pipelines.evaluate.own_code import OwnCodeSource
 from pipelines.evaluate.probes.result import Predictions, load_result
 from pipelines.evaluate.probes.step import ProbeFacts, materialize_probe
 from pipelines.evaluate.probes.stored import probed, protocol_and_config
@@ -29,13 +31,17 @@ from pipelines.release.aliases import find_alias, former_champion
 from pipelines.release.classifier import ClassifierFacts, materialize_classifier
 from pipelines.release.gate import Contest, GateConfig, GateVerdict
 from pipelines.release.model import CLASSIFIER_NAME, REGISTERED_NAME, Packaged, Release, Scores
+from pipelines.release.own_code import other_code
+from pipelines.release.own_source import version_source
 from pipelines.release.packaging import packaged_classifier, packaged_encoder, serves
-from pipelines.release.registry import files_of, find_release, record, registered_encoder, release_packaged
+from pipelines.release.registry import files_of, find_release, model_folder, record, release_packaged, version_named
 from pipelines.release.retraining import corpus_settings
 from pipelines.release.tags import CHAMPION, ECGS, kind_of
 from pipelines.tasks.catalogue import TASKS
 from pipelines.tasks.splits import Split
 from pipelines.tracking import Tracking
+
+log = logging.getLogger(__name__)
 
 GATE_TASK = "ptbxl_superclass"
 
@@ -243,29 +249,30 @@ def _contest(
 ) -> Contest | None:
     """Compare the current encoder's probe with the champion on the challenger's validation records.
 
-    The champion's encoder is probed as the current one was, on the same ECGs; a champion with a head is scored with
-    that head. Returns None if either was not scored.
+    The champion answers by the code that it was registered with. Its encoder is probed as the current one was, on the
+    same ECGs; a champion with a head is scored with that head. Returns None if either was not scored.
     """
     probe = workspace.require(f"probe/{gate_task}/{OURS.probe}")
     _require_probe_of(EncoderSource.of_product(OURS.probe, workspace.require(OURS.product)), probe)
     challenger = load_result(probe.path)
-    with tempfile.TemporaryDirectory() as folder:
-        files = files_of(champion, Path(folder), tracking=tracking)
-        probed = load_result(_probe_alike(workspace, files["encoder"], gate_task).path)
-        if challenger.predictions is None or probed.predictions is None:
-            return None
-        if "head" not in files:
-            return gate.contest(challenger, probed.predictions.of(Split.VALIDATION), config)
+    if challenger.predictions is None:
+        return None
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as running:
+        encoder = version_source(champion, Path(folder), tracking=tracking, running=running, name=CHAMPION)
+        if "head" not in champion.weights:
+            probed = load_result(_probe_alike(workspace, encoder, gate_task).path)
+            scored = probed.predictions
+            return None if scored is None else gate.contest(challenger, scored.of(Split.VALIDATION), config)
+        files = files_of(champion, Path(folder) / "files", tracking=tracking)
         head = CalibratedHead.load(files["head"])
-        served = _served_predictions(
-            workspace, gate_task, files["encoder"], head, challenger.predictions.of(Split.VALIDATION)
-        )
+        held_out = challenger.predictions.of(Split.VALIDATION)
+        served = _served_predictions(workspace, gate_task, encoder, head, held_out)
     lost = [label for label in head.labels if label not in served.classes]
     return gate.contest(challenger, served, config, lost=lost)
 
 
 def _served_predictions(
-    workspace: Workspace, gate_task: str, encoder: Path, head: CalibratedHead, held_out: Predictions
+    workspace: Workspace, gate_task: str, encoder: EncoderSource, head: CalibratedHead, held_out: Predictions
 ) -> Predictions:
     """Return a champion's probabilities, as it serves them, of the challenger's validation records.
 
@@ -274,11 +281,11 @@ def _served_predictions(
     encoder, head: the champion's
     held_out: the challenger's predictions on validation
     """
-    features = materialize_features(workspace, EncoderSource.of_file(CHAMPION, encoder), TASKS[gate_task].source)
-    feature_ND = read_features(features)
+    features = materialize_features(workspace, encoder, TASKS[gate_task].source)
     records = read_records(shards_of(workspace, TASKS[gate_task].source))
     row_of = {record: row for row, record in enumerate(records.column("record_id").to_pylist())}
-    score_NC = head.probabilities(feature_ND[[row_of[record] for record in held_out.record_id]])
+    answer_ND = read_features(features)[[row_of[record] for record in held_out.record_id]]
+    score_NC = answer_ND if isinstance(encoder, OwnCodeSource) else head.probabilities(answer_ND)
     labels = [label for label in head.labels if label in held_out.classes]
     return replace(
         held_out,
@@ -292,14 +299,23 @@ def _served_predictions(
 def warm_start(model: str, tracking: Tracking) -> Iterator[tuple[dict[str, object], Path | None]]:
     """Fetch a registered encoder to pretrain from.
 
-    Yields the change of the recipe that names it by its sha256, and its file, which exists inside the block. model: as
-    `registered_encoder` takes it; empty for none.
+    Yields the change of the recipe that names it by its sha256, and its file, which exists inside the block. Only its
+    weights are taken: the training runs them by this checkout's code, and says so if they were registered with other.
+
+    model: as `version_named` takes it; empty for none.
     """
     if not model:
         yield {}, None
         return
     with tempfile.TemporaryDirectory() as folder:
-        file = registered_encoder(model, Path(folder), tracking=tracking)
+        fetched = model_folder(version_named(model, tracking=tracking), tracking=tracking, into=Path(folder))
+        if other_code(fetched) is not None:
+            log.warning(
+                "%s was registered with other code than this checkout's: its weights alone are taken, and the training "
+                "runs them by this checkout's code",
+                model,
+            )
+        file = fetched / "artifacts" / ENCODER_FILE
         yield {"warm_start": sha256_of_file(file)}, file
 
 
@@ -314,11 +330,11 @@ def git_commit() -> str:
     return result.stdout.strip() if result.returncode == 0 else "unknown"
 
 
-def _probe_alike(workspace: Workspace, encoder: Path, gate_task: str) -> Product:
+def _probe_alike(workspace: Workspace, encoder: EncoderSource, gate_task: str) -> Product:
     """Probe the champion's encoder with the protocol and settings of the current encoder's probe."""
     protocol, config = protocol_and_config(probed(workspace.require(f"probe/{gate_task}/{OURS.probe}").path))
     task = replace(TASKS[gate_task], protocol=protocol)
-    return materialize_probe(workspace, task, EncoderSource.of_file(CHAMPION, encoder), config)
+    return materialize_probe(workspace, task, encoder, config)
 
 
 def _packaged_encoder(workspace: Workspace) -> Packaged:

@@ -194,8 +194,11 @@ def test_a_model_whose_weights_are_not_those_released_does_not_load(
     try:
         with pytest.raises(ValueError, match="of this model has sha256") as refused:
             mlflow.pyfunc.load_model("models:/ecg-encoder@champion")
-        with pytest.raises(ValueError, match="in the store has sha256") as not_pulled:
-            pulled_model("models:/ecg-encoder@champion", tracking=store)
+        with (
+            pytest.raises(ValueError, match="in the store has sha256") as not_pulled,
+            pulled_model("models:/ecg-encoder@champion", tracking=store),
+        ):
+            pass
     finally:
         stored.write_bytes(before)
         mlflow.set_tracking_uri(None)  # pyright: ignore[reportArgumentType]  # unsets it

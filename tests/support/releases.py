@@ -10,7 +10,7 @@ from pipelines.release.aliases import find_alias, promote
 from pipelines.release.gate import RULES, GateVerdict
 from pipelines.release.model import Release, Scores
 from pipelines.release.packaging import packaged_encoder
-from pipelines.release.registry import record, release_packaged
+from pipelines.release.registry import model_folder, record, release_packaged
 from pipelines.release.tags import CHAMPION
 from pipelines.tracking import Tracking
 
@@ -49,3 +49,11 @@ def crown(store: Tracking, name: str, encoder: Path, scores: Scores) -> Release:
 
 def aliases(store: Tracking, name: str) -> dict[str, int]:
     return {alias: int(version) for alias, version in store.client().get_registered_model(name).aliases.items()}
+
+
+def edit_code(release: Release, store: Tracking, file: str, old: str, new: str) -> None:
+    """Change the code that a version was registered with, as if it were of an earlier commit."""
+    path = model_folder(release, tracking=store) / "code" / "ecg_model" / file
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))

@@ -24,6 +24,7 @@ from pipelines.evaluate.features import (
     read_features,
     read_signals,
 )
+from pipelines.evaluate.own_code import OwnCodeSource
 from pipelines.evaluate.probes.config import ProbeConfig
 from pipelines.evaluate.probes.fit import check_choice, linear_head, run_probe
 from pipelines.evaluate.probes.heads import CHECKPOINTS, Head, Takes
@@ -162,7 +163,9 @@ def materialize_probe(
     def make(folder: Path) -> dict[str, Any]:
         x, load = inputs.rows(chosen_head.takes), None if encoder is None else encoder.loaded
         result = run_probe(task, x, read_records(inputs.shards), config, head=chosen_head, encoder=load, folder=folder)
-        named = {"title": task.title, "encoder": {"name": source.name, "digest": source.digest}}
+        about = {"name": source.name, "digest": source.digest}
+        about |= {"file": source.file} if isinstance(source, OwnCodeSource) else {}
+        named = {"title": task.title, "encoder": about}
         write_result(folder, result, {**named, "data_digest": data_digest, "ecgs": ecgs, **settings})
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
         window = source.window if isinstance(source, EncoderSource) else None

@@ -29,6 +29,12 @@ class Direct:
     def __init__(self) -> None:
         self.encoder = random_encoder(EncoderConfig(dim=32, depth=1, heads=2), 0).eval()
 
+    def __enter__(self) -> Direct:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
     def embed(self, x_LT: np.ndarray, *, leads: Sequence[str], rate: float) -> np.ndarray:
         return embed(self.encoder, x_LT[None], sampling_rate=rate, leads=",".join(leads))[0]
 

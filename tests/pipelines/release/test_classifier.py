@@ -43,6 +43,7 @@ from pipelines.tasks.catalogue import TASKS
 from pipelines.tracking import Tracking
 from tests.support.mlflow_server import free_port
 from tests.support.products import reseal
+from tests.support.releases import edit_code
 
 # isort: split
 # `pipelines.tracking` silences MLflow before it is imported.
@@ -201,8 +202,12 @@ def test_it_goes_through_the_same_gate_to_a_champion_of_its_own(workspace, track
 
 
 @pytest.mark.slow
-def test_the_champion_is_contested_as_it_is_served(workspace, tracking, tmp_path):
-    """Another head on the same encoder: a champion that tells MI the wrong way round, and has a label more."""
+@pytest.mark.parametrize("own_code", [False, True])
+def test_the_champion_is_contested_as_it_is_served(workspace, tracking, tmp_path, own_code):
+    """Another head on the same encoder: a champion that tells MI the wrong way round, and has a label more.
+
+    own_code: it was registered with other code, which tells every label the other way round.
+    """
     encoder, head = files(workspace)
     own_head = CalibratedHead.load(head)
     turned = np.where(np.array(own_head.labels) == "MI", -1.0, 1.0)
@@ -218,6 +223,8 @@ def test_the_champion_is_contested_as_it_is_served(workspace, tracking, tmp_path
     about = {"provenance": {"ecgs": "simulated"}, "recipe": {}, "git_commit": "g", "registered_name": CLASSIFIER_NAME}
     first = release_packaged(packaged, Scores(), tracking=tracking, **about)
     promote(record(first, PASSED, tracking=tracking), tracking=tracking)
+    if own_code:
+        edit_code(first, tracking, "serving/classify.py", "return expit(", "return 1 - expit(")
     release_current(workspace, tracking, simulated=True)
     judged = judge_classifier(workspace, tracking, config=GateConfig(margin=0.99, label_margin=0.99))
     assert judged is not None
@@ -228,7 +235,8 @@ def test_the_champion_is_contested_as_it_is_served(workspace, tracking, tmp_path
     assert scores.validation is not None
     auc = {score.name: score.auc.value for score in scores.validation.classes}
     for label, difference in contest.labels.items():
-        assert difference.value == pytest.approx(2 * auc[label] - 1 if label == "MI" else 0.0, abs=1e-6), label
+        turned_round = (label == "MI") != own_code
+        assert difference.value == pytest.approx(2 * auc[label] - 1 if turned_round else 0.0, abs=1e-6), label
     assert contest.lost == ("PACE",)
     assert verdict.rules["no_label_lost"].seen == "it no longer has PACE"
     assert not verdict.promote

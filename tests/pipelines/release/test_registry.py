@@ -17,7 +17,7 @@ from pipelines.hashing import sha256_of_file
 from pipelines.release.aliases import aliases_of, versions_of
 from pipelines.release.model import Release, Scores
 from pipelines.release.packaging import example_ecg, packaged_encoder, serves
-from pipelines.release.registry import files_of, registered_encoder, release_packaged
+from pipelines.release.registry import files_of, model_folder, release_packaged, version_named
 from pipelines.release.tags import CHALLENGER, CHAMPION
 from pipelines.tracking import Tracking
 from tests.support.mlflow_server import free_port, mlflow_server
@@ -122,13 +122,13 @@ def test_an_encoder_is_fetched_by_what_people_call_it(
     assert {file: path.read_bytes() for file, path in files.items()} == {"encoder": encoders[0].read_bytes()}
     assert champion.tags["corpus_digest"] == "c0ffee"
     for model in (f"models:/{name}@champion", f"models:/{name}/{champion.version}"):
-        again = registered_encoder(model, tmp_path / "again", tracking=store)
-        assert again.read_bytes() == encoders[0].read_bytes()
+        again = model_folder(version_named(model, tracking=store), tracking=store, into=tmp_path / "again")
+        assert (again / "artifacts" / "encoder.safetensors").read_bytes() == encoders[0].read_bytes()
     for model in (f"models:/{name}@nobody", f"models:/{name}/99", "models:/none@champion"):
         with pytest.raises(ValueError, match="is not registered at"):
-            registered_encoder(model, tmp_path / "again", tracking=store)
+            version_named(model, tracking=store)
     with pytest.raises(ValueError, match="names no registered encoder: use models:/ecg-encoder@champion"):
-        registered_encoder("champion", tmp_path / "again", tracking=store)
+        version_named("champion", tracking=store)
 
 
 def test_weights_that_are_not_those_released_are_refused(
@@ -143,7 +143,7 @@ def test_weights_that_are_not_those_released_are_refused(
     try:
         for fetch in (
             lambda: files_of(champion, tmp_path / "files", tracking=store),
-            lambda: registered_encoder(f"models:/{name}@champion", tmp_path / "start", tracking=store),
+            lambda: model_folder(champion, tracking=store, into=tmp_path / "start"),
         ):
             with pytest.raises(ValueError, match="in the store has sha256") as refused:
                 fetch()

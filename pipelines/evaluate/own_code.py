@@ -1,0 +1,54 @@
+"""Features of an encoder that was registered with other code than this checkout's, by that code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ecg_model.encoder import Encoder
+from pipelines.evaluate.features import EncoderSource, Extract, FeatureConfig, OnProgress
+from pipelines.formats.shard import MILLIVOLT
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnCodeSource(EncoderSource):
+    """A registered encoder that answers by the code that it was registered with. It has features, and no tokens."""
+
+    file: str
+    """The file's sha256; `digest` is of that and of the code."""
+    own: Callable[[torch.device], Callable[[np.ndarray], np.ndarray]]
+    """Starts the code on a device, and returns what embeds float32 ECGs (B, 8, 2500) in millivolt, (B, D)."""
+
+    def extractor(self, config: FeatureConfig) -> Extract:
+        """Start the code and return its embedding. Raises ValueError for what only the network itself can do."""
+        if config.leads is not None or config.precision != "fp32":
+            raise self._refusal(f"it embeds 8 leads in fp32, not leads={config.leads}, precision={config.precision!r}")
+        own_embed = self.own(config.torch_device)
+
+        def extract(signal_NLT: np.ndarray, progress: OnProgress | None) -> np.ndarray:
+            parts: list[np.ndarray] = []
+            for first in range(0, len(signal_NLT), config.batch):
+                x_BLT = signal_NLT[first : first + config.batch].astype(np.float32) * np.float32(MILLIVOLT)
+                parts.append(np.asarray(own_embed(x_BLT), np.float32))
+                if progress is not None:
+                    progress(first + len(x_BLT), len(signal_NLT))
+            feature_ND = np.concatenate(parts) if parts else np.zeros((0, self.config.dim), np.float32)
+            refused = len(feature_ND) - int(np.isfinite(feature_ND).all(axis=1).sum())
+            if refused:
+                raise self._refusal(
+                    f"{refused} of {len(feature_ND)} answers of that code are not finite, so it refuses these ECGs, or "
+                    "its weights have diverged"
+                )
+            return feature_ND
+
+        return extract
+
+    def loaded(self) -> Encoder:
+        """Raise ValueError: this checkout's network is not the one that was registered."""
+        raise self._refusal("use a head on features")
+
+    def _refusal(self, why: str) -> ValueError:
+        return ValueError(f"encoder {self.name!r} was registered with other code than this checkout's: {why}")
