@@ -7,6 +7,7 @@ what that names.
 from __future__ import annotations
 
 import importlib.util
+import tempfile
 from collections.abc import Sequence
 from importlib.metadata import version
 from itertools import accumulate
@@ -47,7 +48,9 @@ def read_samples(path: Path, signals: Sequence[Signal], frames: int) -> list[NDA
         "per_frame": [signal.per_frame for signal in signals],
         "first": [signal.first for signal in signals],
     }
-    header, data = _DECODER.ask(path.name, question)
+    # Made here, so that nothing is left of it if a file ends the other process.
+    with tempfile.TemporaryDirectory(prefix="ecg-wfdb-") as folder:
+        header, data = _DECODER.ask(path.name, {**question, "folder": folder})
     if "errno" in header:
         raise OSError(header["errno"], header["detail"], str(path))
     if "reason" in header:

@@ -1,7 +1,9 @@
 """WFDB beyond plain 16 bit, against wfdb-python: formats, samples per frame, skew, segments, and damage to them."""
 
 import os
+import signal
 import struct
+import threading
 import warnings
 from pathlib import Path
 
@@ -335,6 +337,21 @@ def test_without_the_library_the_message_names_the_extra(tmp_path, monkeypatch):
     assert "WFDB format 212 needs wfdb: make install, or pip install 'ecg-foundry[vendor]'" in error.detail
     assert wfdb_library.library_version() == "no wfdb"
     assert read_wfdb(put_record(tmp_path, noise("16"), "16")).signal_LT.shape == (5, 601)
+
+
+def test_nothing_is_left_of_a_file_that_ended_the_process(tmp_path, monkeypatch):
+    path = put_record(tmp_path, noise("212"), "212")
+    read_wfdb(path)
+    process = wfdb_library._DECODER._process
+    assert process is not None
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(wfdb_library.tempfile, "tempdir", str(tmp_path / "tmp"))
+    os.kill(process.pid, signal.SIGSTOP)  # it waits in the file
+    threading.Timer(0.2, os.kill, (process.pid, signal.SIGKILL)).start()
+    assert "ended the process, which may have 1024 MiB" in refused(path).detail
+    assert list((tmp_path / "tmp").iterdir()) == []
+    assert read_wfdb(path).signal_LT.shape == (5, 601)
+    assert list((tmp_path / "tmp").iterdir()) == []
 
 
 def test_the_library_opens_no_file_but_the_one_that_was_checked(tmp_path):
