@@ -70,6 +70,8 @@ def _joined(path: Path, master: Master, gains: tuple[float, float]) -> WfdbRecor
             master.record, f"segments at {rates[0]:g} and {rates[-1]:g} Hz", "make each a record of its own"
         )
     rows = _rows(headers)
+    if len(rows) > LEADS:
+        raise unreadable(master.record, f"{len(rows)} leads", f"at most {LEADS} are read")
     per_frame = headers[0].per_frame
     total = per_frame * sum(frames for _, frames in master.segments)
     _check_values(master, sum(len(header.signals) * (header.frames or 0) * per_frame for header in headers), "samples")
@@ -132,8 +134,6 @@ def _check_values(master: Master, values: int, what: str) -> None:
 
 def _header_of(master: Master, headers: Sequence[Header], signals: tuple[Signal, ...], notes: Sequence[str]) -> Header:
     """Return a header of the whole record."""
-    if len(signals) > LEADS:
-        raise unreadable(master.record, f"{len(signals)} leads", f"at most {LEADS} are read")
     joined = f"joined from {len(headers)} segments" if len(headers) > 1 else "read from its segment"
     return Header(
         record=master.record,

@@ -238,8 +238,8 @@ def _check_mat_head(head: bytes, header: Header, samples: int) -> None:
     if head != struct.pack("<5i4s", kind, leads, samples, 0, 4, b"val\0"):
         raise RecordError(
             DropReason.UNREADABLE_SIGNAL,
-            f"{signal.file}: its head is not that of a MATLAB 4 matrix `val` of {leads} x {samples} int16: fetch it "
-            "again",
+            f"{signal.file}: its head is not that of a MATLAB 4 matrix `val` of {leads} x {samples} integers of "
+            f"{FORMATS[signal.format].bits} bits: fetch it again",
         )
 
 
