@@ -12,8 +12,8 @@ from assets.forms import Part, form
 from assets.resources import DataHome
 from pipelines import versions
 from pipelines.harmonize.checks import COUNTS_ADD_UP, SHARD_IS_WHOLE
-from pipelines.harmonize.convert import Incomplete
 from pipelines.harmonize.quality import QualityLimits
+from pipelines.harmonize.window import Incomplete
 from pipelines.incoming import INCOMING, own_data
 from pipelines.sources import SOURCES
 from pipelines.sources.base import Source
@@ -165,6 +165,11 @@ def _harmonized(product: "Product", findings: Mapping[str, "Finding"]) -> dg.Mat
             "entered": facts.entered,
             "dropped": show.counts(facts.dropped, "reason", "records", "Nothing was dropped."),
             "patients": patients_in_words(product),
+            "padding trimmed": facts.trimmed,
+            "not recorded": show.table(
+                [{"lead": lead, "share of its samples": round(share, 6)} for lead, share in facts.missing.items()],
+                "No lead lacks a sample.",
+            ),
             **show.pictures(ECGs=sampled_ecgs(product), quality=quality_histograms(product)),
         },
         [show.checked(name, finding) for name, finding in findings.items()],

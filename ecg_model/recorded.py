@@ -8,7 +8,7 @@ Shapes: L leads, T samples. Amplitudes are in millivolt.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,6 +53,8 @@ class Recorded:
     """Rows of `signal_LT` with NaN in place of a value that was held."""
     noted: tuple[Hold, ...]
     """Shorter holds of one lead, which stay in `signal_LT`."""
+    complete: bool
+    """Whether no sample of `signal_LT` is missing."""
 
 
 def recorded(x_LT: NDArray[Any], rate: float) -> Recorded:
@@ -64,7 +66,7 @@ def recorded(x_LT: NDArray[Any], rate: float) -> Recorded:
     noted = tuple(hold for hold in holds if hold.samples < _samples(ONE_HELD, rate))
     there_LT = np.isfinite(x_LT)
     if len(noted) == len(holds) and not together and there_LT.all():
-        return Recorded(x_LT, 0, 0, (), noted)
+        return Recorded(x_LT, 0, 0, (), noted, complete=True)
     held_LT = np.zeros(x_LT.shape, np.bool_)
     for row, start, samples in set(holds) - set(noted):
         held_LT[row, start : start + samples] = True
@@ -72,21 +74,19 @@ def recorded(x_LT: NDArray[Any], rate: float) -> Recorded:
         held_LT[:, start : start + samples] = True
     there = np.flatnonzero((there_LT & ~held_LT).any(axis=0))
     if not len(there):
-        return Recorded(x_LT, 0, 0, (), ())
-    first, end = int(there[0]), int(there[-1]) + 1
-    after = x_LT.shape[1] - end
-    x_LT, held_LT = x_LT[:, first:end], held_LT[:, first:end]
+        return Recorded(x_LT, 0, 0, (), (), complete=bool(there_LT.all()))
+    first, end, samples = int(there[0]), int(there[-1]) + 1, x_LT.shape[1]
+    if end - first < samples:  # a hold counts by what is left of it
+        inside = recorded(x_LT[:, first:end], rate)
+        return replace(inside, before=first + inside.before, after=samples - end + inside.after)
     window_LT = x_LT[:, : window_samples(rate)]
     held_LT &= ~(window_LT == window_LT[:, :1]).all(axis=1, keepdims=True)
-    if held_LT.any():
-        x_LT = np.where(held_LT, np.asarray(np.nan, x_LT.dtype), x_LT)
+    gone_LT = held_LT | np.isinf(x_LT)
+    if gone_LT.any():
+        x_LT = np.where(gone_LT, np.asarray(np.nan, x_LT.dtype), x_LT)
     held = tuple(np.flatnonzero(held_LT.any(axis=1)).tolist())
-    noted = tuple(
-        Hold(row, start - first, samples)
-        for row, start, samples in noted
-        if first <= start < end and not held_LT[row, start - first]
-    )
-    return Recorded(x_LT, first, after, held, noted)
+    noted = tuple(hold for hold in noted if not held_LT[hold.row, hold.start])
+    return Recorded(x_LT, 0, 0, held, noted, complete=not held and bool(there_LT.all()))
 
 
 def _holds(x_LT: NDArray[Any], rate: float) -> tuple[list[Hold], list[tuple[int, int]]]:

@@ -6,7 +6,7 @@ the same weights is a new version with that code.
 """
 
 RAW = "1"
-ECGS = "2"
+ECGS = "3"
 CORPUS = "4"
 ENCODER = "2"
 REFERENCE = "1"

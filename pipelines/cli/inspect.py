@@ -75,6 +75,8 @@ class Inspection:
     """Why harmonization drops the record. None if it keeps it."""
     quality: dict[str, float | None]
     """The quality figures of a record that is kept."""
+    notes: tuple[str, ...] = ()
+    """What was repaired or left out, in words."""
     range: tuple[float, float] | None = None
     """Least and largest sample, millivolt. None if there is no sample."""
 
@@ -105,7 +107,7 @@ class Inspection:
                 "sex": record.sex,
                 "labels": list(record.labels),
                 "details": dict(self.reading.details),
-                "notes": list(record.notes),
+                "notes": list(self.notes),
                 "quality": self.quality,
             }
         refused = self.refused
@@ -131,7 +133,7 @@ class Inspection:
                 ("sex", record.sex or "not known"),
                 ("labels", ", ".join(record.labels) or "none in the file"),
                 *self.reading.details,
-                *(("note", note) for note in record.notes),
+                *(("note", note) for note in self.notes),
                 *((name.replace("_", " "), _figure(value, UNITS[name])) for name, value in self.quality.items()),
             ]
         if self.refused is None:
@@ -152,10 +154,10 @@ def inspect_file(path: Path, record_id: str | None = None) -> Inspection:
     reading = _single_record(path, record_id)
     if isinstance(reading.item, DroppedRecord):
         return Inspection(file=path, reading=reading, refused=reading.item, quality={})
-    refused, quality = _judged(reading.item)
+    refused, quality, notes = _judged(reading.item)
     finite = reading.item.signal_LT[np.isfinite(reading.item.signal_LT)]
     extremes = (float(finite.min()), float(finite.max())) if finite.size else None
-    return Inspection(file=path, reading=reading, refused=refused, quality=quality, range=extremes)
+    return Inspection(file=path, reading=reading, refused=refused, quality=quality, notes=notes, range=extremes)
 
 
 def _single_record(path: Path, record_id: str | None) -> RecordOrigin:
@@ -175,8 +177,8 @@ def _single_record(path: Path, record_id: str | None) -> RecordOrigin:
     return first
 
 
-def _judged(record: Record) -> tuple[DroppedRecord | None, dict[str, float | None]]:
-    """Return the verdict and the figures, from a shard of this record alone, so that there is only one way to judge."""
+def _judged(record: Record) -> tuple[DroppedRecord | None, dict[str, float | None], tuple[str, ...]]:
+    """Return the verdict, figures and notes, from a shard of this record alone: so there is only one way to judge."""
     from pipelines.formats.shard import QUALITY, open_shard
     from pipelines.harmonize.convert import harmonize
     from pipelines.harmonize.quality import QualityLimits
@@ -186,9 +188,9 @@ def _judged(record: Record) -> tuple[DroppedRecord | None, dict[str, float | Non
         harmonize([record], Path(folder), source="file", limits=QualityLimits())
         shard = open_shard(folder)
         for row in shard.drops().to_pylist():
-            return DroppedRecord(record.record_id, DropReason(row["reason"]), row["detail"]), {}
+            return DroppedRecord(record.record_id, DropReason(row["reason"]), row["detail"]), {}, record.notes
         row = shard.records().to_pylist()[0]
-        return None, {name: row[f"quality_{name}"] for name in QUALITY}
+        return None, {name: row[f"quality_{name}"] for name in QUALITY}, tuple(row["notes"])
 
 
 def _figure(value: float | None, unit: str) -> str:

@@ -31,6 +31,13 @@ class HarmonizedFacts(Facts):
     hours: float = 0.0
     """Duration of the kept ECGs."""
 
+    trimmed: int = 0
+    """Records with padding around them, which was left out. 0 in shards of earlier versions, as `missing` is empty."""
+
+    missing: dict[str, float] = field(default_factory=dict)
+    """Share of a lead's samples that are missing or were never recorded, mean over the records that entered. Without
+    leads that lack nothing."""
+
     role: str
     """What the source is used for, a `pipelines.sources.base.Role`."""
 

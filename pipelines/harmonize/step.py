@@ -13,9 +13,10 @@ from pipelines import versions
 from pipelines.cache import Product, Workspace
 from pipelines.download.step import recorded_files, verified_files
 from pipelines.harmonize.checks import records_listed, shard_findings
-from pipelines.harmonize.convert import COMPLETE, Incomplete, OnConverted, harmonize
+from pipelines.harmonize.convert import OnConverted, harmonize
 from pipelines.harmonize.quality import QualityLimits
 from pipelines.harmonize.shards import HarmonizedFacts
+from pipelines.harmonize.window import COMPLETE, Incomplete
 from pipelines.sources.base import Readable, Source
 
 log = logging.getLogger(__name__)

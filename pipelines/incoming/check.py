@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.harmonize.convert import Incomplete, judge
+from pipelines.harmonize.convert import judge
 from pipelines.harmonize.patients import PatientCounts
 from pipelines.harmonize.quality import QualityLimits
+from pipelines.harmonize.window import Incomplete
 from pipelines.incoming import INCOMING
 from pipelines.incoming.description import check_count, peak_to_peak
 from pipelines.incoming.drop import RecordOrigin

@@ -20,6 +20,7 @@ from pipelines.formats.limits import JSON_BYTES, LEADS, RECORDS, parse_json, req
 from pipelines.formats.wfdb_header import RECORDER_GAINS, UNITS
 from pipelines.incoming.by_path import PATIENT_FROM
 from pipelines.incoming.people_table import TABLE
+from pipelines.incoming.sentinels import missing_number
 from pipelines.records import DropReason, Record, RecordError, Sex
 from pipelines.sources.demographics import is_unknown, plain_id, stated_age, stated_sex
 
@@ -77,15 +78,18 @@ class Form:
             )
 
     def millivolt(self, x_LT: NDArray[Any]) -> NDArray[np.float32]:
-        """Convert numbers of a file, (L, T), to millivolt; NaN if a number is not finite.
+        """Convert numbers of a file, (L, T), to millivolt; NaN for a missing sample.
 
         Raises RecordError if the number of rows is not that of the leads.
         """
         self.check_rows(x_LT.shape[0])
+        missing = missing_number(x_LT, self.baseline_L1)
         with np.errstate(over="ignore", invalid="ignore"):
-            x_LT = ((x_LT.astype(np.float64) - self.baseline_L1) / self.gain_L1).astype(np.float32)
-        x_LT[~np.isfinite(x_LT)] = np.nan
-        return x_LT
+            y_LT = ((x_LT.astype(np.float64) - self.baseline_L1) / self.gain_L1).astype(np.float32)
+        y_LT[~np.isfinite(y_LT)] = np.nan
+        if missing is not None:
+            y_LT[x_LT == missing] = np.nan
+        return y_LT
 
 
 @dataclass(frozen=True, kw_only=True)

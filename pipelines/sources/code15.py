@@ -2,7 +2,8 @@
 
 Part i is `exams_part<i>.zip` with one `exams_part<i>.hdf5`: `exam_id` (N,) and `tracings` float32 (N, 4096, 12), in
 millivolt according to the authors. exams.csv has the rest, by exam_id and in another order. Tracings shorter than 4096
-samples are padded with zeros on both sides, and a part may end with rows without an exam.
+samples are padded with zeros on both sides, which harmonization leaves out, and a part may end with rows without an
+exam.
 Shapes: N exams, L leads, T samples.
 """
 
@@ -124,20 +125,18 @@ def _rows(table: Path, exams: set[int]) -> dict[int, dict[str, str]]:
 
 
 def _exam(exam: int, x_TL: NDArray[np.float32], row: dict[str, str] | None, table: Path) -> Record | DroppedRecord:
-    """Return the record of a tracing (T, L) and its row of the table; dropped without a row or with zeros only."""
-    recorded_T: NDArray[np.bool_] = (x_TL != 0).any(axis=1)  # NaN counts as recorded
+    """Return the record of a tracing (T, L), padding included, and its row of the table.
+
+    Dropped without a row, or with zeros only.
+    """
     if row is None:
-        filler = "; a row of zeros without an exam" if not recorded_T.any() else ""
+        filler = "" if x_TL.any() else "; a row of zeros without an exam"
         return DroppedRecord(str(exam), DropReason.NOT_LISTED, f"exam_id {exam} is not in exams.csv{filler}")
-    if not recorded_T.any():
+    if not x_TL.any():  # NaN counts as recorded
         return DroppedRecord(str(exam), DropReason.FLAT_LEAD, "all leads are zero throughout")
-    # Padding is zero in all leads; a single lead may be disconnected for a while.
-    before, after = int(recorded_T.argmax()), int(recorded_T[::-1].argmax())
-    x_LT = np.ascontiguousarray(x_TL[before : len(x_TL) - after].T, np.float32)
+    x_LT = np.ascontiguousarray(x_TL.T, np.float32)
     x_LT[~np.isfinite(x_LT)] = np.nan
     age, notes = age_of(row["age"])
-    if before or after:
-        notes += (f"zero padding trimmed: {before} samples before, {after} after",)
     return Record(
         record_id=str(exam),
         signal_LT=x_LT,

@@ -15,8 +15,8 @@ from assets.sources import INCOMPLETE, LIMITS, HarmonizeConfig, HarmonizeOwnConf
 from pipelines.corpus.config import CorpusConfig
 from pipelines.evaluate.probes.config import ProbeConfig
 from pipelines.evaluate.waves.config import PseudoConfig, SegmentationConfig
-from pipelines.harmonize.convert import Incomplete
 from pipelines.harmonize.quality import QualityLimits
+from pipelines.harmonize.window import Incomplete
 from pipelines.release.gate import GateConfig
 from pipelines.tasks.splits import FoldProtocol
 

@@ -72,8 +72,8 @@ from pipelines.evaluate.waves.segmentation_model import SegmentationTrial
 from pipelines.finding import Finding
 from pipelines.formats.shard import DROPS, RECORDS, content_hash
 from pipelines.formats.simhash import signatures
-from pipelines.harmonize.convert import Incomplete
 from pipelines.harmonize.quality import QualityLimits
+from pipelines.harmonize.window import Incomplete
 from pipelines.pretrain.__main__ import main as pretrain_program
 from pipelines.pretrain.data import load_corpus
 from pipelines.pretrain.recipes import RECIPES, Recipe, recipe_named

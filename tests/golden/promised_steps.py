@@ -52,9 +52,9 @@ from pipelines.evaluate.waves.delineation import usual_task
 from pipelines.evaluate.waves.intervals import RegressionConfig, materialize_regression
 from pipelines.evaluate.waves.segmentation import materialize_segmentation
 from pipelines.formats.shard import SAMPLES, ShardWriter, content_hash, write_table
-from pipelines.harmonize.convert import Incomplete
 from pipelines.harmonize.quality import QualityLimits
 from pipelines.harmonize.step import materialize_ecgs
+from pipelines.harmonize.window import Incomplete
 from pipelines.hashing import digest_of
 from pipelines.home import Home
 from pipelines.incoming import INCOMING

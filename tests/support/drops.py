@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from ecg_model.leads import LEADS_12
 from pipelines.formats.shard import Shard, open_shard
-from pipelines.harmonize.convert import Incomplete, harmonize
+from pipelines.harmonize.convert import harmonize
 from pipelines.harmonize.quality import QualityLimits
+from pipelines.harmonize.window import Incomplete
 from pipelines.incoming import INCOMING
 from pipelines.incoming.listing import (
     MARKER,

@@ -28,8 +28,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.harmonize.convert import Incomplete, judge
+from pipelines.harmonize.convert import judge
 from pipelines.harmonize.quality import QualityLimits
+from pipelines.harmonize.window import Incomplete
 from pipelines.records import DroppedRecord, DropReason, Record
 from tests.support.inputs import Case, all_cases
 from tests.support.mutations import mutated

@@ -17,8 +17,9 @@ from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.selection import Exclusion
 from pipelines.corpus.step import materialize_corpus
 from pipelines.formats.shard import open_shard
-from pipelines.harmonize.convert import Incomplete, harmonize
+from pipelines.harmonize.convert import harmonize
 from pipelines.harmonize.step import materialize_ecgs
+from pipelines.harmonize.window import Incomplete
 from pipelines.home import Home
 from pipelines.incoming import INCOMING
 from pipelines.incoming.step import materialize_drop

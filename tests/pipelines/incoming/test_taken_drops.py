@@ -13,9 +13,9 @@ from pipelines.cli import main
 from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.step import materialize_corpus
 from pipelines.download.step import recorded_files
-from pipelines.harmonize.convert import Incomplete
 from pipelines.harmonize.quality import QualityLimits
 from pipelines.harmonize.step import materialize_ecgs
+from pipelines.harmonize.window import Incomplete
 from pipelines.home import Home
 from pipelines.incoming import INCOMING
 from pipelines.incoming.step import materialize_drop

@@ -1,4 +1,4 @@
-"""CODE-15%: exams joined by id, padding trimmed, whatever is in the archive; nothing left behind."""
+"""CODE-15%: exams joined by id, padding left out, whatever is in the archive; nothing left behind."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ecg_model.recorded import recorded
 from pipelines.records import DroppedRecord, DropReason, Record
 from pipelines.sources.code15 import CODE15, LABELS, parse_api, read_part
 from tests.support.paths import SHARED
@@ -62,7 +63,7 @@ def read(folder: Path, ids: list[int], tracings: np.ndarray, **columns: list[str
 
 @real
 @pytest.mark.parametrize("number", [0, 1])
-def test_real_exams_are_trimmed_and_joined_by_id(number):
+def test_real_exams_are_joined_by_id_and_their_padding_is_found(number):
     rows = pd.read_csv(FILES / "exams.csv", index_col="exam_id", dtype={"patient_id": str})
     with zipfile.ZipFile(FILES / f"exams_part{number}.zip") as container:
         raw = h5py.File(io.BytesIO(container.read(f"exams_part{number}.hdf5")))
@@ -70,19 +71,19 @@ def test_real_exams_are_trimmed_and_joined_by_id(number):
     assert [int(item.record_id) for item in exams] == raw["exam_id"][:].tolist()
     assert isinstance(exams[-1], DroppedRecord)
     assert exams[-1].reason is DropReason.NOT_LISTED
+    lengths = set()
     for item, x_TL in zip(exams[:-1], raw["tracings"], strict=False):
         assert isinstance(item, Record)
         row = rows.loc[int(item.record_id)]
         assert (item.age, item.sex) == (row.age, "male" if row.is_male else "female")
-        # What was trimmed is zero, and what is left begins and ends with a recorded sample.
-        before = next((int(n.split()[3]) for n in item.notes if n.startswith("zero padding")), 0)
-        after = before + item.signal_LT.shape[1]
-        np.testing.assert_array_equal(item.signal_LT.T, x_TL[before:after])
-        assert not x_TL[:before].any()
-        assert not x_TL[after:].any()
-        assert item.signal_LT[:, 0].any()
-        assert item.signal_LT[:, -1].any()
-    lengths = {item.signal_LT.shape[1] for item in exams if isinstance(item, Record)}
+        np.testing.assert_array_equal(item.signal_LT.T, x_TL)
+        # What is left out is zero, and what is left begins and ends with a recorded sample.
+        found = recorded(item.signal_LT, item.rate)
+        assert not x_TL[: found.before].any()
+        assert not x_TL[len(x_TL) - found.after :].any()
+        assert found.signal_LT[:, 0].any()
+        assert found.signal_LT[:, -1].any()
+        lengths.add(found.signal_LT.shape[1])
     assert {2934, 4096} <= lengths
 
 
@@ -102,25 +103,13 @@ def test_labels_are_the_true_columns(tmp_path):
     assert (second.labels, second.sex, second.patient_id) == (("normal_ecg",), "male", "722")
 
 
-@settings(deadline=None, max_examples=30)
-@given(samples=st.integers(1, 4096), data=st.data())
-def test_padding_is_where_all_leads_are_zero(tmp_path_factory, samples, data):
-    before = data.draw(st.integers(0, 4096 - samples))
-    x_TL = exam(3, samples, before)
-    off = data.draw(st.integers(0, 11))
-    x_TL[: 4096 // 2, off] = 0  # one electrode off is not padding
-    (record,) = read(tmp_path_factory.mktemp("p"), [5], x_TL[None])
-    assert isinstance(record, Record)
-    np.testing.assert_array_equal(record.signal_LT, x_TL[before : before + samples].T)
-
-
 def test_more_than_a_block_keeps_its_order(tmp_path):
     ids = [int(i) for i in np.random.default_rng(0).permutation(150) + 1]
     exams = read(tmp_path, ids, np.stack([exam(i, 10) for i in ids]))
     assert [int(item.record_id) for item in exams] == ids
     for item in exams:
         assert isinstance(item, Record)
-        np.testing.assert_array_equal(item.signal_LT, exam(int(item.record_id), 10)[:10].T)
+        np.testing.assert_array_equal(item.signal_LT, exam(int(item.record_id), 10).T)
 
 
 def test_rows_without_an_exam_and_without_a_signal_are_drops(tmp_path):
