@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -66,12 +67,18 @@ def test_embed_pulls_the_champion_and_goes_on_after_a_bad_file(mirror: Path, hom
     promote(record(release, verdict, tracking=tracking), tracking=tracking)
     bad = tmp_path / "JS99999.hea"
     bad.write_text("JS99999 12 500\n")
-    files = [header(mirror, 0), bad, header(mirror, 1)]
+    # The first ten seconds are good, so that the model alone can refuse it.
+    flat = tmp_path / "flat.npy"
+    np.save(flat, np.concatenate([by_hand(header(mirror, 0)), 2e-4 * (np.arange(12 * 5000) % 2).reshape(12, 5000)], 1))
+    flat.with_suffix(".json").write_text(json.dumps({"rate": 500, "leads": LEADS_12, "units": "mV"}))
+    files = [header(mirror, 0), bad, flat, header(mirror, 1)]
 
     done = run("embed", *files, "-o", tmp_path / "e.csv")
     assert done.returncode == 1
     assert "JS99999: unreadable header" in done.stderr
-    assert "1 records or files could not be embedded" in done.stderr
+    why = "flat: flat lead: I, II, V1, V2, V3, V4, V5, V6 are constant, in the window that begins at 10 s"
+    assert why in " ".join(done.stderr.split())
+    assert "2 records or files could not be embedded" in done.stderr
     assert "Traceback" not in done.stderr
     assert "2 embeddings of 32 numbers" in done.stdout
     listed = run("models")
@@ -81,9 +88,9 @@ def test_embed_pulls_the_champion_and_goes_on_after_a_bad_file(mirror: Path, hom
     assert (back.returncode, "has no previous champion: name a version" in back.stderr) == (1, True), back.stderr
     rows = pa_csv.read_csv(tmp_path / "e.csv")
     assert rows.column_names == ["file", "record_id", *(f"e{i}" for i in range(32))]
-    assert rows.column("file").to_pylist() == [str(files[0]), str(files[2])]
+    assert rows.column("file").to_pylist() == [str(files[0]), str(files[3])]
     found_ND = np.stack([rows.column(f"e{i}").to_numpy() for i in range(32)], axis=1)
-    expected_ND = np.stack([direct.embed(by_hand(files[i]), leads=LEADS_12, rate=500.0) for i in (0, 2)])
+    expected_ND = np.stack([direct.embed(by_hand(files[i]), leads=LEADS_12, rate=500.0) for i in (0, 3)])
     np.testing.assert_allclose(found_ND, expected_ND, atol=1e-5)
 
 
