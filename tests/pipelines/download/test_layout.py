@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.download.layout import Layout
-from pipelines.download.mirror import Mirror, list_source
+from pipelines.download.mirror import Mirror, absent, list_source
 from pipelines.download.step import download_partition, materialize_raw, raw_files
 from pipelines.download.unread import unread_records
 from pipelines.home import Home
@@ -133,6 +133,9 @@ def test_the_other_ways_out_are_told(home: Home, tmp_path: Path) -> None:
     assert "it has nothing: name another place with `ecg mirror`" in refusal(packed)
     (packed / f"{ZIP}.zip").write_bytes(b"PK")
     assert f"{ZIP}.zip is not unpacked: unpack it there" in refusal(packed)
+    told = absent(CHAPMAN, Mirror.parse(str(packed)))
+    assert told == f"not in this mirror: {packed / ZIP}.zip is not unpacked: unpack it there"
+    assert absent(SOURCES["ludb"], Mirror.parse(str(packed))) == "not in this mirror"
     home.set_mirror(str(folder))
     shutil.move(inside, tmp_path / "records")
     assert f"{folder / ZIP} has none of the files that its list names" in ecg("download", "chapman").stderr
