@@ -19,7 +19,7 @@ from pipelines.locks import exclusive_now
 from pipelines.moved import BACKUP, mend
 from pipelines.release.aliases import aliases_of
 from pipelines.release.model import REGISTERED_NAME
-from pipelines.release.registry import model_folder, registered_encoder, version_named
+from pipelines.release.registry import files_of, model_folder, version_named
 from pipelines.release.tags import CHAMPION, PREVIOUS
 from pipelines.sources import SOURCES
 from pipelines.tracking import Tracking
@@ -83,9 +83,9 @@ def check_all_is_here(home: Home, former: Path, tmp_path: Path) -> None:
     assert texts(database.with_name(BACKUP)) == before
     tracking = Tracking.of(home)
     for version in (1, 2):
-        name = f"models:/{REGISTERED_NAME}/{version}"
-        assert registered_encoder(name, tmp_path / str(version), tracking=tracking).is_file()
-        assert model_folder(version_named(name, tracking=tracking), tracking=tracking).is_relative_to(home.root)
+        release = version_named(f"models:/{REGISTERED_NAME}/{version}", tracking=tracking)
+        assert files_of(release, tmp_path / str(version), tracking=tracking)["encoder"].is_file()
+        assert model_folder(release, tracking=tracking).is_relative_to(home.root)
     assert ecg("rollback", "--why", "a test").exit_code == 0
     assert aliases_of(tracking=tracking) == {CHAMPION: 1, PREVIOUS: 2}
     third = put(tracking, REGISTERED_NAME, weights(tmp_path, 3), scored(0.9))
