@@ -47,9 +47,13 @@ def materialized(
     )
 
 
-def checked(name: str, finding: Finding) -> dg.AssetCheckResult:
+def checked(
+    name: str, finding: Finding, severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR
+) -> dg.AssetCheckResult:
     """Return a finding as the result of the check of that name."""
-    return dg.AssetCheckResult(check_name=name, passed=finding.holds, description=finding.seen)
+    return dg.AssetCheckResult(
+        check_name=name, passed=finding.holds, severity=severity, description=format_text(finding.seen)
+    )
 
 
 def pictures(**pngs: bytes | None) -> dict[str, dg.MetadataValue]:

@@ -11,7 +11,7 @@ from assets import show
 from assets.forms import Part, form
 from assets.resources import DataHome
 from pipelines import versions
-from pipelines.harmonize.checks import COUNTS_ADD_UP, SHARD_IS_WHOLE
+from pipelines.harmonize.checks import COUNTS_ADD_UP, EVERY_FILE_READ, SHARD_IS_WHOLE
 from pipelines.harmonize.quality import QualityLimits
 from pipelines.harmonize.window import Incomplete
 from pipelines.incoming import INCOMING, own_data
@@ -152,8 +152,10 @@ def _fetched(product: "Product") -> dg.MaterializeResult:
     return show.materialized(product, {**RawFacts.of(product).to_dict(), **show.pictures(kinds=chart)})
 
 
-def _harmonized(product: "Product", findings: Mapping[str, "Finding"]) -> dg.MaterializeResult:
-    """Return a harmonized partition as the result of an asset; findings by the names of the checks."""
+def _harmonized(
+    product: "Product", findings: Mapping[str, "Finding"], *checks: dg.AssetCheckResult
+) -> dg.MaterializeResult:
+    """Return a harmonized partition as the result of an asset; findings by the names of their checks, other checks."""
     from assets.previews import patients_in_words, quality_histograms, sampled_ecgs
     from pipelines.harmonize.shards import HarmonizedFacts
 
@@ -172,7 +174,7 @@ def _harmonized(product: "Product", findings: Mapping[str, "Finding"]) -> dg.Mat
             ),
             **show.pictures(ECGs=sampled_ecgs(product), quality=quality_histograms(product)),
         },
-        [show.checked(name, finding) for name, finding in findings.items()],
+        [*(show.checked(name, finding) for name, finding in findings.items()), *checks],
     )
 
 
@@ -212,12 +214,19 @@ def raw_incoming(context: dg.AssetExecutionContext, data_home: DataHome) -> dg.M
     kinds={"zarr", "parquet"},
     pool="harmonize",
     tags={"ecg/role": str(INCOMING.role)},
-    check_specs=_checks_of(INCOMING.name),
+    check_specs=[
+        *_checks_of(INCOMING.name),
+        dg.AssetCheckSpec(
+            EVERY_FILE_READ,
+            asset=["ecgs", INCOMING.name],
+            description="No file of the drop is of a format that is not read. If one is, the others are used.",
+        ),
+    ],
 )
 def ecgs_incoming(
     context: dg.AssetExecutionContext, data_home: DataHome, config: HarmonizeOwnConfig
 ) -> dg.MaterializeResult:
-    from pipelines.harmonize.checks import recorded_findings
+    from pipelines.harmonize.checks import every_file_read, recorded_findings
     from pipelines.harmonize.step import materialize_ecgs
 
     with show.mistakes_explained():
@@ -229,7 +238,8 @@ def ecgs_incoming(
             limits=LIMITS.read(config),
             incomplete=INCOMPLETE.read(config),
         )
-    return _harmonized(product, recorded_findings(product))
+    unread = show.checked(EVERY_FILE_READ, every_file_read(product), dg.AssetCheckSeverity.WARN)
+    return _harmonized(product, recorded_findings(product), unread)
 
 
 all_source_assets = [

@@ -15,6 +15,8 @@ from pipelines.sources.base import RemoteFile
 
 COUNTS_ADD_UP = "every_record_accounted_for"
 SHARD_IS_WHOLE = "leads_in_order_and_no_sample_missing"
+EVERY_FILE_READ = "every_file_of_the_drop_read"
+_NAMED = 5  # files that are not read, in a sentence
 
 
 def shard_findings(shard: Product, listed: int | None = None) -> dict[str, Finding]:
@@ -74,3 +76,17 @@ def shard_is_whole(product: Product) -> Finding:
     holds = np.array_equal(rows, np.arange(len(shard))) and not empty and not changed
     seen = f"{len(shard)} ECGs of 8 leads and {SAMPLES} samples, {empty} of them empty"
     return Finding(holds, seen + (f", {changed} other than when they were harmonized" if changed else ""))
+
+
+def every_file_read(shard: Product) -> Finding:
+    """Check that no file of a drop is of a format that is not read; the others are harmonized all the same."""
+    drops = open_shard(shard.path).drops().to_pylist()
+    unread = [drop for drop in drops if drop["reason"] == DropReason.UNKNOWN_FORMAT]
+    if not unread:
+        return Finding.passed(f"none of {len(drops):,} dropped records is a file of a format that is not read")
+    names = ", ".join(drop["record_id"] for drop in unread[:_NAMED])
+    more = f" and {len(unread) - _NAMED:,} more" if len(unread) > _NAMED else ""
+    return Finding.failed(
+        f"{len(unread):,} files are of no format that is read: {names}{more}. The first: {unread[0]['detail']}. "
+        "`ecg check-drop` says of each what to do"
+    )

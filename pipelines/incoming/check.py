@@ -25,7 +25,8 @@ from pipelines.records import DroppedRecord, DropReason, Record, absent_leads
 
 # Range of the median lead's peak-to-peak amplitude in millivolt; outside of it a unit or a gain is probably wrong.
 PLAUSIBLE = (0.2, 10.0)
-NAMED = 20  # dropped records listed one by one; --json has all
+NAMED = 20  # dropped records, refused entries and doubts listed one by one; --json has all
+ROWS = 30  # parts that are shown one by one; of more, the table has the total of each kind
 
 OnRecords = Callable[[int], None]
 """Called with the number of records read so far."""
@@ -76,6 +77,32 @@ class PartReport:
             self.leads[" ".join(record.leads)] += 1
             self.seconds.append(record.signal_LT.shape[1] / record.rate)
             self.heights.append(float(np.median(peak_to_peak(record.signal_LT))))
+
+    def add(self, other: PartReport) -> None:
+        """Add another part's counts to these."""
+        self.records += other.records
+        self.kept += other.kept
+        self.incomplete += other.incomplete
+        self.rates += other.rates
+        self.leads += other.leads
+        self.units += other.units
+        self.dropped += other.dropped
+        self.seconds += other.seconds
+        self.heights += other.heights
+
+    def row(self) -> tuple[str, ...]:
+        """Return its row of the table: kind, where, records, kept, rate, leads, seconds, units and amplitude."""
+        return (
+            self.kind,
+            self.where,
+            f"{self.records:,}",
+            f"{self.kept:,}",
+            _some([f"{rate:g}" for rate in sorted(self.rates)]),
+            _some([str(len(names.split())) for names in self.leads]),
+            _span(self.seconds, "{:.4g}"),
+            _some(list(self.units)),
+            _span(self.heights, "{:.3g}"),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values."""
@@ -164,24 +191,15 @@ class DropReport:
         }
 
     def rows(self) -> list[tuple[str, ...]]:
-        """Return the table for people, a row per part.
-
-        The columns are kind, where, records, kept, rate, leads, seconds, units and amplitude.
-        """
-        return [
-            (
-                part.kind,
-                part.where,
-                f"{part.records:,}",
-                f"{part.kept:,}",
-                _some([f"{rate:g}" for rate in sorted(part.rates)]),
-                _some([str(len(names.split())) for names in part.leads]),
-                _span(part.seconds, "{:.4g}"),
-                _some(list(part.units)),
-                _span(part.heights, "{:.3g}"),
-            )
-            for part in self.parts
-        ]
+        """Return the table for people: a row per part, or per kind if there are more than ROWS parts."""
+        if len(self.parts) <= ROWS:
+            return [part.row() for part in self.parts]
+        totals: dict[str, PartReport] = {}
+        for kind, count in Counter(part.kind for part in self.parts).items():
+            totals[kind] = PartReport(kind=kind, where=f"{count:,} folders or files")
+        for part in self.parts:
+            totals[part.kind].add(part)
+        return [total.row() for total in totals.values()]
 
     def lines(self) -> list[str]:
         """Return the lines below the table."""
@@ -189,8 +207,8 @@ class DropReport:
         lines = [f"marker {MARKER}: {marker}"]
         if self.misnamed is not None:
             lines.append(f"rename the folder, or the drop is never taken: {self.misnamed}")
-        lines += [f"refused {entry.path}: {entry.why}" for entry in self.listing.refused]
-        lines += [part.doubt for part in self.parts if part.doubt is not None]
+        lines += _first([f"refused {entry.path}: {entry.why}" for entry in self.listing.refused], "are refused")
+        lines += _first([part.doubt for part in self.parts if part.doubt is not None], "have such amplitudes")
         for rule, count in Counter(rule for _, rule in self.ignored).items():
             example = next(path for path, of in self.ignored if of == rule)
             lines.append(f"left out, since they hold no ECG: {count:,} ({rule}), such as {example}")
@@ -203,11 +221,8 @@ class DropReport:
         if self.kept:
             remedy = ": state patient_ids, a table or patient_from in drop.json, or Patient: in headers"
             lines.append(self.patients.in_words() + (remedy if self.patients.named < self.kept else ""))
-        lines += [
-            f"dropped {where} {drop.record_id}: {drop.reason}: {drop.detail}" for where, drop in self.drops[:NAMED]
-        ]
-        if len(self.drops) > NAMED:
-            lines.append(f"and {len(self.drops) - NAMED:,} more are dropped: --json names all")
+        dropped = [f"dropped {where} {drop.record_id}: {drop.reason}: {drop.detail}" for where, drop in self.drops]
+        lines += _first(dropped, "are dropped")
         return lines
 
 
@@ -271,6 +286,12 @@ def _items(
             report.count(origin)
             waiting.append(report)
             yield origin.item
+
+
+def _first(lines: list[str], what: str) -> list[str]:
+    """Return the first NAMED lines, and one that says how many more there are."""
+    more = [f"and {len(lines) - NAMED:,} more {what}: --json names all"] if len(lines) > NAMED else []
+    return lines[:NAMED] + more
 
 
 def _some(values: list[str], most: int = 3) -> str:

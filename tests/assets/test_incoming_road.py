@@ -16,6 +16,7 @@ from orchestration.demo import StageFailed, run
 from orchestration.jobs import harvest_job_name
 from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.step import materialize_corpus
+from pipelines.harmonize.checks import EVERY_FILE_READ
 from pipelines.home import Home
 from pipelines.incoming.bucket import place_of
 from pipelines.incoming.listing import MARKER, complete_drops
@@ -60,14 +61,20 @@ def materialize(instance: dg.DagsterInstance, partition: str) -> dg.ExecuteInPro
 
 def test_a_drop_goes_down_the_road_and_the_corpus_sees_it(home, instance):
     write_drop(home, "monday")
-    write_drop(home, "partial", seed=1, count=3, leads=3)
+    (write_drop(home, "partial", seed=1, count=3, leads=3) / "letter.docx").write_bytes(b"PK\3\4\0")
     for drop in complete_drops(place_of(home.incoming)):
         instance.add_dynamic_partitions(incoming_drops.name, [drop.name])
         result = materialize(instance, drop.name)
         assert result.success
-        assert all(check.passed for check in result.get_asset_check_evaluations())
+        checks = {check.check_name: check for check in result.get_asset_check_evaluations()}
+        unread = checks.pop(EVERY_FILE_READ)
+        assert all(check.passed for check in checks.values())
+        assert unread.passed == (drop.name == "monday")
+    assert unread.severity == dg.AssetCheckSeverity.WARN
+    assert (unread.description or "").startswith("1 files are of no format that is read: letter.docx. The first: ")
+    assert "write it as one of them" in unread.description
     rows = result.asset_materializations_for_node("ecgs__incoming")[0].metadata
-    assert (rows["dagster/row_count"].value, rows["entered"].value) == (3, 3)
+    assert (rows["dagster/row_count"].value, rows["entered"].value) == (3, 4)
     assert rows["patients"].value == "3 of 3 kept records name a patient: 3 patients, at most 1 ECGs of one"
     built = dg.materialize([corpus], instance=instance, resources={"data_home": DataHome()})
     told = built.asset_materializations_for_node("corpus")[0].metadata

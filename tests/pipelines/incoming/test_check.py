@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ecg_model.leads import LEADS_12
 from pipelines.formats.shard import open_shard
 from pipelines.harmonize.step import materialize_ecgs
 from pipelines.home import Home
@@ -95,3 +96,21 @@ def test_check_drop_fails_if_nothing_is_kept_or_something_is_refused(drop: Path,
     result = ecg("check-drop", tmp_path / "nowhere")
     assert result.exit_code == 1
     assert "no such folder" in result.output
+
+
+def test_a_drop_of_many_folders_is_shown_by_kind(drop: Path) -> None:
+    describe(drop / "drop", rate=500, units="V")  # of numbers in millivolt: each folder has a doubt
+    for at in range(40):
+        (drop / f"p{at:02}").mkdir()
+        x_LT = ecgs(1, seconds=1, seed=at)[0]
+        np.savetxt(drop / f"p{at:02}" / "ecg.csv", x_LT.T, delimiter=",", header=",".join(LEADS_12), comments="")
+    write_npy(drop / "a.npy", ecgs(2), **array_fields())
+    lines = ecg("check-drop", drop).output.splitlines()
+    (csv,) = [line.split() for line in lines if line.startswith(" csv")]
+    assert csv[:7] == ["csv", "40", "folders", "or", "files", "40", "0"]
+    assert [line for line in lines if "NumPy" in line]
+    assert len([line for line in lines if "from peak to peak, and" in line]) == 20
+    assert "and 20 more have such amplitudes: --json names all" in lines
+    assert "and 20 more are dropped: --json names all" in lines
+    assert len(lines) < 60
+    assert len(json.loads(ecg("check-drop", drop, "--json").stdout)["parts"]) == 41
