@@ -26,13 +26,16 @@ from assets.release import gate_verdict
 from orchestration.definitions import defs
 from orchestration.instance import open_instance
 from orchestration.jobs import TRAIN, harvest_job_name
+from pipelines.corpus.config import TRAINING_FOLDS
 from pipelines.disk_space import DiskFull, full_disk_explained
 from pipelines.download.mirror import Mirror, absent, list_source
 from pipelines.download.unread import unread_records
 from pipelines.formatting import escape_output, format_text
+from pipelines.harmonize.shards import HarmonizedFacts, all_shards
 from pipelines.home import HOSTS, Home
 from pipelines.simulate import ensure_mirror
 from pipelines.sources import SOURCES
+from pipelines.sources.base import Role
 from pipelines.tasks.catalogue import TASKS
 
 console = Console(highlight=False, soft_wrap=True)
@@ -124,10 +127,16 @@ def _counts(outcomes: Sequence[Outcome]) -> str:
     return ", ".join(words)
 
 
-def train(instance: dg.DagsterInstance, recipe: str, *, simulated: bool) -> dict[str, Outcome]:
+def train(home: Home, instance: dg.DagsterInstance, recipe: str) -> dict[str, Outcome]:
     """Run corpus, pretraining, probes, report, release and gate; return their outcomes by name."""
     settings: dict[str, Any] = {"encoder": {"config": {"recipe": recipe}}}
-    if simulated:  # with the default, most classes of so few ECGs of CPSC2018 would be left out
+    if only_ptbxl(home):
+        console.print(
+            "  nothing here is for pretraining alone: the encoder is pretrained on PTB-XL's training folds, without "
+            "their labels"
+        )
+        settings["corpus"] = {"config": {"unlabelled_folds": list(TRAINING_FOLDS)}}
+    if home.simulated:  # with the default, most classes of so few ECGs of CPSC2018 would be left out
         few = {"config": {"min_positives": FEW_POSITIVES}}
         settings |= {f"probe__{task}": few for task in TASKS}
     with console.status("corpus, pretraining, probes, release"):
@@ -137,6 +146,13 @@ def train(instance: dg.DagsterInstance, recipe: str, *, simulated: bool) -> dict
         for warning in outcome.warnings:
             console.print(f"  {'':24} [yellow]warning[/]: {escape(warning)}")
     return {outcome.name: outcome for outcome in outcomes}
+
+
+def only_ptbxl(home: Home) -> bool:
+    """Whether the harmonized ECGs are all for evaluation, with PTB-XL among them."""
+    shards = all_shards(home.workspace())
+    roles = {HarmonizedFacts.of(product).role for product in shards.values()}
+    return roles == {Role.EVALUATION} and any(shard.startswith("ptbxl") for shard in shards)
 
 
 def _main_figure(outcome: Outcome) -> str:
@@ -214,7 +230,7 @@ def main(mirror: str | None, recipe: str) -> None:
             home = Home.default()
             console.print(f"Data home {escape(str(home.root))}, ECGs from {escape(str(home.mirror))}\n")
             harvest(home, instance)
-            outcomes = train(instance, recipe, simulated=home.simulated)
+            outcomes = train(home, instance, recipe)
     except (StageFailed, ValueError, DiskFull) as error:
         console.print(f"\n[bold red]failed[/]: {escape(format_text(str(error)))}")
         sys.exit(1)

@@ -8,6 +8,10 @@ UNLABELLED = tuple(range(1, 9))
 """Folds of evaluation sources that may be pretrained on: of PTB-XL's ten, all but those that are scored on."""
 
 
+TRAINING_FOLDS = tuple(range(1, 8))
+"""Folds of PTB-XL on which neither its tasks at 500 Hz nor those at 100 Hz make a choice or score."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class CorpusConfig:
     """What the corpus is made of, and how it is split."""

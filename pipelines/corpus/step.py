@@ -77,9 +77,7 @@ def materialize_corpus(workspace: Workspace, config: CorpusConfig) -> Product:
     }
     if not pretraining and not unlabelled:
         wanted = "any source" if config.sources is None else ", ".join(config.sources)
-        raise ValueError(
-            f"no harmonized pretraining shard of {wanted} in {workspace.root}: harmonize a partition first"
-        )
+        raise ValueError(f"no harmonized pretraining shard of {wanted} in {workspace.root}: {_remedy(evaluation)}")
 
     folders = {shard: product.path for shard, product in (pretraining | evaluation).items()}
 
@@ -184,6 +182,17 @@ def _shards(workspace: Workspace, config: CorpusConfig) -> tuple[dict[str, Produ
             "shards for pretraining can be left out by `sources`"
         )
     return pretraining, evaluation
+
+
+def _remedy(evaluation: Mapping[str, Product]) -> str:
+    """Say what to do if there is no shard to pretrain on."""
+    if not evaluation:
+        return "harmonize a partition first"
+    sources = ", ".join(sorted({shard.split("/")[0] for shard in evaluation}))
+    return (
+        f"those of {sources} are for evaluation. Set unlabelled_folds, such as [1, 2, 3, 4, 5, 6, 7], to pretrain on "
+        "PTB-XL's training folds without their labels, or harmonize a partition of a source for pretraining or own ECGs"
+    )
 
 
 def _digests(*groups: Mapping[str, Product]) -> dict[str, str]:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines import versions
 from pipelines.cache import Product, Workspace, in_use
+from pipelines.corpus.split import LEAST_VALIDATION
+from pipelines.corpus.step import CorpusFacts
 from pipelines.facts import Facts
 from pipelines.pretrain.recipes import Recipe
 
@@ -29,6 +31,9 @@ REFUSED = 2
 
 Launch = Callable[[list[str]], object]
 """Runs a command to its end. Raises if it fails."""
+
+
+MORE = "harmonize more ECGs, of more patients, or raise the corpus's validation_share"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +105,7 @@ def materialize_encoder(
     corpus = workspace.require("corpus")
 
     def make(work: Path) -> dict[str, Any]:
+        _require_judgeable(CorpusFacts.of(corpus))
         options: dict[str, object] = {"workspace": workspace.root, "corpus": corpus.path, "out": work}
         options |= {"warm-start": warm_start, "device": device, "accumulate": accumulate}
         options |= {"track": track, "artifact-root": artifact_root}
@@ -120,6 +126,15 @@ def materialize_encoder(
 
         send_metrics(encoder, Tracking(uri=track, artifact_root=artifact_root))
     return encoder
+
+
+def _require_judgeable(corpus: CorpusFacts) -> None:
+    """Raise ValueError if a corpus has too few validation ECGs to tell whether an encoder has collapsed."""
+    if corpus.validation < LEAST_VALIDATION:
+        raise ValueError(
+            f"the corpus has {corpus.train} ECGs to train on and {corpus.validation} to validate on: at least "
+            f"{LEAST_VALIDATION} are needed to tell whether the encoder learns: {MORE}"
+        )
 
 
 def _command(recipe: Recipe, options: Mapping[str, object], *, processes: int, recompute: bool) -> list[str]:

@@ -11,8 +11,11 @@ import click
 import httpx
 import pytest
 
+from orchestration.demo import only_ptbxl
 from orchestration.ui import start, stop, wait_until_healthy
+from pipelines.home import HOSTS, Home
 from tests.support.paths import ROOT
+from tests.support.registered import harmonized
 
 
 def program(home: Path, *arguments: str, name: str = "demo") -> subprocess.CompletedProcess[str]:
@@ -128,3 +131,13 @@ def test_the_ui_answers_on_loopback_and_ends_with_its_parent(tmp_path):
     for port in (13311, 13312):
         with pytest.raises(httpx.TransportError):
             httpx.get(f"http://127.0.0.1:{port}/", timeout=2)
+
+
+@pytest.mark.parametrize(
+    ("shards", "alone"),
+    [({}, False), ({"ptbxl/00000": "a"}, True), ({"ptbxl/00000": "a", "chapman/01": "b"}, False)],
+)
+def test_ptbxl_alone_is_pretrained_on_without_labels(tmp_path, shards, alone):
+    home = Home(tmp_path, HOSTS)
+    harmonized(home.workspace(), shards)
+    assert only_ptbxl(home) is alone

@@ -21,13 +21,14 @@ from pipelines.corpus.checks import corpus_is_apart
 from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.index import load_signals
 from pipelines.corpus.selection import Candidate, select
-from pipelines.corpus.split import split_by_patient
+from pipelines.corpus.split import LEAST_VALIDATION, split_by_patient
 from pipelines.corpus.step import materialize_corpus
 from pipelines.formats.shard import open_shard
 from pipelines.harmonize.convert import harmonize
 from pipelines.harmonize.quality import QualityLimits
 from pipelines.records import Record, absent_note
 from tests.support.copies import regular
+from tests.support.registered import harmonized
 
 
 def ecg(at: int, *, patient: str | None = None, content: int | None = None) -> Record:
@@ -284,6 +285,21 @@ def test_added_records_move_nobody(before: int, added: int, seed: int) -> None:
     old = split_by_patient(rows(before), config)
     both = split_by_patient([*rows(added, offset=before), *rows(before)], config)
     assert both[added:] == old
+
+
+@given(count=st.integers(5, 200), seed=st.integers(0, 100), per_patient=st.integers(2, 4))
+@settings(deadline=None, max_examples=60)
+def test_a_small_corpus_validates_on_enough_ecgs_or_nearly_a_fifth(count: int, seed: int, per_patient: int) -> None:
+    for each in (1, per_patient):
+        validating = split_by_patient(rows(count, each), CorpusConfig(seed=seed)).count("validation")
+        assert validating >= min(LEAST_VALIDATION, count // 5) - each + 1
+
+
+def test_evaluation_data_alone_is_told_with_the_way_to_pretrain_on_it(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    harmonized(workspace, {"ptbxl/00000": "a"})
+    with pytest.raises(ValueError, match=r"those of ptbxl are for evaluation\. Set unlabelled_folds"):
+        materialize_corpus(workspace, CorpusConfig())
 
 
 def test_the_validation_share_is_kept(tmp_path: Path) -> None:
