@@ -20,6 +20,7 @@ from pipelines.home import Home
 from pipelines.tracking import Tracking
 from tests.pipelines.cli.records import CODE15, header
 from tests.support.commands import ecg, run
+from tests.support.releases import edit_code
 
 pytestmark = pytest.mark.usefixtures("home")
 
@@ -92,6 +93,19 @@ def test_embed_pulls_the_champion_and_goes_on_after_a_bad_file(mirror: Path, hom
     found_ND = np.stack([rows.column(f"e{i}").to_numpy() for i in range(32)], axis=1)
     expected_ND = np.stack([direct.embed(by_hand(files[i]), leads=LEADS_12, rate=500.0) for i in (0, 3)])
     np.testing.assert_allclose(found_ND, expected_ND, atol=1e-5)
+
+    # As if the version were of an earlier commit, whose code doubled the signal.
+    edit_code(release, tracking, "signal.py", "return resample(reach_LT, rate)", "return 2 * resample(reach_LT, rate)")
+    done = run("embed", files[0], "-o", tmp_path / "own.csv")
+    assert done.returncode == 0, done.stderr
+    row = pa_csv.read_csv(tmp_path / "own.csv")
+    own_D = np.array([row.column(f"e{i}")[0].as_py() for i in range(32)])
+    np.testing.assert_allclose(own_D, direct.embed(2 * by_hand(files[0]), leads=LEADS_12, rate=500.0), atol=1e-5)
+    edit_code(release, tracking, "signal.py", "return 2 * resample", "raise KeyError('gone')\n    return resample")
+    done = run("embed", *files, "-o", tmp_path / "none.csv")
+    assert (done.returncode, done.stdout, (tmp_path / "none.csv").exists()) == (1, "", False)
+    assert done.stderr.strip().endswith("was not answered: KeyError: 'gone'")
+    assert "Traceback" not in done.stderr
 
 
 def test_a_model_that_is_not_there_is_one_line(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import os
 import shutil
 import signal
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 
@@ -28,9 +30,10 @@ from pipelines.release.model import Release
 from pipelines.release.own_code import other_code
 from pipelines.release.own_process import OwnProcess
 from pipelines.release.packaging import EXAMPLE_RATE, example_ecg
-from pipelines.release.pulled import pulled_model
+from pipelines.release.pulled import Pulled, pulled_model
 from pipelines.release.registry import model_folder
 from pipelines.release.resolve import named_encoders
+from pipelines.release.scoring import scoring_app
 from pipelines.release.steps import warm_start
 from pipelines.tracking import Tracking
 
@@ -77,6 +80,17 @@ def elsewhere() -> Iterator[None]:
 
 def expected(encoder: Path, factor: float) -> np.ndarray:
     return embed(load_encoder(encoder), factor * example_ecg(), sampling_rate=EXAMPLE_RATE)
+
+
+def requested(model: Pulled) -> list[list[float]]:
+    """What a server with this model answers to the example."""
+
+    async def post() -> httpx.Response:
+        transport = httpx.ASGITransport(scoring_app(model))
+        async with httpx.AsyncClient(transport=transport, base_url="http://model") as client:
+            return await client.post("/invocations", json={"inputs": example_ecg().tolist(), "params": RATE})
+
+    return asyncio.run(post()).json()["predictions"]
 
 
 def test_code_is_this_checkouts_only_to_the_byte(same: Release, doubled: Release, store: Tracking, tmp_path: Path):
@@ -134,7 +148,10 @@ def test_a_version_with_other_code_answers_by_that_in_a_process_that_ends(
                     model.predict(example_ecg(), params)
                 refusals.append((refused.value.message, refused.value.get_http_status_code()))
             assert refusals[0] == refusals[1]
+        answers = [requested(model) for model in (first, second)]
         process = second._process
+    for answer, factor in zip(answers, (1, 2), strict=True):
+        np.testing.assert_allclose(answer, expected(encoders[0], factor), atol=1e-5)
     assert process.returncode is not None
     with pytest.raises(ValueError, match="closed file"):
         second.predict(example_ecg(), RATE)
