@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 @click.command("embed")
 @click.argument(
     "files",
-    metavar="FILE...",
+    metavar="PATH...",
     nargs=-1,
     required=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=click.Path(exists=True, path_type=Path),
 )
 @click.option(
     "--model",
@@ -41,13 +41,15 @@ if TYPE_CHECKING:
     help="Table to write: OUT.parquet (embedding as a list) or OUT.csv (columns e0, e1, ...).",
 )
 def command(files: tuple[Path, ...], model: str, output: Path) -> None:
-    """Embed ECG FILEs with a released encoder: one row per record.
+    """Embed ECGs with a released encoder: one row per record.
 
-    Files of any format that a drop takes (docs/own-data.md), judged as harmonization judges them.
+    PATH is a file of any format that a drop takes (docs/own-data.md), or a folder with such files. ECGs are judged as
+    harmonization judges them.
 
     A record that cannot be embedded is named on stderr and counted; the others are written, and the exit code is 1.
 
     \b
+    ecg embed export -o embeddings.parquet
     ecg embed records/*.hea -o embeddings.parquet
     ecg embed exams_part0.zip --model models:/ecg-encoder/3 -o embeddings.csv
     """
@@ -59,7 +61,8 @@ def command(files: tuple[Path, ...], model: str, output: Path) -> None:
     embedded: list[Embedded] = []
     failed: list[Unreadable] = []
     with pull(model) as encoder, progress() as bar:
-        task = bar.add_task("embedding", total=len(files))
+        folders = any(path.is_dir() for path in files)
+        task = bar.add_task("embedding", total=None if folders else len(files))
         done: set[str] = set()
         for item in embed_files(files, lambda r: encoder.embed(r.signal_LT, leads=r.leads, rate=r.rate)):
             if isinstance(item, Embedded):
@@ -115,13 +118,17 @@ Embed = Callable[["Record"], "NDArray[np.float32]"]
 
 
 def embed_files(paths: Iterable[Path], embed: Embed) -> Iterator[Embedded | Unreadable]:
-    """Yield one item per record, in order. A file that cannot be read at all is one item, and the next file follows."""
-    from pipelines.cli.ecg_files import read_file
+    """Yield one item per record, in order, of files and of folders with all below them.
+
+    A file that cannot be read at all is one item, and the next file follows.
+    """
+    from pipelines.cli.ecg_files import read_file, read_folder
 
     for path in paths:
+        whole = path.is_dir()
         try:
-            for reading in read_file(path):
-                yield _embedded(str(path), reading.item, embed)
+            for reading in read_folder(path) if whole else read_file(path):
+                yield _embedded(str(path / reading.file) if whole else str(path), reading.item, embed)
         except ChildProcessError:
             raise  # of the model, not of this file
         except (ValueError, OSError) as error:

@@ -39,6 +39,8 @@ class RecordOrigin:
     """Kind of file, for people."""
     details: tuple[tuple[str, str], ...] = ()
     """More for people, as (name, text)."""
+    file: str = ""
+    """Its file, by path inside the drop; one of a WFDB record's."""
 
 
 Origins = Iterator[RecordOrigin]

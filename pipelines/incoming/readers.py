@@ -139,9 +139,9 @@ def _guarded(drop: Drop, path: PurePosixPath, kind: str, read: Read, by_path: By
             item = by_path.called(path, origin.item)
             if isinstance(item, Record):
                 item = by_path.with_patient(path, drop.with_person(item, path))
-            yield replace(origin, item=item, form=origin.form or kind)
+            yield replace(origin, item=item, form=origin.form or kind, file=str(path))
     except RecordError as error:
-        yield RecordOrigin(error.dropped(str(path)), form=kind)
+        yield RecordOrigin(error.dropped(str(path)), form=kind, file=str(path))
 
 
 def _place(drop: Drop, path: PurePosixPath, *, alone: bool = False) -> _Place | str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -127,7 +128,7 @@ def test_a_model_that_is_not_there_is_one_line(
 def test_embed_reads_all_exams_of_a_part_into_parquet(
     mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipelines.cli.embed.pull", lambda uri: Direct())
+    monkeypatch.setattr("pipelines.cli.embed.pull", lambda uri: nullcontext(Direct()))
     shown = ecg("embed", header(mirror), mirror / CODE15, "-o", tmp_path / "e.parquet")
     table = pq.read_table(tmp_path / "e.parquet")
     with pq.ParquetFile(tmp_path / "e.parquet") as file:
@@ -144,7 +145,7 @@ def test_embed_reads_all_exams_of_a_part_into_parquet(
 
 
 def test_embed_writes_nothing_where_nothing_was_embedded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.cli.embed.pull", lambda uri: Direct())
+    monkeypatch.setattr("pipelines.cli.embed.pull", lambda uri: nullcontext(Direct()))
     bad = tmp_path / "notes.txt"
     bad.write_text("no ECG")
     shown = ecg("embed", bad, "-o", tmp_path / "e.csv")
@@ -164,3 +165,28 @@ def test_embed_refuses_an_output_of_another_kind(mirror: Path, tmp_path: Path) -
     shown = ecg("embed", header(mirror), "-o", tmp_path / "e.xlsx")
     assert shown.exit_code == 2
     assert ".parquet or .csv" in shown.stderr
+
+
+def test_embed_takes_a_folder_as_a_drop_of_it_would_be_read(
+    mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.cli.embed.pull", lambda uri: nullcontext(Direct()))
+    folder = tmp_path / "export"
+    for at in (0, 1):
+        (folder / f"p{at}").mkdir(parents=True)
+        for ending in (".hea", ".mat"):
+            source = header(mirror, at).with_suffix(ending)
+            (folder / f"p{at}" / source.name).write_bytes(source.read_bytes())
+    (folder / "notes.txt").write_text("no ECG")
+    shown = ecg("embed", folder, "-o", tmp_path / "e.parquet")
+    assert shown.exit_code == 0, shown.output
+    table = pq.read_table(tmp_path / "e.parquet")
+    assert [Path(file).parent.name for file in table["file"].to_pylist()] == ["p0", "p1"]
+    (folder / "x.parquet").write_bytes(b"PAR1")
+    (folder / "link.csv").symlink_to("/etc/passwd")
+    shown = ecg("embed", folder, "-o", tmp_path / "e.parquet")
+    assert shown.exit_code == 1
+    assert "x.parquet: unknown format" in shown.stderr
+    assert "link.csv" in shown.stderr
+    (tmp_path / "empty").mkdir()
+    assert "there is no file in it" in ecg("embed", tmp_path / "empty", "-o", tmp_path / "f.csv").stderr
