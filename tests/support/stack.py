@@ -132,7 +132,12 @@ class Stack:
             "runConfigData": {},
             "executionMetadata": {"tags": tags},
         }
+        deadline = time.monotonic() + 60
         launched = self.graphql(query, run=run)["launchRun"]
+        # If the process of the code was killed, the webserver knows no job until it has loaded the code again.
+        while launched["__typename"] == "PipelineNotFoundError" and time.monotonic() < deadline:
+            time.sleep(1)
+            launched = self.graphql(query, run=run)["launchRun"]
         if launched["__typename"] != "LaunchRunSuccess":
             raise RuntimeError(f"launching {job}: {launched}")
         return launched["run"]["runId"]
