@@ -62,7 +62,17 @@ def recorded(x_LT: NDArray[Any], rate: float) -> Recorded:
 
     A recording in which nothing was recorded at all is returned as it is.
     """
-    holds, together = _holds(x_LT, rate)
+    first, end = _without_zeros(x_LT, rate)
+    if end - first < x_LT.shape[1]:
+        return _between(first, end, x_LT, rate)
+    rows, may_agree = _suspects(x_LT, rate)
+    together = _together(x_LT, rate) if may_agree else []
+    # Padding goes first: a hold of one lead counts by what is left of it.
+    first = max((count for start, count in together if start == 0), default=0)
+    end = min((start for start, count in together if start + count == x_LT.shape[1]), default=x_LT.shape[1])
+    if 0 < end - first < x_LT.shape[1]:
+        return _between(first, end, x_LT, rate)
+    holds = [Hold(row, *run) for row in rows for run in _runs(_still(x_LT[row]), _samples(ONE_NOTED, rate))]
     noted = tuple(hold for hold in holds if hold.samples < _samples(ONE_HELD, rate))
     there_LT = np.isfinite(x_LT)
     if len(noted) == len(holds) and not together and there_LT.all():
@@ -75,10 +85,9 @@ def recorded(x_LT: NDArray[Any], rate: float) -> Recorded:
     there = np.flatnonzero((there_LT & ~held_LT).any(axis=0))
     if not len(there):
         return Recorded(x_LT, 0, 0, (), (), complete=bool(there_LT.all()))
-    first, end, samples = int(there[0]), int(there[-1]) + 1, x_LT.shape[1]
-    if end - first < samples:  # a hold counts by what is left of it
-        inside = recorded(x_LT[:, first:end], rate)
-        return replace(inside, before=first + inside.before, after=samples - end + inside.after)
+    first, end = int(there[0]), int(there[-1]) + 1
+    if end - first < x_LT.shape[1]:
+        return _between(first, end, x_LT, rate)
     window_LT = x_LT[:, : window_samples(rate)]
     held_LT &= ~(window_LT == window_LT[:, :1]).all(axis=1, keepdims=True)
     gone_LT = held_LT | np.isinf(x_LT)
@@ -89,24 +98,40 @@ def recorded(x_LT: NDArray[Any], rate: float) -> Recorded:
     return Recorded(x_LT, 0, 0, held, noted, complete=not held and bool(there_LT.all()))
 
 
-def _holds(x_LT: NDArray[Any], rate: float) -> tuple[list[Hold], list[tuple[int, int]]]:
-    """Return the holds of single leads that are worth a note or longer, and the runs of all leads (start, samples).
+def _between(first: int, end: int, x_LT: NDArray[Any], rate: float) -> Recorded:
+    inside = recorded(x_LT[:, first:end], rate)
+    return replace(inside, before=first + inside.before, after=x_LT.shape[1] - end + inside.after)
 
-    Few samples are compared first: they let pass every run, and hardly any ECG.
+
+def _without_zeros(x_LT: NDArray[Any], rate: float) -> tuple[int, int]:
+    """Return where the zeros of all leads in front end, and those behind begin.
+
+    `_together` finds them too, and takes longer: two thirds of CODE-15% are padded so.
+    """
+    samples, least = x_LT.shape[1], _samples(ALL_ZERO, rate)
+    if x_LT[:, :1].any() and x_LT[:, -1:].any():
+        return 0, samples
+    zero_LT = np.equal(x_LT, 0)
+    there = np.flatnonzero(~zero_LT.all(axis=0))
+    if np.count_nonzero(~zero_LT.all(axis=1)) < FEWEST_TOGETHER:
+        return 0, samples
+    first, end = int(there[0]), int(there[-1]) + 1
+    return first if first >= least else 0, end if samples - end >= least else samples
+
+
+def _suspects(x_LT: NDArray[Any], rate: float) -> tuple[list[int], bool]:
+    """Return the rows that may hold a value for ONE_NOTED, and whether all may be zero or hold values together.
+
+    Few samples are compared, which let pass every such run, and hardly any ECG.
     """
     few_LT = np.ascontiguousarray(x_LT[:, :: _samples(ALL_ZERO, rate)])
     still_LT = _still(few_LT)
     # A run of ONE_NOTED has seven of these places or more.
     long_LT = still_LT[:, 3:] & still_LT[:, 2:-1] & still_LT[:, 1:-2] & still_LT[:, :-3]
-    holds = [
-        Hold(row, *run)
-        for row in np.flatnonzero(long_LT.any(axis=1)).tolist()
-        for run in _runs(_still(x_LT[row]), _samples(ONE_NOTED, rate))
-    ]
     silent_L1 = still_LT.all(axis=1, keepdims=True) | np.isnan(few_LT[:, :1])
-    may_be_still = (still_LT | silent_L1).all(axis=0)
-    may_be_zero = (np.equal(few_LT, 0) | silent_L1).all(axis=0)
-    return holds, _together(x_LT, rate) if may_be_still.any() or may_be_zero.any() else []
+    may_be_still = (still_LT | silent_L1).all(axis=0).any()
+    may_be_zero = (np.equal(few_LT, 0) | silent_L1).all(axis=0).any()
+    return np.flatnonzero(long_LT.any(axis=1)).tolist(), bool(may_be_still or may_be_zero)
 
 
 def _together(x_LT: NDArray[Any], rate: float) -> list[tuple[int, int]]:
@@ -114,12 +139,14 @@ def _together(x_LT: NDArray[Any], rate: float) -> list[tuple[int, int]]:
 
     Leads that are constant throughout, or missing, have no say.
     """
-    constant_L = np.isnan(x_LT).all(axis=1) | _still(x_LT).all(axis=1)
-    x_LT = x_LT[~constant_L]
+    still_LT = _still(x_LT)
+    silent_L = still_LT.all(axis=1) | np.isnan(x_LT).all(axis=1)
+    if silent_L.any():
+        x_LT, still_LT = x_LT[~silent_L], still_LT[~silent_L]
     if len(x_LT) < FEWEST_TOGETHER:
         return []
     zero_T = np.all(np.equal(x_LT, 0), axis=0)
-    still_T = np.all(_still(x_LT), axis=0)
+    still_T = np.all(still_LT, axis=0)
     return _runs(zero_T[1:] & zero_T[:-1], _samples(ALL_ZERO, rate)) + _runs(still_T, _samples(ALL_HELD, rate))
 
 

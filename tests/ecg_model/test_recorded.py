@@ -23,28 +23,37 @@ def ecg(samples: int = 5000, seed: int = 0) -> np.ndarray:
     return (np.rint(rng.normal(0, 20, (12, samples))) * 0.005).astype(np.float32)
 
 
-def plain(x_LT: np.ndarray, rate: float) -> np.ndarray:
-    """(L, T): what `recorded` is to leave out or set to NaN, sample by sample."""
-    length = {name: max(2, int(np.ceil(name * rate - 1e-6))) for name in (ALL_ZERO, ALL_HELD, ONE_HELD)}
+def runs_of(same: list[bool], least: float, rate: float) -> list[slice]:
+    """The runs of samples that are alike for so many seconds; same: whether each is like the one before."""
+    found, start = [], 0
+    for at in range(1, len(same) + 2):
+        if at == len(same) + 1 or not same[at - 1]:
+            if at - start >= max(2, int(np.ceil(least * rate - 1e-6))):
+                found.append(slice(start, at))
+            start = at
+    return found
+
+
+def plain(x_LT: np.ndarray, rate: float) -> tuple[int, int, np.ndarray]:
+    """Where the recording begins and ends, and what between is missing (L, T), sample by sample."""
+    together_T = np.zeros(x_LT.shape[1], bool)
     varying = [row for row in x_LT if len(np.unique(row)) > 1]
-    gone_LT = ~np.isfinite(x_LT)
-
-    def mark(rows: slice, same: list[bool], least: int) -> None:
-        start = 0
-        for at in range(1, len(same) + 2):
-            if at == len(same) + 1 or not same[at - 1]:
-                if at - start >= least:
-                    gone_LT[rows, start:at] = True
-                start = at
-
-    for row, x_T in enumerate(x_LT):
-        mark(slice(row, row + 1), [a == b for a, b in pairwise(x_T)], length[ONE_HELD])
     if len(varying) >= FEWEST_TOGETHER:
-        columns = [tuple(column) for column in np.array(varying).T]
-        pairs = list(pairwise(columns))
-        mark(slice(None), [not any(a) and not any(b) for a, b in pairs], length[ALL_ZERO])
-        mark(slice(None), [a == b for a, b in pairs], length[ALL_HELD])
-    return gone_LT
+        pairs = list(pairwise(tuple(column) for column in np.array(varying).T))
+        for run in runs_of([not any(a) and not any(b) for a, b in pairs], ALL_ZERO, rate):
+            together_T[run] = True
+        for run in runs_of([a == b for a, b in pairs], ALL_HELD, rate):
+            together_T[run] = True
+    gone_LT = ~np.isfinite(x_LT) | together_T
+    for gone_T, x_T in zip(gone_LT, x_LT, strict=True):
+        for run in runs_of([a == b for a, b in pairwise(x_T)], ONE_HELD, rate):
+            gone_T[run] = True
+    for left_out_T in (together_T, gone_LT.all(axis=0)):
+        there = np.flatnonzero(~left_out_T)
+        if len(there) > 0 and there[-1] - there[0] + 1 < x_LT.shape[1]:
+            first, end, gone_LT = plain(x_LT[:, there[0] : there[-1] + 1], rate)
+            return first + there[0], end + there[0], gone_LT
+    return 0, x_LT.shape[1], ~np.isfinite(x_LT) if gone_LT.all() else gone_LT
 
 
 @settings(deadline=None, max_examples=150)
@@ -72,20 +81,11 @@ def test_runs_are_those_of_a_plain_search(rate, leads, samples, runs, coarse, se
         part = x_LT[rows, start : start + count]
         part[:] = part[:, :1] if value == "held" else value
     before = x_LT.copy()
-    gone_LT = plain(x_LT, rate)
+    first, end, gone_LT = plain(x_LT, rate)
     found = recorded(x_LT, rate)
     np.testing.assert_array_equal(x_LT, before)  # the caller's array
-    if gone_LT.all():
-        assert found.signal_LT is x_LT
-        return
-    first, end = 0, samples
-    while len(there := np.flatnonzero(~gone_LT.all(axis=0))) and there[-1] - there[0] + 1 < gone_LT.shape[1]:
-        first, end = first + there[0], first + there[-1] + 1
-        gone_LT = plain(x_LT[:, first:end], rate)
     assert (found.before, found.after) == (first, samples - end)
     x_LT = x_LT[:, first:end]
-    if gone_LT.all():
-        gone_LT = ~np.isfinite(x_LT)
     constant_L = np.array([len(np.unique(row)) == 1 for row in x_LT[:, : int(np.ceil(10 * rate))]])
     gone_LT = np.where(constant_L[:, None], ~np.isfinite(x_LT), gone_LT)
     np.testing.assert_array_equal(np.isnan(found.signal_LT), gone_LT)
