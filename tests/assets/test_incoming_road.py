@@ -59,6 +59,18 @@ def materialize(instance: dg.DagsterInstance, partition: str) -> dg.ExecuteInPro
     )
 
 
+def test_the_page_of_a_shard_shows_what_was_not_recorded(home, instance):
+    path = write_drop(home, "monday", count=2) / "ecgs.npy"
+    x_NLT = np.pad(np.load(path), ((0, 0), (0, 0), (0, 400)))
+    x_NLT[0, LEADS_12.index("aVR"), 2500:] = 0
+    np.save(path, x_NLT)
+    instance.add_dynamic_partitions(incoming_drops.name, ["monday"])
+    shown = materialize(instance, "monday").asset_materializations_for_node("ecgs__incoming")[0].metadata
+    assert (shown["dagster/row_count"].value, shown["padding trimmed"].value) == (2, 2)
+    (row,) = shown["not recorded"].records
+    assert row.data == {"lead": "aVR", "share of its samples": 0.25}
+
+
 def test_a_drop_goes_down_the_road_and_the_corpus_sees_it(home, instance):
     write_drop(home, "monday")
     (write_drop(home, "partial", seed=1, count=3, leads=3) / "letter.docx").write_bytes(b"PK\3\4\0")
