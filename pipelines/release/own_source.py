@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ def version_source(
     if code is None:
         return weights
 
+    @cache  # one process, for all that asks it
     def own(device: torch.device) -> Callable[[np.ndarray], np.ndarray]:
         process = OwnProcess(model, called=release.model_uri, tracking=tracking, device=str(device))
         running.enter_context(process)

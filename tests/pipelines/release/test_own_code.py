@@ -17,6 +17,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+import torch
 
 import ecg_model
 from ecg_model.encoder import load_encoder
@@ -222,6 +223,8 @@ def test_a_version_is_evaluated_by_its_own_code(
     workspace = Home(tmp_path / "home", HOSTS).workspace()
     with named_encoders(doubled.model_uri, same.model_uri, workspace, store) as ((_, own), (_, here)):
         assert isinstance(own, OwnCodeSource)
+        cpu = torch.device("cpu")
+        assert own.own(cpu) is own.own(cpu), "one process for all sources of ECGs"
         assert (own.file, own.name) == (here.digest, f"encoder-{own.digest[:12]}")
         assert len({own.digest, here.digest, own.name, here.name}) == 4
         own_ND, here_ND = (read_features(materialize_features(workspace, s, "ptbxl")) for s in (own, here))
