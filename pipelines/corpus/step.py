@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -77,7 +77,8 @@ def materialize_corpus(workspace: Workspace, config: CorpusConfig) -> Product:
     }
     if not pretraining and not unlabelled:
         wanted = "any source" if config.sources is None else ", ".join(config.sources)
-        raise ValueError(f"no harmonized pretraining shard of {wanted} in {workspace.root}: {_remedy(evaluation)}")
+        remedy = _remedy(evaluation, config)
+        raise ValueError(f"no harmonized pretraining shard of {wanted} in {workspace.root}: {remedy}")
 
     folders = {shard: product.path for shard, product in (pretraining | evaluation).items()}
 
@@ -184,15 +185,18 @@ def _shards(workspace: Workspace, config: CorpusConfig) -> tuple[dict[str, Produ
     return pretraining, evaluation
 
 
-def _remedy(evaluation: Mapping[str, Product]) -> str:
-    """Say what to do if there is no shard to pretrain on."""
-    if not evaluation:
+def _remedy(evaluation: Iterable[str], config: CorpusConfig) -> str:
+    """Say what to do if there is no shard to pretrain on, but those for evaluation."""
+    sources = sorted({shard.split("/")[0] for shard in evaluation if _is_chosen(shard, config)})
+    if not sources:
         return "harmonize a partition first"
-    sources = ", ".join(sorted({shard.split("/")[0] for shard in evaluation}))
-    return (
-        f"those of {sources} are for evaluation. Set unlabelled_folds, such as [1, 2, 3, 4, 5, 6, 7], to pretrain on "
-        "PTB-XL's training folds without their labels, or harmonize a partition of a source for pretraining or own ECGs"
-    )
+    remedy = "harmonize a partition of a source for pretraining, or own ECGs"
+    if any(source.startswith("ptbxl") for source in sources):
+        remedy += (
+            ", or set unlabelled_folds, such as [1, 2, 3, 4, 5, 6, 7], to pretrain on PTB-XL's training folds without "
+            "their labels"
+        )
+    return f"those of {', '.join(sources)} are for evaluation: {remedy}"
 
 
 def _digests(*groups: Mapping[str, Product]) -> dict[str, str]:

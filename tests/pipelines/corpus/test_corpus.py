@@ -297,9 +297,14 @@ def test_a_small_corpus_validates_on_enough_ecgs_or_nearly_a_fifth(count: int, s
 
 def test_evaluation_data_alone_is_told_with_the_way_to_pretrain_on_it(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
-    harmonized(workspace, {"ptbxl/00000": "a"})
-    with pytest.raises(ValueError, match=r"those of ptbxl are for evaluation\. Set unlabelled_folds"):
+    shard(workspace, "georgia/g1", [ecg(1)], role="evaluation")
+    with pytest.raises(ValueError, match=r"those of georgia are for evaluation: .* or own ECGs$"):
         materialize_corpus(workspace, CorpusConfig())
+    harmonized(workspace, {"ptbxl/00000": "a"})
+    with pytest.raises(ValueError, match=r"those of georgia, ptbxl are for evaluation: .* or set unlabelled_folds"):
+        materialize_corpus(workspace, CorpusConfig())
+    with pytest.raises(ValueError, match=r"shard of chapman in .*: harmonize a partition first$"):
+        materialize_corpus(workspace, CorpusConfig(sources=("chapman",)))
 
 
 def test_the_validation_share_is_kept(tmp_path: Path) -> None:
