@@ -30,7 +30,7 @@ from pipelines.corpus.config import TRAINING_FOLDS
 from pipelines.disk_space import DiskFull, full_disk_explained
 from pipelines.download.mirror import Mirror, absent, list_source
 from pipelines.download.unread import unread_records
-from pipelines.formatting import escape_output, format_text
+from pipelines.formatting import escape_output, format_name, format_text
 from pipelines.harmonize.shards import HarmonizedFacts, all_shards
 from pipelines.home import HOSTS, Home
 from pipelines.simulate import ensure_mirror
@@ -102,7 +102,7 @@ def harvest(home: Home, instance: dg.DagsterInstance) -> None:
     for source in SOURCES.values():
         partitions = source.available(list_source(source, mirror, raw_root=home.raw_root))
         if not partitions:
-            console.print(f"  {source.name:24} {escape(format_text(absent(source, mirror)))}")
+            console.print(f"  {source.name:24} {escape(format_name(absent(source, mirror)))}")
             continue
         outcomes: list[Outcome] = []
         with console.status(source.name) as status:
@@ -115,7 +115,7 @@ def harvest(home: Home, instance: dg.DagsterInstance) -> None:
             status_text = "cached" if cached == len(part) else f"{len(part) - cached} done, {cached} cached"
             console.print(f"  {f'{kind}/{source.name}':24} {status_text:20} {_counts(part)}")
     for place, count in unread_records(mirror.folder).items() if mirror.folder is not None else ():
-        console.print(f"  {'no source reads':24} {escape(format_text(place))}: {count:,} records")
+        console.print(f"  {'no source reads':24} {escape(format_name(place))}: {count:,} records")
 
 
 def _counts(outcomes: Sequence[Outcome]) -> str:

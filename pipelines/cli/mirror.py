@@ -26,14 +26,15 @@ def command(place: str | None) -> None:
     ecg mirror hosts
     ecg mirror var/mirrors/simulated
     """
+    from pipelines.formatting import format_name
     from pipelines.home import Home
 
     home = Home.default()
     if place is not None:
         home.set_mirror(place)
-    click.echo(f"ECGs come from {mirror_in_words(home)}; products are in {home.workspace().root}")
+    click.echo(format_name(f"ECGs come from {mirror_in_words(home)}; products are in {home.workspace().root}"))
     for line in _layout(home):
-        click.echo(f"  {line}")
+        click.echo(f"  {format_name(line)}")
 
 
 def _layout(home: Home) -> list[str]:

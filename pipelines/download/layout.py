@@ -150,10 +150,10 @@ class Layout:
         if files.is_dir():
             return f"{files} has none of the files that its list names: complete it"
         if (simulated := _simulated(self.folder.parents)) is not None:
-            return f"it is a part of {simulated}, a mirror of simulated ECGs: `ecg mirror {simulated}`"
+            return f"it is a part of {simulated}, a mirror of simulated ECGs: `{_named(simulated)}`"
         for outer in self.folder.parents:
             if self._is_called(outer, version):
-                return f"it is a part of {outer}: `ecg mirror {outer}`"
+                return f"it is a part of {outer}: `{_named(outer)}`"
         for folder in self._below:
             said = _VERSION.search(folder.name)
             if said is not None and said[1] != version and self._is_like(folder, said[1]):
@@ -162,7 +162,7 @@ class Layout:
                 slug = self.source.root.split("/")[-2]
                 named = folder.with_name(f"{slug}-{version}")
                 rename = f"mv {shlex.quote(str(folder))} {shlex.quote(str(named))}"
-                then = f"; ecg mirror {shlex.quote(str(named))}" if folder == self.folder else ""
+                then = f"; {_named(named)}" if folder == self.folder else ""
                 return (
                     f"{folder} lists files of {name}, and its name does not tell which version they are: if it is "
                     f"{version}, call it so: `{rename}{then}`"
@@ -178,7 +178,7 @@ class Layout:
                     f"https://{self._list} as {self.folder / self._list}"
                 )
         if (simulated := _simulated(self._below[1:])) is not None:
-            return f"{simulated} is a mirror of simulated ECGs: `ecg mirror {simulated}`"
+            return f"{simulated} is a mirror of simulated ECGs: `{_named(simulated)}`"
         return None
 
     def _is_loose(self, name: str) -> bool:
@@ -212,6 +212,11 @@ class Layout:
         except ValueError:
             return False  # the list of something else
         return bool(self.source.available(listing))
+
+
+def _named(folder: Path) -> str:
+    """Return the command that names a mirror."""
+    return f"ecg mirror {shlex.quote(str(folder))}"
 
 
 def _simulated(folders: Iterable[Path]) -> Path | None:

@@ -125,9 +125,9 @@ def test_what_does_not_tell_its_version_is_named_and_not_taken(project: str, tol
 
 
 def test_the_other_ways_out_are_told(home: Home, tmp_path: Path) -> None:
-    folder = mirror_at(tmp_path / "mirror", ZIP)
+    folder = mirror_at(tmp_path / "my mirror", ZIP)
     inside = folder / ZIP / "WFDBRecords"
-    assert f"it is a part of {folder / ZIP}: `ecg mirror {folder / ZIP}`" in refusal(inside)
+    assert f"it is a part of {folder / ZIP}: `ecg mirror '{folder / ZIP}'`" in refusal(inside)
     packed = tmp_path / "packed"
     packed.mkdir()
     assert "it has nothing: name another place with `ecg mirror`" in refusal(packed)
@@ -179,6 +179,8 @@ def test_records_that_no_source_reads_are_counted_by_their_collection(home: Home
     # A name that a source takes for one of its records is read, or told as dropped.
     assert unread_records(folder) == {f"{training}/ptb-xl": 2, f"{training}/cpsc_2018_extra": 1}
     assert f"no source reads {training}/ptb-xl: 2 records" in ecg("mirror", folder).output
+    (folder / training / "ptb-xl").rename(folder / training / "a\n\x1b[31mb")
+    assert f"  no source reads {training}/a\\n\\x1b[31mb: 2 records\n" in ecg("mirror", folder).output
 
 
 @pytest.mark.skipif(not CASE.is_dir(), reason=f"no case at {CASE}")
