@@ -444,4 +444,7 @@ def test_the_complete_ptbxl_at_100_hz_is_accounted_for(tmp_path: Path) -> None:
         entered += harmonize(source.read(tmp_path, partition, files), out, source="ptbxl100", limits=LIMITS).entered
         drops += open_shard(out).drops().to_pylist()
     assert entered == 19601
-    assert [(drop["record_id"], drop["reason"]) for drop in drops] == [("12722", "flat lead")]
+    # Leads that were off for most of the ten seconds.
+    assert {drop["record_id"]: drop["reason"] for drop in drops} == dict.fromkeys(
+        ("12722", "19299", "20045"), "missing samples"
+    )
