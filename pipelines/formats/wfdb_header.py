@@ -6,6 +6,7 @@ refused raises RecordError.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -90,7 +91,7 @@ class Signal:
     per_frame: int  # samples
     skew: int  # frames by which it is late
     offset: int  # of the samples in the file, bytes; samples in FLAC
-    gain: float  # ADC units per millivolt
+    gain: float  # ADC units per millivolt; NaN of a channel in another unit, which is no lead
     baseline: int  # ADC units at zero millivolt
     first: int  # the value of sample 0
     checksum: int  # the sum of the samples, modulo 65536
@@ -236,7 +237,8 @@ def parse_header(text: str, name: str, *, gains: tuple[float, float] = GAINS) ->
     _check_leads(leads, name)
     if leads == 0 or len(lines) - 1 != leads:
         raise unreadable(name, f"{len(lines) - 1} signal lines", f"the record line says {leads}")
-    signals = tuple(_signal(line, name, gains) for line in lines[1:])
+    may_be_lead = zip(lines[1:], _may_be_leads(lines[1:]), strict=True)
+    signals = tuple(_signal(line, name, gains if is_lead else None) for line, is_lead in may_be_lead)
     if len({(signal.file, signal.format, signal.offset) for signal in signals}) != len({s.file for s in signals}):
         raise unreadable(
             name, "signals of one file with several formats or offsets", "one format and offset a file is read"
@@ -283,8 +285,17 @@ def _rate(text: str, name: str) -> float:
     return float(text)
 
 
-def _signal(line: str, name: str, gains: tuple[float, float]) -> Signal:
-    """Parse a signal line: `file format gain(baseline)/units resolution zero first checksum block lead`, all given."""
+def _may_be_leads(lines: Sequence[str]) -> list[bool]:
+    """Return which signal lines may be those of an ECG's leads: all, if no name is a lead's."""
+    known = known_leads(tuple(line.split(None, 8)[-1] for line in lines))
+    return [lead is not None or not any(known) for lead in known]
+
+
+def _signal(line: str, name: str, gains: tuple[float, float] | None) -> Signal:
+    """Parse a signal line: `file format gain(baseline)/units resolution zero first checksum block lead`, all given.
+
+    gains: None for a channel that is no lead, such as ABP in mmHg: its gain is NaN unless it is in volt.
+    """
     fields = line.split(None, 8)
     if len(fields) < 9:
         raise unreadable(name, f"signal line {_short(line)}", "nine fields are needed, the last names the lead")
@@ -300,20 +311,15 @@ def _signal(line: str, name: str, gains: tuple[float, float]) -> Signal:
     if scale is None:
         raise unreadable(name, f"gain {_short(gain)} of lead {lead}", "it should be: number(baseline)/units")
     per_millivolt, baseline, unit = scale
-    if per_millivolt is None:
+    if gains is None:
+        low, high = RECORDER_GAINS
+        per_millivolt = per_millivolt if per_millivolt is not None and low <= per_millivolt <= high else math.nan
+    elif per_millivolt is None:
         raise RecordError(
             DropReason.UNKNOWN_UNIT, f"{name}.hea: unit {_short(unit)} of lead {lead}: mV, uV, nV and V are understood"
         )
-    low, high = gains
-    if low < high and FORMATS[number].bits > 16:  # more bits scale a lead finer
-        high *= 1 << (FORMATS[number].bits - 16)
-    if not low <= per_millivolt <= high:
-        allowed = f"{low:,.0f}" if low == high else f"{low:,.0f} to {high:,.0f}"
-        raise RecordError(
-            DropReason.IMPLAUSIBLE_GAIN,
-            f"{name}.hea: gain {gain} of lead {lead}: {allowed} a millivolt is believed here; put the true gain into "
-            "the header, or take a corrected one",
-        )
+    else:
+        _check_gain(per_millivolt, gains, FORMATS[number].bits, f"{name}.hea: gain {gain} of lead {lead}")
     return Signal(
         file=file,
         format=number,
@@ -326,6 +332,18 @@ def _signal(line: str, name: str, gains: tuple[float, float]) -> Signal:
         checksum=int(checksum),
         lead=lead,
     )
+
+
+def _check_gain(per_millivolt: float, gains: tuple[float, float], bits: int, what: str) -> None:
+    low, high = gains
+    if low < high and bits > 16:  # more bits scale a lead finer
+        high *= 1 << (bits - 16)
+    if not low <= per_millivolt <= high:
+        allowed = f"{low:,.0f}" if low == high else f"{low:,.0f} to {high:,.0f}"
+        raise RecordError(
+            DropReason.IMPLAUSIBLE_GAIN,
+            f"{what}: {allowed} a millivolt is believed here; put the true gain into the header, or take a corrected one",
+        )
 
 
 @lru_cache(maxsize=1024)  # a record's lines, and a collection's records, mostly have the same

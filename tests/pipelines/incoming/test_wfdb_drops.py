@@ -147,3 +147,19 @@ def test_capitals_in_every_ending_of_segments(drop: Path) -> None:
         shutil.move(path, path.with_suffix(path.suffix.upper()))
     assert list(by_id(drop)) == ["M"]
     assert check_drop(drop).kept == 1
+
+
+@pytest.mark.parametrize("scale", ["12.8/mmHg", "0.5(-3)/Ohm", "1023/NU", "1e6/mV", "0/mV"])
+def test_a_channel_that_is_no_lead_may_have_any_unit_or_gain(drop: Path, scale: str) -> None:
+    x_TL = np.column_stack([ecg(0), np.arange(5000) % 90])
+    header = put_record(drop, x_TL, "16", leads=(*LEADS, "ABP"))
+    *leads, abp = header.read_text().splitlines()
+    header.write_text("\n".join([*leads, abp.replace("1000(0)/mV", scale)]) + "\n")
+    record = by_id(drop)["r"]
+    assert isinstance(record, Record)
+    np.testing.assert_allclose(record.signal_LT[:8], ecg(0).T / 1000, rtol=1e-6)
+    assert check_drop(drop).kept == 1
+    # Names that drop.json maps to leads may be any: where none is a lead's, each unit is needed.
+    header.write_text("\n".join([*(f"{line}x" for line in leads[1:]), abp.replace("1000(0)/mV", scale)]))
+    header.write_text("\n".join([leads[0], header.read_text()]) + "\n")
+    assert isinstance(by_id(drop)["r"], DroppedRecord)
