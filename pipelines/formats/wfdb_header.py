@@ -342,7 +342,7 @@ def _check_gain(per_millivolt: float, gains: tuple[float, float], bits: int, wha
         allowed = f"{low:,.0f}" if low == high else f"{low:,.0f} to {high:,.0f}"
         raise RecordError(
             DropReason.IMPLAUSIBLE_GAIN,
-            f"{what}: {allowed} a millivolt is believed here; put the true gain into the header, or take a corrected one",
+            f"{what}: {allowed} a millivolt is believed; put the true gain into the header, or take a corrected one",
         )
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecg_model.leads import LEADS_12
+from pipelines.formats.joined_labels import split_labels
 from pipelines.formats.limits import JSON_BYTES, LEADS, RECORDS, parse_json, require_size
 from pipelines.formats.wfdb_header import RECORDER_GAINS, UNITS
 from pipelines.incoming.by_path import PATIENT_FROM
@@ -337,7 +338,9 @@ def _stated(value: Any) -> str:
 
 
 def _labels(value: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return a record's labels, given as a list or as one label, and notes on what cannot be one."""
+    """Return a record's labels, given as a list or as a text that may join several, and notes on what cannot be one."""
+    if isinstance(value, str):
+        value = [label for label in split_labels(value) if not is_unknown(label)]
     given = [label for label in (value if _is_list(value) else [value]) if not _is_unknown(label)]
     texts = [(_text(label), label) for label in given]
     labels = [text.strip() for text, _ in texts if _is_text(text)]

@@ -73,7 +73,13 @@ class Drop:
 
     @classmethod
     def of(cls, root: Path, paths: Sequence[str], key: PatientKey | None) -> Self:
-        """Read drop.json, if there is one. Raises ValueError if it cannot be used."""
+        """Read drop.json, if there is one. Raises ValueError if it cannot be used, or if a folder in it has another."""
+        if nested := next((path for path in sorted(paths) if path.endswith(f"/{SHARED}")), None):
+            folder = nested.removesuffix(f"/{SHARED}")
+            raise ValueError(
+                f"{nested}: one {SHARED}, directly in the drop, describes all its files: write a JSON beside each file "
+                f"of {folder}, or make {folder} a drop of its own"
+            )
         shared: dict[str, Any] = {}
         if SHARED in paths:
             shared = read_description(root / SHARED)

@@ -47,6 +47,7 @@ IGNORED = {
 _ONE_A_FILE = ("NumPy", "HDF5")  # kinds whose files hold many records, so that each is reported alone
 _ZARR = ".zarr"
 _HEAD = 4096
+_FEWEST_NUMBERS = 8  # fewer are no ECG
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
 
 
@@ -197,10 +198,10 @@ def _head(file: Path) -> bytes:
 
 
 def _is_numbers(head: bytes) -> bool:
-    """Whether a text begins with numbers: at least three, and nothing else."""
-    lines = [line for line in head.decode("latin-1").splitlines()[:-1] if line.strip()][:3]
-    words = [word for line in lines for word in re.split(r"[\s,;]+", line.strip())]
-    return len(words) >= 3 and all(_NUMBER.fullmatch(word) for word in words)
+    """Whether a text is one of numbers, maybe below names or comments: most of its words, and several, are numbers."""
+    words = [word for word in re.split(r"[\s,;]+", head.decode("latin-1")) if word]
+    numbers = sum(_NUMBER.fullmatch(word) is not None for word in words)
+    return numbers >= _FEWEST_NUMBERS and 2 * numbers > len(words)
 
 
 def _no_data(drop: Drop, path: PurePosixPath) -> Origins:

@@ -44,7 +44,7 @@ EXPECTED = {
     "counter_frequency": Case(3),
     "cpsc_original_mat": one_is_refused("A0001", "a MATLAB file without a WFDB header is not read: write its matrix"),
     "csv_locale": Case(3, {"utf16.csv": "save it as UTF-8 csv"}),
-    "csv_no_header": Case(1, {"nh2.asc": "read are"}),
+    "csv_no_header": Case(1, {"nh2.asc": "read are", "nh3.txt": "a text of numbers"}),
     "csv_time_column": Case(3),
     "csv_transposed": one_is_refused("tr.csv", "rows and columns are swapped"),
     # All of its channels have the code of lead I, and the names of others.

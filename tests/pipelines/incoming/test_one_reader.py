@@ -146,6 +146,33 @@ def test_every_file_of_a_drop_is_read_left_out_by_a_rule_or_named(tmp_path: Path
     assert "left out, since they hold no ECG: 3 (text), such as README" in lines
 
 
+@pytest.mark.parametrize(
+    "above", ["", "\ufeff", "I,II,III\n", "# exported on Monday by the ward\n# 500 Hz\n", "time;I;II\n0:00.000;"]
+)
+@pytest.mark.parametrize("between", ["\n", " ", "\t0:00.004\t"])
+def test_a_text_of_numbers_is_named_whatever_stands_above_and_between(tmp_path: Path, above: str, between: str) -> None:
+    write_npy(tmp_path / "a.npy", ecgs(1), **array_fields())
+    numbers = [f"{number / 1000:.3f}" for number in range(2000)]
+    (tmp_path / "ecg.txt").write_text(above + between.join(f"{one} {one}" for one in numbers), encoding="utf-8")
+    (tmp_path / "notes.txt").write_text("12 ECGs of 9 patients, 500 Hz, 10 s each, 2024 to 2026, ward 7, 3 carts\n")
+    report = check_drop(tmp_path)
+    assert dict(report.ignored) == {"notes.txt": "text"}
+    assert (report.unread, report.sound) == (1, False)
+
+
+def test_a_second_drop_json_is_refused_by_drops_and_obeyed_by_a_single_file(tmp_path: Path) -> None:
+    (tmp_path / "drop.json").write_text('{"rate": 500, "units": "mV"}')
+    (tmp_path / "cart2").mkdir()
+    np.savetxt(tmp_path / "cart2" / "a.csv", ecgs(1)[0].T, "%.3f", ",", header=",".join(LEADS_12), comments="")
+    assert check_drop(tmp_path).kept == 1
+    (tmp_path / "cart2" / "drop.json").write_text('{"rate": 1000, "units": "mV"}')
+    with pytest.raises(ValueError, match=r"cart2/drop\.json: one drop\.json, .* make cart2 a drop"):
+        check_drop(tmp_path)
+    record = inspect_file(tmp_path / "cart2" / "a.csv").record
+    assert record is not None
+    assert record.rate == 1000
+
+
 @needs_vendor_files
 def test_vendors_files_are_read_judged_and_embedded_in_a_mixed_drop(tmp_path: Path) -> None:
     drop = tmp_path / "drop"

@@ -169,6 +169,17 @@ def test_one_odd_entry_costs_its_field_of_its_record(tmp_path: Path) -> None:
     assert [len(record.notes) for record in found] == [1, 0, 0, 3]
 
 
+def test_a_text_that_joins_labels_is_several_as_in_a_table(tmp_path: Path) -> None:
+    stated = ["AF;LBBB", "AF | LBBB | nan", "['AF', 'LBBB']", ["AF;LBBB"], "block, first degree"]
+    write_npy(tmp_path / "a.npy", ecgs(5), **array_fields(labels=stated))
+    both = ("AF", "LBBB")
+    assert [record.labels for record in records(tmp_path)] == [
+        *(both, both, both),
+        ("AF;LBBB",),  # a list says itself what is one
+        ("block, first degree",),
+    ]
+
+
 def test_booleans_of_hdf5_are_sexes_by_a_stated_map(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["signals"], file["ids"] = ecgs(2), [5, 6]
