@@ -55,7 +55,7 @@ def not_again(command: list[str]) -> None:
 def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     """Simulated ECGs of Chapman with an encoder of twenty steps on them, and of Georgia."""
     root = tmp_path_factory.mktemp("dense")
-    sizes = MirrorSizes(chapman=(24,), code15=(), ptbxl=(), cpsc2018=(), georgia=(160,), ludb=0)
+    sizes = MirrorSizes(chapman=(36,), code15=(), ptbxl=(), cpsc2018=(), georgia=(160,), ludb=0)
     write_mirror(root / "mirror", seed=1, sizes=sizes)
     home, mirror = Home(root / "home", str(root / "mirror")), Mirror.parse(str(root / "mirror"))
     workspace = home.workspace()
