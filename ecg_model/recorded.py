@@ -68,9 +68,8 @@ def recorded(x_LT: NDArray[Any], rate: float) -> Recorded:
     rows, may_agree = _suspects(x_LT, rate)
     together = _together(x_LT, rate) if may_agree else []
     # Padding goes first: a hold of one lead counts by what is left of it.
-    first = max((count for start, count in together if start == 0), default=0)
-    end = min((start for start, count in together if start + count == x_LT.shape[1]), default=x_LT.shape[1])
-    if 0 < end - first < x_LT.shape[1]:
+    first, end = _without_runs(together, x_LT.shape[1])
+    if end - first < x_LT.shape[1]:
         return _between(first, end, x_LT, rate)
     holds = [Hold(row, *run) for row in rows for run in _runs(_still(x_LT[row]), _samples(ONE_NOTED, rate))]
     noted = tuple(hold for hold in holds if hold.samples < _samples(ONE_HELD, rate))
@@ -117,6 +116,17 @@ def _without_zeros(x_LT: NDArray[Any], rate: float) -> tuple[int, int]:
         return 0, samples
     first, end = int(there[0]), int(there[-1]) + 1
     return first if first >= least else 0, end if samples - end >= least else samples
+
+
+def _without_runs(runs: list[tuple[int, int]], samples: int) -> tuple[int, int]:
+    """Return where the runs in front end, one behind the other, and those at the end begin; if they are not all."""
+    if not runs:
+        return 0, samples
+    there_T = np.ones(samples, np.bool_)
+    for start, count in runs:
+        there_T[start : start + count] = False
+    there = np.flatnonzero(there_T)
+    return (int(there[0]), int(there[-1]) + 1) if len(there) else (0, samples)
 
 
 def _suspects(x_LT: NDArray[Any], rate: float) -> tuple[list[int], bool]:

@@ -111,6 +111,15 @@ def test_padding_of_all_leads_is_left_out(pad, value, side):
     assert found.held == ()
 
 
+@pytest.mark.parametrize("side", ["front", "behind"])
+def test_padding_of_many_steps_is_left_out_at_once(side):
+    """Each step holds other values for half a second."""
+    steps_LT = np.repeat(np.linspace(1, 2, 2000, dtype=np.float32), RATE // 2) * np.ones((12, 1), np.float32)
+    x_LT = np.concatenate([steps_LT, ecg()] if side == "front" else [ecg(), steps_LT], axis=1)
+    found = recorded(x_LT, RATE)
+    assert (found.before, found.after) == ((steps_LT.shape[1], 0) if side == "front" else (0, steps_LT.shape[1]))
+
+
 def test_padding_is_found_beside_a_dead_lead_which_stays_for_the_limits_on_flat_leads():
     x_LT = ecg()
     x_LT[7] = -0.4
