@@ -60,7 +60,7 @@ class Recorded:
 def recorded(x_LT: NDArray[Any], rate: float) -> Recorded:
     """Return what was recorded of floats (L, T) at `rate`. The array is copied only if samples become NaN.
 
-    A recording in which nothing was recorded at all is returned as it is.
+    A recording in which nothing was recorded at all is not trimmed.
     """
     first, end = _without_zeros(x_LT, rate)
     if end - first < x_LT.shape[1]:
@@ -82,11 +82,8 @@ def recorded(x_LT: NDArray[Any], rate: float) -> Recorded:
     for start, samples in together:
         held_LT[:, start : start + samples] = True
     there = np.flatnonzero((there_LT & ~held_LT).any(axis=0))
-    if not len(there):
-        return Recorded(x_LT, 0, 0, (), (), complete=bool(there_LT.all()))
-    first, end = int(there[0]), int(there[-1]) + 1
-    if end - first < x_LT.shape[1]:
-        return _between(first, end, x_LT, rate)
+    if len(there) and there[-1] + 1 - there[0] < x_LT.shape[1]:
+        return _between(int(there[0]), int(there[-1]) + 1, x_LT, rate)
     window_LT = x_LT[:, : window_samples(rate)]
     held_LT &= ~(window_LT == window_LT[:, :1]).all(axis=1, keepdims=True)
     gone_LT = held_LT | np.isinf(x_LT)

@@ -208,3 +208,14 @@ def test_of_all_ptbxl_three_have_a_lead_that_was_not_recorded():
         19299: (11,),
         20045: (11,),
     }
+
+
+@pytest.mark.parametrize("step", [0.01, 0.1, 1.0])
+def test_lines_with_a_step_in_all_leads_are_missing_samples(step: float) -> None:
+    x_LT = np.full((12, 5000), 0.3, np.float32)
+    x_LT[:, 2000:] += step
+    found = recorded(x_LT, 500)
+    assert np.isnan(found.signal_LT).all()
+    assert (found.before, found.after, found.held, found.complete) == (0, 0, tuple(range(12)), False)
+    lines_LT = np.full((12, 5000), 0.3, np.float32)  # which the limits on flat leads judge
+    np.testing.assert_array_equal(recorded(lines_LT, 500).signal_LT, lines_LT)
