@@ -6,7 +6,6 @@ import secrets
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -237,8 +236,9 @@ def check_drop(folder: Path, on_records: OnRecords = lambda done: None) -> DropR
         check_name(folder.resolve().name)
     except ValueError as error:
         misnamed = str(error)
-    # Patients of vendors' files are told apart here by a key of this call, which nothing keeps.
-    found = contents(folder, [file.path for file in listing.files], partial(secrets.token_bytes, 32))
+    # Patients of vendors' files are told apart here by one key for the whole call, which nothing keeps.
+    key = secrets.token_bytes(32)
+    found = contents(folder, [file.path for file in listing.files], lambda: key)
     drop_parts = found.parts
     reports = [PartReport(kind=part.kind, where=part.where) for part in drop_parts]
     waiting: deque[PartReport] = deque()

@@ -295,3 +295,12 @@ def test_capitals_and_files_of_another_name_are_one_record(given: str, tmp_path:
     assert (report.records, report.kept, report.ignored) == (2, 2, ())
     inspection = inspect_file(tmp_path / given)
     assert (inspection.refused, inspection.reading.item.record_id) == (None, "REC")
+
+
+@needs_vendor_files
+def test_a_check_counts_a_patient_of_several_vendors_files_once(tmp_path: Path) -> None:
+    data = (RAW / "muse_xml" / "muse9_500hz.xml").read_bytes()
+    for name, ending in (("a", b""), ("b", b"\n")):  # two contents, so two records
+        (tmp_path / f"{name}.xml").write_bytes(data + ending)
+    patients = check_drop(tmp_path).patients
+    assert (patients.named, patients.patients, patients.most) == (2, 1, 2)
