@@ -1,4 +1,4 @@
-"""Dagster's daemon, started once the code server answers.
+"""Dagster's daemon, started once the code server answers, and a watch over the code server's process.
 
     python -m orchestration.daemon [options of `dagster-daemon run`]
 
@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
-from pathlib import Path
 
-from orchestration.code_server import SOCKET, answers
+from dagster._daemon.cli import main as run_daemon
+
+from orchestration.code_server import SOCKET, answers, watch
 
 
 def main() -> None:
-    while not answers(os.environ[SOCKET]):
+    socket = os.environ[SOCKET]
+    while not answers(socket):
         time.sleep(0.5)
-    daemon = str(Path(sys.executable).with_name("dagster-daemon"))
-    os.execv(daemon, [daemon, "run", *sys.argv[1:]])
+    threading.Thread(target=watch, args=(socket, threading.Event()), name="code-server-watch", daemon=True).start()
+    sys.argv[1:1] = ["run"]
+    run_daemon()
 
 
 if __name__ == "__main__":

@@ -107,7 +107,7 @@ def _pids(stack: Stack, victim: str) -> list[int]:
     words = {
         "code-server": "code-server start",
         "code": "dagster api grpc",
-        "daemon": "dagster-daemon run",
+        "daemon": "orchestration.daemon",
         "webserver": "orchestration.webserver",
     }
     if victim == "all":

@@ -132,15 +132,23 @@ class Stack:
             "runConfigData": {},
             "executionMetadata": {"tags": tags},
         }
-        deadline = time.monotonic() + 60
-        launched = self.graphql(query, run=run)["launchRun"]
-        # If the process of the code was killed, the webserver knows no job until it has loaded the code again.
-        while launched["__typename"] == "PipelineNotFoundError" and time.monotonic() < deadline:
-            time.sleep(1)
-            launched = self.graphql(query, run=run)["launchRun"]
+        launched = self._answered(query, run=run)["launchRun"]
         if launched["__typename"] != "LaunchRunSuccess":
             raise RuntimeError(f"launching {job}: {launched}")
         return launched["run"]["runId"]
+
+    def _answered(self, query: str, **variables: Any) -> dict[str, Any]:
+        """Ask until there is code to answer: if its process was killed, it is loaded again."""
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                answer = self.graphql(query, **variables)
+                if answer["launchRun"]["__typename"] != "PipelineNotFoundError" or time.monotonic() > deadline:
+                    return answer
+            except httpx.HTTPStatusError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(1)
 
     def statuses(self, partition: str) -> list[str]:
         """Return the status of each run of a partition, the newest first."""
