@@ -169,7 +169,9 @@ def text_of(path: Path) -> str:
 
 def absent(path: Path) -> RecordError:
     """Return the error of a file that is not there, or is none: a folder or a pipe of its name is not opened."""
-    return RecordError(DropReason.FILE_MISSING, f"{path.name} is not there: download it again")
+    return RecordError(
+        DropReason.FILE_MISSING, f"{path.name} is not there: put it beside the others, or fetch it again"
+    )
 
 
 def named_files(path: Path) -> Named:

@@ -21,7 +21,7 @@ from pipelines.incoming.description import (
     people_of,
 )
 from pipelines.incoming.drop import Drop, Origins, RecordOrigin
-from pipelines.incoming.hdf5 import SIGNALS, check_signals, names_of
+from pipelines.incoming.hdf5 import FILLS, PACKED, SIGNALS, check_signals, fill_values, names_of
 from pipelines.records import DropReason, RecordError
 
 _BLOCK = 64
@@ -71,6 +71,7 @@ def read_hdf5(drop: Drop, path: PurePosixPath) -> Origins:
     names = names_of({**drop.shared, **fields}, path.name)
     with (drop.root / path).open("rb") as stream, opened(stream, path.name) as file:
         signals = check_signals(file.dataset(names[SIGNALS]), names[SIGNALS], path.name)
+        fills = fill_values(_unpacked(file.attributes(signals, (*FILLS, *PACKED))), path.name)
         inside = {**file.attributes(file.file, SIGNAL_FIELDS), **file.attributes(signals, SIGNAL_FIELDS)}
         form = form_of({**drop.shared, **_unpacked(inside), **fields}, path.name)
         # Record, lead and time may come in any order of axes; one ECG has no axis of records.
@@ -102,6 +103,8 @@ def read_hdf5(drop: Drop, path: PurePosixPath) -> Origins:
                     for at in range(start, end):
                         yield from span(at, at + 1)
                 return
+            if fills and (missing := np.isin(block, fills)).any():
+                block = np.where(missing, np.nan, block.astype(np.float64))
             if len(axes) < len(AXES):
                 block = np.expand_dims(block, form.axes.index("record"))
             for at, x_LT in enumerate(np.transpose(block, place), start):

@@ -13,6 +13,9 @@ from pipelines.records import DropReason, RecordError
 
 SIGNALS = "signals"
 NAMES = (SIGNALS, *PEOPLE_FIELDS)
+FILLS = ("_FillValue", "missing_value")
+PACKED = {"scale_factor": 1, "add_offset": 0}
+"""netCDF's attributes of numbers that are packed, and the value with which they are not."""
 _NAME = re.compile(r"/?[\w -][\w .-]*(/[\w -][\w .-]*)*", re.ASCII)
 
 
@@ -40,6 +43,23 @@ def check_signals(signals: h5py.Dataset | None, name: str, where: str) -> h5py.D
             "or with two for one ECG",
         )
     return signals
+
+
+def fill_values(attributes: Mapping[str, Any], where: str) -> tuple[float, ...]:
+    """Return the numbers that netCDF's attributes of the signals say are missing samples.
+
+    Raises RecordError if they say that the numbers are packed: a scale here and a unit beside it could both be meant.
+    """
+    for name, neutral in PACKED.items():
+        if (value := attributes.get(name, neutral)) != neutral:
+            raise _wrong(
+                where,
+                f"the signals have the attribute {name} {str(value)[:60]}: write the numbers themselves, without it, "
+                'or as units "raw" with gain and baseline',
+            )
+    return tuple(
+        float(value) for name in FILLS if isinstance(value := attributes.get(name), int | float) and value == value
+    )
 
 
 def _wrong(where: str, what: str) -> RecordError:

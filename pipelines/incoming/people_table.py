@@ -17,7 +17,7 @@ FILE = "file"
 COLUMNS = ("ids", "patient_ids", "ages", "sexes", "labels")
 
 _MOST_TEXT = 128
-_REMEDY = "name its columns in drop.json as its first line does, with commas between them"
+_REMEDY = "save it as csv in UTF-8 with commas, and name its columns in drop.json as its first line does"
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,13 @@ IGNORED = {
     "text": re.compile(r"[^.]*|.*\.(txt|md|pdf|html?|log|rst)", re.IGNORECASE),
 }
 """Names of files that hold no ECG, by what they are. A text is none of them if it holds numbers, or is not text."""
+ELSEWHERE = {
+    "an archive": ((".zip", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar", ".tar", ".tgz"), "unpack it into the drop"),
+    "a spreadsheet": ((".xlsx", ".xls", ".ods"), "save it as csv, a column a lead"),
+    "a table": ((".parquet", ".feather", ".arrow"), "write its numbers with numpy.save, or as csv"),
+    "a pickle, which is never opened": ((".pkl", ".pickle", ".joblib", ".pt"), "write its array with numpy.save"),
+}
+"""Files that may hold ECGs in a form that is not read, by their endings, and what to do."""
 _ONE_A_FILE = ("NumPy", "HDF5")  # kinds whose files hold many records, so that each is reported alone
 _ZARR = ".zarr"
 _HEAD = 4096
@@ -224,6 +231,10 @@ def _zarr(drop: Drop, path: PurePosixPath) -> Origins:
 
 
 def _unknown(drop: Drop, path: PurePosixPath) -> Origins:
+    ending = path.suffix.lower()
+    for what, (endings, remedy) in ELSEWHERE.items():
+        if ending in endings:
+            raise RecordError(DropReason.UNKNOWN_FORMAT, f"{path.name}: {what}: {remedy}")
     read = ", ".join((*wfdb_files.ENDINGS, *ARRAYS, *ENDINGS))
     raise RecordError(
         DropReason.UNKNOWN_FORMAT, f"{path.name}: read are {read}, and DICOM without an ending: write it as one of them"

@@ -24,6 +24,7 @@ from mlflow.protos.databricks_pb2 import ErrorCode
 
 from pipelines.release import own_program
 
+_MOST_SAID = 1 << 20  # bytes that the process writes beside its answers, until they are thrown away
 _LAST = 4096  # bytes of what the process wrote that are looked at if it ends
 
 
@@ -40,22 +41,25 @@ class OwnProcess:
 
         Raises ChildProcessError if it cannot be loaded.
         """
-        self._called, self._folder = called, folder
+        self._called, self._folder, self._device, self._store = called, folder, device, tracking.uri
         self._lock = threading.Lock()
         self._said = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the process
-        # -I: no folder of this process or its environment comes before the model's own code.
-        self._process = subprocess.Popen(
-            [sys.executable, "-I", own_program.__file__, str(folder), device],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._said,
-            env=os.environ | {"MLFLOW_TRACKING_URI": tracking.uri},
-        )
+        self._process = self._started()
         try:
             self._answer("loaded")
         except BaseException:
             self.close()
             raise
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        # -I: no folder of this process or its environment comes before the model's own code.
+        return subprocess.Popen(
+            [sys.executable, "-I", own_program.__file__, str(self._folder), self._device],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._said,
+            env=os.environ | {"MLFLOW_TRACKING_URI": self._store},
+        )
 
     @cached_property
     def metadata(self) -> Model:
@@ -65,9 +69,17 @@ class OwnProcess:
     def predict(self, ecgs: Any, params: dict[str, Any] | None = None) -> Any:
         """Return what the model answers.
 
-        Raises MlflowException if it refuses the request, and ChildProcessError if its code fails or ends the process.
+        Raises MlflowException if it refuses the request, and ChildProcessError if its code fails or ends the process;
+        the next request then starts the process again.
         """
         with self._lock:
+            if self._process.poll() is not None and not self._said.closed:
+                self._end()
+                self._process = self._started()
+                self._answer("loaded")
+            if self._said.tell() > _MOST_SAID:  # the place is shared with the process, which goes on from it
+                self._said.seek(0)
+                self._said.truncate()
             assert self._process.stdin is not None
             try:
                 own_program.send(self._process.stdin, {"params": params or {}}, np.asarray(ecgs))
@@ -80,13 +92,16 @@ class OwnProcess:
 
     def close(self) -> None:
         """End the process."""
+        self._end()
+        self._said.close()
+
+    def _end(self) -> None:
         for stream in (self._process.stdin, self._process.stdout):
             assert stream is not None
             with suppress(BrokenPipeError):  # of a request that it did not take before it ended
                 stream.close()
         self._process.kill()
         self._process.wait()
-        self._said.close()
 
     def __enter__(self) -> OwnProcess:
         return self

@@ -124,7 +124,7 @@ class Source:
         return [p for p in self.partitions if p in present]
 
 
-_NAMED_TABLE = "take the table of the version that the source names"
+_NAMED_TABLE = "fetch it again, or take the table of the version that the source names"
 
 
 def read_table(path: Path, columns: Sequence[str], remedy: str = _NAMED_TABLE) -> Iterator[dict[str, str]]:
@@ -137,7 +137,7 @@ def read_table(path: Path, columns: Sequence[str], remedy: str = _NAMED_TABLE) -
     require_size(path, TABLE_BYTES, "a table", remedy)
     with path.open(newline="", encoding="utf-8-sig") as stream:
         reader = csv.reader(_lines(stream, path), strict=True)
-        rows = _readable(reader, path)
+        rows = _readable(reader, path, remedy)
         header = next(rows, [])
         missing = [name for name in columns if name not in header]
         if missing:
@@ -161,13 +161,13 @@ def _lines(stream: TextIO, path: Path) -> Iterator[str]:
         yield line
 
 
-def _readable(rows: Any, path: Path) -> Iterator[list[str]]:
+def _readable(rows: Any, path: Path, remedy: str) -> Iterator[list[str]]:
     """Yield the rows of a csv reader. Raises ValueError, with file and line, if the text is not csv or not UTF-8."""
     while True:
         try:
             row = next(rows, None)
         except (csv.Error, UnicodeDecodeError) as error:
-            raise ValueError(f"{path}, line {rows.line_num}: not a readable csv ({error}): fetch it again") from error
+            raise ValueError(f"{path}, line {rows.line_num}: not a readable csv ({error}): {remedy}") from error
         if row is None:
             return
         yield row

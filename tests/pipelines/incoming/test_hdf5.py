@@ -89,3 +89,24 @@ def test_names_in_a_description_are_names(drop: Path, name: Any) -> None:
         file["signals"] = ecgs(1)
     describe(drop / "a", **array_fields(ids=["a"], datasets={"signals": name}))
     assert "is no plain name" in only_drop(drop).detail
+
+
+def test_a_fill_value_of_netcdf_is_a_missing_sample(drop: Path) -> None:
+    x_NLT = (ecgs(2) * 1000).round().astype(np.int16)
+    x_NLT[1, 6, 100] = -999
+    with h5py.File(drop / "a.h5", "w") as file:
+        file["signals"], file["ids"] = x_NLT, ["a", "b"]
+        file.attrs.update({"rate": 500, "units": "uV", "leads": LEADS_12})
+        file["signals"].attrs.update({"_FillValue": np.array([-999], np.int16), "scale_factor": 1.0})
+    one, two = records(drop)
+    assert np.isfinite(one.signal_LT).all()
+    assert np.argwhere(np.isnan(two.signal_LT)).tolist() == [[6, 100]]
+
+
+@pytest.mark.parametrize("packed", [{"scale_factor": 0.5}, {"add_offset": 100.0}, {"scale_factor": "half"}])
+def test_packed_numbers_of_netcdf_are_refused_with_a_way_out(drop: Path, packed: dict[str, Any]) -> None:
+    with h5py.File(drop / "a.h5", "w") as file:
+        file["signals"], file["ids"] = (ecgs(1) * 1000).astype(np.int16), ["a"]
+        file.attrs.update({"rate": 500, "units": "uV", "leads": LEADS_12})
+        file["signals"].attrs.update(packed)
+    assert "write the numbers themselves" in only_drop(drop).detail

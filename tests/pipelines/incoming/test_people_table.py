@@ -97,7 +97,11 @@ def test_an_entry_that_is_not_understood_costs_that_field_alone(tmp_path: Path) 
         ({**TABLE, "ages": 3}, ROWS, "give the file, the column of ids"),
         ({**TABLE, "file": "list.csv"}, ROWS, "'list.csv' is not in the drop"),
         ({**TABLE, "file": "../list.csv"}, ROWS, "is not in the drop"),
-        ({**TABLE, "ids": "ECG_ID"}, ROWS, "no column 'ECG_ID' (it has ECG, PID, Age, Sex, Codes, Date): name its"),
+        (
+            {**TABLE, "ids": "ECG_ID"},
+            ROWS,
+            "no column 'ECG_ID' (it has ECG, PID, Age, Sex, Codes, Date): save it",
+        ),
         (TABLE, ROWS + "a,18,63,F,,\n", "two different rows have the id 'a'"),
         (TABLE, ROWS + "d,18\n", "2 fields, the header has 6"),
         (TABLE, "", "no column"),

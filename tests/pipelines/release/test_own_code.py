@@ -150,6 +150,9 @@ def test_a_version_with_other_code_answers_by_that_in_a_process_that_ends(
                 refusals.append((refused.value.message, refused.value.get_http_status_code()))
             assert refusals[0] == refusals[1]
         answers = [requested(model) for model in (first, second)]
+        second._process.kill()
+        second._process.wait()
+        np.testing.assert_allclose(second.predict(example_ecg(), RATE), expected(encoders[0], 2), atol=1e-5)
         process = second._process
     for answer, factor in zip(answers, (1, 2), strict=True):
         np.testing.assert_allclose(answer, expected(encoders[0], factor), atol=1e-5)
