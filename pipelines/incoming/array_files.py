@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pipelines.formats.hdf5 import opened
 from pipelines.incoming import arrays
+from pipelines.incoming.contradictions import require_same_rate
 from pipelines.incoming.description import (
     AXES,
     PEOPLE_FIELDS,
@@ -120,6 +121,8 @@ def read_csv_file(drop: Drop, path: PurePosixPath) -> Origins:
     csv = arrays.read_csv(drop.root / path)
     form = form_of({**drop.shared, **fields}, path.name, csv.names)
     form.check_rows(len(csv.x_LT))
+    if csv.names is not None:
+        require_same_rate(csv.names, csv.x_LT, form.rate, path.name)
     people = people_of({**drop.shared, **fields}, path.name, 1, [path.stem])
     yield _origin(people, 0, csv.x_LT[:, : form.most_samples], form, csv.rows)
 

@@ -20,6 +20,7 @@ from pipelines.formats.joined_labels import split_labels
 from pipelines.formats.limits import JSON_BYTES, LEADS, RECORDS, parse_json, require_size
 from pipelines.formats.wfdb_header import RECORDER_GAINS, UNITS
 from pipelines.incoming.by_path import PATIENT_FROM
+from pipelines.incoming.contradictions import require_same_units
 from pipelines.incoming.people_table import TABLE
 from pipelines.incoming.sentinels import missing_number
 from pipelines.records import DropReason, Record, RecordError, Sex
@@ -181,6 +182,7 @@ def form_of(fields: Mapping[str, Any], where: str, leads: Sequence[str] | None =
     """
     names = leads if leads is not None else _leads(fields.get("leads"), where)
     gain, baseline, units = _units(fields, where, len(names))
+    require_same_units(names, units, where)
     return Form(
         rate=rate_of(fields.get("rate"), where),
         leads=mapped_leads(names, fields, where),

@@ -51,9 +51,9 @@ def challenge_record(raw: WfdbRecord) -> Record:
 def codes_of(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the SNOMED CT codes of a `#Dx` line in its order, each once, and notes on entries that are not codes.
 
-    Trailing commas, double commas and repeated codes occur.
+    Trailing commas, double commas and repeated codes occur; other writers put `;` or `|` between them.
     """
-    entries = dict.fromkeys(entry for part in text.split(",") if (entry := part.strip()))
+    entries = dict.fromkeys(entry for part in re.split("[,;|]", text) if (entry := part.strip()))
     codes = tuple(entry for entry in entries if _CODE.fullmatch(entry))
     others = [entry for entry in entries if not _CODE.fullmatch(entry) and entry.lower() not in ("unknown", "nan")]
     return codes, tuple(f"diagnosis {entry[:40]!r} left out: not a SNOMED CT code" for entry in others)
