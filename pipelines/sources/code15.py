@@ -129,13 +129,13 @@ def _exam(exam: int, x_TL: NDArray[np.float32], row: dict[str, str] | None, tabl
 
     Dropped without a row, or with zeros only.
     """
+    # A signalling NaN of a damaged file would be warned of by each operation.
+    x_LT = np.ascontiguousarray(np.where(np.isfinite(x_TL), x_TL, np.nan).T, np.float32)
     if row is None:
-        filler = "" if x_TL.any() else "; a row of zeros without an exam"
+        filler = "" if x_LT.any() else "; a row of zeros without an exam"
         return DroppedRecord(str(exam), DropReason.NOT_LISTED, f"exam_id {exam} is not in exams.csv{filler}")
-    if not x_TL.any():  # NaN counts as recorded
+    if not x_LT.any():  # NaN counts as recorded
         return DroppedRecord(str(exam), DropReason.FLAT_LEAD, "all leads are zero throughout")
-    x_LT = np.ascontiguousarray(x_TL.T, np.float32)
-    x_LT[~np.isfinite(x_LT)] = np.nan
     age, notes = age_of(row["age"])
     return Record(
         record_id=str(exam),

@@ -136,6 +136,14 @@ def test_values_that_are_not_finite_are_missing(tmp_path):
     assert record.signal_LT.shape == (12, 4096)
 
 
+def test_a_signalling_nan_is_missing_too(tmp_path):
+    x_TL = exam(1)
+    x_TL.view("u4")[1000, 3] = 0x7FA00001
+    (item,) = read(tmp_path, [1], x_TL[None])
+    assert isinstance(item, Record)
+    assert np.isnan(item.signal_LT).sum() == 1
+
+
 def test_a_zip_that_is_not_a_zip(tmp_path):
     archive = tmp_path / "exams_part0.zip"
     archive.write_bytes(b"<html>Too many requests</html>")
