@@ -21,6 +21,7 @@ import pytest
 from ecg_model.config import EncoderConfig
 from ecg_model.encoder import random_encoder, save_encoder
 from pipelines.cache import Workspace
+from pipelines.corpus.step import CorpusFacts
 from pipelines.pretrain.recipes import Recipe, recipe_named
 from pipelines.pretrain.step import materialize_encoder, send_metrics
 from pipelines.release.steps import release_current
@@ -221,7 +222,10 @@ def test_what_did_not_arrive_as_a_training_ended_arrives_when_its_encoder_is_ask
     store: Tracking, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     workspace, tracking = Workspace(tmp_path), replace(store, experiment="pretrain")
-    workspace.build("corpus", version="1", config={}, inputs={}, make=lambda folder: {"digest": "c" * 64})
+    corpus = CorpusFacts(
+        considered=9, train=5, validation=4, excluded={}, by_source={}, patients=9, digest="c" * 64
+    ).to_dict()
+    workspace.build("corpus", version="1", config={}, inputs={}, make=lambda folder: corpus)
     launch, client = a_training_whose_server_is_away(workspace), tracking.client()
 
     def mirrored(recipe: Recipe) -> list[tuple[str, int]]:
