@@ -323,6 +323,7 @@ def test_artifacts_are_flushed_by_the_id_of_their_run_or_model(
     assert flushed == [*[file, *file.parents][:5], tmp_path]
 
 
+@pytest.mark.slow
 def test_a_server_killed_in_mid_training_gets_everything_when_it_is_back(tmp_path: Path) -> None:
     port, path = free_port(), tmp_path / "metrics.jsonl"
     tracking = Tracking(uri=f"http://127.0.0.1:{port}")
