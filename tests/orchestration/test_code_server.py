@@ -30,14 +30,14 @@ def children(pid: int) -> list[int]:
 
 @pytest.mark.slow
 def test_code_whose_process_was_killed_is_loaded_again(tmp_path):
-    (tmp_path / "empty_project.py").write_text("import dagster as dg\n\ndefs = dg.Definitions()\n")
+    (tmp_path / "project.py").write_text("import dagster as dg\n\ndefs = dg.Definitions()\n")
     socket = str(tmp_path / "code.sock")
     command = [
         str(Path(sys.executable).with_name("dagster")),
         "code-server",
         "start",
         "--python-file",
-        "empty_project.py",
+        "project.py",
     ]
     ended = threading.Event()
     with subprocess.Popen([*command, "--socket", socket], cwd=tmp_path) as server:
