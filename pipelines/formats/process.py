@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 from pipelines.formats.limits import PATIENCE, SECONDS
@@ -46,8 +47,19 @@ class Decoder:
         self._owner = 0
         atexit.register(self.close)
 
-    def ask(self, name: str, question: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
-        """Return what the process answers to a question about a file. Raises RecordError if it ended over it."""
+    def ask(self, path: Path, question: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        """Return what the process answers to a question about a file.
+
+        Raises RecordError if it refuses the file or ended over it, and OSError for a fault of the disk.
+        """
+        header, data = self._answer(path, {**question, "path": str(path.absolute())})
+        if "errno" in header:
+            raise OSError(header["errno"], header["detail"], str(path))
+        if "reason" in header:
+            raise RecordError(DropReason(header["reason"]), header["detail"])
+        return header, data
+
+    def _answer(self, path: Path, question: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         with self._lock:
             process = self._started()
             until = time.monotonic() + PATIENCE
@@ -58,7 +70,7 @@ class Decoder:
                 return header, _read(process, _bounded(header.get("bytes", 0), self._memory), until)
             except _EndedError:
                 why = self._why(self._ended())
-                raise RecordError(DropReason.UNREADABLE_SIGNAL, f"{name}: {why}: export it again") from None
+                raise RecordError(DropReason.UNREADABLE_SIGNAL, f"{path.name}: {why}: export it again") from None
 
     def close(self) -> None:
         """End the process."""

@@ -41,7 +41,6 @@ def read_samples(path: Path, signals: Sequence[Signal], frames: int) -> list[NDA
         )
     counts = [frames * signal.per_frame for signal in signals]
     question = {
-        "path": str(path.absolute()),
         "frames": frames,
         "format": form,
         "offset": offset,
@@ -50,11 +49,7 @@ def read_samples(path: Path, signals: Sequence[Signal], frames: int) -> list[NDA
     }
     # Made here, so that nothing is left of it if a file ends the other process.
     with tempfile.TemporaryDirectory(prefix="ecg-wfdb-") as folder:
-        header, data = _DECODER.ask(path.name, {**question, "folder": folder})
-    if "errno" in header:
-        raise OSError(header["errno"], header["detail"], str(path))
-    if "reason" in header:
-        raise RecordError(DropReason(header["reason"]), header["detail"])
+        _, data = _DECODER.ask(path, {**question, "folder": folder})
     return np.split(np.frombuffer(data, "<i4", sum(counts)), list(accumulate(counts[:-1])))
 
 

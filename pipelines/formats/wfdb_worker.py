@@ -10,26 +10,14 @@ import numpy as np
 
 from pipelines.formats.wfdb_library import MEMORY
 from pipelines.formats.worker import serve
-from pipelines.records import DropReason
 
 with warnings.catch_warnings(action="ignore"):  # it uses what pandas 3 deprecates
     import wfdb
 
 
 def answer(question: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
-    """Return no header and the samples as int32, one signal after another; or why there are none."""
-    file = Path(question["path"])
-    try:
-        return {}, _samples(file, Path(question["folder"]), question)
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            return {"errno": error.errno, "detail": error.strerror}, b""
-        # Whatever else a library raises while it reads a file is a fault of that file.
-        text = f"{file.name}: format {question['format']}: wfdb cannot read it ({type(error).__name__}): fetch it again"
-        return {"reason": DropReason.UNREADABLE_SIGNAL, "detail": text}, b""
-
-
-def _samples(file: Path, folder: Path, question: dict[str, Any]) -> bytes:
+    """Return no header and the samples as int32, one signal after another."""
+    file, folder = Path(question["path"]), Path(question["folder"])
     number, offset = question["format"], question["offset"]
     if number == "61":  # big-endian, which wfdb 4.3 fails to split into signals
         np.fromfile(file, ">i2", offset=offset).astype("<i2").tofile(folder / "r.dat")
@@ -42,8 +30,13 @@ def _samples(file: Path, folder: Path, question: dict[str, Any]) -> bytes:
     (folder / "r.hea").write_text("\n".join(lines) + "\n")
     # Unmoved, since the checksums are those of the samples as they lie in the file.
     record: Any = wfdb.rdrecord(str(folder / "r"), physical=False, smooth_frames=False, ignore_skew=True, return_res=32)
-    return b"".join(np.ascontiguousarray(d_T, "<i4").tobytes() for d_T in record.e_d_signal)
+    return {}, b"".join(np.ascontiguousarray(d_T, "<i4").tobytes() for d_T in record.e_d_signal)
+
+
+def fault(question: dict[str, Any], error: Exception) -> str:
+    name = Path(question["path"]).name
+    return f"{name}: format {question['format']}: wfdb cannot read it ({type(error).__name__}): fetch it again"
 
 
 if __name__ == "__main__":
-    serve(answer, MEMORY)
+    serve(answer, fault, MEMORY)

@@ -18,12 +18,15 @@ from typing import Any, BinaryIO
 
 from pipelines.formats.limits import SECONDS
 from pipelines.formats.process import READY
+from pipelines.records import DropReason, RecordError
 
 Answer = Callable[[dict[str, Any]], tuple[dict[str, Any], bytes]]
-"""Returns header and bytes for a question."""
+"""Returns header and bytes for a question. Raises RecordError if the file cannot be used."""
+Fault = Callable[[dict[str, Any], Exception], str]
+"""Says in words what a library raised over the file of a question."""
 
 
-def serve(answer: Answer, memory: int) -> None:
+def serve(answer: Answer, fault: Fault, memory: int) -> None:
     """Answer questions until the standard input ends, which it does when the process that asks is gone.
 
     Libraries are to be loaded before.
@@ -42,9 +45,22 @@ def serve(answer: Answer, memory: int) -> None:
     for line in sys.stdin.buffer:
         question = json.loads(line)
         signal.setitimer(signal.ITIMER_PROF, SECONDS)
-        header, data = answer(question)
+        header, data = _answered(answer, fault, question)
         signal.setitimer(signal.ITIMER_PROF, 0)
         _send(answers, {**header, "bytes": len(data)}, data)
+
+
+def _answered(answer: Answer, fault: Fault, question: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    """Return the answer, or a header that says why there is none."""
+    try:
+        return answer(question)
+    except RecordError as error:
+        return {"reason": error.reason, "detail": error.detail}, b""
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            return {"errno": error.errno, "detail": error.strerror}, b""
+        # Whatever else a library raises while it reads a file (pydicom: OSError, too) is a fault of that file.
+        return {"reason": DropReason.UNREADABLE_SIGNAL, "detail": fault(question, error)}, b""
 
 
 def _send(answers: BinaryIO, header: dict[str, Any], data: bytes) -> None:

@@ -14,4 +14,4 @@ _DECODER = Decoder("pipelines.formats.vendor.worker", MEMORY)
 
 def ask(path: Path, kind: Kind) -> tuple[dict[str, Any], bytes]:
     """Return header and samples of a file, as `Decoder.ask` does."""
-    return _DECODER.ask(path.name, {"path": str(path.absolute()), "kind": kind})
+    return _DECODER.ask(path, {"kind": kind})

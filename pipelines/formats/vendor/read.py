@@ -55,10 +55,6 @@ def read_vendor(path: Path, key: bytes | None = None) -> Reading:
             f"{path.name}: {kind} needs {' and '.join(missing)}: make install, or pip install 'ecg-foundry[vendor]'",
         )
     header, samples = ask(path, kind)
-    if "errno" in header:
-        raise OSError(header["errno"], header["detail"], str(path))
-    if "reason" in header:
-        raise RecordError(DropReason(header["reason"]), header["detail"])
     patient_id = named(header["patient_id"])
     return Reading(
         signal_LT=np.frombuffer(samples, "<f4").reshape(len(header["leads"]), -1).copy(),

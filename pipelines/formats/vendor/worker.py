@@ -11,28 +11,25 @@ from pipelines.formats.vendor.limits import MEMORY
 from pipelines.formats.vendor.recognize import Kind
 from pipelines.formats.vendor.warned import plain
 from pipelines.formats.worker import serve
-from pipelines.records import DropReason, RecordError
 
 
 def main() -> None:
     """Answer questions of a path and a kind."""
     kit.find_parsers()
-    serve(lambda question: answer(Path(question["path"]), Kind(question["kind"])), MEMORY)
+    serve(answer, fault, MEMORY)
 
 
-def answer(path: Path, kind: Kind) -> tuple[dict[str, Any], bytes]:
-    """Return the header and the samples that answer a request."""
-    try:
-        decoded = dicom.decode(path) if kind is Kind.DICOM else kit.decode(path, kind)
-    except RecordError as error:
-        return {"reason": error.reason, "detail": error.detail}, b""
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            return {"errno": error.errno, "detail": error.strerror}, b""
-        # Whatever else a library raises while it reads a file (pydicom: OSError, too) is a fault of that file.
-        text = f"{path.name}: {type(error).__name__} ({plain(str(error), path.name)}): export it again"
-        return {"reason": DropReason.UNREADABLE_SIGNAL, "detail": text}, b""
+def answer(question: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    """Return the header and the samples that answer a question."""
+    path, kind = Path(question["path"]), Kind(question["kind"])
+    decoded = dicom.decode(path) if kind is Kind.DICOM else kit.decode(path, kind)
     return _header(decoded), decoded.reading.signal_LT.astype("<f4").tobytes()
+
+
+def fault(question: dict[str, Any], error: Exception) -> str:
+    """Say what a library raised over a file, without what it quotes of it."""
+    name = Path(question["path"]).name
+    return f"{name}: {type(error).__name__} ({plain(str(error), name)}): export it again"
 
 
 def _header(decoded: Decoded) -> dict[str, Any]:

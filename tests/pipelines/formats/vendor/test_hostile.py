@@ -156,8 +156,9 @@ def test_no_other_file_is_opened(put, tmp_path: Path):
     with pytest.raises(RecordError) as caught:
         read_vendor(tmp_path / "x.hea")
     assert caught.value.reason == DropReason.UNKNOWN_FORMAT
-    header, _ = process.ask(tmp_path / "x.hea", Kind.EDF)
-    assert header["reason"] == DropReason.UNKNOWN_FORMAT
+    with pytest.raises(RecordError) as caught:
+        process.ask(tmp_path / "x.hea", Kind.EDF)
+    assert caught.value.reason == DropReason.UNKNOWN_FORMAT
 
 
 def test_random_bytes_behind_each_mark(put):

@@ -28,7 +28,7 @@ def decoder():
 
 
 def ask(decoder: Decoder, path: Path):
-    return decoder.ask(path.name, {"path": str(path.absolute()), "kind": Kind.ISHNE})
+    return decoder.ask(path, {"kind": Kind.ISHNE})
 
 
 def pid_of(decoder: Decoder) -> int:
