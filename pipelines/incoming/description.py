@@ -21,7 +21,6 @@ from pipelines.formats.limits import JSON_BYTES, LEADS, RECORDS, parse_json, req
 from pipelines.formats.wfdb_header import RECORDER_GAINS, UNITS
 from pipelines.incoming.by_path import PATIENT_FROM
 from pipelines.incoming.contradictions import require_same_units
-from pipelines.incoming.people_table import TABLE
 from pipelines.incoming.sentinels import missing_number
 from pipelines.records import DropReason, Record, RecordError, Sex
 from pipelines.sources.demographics import is_unknown, plain_id, stated_age, stated_sex
@@ -31,6 +30,7 @@ PEOPLE_FIELDS = ("ids", "patient_ids", "ages", "sexes", "labels")
 DATASETS = "datasets"
 LEAD_NAMES = "lead_names"
 SEX_CODES = "sex_codes"
+TABLE = "table"
 FIELDS = frozenset((*SIGNAL_FIELDS, *PEOPLE_FIELDS, DATASETS, LEAD_NAMES, SEX_CODES, PATIENT_FROM, TABLE))
 
 RATES = (100.0, 2000.0)
@@ -212,8 +212,8 @@ def people_of(fields: Mapping[str, Any], where: str, count: int, ids: Sequence[s
         lists["ids"] = list(ids)
     patients, labels, notes = [], [], []
     for patient, stated in zip(lists["patient_ids"], lists["labels"], strict=True):
-        patient_id, patient_notes = _patient(patient)
-        of_record, label_notes = _labels(stated)
+        patient_id, patient_notes = patient_of(patient)
+        of_record, label_notes = labels_of(stated)
         patients.append(patient_id)
         labels.append(of_record)
         notes.append((*patient_notes, *label_notes))
@@ -320,7 +320,7 @@ def _id(value: Any, name: str, where: str) -> str:
     return text.strip()
 
 
-def _patient(value: Any) -> tuple[str | None, tuple[str, ...]]:
+def patient_of(value: Any) -> tuple[str | None, tuple[str, ...]]:
     """Return a patient's id, None if it is not known, and a note on a value that cannot be one."""
     text = _text(value)
     if _is_unknown(value) or (text is not None and is_unknown(text)):
@@ -339,7 +339,7 @@ def _stated(value: Any) -> str:
     return f"{value:g}" if _is_number(value) else _short(value)
 
 
-def _labels(value: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def labels_of(value: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return a record's labels, given as a list or as a text that may join several, and notes on what cannot be one."""
     if isinstance(value, str):
         value = [label for label in split_labels(value) if not is_unknown(label)]

@@ -15,11 +15,12 @@ from pipelines.incoming.by_path import PATIENT_FROM
 from pipelines.incoming.description import (
     MOST_SECONDS,
     PEOPLE_FIELDS,
+    TABLE,
     mapped_leads,
     read_description,
     sex_codes_of,
 )
-from pipelines.incoming.people_table import TABLE, PeopleTable
+from pipelines.incoming.people_table import PeopleTable
 from pipelines.records import DroppedRecord, DropReason, Record, RecordError
 
 SHARED = "drop.json"

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
-from pipelines.formats.joined_labels import split_labels
+from pipelines.incoming.description import TABLE, labels_of, patient_of
 from pipelines.records import Record, Sex
-from pipelines.sources.base import read_table
-from pipelines.sources.demographics import is_unknown, plain_id, stated_age, stated_sex
+from pipelines.sources.base import read_table, rows_by_id
+from pipelines.sources.demographics import is_unknown, stated_age, stated_sex
 
-TABLE = "table"
 FILE = "file"
 COLUMNS = ("ids", "patient_ids", "ages", "sexes", "labels")
 
-_MOST_TEXT = 128
 _REMEDY = "save it as csv in UTF-8 with commas, and name its columns in drop.json as its first line does"
 
 
@@ -39,14 +38,7 @@ class PeopleTable:
         file = columns.pop(FILE)
         if file not in paths:
             raise ValueError(f"{TABLE}: {file!r} is not in the drop: give its path from the drop's folder")
-        rows: dict[str, dict[str, str]] = {}
-        for cells in read_table(root / file, list(columns.values()), remedy=_REMEDY):
-            row = {field: cells[name].strip() for field, name in columns.items()}
-            if is_unknown(record := row.pop("ids")):
-                continue
-            if rows.setdefault(record, row) != row:
-                raise ValueError(f"{file}: two different rows have the id {record[:40]!r}: take one out")
-        return cls(file, rows)
+        return cls(file, _rows(root / file, tuple(columns.items()), (root / file).stat().st_mtime_ns))
 
     def filled(self, record: Record, names: Sequence[str], sex_codes: Mapping[str, Sex]) -> Record:
         """Return a record with what the table says and its file does not.
@@ -57,23 +49,34 @@ class PeopleTable:
         row = next((self.rows[name] for name in names if name in self.rows), None)
         if row is None:
             return replace(record, notes=(*record.notes, self.no_row))
-        patient, patient_notes = _patient(row.get("patient_ids", ""))
+        patient, patient_notes = patient_of(row.get("patient_ids", ""))
         age, age_notes = stated_age(row.get("ages", ""))
         sex, sex_notes = stated_sex(row.get("sexes", ""), sex_codes)
-        labels = [label for label in split_labels(row.get("labels", "")) if _fits(label) and not is_unknown(label)]
+        labels, label_notes = labels_of(row.get("labels", ""))
         return replace(
             record,
             patient_id=record.patient_id or patient,
             age=age if record.age is None else record.age,
             sex=record.sex or sex,
-            labels=record.labels or tuple(dict.fromkeys(labels)),
-            notes=(*record.notes, *patient_notes, *age_notes, *sex_notes),
+            labels=record.labels or labels,
+            notes=(*record.notes, *patient_notes, *age_notes, *sex_notes, *label_notes),
         )
 
     @property
     def no_row(self) -> str:
         """The note of a record without a row."""
         return f"no row in {self.file}"
+
+
+@lru_cache(maxsize=1)  # files that are read one by one share a table
+def _rows(path: Path, columns: tuple[tuple[str, str], ...], changed: int) -> Mapping[str, Mapping[str, str]]:
+    """Return a table's cells by id and field. columns: field and name of each. changed: when the file was."""
+    tables = read_table(path, [name for _, name in columns], remedy=_REMEDY)
+    rows = ({field: cells[name].strip() for field, name in columns} for cells in tables)
+    return rows_by_id(
+        ((row.pop("ids"), row) for row in rows if not is_unknown(row["ids"])),
+        lambda record, *_: ValueError(f"{path.name}: two different rows have the id {record[:40]!r}: take one out"),
+    )
 
 
 def _columns(stated: Any) -> dict[str, str]:
@@ -89,15 +92,3 @@ def _columns(stated: Any) -> dict[str, str]:
             '{"file": "metadata.csv", "ids": "ECG_ID", "patient_ids": "Patient_ID"}'
         )
     return dict(stated)
-
-
-def _patient(text: str) -> tuple[str | None, tuple[str, ...]]:
-    if is_unknown(text):
-        return None, ()
-    if not _fits(text):
-        return None, (f"patient id left out: text of 1 to {_MOST_TEXT} characters is needed",)
-    return plain_id(text), ()
-
-
-def _fits(text: str) -> bool:
-    return 0 < len(text) <= _MOST_TEXT and text.isprintable()

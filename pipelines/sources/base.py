@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol, TextIO, TypeVar
 
 from pipelines.formats.limits import LINE_BYTES, TABLE_BYTES, TABLE_ROWS, require_size
 from pipelines.records import DroppedRecord, Record
@@ -124,6 +124,7 @@ class Source:
         return [p for p in self.partitions if p in present]
 
 
+_Id = TypeVar("_Id")
 _NAMED_TABLE = "fetch it again, or take the table of the version that the source names"
 
 
@@ -151,6 +152,19 @@ def read_table(path: Path, columns: Sequence[str], remedy: str = _NAMED_TABLE) -
             if len(row) != len(header):
                 raise ValueError(f"{path}, line {reader.line_num}: {len(row)} fields, the header has {len(header)}")
             yield {name: row[at] for name, at in zip(columns, places, strict=True)}
+
+
+def rows_by_id(
+    rows: Iterable[tuple[_Id, dict[str, str]]], error: Callable[[_Id, str, str, str], ValueError]
+) -> dict[_Id, dict[str, str]]:
+    """Return the rows of a table by id. If two of one id differ, raises `error` of the id, a column, and both cells."""
+    found: dict[_Id, dict[str, str]] = {}
+    for row_id, row in rows:
+        first = found.setdefault(row_id, row)
+        if first != row:
+            column = next(name for name in row if first[name] != row[name])
+            raise error(row_id, column, first[column], row[column])
+    return found
 
 
 def _lines(stream: TextIO, path: Path) -> Iterator[str]:

@@ -30,7 +30,7 @@ from pipelines.formats.limits import MIB, PART_BYTES, parse_json
 from pipelines.formats.zip_archive import DAMAGES, open_zip
 from pipelines.formatting import format_bytes
 from pipelines.records import DroppedRecord, DropReason, Record, RecordError, Sex
-from pipelines.sources.base import Fetch, RemoteFile, Role, Source, read_table
+from pipelines.sources.base import Fetch, RemoteFile, Role, Source, read_table, rows_by_id
 from pipelines.sources.demographics import age_of, is_unknown, plain_id
 
 _RECORD = "4916206"
@@ -109,19 +109,14 @@ def read_part(archive: Path, table: Path) -> Iterator[Record | DroppedRecord]:
 
 def _rows(table: Path, exams: set[int]) -> dict[int, dict[str, str]]:
     """Return the rows of some exams. Raises ValueError if two rows of an exam differ, or an id is no number."""
-    rows: dict[int, dict[str, str]] = {}
-    for row in read_table(table, _COLUMNS):
-        exam = _exam_id(row, table)
-        if exam not in exams:
-            continue
-        other = rows.setdefault(exam, row)
-        if other != row:
-            column = next(name for name in _COLUMNS if other[name] != row[name])
-            raise ValueError(
-                f"{table}: exam_id {exam} is on two lines that differ, {column} is {other[column][:40]!r} and "
-                f"{row[column][:40]!r}: leave one of them, or take the table again"
-            )
-    return rows
+    all_rows = ((_exam_id(row, table), row) for row in read_table(table, _COLUMNS))
+    return rows_by_id(
+        ((exam, row) for exam, row in all_rows if exam in exams),
+        lambda exam, column, one, other: ValueError(
+            f"{table}: exam_id {exam} is on two lines that differ, {column} is {one[:40]!r} and {other[:40]!r}: leave "
+            "one of them, or take the table again"
+        ),
+    )
 
 
 def _exam(exam: int, x_TL: NDArray[np.float32], row: dict[str, str] | None, table: Path) -> Record | DroppedRecord:

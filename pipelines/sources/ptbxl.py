@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pipelines.formats.wfdb import WfdbRecord
 from pipelines.records import DroppedRecord, DropReason, Record, RecordError, Sex
-from pipelines.sources.base import RemoteFile, Role, Source, read_table
+from pipelines.sources.base import RemoteFile, Role, Source, read_table, rows_by_id
 from pipelines.sources.demographics import age_of, is_unknown, plain_id, sex_of
 from pipelines.sources.physionet import listed_by_sums, partition_by, project_root, read_records
 
@@ -41,16 +41,13 @@ def _read(root: Path, partition: str, files: Sequence[RemoteFile]) -> Iterator[R
 
 def _rows(table: Path) -> dict[int, dict[str, str]]:
     """Return the table's rows by ecg_id. Raises ValueError if two of one ecg_id differ in what is used."""
-    rows: dict[int, dict[str, str]] = {}
-    for row in read_table(table, _COLUMNS):
-        first = rows.setdefault(_whole(row, "ecg_id"), row)
-        if first != row:
-            column = next(name for name in _COLUMNS if first[name] != row[name])
-            raise ValueError(
-                f"{_TABLE}, ecg_id {row['ecg_id']}: two rows, with {column} {first[column][:60]!r} and "
-                f"{row[column][:60]!r}: take the table of version 1.0.3"
-            )
-    return rows
+    return rows_by_id(
+        ((_whole(row, "ecg_id"), row) for row in read_table(table, _COLUMNS)),
+        lambda ecg_id, column, one, other: ValueError(
+            f"{_TABLE}, ecg_id {ecg_id}: two rows, with {column} {one[:60]!r} and {other[:60]!r}: take the table of "
+            "version 1.0.3"
+        ),
+    )
 
 
 def _record(raw: WfdbRecord, row: dict[str, str]) -> Record:
