@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from pipelines import versions
 from pipelines.cache import Product, Workspace
-from pipelines.corpus.config import CorpusConfig
+from pipelines.corpus.config import TRAINING_FOLDS, CorpusConfig
 from pipelines.corpus.copies import copies_of
 from pipelines.corpus.index import CORPUS_FILE, EXCLUSIONS, EXCLUSIONS_FILE, INDEX, INDEX_FILE, CorpusIndex
 from pipelines.corpus.selection import Candidate, Exclusion, select
@@ -193,8 +193,8 @@ def _remedy(evaluation: Iterable[str], config: CorpusConfig) -> str:
     remedy = "harmonize a partition of a source for pretraining, or own ECGs"
     if any(source.startswith("ptbxl") for source in sources):
         remedy += (
-            ", or set unlabelled_folds, such as [1, 2, 3, 4, 5, 6, 7], to pretrain on PTB-XL's training folds without "
-            "their labels"
+            f", or set unlabelled_folds, such as {list(TRAINING_FOLDS)}, to pretrain on PTB-XL's training folds "
+            "without their labels"
         )
     return f"those of {', '.join(sources)} are for evaluation: {remedy}"
 

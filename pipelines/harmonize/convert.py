@@ -123,10 +123,11 @@ def encodable(record: Record) -> Record | DroppedRecord:
     What harmonization drops by its default limits is dropped here, too, except for its length: a model encodes shorter
     recordings as they are.
     """
-    (result,) = judge([record], source="", limits=QualityLimits(), incomplete=Incomplete(repeat_from=SHORTEST))
-    if isinstance(result, DroppedRecord) and result.reason is not DropReason.TOO_SHORT:
+    incomplete = Incomplete(repeat_from=SHORTEST)
+    ((result, leads),) = _harmonized([record], source="", limits=QualityLimits(), incomplete=incomplete)
+    if isinstance(result, DroppedRecord) and (leads is None or result.reason is not DropReason.TOO_SHORT):
         return result
-    leads = leads_of(record)
+    assert leads is not None
     x_8T = leads.signal_LT[[leads.names.index(lead) for lead in LEADS]]
     gaps = np.flatnonzero(~np.isfinite(x_8T).all(axis=0))
     end = gaps[0] if len(gaps) and gaps[0] >= window_samples(record.rate) else x_8T.shape[1]
