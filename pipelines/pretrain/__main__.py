@@ -82,6 +82,7 @@ def _run(options: argparse.Namespace, speaks: bool, stop: Sequence[int]) -> int:
             log.error("pretraining: %s", error)
             raise
         except TrainingStopped as stopped:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # Python's end unsets handlers: a late one would be the code
             log.warning("%s", stopped)
             return 128 + (stop[0] if stop else signal.SIGTERM)  # without a signal here, another process got one
         if speaks:

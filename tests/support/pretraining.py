@@ -107,16 +107,20 @@ class Program:
         while process.poll() is None and self.logged() < steps:
             time.sleep(0.002)
 
-    def interrupted(self, number: int, steps: int, times: int = 1) -> tuple[int, str]:
-        """Start it, send it a signal once it has logged `steps`, and return its exit code and what it said."""
+    def interrupted(self, number: int, steps: int, until_it_ends: bool = False) -> tuple[int, str]:
+        """Start it, send it a signal once it has logged `steps`, and return its exit code and what it said.
+
+        until_it_ends: send the signal again and again.
+        """
         command = self.command("--checkpoint-every", "3")
         with subprocess.Popen(command, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True) as process:
             watchdog = threading.Timer(120, process.kill)
             watchdog.start()
             self.wait_for(process, steps)
-            for _ in range(times):
-                process.send_signal(number)
+            process.send_signal(number)
+            while until_it_ends and process.poll() is None:
                 time.sleep(0.02)
+                process.send_signal(number)
             said = process.communicate()[1]
             watchdog.cancel()
         return process.returncode, said

@@ -90,8 +90,8 @@ def test_a_run_that_is_killed_and_stopped_ends_with_the_bytes_of_one_that_is_not
     assert not products(tmp_path)
     with program.metrics_file.open("a") as stream:
         stream.write('{"step": 39, "lo')  # a line that a kill cut short
-    # As a supervisor does, and whoever else stops with it: each tells it.
-    code, output = program.interrupted(signal.SIGTERM, 23, times=3)
+    # As a supervisor does, and whoever else stops with it: each tells it, also while the interpreter ends.
+    code, output = program.interrupted(signal.SIGTERM, 23, until_it_ends=True)
     assert code == 128 + signal.SIGTERM
     assert "going on from step" in output
     stopped_at = int(re.findall(r"stopped at step (\d+)", output)[0])
