@@ -1,6 +1,6 @@
-"""Configurations of encoder, predictor and masking: frozen dataclasses, checked when they are made, with a digest.
+"""Configurations of encoders, objectives and masking: frozen dataclasses, checked when they are made, with a digest.
 
-The defaults are the paper's (Kim, arXiv 2410.08559).
+The defaults are the papers': Kim, arXiv 2410.08559, and of S4 and CPC Al-Masud and Strodthoff, arXiv 2605.12241.
 """
 
 from __future__ import annotations
@@ -101,6 +101,60 @@ class JEPAConfig:
     encoder: EncoderConfig = field(default_factory=EncoderConfig)  # of student and teacher
     predictor: PredictorConfig = field(default_factory=PredictorConfig)
     masking: MaskingConfig = field(default_factory=MaskingConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class S4EncoderConfig:
+    """A convolutional stem and a stack of S4 layers."""
+
+    leads: int = 12  # in the standard order
+    samples: int = 600
+    """Samples of a lead in training, 2.5 s at 240 Hz: weights belong to this length, and serve any other."""
+    token_samples: int = 2  # samples of a token: the stride of the first convolution
+    stem_dim: int = 512  # channels of the stem
+    stem_depth: int = 4  # convolutions; all but the first see one token
+    stem_kernel: int = 3  # samples that the first convolution sees
+    dim: int = 512  # channels of a token, and of the embedding
+    depth: int = 4  # S4 blocks
+    state: int = 8  # states of each channel's linear system
+    dropout: float = 0.2  # chance that a channel of a record is left out, at all its tokens
+    causal: bool = True  # whether a token sees earlier ones alone; needed by CPC
+
+    def __post_init__(self) -> None:
+        for name in ("leads", "token_samples", "stem_dim", "stem_depth", "dim", "depth"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "use at least 1")
+        _require(self.stem_kernel % 2 == 1, "stem_kernel", self.stem_kernel, "use an odd number of samples")
+        _require(
+            self.samples >= 1 and self.samples % self.token_samples == 0,
+            "samples",
+            self.samples,
+            f"use a multiple of token_samples={self.token_samples}",
+        )
+        _require(
+            self.state >= 2 and self.state % 2 == 0, "state", self.state, "use an even number: states come in pairs"
+        )
+        _require(0.0 <= self.dropout < 1.0, "dropout", self.dropout, "use a share from 0 to below 1")
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a training window."""
+        return self.samples // self.token_samples
+
+
+@dataclass(frozen=True, kw_only=True)
+class CPCConfig:
+    """Contrastive predictive coding: a linear prediction of one later token, against others of the same record."""
+
+    encoder: S4EncoderConfig = field(default_factory=S4EncoderConfig)
+    horizon: int = 14  # tokens from the context to the predicted token; 117 ms at 240 Hz
+    negatives: int = 128  # other tokens that each prediction is compared with
+
+    def __post_init__(self) -> None:
+        for name in ("horizon", "negatives"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "use at least 1")
+        tokens = self.encoder.tokens
+        _require(self.horizon < tokens, "horizon", self.horizon, f"use less than the {tokens} tokens of a window")
+        _require(self.encoder.causal, "causal", False, "use a causal encoder: another one sees the token to predict")
 
 
 def _check_width(dim: int, depth: int, heads: int, mlp_ratio: float) -> None:

@@ -3,7 +3,8 @@
     python -m ecg_model.reference verify DIR
 
 DIR holds reference_state.safetensors (weights under the published names), reference_outputs.safetensors (an input, and
-the published code's outputs for it) and reference.json (sizes, leads of the reduced embedding, gradient norms).
+the published code's outputs for it) and reference.json (sizes, leads of the reduced embedding, gradient norms). It is
+of this method (ECG-JEPA), or of contrastive predictive coding (`reference_cpc`): the sizes say which.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import json
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from ecg_model.agreement import Comparison, below, compare_gradients, largest_error
 from ecg_model.attention import cropa_mask
 from ecg_model.config import EncoderConfig, JEPAConfig, PredictorConfig
 from ecg_model.jepa import JEPA, split_columns
+from ecg_model.reference_cpc import verify_cpc
 
 TOLERANCE = 1e-5  # absolute, of outputs and positions
-GRADIENT_TOLERANCE = 1e-4  # relative, of gradient norms
 
 _ENCODER = {"patch": "W_P", "blocks": "encoder_blocks.blocks", "norm": "norm"}
 _PREDICTOR = {
@@ -57,20 +58,6 @@ _SIZES = {
     "patch_size",
     "mlp_ratio",
 }
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """A comparison of one tensor, or of one gradient's norm, with the published code's."""
-
-    name: str
-    error: float  # largest absolute error of a tensor, relative error of a norm
-    tolerance: float  # largest error that is accepted
-
-    @property
-    def holds(self) -> bool:
-        """Whether the error is within the tolerance."""
-        return self.error <= self.tolerance  # False for NaN
 
 
 def published_name(name: str, *, predictor: bool = False) -> str:
@@ -173,9 +160,9 @@ def jepa_config(sizes: Mapping[str, Any]) -> JEPAConfig:
 def load_jepa(state: Mapping[str, Tensor], config: JEPAConfig) -> JEPA:
     """Build student, teacher and predictor from `encoder.*`, `target_encoder.*` and `predictor.*`, in eval mode."""
     model = JEPA(config)
-    model.student.load_state_dict(from_published(_below(state, "encoder."), model.student))
-    model.teacher.load_state_dict(from_published(_below(state, "target_encoder."), model.teacher))
-    model.predictor.load_state_dict(from_published(_below(state, "predictor."), model.predictor, predictor=True))
+    model.student.load_state_dict(from_published(below(state, "encoder."), model.student))
+    model.teacher.load_state_dict(from_published(below(state, "target_encoder."), model.teacher))
+    model.predictor.load_state_dict(from_published(below(state, "predictor."), model.predictor, predictor=True))
     return model.eval()
 
 
@@ -186,11 +173,21 @@ def verify(folder: Path) -> list[Comparison]:
     network's.
     """
     reference = json.loads((folder / "reference.json").read_text())
-    missing = [name for name in ("config", "reduced_leads", "grad_norms") if name not in reference]
+    contrastive = "negatives" in reference.get("config", {})
+    wanted = ("tokens", "loss", "grad_norms") if contrastive else ("config", "reduced_leads", "grad_norms")
+    missing = [name for name in wanted if name not in reference]
     if missing:
         raise ValueError(f"{folder / 'reference.json'} has no {missing[0]!r}")
     state = load_file(folder / "reference_state.safetensors")
     published = load_file(folder / "reference_outputs.safetensors")
+    if contrastive:
+        return verify_cpc(reference, state, published)
+    return _verify_jepa(reference, state, published)
+
+
+def _verify_jepa(
+    reference: Mapping[str, Any], state: dict[str, Tensor], published: dict[str, Tensor]
+) -> list[Comparison]:
     config = jepa_config(reference["config"])
     model = load_jepa(state, config)
     ours = compute(model, published["signal"], published["mask"].bool(), reference["reduced_leads"])
@@ -200,11 +197,13 @@ def verify(folder: Path) -> list[Comparison]:
     positions = {name: state[name] for name in ("encoder.pos_embed", "predictor.pos_embed") if name in state}
     outputs = {name: value for name, value in published.items() if name not in ("signal", "mask")} | positions
     compared = [
-        Comparison(name, _largest_error(ours.get(name), outputs.get(name)), TOLERANCE)
-        for name in sorted(ours | outputs)
+        Comparison(name, largest_error(ours.get(name), outputs.get(name)), TOLERANCE) for name in sorted(ours | outputs)
     ]
     model(published["signal"], *split_columns(published["mask"].bool())).backward()
-    return compared + _compare_gradients(model, reference["grad_norms"])
+    parameters = {f"encoder.{published_name(name)}": value for name, value in model.student.named_parameters()}
+    for name, value in model.predictor.named_parameters():
+        parameters[f"predictor.{published_name(name, predictor=True)}"] = value
+    return compared + compare_gradients(parameters, reference["grad_norms"])
 
 
 @torch.no_grad()
@@ -220,32 +219,6 @@ def compute(model: JEPA, x_BLT: Tensor, mask_P: Tensor, reduced_leads: list[int]
         "predictor_tokens": model.predict(x_BLT, visible_V, masked_M).flatten(1, 2),
         "loss": model(x_BLT, visible_V, masked_M)[None],
     }
-
-
-def _compare_gradients(model: JEPA, norms: Mapping[str, float]) -> list[Comparison]:
-    """Compare the norm of each parameter's gradient with the published one."""
-    parameters = {f"encoder.{published_name(name)}": value for name, value in model.student.named_parameters()}
-    for name, value in model.predictor.named_parameters():
-        parameters[f"predictor.{published_name(name, predictor=True)}"] = value
-    ours = {name: value.grad.norm().item() for name, value in parameters.items() if value.grad is not None}
-    compared = []
-    for name in sorted(parameters.keys() | norms):
-        norm, published = ours.get(name, float("nan")), norms.get(name, float("nan"))
-        error = abs(norm - published) / max(abs(published), 1e-12)
-        compared.append(Comparison(f"gradient of {name}", error, GRADIENT_TOLERANCE))
-    return compared
-
-
-def _largest_error(ours: Tensor | None, published: Tensor | None) -> float:
-    """Return the largest absolute difference, or NaN if one is missing or their shapes differ."""
-    if ours is None or published is None or ours.shape != published.shape:
-        return float("nan")
-    return (ours.double() - published.double()).abs().max().item()
-
-
-def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Return the weights whose names begin with the prefix, without it."""
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,6 +1,7 @@
 """Our network against the tensors that the published code wrote."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -13,6 +14,8 @@ from ecg_model.reference import from_published, jepa_config, main, published_nam
 from tests.support.paths import SHARED
 
 GOLDEN = SHARED / "golden"
+GOLDEN_CPC = SHARED / "golden_cpc"
+needs_golden_cpc = pytest.mark.skipif(not GOLDEN_CPC.is_dir(), reason=f"the published code's are not at {GOLDEN_CPC}")
 needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason=f"the published code's tensors are not at {GOLDEN}")
 SIZES = {
     "encoder_embed_dim": 16,
@@ -39,6 +42,42 @@ def test_every_tensor_and_gradient_agrees():
         json.loads((GOLDEN / "reference.json").read_text())["grad_norms"]
     )
     assert [row for row in compared if not row.holds] == []
+
+
+@needs_golden_cpc
+def test_every_tensor_gradient_and_update_of_the_contrastive_method_agrees(capsys):
+    assert main(["verify", str(GOLDEN_CPC)]) == 0
+    outputs = load_file(GOLDEN_CPC / "reference_outputs.safetensors")
+    about = json.loads((GOLDEN_CPC / "reference.json").read_text())
+    names = {line.split(")  ")[1] for line in capsys.readouterr().out.splitlines() if ")  " in line}
+    inputs = {"signal", "long.signal", "negatives"} | {name for name in outputs if name.startswith("dropout.mask.")}
+    assert set(outputs) - inputs <= names
+    assert {f"gradient of {name}" for name in about["grad_norms"]} <= names
+    assert {f"loss before update {number}" for number in range(3)} <= names
+
+
+@needs_golden_cpc
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("kernel.kernel.omega", lambda value: value[:-1], "the weights belong to 298 tokens, the network to 300"),
+        ("kernel.kernel.Q", lambda value: value + 1, "Q is not the conjugate of P"),
+        ("kernel.kernel.C", lambda value: value[..., :1], r"C' has shape .*, the network asks for \(1, 32, 4, 2\)"),
+        ("D", lambda value: value * float("nan"), "D' is torch.float32 or not finite"),
+        ("D", None, "D' is missing"),
+    ],
+)
+def test_weights_of_another_state_space_or_length_are_refused(tmp_path, capsys, name, change, message):
+    for file in ("reference.json", "reference_outputs.safetensors"):
+        (tmp_path / file).write_bytes((GOLDEN_CPC / file).read_bytes())
+    state = load_file(GOLDEN_CPC / "reference_state.safetensors")
+    value = state.pop(f"ts_encoder.predictor.predictor.s4_layers.1.{name}")
+    if change is not None:
+        state[f"ts_encoder.predictor.predictor.s4_layers.1.{name}"] = change(value).contiguous()
+    save_file(state, tmp_path / "reference_state.safetensors")
+    with pytest.raises(SystemExit):
+        main(["verify", str(tmp_path)])
+    assert re.search(message, capsys.readouterr().err)
 
 
 @needs_golden
