@@ -4,8 +4,9 @@
     model.predict(x, params={"sampling_rate": 500.0})    # x (records, 12 or 8, samples), millivolt
     [{"NORM": 0.93, "MI": 0.04, ...}, ...]
 
-A record that harmonization would drop, such as a flat line, has NaN probabilities and a `reason`; with
-`"on_bad": "refuse"` it is an error. ECGs are taken as `ecg-encoder` takes them.
+If the labels exclude each other, a record's probabilities sum to 1. A record that harmonization would drop, such as a
+flat line, has NaN probabilities and a `reason`; with `"on_bad": "refuse"` it is an error. ECGs are taken as
+`ecg-encoder` takes them.
 On a GPU: `load_model(uri, model_config={"device": "cuda"})`.
 """
 
@@ -44,6 +45,7 @@ class ClassifierModel(PythonModel):
         encoder = load_encoder(released_file(context, "encoder"))
         self.encoder = encoder.eval().to((context.model_config or {}).get("device", "cpu"))
         self.head = CalibratedHead.load(released_file(context, "head"))
+        self.reader = self.head.reader(self.encoder)
 
     def predict(  # pyright: ignore[reportIncompatibleMethodOverride]  # the base's body makes pyright infer None
         self, context: PythonModelContext, model_input: np.ndarray, params: dict[str, Any] | None = None
@@ -53,8 +55,8 @@ class ClassifierModel(PythonModel):
         A record that harmonization would drop has NaN for each, and beside them `reason`. Raises MlflowException for a
         bad request, with the remedy.
         """
-        embedding_BD, reasons = answered(self.encoder, model_input, params or {})
-        rows = self.head.probabilities(embedding_BD).tolist()
+        feature_BF, reasons = answered(self.reader, model_input, params or {})
+        rows = self.head.probabilities(feature_BF).tolist()
         return [
             dict(zip(self.head.labels, row, strict=True)) | ({} if why is None else {REASON: why})
             for row, why in zip(rows, reasons, strict=True)

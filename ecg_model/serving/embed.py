@@ -17,16 +17,18 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ecg_model.encoder import Encoder
 from ecg_model.leads import LEADS, LEADS_12
+from ecg_model.reasons import DropReason
 from ecg_model.recorded import recorded
 from ecg_model.serving.judge import SECONDS_MIN, beyond_range, why_not
+from ecg_model.serving.reader import Reader
 from ecg_model.signal import (
     RATE_MAX,
     RATE_MIN,
+    SAMPLES,
     SECONDS,
     independent_leads,
     prepare,
@@ -48,7 +50,14 @@ def embed(encoder: Encoder, ecgs: Any, *, sampling_rate: float, leads: str = STA
 def judged_embeddings(
     encoder: Encoder, ecgs: Any, *, sampling_rate: float, leads: str = STANDARD
 ) -> tuple[NDArray[np.float32], list[str | None]]:
-    """Embed ecgs (B, L, T) millivolt -> float32 (B, dim), and say of each why it is not embedded, or None.
+    """Embed as `judged_features` does, with the mean over the tokens: float32 (B, dim)."""
+    return judged_features(Reader(encoder=encoder), ecgs, sampling_rate=sampling_rate, leads=leads)
+
+
+def judged_features(
+    reader: Reader, ecgs: Any, *, sampling_rate: float, leads: str = STANDARD
+) -> tuple[NDArray[np.float32], list[str | None]]:
+    """Read ecgs (B, L, T) millivolt -> float32 (B, F), and say of each why it is not read, or None.
 
     sampling_rate: samples a second.
     leads: `standard` (the twelve of LEADS_12 or the eight of LEADS, depending on L), `12`, `8`, or the rows' names
@@ -56,6 +65,45 @@ def judged_embeddings(
 
     A record that harmonization would drop for its quality is NaN, and does not change the others. Raises ValueError if
     shape, type, rate, leads or length are wrong, with the remedy.
+    """
+    rate, parts, reasons = _judged(ecgs, sampling_rate, leads)
+    total_BF = np.zeros((len(parts), reader.width), np.float32)
+    fit = [(record, x_LT) for record, why in enumerate(reasons) if why is None for x_LT in parts[record]]
+    for records, batch_BLT in _alike(fit):
+        prepared_BLT = _prepared(reader.encoder, batch_BLT, rate)
+        for record, x_LT in zip(records, prepared_BLT, strict=True):
+            reasons[record] = reasons[record] or beyond_range(x_LT)
+        np.add.at(total_BF, records, reader.features(prepared_BLT))
+    feature_BF = total_BF / np.array([[len(of_record)] for of_record in parts], np.float32)
+    feature_BF[[why is not None for why in reasons]] = np.nan
+    return feature_BF, reasons
+
+
+def prepared(ecgs: Any, *, sampling_rate: float, leads: str = STANDARD) -> tuple[NDArray[np.float32], list[str | None]]:
+    """Return the first ten seconds of ecgs as an encoder takes them, float32 (B, 8, 2500), and reasons.
+
+    The reasons, and what is refused, are those of `judged_features`. A record that has one is NaN, as is one with less
+    than ten seconds that were recorded.
+    """
+    rate, parts, reasons = _judged(ecgs, sampling_rate, leads)
+    x_BLT = np.full((len(parts), len(LEADS), SAMPLES), np.nan, np.float32)
+    for record, of_record in enumerate(parts):
+        if reasons[record] is None and of_record[0].shape[-1] < window_samples(rate):
+            seconds = of_record[0].shape[-1] / rate
+            reasons[record] = f"{DropReason.TOO_SHORT}: {seconds:.2f} s were recorded; give at least {SECONDS} s"
+        if reasons[record] is None:
+            prepared_LT = prepare(of_record[0], leads=LEADS, rate=rate)
+            reasons[record] = beyond_range(prepared_LT)
+            x_BLT[record] = np.nan if reasons[record] else prepared_LT
+    return x_BLT, reasons
+
+
+def _judged(
+    ecgs: Any, sampling_rate: Any, leads: Any
+) -> tuple[float, list[list[NDArray[np.float32]]], list[str | None]]:
+    """Return the rate, the windows (L, T) of each record that would be read, and why it is not read, or None.
+
+    Raises ValueError as `judged_features` does.
     """
     names = lead_names(leads)
     rate = checked_rate(sampling_rate)
@@ -65,17 +113,7 @@ def judged_embeddings(
         raise ValueError(f"ecgs of {x_BLT.shape[-1] / rate:.2f} s: give at least {SECONDS_MIN:g} s, better {SECONDS}")
     found = [recorded(x_LT, rate) for x_LT in x_BLT]
     parts = [_parts(one.signal_LT, rate) for one in found]
-    reasons = [why_not(one, of_record, rate) for one, of_record in zip(found, parts, strict=True)]
-    total_BD = np.zeros((len(x_BLT), encoder.config.dim), np.float32)
-    fit = [(record, x_LT) for record, why in enumerate(reasons) if why is None for x_LT in parts[record]]
-    for records, batch_BLT in _alike(fit):
-        prepared_BLT = _prepared(encoder, batch_BLT, rate)
-        for record, x_LT in zip(records, prepared_BLT, strict=True):
-            reasons[record] = reasons[record] or beyond_range(x_LT)
-        np.add.at(total_BD, records, _encode(encoder, prepared_BLT))
-    embedding_BD = total_BD / np.array([[len(of_record)] for of_record in parts], np.float32)
-    embedding_BD[[why is not None for why in reasons]] = np.nan
-    return embedding_BD, reasons
+    return rate, parts, [why_not(one, of_record, rate) for one, of_record in zip(found, parts, strict=True)]
 
 
 def _parts(x_LT: NDArray[np.float32], rate: float) -> list[NDArray[np.float32]]:
@@ -189,9 +227,3 @@ def _by_count(rows: int) -> tuple[str, ...]:
         f"{rows} rows: give 12 leads ({', '.join(LEADS_12)}), 8 ({', '.join(LEADS)}), "
         "or the rows' names as the parameter leads, joined by commas"
     )
-
-
-def _encode(encoder: Encoder, x_BLT: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Embed prepared ECGs on the encoder's device, (B, L, T) -> (B, dim)."""
-    with torch.inference_mode():
-        return encoder.embed(torch.from_numpy(x_BLT).to(encoder.patch.weight.device)).float().cpu().numpy()

@@ -8,6 +8,12 @@ A record that harmonization would drop, such as a flat line, is NaN, and `params
 {"embeddings": (records, dim), "reasons": [None, "flat lead: ...", ...]}; `"on_bad": "refuse"` makes it an error.
 `ecg_model.serving.embed` describes the accepted ECGs and how short and long recordings are read. On a GPU:
 `load_model(uri, model_config={"device": "cuda"})`.
+
+From PyTorch, to train it further or to read its tokens:
+
+    pulled = mlflow.pyfunc.load_model("models:/ecg-encoder@champion").unwrap_python_model()
+    x, reasons = pulled.prepare(ecgs, sampling_rate=500.0)      # float32 (records, 8, 2500), millivolt at 250 Hz
+    tokens = pulled.encoder(torch.from_numpy(x))                # a torch.nn.Module: (records, tokens, dim)
 """
 
 from __future__ import annotations
@@ -23,7 +29,9 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 # another version, or of a checkout. They step aside while this version's are imported.
 _others = {name: sys.modules.pop(name) for name in [*sys.modules] if name.partition(".")[0] == "ecg_model"}
 try:
-    from ecg_model.encoder import load_encoder
+    from ecg_model.encoder import Encoder, load_encoder
+    from ecg_model.serving.embed import STANDARD, prepared
+    from ecg_model.serving.reader import Reader
     from ecg_model.serving.released_file import released_file
     from ecg_model.serving.request import answered
 finally:
@@ -35,6 +43,9 @@ finally:
 
 class EncoderModel(PythonModel):
     """Embeds raw ECGs with the encoder of the artifact `encoder`, a safetensors file."""
+
+    encoder: Encoder
+    """The network, in eval mode: millivolt (B, 8, 2500) -> tokens (B, N, D); `embed` gives their mean, (B, D)."""
 
     def load_context(self, context: PythonModelContext) -> None:
         """Load the encoder, to the device that the model's configuration names.
@@ -52,8 +63,16 @@ class EncoderModel(PythonModel):
         Raises MlflowException for a bad request, with the remedy.
         """
         params = params or {}
-        embedding_BD, reasons = answered(self.encoder, model_input, params)
+        embedding_BD, reasons = answered(Reader(encoder=self.encoder), model_input, params)
         return {"embeddings": embedding_BD, "reasons": reasons} if params.get("reasons") else embedding_BD
+
+    def prepare(self, ecgs: Any, *, sampling_rate: float, leads: str = STANDARD) -> tuple[np.ndarray, list[str | None]]:
+        """Return what the encoder takes, float32 (B, 8, 2500), of (B, L, T) millivolt, and the reasons of `predict`.
+
+        A record that is not fit, or has less than ten seconds that were recorded, is NaN. Raises ValueError for ECGs
+        that `predict` refuses.
+        """
+        return prepared(ecgs, sampling_rate=sampling_rate, leads=leads)
 
 
 set_model(EncoderModel())

@@ -9,8 +9,8 @@ import numpy as np
 from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
 
-from ecg_model.encoder import Encoder
-from ecg_model.serving.embed import STANDARD, judged_embeddings
+from ecg_model.serving.embed import STANDARD, judged_features
+from ecg_model.serving.reader import Reader
 
 NAN, REFUSE = "nan", "refuse"
 """What the parameter `on_bad` says: NaN and a reason for a bad record, or an error for the request."""
@@ -18,10 +18,8 @@ REASON = "reason"
 """The key of a bad record's reason, beside a classifier's labels."""
 
 
-def answered(
-    encoder: Encoder, model_input: Any, params: dict[str, Any]
-) -> tuple[NDArray[np.float32], list[str | None]]:
-    """Embed a request's ECGs, (B, dim), and say of each record why it is NaN, or None.
+def answered(reader: Reader, model_input: Any, params: dict[str, Any]) -> tuple[NDArray[np.float32], list[str | None]]:
+    """Read a request's ECGs, (B, F), and say of each record why it is NaN, or None.
 
     model_input: an array or nested lists (B, L, T), or a table (`dataframe_split`) of one column whose cells are
         records (L, T).
@@ -31,8 +29,8 @@ def answered(
     """
     try:
         on_bad = checked_on_bad(params.get("on_bad", NAN))
-        embedding_BD, reasons = judged_embeddings(
-            encoder,
+        feature_BF, reasons = judged_features(
+            reader,
             _records(model_input),
             sampling_rate=params.get("sampling_rate", 0.0),
             leads=params.get("leads", STANDARD),
@@ -42,7 +40,7 @@ def answered(
             raise ValueError(bad[0] if len(bad) == 1 else f"{bad[0]} (and {len(bad) - 1} more records)")
     except ValueError as error:
         raise MlflowException.invalid_parameter_value(str(error)) from error
-    return embedding_BD, reasons
+    return feature_BF, reasons
 
 
 def checked_on_bad(on_bad: Any) -> str:

@@ -64,11 +64,14 @@ def packaged_encoder(encoder: Path) -> Packaged:
 
 
 def packaged_classifier(encoder: Path, head: Path) -> Packaged:
-    """Package an encoder with a file of `CalibratedHead`. Raises ValueError if their dimensions differ."""
+    """Package an encoder with a file of `CalibratedHead`, of any kind. Raises ValueError if they do not fit."""
     packaged = packaged_encoder(encoder)
-    calibrated, dim = CalibratedHead.load(head), load_encoder(encoder).config.dim
-    if calibrated.weight_CD.shape[1] != dim:
-        raise ValueError(f"{head} is for embeddings of {calibrated.weight_CD.shape[1]}, the encoder's have {dim}")
+    calibrated = CalibratedHead.load(head)
+    try:
+        calibrated.reader(load_encoder(encoder))
+    except ValueError as error:
+        raise ValueError(f"{head}: {error}") from error
+    labels = ", ".join(calibrated.labels) + (", which sum to 1" if calibrated.exclusive else "")
     return Packaged(
         files={**packaged.files, "head": head},
         code="classifier_model.py",
@@ -79,7 +82,7 @@ def packaged_classifier(encoder: Path, head: Path) -> Packaged:
                 ColSpec("string", REASON, required=False),  # of a record that is not classified
             ]
         ),
-        output=f"for each record a calibrated probability of {', '.join(calibrated.labels)}, or NaN and `{REASON}`",
+        output=f"for each record a calibrated probability of {labels}, or NaN and `{REASON}`",
         description="Raw 12-lead ECGs in millivolt -> calibrated probabilities of diagnoses. Not a medical device.",
     )
 

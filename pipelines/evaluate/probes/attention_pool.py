@@ -5,6 +5,7 @@ The mean over tokens gives a beat that occurs once no more weight than the silen
 It is multi-head cross-attention with one query, written so that no token is projected: of the keys only their product
 with the query matters, and the mean of projected values is the projection of the mean. An epoch is then two thin matrix
 products over the tokens, which are read from disk batch by batch, once for all settings that are tried.
+In the product: layer.safetensors, as `Pooling.folded` returns it.
 
 Shapes: B records, P tokens, D channels, H heads, E = D / H, C classes, K networks, V records of validation.
 """
@@ -19,11 +20,14 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.numpy import save
 from torch import Tensor, nn
 
+from ecg_model.serving.reader import attention
 from pipelines.device import torch_device
+from pipelines.durable import write_atomically
 from pipelines.evaluate.features import Rows
-from pipelines.evaluate.probes.heads import Fit, FitProblem, Takes
+from pipelines.evaluate.probes.heads import LAYER_FILE, Fit, FitProblem, Takes
 from pipelines.evaluate.probes.result import Trial
 
 _BATCH = 256  # records that are read at once for predictions: 40 MB of float16 tokens with D = 192
@@ -70,10 +74,19 @@ class Pooling(nn.Module):
     def forward(self, x_BPD: Tensor) -> Tensor:
         return logits_together([self], x_BPD)[0]
 
-
-def attention(query_HD: Tensor, x_BPD: Tensor) -> Tensor:
-    """Return the heads' weights of the tokens, (B, H, P); each row sums to one."""
-    return (x_BPD @ query_HD.T).transpose(1, 2).softmax(dim=-1)
+    def folded(self) -> dict[str, np.ndarray]:
+        """Return what it computes in evaluation, float64: `query` (H, D), and of the heads' mean tokens, concatenated,
+        a linear layer with `weight` (C, H * D) and `bias` (C,).
+        """
+        assert self.norm.running_mean is not None
+        assert self.norm.running_var is not None
+        value_HED = self.value.detach().double()
+        heads, width, _ = value_HED.shape
+        weight_CD = self.layer.weight.double() / (self.norm.running_var.double() + self.norm.eps).sqrt()
+        weight_CHD = torch.einsum("che,hed->chd", weight_CD.unflatten(1, (heads, width)), value_HED)
+        bias_C = self.layer.bias.double() - weight_CD @ self.norm.running_mean.double()
+        parts = {"query": self.token_query().double(), "weight": weight_CHD.flatten(1), "bias": bias_C}
+        return {name: part.detach().cpu().numpy() for name, part in parts.items()}
 
 
 def logits_together(networks: Sequence[Pooling], x_BPD: Tensor) -> list[Tensor]:
@@ -179,6 +192,8 @@ class AttentionPool:
                 if all(auc > trial.validation_macro_auc for trial in trials):
                     best = copy.deepcopy(network)
                 trials.append(Trial(validation_macro_auc=auc, learning_rate=rate, weight_decay=decay, epoch=epoch + 1))
+        if problem.folder is not None:
+            write_atomically(problem.folder / LAYER_FILE, save(best.folded()))
         return Fit(model=Pooled(network=best, multi_class=problem.multi_class), trials=tuple(trials))
 
     def _network(self, dim: int, problem: FitProblem) -> Pooling:

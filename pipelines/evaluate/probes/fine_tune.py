@@ -18,18 +18,16 @@ import logging
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from safetensors.torch import save
-from scipy.signal import butter, sosfiltfilt
 from torch import Tensor, nn
 
+from ecg_model.band_pass import band_pass
 from ecg_model.encoder import Encoder, save_encoder
 from ecg_model.stochastic_depth import drop_path_scale
 from pipelines.device import torch_device
@@ -39,7 +37,7 @@ from pipelines.evaluate.features import Rows
 from pipelines.evaluate.probes.augment import AugmentConfig, augmented
 from pipelines.evaluate.probes.heads import CHECKPOINTS, LAYER_FILE, Fit, FitProblem, Takes, scorable
 from pipelines.evaluate.probes.result import Trial
-from pipelines.formats.shard import MILLIVOLT, RATE
+from pipelines.formats.shard import MILLIVOLT
 from pipelines.hashing import digest_of
 from pipelines.pretrain.checkpoint import Checkpoint, CheckpointFolder
 from pipelines.pretrain.schedule import learning_rate
@@ -48,9 +46,7 @@ from pipelines.tasks.splits import Split
 log = logging.getLogger(__name__)
 
 TRAINING_FILE = "fine_tuning.json"
-BAND_HZ = (0.67, 40.0)
 
-_ORDER = 5  # of each Butterworth filter
 _BATCH = 64  # records that are read at once for predictions
 _REPORT_SECONDS = 30.0
 
@@ -154,22 +150,6 @@ class FineTune:
         if problem.folder is not None:
             _write(problem.folder, model)
         return Fit(model=model, trials=tuple(run.trials))
-
-
-def band_pass(x_NLT: NDArray[Any]) -> NDArray[np.float32]:
-    """Band-pass ECGs (..., T) to 0.67-40 Hz: a Butterworth high-pass and low-pass of order 5.
-
-    They are applied forwards and backwards, so that no wave is shifted.
-    """
-    return sosfiltfilt(_band(), x_NLT, axis=-1).astype(np.float32)
-
-
-@cache
-def _band() -> NDArray[np.float64]:
-    """Return the second-order sections of both filters, concatenated."""
-    high = butter(_ORDER, BAND_HZ[0], "highpass", fs=RATE, output="sos")
-    low = butter(_ORDER, BAND_HZ[1], "lowpass", fs=RATE, output="sos")
-    return np.concatenate([np.asarray(high), np.asarray(low)])
 
 
 def parameter_groups(network: Network, *, rate: float, weight_decay: float, group_decay: float) -> list[dict[str, Any]]:

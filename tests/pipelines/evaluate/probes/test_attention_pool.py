@@ -10,9 +10,10 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
+from ecg_model.serving.reader import attention
 from pipelines.cache import Product
 from pipelines.evaluate.features import TOKENS_FILE, Tokens
-from pipelines.evaluate.probes.attention_pool import AttentionPool, Pooling, attention
+from pipelines.evaluate.probes.attention_pool import AttentionPool, Pooling
 from pipelines.evaluate.probes.heads import FitProblem, Logistic
 
 TRAIN, VALIDATION, TEST = np.arange(400), np.arange(400, 600), np.arange(600, 900)

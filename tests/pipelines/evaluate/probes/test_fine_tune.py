@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
 
+from ecg_model.band_pass import band_pass
 from ecg_model.config import EncoderConfig
 from ecg_model.encoder import Encoder, load_encoder, random_encoder
 from pipelines.cache import Workspace
@@ -22,7 +23,7 @@ from pipelines.evaluate.features import EncoderSource, FeatureConfig, embed
 from pipelines.evaluate.probes.attention_pool import AttentionPool
 from pipelines.evaluate.probes.augment import AugmentConfig
 from pipelines.evaluate.probes.config import ProbeConfig
-from pipelines.evaluate.probes.fine_tune import FineTune, FineTunedClassifier, Network, band_pass, parameter_groups
+from pipelines.evaluate.probes.fine_tune import FineTune, FineTunedClassifier, Network, parameter_groups
 from pipelines.evaluate.probes.heads import FitProblem, Logistic
 from pipelines.evaluate.probes.result import load_result
 from pipelines.evaluate.probes.step import materialize_probe
