@@ -140,11 +140,11 @@ def _about(metadata: Mapping[str, str], names: set[str], path: Path) -> dict[str
     """
     plain = {"exclusive": False, "input": "whole", "pool": "mean"}
     if "labels" in metadata:
+        if unknown := set(metadata) - {"labels"}:
+            raise ValueError(f"{path} has metadata {', '.join(unknown)}, which this code does not know: update it")
         about = {**plain, "labels": _parsed(metadata["labels"], "labels", path)}
     else:
         about = _parsed(metadata.get("head", "null"), "metadata", path)
-    if unknown := set(metadata) - {"labels", "head"}:
-        raise ValueError(f"{path} has metadata {', '.join(sorted(unknown))}, which this code does not know: update it")
     tensors = _LINEAR | ({"query"} if isinstance(about, dict) and about.get("pool") == "attention" else set())
     if not isinstance(about, dict) or names != tensors:
         raise ValueError(f"{path} is no calibrated head: it holds {', '.join(sorted(names)) or 'nothing'}")

@@ -15,12 +15,14 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+import torch
 
 from ecg_model.config import EncoderConfig
 from ecg_model.encoder import load_encoder, random_encoder, save_encoder
 from ecg_model.leads import LEADS_12
 from ecg_model.serving.classify import CalibratedHead
 from ecg_model.serving.embed import embed
+from ecg_model.signal import prepare
 from pipelines.finding import Finding
 from pipelines.hashing import sha256_of_file
 from pipelines.release.aliases import promote
@@ -160,6 +162,27 @@ def test_a_classifier_gives_a_bad_record_a_reason_beside_its_labels(classifier: 
         classifier.predict(FLAT, params={"sampling_rate": 100.0, "on_bad": "refuse"})
 
 
+def test_the_network_is_there_for_pytorch_with_what_it_takes(
+    model: PyFuncModel, classifier: PyFuncModel, encoder_file: Path
+) -> None:
+    pulled = model.unwrap_python_model()
+    x, reasons = pulled.prepare(FLAT, sampling_rate=100.0)
+    assert (x.shape, x.dtype, reasons) == ((2, 8, 2500), np.float32, [None, "flat lead: V1 is constant"])
+    assert np.isnan(x).all(axis=(1, 2)).tolist() == [False, True]
+    assert isinstance(pulled.encoder, torch.nn.Module)
+    tokens = pulled.encoder(torch.from_numpy(x[:1]))
+    assert (tokens.shape, tokens.requires_grad) == ((1, 400, 48), True)
+    embedding = model.predict(FLAT[:1], params={"sampling_rate": 100.0})
+    np.testing.assert_allclose(tokens.detach().mean(dim=1), embedding, atol=1e-6)
+    np.testing.assert_array_equal(x[:1], prepare(FLAT[:1], leads=LEADS_12, rate=100.0))
+    short, why = pulled.prepare(FLAT[:1, :, :500], sampling_rate=100.0)
+    assert np.isnan(short).all()
+    assert why == ["too short: 5.00 s were recorded; give at least 10 s"]
+    with pytest.raises(ValueError, match="3 rows: give 12 leads"):
+        pulled.prepare(FLAT[:, :3], sampling_rate=100.0)
+    assert isinstance(classifier.unwrap_python_model().encoder, torch.nn.Module)
+
+
 def test_a_masked_sample_is_missing(classifier: PyFuncModel) -> None:
     x = np.ma.masked_array(example_ecg(), mask=False)
     x[0, 6, 300] = np.ma.masked
@@ -168,11 +191,18 @@ def test_a_masked_sample_is_missing(classifier: PyFuncModel) -> None:
     assert row["reason"].startswith("missing samples: ")
 
 
-def test_the_example_in_the_documents_runs(
-    store: Tracking, classifier: PyFuncModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_examples_in_the_documents_run(
+    store: Tracking,
+    classifier: PyFuncModel,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: int,
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "serving.md").read_text(), re.DOTALL)
+    examples = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "serving.md").read_text(), re.DOTALL)
+    assert len(examples) == 2
+    code = examples[number]
     exec(code, {})
     assert capsys.readouterr().out.splitlines() == re.findall(r"^# (.*)$", code, re.MULTILINE)
 
@@ -276,9 +306,12 @@ def test_what_is_no_batch_is_refused_over_http(model: PyFuncModel, body: dict, m
 SNIPPET = """
 import importlib.util, json, sys
 import numpy as np
+import torch
 import mlflow.pyfunc
 model = mlflow.pyfunc.load_model("models:/ecg-encoder@champion")
 np.save("embedding.npy", model.predict(np.load("ecgs.npy"), params={"sampling_rate": 100.0}))
+x, reasons = model.unwrap_python_model().prepare(np.load("ecgs.npy"), sampling_rate=100.0)
+np.save("from_torch.npy", model.unwrap_python_model().encoder.embed(torch.from_numpy(x)).detach().numpy())
 import ecg_model
 foreign = [name for name in ("pipelines", "assets", "dagster", "zarr", "wfdb") if importlib.util.find_spec(name)]
 print(json.dumps({"foreign": foreign, "ecg_model": ecg_model.__file__, "prefix": sys.prefix}))
@@ -315,3 +348,4 @@ def test_it_loads_and_embeds_in_an_environment_of_five_packages(
     assert not Path(report["ecg_model"]).is_relative_to(ROOT), "the code came with the model"
     expected = embed(load_encoder(encoder_file), x, sampling_rate=100.0)
     np.testing.assert_allclose(np.load(work / "embedding.npy"), expected, atol=1e-5)
+    np.testing.assert_allclose(np.load(work / "from_torch.npy"), expected, atol=1e-5)

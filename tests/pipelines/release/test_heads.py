@@ -122,7 +122,7 @@ def test_through_mlflow_too(
     for row in (rows[0], rows[2]):
         assert list(row) == list(head.labels)
         assert sum(row.values()) == pytest.approx(1.0)
-    with pytest.raises(mlflow.exceptions.MlflowException, match="record 1: flat lead: V1 is constant"):
+    with pytest.raises(mlflow.exceptions.MlflowException, match=r"record 1: flat lead: V1 is constant"):
         model.predict(x_BLT, params={"sampling_rate": 250.0, "leads": "8", "on_bad": "refuse"})
 
 
@@ -147,7 +147,7 @@ def test_a_probe_that_kept_no_layer_and_an_encoder_of_another_width_are_refused(
     wide = tmp_path / "wide" / "encoder.safetensors"
     wide.parent.mkdir()
     save_encoder(wide, random_encoder(replace(TINY, dim=64), 1))
-    with pytest.raises(ValueError, match="head.safetensors: the head is for embeddings of 32, the encoder's have 64"):
+    with pytest.raises(ValueError, match=r"head\.safetensors: the head is for embeddings of 32, the encoder's have 64"):
         packaged_classifier(wide, tmp_path / "head.safetensors")
     kept = {"labels": head.labels, "slope_C": head.slope_C, "intercept_C": head.intercept_C, "exclusive": False}
     with pytest.raises(ValueError, match=f"has no {LAYER_FILE}: remove that folder and fit it again"):
