@@ -19,16 +19,18 @@ _SAID = re.compile(
     r"No space left on device|Disk quota exceeded|database or disk is full|Not enough free space to write \d+ bytes"
     r"|\d+ requested and \d+ written"
 )
+# What SQLite says where the file that its processes share cannot grow; it says so of a broken disk, too.
+_PERHAPS_SAID = "disk I/O error"
+_SHARED_BYTES = 32_768  # that this file grows by
 
 
 class DiskFull(OSError):
     """A disk has no room. The same try fails again until somebody makes room."""
 
     def __init__(self, place: Path, reason: str, needed: int | None = None) -> None:
-        exists = next(folder for folder in (place, *place.absolute().parents) if folder.exists())
         needs = "" if needed is None else f"{format_bytes(needed)} are needed and "
         super().__init__(
-            f"no room left in {place} ({reason}): {needs}{format_bytes(shutil.disk_usage(exists).free)} are free; make "
+            f"no room left in {place} ({reason}): {needs}{format_bytes(_free_bytes(place))} are free; make "
             "room, for example with `ecg gc`, or use a larger disk, and run it again: it resumes where it stopped"
         )
         self.errno = errno.ENOSPC
@@ -46,7 +48,7 @@ def full_disk_explained(place: Path, needed: int | None = None) -> Iterator[None
     except DiskFull:
         raise
     except Exception as error:
-        reason = _full_disk_in(error)
+        reason = _full_disk_in(error, place)
         if reason is None:
             raise
         raise DiskFull(place, reason, needed) from error
@@ -61,7 +63,13 @@ def reserve(path: Path) -> None:
         os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
 
 
-def _full_disk_in(error: BaseException) -> str | None:
+def _free_bytes(place: Path) -> int:
+    """Return the free bytes of the disk of a file or folder, which need not exist yet."""
+    exists = next(folder for folder in (place, *place.absolute().parents) if folder.exists())
+    return shutil.disk_usage(exists).free
+
+
+def _full_disk_in(error: BaseException, place: Path) -> str | None:
     """Return what an error, or one that it came from, says of a full disk; None if it is of something else."""
     seen: BaseException | None = error
     while seen is not None:
@@ -69,5 +77,7 @@ def _full_disk_in(error: BaseException) -> str | None:
             return os.strerror(seen.errno)
         if said := _SAID.search(str(seen)):
             return said.group()
+        if _PERHAPS_SAID in str(seen) and _free_bytes(place) < _SHARED_BYTES:
+            return _PERHAPS_SAID
         seen = seen.__cause__ or (None if seen.__suppress_context__ else seen.__context__)
     return None

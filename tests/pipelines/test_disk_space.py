@@ -7,6 +7,7 @@ import re
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,23 @@ def by_sqlite(folder: Path) -> None:
         database.close()
 
 
+def by_sqlite_wal(folder: Path) -> None:
+    """As Dagster's and MLflow's stores: the file that readers share finds no room."""
+    database = sqlite3.connect(folder / "x.db")
+    try:
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("CREATE TABLE x (x)")
+    finally:
+        database.close()
+    with suppress(OSError):
+        (folder / "y").write_bytes(NUMBERS.tobytes())
+    database = sqlite3.connect(folder / "x.db")
+    try:
+        database.execute("SELECT * FROM x")
+    finally:
+        database.close()
+
+
 def by_copy(folder: Path) -> None:
     source = folder.parents[4] / "original"
     source.write_bytes(NUMBERS.tobytes())
@@ -84,6 +102,7 @@ WRITERS: dict[str, Callable[[Path], Any]] = {
     "hdf5": by_hdf5,
     "zarr": by_zarr,
     "sqlite": by_sqlite,
+    "sqlite that readers share": by_sqlite_wal,
     "copy": by_copy,
 }
 
