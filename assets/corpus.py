@@ -63,7 +63,7 @@ def _unknown_patients(facts: "CorpusFacts") -> dict[str, dg.MetadataValue]:
     ],
 )
 def corpus(context: dg.AssetExecutionContext, data_home: DataHome, config: CorpusSettings) -> dg.MaterializeResult:
-    from assets.previews import compared_sources
+    from assets.previews import compared_sources, excluded_records
     from pipelines.corpus.checks import corpus_is_apart
     from pipelines.corpus.step import CorpusFacts, materialize_corpus
     from pipelines.release.retraining import requested_corpus
@@ -85,6 +85,7 @@ def corpus(context: dg.AssetExecutionContext, data_home: DataHome, config: Corpu
             "by source": show.counts(facts.by_source, "source", "ECGs", "No ECG is left."),
             **show.pictures(sources=compared_sources(workspace, product)),
             "left out": show.counts(facts.excluded, "reason", "ECGs", "Nothing was left out."),
+            **show.one_by_one("records left out", excluded_records(product)),
         },
         [show.checked(APART, corpus_is_apart(workspace, product))],
     )

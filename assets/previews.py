@@ -1,9 +1,10 @@
-"""Pictures and sentences on products for the metadata of assets, from their files; pictures are below 100 kB each."""
+"""Pictures, sentences and tables on products for the metadata of assets, from their files; each is below 100 kB."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +13,8 @@ from safetensors.numpy import load_file
 from ecg_model.serving.classify import CalibratedHead
 from pipelines.cache import Product, Workspace
 from pipelines.corpus.figures import source_figures
+from pipelines.corpus.index import EXCLUSIONS_FILE
+from pipelines.corpus.left_out import LeftOut, dropped_of, excluded_of, some_of_each_reason
 from pipelines.encoders.names import ENCODER_FILE, HEAD_FILE, OURS
 from pipelines.evaluate.probes.result import load_result, load_roc
 from pipelines.evaluate.probes.step import ProbeFacts
@@ -20,7 +23,8 @@ from pipelines.evaluate.report.step import JSON_FILE
 from pipelines.evaluate.suite.baselines import ProbePair
 from pipelines.evaluate.suite.run import EvaluationRow
 from pipelines.evaluate.waves.intervals import RegressionFacts
-from pipelines.formats.shard import open_shard
+from pipelines.formats.shard import DROPS_FILE, open_shard
+from pipelines.formatting import format_name
 from pipelines.harmonize.patients import PatientCounts
 from pipelines.plots.comparison import source_comparison
 from pipelines.plots.curves import Curve, histograms, loss_curve, roc_curves
@@ -38,6 +42,10 @@ if TYPE_CHECKING:
     from pipelines.release.model import Release
 
 SAMPLED = 6
+RECORDS_SHOWN = 50
+"""Rows of a table of dropped records; `ecg sources --dropped` has all."""
+
+_DETAIL_SHOWN = 400  # characters
 _ENDS = ("value", "low", "high")
 
 
@@ -65,6 +73,47 @@ def quality_histograms(product: Product) -> bytes | None:
 def patients_in_words(product: Product) -> str:
     """Return how many records of a harmonized shard name a patient, as a sentence."""
     return PatientCounts.of(open_shard(product.path).records().column("patient_id").to_pylist()).in_words()
+
+
+@dataclass(frozen=True)
+class LeftOutRecords:
+    """Records that are left out, as a table for people."""
+
+    rows: list[dict[str, str]]
+    """Of at most RECORDS_SHOWN records, some of each reason."""
+    whole: str
+    """How many there are, and where all of them are, as a sentence; empty if there is none."""
+
+
+def dropped_records(shard: Product) -> LeftOutRecords:
+    """Return the records that a harmonized shard dropped, with their details."""
+    source = shard.name.split("/")[1]
+    return _left_out(dropped_of(shard), f"ecg sources {source} --dropped", f"{shard.path / DROPS_FILE}", shards=False)
+
+
+def excluded_records(corpus: Product) -> LeftOutRecords:
+    """Return the harmonized records that a corpus left out, with their details."""
+    return _left_out(excluded_of(corpus), "ecg sources --dropped", f"{corpus.path / EXCLUSIONS_FILE}", shards=True)
+
+
+def _left_out(records: Sequence[LeftOut], command: str, file: str, *, shards: bool) -> LeftOutRecords:
+    """shards: whether each row names its shard."""
+    shown = some_of_each_reason(records, RECORDS_SHOWN)
+    rows = [
+        {
+            **({"shard": f"{record.source}/{record.partition}"} if shards else {}),
+            "record": format_name(record.record_id),
+            "reason": record.reason,
+            "detail": _shortened(format_name(record.detail)),
+        }
+        for record in shown
+    ]
+    told = f"all {len(records):,}" if len(shown) == len(records) else f"{len(shown):,} of {len(records):,}"
+    return LeftOutRecords(rows, f"{told} shown; all as csv: `{command}`; as a table: {file}" if records else "")
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _DETAIL_SHOWN else f"{text[:_DETAIL_SHOWN]}..."
 
 
 def compared_sources(workspace: Workspace, corpus: Product) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -14,6 +14,9 @@ from pipelines.disk_space import DiskFull, full_disk_explained
 from pipelines.finding import Finding
 from pipelines.formatting import format_text
 from pipelines.home import Home
+
+if TYPE_CHECKING:
+    from assets.previews import LeftOutRecords
 
 # A step whose process was killed, or whose server was away, is tried once more, and continues from what is there. A
 # user's mistake is not retried (`mistakes_explained`); downloads have more retries (`sources`).
@@ -69,6 +72,13 @@ def counts(by_name: Mapping[str, int], name: str, count: str, nothing: str) -> d
     """Return counts as a table, the largest first, or the sentence `nothing` if there is none."""
     ordered = sorted(by_name.items(), key=lambda item: (-item[1], item[0]))
     return table([{name: key, count: value} for key, value in ordered if value], nothing)
+
+
+def one_by_one(name: str, records: LeftOutRecords) -> dict[str, dg.MetadataValue]:
+    """Return records that are left out as a table, with where all of them are; nothing if there is none."""
+    if not records.rows:
+        return {}
+    return {name: table(records.rows, ""), f"{name}, all": dg.MetadataValue.text(records.whole)}
 
 
 def table(rows: Sequence[Mapping[str, Any]], nothing: str) -> dg.MetadataValue:

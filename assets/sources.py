@@ -156,7 +156,7 @@ def _harmonized(
     product: "Product", findings: Mapping[str, "Finding"], *checks: dg.AssetCheckResult
 ) -> dg.MaterializeResult:
     """Return a harmonized partition as the result of an asset; findings by the names of their checks, other checks."""
-    from assets.previews import patients_in_words, quality_histograms, sampled_ecgs
+    from assets.previews import dropped_records, patients_in_words, quality_histograms, sampled_ecgs
     from pipelines.harmonize.shards import HarmonizedFacts
 
     facts = HarmonizedFacts.of(product)
@@ -166,6 +166,7 @@ def _harmonized(
             "dagster/row_count": facts.kept,
             "entered": facts.entered,
             "dropped": show.counts(facts.dropped, "reason", "records", "Nothing was dropped."),
+            **show.one_by_one("dropped records", dropped_records(product)),
             "patients": patients_in_words(product),
             "padding trimmed": facts.trimmed,
             "not recorded": show.table(

@@ -3,6 +3,8 @@
     console.py     tables and progress bars
     ecg_files.py   ECG files that lie outside any partition
     store.py       the data home's MLflow store
+    source_state.py, source_details.py
+                   what a home has of all sources, and of one in full
     <command>.py   one command each, as `command`
 
 A command's file is imported when the command is asked for, and imports what it needs inside its functions. So `ecg
@@ -22,7 +24,7 @@ import click
 from pipelines.formatting import escape_output, format_text
 
 COMMANDS = {
-    "sources": "List the data sets, and what of them is here.",
+    "sources": "List the data sets and what is here, or all about NAME.",
     "inspect": "Show what is read from an ECG FILE, and if it is kept.",
     "embed": "Embed ECG FILEs with a released encoder.",
     "serve": "Serve a released model over HTTP.",

@@ -6,10 +6,19 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from pipelines.formatting import format_text
@@ -37,16 +46,43 @@ def print_table(headers: Iterable[str], rows: Iterable[Iterable[object]], *, tit
     stdout().print(table)
 
 
-def progress() -> Progress:
-    """Return a progress display with a bar, the count and the time left."""
+class LateProgress(Progress):
+    """A progress display whose bar is drawn from its first update on, so that an error of the input comes before it.
+
+    Until then a terminal shows a line that vanishes.
+    """
+
+    def __init__(self, *columns: ProgressColumn, console: Console, waiting: str) -> None:
+        super().__init__(*columns, console=console)
+        self._waiting = console.status(escape(waiting))
+
+    def __enter__(self) -> Self:
+        self._waiting.start()
+        return self
+
+    def update(self, task_id: TaskID, **changes: Any) -> None:
+        """Change a task, and draw the bar."""
+        if not self.live.is_started:
+            self._waiting.stop()
+            self.start()
+        super().update(task_id, **changes)
+
+    def __exit__(self, *exception: object) -> None:
+        self._waiting.stop()
+        if self.live.is_started:
+            self.stop()
+
+
+def progress(waiting: str = "reading") -> LateProgress:
+    """Return a progress display with a bar, the count and the time left. waiting: what happens before the bar."""
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True, markup=False))
+    return LateProgress(*columns, console=Console(stderr=True, markup=False), waiting=waiting)
 
 
 @contextmanager
 def counting(title: str) -> Iterator[OnCount]:
-    """Show a progress bar. Yields a function that sets its count, and optionally its total and title."""
-    with progress() as bar:
+    """Show a progress bar from the first count on. Yields a function that sets it, and maybe its total and title."""
+    with progress(title) as bar:
         task = bar.add_task(title, total=None)
 
         def on_count(done: int, total: int | None = None, title: str | None = None) -> None:
@@ -66,8 +102,8 @@ def downloading(title: str) -> Iterator[OnProgress]:
         return
     meter, drawn = ThroughputMeter(), 0.0
     description, line = (TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[line]}"))
-    with Progress(description, BarColumn(), line, console=console) as bar:
-        task = bar.add_task(title, total=None, line="reading the list")
+    with LateProgress(description, BarColumn(), line, console=console, waiting=f"{title}: reading the list") as bar:
+        task = bar.add_task(title, total=None, line="")
 
         def on_progress(state: DownloadProgress) -> None:
             nonlocal drawn

@@ -45,7 +45,7 @@ def command(source: str, partitions: tuple[str, ...], connections: int) -> None:
 def requested_partitions(home: Home, name: str, partitions: Sequence[str]) -> tuple[Source, list[str]]:
     """Return the source and its named partitions, or all that the mirror has if none is named.
 
-    Raises ValueError if there is no such source, or if the mirror has no partition of it.
+    Raises ValueError if there is no such source or partition, or if the mirror has no partition of it.
     """
     from pipelines.download.mirror import Mirror, absence, list_source
     from pipelines.sources import SOURCES
@@ -53,6 +53,9 @@ def requested_partitions(home: Home, name: str, partitions: Sequence[str]) -> tu
     if name not in SOURCES:
         raise ValueError(f"source {name!r}: use one of {', '.join(SOURCES)}")
     source, mirror = SOURCES[name], Mirror.parse(home.mirror)
+    unknown = [partition for partition in partitions if partition not in source.partitions]
+    if unknown:  # before the first is downloaded
+        raise ValueError(f"partition {unknown[0]!r} of {name}: use one of {', '.join(source.partitions)}")
     keys = list(partitions) or source.available(list_source(source, mirror, raw_root=home.raw_root))
     if not keys:
         raise ValueError(absence(source, mirror))

@@ -1,138 +1,70 @@
-"""`ecg sources`: the data sets, and what of them is in the data home."""
+"""`ecg sources`: the data sets, what of them is in the data home, and the records that were left out."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from dataclasses import astuple, fields
+from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
-    from pipelines.cache import Workspace
+    from pipelines.cli.source_state import SourceState
     from pipelines.home import Home
     from pipelines.incoming import OwnData
     from pipelines.sources.base import Source
 
 
 @click.command("sources")
+@click.argument("name", metavar="[NAME]", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table, with citations and partitions.")
-def command(as_json: bool) -> None:
-    """List the data sets, and what of them is in the data home.
+@click.option(
+    "--dropped",
+    is_flag=True,
+    help="Print, as csv, each record that harmonization dropped or the corpus left out, with reason and detail.",
+)
+def command(name: str | None, as_json: bool, dropped: bool) -> None:
+    """List the data sets, and what of them is in the data home; or show all about the one called NAME.
+
+    NAME is a source of the list, or `incoming` for own ECGs.
 
     \b
     ecg sources
+    ecg sources chapman
+    ecg sources chapman --dropped > dropped.csv
     ecg sources --json | jq '.[] | {name, kept}'
     """
+    from pipelines.cli.source_state import sources_here
     from pipelines.home import Home
 
     home = Home.default()
-    states = sources_here(home)
+    if as_json and dropped:
+        raise click.UsageError("--json and --dropped print two different things: give one of them")
+    if name is not None:
+        _require_source(name)
+    if dropped:
+        _print_dropped(home, name)
+        return
+    states = sources_here(home, name)
     if as_json:
         click.echo(json.dumps([state.to_dict() for state in states], indent=1))
-    else:
+    elif name is None:
         _print_sources(home, states)
+    else:
+        _print_details(home, states[0])
 
 
-@dataclass(frozen=True, kw_only=True)
-class SourceState:
-    """A source, and what of it is in a data home."""
-
-    source: Source | OwnData
-    partitions: tuple[str, ...]
-    """All partitions of the source."""
-    offered: tuple[str, ...] | None
-    """Partitions that a folder mirror has. None if there is no folder mirror, or if all partitions are downloaded."""
-    downloaded: tuple[str, ...]
-    harmonized: tuple[str, ...]
-    entered: int
-    """Records in the harmonized partitions, before any was dropped."""
-    kept: int
-    """Records that harmonization kept."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON values."""
-        from pipelines.sources.base import Source
-
-        source = self.source
-        public = source if isinstance(source, Source) else None
-        return {
-            "name": source.name,
-            "title": source.title,
-            "version": source.version,
-            "role": source.role.value,
-            "licence": self.licence,
-            "homepage": public and public.homepage,
-            "doi": public and public.doi,
-            "citation": public and public.citation,
-            "partitions": list(self.partitions),
-            "offered": None if self.offered is None else list(self.offered),
-            "downloaded": list(self.downloaded),
-            "harmonized": list(self.harmonized),
-            "entered": self.entered,
-            "kept": self.kept,
-        }
-
-    @property
-    def licence(self) -> str:
-        from pipelines.sources.base import Source
-
-        return self.source.licence if isinstance(self.source, Source) else "your own"
-
-    @property
-    def part(self) -> str | None:
-        """What a folder mirror has, as in `georgia: g1, g8 (2 of 11)`. Returns None if it has all."""
-        if self.offered is None or self.offered == self.partitions:
-            return None
-        offered = f"{', '.join(self.offered)} ({len(self.offered)} of {len(self.partitions)})"
-        return f"{self.source.name}: {offered if self.offered else 'none'}"
-
-
-def sources_here(home: Home) -> list[SourceState]:
-    """Return all sources in their order, with what the home has of them; own ECGs last, if drops were taken."""
+def _require_source(name: str) -> None:
+    """Raise ValueError if there is no source of that name."""
     from pipelines.incoming import INCOMING
-    from pipelines.incoming.step import taken_drops
     from pipelines.sources import SOURCES
 
-    workspace = home.workspace()
-    public = [_state(source, source.partitions, workspace, home.mirror) for source in SOURCES.values()]
-    drops = tuple(taken_drops(workspace))
-    return [*public, _state(INCOMING, drops, workspace, None)] if drops else public
-
-
-def _state(
-    source: Source | OwnData, partitions: tuple[str, ...], workspace: Workspace, mirror: str | None
-) -> SourceState:
-    from pipelines.harmonize.shards import HarmonizedFacts
-    from pipelines.sources.base import Source
-
-    raw = tuple(key for key in partitions if workspace.current(f"raw/{source.name}/{key}"))
-    ecgs = {key: workspace.current(f"ecgs/{source.name}/{key}") for key in partitions}
-    shards = {key: HarmonizedFacts.of(product) for key, product in ecgs.items() if product is not None}
-    return SourceState(
-        source=source,
-        partitions=partitions,
-        # A large list takes seconds: none is read if all partitions are downloaded.
-        offered=None if raw == partitions or not isinstance(source, Source) else _offered(source, mirror),
-        downloaded=raw,
-        harmonized=tuple(shards),
-        entered=sum(facts.entered for facts in shards.values()),
-        kept=sum(facts.kept for facts in shards.values()),
-    )
-
-
-def _offered(source: Source, place: str | None) -> tuple[str, ...] | None:
-    """Return the partitions that a folder mirror has, none if it or its list cannot be used.
-
-    Returns None if the mirror is not a folder.
-    """
-    from pipelines.download.mirror import Mirror, list_source
-
-    try:
-        mirror = Mirror.parse(place)
-        return None if mirror.folder is None else tuple(source.available(list_source(source, mirror)))
-    except ValueError:  # a download prints it in full
-        return ()
+    names = [*SOURCES, INCOMING.name]
+    if name not in names:
+        raise ValueError(f"source {name!r}: use one of {', '.join(names)}")
 
 
 def _print_sources(home: Home, states: list[SourceState]) -> None:
@@ -162,3 +94,44 @@ def _print_sources(home: Home, states: list[SourceState]) -> None:
         console.print("The mirror has a part of these; choose the partitions that it has:")
         for part in parts:
             console.print(f"  {part}")
+    console.print("\nCite what you use (all about one: ecg sources NAME):")
+    for names, citation in _citations(state.source for state in states).items():
+        console.print(f"  {names}: {citation}", soft_wrap=True)
+
+
+def _citations(sources: Iterable[Source | OwnData]) -> dict[str, str]:
+    """Return the citations by the names of the sources that they are of."""
+    from pipelines.sources.base import Source
+
+    names: dict[str, list[str]] = {}
+    for source in sources:
+        if isinstance(source, Source):
+            names.setdefault(source.citation, []).append(source.name)
+    return {", ".join(of): citation for citation, of in names.items()}
+
+
+def _print_details(home: Home, state: SourceState) -> None:
+    from pipelines.cli.console import print_table
+    from pipelines.cli.source_details import PARTITION_COLUMNS, partition_rows, source_lines
+    from pipelines.formatting import format_name
+
+    for title, text in source_lines(home, state):
+        click.echo(f"{title:<14}{format_name(text)}")
+    if rows := partition_rows(home, state):
+        click.echo()
+        print_table(PARTITION_COLUMNS, rows)
+
+
+def _print_dropped(home: Home, name: str | None) -> None:
+    """Print the records that were left out as csv, record by record; names from outside are escaped."""
+    from pipelines.corpus.left_out import LeftOut, left_out
+    from pipelines.formatting import format_name
+
+    def line(cells: Iterable[str]) -> str:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="").writerow(map(format_name, cells))
+        return text.getvalue()
+
+    click.echo(line(column.name for column in fields(LeftOut)))
+    for record in left_out(home.workspace(), name):
+        click.echo(line(astuple(record)))

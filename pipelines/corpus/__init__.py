@@ -7,6 +7,7 @@
     split.py           train and validation by patient
     step.py            the product
     index.py           read the index and the signals that it names
+    left_out.py        every record that harmonization dropped or the corpus left out, and why
     checks.py          check that training and evaluation share no record and no patient
     figures.py         amplitude, wander and spectrum of each source
     export.py          harmonized ECGs for other programs

@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
+from pipelines.cache import MAKING
 from pipelines.disk_space import DiskFull, full_disk_explained
 from pipelines.durable import make_folder
 from pipelines.encoders.names import ENCODER_FILE
@@ -89,7 +90,7 @@ def _run(options: argparse.Namespace, speaks: bool, stop: Sequence[int]) -> int:
             log.info("%s", _final_words(summary))
         if report is not None:
             report(summary.to_dict())
-    if speaks:
+    if speaks and not (options.out / MAKING).is_file():  # a product's folder gets its name after this program
         print(options.out / ENCODER_FILE)
     return 0
 

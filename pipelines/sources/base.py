@@ -98,6 +98,7 @@ class Source:
     licence: str
     citation: str
     role: Role
+    bytes: int  # of all partitions' files, about, as its host states
     root: str  # the folder of its files under `wget -r`
     archive: str = ""  # the folder in PhysioNet's zip of it, without the version
     partitions: tuple[str, ...]  # all keys of the complete source

@@ -22,6 +22,11 @@ GAIN = (1000.0, 1000.0)
 _FIELD = re.compile(r"(Age|Sex|Dx)\s*:(.*)", re.IGNORECASE)
 _CODE = re.compile(r"\d{6,18}", re.ASCII)  # a SNOMED CT identifier
 
+CHALLENGE = (
+    "Perez Alday EA, Gu A, Shah AJ, et al. Classification of 12-lead ECGs: the PhysioNet/Computing in Cardiology "
+    "Challenge 2020. Physiol Meas 2020;41(12):124003. doi:10.1088/1361-6579/abc960"
+)
+
 _ROOT_2020 = project_root("challenge-2020", "1.0.2")
 
 
@@ -59,8 +64,11 @@ def codes_of(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return codes, tuple(f"diagnosis {entry[:40]!r} left out: not a SNOMED CT code" for entry in others)
 
 
-def challenge_2020(*, name: str, title: str, folder: str, groups: int) -> Source:
-    """Return a collection below `training/` of challenge-2020 1.0.2, with a partition for each of its folders g1..."""
+def challenge_2020(*, name: str, title: str, folder: str, groups: int, size: int, citation: str = CHALLENGE) -> Source:
+    """Return a collection below `training/` of challenge-2020 1.0.2, with a partition for each of its folders g1...
+
+    size: of its files, in bytes.
+    """
     return Source(
         name=name,
         title=title,
@@ -68,11 +76,9 @@ def challenge_2020(*, name: str, title: str, folder: str, groups: int) -> Source
         doi="10.13026/dvyd-kd57",
         homepage="https://physionet.org/content/challenge-2020/1.0.2/",
         licence="CC BY 4.0",
-        citation=(
-            "Perez Alday EA, Gu A, Shah AJ, et al. Classification of 12-lead ECGs: the PhysioNet/Computing in "
-            "Cardiology Challenge 2020. Physiol Meas 2020;41(12):124003. doi:10.1088/1361-6579/abc960"
-        ),
+        citation=citation,
         role=Role.EVALUATION,
+        bytes=size,
         root=_ROOT_2020,
         archive="classification-of-12-lead-ecgs-the-physionetcomputing-in-cardiology-challenge-2020",
         partitions=tuple(f"g{n}" for n in range(1, groups + 1)),

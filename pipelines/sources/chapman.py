@@ -24,6 +24,7 @@ CHAPMAN = Source(
         "PhysioNet 2022. doi:10.13026/wgex-er52"
     ),
     role=Role.PRETRAINING,
+    bytes=5_100_000_000,
     root=_ROOT,
     archive="a-large-scale-12-lead-electrocardiogram-database-for-arrhythmia-study",
     partitions=tuple(f"{n:02d}" for n in range(1, 47)),

@@ -284,6 +284,7 @@ CODE15 = Source(
         "1.0.0). Zenodo 2021. doi:10.5281/zenodo.4916206"
     ),
     role=Role.PRETRAINING,
+    bytes=46_300_000_000,
     root=_ROOT,
     partitions=_PARTITIONS,
     list_files=_list_files,

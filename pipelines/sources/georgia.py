@@ -4,4 +4,10 @@ from __future__ import annotations
 
 from pipelines.sources.challenge import challenge_2020
 
-GEORGIA = challenge_2020(name="georgia", title="Georgia 12-lead ECG Challenge database", folder="georgia", groups=11)
+GEORGIA = challenge_2020(
+    name="georgia",
+    title="Georgia 12-lead ECG Challenge database",
+    folder="georgia",
+    groups=11,
+    size=1_250_000_000,
+)

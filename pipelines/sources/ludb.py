@@ -119,6 +119,7 @@ LUDB = Source(
         "electrocardiogram delineation algorithms. IEEE Access 2020;8:186181-186190. doi:10.1109/ACCESS.2020.3029211"
     ),
     role=Role.EVALUATION,
+    bytes=24_800_000,
     root=_ROOT,
     archive="lobachevsky-university-electrocardiography-database",
     partitions=(_ALL,),

@@ -101,7 +101,7 @@ def _ecg_id(stem: str) -> int:
     return int(stem.split("_")[0])
 
 
-def _ptbxl(*, name: str, rate: int, folder: str, suffix: str) -> Source:
+def _ptbxl(*, name: str, rate: int, folder: str, suffix: str, size: int) -> Source:
     return Source(
         name=name,
         title=f"PTB-XL, {rate} Hz",
@@ -114,6 +114,7 @@ def _ptbxl(*, name: str, rate: int, folder: str, suffix: str) -> Source:
             "dataset. Sci Data 2020;7:154. doi:10.1038/s41597-020-0495-6"
         ),
         role=Role.EVALUATION,
+        bytes=size,
         root=_ROOT,
         archive="ptb-xl-a-large-publicly-available-electrocardiography-dataset",
         partitions=tuple(f"{n:05d}" for n in range(0, 22_000, 1000)),
@@ -124,5 +125,5 @@ def _ptbxl(*, name: str, rate: int, folder: str, suffix: str) -> Source:
     )
 
 
-PTBXL = _ptbxl(name="ptbxl", rate=500, folder="records500", suffix="hr")
-PTBXL100 = _ptbxl(name="ptbxl100", rate=100, folder="records100", suffix="lr")
+PTBXL = _ptbxl(name="ptbxl", rate=500, folder="records500", suffix="hr", size=2_600_000_000)
+PTBXL100 = _ptbxl(name="ptbxl100", rate=100, folder="records100", suffix="lr", size=540_000_000)

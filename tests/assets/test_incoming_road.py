@@ -9,18 +9,23 @@ import numpy as np
 import pytest
 
 from assets.corpus import corpus
+from assets.previews import dropped_records
 from assets.resources import DataHome
+from assets.show import one_by_one
 from assets.sources import ecgs_incoming, incoming_drops, raw_incoming
 from ecg_model.leads import LEADS_12
 from orchestration.demo import StageFailed, run
 from orchestration.jobs import harvest_job_name
+from pipelines.cache import Workspace
 from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.step import materialize_corpus
 from pipelines.harmonize.checks import EVERY_FILE_READ
 from pipelines.home import Home
 from pipelines.incoming.bucket import place_of
 from pipelines.incoming.listing import MARKER, complete_drops
+from pipelines.records import DroppedRecord, DropReason
 from pipelines.tracking import Tracking
+from tests.support.shards import record, shard
 
 JOB = harvest_job_name("incoming")
 
@@ -71,6 +76,21 @@ def test_the_page_of_a_shard_shows_what_was_not_recorded(home, instance):
     assert row.data == {"lead": "aVR", "share of its samples": 0.25}
 
 
+def test_of_many_dropped_records_some_of_each_reason_are_shown(workspace: Workspace) -> None:
+    short = [DroppedRecord(f"s{at}", DropReason.TOO_SHORT, "5 s") for at in range(70)]
+    odd = DroppedRecord("o\x1b[31m", DropReason.FLAT_LEAD, "V1 " * 1000)
+    shown = dropped_records(shard(workspace, "incoming", "pretraining", [*short, odd]))
+    assert len(shown.rows) == 50
+    assert shown.rows[-1]["record"] == "o\\x1b[31m"
+    assert len(shown.rows[-1]["detail"]) < 500
+    assert shown.whole.startswith("50 of 71 shown; all as csv: `ecg sources incoming --dropped`; as a table: ")
+    assert Path(shown.whole.rpartition(": ")[2]).is_file()
+    assert (
+        one_by_one("dropped records", dropped_records(shard(workspace, "none", "pretraining", [record("r", seed=0)])))
+        == {}
+    )
+
+
 def test_a_drop_goes_down_the_road_and_the_corpus_sees_it(home, instance):
     write_drop(home, "monday")
     (write_drop(home, "partial", seed=1, count=3, leads=3) / "letter.docx").write_bytes(b"PK\3\4\0")
@@ -87,11 +107,20 @@ def test_a_drop_goes_down_the_road_and_the_corpus_sees_it(home, instance):
     assert "write it as one of them" in unread.description
     rows = result.asset_materializations_for_node("ecgs__incoming")[0].metadata
     assert (rows["dagster/row_count"].value, rows["entered"].value) == (3, 4)
+    (letter,) = rows["dropped records"].records
+    assert letter.data["record"] == "letter.docx"
+    assert letter.data["reason"] == "unknown format"
+    assert "write it as one of them" in letter.data["detail"]
+    assert rows["dropped records, all"].value.startswith("all 1 shown; all as csv: `ecg sources incoming --dropped`")
     assert rows["patients"].value == "3 of 3 kept records name a patient: 3 patients, at most 1 ECGs of one"
     built = dg.materialize([corpus], instance=instance, resources={"data_home": DataHome()})
     told = built.asset_materializations_for_node("corpus")[0].metadata
     assert told["train"].value + told["validation"].value == 6
     assert told["of unknown patients"].value == "Every ECG names a patient."
+    absent = told["records left out"].records
+    assert [row.data["record"] for row in absent] == ["partial-0", "partial-1", "partial-2"]
+    assert absent[0].data["shard"] == "incoming/partial"
+    assert "V1" in absent[0].data["detail"]
     exclusions = home.workspace().require("corpus").facts["excluded"]
     assert exclusions["leads not recorded"] == 3
     before = home.workspace().require("corpus")

@@ -15,6 +15,7 @@ import torch
 from dagster_pipes import DAGSTER_PIPES_CONTEXT_ENV_VAR, DAGSTER_PIPES_MESSAGES_ENV_VAR, encode_param
 
 from ecg_model.encoder import load_encoder
+from pipelines.cache import MAKING
 from pipelines.pretrain import __main__ as program_of_one
 from pipelines.pretrain.__main__ import main
 from pipelines.pretrain.options import device_named
@@ -50,6 +51,17 @@ def whole(home: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> 
     assert done.stdout.strip() == str(program.out / "encoder.safetensors")
     assert f"step {STEPS}/{STEPS}" in done.stderr
     return program
+
+
+def test_the_folder_of_a_product_is_not_named_since_it_gets_another_name(
+    home: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program = Program(home, tmp_path / "0123.partial")
+    program.out.mkdir()
+    (program.out / MAKING).write_text("{}")
+    assert program.here(steps=2)[0] == 0
+    assert (program.out / "encoder.safetensors").is_file()
+    assert capsys.readouterr().out == ""
 
 
 def test_a_run_leaves_its_products_and_the_newest_two_checkpoints(whole: Program) -> None:
