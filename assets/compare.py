@@ -47,6 +47,7 @@ def encoder_comparison(data_home: DataHome, config: ComparisonSettings) -> dg.Ma
     rows = [
         {
             "task": task.task,
+            "labels scored": task.labels_scored,
             "first": round(task.first.value, 4),
             "seen by first": comparison.seen[task.task][0].in_words(),
             "second": round(task.second.value, 4),

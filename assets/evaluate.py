@@ -23,7 +23,7 @@ from pipelines.tasks.catalogue import TASKS, LabelTask
 from pipelines.tasks.splits import FoldProtocol
 
 ABOVE_RANDOM = "probe_above_random_encoder"
-
+ERROR, WARN = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
 
 PROBE = Part(ProbeConfig, only=("penalties", "resamples", "min_positives"))
 FOLDS = Part(FoldProtocol, names={"train": "train_folds", "validation": "validation_folds", "test": "test_folds"})
@@ -99,8 +99,10 @@ def _about(suite: Suite, task: LabelTask) -> dict[str, Any]:
                 ABOVE_RANDOM,
                 asset=key,
                 blocking=suite.must_beat_random,
-                description="The validation macro AUC is above that of the random encoder. A task with too few "
-                "records is not judged; the result says so.",
+                description="Pretraining helped: the validation macro AUC is above the random encoder's, and the 95 % "
+                "interval of the paired difference lies above zero. An interval that includes zero is a warning"
+                f"{', one below zero blocks the release' if suite.must_beat_random else ''}. A task with too few "
+                "records is not judged.",
             )
         ],
     }
@@ -122,7 +124,7 @@ def _probed(suite: Suite, task: LabelTask, data_home: DataHome, config: dg.Confi
             "by class": show.table(pair.by_class(), pair.reason or "No class was scored."),
             **show.pictures(ROC=previews.roc(pair)),
         },
-        [show.checked(ABOVE_RANDOM, pair.above_random())],
+        [show.checked(ABOVE_RANDOM, pair.above_random(), ERROR if pair.below_random else WARN)],
     )
 
 

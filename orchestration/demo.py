@@ -36,11 +36,8 @@ from pipelines.home import HOSTS, Home
 from pipelines.simulate import ensure_mirror
 from pipelines.sources import SOURCES
 from pipelines.sources.base import Role
-from pipelines.tasks.catalogue import TASKS
 
 console = Console(highlight=False, soft_wrap=True)
-FEW_POSITIVES = 3
-"""Positives that a class needs in each split of simulated ECGs."""
 
 GATE = gate_verdict.key
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -136,9 +133,6 @@ def train(home: Home, instance: dg.DagsterInstance, recipe: str) -> dict[str, Ou
             "their labels"
         )
         settings["corpus"] = {"config": {"unlabelled_folds": list(TRAINING_FOLDS)}}
-    if home.simulated:  # with the default, most classes of so few ECGs of CPSC2018 would be left out
-        few = {"config": {"min_positives": FEW_POSITIVES}}
-        settings |= {f"probe__{task}": few for task in TASKS}
     with console.status("corpus, pretraining, probes, release"):
         outcomes = run(TRAIN, instance, config={"ops": settings})
     for outcome in outcomes:
@@ -175,7 +169,7 @@ def print_summary(home: Home, outcomes: Mapping[str, Outcome]) -> None:
     """Print the last lines: the version, its scores beside the random encoder's, and what to do next."""
     released = outcomes["released_encoder"].metadata
     table = Table(title="Macro AUC on the test split of linear probes (95 % interval)", title_justify="left")
-    for column in ("task", "pretrained encoder", "random encoder"):
+    for column in ("task", "labels scored", "pretrained encoder", "random encoder"):
         table.add_column(column)
     for name, outcome in outcomes.items():
         if name.startswith("probe/"):
@@ -194,9 +188,10 @@ def print_summary(home: Home, outcomes: Mapping[str, Outcome]) -> None:
 
 def _scores(metadata: Mapping[str, Any]) -> list[str]:
     if "not scored" in metadata:
-        return ["not scored", "not scored"]
+        return ["none", "not scored", "not scored"]
     names = ("pretrained", "random")
-    return [f"{metadata[f'test macro AUC, {name}']:.3f} ({metadata[f'test interval, {name}']})" for name in names]
+    scores = [f"{metadata[f'test macro AUC, {name}']:.3f} ({metadata[f'test interval, {name}']})" for name in names]
+    return [metadata["labels scored"], *scores]
 
 
 def _reason(failure: Any) -> str:

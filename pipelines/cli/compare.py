@@ -96,7 +96,7 @@ def _print_comparison(first: str, second: str, comparison: EncoderComparison) ->
     console = stdout()
     console.print("Macro AUC on the test split of linear probes (95 % interval); p by Holm's method over the tasks")
     scores = ("seen", first, "seen", second)
-    print_table(("task", "tested on", *scores, "first minus second", "p"), rows(comparison))
+    print_table(("task", "tested on", "labels scored", *scores, "first minus second", "p"), rows(comparison))
     console.print(f"seen: {SEEN}")
     for note in notes(comparison):
         console.print(note)
@@ -106,8 +106,8 @@ def _print_comparison(first: str, second: str, comparison: EncoderComparison) ->
 def rows(comparison: EncoderComparison) -> list[tuple[str, ...]]:
     """Return the table's rows, one per task.
 
-    The columns are the task's name, what it was tested on, how much of that each encoder has seen and its score, the
-    difference with its interval, and p.
+    The columns are the task's name, what it was tested on, over how many of its labels it was scored, how much of the
+    test ECGs each encoder has seen and its score, the difference with its interval, and p.
     """
     from pipelines.formatting import format_difference, format_interval
     from pipelines.tasks.splits import of_patients
@@ -116,6 +116,7 @@ def rows(comparison: EncoderComparison) -> list[tuple[str, ...]]:
         (
             task.task,
             of_patients(task.records, task.patients, task.unnamed),
+            task.labels_scored,
             comparison.seen[task.task][0].in_words(),
             format_interval(task.first.value, task.first.low, task.first.high),
             comparison.seen[task.task][1].in_words(),

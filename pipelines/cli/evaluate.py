@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
-    from pipelines.encoders.names import EncoderNames
-    from pipelines.evaluate.features import OnProgress
+    from pipelines.evaluate.features import EncoderSource, OnProgress
     from pipelines.evaluate.suite.names import Evaluation
     from pipelines.home import Home
 
@@ -24,34 +25,37 @@ Tables = Iterator[tuple[str, list[dict[str, Any]]]]
 @click.argument("names", metavar="NAME...", nargs=-1)
 @click.option(
     "--encoder",
-    type=click.Choice(["pretrained", "reference"]),
-    default="pretrained",
-    show_default=True,
-    help="The data home's own encoder, or the imported one.",
+    help="models:/NAME@ALIAS, models:/NAME/VERSION, `pretrained` (the data home's own), `reference` (the imported one) "
+    "or an encoder.safetensors.  [default: the champion of ecg-encoder; without one, `pretrained`]",
 )
-def command(names: tuple[str, ...], encoder: str) -> None:
-    """Evaluate the encoder by NAME, beside the random encoder and handcrafted features; without a NAME, list them.
+def command(names: tuple[str, ...], encoder: str | None) -> None:
+    """Evaluate an encoder by NAME, beside the random encoder and handcrafted features; without a NAME, list them.
 
-    A name is a task, with variants after it, or a kind of waves and a source. `dense/` before a task compares the
-    encoder with one that has dense attention, which is pretrained first if there is none. Results are stored, and found
-    again by the same command.
+    The first line names the encoder that is judged: the champion, unless you name another. A NAME is a task, with
+    variants after it, or a kind of waves and a source. `dense/` before a task compares the data home's own encoder with
+    one that has dense attention, which is pretrained first if there is none. Results are stored, and found again by the
+    same command.
 
     \b
     ecg evaluate
     ecg evaluate segmentation/ludb regression/ptbxl
+    ecg evaluate ptbxl_superclass --encoder models:/ecg-encoder/2
     ecg evaluate ptbxl_superclass ptbxl_superclass__attention_pool
     ecg evaluate cpsc2018__multi_class__nearest_mean ptbxl_all__labels_25
     """
     from pipelines.cli.console import counting, print_table, stdout
     from pipelines.evaluate.exposure import SEEN
+    from pipelines.formatting import format_text
     from pipelines.home import Home
 
     home = Home.default()
     if not names:
         print_table(("evaluation", "what it is", "its ECGs"), evaluation_rows(home))
         return
-    with counting("evaluating") as on_count:
-        for title, rows in evaluate(home, names, encoder, on_count):
+    requested = requested_by(home, names, encoder)
+    with judged_encoder(home, encoder) as judged, counting("evaluating") as on_count:
+        stdout().print(format_text(judged.in_words))
+        for title, rows in evaluate(home, requested, judged, on_count):
             print_table(rows[0], (row.values() for row in rows), title=title)
     stdout().print(f"seen: {SEEN}")
 
@@ -76,58 +80,109 @@ def evaluation_rows(home: Home) -> list[tuple[str, str, str]]:
     return [(name, title, "here" if here[source] else f"no {source}") for name, title, source in rows]
 
 
-def evaluate(home: Home, names: Sequence[str], encoder: str, on_evaluation: OnEvaluation) -> Tables:
-    """Yield the tables of each evaluation: the encoder's row first, then those of its baselines.
+@dataclass(frozen=True, kw_only=True)
+class JudgedEncoder:
+    """The encoder that is evaluated."""
 
-    If an evaluation could not be scored, its table is one row with the reason.
-    Raises ValueError for an unknown name, before any is evaluated, and for one whose ECGs are not here.
+    encoders: tuple[EncoderSource, EncoderSource]
+    """It, and its random baseline."""
+    in_words: str
+    """Which encoder it is, for people."""
+
+
+@contextmanager
+def judged_encoder(home: Home, encoder: str | None) -> Iterator[JudgedEncoder]:
+    """Yield an encoder by its name; without one the champion, and without a champion the data home's own.
+
+    It can be loaded inside the block. Raises ValueError if there is no such encoder.
     """
-    from pipelines.encoders.names import OURS, REFERENCE
-    from pipelines.evaluate.probes.step import ProbeFacts
-    from pipelines.evaluate.suite.names import DENSE
-    from pipelines.evaluate.suite.run import evaluate_encoder
+    from pipelines.cli.store import store_if_made, store_of
+    from pipelines.encoders.names import OURS
+    from pipelines.release.aliases import find_alias
+    from pipelines.release.resolve import RANDOM, named_encoders
+    from pipelines.release.tags import CHAMPION
+
+    why = ""
+    if encoder is None:
+        store = store_if_made(home)
+        champion = None if store is None else find_alias(CHAMPION, tracking=store)
+        encoder = OURS.probe if champion is None else f"models:/{OURS.model}@{CHAMPION}"
+        why = f", since {OURS.model} has no champion" if champion is None else f", which is version {champion.version}"
+    with named_encoders(encoder, RANDOM, home.workspace(), store_of(home)) as ((title, source), (_, random_baseline)):
+        own = "the data home's own encoder" if source.name == OURS.probe else "not the data home's own encoder"
+        words = f"encoder: {title}{why}; {own} (sha256 {source.digest[:12]})"
+        yield JudgedEncoder(encoders=(source, random_baseline), in_words=words)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Requested:
+    """An evaluation that was asked for."""
+
+    name: str
+    """As it was asked for."""
+    of: Evaluation | tuple[str, str]
+    """For a wave evaluation, its kind and source."""
+    dense: bool
+    """Whether the encoder is compared with one of dense attention."""
+
+
+def requested_by(home: Home, names: Sequence[str], encoder: str | None) -> list[Requested]:
+    """Return the evaluations of these names.
+
+    encoder: as the user named it, if they did.
+    Raises ValueError for an unknown name, and for one whose ECGs are not here.
+    """
     from pipelines.harmonize.shards import shards_of
 
     workspace = home.workspace()
-    encoder_names = {names.probe: names for names in (OURS, REFERENCE)}[encoder]
-    requested = [_by_name(name, encoder_names) for name in names]
-    for name, item in zip(names, requested, strict=True):
-        source = item[1] if isinstance(item, tuple) else item.task.source
+    requested = [_by_name(name, encoder) for name in names]
+    for one in requested:
+        source = one.of[1] if isinstance(one.of, tuple) else one.of.task.source
         if not shards_of(workspace, source):
-            raise ValueError(f"{name}: no ECGs of {source} in {workspace.root}: harmonize them first")
-    for name, item in zip(names, requested, strict=True):
+            raise ValueError(f"{one.name}: no ECGs of {source} in {workspace.root}: harmonize them first")
+    return requested
 
-        def progress(done: int, total: int, title: str = name) -> None:
+
+def evaluate(home: Home, requested: Sequence[Requested], judged: JudgedEncoder, on_evaluation: OnEvaluation) -> Tables:
+    """Yield the tables of each evaluation: the encoder's row first, then those of its baselines.
+
+    If an evaluation could not be scored, its table is one row with the reason.
+    """
+    from pipelines.evaluate.probes.step import ProbeFacts
+    from pipelines.evaluate.suite.run import evaluate_encoder
+
+    for one in requested:
+
+        def progress(done: int, total: int, title: str = one.name) -> None:
             on_evaluation(done, total, title)
 
-        if isinstance(item, tuple):
-            yield from _waves(home, *item, encoder_names, progress)
+        if isinstance(one.of, tuple):
+            yield from _waves(home, *one.of, judged, progress)
             continue
-        if name.startswith(f"{DENSE}/"):
-            yield name, _against_dense(home, item, progress)
+        if one.dense:
+            yield f"{one.name}, of the data home's own encoder", _against_dense(home, one.of, progress)
             continue
-        rows = evaluate_encoder(workspace, item, encoder_names=encoder_names, progress=progress)
+        rows = evaluate_encoder(home.workspace(), one.of, encoders=judged.encoders, progress=progress)
         reason, drawn = ProbeFacts.of(rows[0].product).reason, rows[0].drawn
         if reason is not None:
-            yield name, [{"not scored": reason}]
+            yield one.name, [{"not scored": reason}]
         else:
-            yield f"{name}, intervals by {drawn}", [row.row() for row in rows]
+            yield f"{one.name}, intervals by {drawn}", [row.row() for row in rows]
 
 
-def _by_name(name: str, encoder_names: EncoderNames) -> Evaluation | tuple[str, str]:
-    """Return the evaluation of that name, or for a wave evaluation its kind and source."""
+def _by_name(name: str, encoder: str | None) -> Requested:
+    """Return the evaluation of that name. Raises ValueError if there is none."""
     from pipelines.encoders.names import OURS
     from pipelines.evaluate.suite.names import DENSE, evaluation
 
     kind, _, rest = name.partition("/")
     if kind != DENSE:
-        return _wave_evaluation(name) if "/" in name else evaluation(name)
-    if encoder_names != OURS:
+        return Requested(name=name, of=_wave_evaluation(name) if "/" in name else evaluation(name), dense=False)
+    if encoder not in (None, OURS.probe):
         raise ValueError(
-            f"{name}: dense attention is compared with the encoder that was pretrained here, not "
-            f"{encoder_names.probe!r}"
+            f"{name}: dense attention is compared with the encoder that was pretrained here, not {encoder!r}"
         )
-    return evaluation(rest)
+    return Requested(name=name, of=evaluation(rest), dense=True)
 
 
 def _against_dense(home: Home, variant: Evaluation, progress: OnProgress) -> list[dict[str, Any]]:
@@ -167,7 +222,7 @@ def _wave_evaluation(name: str) -> tuple[str, str]:
     return kind, source
 
 
-def _waves(home: Home, kind: str, source: str, encoder_names: EncoderNames, progress: OnProgress) -> Tables:
+def _waves(home: Home, kind: str, source: str, judged: JudgedEncoder, progress: OnProgress) -> Tables:
     """Yield the tables of a wave evaluation, whose kind is `segmentation` or `regression`."""
     from pipelines.evaluate.exposure import Overlaps
     from pipelines.evaluate.waves import tables
@@ -175,11 +230,11 @@ def _waves(home: Home, kind: str, source: str, encoder_names: EncoderNames, prog
 
     overlaps = Overlaps(home.workspace())
     if kind == "regression":
-        regressed = regress_encoder(home, source, encoder_names=encoder_names, progress=progress)
+        regressed = regress_encoder(home, source, encoders=judged.encoders, progress=progress)
         seen = f"{regressed.task.title}; seen: {overlap_of_waves(overlaps, regressed.ours).in_words()}"
         yield f"mean absolute errors, {seen}", tables.error_rows(regressed.ours, regressed.random_baseline)
         return
-    segmented = segment_encoder(home, source, encoder_names=encoder_names, progress=progress)
+    segmented = segment_encoder(home, source, encoders=judged.encoders, progress=progress)
     if segmented.reason is not None:
         yield f"segmentation, {segmented.task.title}", [{"not scored": segmented.reason}]
         return

@@ -52,15 +52,16 @@ def _release(home: Home) -> None:
         released, rows = release_with_scores(home, on_count)
     console = stdout()
     console.print("\nMacro AUC on the test split of linear probes (95 % interval)")
-    print_table(("task", "reference", "pretrained", "random", "reference minus pretrained"), rows)
+    print_table(("task", "labels scored", "reference", "pretrained", "random", "reference minus pretrained"), rows)
     console.print(f"\n{'Released' if released.created else 'Released before'}: {released.model_uri}")
 
 
 def release_with_scores(home: Home, on_task: OnTask) -> tuple[Release, list[tuple[str, ...]]]:
     """Probe the imported encoder on every task and release it.
 
-    Returns the release and a row per task: its name, then test macro AUCs of the reference, of ours and of a random
-    encoder, then the first minus the second. A missing score is a dash; a task that was not scored has its reason.
+    Returns the release and a row per task: its name, over how many labels it is scored, then test macro AUCs of the
+    reference, of ours and of a random encoder, then the first minus the second. A missing score is a dash; a task that
+    was not scored has its reason.
     """
     from pipelines.encoders.names import REFERENCE
     from pipelines.evaluate.probes.config import ProbeConfig
@@ -87,9 +88,9 @@ def _row(task: str, figures: Mapping[str, Any]) -> tuple[str, ...]:
     from pipelines.encoders.names import OURS, REFERENCE
 
     if "not scored" in figures:
-        return task, f"not scored: {figures['not scored']}", "-", "-", "-"
+        return task, "none", f"not scored: {figures['not scored']}", "-", "-", "-"
     macro_aucs = (_score(figures, name) for name in (REFERENCE.probe, OURS.probe, "random"))
-    return task, *macro_aucs, figures.get(f"{REFERENCE.probe} minus {OURS.probe}", "-")
+    return task, figures["labels scored"], *macro_aucs, figures.get(f"{REFERENCE.probe} minus {OURS.probe}", "-")
 
 
 def _score(figures: Mapping[str, Any], name: str) -> str:

@@ -22,10 +22,22 @@ def existing_store(home: Home) -> Tracking:
 
     Raises ValueError if its database does not exist (it is not made), or if its server does not answer.
     """
+    tracking = store_if_made(home)
+    if tracking is None:
+        database = home.tracking_uri.removeprefix("sqlite:///")
+        raise ValueError(f"no models here: {database} does not exist; run `make demo`, or set MLFLOW_TRACKING_URI")
+    return tracking
+
+
+def store_if_made(home: Home) -> Tracking | None:
+    """Return the home's store, or None if its database does not exist (it is not made).
+
+    Raises ValueError if its server does not answer.
+    """
     tracking = store_of(home)
     database = tracking.uri.removeprefix("sqlite:///")
     if database != tracking.uri and not Path(database).is_file():
-        raise ValueError(f"no models here: {database} does not exist; run `make demo`, or set MLFLOW_TRACKING_URI")
+        return None
     if tracking.is_server:
         try:
             tracking.health(seconds=10.0).raise_for_status()

@@ -21,6 +21,7 @@ from pipelines.release.aliases import find_alias
 from pipelines.release.tags import CHAMPION
 from pipelines.simulate import MirrorSizes, write_mirror
 from pipelines.sources import SOURCES
+from pipelines.tasks.catalogue import TASKS
 from pipelines.tracking import Tracking
 
 SIZES = MirrorSizes(chapman=(60,), code15=(40,), ptbxl=(60,), cpsc2018=(), georgia=(), ludb=0)
@@ -99,7 +100,8 @@ def test_the_road_runs_once_is_found_the_second_time_and_refuses_what_is_not_sho
     assert made["corpus"].metadata["train"] > 40
     assert made["probe/cpsc2018"].metadata["not scored"]
     assert "each needs 20" in made["probe/ptbxl_superclass"].metadata["not scored"]
-    assert made["evaluation_report"].metadata["verdict"] == "No task could be scored"
+    verdict = made["evaluation_report"].metadata["verdict"]
+    assert verdict == f"Not scored: none of {len(TASKS)} tasks has enough labelled ECGs"
     page = Path(made["evaluation_report"].metadata["page"]).read_text()
     assert "The ECGs are simulated" in page, "the mirror says so of itself"
     assert made["champion"].metadata["champion"] == made["released_encoder"].metadata["version"] == 1
@@ -109,7 +111,7 @@ def test_the_road_runs_once_is_found_the_second_time_and_refuses_what_is_not_sho
     assert run_of is not None
     assert {"report.html", "report.json"} <= {file.path for file in store.list_artifacts(run_of)}
     (compared,) = run(COMPARE, instance)
-    assert compared.metadata["verdict"] == "No task could be scored"
+    assert compared.metadata["verdict"] == "Not scored: no task has enough labelled ECGs"
     again = harvest(home, instance) | {n: o.metadata["cached"] for n, o in train(instance, TINY).items()}
     assert all(again.values()), again
     versions = instance.get_latest_materialization_event(dg.AssetKey("corpus"))

@@ -30,7 +30,7 @@ class PairedScores:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Test macro AUC of a first encoder minus that of a second, on the same records."""
+    """Macro AUC of a first encoder minus that of a second, on the same records."""
 
     task: str
     classes: tuple[str, ...]
@@ -82,11 +82,34 @@ def compare(first: ProbeResult, second: ProbeResult, config: ProbeConfig | None 
 
     Raises InsufficientData and ValueError as `paired_test_scores` does.
     """
-    config = config or ProbeConfig()
-    paired = paired_test_scores(first, second)
+    return _compared(first.task, paired_test_scores(first, second), config or ProbeConfig())
+
+
+def compare_on_validation(
+    first: ProbeResult, second: ProbeResult, config: ProbeConfig | None = None
+) -> Comparison | None:
+    """Compare two encoders' validation macro AUCs, as `compare` does those on test.
+
+    Returns None if one of them was not scored on validation, or if no class was scored of both. Raises ValueError if
+    their records differ.
+    """
+    if first.scores is None or second.scores is None or first.predictions is None or second.predictions is None:
+        return None
+    if first.scores.validation is None or second.scores.validation is None:
+        return None
+    scored = {score.name for score in second.scores.validation.classes}
+    classes = [score.name for score in first.scores.validation.classes if score.name in scored]
+    if not classes:
+        return None
+    a, b = (predictions.of(Split.VALIDATION) for predictions in (first.predictions, second.predictions))
+    paired = paired_scores(first.task, Split.VALIDATION, a, b, classes)
+    return _compared(first.task, paired, config or ProbeConfig())
+
+
+def _compared(task: str, paired: PairedScores, config: ProbeConfig) -> Comparison:
     times_RN = resample_patients(paired.patient, resamples=config.resamples, seed=config.seed)
     difference = paired_difference(paired.y_NC, paired.first_NC, paired.second_NC, times_RN, config.confidence)
-    return Comparison(task=first.task, classes=paired.classes, records=len(paired.patient), difference=difference)
+    return Comparison(task=task, classes=paired.classes, records=len(paired.patient), difference=difference)
 
 
 def _different(task: str, split: Split, first: Predictions, second: Predictions) -> ValueError:

@@ -30,6 +30,11 @@ PREDICTIONS_FILE = "predictions.parquet"
 ROC_FILE = "roc.parquet"
 
 
+def labels_scored(scored: int, left_out: int) -> str:
+    """Return over how many of a task's labels a macro figure is: `3 of 9`."""
+    return f"{scored} of {scored + left_out}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class ClassScore:
     """Scores of one class on one split."""
@@ -56,6 +61,11 @@ class SplitScores:
     accuracy: Interval | None = None
     """Share of records whose most probable class is the true one; a class that was not in training counts as missed.
     None if classes do not exclude each other."""
+
+    @property
+    def labels(self) -> str:
+        """Over how many of the task's labels the macro figures are."""
+        return labels_scored(len(self.classes), len(self.omitted))
 
 
 @dataclass(frozen=True, kw_only=True)

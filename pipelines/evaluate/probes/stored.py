@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pipelines.cache import Workspace
+from pipelines.encoders.names import OURS
 from pipelines.evaluate.probes.config import ProbeConfig
 from pipelines.evaluate.probes.result import SCORES_FILE, Predictions, ProbeResult, load_result
+from pipelines.tasks.catalogue import LabelTask
 from pipelines.tasks.splits import Protocol as SplitProtocol
 from pipelines.tasks.splits import Split, protocol_from_dict
 
@@ -23,6 +26,18 @@ def protocol_and_config(about: Mapping[str, Any]) -> tuple[SplitProtocol, ProbeC
     """Return the protocol and the settings of a probe. about: as `probed` reads it."""
     config = ProbeConfig(**{**about["probe"], "penalties": tuple(about["probe"]["penalties"])})
     return protocol_from_dict(about["task"]["protocol"]), config
+
+
+def as_ours_was_probed(workspace: Workspace, task: LabelTask) -> tuple[LabelTask, ProbeConfig]:
+    """Return the task as our encoder was last probed on it, and the probe's settings: an encoder has one score.
+
+    If there is no such probe: the task as it is, and the defaults.
+    """
+    probe = workspace.current(f"probe/{task.name}/{OURS.probe}")
+    if probe is None:
+        return task, ProbeConfig()
+    protocol, config = protocol_and_config(probed(probe.path))
+    return replace(task, protocol=protocol), config
 
 
 @dataclass(frozen=True, kw_only=True)

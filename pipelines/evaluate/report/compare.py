@@ -9,14 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from pipelines.cache import Workspace
-from pipelines.encoders.names import OURS
 from pipelines.evaluate.exposure import Overlaps
 from pipelines.evaluate.features import EncoderSource
 from pipelines.evaluate.probes.comparison import paired_test_scores
 from pipelines.evaluate.probes.config import ProbeConfig
 from pipelines.evaluate.probes.result import ProbeResult
 from pipelines.evaluate.probes.step import materialize_probe
-from pipelines.evaluate.probes.stored import Probe, probed, protocol_and_config
+from pipelines.evaluate.probes.stored import Probe, as_ours_was_probed
 from pipelines.evaluate.report.model import EncoderComparison, LabelComparison, TaskComparison
 from pipelines.evaluate.statistics.paired import holm, paired_differences
 from pipelines.harmonize.shards import shards_of
@@ -88,18 +87,6 @@ def compare_encoders(
         seen=seen,
         not_scored=not_scored,
     )
-
-
-def as_ours_was_probed(workspace: Workspace, task: LabelTask) -> tuple[LabelTask, ProbeConfig]:
-    """Return the task as our encoder was last probed on it, and the probe's settings.
-
-    If there is no such probe: the task as it is, and the defaults.
-    """
-    probe = workspace.current(f"probe/{task.name}/{OURS.probe}")
-    if probe is None:
-        return task, ProbeConfig()
-    protocol, config = protocol_and_config(probed(probe.path))
-    return replace(task, protocol=protocol), config
 
 
 def _titled(progress: Report, title: str) -> Callable[[int, int], None]:

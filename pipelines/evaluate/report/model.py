@@ -12,6 +12,7 @@ from pipelines.encoders.names import OURS, REFERENCE
 from pipelines.evaluate.exposure import Overlap
 from pipelines.evaluate.probes import handcrafted
 from pipelines.evaluate.probes.assessment import Assessment
+from pipelines.evaluate.probes.result import labels_scored
 from pipelines.evaluate.report.published import Published
 from pipelines.evaluate.statistics.bootstrap import Interval, PairedDifference
 from pipelines.evaluate.waves.tables import Row
@@ -39,6 +40,10 @@ class ReportVerdict:
 
     headline: str
     """The answer in one line."""
+    meaning: tuple[str, ...]
+    """What was measured, and how to take the answer."""
+    next_steps: tuple[str, ...]
+    """What to do to learn more."""
     sentences: tuple[str, ...]
     """One for each task, with its figures."""
 
@@ -110,6 +115,11 @@ class TaskComparison:
     """Labels that were not scored, each with the reason."""
 
     @property
+    def labels_scored(self) -> str:
+        """Over how many of the task's labels the macro AUCs are, such as `3 of 9`."""
+        return labels_scored(len(self.labels), len(self.omitted))
+
+    @property
     def few(self) -> tuple[str, ...]:
         """The labels with fewer than FEW_POSITIVES positives."""
         return tuple(label.name for label in self.labels if label.positives < FEW_POSITIVES)
@@ -139,16 +149,16 @@ class EncoderComparison:
     def in_words(self) -> str:
         """Return the verdict in one line."""
         if not self.tasks:
-            return "No task could be scored"
+            return "Not scored: no task has enough labelled ECGs"
         significant = [task for task in self.tasks if task.p_adjusted < 1 - self.confidence]
         better = [task.title for task in significant if task.difference.value > 0]
         worse = [task.title for task in significant if task.difference.value < 0]
         words = [f"{self.first} is better on {', '.join(better)}"] if better else []
         words += [f"{self.second} is better on {', '.join(worse)}"] if worse else []
         if not words:
-            return f"No difference between {self.first} and {self.second} is shown on any of {len(self.tasks)} tasks"
+            return f"No clear difference between {self.first} and {self.second} on any of {len(self.tasks)} tasks"
         rest = len(self.tasks) - len(better) - len(worse)
-        return "; ".join([*words, *([f"no difference is shown on {rest} of {len(self.tasks)} tasks"] if rest else [])])
+        return "; ".join([*words, *([f"no clear difference on {rest} of {len(self.tasks)} tasks"] if rest else [])])
 
 
 HANDCRAFTED_BASELINE = handcrafted.NAME
@@ -221,6 +231,11 @@ class TaskReport:
     """Titles of probes of other ECGs or another protocol, which are not shown."""
     published: Published | None
 
+    @property
+    def labels_scored(self) -> str:
+        """Over how many of the task's labels the figures are, such as `3 of 9`."""
+        return labels_scored(len(self.labels) - len(self.omitted), len(self.omitted))
+
 
 @dataclass(frozen=True, kw_only=True)
 class AucDifference:
@@ -247,6 +262,8 @@ class SuiteRow:
     """How much of the test ECGs each saw in pretraining, by name."""
     reason: str | None
     """Why ours was not scored."""
+    labels_scored: str
+    """Over how many of the task's labels the figures are, such as `3 of 9`; of draws that differ, each."""
     left_out: tuple[str, ...]
     """Labels that are not in the mean of some or all draws of few labels."""
     percent: float | None

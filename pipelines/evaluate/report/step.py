@@ -184,10 +184,11 @@ def summarise(
     ours = next(iter(probes.values()))[OURS.probe]
     corpus = corpus_of(workspace, EncoderFacts.of(encoder).corpus_digest)
     precisions = {probe.about["precision"] for named in probes.values() for probe in named.values()}
+    pretraining = _pretraining(encoder, ours.about["encoder"]["digest"], corpus)
     return EvaluationReport(
         simulated=simulated,
-        verdict=judge(tasks),
-        pretraining=_pretraining(encoder, ours.about["encoder"]["digest"], corpus),
+        verdict=judge(tasks, simulated=simulated, recipe=pretraining.recipe),
+        pretraining=pretraining,
         tasks=tasks,
         precision=", ".join(sorted(precisions)),
     )

@@ -23,7 +23,7 @@ from pipelines.evaluate.report.tasks import task_report
 from pipelines.evaluate.statistics.bootstrap import Interval, PairedDifference
 from pipelines.evaluate.statistics.paired import holm
 from pipelines.evaluate.suite.names import SUITE, evaluation
-from pipelines.evaluate.suite.run import folders_of, labels_used, paired_lead
+from pipelines.evaluate.suite.run import folders_of, labels_of_draws, labels_used, paired_lead
 from pipelines.harmonize.shards import shards_of
 from pipelines.tasks.catalogue import SUITE_TASKS
 
@@ -186,6 +186,7 @@ def _row(
         ahead=ahead,
         seen={other: overlaps.of_probe(next(iter(of_draws.values()))) for other, of_draws in probes.items()},
         reason=facts[OURS.probe].reason,
+        labels_scored=labels_of_draws([probe.result for probe in probes[OURS.probe].values()]),
         left_out=_left_out(facts[OURS.probe]),
         percent=(100.0 if requested.percent is None else requested.percent) if is_budget else None,
         labels_used=labels_used(products[OURS.probe]),

@@ -16,11 +16,11 @@ def sentence(task: TaskReport) -> str:
     if not task.probes:
         return f"{task.title}: not scored, {task.reason}."
     auc = task.probes[0].assessment.auc
-    words = f"{task.title}: macro AUC {in_words(auc)}"
+    words = f"{task.title}: macro AUC {in_words(auc)} over {task.labels_scored} labels"
     for other in (OURS.random_baseline, HANDCRAFTED_BASELINE):
         if other in task.differences:
             difference, p = task.differences[other].difference, task.differences[other].p_adjusted
-            relation = "not shown to differ from" if p >= ALPHA else ("above" if difference.value > 0 else "below")
+            relation = "not clearly different from" if p >= ALPHA else ("above" if difference.value > 0 else "below")
             article = "the " if other == OURS.random_baseline else ""
             words += f", {relation} {article}{TITLES[other]}"
             words += f" ({difference.value:+.3f}, {difference.low:+.3f} to {difference.high:+.3f}, p {_p(p)})"

@@ -11,7 +11,7 @@ from pipelines.encoders.names import OURS, EncoderNames
 from pipelines.evaluate.exposure import Overlap, Overlaps
 from pipelines.evaluate.features import OnProgress, encoder_and_random_baseline
 from pipelines.evaluate.probes import handcrafted
-from pipelines.evaluate.probes.comparison import Comparison, compare
+from pipelines.evaluate.probes.comparison import Comparison, compare, compare_on_validation
 from pipelines.evaluate.probes.config import ProbeConfig
 from pipelines.evaluate.probes.result import load_result
 from pipelines.evaluate.probes.step import ProbeFacts, materialize_probe
@@ -32,6 +32,8 @@ class ProbePair:
     handcrafted: Product
     comparison: Comparison | None
     """Of the encoder and its random baseline; None if the task has too few records to be scored."""
+    on_validation: Comparison | None
+    """The same on validation; None if it was not scored there."""
     overlap: Overlap
     """Of the encoder's pretraining data with the test ECGs."""
 
@@ -43,17 +45,33 @@ class ProbePair:
     def above_random(self) -> Finding:
         """Check whether the encoder's validation macro AUC is above its random baseline's.
 
-        A release waits for this check, so it is of the validation split: the test split decides nothing. A task that
-        was not scored there is not judged.
+        The interval of the paired difference decides. A release waits for this check, so it is of the validation split:
+        the test split decides nothing. A task that was not scored there is not judged.
         """
         if self.comparison is None:
             return Finding.passed(f"not judged: {self.reason}")
         ours, random = (ProbeFacts.of(product).validation_macro_auc for product in (self.pretrained, self.random))
-        if ours is None or random is None:
+        if ours is None or random is None or self.on_validation is None:
             return Finding.passed("not judged: its protocol has no validation split")
-        lead = ours.value - random.value
-        words = f"{ours.value:.3f} against {random.value:.3f} of the random encoder: {lead:+.3f}"
-        return Finding(lead > 0, f"validation macro AUC {words}")
+        lead = self.on_validation.difference
+        words = f"validation macro AUC {ours.value:.3f} against {random.value:.3f} of the random encoder: "
+        words += format_difference(lead.value, lead.low, lead.high)
+        if lead.low > 0:
+            return Finding.passed(words)
+        if self.below_random:
+            return Finding.failed(
+                f"{words}, below it. Pretraining made the features worse: look at the loss and at std and rank of the "
+                "embeddings, then train again, with a lower learning rate or another recipe"
+            )
+        return Finding.failed(
+            f"{words}. The interval includes zero, so this does not show that pretraining helped: train longer (recipe "
+            "small or paper_*), on more ECGs, or give more labelled ECGs for validation"
+        )
+
+    @property
+    def below_random(self) -> bool:
+        """Whether the validation macro AUC is clearly below the random baseline's: the interval lies below zero."""
+        return self.on_validation is not None and self.on_validation.difference.high < 0
 
     def figures(self) -> dict[str, Any]:
         """Return the macro AUCs with their intervals, by name; one line if the task was not scored."""
@@ -61,6 +79,9 @@ class ProbePair:
             return {"not scored": self.reason}
         window = ProbeFacts.of(self.pretrained).window
         figures: dict[str, Any] = {} if window is None else {"window": window}
+        scores = load_result(self.pretrained.path).scores
+        assert scores is not None
+        figures["labels scored"] = scores.test.labels
         for split in (Split.VALIDATION, Split.TEST):
             baselines = (("random", self.random), (handcrafted.NAME, self.handcrafted))
             for name, product in ((self.encoder_names.probe, self.pretrained), *baselines):
@@ -100,13 +121,14 @@ def probe_pair(
     sources = (*encoder_and_random_baseline(workspace, encoder_names), handcrafted.HandcraftedSource())
     first, second, third = (materialize_probe(workspace, task, source, config, progress=progress) for source in sources)
     scored = ProbeFacts.of(first).scored and ProbeFacts.of(second).scored
-    comparison = compare(load_result(first.path), load_result(second.path), config) if scored else None
+    results = (load_result(first.path), load_result(second.path))
     return ProbePair(
         encoder_names=encoder_names,
         pretrained=first,
         random=second,
         handcrafted=third,
-        comparison=comparison,
+        comparison=compare(*results, config) if scored else None,
+        on_validation=compare_on_validation(*results, config),
         overlap=Overlaps(workspace).of_probe(Probe.load(first.path)),
     )
 

@@ -16,9 +16,15 @@ import numpy as np
 from pipelines import versions
 from pipelines.cache import Product, Workspace
 from pipelines.durable import write_atomically
-from pipelines.encoders.names import OURS, EncoderNames
+from pipelines.encoders.names import OURS
 from pipelines.evaluate.exposure import Overlap, Overlaps
-from pipelines.evaluate.features import FeatureConfig, FeatureSource, OnProgress, encoder_and_random_baseline
+from pipelines.evaluate.features import (
+    EncoderSource,
+    FeatureConfig,
+    FeatureSource,
+    OnProgress,
+    encoder_and_random_baseline,
+)
 from pipelines.evaluate.probes.assessment import Points, points
 from pipelines.evaluate.probes.attention_pool import AttentionPool
 from pipelines.evaluate.probes.comparison import paired_test_scores
@@ -29,13 +35,14 @@ from pipelines.evaluate.probes.handcrafted import HandcraftedSource
 from pipelines.evaluate.probes.heads import Head, NearestMean, PaperLoop
 from pipelines.evaluate.probes.result import Predictions, ProbeResult, load_result
 from pipelines.evaluate.probes.step import DrawFacts, ProbeFacts, materialize_probe
-from pipelines.evaluate.probes.stored import Probe
+from pipelines.evaluate.probes.stored import Probe, as_ours_was_probed
 from pipelines.evaluate.statistics import bootstrap, paired, ranking
 from pipelines.evaluate.statistics.bootstrap import Interval, PairedDifference
 from pipelines.evaluate.suite import noise
 from pipelines.evaluate.suite.names import FROZEN, Evaluation, HeadName
 from pipelines.formatting import format_difference, format_range
 from pipelines.hashing import digest_of
+from pipelines.tasks.catalogue import TASKS
 from pipelines.tasks.splits import Split, drawn_by
 
 MEAN_FILE = "mean.json"
@@ -248,6 +255,8 @@ class EvaluationRow:
     """The unit that splits and resamples draw: patient, ECG, or both."""
     points: tuple[Points, ...]
     """Of its test split, or of each draw's; empty if there are no scores."""
+    labels_scored: str
+    """Over how many of the task's labels its figures are, such as `3 of 9`; of draws that differ, each."""
 
     @property
     def features(self) -> str:
@@ -265,6 +274,7 @@ class EvaluationRow:
             "features": self.features,
             "test macro AUC": None if auc is None else round(auc.value, 4),
             "interval": "" if auc is None else format_range(auc.low, auc.high),
+            "labels scored": self.labels_scored,
             "accuracy": None if right is None else round(right.value, 4),
             "average precision": _rounded([points.average_precision for points in self.points]),
             "F1": _rounded(f1) if len(f1) == len(self.points) else None,
@@ -290,9 +300,15 @@ def evaluation_rows(workspace: Workspace, products: Sequence[Product], config: P
                 overlap=None if test is None else overlaps.of_probe(probes[0]),
                 drawn="" if test is None else drawn_by(len(test.record_id), test.unnamed),
                 points=tuple(points(probe.result, probe.settings) for probe in probes) if scored else (),
+                labels_scored=labels_of_draws([probe.result for probe in probes]),
             )
         )
     return rows
+
+
+def labels_of_draws(results: Sequence[ProbeResult]) -> str:
+    """Return over how many of the task's labels the figures of one result, or of several draws, are; empty of none."""
+    return ", ".join(dict.fromkeys(result.scores.test.labels for result in results if result.scores is not None))
 
 
 def _rounded(values: Sequence[float]) -> float | None:
@@ -304,16 +320,21 @@ def evaluate_encoder(
     workspace: Workspace,
     evaluation: Evaluation,
     config: ProbeConfig | None = None,
-    encoder_names: EncoderNames = OURS,
+    encoders: tuple[EncoderSource, EncoderSource] | None = None,
     progress: OnProgress | None = None,
 ) -> list[EvaluationRow]:
-    """Evaluate an encoder of the workspace and its baselines; return a row each, the encoder's first.
+    """Evaluate an encoder and its baselines; return a row each, the encoder's first.
 
+    config: None is as our encoder was last probed, if the evaluation is the plain probe of a task, else the defaults.
+    encoders: an encoder and its random baseline; None is the workspace's own.
     With a head on features the baselines are the random one and handcrafted features, with one on tokens the random one
     alone. A head that trains the encoder has none: its random baseline would cost as much again.
     """
+    if config is None and evaluation.name in TASKS:
+        task, config = as_ours_was_probed(workspace, evaluation.task)
+        evaluation = replace(evaluation, task=task)
     config = config or ProbeConfig()
-    encoder, random_baseline = encoder_and_random_baseline(workspace, encoder_names)
+    encoder, random_baseline = encoders or encoder_and_random_baseline(workspace, OURS)
     head = head_of(evaluation)
     sources: list[FeatureSource] = [encoder]
     if evaluation.head in FROZEN:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from pipelines.cache import Product
-from pipelines.encoders.names import OURS, EncoderNames
+from pipelines.encoders.names import OURS
 from pipelines.evaluate.exposure import Overlap, Overlaps
-from pipelines.evaluate.features import OnProgress, encoder_and_random_baseline
+from pipelines.evaluate.features import EncoderSource, OnProgress, encoder_and_random_baseline
 from pipelines.evaluate.statistics.bootstrap import Interval
 from pipelines.evaluate.waves import tables
 from pipelines.evaluate.waves.config import FINE_TUNED, FROZEN, PseudoConfig, SegmentationConfig
@@ -75,13 +75,14 @@ def segment_encoder(
     source: str,
     pseudo: PseudoConfig | None = None,
     configs: Sequence[SegmentationConfig] = (FROZEN, FINE_TUNED),
-    encoder_names: EncoderNames = OURS,
+    encoders: tuple[EncoderSource, EncoderSource] | None = None,
     progress: OnProgress | None = None,
 ) -> Segmentations:
     """Segment with an encoder and its random baseline, on the best waves of a source.
 
     pseudo: settings of pseudo-labels, if the source has no better waves.
     configs: one for each mode, the frozen one first.
+    encoders: an encoder and its random baseline; None is the data home's own.
     """
     workspace, (task, mirror) = home.workspace(), waves_of(home, source, pseudo)
     products = {
@@ -89,7 +90,7 @@ def segment_encoder(
             workspace, task, encoder, config, mirror=mirror, progress=progress
         )
         for config in configs
-        for encoder in encoder_and_random_baseline(workspace, encoder_names)
+        for encoder in encoders or encoder_and_random_baseline(workspace, OURS)
     }
     frozen, random, *tuned = products.values()
     best = tuned[0] if tuned else frozen
@@ -107,17 +108,18 @@ def regress_encoder(
     home: Home,
     source: str,
     pseudo: PseudoConfig | None = None,
-    encoder_names: EncoderNames = OURS,
+    encoders: tuple[EncoderSource, EncoderSource] | None = None,
     progress: OnProgress | None = None,
 ) -> Regressions:
     """Predict intervals from the embeddings of an encoder and of its random baseline, on the best waves of a source.
 
     pseudo: settings of pseudo-labels, if the source has no better waves.
+    encoders: as of `segment_encoder`.
     """
     workspace, (task, mirror) = home.workspace(), waves_of(home, source, pseudo)
     ours, random_baseline = (
         materialize_regression(workspace, task, encoder, mirror=mirror, progress=progress)
-        for encoder in encoder_and_random_baseline(workspace, encoder_names)
+        for encoder in encoders or encoder_and_random_baseline(workspace, OURS)
     )
     labels = tables.label_rows(wave_data(workspace, task, mirror).products)
     return Regressions(task=task, ours=ours, random_baseline=random_baseline, labels=labels)

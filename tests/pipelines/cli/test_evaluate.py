@@ -60,7 +60,11 @@ def test_an_evaluation_stands_beside_what_it_has_to_beat_and_is_found_again(home
     names = ("ptbxl_superclass__leads_II_V1", "ptbxl_superclass__labels_1")
     first = ecg(home, *names)
     assert first.exit_code == 0, first.output
-    one, other = first.stdout.split(names[1])
+    said, _, tables = first.stdout.partition("\n")
+    assert said.startswith(
+        "encoder: pretrained, since ecg-encoder has no champion; the data home's own encoder (sha256"
+    )
+    one, other = tables.split(names[1])
     assert one.startswith(f"{names[0]}, intervals by patient")
     rows = {line.split()[0]: line.split() for line in one.splitlines()[2:] if line.strip()}
     assert set(rows) == {"pretrained", "random", "handcrafted"}
@@ -82,7 +86,7 @@ def test_an_evaluation_stands_beside_what_it_has_to_beat_and_is_found_again(home
 def test_intervals_are_told_beside_the_random_encoder(home):
     shown = ecg(home, "regression/ptbxl")
     assert shown.exit_code == 0, shown.output
-    title, *lines = shown.stdout.splitlines()
+    _, title, *lines = shown.stdout.splitlines()
     assert title.rstrip() == "mean absolute errors, ptbxl, the simulator's known boundaries; seen: not known"
     rows = {line[:14].strip(): line for line in lines[1:]}
     facts = home.workspace().require("regression/ptbxl_truth/pretrained").facts

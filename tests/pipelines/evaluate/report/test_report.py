@@ -173,7 +173,8 @@ def test_the_pages_numbers_are_the_jsons(report):
         assert cells["ahead of random"].startswith(f"{one['difference']['value']:+.3f} {one['difference']['low']:+.3f}")
         bins = [row for row in rows if row[""] == label["name"] and "observed share" in row]
         assert [int(row["ECGs"]) for row in bins] == [b["records"] for b in label["reliability"]]
-    (first,) = [cells for section, cells in page.rows if section == "summary" and cells[""] == task["title"]]
+    (first,) = [cells for section, cells in page.rows if section == "summary" and cells[""].startswith(task["title"])]
+    assert first[""] == f"{task['title']} {len(ours['labels'])} of {len(task['labels'])} labels"
     assert first["this encoder"] == f"{shown(ours['auc'])} seen: nothing"
     assert first["published: ECG-JEPA"].startswith("0.912")
     assert task["few"] == [label["name"] for label in ours["labels"] if label["positives"] < 10]
@@ -281,7 +282,7 @@ def test_what_was_seen_of_a_task_and_that_its_source_names_no_patients_is_told(w
     assert [probed["seen"]["test"] for probed in reported["probes"]] == [len(pretrained_on), 0, 0]
     page = Page((report.path / HTML_FILE).read_text())
     assert f"Tested on {len(tested)} ECGs, patients not named; intervals by {drawn}." in page.words
-    (first,) = [cells for section, cells in page.rows if section == "summary" and cells[""] == task.title]
+    (first,) = [cells for section, cells in page.rows if section == "summary" and cells[""].startswith(task.title)]
     assert first["this encoder"].endswith(f" seen: {len(pretrained_on)} of {len(tested)} test ECGs")
     assert first["random encoder"].endswith(" seen: nothing")
     seen = [cells["seen"] for section, cells in page.rows if section == "chapman_rhythm" and "seen" in cells]
@@ -298,7 +299,7 @@ def test_a_scale_leaves_room_where_all_is_perfect():
     [
         (0.03, 0.01, "Pretraining helped on 1 of 1 task"),
         (-0.03, 0.01, "Pretraining hurt on 1 of 1 task"),
-        (0.03, 0.2, "Pretraining is not shown to help on any of 1 task"),
+        (0.03, 0.2, "No evidence yet that pretraining helps: 0 of 1 task"),
     ],
 )
 def test_the_verdict_is_what_is_shown_not_what_is_hoped(workspace, value, p, headline):
@@ -306,11 +307,16 @@ def test_the_verdict_is_what_is_shown_not_what_is_hoped(workspace, value, p, hea
     (task,) = summarised(workspace, probes)
     comparison = task.differences["random"]
     changed = replace(comparison, p_adjusted=p, difference=replace(comparison.difference, value=value))
-    verdict = judge([replace(task, differences={"random": changed})])
+    verdict = judge([replace(task, differences={"random": changed})], simulated=True, recipe="demo")
     assert verdict.headline == headline
+    assert any("make demo MIRROR=" in step for step in verdict.next_steps)
     below = replace(changed, p_adjusted=0.001, difference=replace(comparison.difference, value=-0.1))
-    both = judge([replace(task, differences={"random": changed, "handcrafted": below})])
-    assert both.headline == f"{headline}; compared with handcrafted features: below on 1 of 1 task"
+    both = judge(
+        [replace(task, differences={"random": changed, "handcrafted": below})], simulated=False, recipe="small"
+    )
+    assert both.headline == headline
+    assert "Handcrafted features are ahead of it on 1 of 1 task." in both.meaning
+    assert not any("make demo" in step for step in both.next_steps), "these ECGs are recorded"
     assert "below handcrafted features (-0.100" in both.sentences[0]
 
 
@@ -408,11 +414,11 @@ def test_the_suite_stands_on_the_page_where_it_was_done_for_this_encoder(workspa
     draw = products["pretrained"].facts["draws"][0]
     assert draw["chosen_on"] == results_of(workspace, products["pretrained"])[0].counts["validation"] > 0
     assert list(rows) == [
-        "linear without 1 label HYP",
-        f"50 % of the labels {labels_used(products['pretrained'])} without 1 label HYP",
+        "linear 4 of 5 labels without HYP",
+        f"50 % of the labels {labels_used(products['pretrained'])} 4 of 5 labels without HYP",
     ], "another encoder's evaluation is not this one's, and what is left out is named"
     assert f"chosen on {draw['chosen_on']} of validation" in list(rows)[1]
-    rows = {name.split(" without ")[0].split(" fitted ")[0]: cells for name, cells in rows.items()}
+    rows = {name.split(" 4 of 5 ")[0].split(" fitted ")[0]: cells for name, cells in rows.items()}
     for name, title in (("pretrained", "this encoder"), ("random", "random encoder")):
         assert rows["50 % of the labels"][title] == f"{shown(products[name].facts['test_macro_auc'])} seen: nothing"
         draws = results_of(workspace, products[name])
@@ -622,6 +628,8 @@ def test_a_comparison_is_the_paired_bootstrap_of_the_probes_that_are_there(works
     first, second = (load_result(workspace.require(f"probe/{TASK.name}/{n}").path) for n in ("pretrained", "random"))
     wanted = compare(first, second, ProbeConfig()).difference
     assert task.difference.value == pytest.approx(wanted.value, abs=1e-12)
+    assert first.scores is not None
+    assert task.labels_scored == first.scores.test.labels == f"{len(task.labels)} of {len(TASK.names)}"
     assert (task.difference.low, task.difference.high) == pytest.approx((wanted.low, wanted.high), abs=1e-12)
     assert task.difference.p_value == wanted.p_value
     with pytest.raises(ValueError, match="on different test records"):

@@ -54,7 +54,27 @@ def test_an_encoder_that_is_its_random_twin_is_not_above_it(workspace):
     assert pair.comparison.difference.value == 0.0
     finding = pair.above_random()
     assert not finding.holds
-    assert "+0.000" in finding.seen
+    assert "+0.000 (+0.000 to +0.000)" in finding.seen
+    assert not pair.below_random, "what is equal blocks nothing"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "holds", "below", "said"),
+    [
+        (0.01, 0.05, True, False, "+0.030 (+0.010 to +0.050)"),
+        (-0.01, 0.05, False, False, "The interval includes zero, so this does not show that pretraining helped: train"),
+        (-0.09, -0.01, False, True, "below it. Pretraining made the features worse: look at the loss"),
+    ],
+)
+def test_the_interval_of_the_difference_decides_and_the_remedy_is_told(workspace, low, high, holds, below, said):
+    put_encoder(workspace, SEEING, seed=5, stated_seed=4)
+    pair = probe_pair(workspace, TASK, QUICK)
+    assert pair.on_validation is not None
+    value = (low + high) / 2
+    difference = replace(pair.on_validation.difference, value=value, low=low, high=high)
+    judged = replace(pair, on_validation=replace(pair.on_validation, difference=difference))
+    assert (judged.above_random().holds, judged.below_random) == (holds, below)
+    assert said in judged.above_random().seen
 
 
 def test_figures_rows_and_picture_are_of_the_test_split(workspace):
@@ -65,7 +85,10 @@ def test_figures_rows_and_picture_are_of_the_test_split(workspace):
     difference = figures["test macro AUC, pretrained"] - figures["test macro AUC, random"]
     assert difference == pytest.approx(pair.comparison.difference.value, abs=2e-4)
     ours, random = (figures[f"validation macro AUC, {name}"] for name in ("pretrained", "random"))
-    assert pair.above_random().holds == (ours > random), "the test split decides nothing"
+    lead = pair.on_validation
+    assert lead is not None
+    assert lead.difference.value == pytest.approx(ours - random, abs=2e-4), "the test split decides nothing"
+    assert figures["labels scored"] == f"{sum(not row['note'] for row in rows)} of {len(TASK.names)}"
     assert f"validation macro AUC {ours:.3f} against {random:.3f}" in pair.above_random().seen
     assert figures["seen, pretrained"] == "not known", "no corpus is named"
     assert {row["class"] for row in rows} == set(TASK.names)
