@@ -238,7 +238,7 @@ def test_it_is_found_again_and_made_anew_for_a_new_probe(report, workspace):
     with_handcrafted = materialize_report(workspace, simulated=True)
     task = stored(with_handcrafted)["tasks"][0]
     assert [probed["name"] for probed in task["probes"]] == ["pretrained", "random", "handcrafted"]
-    assert "compared with handcrafted features" in with_handcrafted.facts["headline"]
+    assert "features without a network (handcrafted)" in " ".join(stored(with_handcrafted)["verdict"]["meaning"])
     materialize_probe(workspace, TASK, handcrafted, replace(QUICK, min_positives=2))
     other_protocol = stored(materialize_report(workspace, simulated=True))["tasks"][0]
     assert other_protocol["left_out"] == ["handcrafted features"]
