@@ -46,8 +46,11 @@ lock: install-dev ## Write the lists of exact versions; UV="--upgrade-package NA
 demo: .venv/.installed ## Run the whole pipeline, from raw files to a model; MIRROR=folder or URL for real data
 	$(BIN)/python -m orchestration.demo $(if $(MIRROR),--mirror '$(MIRROR)')
 
-ui: install ## Start Dagster (port 3000) and MLflow (port 5000) on loopback
-	$(BIN)/python -m orchestration.ui
+PORT ?= 3000
+MLFLOW_PORT ?= 5000
+
+ui: install ## Start Dagster (PORT=3000) and MLflow (MLFLOW_PORT=5000) on loopback
+	$(BIN)/python -m orchestration.ui --dagster-port '$(PORT)' --mlflow-port '$(MLFLOW_PORT)'
 
 production: install-production ## Start all servers on PostgreSQL, supervised, configured by deploy/environment (docs/production.md)
 	deploy/start

@@ -1,15 +1,20 @@
 """The training set: one asset between the partitions and the training, so that the training has one input."""
 
-from typing import TYPE_CHECKING
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
+from pydantic import Field
 
 from assets import show
 from assets.forms import Part, form
 from assets.resources import DataHome
 from assets.sources import all_source_assets
+from assets.training_forms import PretrainSettings
 from pipelines import versions
 from pipelines.corpus.config import CorpusConfig
+from pipelines.incoming import INCOMING
+from pipelines.sources import SOURCES
 
 if TYPE_CHECKING:
     from pipelines.corpus.step import CorpusFacts
@@ -17,8 +22,11 @@ if TYPE_CHECKING:
 APART = "no_evaluation_patient_in_corpus"
 
 
+Source = Enum("Source", {name: name for name in (*SOURCES, INCOMING.name)})
+
 CORPUS = Part(
     CorpusConfig,
+    types={"sources": list[Source]},
     helps={
         "sources": "Pretrain on these sources alone. []: on all that are for pretraining.",
         "unlabelled_folds": "Folds of the evaluation sources whose ECGs are pretrained on too, without their labels, "
@@ -34,7 +42,18 @@ CORPUS = Part(
 
 
 class CorpusSettings(form(CORPUS)):
-    """Settings of the corpus. An empty one is taken from the champion's corpus, or is the default."""
+    """Settings of the corpus."""
+
+    base: Literal["champion", "defaults"] = Field(
+        default="champion",
+        description="What empty settings are taken from: the champion's corpus (without a champion, that of the last "
+        "training), or the defaults.",
+    )
+
+    def refuse(self) -> None:
+        from pipelines.corpus.step import config_from
+
+        config_from(CORPUS.given(self))
 
 
 def _unknown_patients(facts: "CorpusFacts") -> dict[str, dg.MetadataValue]:
@@ -43,6 +62,28 @@ def _unknown_patients(facts: "CorpusFacts") -> dict[str, dg.MetadataValue]:
         return {}
     nothing = "Every ECG names a patient."
     return {"of unknown patients": show.counts(facts.unknown_patients, "source", "ECGs", nothing)}
+
+
+def refuse_training_of_run(run: dg.DagsterRun, data_home: DataHome) -> None:
+    """Raise ValueError if this run is to train an encoder, too, with settings that the training would refuse."""
+    from pipelines.release.retraining import refuse_training
+
+    if "encoder" not in (run.step_keys_to_execute or ()):
+        return
+    ops: Any = run.run_config.get("ops", {})
+    settings = PretrainSettings(**ops.get("encoder", {}).get("config", {}))
+    home = data_home.open()
+    refuse_training(
+        home.workspace(),
+        data_home.tracking(),
+        simulated=home.simulated,
+        recipe=settings.recipe,
+        changes=settings.changed,
+        warm_start=settings.warm_start,
+        device=settings.device,
+        processes=settings.processes or 1,
+        accumulate=settings.accumulate,
+    )
 
 
 @dg.asset(
@@ -71,7 +112,14 @@ def corpus(context: dg.AssetExecutionContext, data_home: DataHome, config: Corpu
     home = data_home.open()
     workspace = home.workspace()
     with show.mistakes_explained():
-        settings = requested_corpus(workspace, data_home.tracking(), CORPUS.given(config), simulated=home.simulated)
+        refuse_training_of_run(context.run, data_home)
+        settings = requested_corpus(
+            workspace,
+            data_home.tracking(),
+            CORPUS.given(config),
+            from_champion=config.base == "champion",
+            simulated=home.simulated,
+        )
         product = materialize_corpus(workspace, settings)
     facts = CorpusFacts.of(product)
     return show.materialized(

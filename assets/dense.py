@@ -3,9 +3,10 @@
 import dagster as dg
 
 from assets import show
-from assets.pretrain import TrainingSettings, encoder
+from assets.pretrain import encoder
 from assets.resources import DataHome, Launcher
 from assets.sources import all_source_assets
+from assets.training_forms import TrainingSettings
 from pipelines import versions
 from pipelines.evaluate.suite.names import AGAINST_DENSE, DENSE, evaluation
 

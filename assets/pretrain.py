@@ -1,61 +1,14 @@
 """The pretrained encoder."""
 
-from typing import Any
-
 import dagster as dg
-from pydantic import Field
 
 from assets import show
 from assets.corpus import corpus
 from assets.resources import DataHome, Launcher
+from assets.training_forms import PretrainSettings
 from pipelines import versions
 
 WENT_WELL = "loss_finite_and_falling_and_not_collapsed"
-
-
-class TrainingSettings(dg.Config):
-    """How a training is computed. The result is the same up to rounding."""
-
-    device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N.")
-    processes: int = Field(
-        default=0,
-        ge=0,
-        description="Processes of this machine that share each batch; with GPUs, one for each GPU. 0: the setting of "
-        "the resource `launcher`.",
-    )
-    accumulate: int = Field(
-        default=1, description="Parts that a batch is computed in, one after another, to use less memory."
-    )
-    recompute: bool = Field(
-        default=False,
-        description="Compute blocks again in the backward pass: much less memory, a quarter more work.",
-    )
-
-    def for_launcher(self, launcher: Launcher) -> dict[str, Any]:
-        """Return the settings as `materialize_encoder` takes them."""
-        processes = self.processes or launcher.usual_processes
-        return {
-            "device": self.device,
-            "processes": processes,
-            "accumulate": self.accumulate,
-            "recompute": self.recompute,
-        }
-
-
-class PretrainSettings(TrainingSettings):
-    recipe: str = Field(
-        default="",
-        description="demo, small, paper_block or paper_random. Empty: ECG_RETRAIN_RECIPE, or the champion's recipe, or "
-        "demo if nothing was trained yet.",
-    )
-    changes: dict[str, Any] = Field(
-        default={}, description='Fields of the recipe to change, such as {"epochs": 3, "jepa.encoder.dim": 96}.'
-    )
-    warm_start: str = Field(
-        default="",
-        description="A registered encoder to start from, such as models:/ecg-encoder@champion. Empty: random weights, "
-        "or, if `recipe` is empty too, what ECG_RETRAIN_START says.",
-    )
 
 
 @dg.asset(
@@ -97,7 +50,7 @@ def encoder(
             tracking,
             simulated=home.simulated,
             recipe=config.recipe,
-            changes=config.changes,
+            changes=config.changed,
             warm_start=config.warm_start,
         )
         with warm_start(training.warm_start, tracking) as (changes, start):

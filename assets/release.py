@@ -1,6 +1,6 @@
 """The registered version, the gate's verdict on it, and the champion that users pull."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import dagster as dg
 from pydantic import Field
@@ -15,13 +15,14 @@ from assets.resources import DataHome
 from pipelines import versions
 from pipelines.hashing import digest_of
 from pipelines.release.gate import CLASSIFIER_RULES, RULES, GateConfig
+from pipelines.tasks.catalogue import TASKS
 
 if TYPE_CHECKING:
     from pipelines.release.model import Release
 
 
 class ReleaseSettings(dg.Config):
-    gate_task: str = Field(
+    gate_task: Literal[tuple(TASKS)] = Field(  # pyright: ignore[reportInvalidTypeForm]
         default="ptbxl_superclass",
         description="The probe whose validation macro AUC is the version's score. The gate and the classifier use the "
         "task that is stored with the version.",

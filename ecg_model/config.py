@@ -32,19 +32,28 @@ class EncoderConfig:
     steps.
     """
 
-    dim: int = 768  # channels of a token, and of the embedding
-    depth: int = 12  # transformer blocks
-    heads: int = 16  # attention heads; dim is a multiple
-    mlp_ratio: float = 4.0  # hidden channels of a block's MLP over dim
-    leads: int = 8
+    dim: int = field(default=768, metadata={"ge": 4})
+    """Channels of a token, and of the embedding: a multiple of `heads`, and of 4."""
+    depth: int = field(default=12, metadata={"ge": 1})
+    """Transformer blocks."""
+    heads: int = field(default=16, metadata={"ge": 1})
+    """Attention heads."""
+    mlp_ratio: float = field(default=4.0, metadata={"gt": 0})
+    """Hidden channels of a block's MLP over `dim`."""
+    leads: int = field(default=8, metadata={"ge": 1})
     """The 8 independent leads, or 12 as most other ECG encoders read; III, aVR, aVL and aVF follow from I and II."""
-    patches: int = 50  # columns of the grid: patches of a lead
-    patch_size: int = 50  # samples of a patch, 200 ms at 250 Hz
-    drop_path: float = 0.1
+    patches: int = field(default=50, metadata={"ge": 1})
+    """Columns of the grid: patches of a lead."""
+    patch_size: int = field(default=50, metadata={"ge": 1})
+    """Samples of a patch; 50 are 200 ms at 250 Hz."""
+    drop_path: float = field(default=0.1, metadata={"ge": 0, "lt": 1})
     """Chance that stochastic depth leaves out a branch of the last block; it rises linearly from 0 in the first."""
-    input_scale: float = 1.0  # factor on the millivolts
-    patch_init_scale: float = 1.0  # factor on the initial weights of the patch projection
-    attention: Attention = "cropa"  # or `dense`, the paper's ablation
+    input_scale: float = field(default=1.0, metadata={"gt": 0})
+    """Factor on the millivolts."""
+    patch_init_scale: float = field(default=1.0, metadata={"gt": 0})
+    """Factor on the initial weights of the patch projection."""
+    attention: Attention = "cropa"
+    """`cropa`, or `dense`, the paper's ablation."""
 
     def __post_init__(self) -> None:
         _check_width(self.dim, self.depth, self.heads, self.mlp_ratio)
@@ -65,10 +74,14 @@ class EncoderConfig:
 class PredictorConfig:
     """The network that predicts masked columns, lead by lead."""
 
-    dim: int = 384  # channels of a token
-    depth: int = 6  # transformer blocks
-    heads: int = 12  # attention heads; dim is a multiple
-    mlp_ratio: float = 4.0  # hidden channels of a block's MLP over dim
+    dim: int = field(default=384, metadata={"ge": 4})
+    """Channels of a token: a multiple of `heads`, and of 4."""
+    depth: int = field(default=6, metadata={"ge": 1})
+    """Transformer blocks."""
+    heads: int = field(default=12, metadata={"ge": 1})
+    """Attention heads."""
+    mlp_ratio: float = field(default=4.0, metadata={"gt": 0})
+    """Hidden channels of a block's MLP over `dim`."""
 
     def __post_init__(self) -> None:
         _check_width(self.dim, self.depth, self.heads, self.mlp_ratio)
@@ -78,10 +91,14 @@ class PredictorConfig:
 class MaskingConfig:
     """The columns that are hidden from the student."""
 
-    kind: Masking = "block"  # `block`: runs of neighbours, which may overlap; `random`: single columns
-    ratio: tuple[float, float] = (0.6, 0.7)  # of `random`: range of the share of hidden columns
-    blocks: int = 4  # of `block`: number of runs
-    block_ratio: tuple[float, float] = (0.175, 0.225)  # of `block`: range of a run's length as a share of the columns
+    kind: Masking = "block"
+    """`block`: runs of neighbours, which may overlap; `random`: single columns."""
+    ratio: tuple[float, float] = field(default=(0.6, 0.7), metadata={"gt": 0, "lt": 1})
+    """Of `random`: range of the share of hidden columns."""
+    blocks: int = field(default=4, metadata={"ge": 1})
+    """Of `block`: number of runs."""
+    block_ratio: tuple[float, float] = field(default=(0.175, 0.225), metadata={"gt": 0, "lt": 1})
+    """Of `block`: range of a run's length as a share of the columns."""
     per_record: bool = False
     """False, as published: one mask for a batch. True: a mask for each record, as in I-JEPA (arXiv 2301.08243), all of
     a batch with the same number of hidden columns."""

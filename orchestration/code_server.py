@@ -17,6 +17,9 @@ from dagster._grpc.client import DagsterGrpcClient
 SOCKET = "ECG_CODE_SOCKET"
 """The variable with the path of the code server's socket, for `deploy/workspace.yaml`."""
 
+LOCATION = "ecg-foundry"
+"""The code location's name, as in `deploy/workspace.yaml`. The states of sensors and schedules hang on it."""
+
 WATCH_SECONDS = 2.0
 LOAD_SECONDS = 300
 

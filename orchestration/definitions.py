@@ -11,6 +11,7 @@ from assets.corpus import corpus
 from assets.delineation import wave_assets
 from assets.dense import dense_assets
 from assets.evaluate import probe_assets, reference_probe_assets, suite_assets
+from assets.forms import refused_at_launch
 from assets.pretrain import encoder
 from assets.reference import reference_encoder
 from assets.release import champion, classifier, gate_verdict, released_encoder, released_reference
@@ -25,9 +26,14 @@ from orchestration.upstream import upstream_job
 
 
 def tagged(assets: Sequence[dg.AssetsDefinition]) -> list[dg.AssetsDefinition]:
-    """Tag each asset with `ecg/pool`, the pool that its step waits for; people filter the catalogue by it."""
+    """Tag each asset with `ecg/pool`, the pool that its step waits for; people filter the catalogue by it.
+
+    Wrong settings of an asset are refused when its run is launched.
+    """
     return [
-        asset.map_asset_specs(lambda spec, pool=asset.op.pool: spec.merge_attributes(tags={"ecg/pool": pool or "none"}))
+        refused_at_launch(asset).map_asset_specs(
+            lambda spec, pool=asset.op.pool: spec.merge_attributes(tags={"ecg/pool": pool or "none"})
+        )
         for asset in assets
     ]
 

@@ -23,9 +23,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from assets.release import gate_verdict
-from orchestration.definitions import defs
 from orchestration.instance import open_instance
 from orchestration.jobs import TRAIN, harvest_job_name
+from orchestration.run_here import run_here
 from pipelines.corpus.config import TRAINING_FOLDS
 from pipelines.disk_space import DiskFull, full_disk_explained
 from pipelines.download.mirror import Mirror, absent, list_source
@@ -33,6 +33,7 @@ from pipelines.download.unread import unread_records
 from pipelines.formatting import escape_output, format_name, format_text
 from pipelines.harmonize.shards import HarmonizedFacts, all_shards
 from pipelines.home import HOSTS, Home
+from pipelines.pretrain.recipes import RECIPES
 from pipelines.simulate import ensure_mirror
 from pipelines.sources import SOURCES
 from pipelines.sources.base import Role
@@ -68,9 +69,7 @@ def run(
     Raises StageFailed if a step or a blocking check failed. A challenger that the gate refuses ends the run, but it is
     an outcome and not a failure.
     """
-    result = defs.resolve_job_def(job).execute_in_process(
-        instance=instance, partition_key=partition, run_config={**QUIET, **(config or {})}, raise_on_error=False
-    )
+    result = run_here(job, instance, partition=partition, config={**QUIET, **(config or {})})
     failed = [check for check in result.get_asset_check_evaluations() if not check.passed]
     refused = any(check.asset_key == GATE for check in failed)
     for check in failed:
@@ -206,7 +205,7 @@ def _reason(failure: Any) -> str:
 
 @click.command(help="Run all stages once and report each; a finished stage is not done again.")
 @click.option("--mirror", metavar="FOLDER|URL", help="Real data in the hosts' layout; without it, simulated ECGs.")
-@click.option("--recipe", default="demo", show_default=True, help="How to pretrain.")
+@click.option("--recipe", type=click.Choice(list(RECIPES)), default="demo", show_default=True, help="How to pretrain.")
 def main(mirror: str | None, recipe: str) -> None:
     os.umask(0o077)  # what is written is its owner's alone
     escape_output()

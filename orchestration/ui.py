@@ -24,6 +24,9 @@ from pathlib import Path
 import click
 import httpx
 
+from orchestration.code_server import LOCATION
+from orchestration.links import links
+from orchestration.ports import require_free
 from pipelines.disk_space import DiskFull, full_disk_explained
 from pipelines.durable import make_folder
 from pipelines.formatting import escape_output, format_text
@@ -32,6 +35,7 @@ from pipelines.locks import exclusive_now
 from pipelines.moved import mend
 from pipelines.pretrain.step import tied
 
+PORT = click.IntRange(1, 65535)
 START_SECONDS = 90
 STOP_SECONDS = 20
 
@@ -42,7 +46,7 @@ WORKSPACE = "deploy/workspace.yaml"
 def code_server_command(socket: Path) -> list[str]:
     """Return the command of the code server that UI and daemon share, on a Unix socket."""
     server = [str(Path(sys.executable).with_name("dagster")), "code-server", "start"]
-    code = ["--module-name", "orchestration.definitions", "--location-name", "ecg-foundry"]
+    code = ["--module-name", "orchestration.definitions", "--location-name", LOCATION]
     return [*server, *code, "--socket", str(socket), "--log-level", "warning"]
 
 
@@ -122,9 +126,7 @@ def wait_until_healthy(server: subprocess.Popen[bytes], url: str, log: Path) -> 
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if server.poll() is not None:
-            raise click.ClickException(
-                f"the server of {url} ended with {server.returncode}: is its port taken? See {log}"
-            )
+            raise click.ClickException(f"the server of {url} ended with {server.returncode}: see {log}")
         try:
             if httpx.get(url, timeout=2).status_code == 200:
                 return
@@ -149,8 +151,8 @@ def stop(servers: Sequence[subprocess.Popen[bytes]]) -> None:
 
 
 @click.command(help="Open the Dagster and MLflow UIs on loopback; Ctrl-C stops both.")
-@click.option("--dagster-port", default=3000, show_default=True, help="Port of the Dagster UI.")
-@click.option("--mlflow-port", default=5000, show_default=True, help="Port of the MLflow UI.")
+@click.option("--dagster-port", type=PORT, default=3000, show_default=True, help="Port of the Dagster UI.")
+@click.option("--mlflow-port", type=PORT, default=5000, show_default=True, help="Port of the MLflow UI.")
 def main(dagster_port: int, mlflow_port: int) -> None:
     escape_output()
     # Slow to import, and not needed by the other functions of this module.
@@ -166,11 +168,20 @@ def main(dagster_port: int, mlflow_port: int) -> None:
             mend(home)  # before the lock is held, which it takes
             busy = f"the servers of {home.root} run already ({{holder}}): use them, or stop them first"
             lock = held.enter_context(exclusive_now(home.root / SERVERS_LOCK, busy))
+            require_free_ports(dagster_port, mlflow_port)
             with full_disk_explained(home.root), open_instance(home) as instance:
                 seed(instance)
         except (ValueError, DiskFull) as error:
             raise click.ClickException(format_text(str(error))) from error
         _run(home, dagster_port, mlflow_port, lock.fileno())
+
+
+def require_free_ports(dagster: int, mlflow: int) -> None:
+    """Raise ValueError if a port is taken, or both are the same; it says who holds it, and how to choose another."""
+    if dagster == mlflow:
+        raise ValueError(f"port {dagster} for both: give Dagster and MLflow different ports")
+    require_free(dagster, f"`make ui PORT={dagster + 1}` (--dagster-port)")
+    require_free(mlflow, f"`make ui MLFLOW_PORT={mlflow + 1}` (--mlflow-port)")
 
 
 def _run(home: Home, dagster_port: int, mlflow_port: int, lock: int) -> None:
@@ -191,6 +202,8 @@ def _run(home: Home, dagster_port: int, mlflow_port: int, lock: int) -> None:
             if server.address:
                 wait_until_healthy(process, server.address + server.health, logs / server.log)
                 click.echo(f"{server.name:8} {server.address}")
+        for name, address in links(home, *(server.address for server in plan if server.address)).items():
+            click.echo(f"  {name}: {address}")
         click.echo(f"Data home {home.root}; ECGs from {home.mirror or 'the original hosts'}. Ctrl-C stops both.")
         while all(server.poll() is None for server in servers):
             time.sleep(1)

@@ -9,6 +9,12 @@ if TYPE_CHECKING:
     import torch
 
 
+def require_device_name(name: str) -> None:
+    """Raise ValueError if a name is not auto, cpu, cuda or cuda:N; whether there is such a GPU is not looked at."""
+    if re.fullmatch(r"auto|cpu|cuda(:\d+)?", name) is None:
+        raise ValueError(f"device {name!r}: use auto, cpu, cuda or cuda:N")
+
+
 def torch_device(name: str) -> torch.device:
     """Return the device of that name; `auto` is a GPU if there is one, else the CPU.
 
@@ -16,10 +22,9 @@ def torch_device(name: str) -> torch.device:
     """
     import torch
 
+    require_device_name(name)
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if re.fullmatch(r"cpu|cuda(:\d+)?", name) is None:
-        raise ValueError(f"device {name!r}: use auto, cpu, cuda or cuda:N")
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device {name!r}: torch sees {torch.cuda.device_count()} GPUs here; use another, or cpu")

@@ -28,25 +28,38 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 class Recipe:
     """Networks, objective and optimisation. The defaults are the paper's multi-block run (Kim, arXiv 2410.08559)."""
 
-    name: str  # of the recipe, for people
-    jepa: JEPAConfig = field(default_factory=JEPAConfig)  # networks and masking
-    batch: int = 64  # ECGs in a step, over all processes
-    epochs: float | None = 100.0  # length in passes over the corpus; None if `steps` is set
-    steps: int | None = None  # length in updates, whatever the size of the corpus; None if `epochs` is set
-    warmup_share: float = 0.05  # share of all steps in which the learning rate rises (the paper: 5 of 100 epochs)
-    peak_lr: float = 5e-5  # learning rate after the warm-up
-    edge_lr: float = 1e-6  # learning rate at the first step and at the end of the cosine
-    weight_decay: float = 0.05  # AdamW's decay of the matrices; biases and norms do not decay
-    ema_start: float = 0.996  # momentum of the teacher's moving average at the first step
-    ema_end: float = 1.0  # its momentum after the last step; linear in between
+    name: str
+    """Of the recipe, for people."""
+    jepa: JEPAConfig = field(default_factory=JEPAConfig)
+    """Networks and masking."""
+    batch: int = field(default=64, metadata={"ge": 1})
+    """ECGs in a step, over all processes."""
+    epochs: float | None = field(default=100.0, metadata={"gt": 0, "lt": 1_000_000})
+    """Length in passes over the corpus; null if `steps` is set."""
+    steps: int | None = field(default=None, metadata={"ge": 1})
+    """Length in updates, whatever the size of the corpus; null if `epochs` is set."""
+    warmup_share: float = field(default=0.05, metadata={"ge": 0, "lt": 1})
+    """Share of all steps in which the learning rate rises (the paper: 5 of 100 epochs)."""
+    peak_lr: float = field(default=5e-5, metadata={"gt": 0, "lt": 1})
+    """Learning rate after the warm-up."""
+    edge_lr: float = field(default=1e-6, metadata={"ge": 0, "lt": 1})
+    """Learning rate at the first step and at the end of the cosine, at most `peak_lr`."""
+    weight_decay: float = field(default=0.05, metadata={"ge": 0, "lt": 1})
+    """AdamW's decay of the matrices; biases and norms do not decay."""
+    ema_start: float = field(default=0.996, metadata={"ge": 0, "le": 1})
+    """Momentum of the teacher's moving average at the first step."""
+    ema_end: float = field(default=1.0, metadata={"ge": 0, "le": 1})
+    """Its momentum after the last step, at least `ema_start`; linear in between."""
     precision: Precision = "bf16"
     """`bf16` computes the networks under autocast, with weights and optimizer in float32; `fp32` all in float32."""
-    seed: int = 0  # of initial weights, order of the ECGs, masks and stochastic depth
-    clip_norm: float | None = None
-    """Largest norm of all gradients, to which larger ones are scaled (arXiv 1211.5063); None, as in the paper: off."""
+    seed: int = field(default=0, metadata={"ge": 0, "lt": 2**32})
+    """Seed of initial weights, order of the ECGs, masks and stochastic depth."""
+    clip_norm: float | None = field(default=None, metadata={"gt": 0})
+    """Largest norm of all gradients, to which larger ones are scaled (arXiv 1211.5063); null, as in the paper: off."""
     warm_start: str | None = None
     """sha256 of the encoder file that student and teacher begin with; None, as in the paper: random weights."""
-    probe_epochs: float | None = 5.0  # epochs between two online probes; None: no probe
+    probe_epochs: float | None = field(default=5.0, metadata={"gt": 0})
+    """Epochs between two online probes; null: no probe."""
     select: Select = "last"
     """The student that becomes the encoder: after the last step, or at its best probe, which is stored anyway."""
 
@@ -102,6 +115,15 @@ class Recipe:
             return self.steps
         assert self.epochs is not None
         return max(1, int(self.epochs * records / self.batch))
+
+    def require_even_shares(self, *, processes: int, accumulate: int) -> None:
+        """Raise ValueError if a batch cannot be shared out evenly among processes, and by each in so many parts."""
+        parts = processes * accumulate
+        if self.batch % parts:
+            raise ValueError(
+                f"batch={self.batch} cannot be shared out evenly among {processes} processes in {accumulate} parts: "
+                f"use a multiple of {parts}"
+            )
 
     def probe_due(self, step: int, records: int) -> bool:
         """Whether the online probe scores the student after this step (0 for the first).
@@ -174,17 +196,28 @@ RECIPES: dict[str, Callable[[], Recipe]] = {
 
 
 def recipe_named(name: str, changes: Mapping[str, object] | None = None) -> Recipe:
-    """Return the recipe of that name, with fields changed: {"peak_lr": 1e-3, "jepa.encoder.dim": "96"}.
+    """Return the recipe of that name, with fields changed as `changed` does it.
 
-    Values may be text or JSON values; `none` is None. The recipe is checked after all changes. Raises ValueError for an
-    unknown name, for an unknown field, for a value of a wrong type, and for a value that the recipe refuses; the
-    message names the choices or the field.
+    Raises ValueError as `changed` does, and for an unknown name.
     """
     if name not in RECIPES:
         raise ValueError(f"recipe {name!r}: use {', '.join(RECIPES)}")
-    values = RECIPES[name]().to_dict()
-    for path, value in (changes or {}).items():
+    return changed(RECIPES[name](), changes or {})
+
+
+def changed(recipe: Recipe, changes: Mapping[str, object]) -> Recipe:
+    """Return a recipe with fields changed: {"peak_lr": 1e-3, "jepa.encoder.dim": "96"}.
+
+    Values may be text or JSON values; `none` is None. A new value of `epochs` or `steps` sets the other to None, unless
+    that is among the changes, too. The recipe is checked after all changes. Raises ValueError for an unknown field, for
+    a value of a wrong type, and for a value that the recipe refuses; the message names the field.
+    """
+    values = recipe.to_dict()
+    for path, value in changes.items():
         _assign(Recipe, values, path, path.split("."), value if isinstance(value, str) else json.dumps(value))
+    for length, other in (("epochs", "steps"), ("steps", "epochs")):
+        if length in changes and other not in changes and values[length] is not None:
+            values[other] = None
     return Recipe.from_dict(values)
 
 

@@ -164,7 +164,7 @@ class Training:
     """Networks, optimizer and state of a run in one process: new, or as its newest checkpoint has them."""
 
     def __init__(self, recipe: Recipe, corpus: Corpus, run: RunConfig, world: World) -> None:
-        _require_even_shares(recipe, run, world)
+        recipe.require_even_shares(processes=world.size, accumulate=run.accumulate)
         self.recipe, self.corpus, self.run, self.world = recipe, corpus, run, world
         self.total = recipe.total_steps(len(corpus.train))
         self.warmup = round(recipe.warmup_share * self.total)
@@ -301,15 +301,6 @@ def _draw(recipe: Recipe, step: int, world: World, device: torch.device) -> _Dra
         scale_K2B=None if scale_K2B is None else to_device(torch.from_numpy(scale_K2B[:, :, world.share]), device),
         mask_share=float(mask.mean()),
     )
-
-
-def _require_even_shares(recipe: Recipe, run: RunConfig, world: World) -> None:
-    parts = world.size * run.accumulate
-    if recipe.batch % parts:
-        raise ValueError(
-            f"batch={recipe.batch} cannot be shared out evenly among {world.size} processes in {run.accumulate} parts: "
-            f"use a multiple of {parts}"
-        )
 
 
 def _start_from(model: JEPA, sha256: str, path: Path | None) -> None:

@@ -21,12 +21,13 @@ from pipelines import versions
 from pipelines.cache import Product, Workspace
 from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.step import CorpusFacts, built_corpus, config_from, settings_of, shard_digests
+from pipelines.device import torch_device
 from pipelines.encoders.names import OURS
 from pipelines.hashing import digest_of
-from pipelines.pretrain.recipes import RECIPES, Recipe, differences, recipe_named
+from pipelines.pretrain.recipes import RECIPES, Recipe, changed, differences, recipe_named
 from pipelines.pretrain.step import EncoderFacts
 from pipelines.release.tags import CHAMPION, CORPUS_SETTINGS, ECGS, kind_of
-from pipelines.release.version_recipe import UnreadableRecipe, leaves, read_recipe, recipe_of
+from pipelines.release.version_recipe import UnreadableRecipe, read_recipe, recipe_of
 
 if TYPE_CHECKING:
     from pipelines.tracking import Tracking
@@ -109,8 +110,7 @@ def requested_training(
     if recipe:
         return Training(recipe=recipe_named(recipe, changes), warm_start=warm_start)
     config, champion = RetrainingConfig.from_environment(), _champion(tracking, simulated)
-    default = _default_recipe(workspace, champion, config)
-    wanted = recipe_named(default.name, {**_changes(default), **changes})
+    wanted = changed(_default_recipe(workspace, champion, config), changes)
     if warm_start:
         return Training(recipe=wanted, warm_start=warm_start)
     done = _trained_alike(workspace, wanted)
@@ -119,14 +119,46 @@ def requested_training(
     return Training(recipe=wanted, warm_start=_start(champion, config))
 
 
+def refuse_training(
+    workspace: Workspace,
+    tracking: Tracking,
+    *,
+    simulated: bool,
+    recipe: str,
+    changes: Mapping[str, Any],
+    warm_start: str,
+    device: str,
+    processes: int,
+    accumulate: int,
+) -> None:
+    """Raise ValueError if the training that these settings ask for would be refused, before its corpus is built.
+
+    The settings are those of `requested_training` and `materialize_encoder`.
+    """
+    from pipelines.release.registry import version_named
+
+    if recipe:
+        wanted = recipe_named(recipe, changes)
+    else:
+        config = RetrainingConfig.from_environment()
+        wanted = changed(_default_recipe(workspace, _champion(tracking, simulated), config), changes)
+    wanted.require_even_shares(processes=processes, accumulate=accumulate)
+    if warm_start:
+        version_named(warm_start, tracking=tracking)
+    if device.startswith("cuda"):
+        torch_device(device)
+
+
 def requested_corpus(
-    workspace: Workspace, tracking: Tracking, given: Mapping[str, Any], *, simulated: bool
+    workspace: Workspace, tracking: Tracking, given: Mapping[str, Any], *, simulated: bool, from_champion: bool = True
 ) -> CorpusConfig:
     """Return the settings of the corpus that is asked for.
 
-    Fields that are not given are the champion's, without a champion the last encoder's, or else the defaults.
+    Fields that are not given are the champion's, without a champion the last encoder's, or else the defaults; if not
+    `from_champion`, they are the defaults.
     """
-    return config_from({**asdict(_default_corpus(workspace, _champion(tracking, simulated))), **given})
+    base = _default_corpus(workspace, _champion(tracking, simulated)) if from_champion else CorpusConfig()
+    return config_from({**asdict(base), **given})
 
 
 def corpus_settings(workspace: Workspace, encoder: Product) -> dict[str, str]:
@@ -278,9 +310,3 @@ def _trained_alike(workspace: Workspace, recipe: Recipe) -> Product | None:
         if trained == wanted:
             return encoder
     return None
-
-
-def _changes(recipe: Recipe) -> dict[str, Any]:
-    """Return how a recipe differs from the recipe of its name, as `recipe_named` takes it."""
-    usual = leaves(RECIPES[recipe.name]().to_dict())
-    return {path: value for path, value in leaves(recipe.to_dict()).items() if value != usual[path]}

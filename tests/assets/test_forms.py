@@ -9,7 +9,7 @@ import pytest
 from assets.corpus import CORPUS, CorpusSettings
 from assets.delineation import PSEUDO, SEGMENTATION, SegmentationSettings, WaveSettings
 from assets.evaluate import FOLDS, PROBE, FoldProbeSettings, ProbeSettings
-from assets.forms import Part, form
+from assets.forms import Part, changes_form, form, refused_at_launch
 from assets.release import GATE, GateSettings
 from assets.sources import INCOMPLETE, LIMITS, HarmonizeConfig, HarmonizeOwnConfig
 from pipelines.corpus.config import CorpusConfig
@@ -40,7 +40,7 @@ def test_a_form_has_the_fields_defaults_help_and_limits_of_its_dataclass() -> No
     shown = form(Part(Roast)).model_fields
     assert {name: (one.default, one.description) for name, one in shown.items()} == {
         "beans": (["arabica", "robusta"], "Kinds of beans, in this order."),
-        "degrees": (220.0, "Celsius."),
+        "degrees": (220.0, "Celsius. More than 0 and at most 300."),
         "minutes": (None, "Length."),
     }
     for degrees in (0, 301):
@@ -65,7 +65,7 @@ def test_a_part_leaves_out_renames_and_overrides() -> None:
 def test_an_empty_field_is_not_given() -> None:
     part = Part(Roast, only=("beans", "degrees"), empty={"beans": "the last ones", "degrees": "as before"})
     made = form(part)
-    assert made.model_fields["degrees"].description == "Celsius. Empty: as before."
+    assert made.model_fields["degrees"].description == "Celsius. More than 0 and at most 300. Empty: as before."
     assert part.given(made()) == {}
     assert part.given(made(beans=[], degrees=1.0)) == {"beans": (), "degrees": 1.0}
 
@@ -74,6 +74,52 @@ def test_the_checks_of_the_dataclass_run() -> None:
     part = Part(Roast)
     with pytest.raises(ValueError, match="beans=\\(\\): name one kind"):
         part.read(form(part)(beans=[]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coffee:
+    cups: int | None = field(default=2, metadata={"ge": 1})
+    """How many."""
+    roast: Roast = field(default_factory=Roast)
+
+
+def test_changes_of_nested_settings_are_fields_by_path_whose_help_says_what_they_are_unchanged() -> None:
+    usual = {"one": Coffee(), "two": Coffee(cups=None), "three": Coffee()}
+    made = changes_form(usual, without=("roast.minutes",))
+    assert {name: one.description for name, one in made.model_fields.items()} == {
+        "cups": "How many. At least 1. Unchanged: 2 (one, three), null (two).",
+        "roast.beans": "Kinds of beans, in this order. Unchanged: ['arabica', 'robusta'].",
+        "roast.degrees": "Celsius. More than 0 and at most 300. Unchanged: 220.",
+    }
+    given = made(**{"cups": None, "roast.degrees": 99})
+    assert {name: getattr(given, name) for name in given.model_fields_set} == {"cups": None, "roast.degrees": 99}
+    with pytest.raises(pydantic.ValidationError):
+        made(cups=0)
+
+
+def test_wrong_values_are_refused_before_a_run_starts() -> None:
+    ran: list[float] = []
+
+    class RoastSettings(form(Part(Roast))):
+        """A roast."""
+
+    @dg.asset
+    def coffee(config: RoastSettings) -> None:
+        ran.append(config.degrees)
+
+    job = dg.Definitions([refused_at_launch(coffee)]).resolve_implicit_global_asset_job_def()
+
+    def launch(**values: object) -> None:
+        job.execute_in_process(run_config={"ops": {"coffee": {"config": values}}})
+
+    with pytest.raises(
+        dg.DagsterInvalidConfigError, match=r"degrees=301\.0: Input should be less than or equal to 300"
+    ):
+        launch(degrees=301)
+    with pytest.raises(dg.DagsterInvalidConfigError, match=r"beans=\(\): name one kind"):
+        launch(beans=[])
+    launch(degrees=300)
+    assert ran == [300.0]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from ecg_model.encoder import random_encoder
 from ecg_model.reference import published_name
 from orchestration.definitions import defs
 from orchestration.demo import StageFailed, run
-from orchestration.jobs import COMPARE, REFERENCE, TRAIN, harvest_job_name
+from orchestration.jobs import COMPARE, REFERENCE, SUITE, TRAIN, harvest_job_name
 from pipelines.download.mirror import Mirror, list_source
 from pipelines.encoders.import_reference import materialize_reference
 from pipelines.home import Home
@@ -141,17 +141,75 @@ def test_a_changed_partition_is_seen_downstream_and_the_others_are_not_touched(h
 
 
 @pytest.mark.parametrize(
-    ("config", "message"),
+    ("job", "ops", "message"),
     [
-        ({"encoder": {"config": {"recipe": "huge"}}}, "recipe 'huge': use demo, small"),
-        ({"encoder": {"config": {"changes": {"batch": 0}}}}, "batch=0: use at least 1 ECG"),
-        ({"corpus": {"config": {"sources": ["nowhere"]}}}, "no harmonized pretraining shard of nowhere"),
+        (
+            TRAIN,
+            {"encoder": {"recipe": "huge"}},
+            r"encoder:config:recipe not in enum type .*'demo', 'small'.* got huge",
+        ),
+        (TRAIN, {"encoder": {"changes": {"stepz": 3}}}, 'unexpected config entry "stepz"'),
+        (TRAIN, {"encoder": {"changes": {"steps": "many"}}}, 'changes:steps. Value "many" .* expected type "Int"'),
+        (TRAIN, {"encoder": {"changes": {"batch": 0}}}, "changes.batch=0: Input should be greater than or equal to 1"),
+        (
+            TRAIN,
+            {"encoder": {"recipe": "demo", "changes": {"jepa.encoder.dim": 97}}},
+            "dim=97: use a multiple of heads",
+        ),
+        (TRAIN, {"encoder": {"recipe": "demo", "accumulate": 5}}, "batch=32 cannot be shared out evenly"),
+        (TRAIN, {"encoder": {"device": "gpu"}}, "device 'gpu': use auto, cpu, cuda or cuda:N"),
+        (TRAIN, {"corpus": {"sources": ["nowhere"]}}, "sources.0. not in enum type Source got nowhere"),
+        (TRAIN, {"corpus": {"unlabelled_folds": [9]}}, "use folds of 1 to 8; 9 and 10 are scored on"),
+        (TRAIN, {"released_encoder": {"gate_task": "nothing"}}, "gate_task not in enum type"),
+        (TRAIN, {"probe__cpsc2018": {"penalties": []}}, "penalties=.*: give positive numbers"),
+        (SUITE, {"dense__georgia__multi_class": {"accumulate": 0}}, "accumulate=0: Input should be greater"),
     ],
 )
-def test_a_mistake_fails_the_step_with_one_message(home, instance, config, message):
-    run(harvest_job_name("chapman"), instance, partition="01")
-    with pytest.raises(StageFailed, match=message):
-        run(TRAIN, instance, config={"ops": config})
+def test_a_wrong_name_or_value_is_refused_before_a_run_starts(job, ops, message):
+    config = {"ops": {name: {"config": settings} for name, settings in ops.items()}}
+    with pytest.raises(dg.DagsterInvalidConfigError, match=message):
+        dg.validate_run_config(defs.resolve_job_def(job), config)
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, None, {"steps": 8}, {"epochs": 3, "steps": None, "jepa.masking.ratio": [0.3, 0.5]}, TINY]
+)
+def test_settings_saved_by_earlier_commits_are_taken(changes):
+    earlier = {"recipe": "", "changes": changes, "warm_start": "", "device": "auto", "processes": 0, "accumulate": 1}
+    config = {"ops": {"encoder": {"config": earlier}, "corpus": {"config": {"sources": ["chapman"]}}}}
+    assert dg.validate_run_config(defs.resolve_job_def(TRAIN), config)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "message"),
+    [
+        ({"changes": {"jepa.encoder.dim": 97}}, "dim=97: use a multiple of heads=2"),
+        ({"accumulate": 5}, "batch=32 cannot be shared out evenly"),
+        ({"warm_start": "models:/ecg-encoder@champion"}, "ecg-encoder"),
+        ({"device": "cuda:99"}, "device 'cuda:99': torch sees"),
+    ],
+)
+def test_what_the_data_home_decides_is_refused_before_the_corpus_is_built(home, instance, encoder, message):
+    with pytest.raises(StageFailed, match=f"^corpus: .*{message}"):
+        run(TRAIN, instance, config={"ops": {"encoder": {"config": encoder}}})
+
+
+def test_a_corpus_of_nothing_says_what_to_do(home, instance):
+    with pytest.raises(StageFailed, match="no harmonized pretraining shard of georgia"):
+        run(TRAIN, instance, config={"ops": {"corpus": {"config": {"sources": ["georgia"]}}}})
+
+
+def test_a_run_of_the_demo_belongs_to_the_code_location(home, instance):
+    """Else the UI shows it neither on its timeline nor under its job."""
+    with pytest.raises(StageFailed):
+        run(TRAIN, instance)
+    (made,) = instance.get_runs(
+        dg.RunsFilter(job_name=TRAIN, tags={".dagster/repository": "__repository__@ecg-foundry"})
+    )
+    assert made.remote_job_origin.job_name == TRAIN
+    assert made.tags["ecg/alone"] == TRAIN
+    with pytest.raises(dg.DagsterUnknownPartitionError):
+        run(harvest_job_name("chapman"), instance, partition="99")
 
 
 def test_a_partition_that_the_mirror_has_not_says_so(home, instance):

@@ -2,9 +2,12 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -12,10 +15,12 @@ import httpx
 import pytest
 
 from orchestration.demo import only_ptbxl
-from orchestration.ui import start, stop, wait_until_healthy
+from orchestration.links import links
+from orchestration.ports import holder_of, require_free
+from orchestration.ui import require_free_ports, start, stop, wait_until_healthy
 from pipelines.home import HOSTS, Home
 from tests.support.paths import ROOT
-from tests.support.registered import harmonized
+from tests.support.registered import TINY, harmonized, released
 
 
 def program(home: Path, *arguments: str, name: str = "demo") -> subprocess.CompletedProcess[str]:
@@ -71,7 +76,7 @@ def test_an_empty_mirror_says_that_nothing_is_there_and_what_to_do(tmp_path):
 def test_a_server_that_ends_at_once_is_named_with_its_log(tmp_path):
     log = tmp_path / "log"
     server = start([sys.executable, "-c", "print('no port'); raise SystemExit(3)"], log, {})
-    with pytest.raises(click.ClickException, match=r"ended with 3: is its port taken\? See .*log"):
+    with pytest.raises(click.ClickException, match=r"ended with 3: see .*log"):
         wait_until_healthy(server, "http://127.0.0.1:9", log)
     assert log.read_text() == "no port\n"
 
@@ -108,6 +113,57 @@ def test_a_server_stops_where_its_parent_is_killed(tmp_path):
     server = Path("/proc", log.read_text().strip())
     while server.exists() and "(zombie)" not in (server / "status").read_text():
         time.sleep(0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("option", ["PORT", "MLFLOW_PORT"])
+def test_a_taken_port_is_named_with_who_holds_it_and_how_to_choose_another(tmp_path, option):
+    with listening() as port:
+        words = ["make", "--old-file=install", "ui", f"PORT={free()}", f"MLFLOW_PORT={free()}", f"{option}={port}"]
+        command = [*words, f"ECG_HOME={tmp_path / 'home'}", f"BIN={Path(sys.executable).parent}"]
+        done = subprocess.run(command, capture_output=True, text=True, env=pointed(tmp_path / "home"), cwd=ROOT)
+    assert done.returncode == 2
+    assert f"Error: port {port} is taken by process {os.getpid()} (" in done.stderr
+    assert f"stop it, or choose another port with `make ui {option}={port + 1}`" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "home" / "logs").exists(), "no server was started"
+
+
+@contextmanager
+def listening(address: str = "127.0.0.1") -> Iterator[int]:
+    with socket.create_server((address, 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+def free() -> int:
+    with listening() as port:
+        return port
+
+
+def test_who_listens_on_a_port_is_told():
+    for address in ("127.0.0.1", "0.0.0.0"):
+        with listening(address) as port:
+            assert holder_of(port).startswith(f"process {os.getpid()} (")
+            with pytest.raises(
+                ValueError, match=f"port {port} is taken by process {os.getpid()} .*: stop it, or .* with 1"
+            ):
+                require_free(port, "1")
+        require_free(port, "1")
+    assert holder_of(port) == "another process, which this user may not look at"
+
+
+def test_both_servers_on_one_port_are_refused():
+    with pytest.raises(ValueError, match="port 3000 for both: give Dagster and MLflow different ports"):
+        require_free_ports(3000, 3000)
+
+
+def test_what_is_there_is_linked(tmp_path, new_store):
+    home = Home(tmp_path, HOSTS)
+    store = new_store(tmp_path / "mlflow")
+    assert links(home, "http://d:1", "http://m:2") == {"asset graph": "http://d:1/asset-groups"}
+    released(store, "1" * 64, TINY, "promoted", champion=True)
+    page = "http://m:2/#/models/ecg-encoder/versions/1?workflowType=machine_learning"
+    assert links(home, "http://d:1", "http://m:2")["champion of ecg-encoder"] == page
 
 
 @pytest.mark.slow

@@ -6,9 +6,9 @@ from dataclasses import replace
 import dagster as dg
 import pytest
 
-from assets.corpus import CorpusSettings
-from assets.pretrain import PretrainSettings
+from assets.corpus import CORPUS, CorpusSettings
 from assets.resources import DataHome
+from assets.training_forms import PretrainSettings
 from orchestration.definitions import defs
 from orchestration.jobs import TRAIN
 from orchestration.schedules import weekly_retraining
@@ -45,7 +45,7 @@ def requested(workspace: Workspace, tracking: Tracking, **given: object) -> Trai
     """What an untouched form asks for, but for these fields."""
     form = PretrainSettings(**given)
     return requested_training(
-        workspace, tracking, recipe=form.recipe, changes=form.changes, warm_start=form.warm_start, simulated=False
+        workspace, tracking, recipe=form.recipe, changes=form.changed, warm_start=form.warm_start, simulated=False
     )
 
 
@@ -135,7 +135,7 @@ def test_a_shard_that_did_not_pass_its_checks_stops_the_plan_by_its_name(workspa
 
 
 def given(**fields: object) -> dict[str, object]:
-    return {name: value for name, value in CorpusSettings(**fields).model_dump().items() if value is not None}
+    return CORPUS.given(CorpusSettings(**fields))
 
 
 def test_the_corpus_of_no_settings_is_the_champions(workspace, tracking):
@@ -146,6 +146,7 @@ def test_the_corpus_of_no_settings_is_the_champions(workspace, tracking):
     released(tracking, TWO, TINY, "promoted", champion=True, settings=settings)
     champions = replace(CHAMPIONS, sources=("chapman",), unlabelled_folds=(1, 2))
     assert requested_corpus(workspace, tracking, given(), simulated=False) == champions
+    assert requested_corpus(workspace, tracking, given(), simulated=False, from_champion=False) == CorpusConfig()
     assert requested_corpus(workspace, tracking, given(sources=[], seed=0), simulated=False) == replace(
         champions, sources=None, seed=0
     )

@@ -38,6 +38,8 @@ def test_changes_are_parsed_by_the_fields_type_and_checked_together() -> None:
     changed = recipe_named("demo", {"jepa.encoder.dim": "120", "jepa.encoder.heads": 5, "peak_lr": "2e-3"})
     assert (changed.jepa.encoder.dim, changed.jepa.encoder.heads, changed.peak_lr) == (120, 5, 0.002)
     assert recipe_named("demo", {"epochs": 2, "steps": None}) == recipe_named("demo", {"epochs": "2", "steps": "none"})
+    assert recipe_named("demo", {"epochs": 2}) == recipe_named("demo", {"epochs": 2, "steps": None})
+    assert recipe_named("small", {"steps": 2}) == recipe_named("small", {"epochs": None, "steps": 2})
     assert recipe_named("demo", {"jepa.masking.ratio": [0.3, 0.5]}).jepa.masking.ratio == (0.3, 0.5)
     assert recipe_named("demo", {"peak_lr": 1e-3}).digest == recipe_named("demo", {"peak_lr": "0.001"}).digest
 
@@ -49,7 +51,7 @@ def test_changes_are_parsed_by_the_fields_type_and_checked_together() -> None:
         ({"batch": 2.5}, "batch='2.5': use a value of type int"),
         ({"peak_lr": "nan"}, "peak_lr=nan"),
         ({"edge_lr": 0.5}, "edge_lr=0.5"),
-        ({"epochs": 3}, "set one of them, the other to none"),
+        ({"epochs": 3, "steps": 9}, "set one of them, the other to none"),
         ({"steps": None}, "set one of them, the other to none"),
         ({"warmup_share": 1}, "warmup_share=1.0"),
         ({"ema_start": 1.1}, "ema_start=1.1"),
