@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from safetensors.numpy import load_file
 
+from ecg_foundry.layout import absent_leads
 from ecg_model.serving.classify import CalibratedHead
 from pipelines.cache import Product, Workspace
 from pipelines.corpus.figures import source_figures
@@ -33,7 +34,6 @@ from pipelines.plots.reliability import reliability_chart
 from pipelines.plots.scores import Score, score_chart
 from pipelines.plots.weights import patch_filters
 from pipelines.pretrain.step import METRICS_FILE
-from pipelines.records import absent_leads
 from pipelines.release.classifier import ClassifierFacts, calibrated
 from pipelines.release.gate import Contest, GateConfig
 from pipelines.tasks.splits import Split

@@ -20,7 +20,7 @@ import tempfile
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-EXTRAS = {"run": None, "production": "postgres", "vendor": "vendor", "dev": "dev"}
+EXTRAS = {"run": "pipeline", "production": "postgres", "vendor": "vendor", "dev": "dev"}
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 _TORCH = re.compile(r"torch$|nvidia-|cuda-|triton$")
 _HASH = re.compile(r" \\\n    --hash=sha256:[0-9a-f]{64}")
@@ -61,10 +61,7 @@ def main() -> None:
     """Resolve all packages together, then write each list without what is in the lists before it."""
     before = "\n".join(path.read_text() for path in FOLDER.glob("*.txt") if path.name != "torch-cpu.txt")
     everything = "\n".join(compiled("pyproject.toml", "--all-extras", *sys.argv[1:], versions=before).values())
-    found = {
-        name: compiled("pyproject.toml", *(["--extra", extra] if extra else []), versions=everything)
-        for name, extra in EXTRAS.items()
-    }
+    found = {name: compiled("pyproject.toml", "--extra", extra, versions=everything) for name, extra in EXTRAS.items()}
     torch = {package: entry for package, entry in found["run"].items() if _TORCH.match(package)}
     written = set(torch)
     write(FOLDER / "torch-pypi.txt", list(torch.values()))

@@ -9,7 +9,7 @@ is taken over its bytes, so a step that is repeated and gives the same bytes cha
 A build happens in `<fingerprint>.partial` under a lock and is renamed when it is complete: a killed step leaves nothing
 that looks finished, and of two processes building one product one works and the other waits (`pipelines.locks`). The
 files are on the disk before done.json is (`pipelines.durable`); a finished product whose files are not as written
-(`pipelines.soundness`) is built again. While a build runs, making.json in its directory states its version,
+(`ecg_foundry.soundness`) is built again. While a build runs, making.json in its directory states its version,
 configuration and inputs; garbage collection reads it (`pipelines.maintenance.garbage`).
 """
 
@@ -26,11 +26,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ecg_foundry.soundness import ASIDE, DONE, FILES, Damaged, digest_of_tree, files_of, read_done
 from pipelines import durable, locks
 from pipelines.disk_space import full_disk_explained
 from pipelines.durable import TEMPORARY, write_atomically
 from pipelines.hashing import digest_of
-from pipelines.soundness import ASIDE, DONE, FILES, Damaged, digest_of_tree, files_of, read_done
 
 log = logging.getLogger(__name__)
 

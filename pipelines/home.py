@@ -17,7 +17,6 @@ A space is named after its mirror: `hosts`, `simulated`, or the last part of its
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import secrets
@@ -25,20 +24,27 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from ecg_foundry.place import (
+    HOSTS,
+    MIRROR,
+    SIMULATED_MIRROR,
+    chosen_mirror,
+    default_root,
+    is_simulated,
+    is_url,
+    space_of,
+    spaces_in,
+    stored,
+)
 from pipelines.addresses import is_address, require_no_credentials, shown
 from pipelines.cache import Workspace
 from pipelines.durable import make_folder, write_atomically, write_once
 from pipelines.locks import exclusive
 
-HOSTS = "hosts"
-SIMULATED_SPACE = "simulated"
-SIMULATED_MIRROR = Path("mirrors") / "simulated"  # in the home
 FILES = "files"
 SERVERS_LOCK = ".servers.lock"
 REMOVAL_LOCK = ".removal.lock"
-SIMULATED = "SIMULATED.json"  # marks a mirror with simulated ECGs
 _KEY_BYTES = 32
-_SPACE = re.compile(rf"{HOSTS}|{SIMULATED_SPACE}|[a-z0-9-]+-[0-9a-f]{{6}}")
 
 
 class Home:
@@ -53,27 +59,16 @@ class Home:
     @classmethod
     def default(cls) -> Home:
         """Return the home that ECG_HOME (or ./var) and ECG_MIRROR (or the stored mirror) name."""
-        return cls(os.environ.get("ECG_HOME") or "var", os.environ.get("ECG_MIRROR"))
+        return cls(default_root(), os.environ.get("ECG_MIRROR"))
 
     @property
     def mirror(self) -> str | None:
         """The folder or base URL used instead of the hosts; None for the hosts. Raises ValueError as `check_url`."""
-        chosen = _as_text(self._mirror or self._stored_mirror() or HOSTS, "mirror")
-        if is_address(chosen):
-            check_url(chosen)
-        return None if chosen == HOSTS else _absolute(chosen)
-
-    def _stored_mirror(self) -> str | None:
-        """Return the mirror chosen last; of a home that was moved, the simulated one is that of this home."""
-        stored = self._stored("mirror")
-        if stored is None or stored == HOSTS or is_address(stored):
-            return stored
-        simulated = self.simulated_mirror
-        folder = Path(stored).expanduser()
-        of_former = folder.parts[-2:] == SIMULATED_MIRROR.parts and not folder.is_dir()
-        if of_former and (simulated.is_dir() or (self.root / SIMULATED_SPACE).is_dir()):
-            return str(simulated)
-        return str(self.root / folder)  # stays what it is if it is absolute
+        given = _as_text(self._mirror or stored(self.root, MIRROR) or HOSTS, "mirror")
+        if is_address(given):
+            check_url(given)
+        chosen = chosen_mirror(self.root, self._mirror)
+        return None if chosen == HOSTS else chosen
 
     def set_mirror(self, place: str) -> None:
         """Store a mirror for later commands and the UI. Raises ValueError if it is a folder that does not exist."""
@@ -87,7 +82,7 @@ class Home:
 
     def moved_from(self, former: Path) -> None:
         """Take the stored mirror along if this home was moved or copied from another folder, and it was there."""
-        mirror = Path(self._stored("mirror") or HOSTS)
+        mirror = Path(stored(self.root, MIRROR) or HOSTS)
         here = self.root / mirror.relative_to(former) if mirror.is_relative_to(former) else None
         if here is not None and here.is_dir():
             self._store_mirror(str(here))
@@ -96,23 +91,17 @@ class Home:
         """Store a mirror; one that is in this home as its path in the home, which a move does not change."""
         if not is_address(place) and Path(place).is_relative_to(self.root):
             place = str(Path(place).relative_to(self.root))
-        write_atomically(self.root / "mirror", place.encode())
+        write_atomically(self.root / MIRROR, place.encode())
 
     @property
     def space(self) -> str:
         """The name of the space's folder: the mirror's last component and six digits of its hash; `hosts` for hosts."""
-        if self.mirror is None:
-            return HOSTS
-        if self.mirror == str(self.simulated_mirror):
-            return SIMULATED_SPACE
-        last = re.sub(r"[^a-z0-9]+", "-", self.mirror.rstrip("/").rsplit("/", 1)[-1].lower()).strip("-")
-        return f"{last or 'mirror'}-{hashlib.sha256(self.mirror.encode()).hexdigest()[:6]}"
+        return space_of(self.root, self.mirror or HOSTS)
 
     @property
     def simulated(self) -> bool:
         """Whether the ECGs are simulated: by `make demo`, or by `ecg simulate` into a folder."""
-        mirror = self.mirror or ""
-        return mirror == str(self.simulated_mirror) or (mirror != "" and (Path(mirror) / SIMULATED).is_file())
+        return is_simulated(self.root, self.mirror or HOSTS)
 
     def alone_removing(self) -> AbstractContextManager[None]:
         """Hold the lock of what removes data: one process at a time, and not during a backup."""
@@ -130,12 +119,12 @@ class Home:
 
     def spaces(self) -> list[Path]:
         """Return the folders of all spaces that exist, sorted."""
-        return sorted(path for path in self.root.glob("*") if _SPACE.fullmatch(path.name) and path.is_dir())
+        return spaces_in(self.root)
 
     @property
     def incoming(self) -> Path | str:
         """The folder or bucket URL of own ECGs: ECG_INCOMING, or the one that production stored, or <home>/incoming."""
-        chosen = os.environ.get("ECG_INCOMING") or self._stored("drops") or str(self.root / "incoming")
+        chosen = os.environ.get("ECG_INCOMING") or stored(self.root, "drops") or str(self.root / "incoming")
         _as_text(chosen, "place of drops (ECG_INCOMING)")
         return chosen if is_address(chosen) else Path(chosen).expanduser().resolve()
 
@@ -147,7 +136,7 @@ class Home:
     @property
     def tracking_uri(self) -> str:
         """MLflow's address: MLFLOW_TRACKING_URI, or the one that production stored, or the home's own SQLite store."""
-        chosen = os.environ.get("MLFLOW_TRACKING_URI") or self._stored("tracking")
+        chosen = os.environ.get("MLFLOW_TRACKING_URI") or stored(self.root, "tracking")
         return chosen or f"sqlite:///{self.root / 'mlflow' / 'mlflow.db'}"
 
     @property
@@ -171,11 +160,6 @@ class Home:
                 "backup (with a new key, patients of earlier drops would count as others)"
             )
         return bytes.fromhex(text)
-
-    def _stored(self, name: str) -> str | None:
-        """Return the text of a file of the home, or None if it is absent or empty."""
-        file = self.root / name
-        return (file.read_text().strip() or None) if file.is_file() else None
 
 
 def check_url(text: str) -> None:
@@ -206,11 +190,6 @@ def _as_text(path: str, what: str) -> str:
     except UnicodeEncodeError:
         raise ValueError(f"{what} {shown(path)}: its name is no text in UTF-8: rename the folder") from None
     return path
-
-
-def is_url(place: str) -> bool:
-    """Whether a mirror is a URL, not a folder."""
-    return place.lower().startswith(("http://", "https://"))
 
 
 def _absolute(place: str) -> str:

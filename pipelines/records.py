@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,19 +27,6 @@ class Record:
     labels: tuple[str, ...] = ()  # the source's own codes, in its order
     fold: int | None = None  # of the source's own split, if it has one (PTB-XL)
     notes: tuple[str, ...] = ()  # what the reader repaired, in words
-
-
-_ABSENT = "leads not recorded: "
-
-
-def absent_note(leads: Sequence[str]) -> str:
-    """Return the note of a harmonized record with zeros in `leads`, which were not recorded."""
-    return _ABSENT + ", ".join(leads)
-
-
-def absent_leads(notes: Iterable[str]) -> tuple[str, ...]:
-    """Return the leads that a harmonized record's notes say were not recorded; empty if the record is complete."""
-    return next((tuple(note.removeprefix(_ABSENT).split(", ")) for note in notes if note.startswith(_ABSENT)), ())
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from ecg_foundry.soundness import Damaged, require_sound
 from pipelines.corpus.split import Split
 from pipelines.formats.shard import read_rows
-from pipelines.soundness import Damaged, require_sound
 
 CORPUS_FILE = "corpus.json"
 INDEX_FILE = "index.parquet"

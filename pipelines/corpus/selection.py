@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from pipelines.records import absent_leads
+from ecg_foundry.layout import absent_leads
 
 Person = tuple[str, str, str]
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from ecg_foundry.place import SIMULATED
 from pipelines.download.http import MOST_LIST
 from pipelines.durable import make_folder, replace
 from pipelines.formats.limits import require_size
-from pipelines.home import SIMULATED
 from pipelines.sources.base import Source
 from pipelines.sources.physionet import SUMS
 

@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ecg_foundry.place import SIMULATED_MIRROR, SIMULATED_SPACE
+from ecg_foundry.soundness import Damaged
 from pipelines import versions
 from pipelines.cache import ASIDE, DONE, Product, Workspace
 from pipelines.download.fetch import fetch_missing
@@ -26,8 +28,7 @@ from pipelines.durable import flush_files, make_folder, write_atomically
 from pipelines.facts import Facts
 from pipelines.hashing import digest_of
 from pipelines.home import FILES as SPACE_FILES
-from pipelines.home import SIMULATED_MIRROR, SIMULATED_SPACE, Home
-from pipelines.soundness import Damaged
+from pipelines.home import Home
 from pipelines.sources.base import RemoteFile, Source
 
 HASHERS = 4  # threads; hashing releases the interpreter

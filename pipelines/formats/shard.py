@@ -1,12 +1,12 @@
-"""The layout of a harmonized shard on disk. Only this module opens Zarr.
+"""The layout of a harmonized shard on disk. Of the pipeline, only this module opens Zarr.
 
     ecgs.zarr/signal     int16 (record, lead, time), microvolt: attributes units "mV", scale_factor 0.001
     ecgs.zarr/lead,time  the leads' names and the seconds from the start
     records.parquet      one row per record, in the array's order (RECORDS)
     drops.parquet        one row per dropped record (DROPS)
 
-One line opens it in millivolt: `xarray.open_zarr("ecgs.zarr", consolidated=False)`. Consolidated metadata is outside
-the Zarr 3 specification and is not written.
+`ecg_foundry.ecgs.open` gives shards to xarray, in millivolt. Consolidated metadata is outside the Zarr 3 specification
+and is not written.
 
 Chunks of 64 records make contiguous reads fast, Zarr shards of 1,024 keep the number of files small. A harmonized shard
 is written once and never appended to.
@@ -28,11 +28,11 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
+from ecg_foundry.layout import RECORDS_FILE, SCHEMA, SIGNALS
+from ecg_foundry.soundness import require_sound
 from pipelines.formats.simhash import BYTES as SIGNATURE_BYTES
 from pipelines.records import DroppedRecord
-from pipelines.soundness import require_sound
 
-SCHEMA = 2
 LEADS = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
 MILLIVOLT = 1e-3
 """Millivolt per count: a shard's samples are whole microvolts."""
@@ -44,8 +44,6 @@ SHARD = 1024  # records
 # zarr decodes in threads of its own, and these mostly wait for them. Eight read 5 times as fast as one on two cores.
 THREADS = 8
 
-SIGNALS = "ecgs.zarr"
-RECORDS_FILE = "records.parquet"
 DROPS_FILE = "drops.parquet"
 
 # The figures of pipelines.harmonize.quality, one column each.

@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from ecg_foundry.layout import absent_note
 from ecg_model.leads import DERIVED, LEADS, LIMB, LeadRepeated, complete_limb_leads, select_leads
 from ecg_model.quality import MOST_MILLIVOLT, missing_samples
 from ecg_model.recorded import ALL_HELD, ONE_HELD, Recorded, recorded
 from ecg_model.signal import RATE_MAX, RATE_MIN, SECONDS, window_reach, window_samples
 from pipelines.harmonize.quality import missing_share
-from pipelines.records import DropReason, Record, RecordError, absent_note
+from pipelines.records import DropReason, Record, RecordError
 
 SHORTEST = 5.0
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ecg_foundry.layout import absent_leads
 from pipelines.harmonize.convert import judge
 from pipelines.harmonize.patients import PatientCounts
 from pipelines.harmonize.quality import QualityLimits
@@ -20,7 +21,7 @@ from pipelines.incoming.description import check_count, peak_to_peak
 from pipelines.incoming.drop import RecordOrigin
 from pipelines.incoming.listing import MARKER, Listing, check_name, list_drop
 from pipelines.incoming.readers import Part, contents
-from pipelines.records import DroppedRecord, DropReason, Record, absent_leads
+from pipelines.records import DroppedRecord, DropReason, Record
 
 # Range of the median lead's peak-to-peak amplitude in millivolt; outside of it a unit or a gain is probably wrong.
 PLAUSIBLE = (0.2, 10.0)

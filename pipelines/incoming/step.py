@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ecg_foundry.soundness import Damaged
 from pipelines import durable, versions
 from pipelines.cache import ASIDE, Product, Workspace
 from pipelines.disk_space import full_disk_explained
@@ -26,7 +27,6 @@ from pipelines.home import FILES as SPACE_FILES
 from pipelines.home import Home
 from pipelines.incoming.bucket import place_of
 from pipelines.incoming.listing import MARKER, NAME, Listing, Place, check_name
-from pipelines.soundness import Damaged
 from pipelines.sources.base import RemoteFile
 
 log = logging.getLogger(__name__)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ecg_foundry.soundness import ASIDE, DONE, MARK, digest_of_tree, files_of, look
 from pipelines.cache import PARTIAL, Workspace, in_use
 from pipelines.durable import flush, write_atomically
 from pipelines.home import Home
 from pipelines.maintenance.garbage import output_folders
-from pipelines.soundness import ASIDE, DONE, MARK, digest_of_tree, files_of, look
 
 OnProduct = Callable[[int, int], None]
 """Called with the number of products checked so far, and their total."""

@@ -204,7 +204,11 @@ def until(holds: Callable[[], bool], what: str, stack: subprocess.Popen[bytes] |
 
 def test_every_variable_that_is_read_is_explained():
     named = {line.split("=")[0] for line in _example()}
-    files = [path for folder in ("pipelines", "assets", "orchestration") for path in (ROOT / folder).rglob("*.py")]
+    files = [
+        path
+        for folder in ("pipelines", "assets", "orchestration", "ecg_foundry")
+        for path in (ROOT / folder).rglob("*.py")
+    ]
     read = {name for path in files for name in re.findall(r'environ(?:\.get\(|\[)"(ECG_\w+)"', path.read_text())}
     assert {"ECG_HOME", "ECG_PROCESSES"} <= read <= named
     storage = yaml.safe_load((ROOT / "deploy" / "storage.yaml").read_text())["storage"]["postgres"]["postgres_db"]

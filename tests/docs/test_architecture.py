@@ -9,7 +9,7 @@ import pytest
 from tests.support.paths import ROOT
 
 PAGES = [ROOT / "docs" / name for name in ("architecture.md", "development.md", "decisions.md", "evaluation.md")]
-CODE = ("orchestration", "assets", "pipelines", "ecg_model", "benchmarks", "tests")
+CODE = ("orchestration", "assets", "pipelines", "ecg_foundry", "ecg_model", "benchmarks", "tests")
 
 
 def named(text: str) -> list[str]:
@@ -32,7 +32,7 @@ def test_the_tree_shows_each_folder() -> None:
     shown = {line.split()[0].rstrip("/") for line in tree.splitlines() if line.split()[0].endswith("/")}
     folders = {file.parent.name for top in ("pipelines",) for file in (ROOT / top).rglob("*.py")}
     assert folders <= shown | {"pipelines"}
-    assert {"orchestration", "assets", "pipelines", "ecg_model"} <= shown
+    assert {"orchestration", "assets", "pipelines", "ecg_foundry", "ecg_model"} <= shown
 
 
 def test_words_of_the_glossary_are_defined_in_their_file() -> None:

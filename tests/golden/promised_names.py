@@ -200,7 +200,11 @@ def _defaults(settings: Any) -> dict[str, str]:
 
 def surroundings(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     """Environment variables that are read, programs that are started by `python -m`, and their options."""
-    code = [path for folder in ("pipelines", "assets", "orchestration", "ecg_model") for path in _files(folder, "*.py")]
+    code = [
+        path
+        for folder in ("pipelines", "assets", "orchestration", "ecg_foundry", "ecg_model")
+        for path in _files(folder, "*.py")
+    ]
     deploy = [path for path in [*_files("deploy", "*"), ROOT / "Makefile"] if path.is_file()]
     return {
         "read by the code": sorted({name for path in code for name in READ.findall(path.read_text())}),

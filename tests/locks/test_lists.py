@@ -14,7 +14,7 @@ from tests.support.paths import ROOT
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LISTS = {path.stem: path.read_text() for path in sorted((ROOT / "locks").glob("*.txt"))}
 ASKED = {
-    "run": PROJECT["dependencies"],
+    "run": [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["pipeline"]],
     "production": PROJECT["optional-dependencies"]["postgres"],
     "vendor": PROJECT["optional-dependencies"]["vendor"],
     "dev": PROJECT["optional-dependencies"]["dev"],

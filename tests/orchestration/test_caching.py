@@ -157,7 +157,7 @@ with dg.DagsterInstance.ephemeral() as instance, stage_log() as made:
 
 
 def test_a_comment_in_every_file_changes_nothing(road, tmp_path):
-    for package in ("orchestration", "assets", "pipelines", "ecg_model"):
+    for package in ("orchestration", "assets", "pipelines", "ecg_foundry", "ecg_model"):
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
     for file in tmp_path.rglob("*.py"):
         file.write_text(file.read_text() + "# A comment.\n")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from ecg_foundry.soundness import Damaged, digest_of_tree
 from pipelines.cache import Product, Workspace
 from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.step import materialize_corpus
@@ -21,7 +22,6 @@ from pipelines.harmonize.step import materialize_ecgs
 from pipelines.home import Home
 from pipelines.pretrain.data import load_corpus
 from pipelines.simulate import MirrorSizes, write_mirror
-from pipelines.soundness import Damaged, digest_of_tree
 from pipelines.sources import SOURCES
 from tests.support.commands import ecg
 

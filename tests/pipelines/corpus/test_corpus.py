@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import resample_poly
 
+from ecg_foundry.layout import absent_note
 from ecg_model.leads import LEADS
 from pipelines.cache import Product, Workspace
 from pipelines.corpus.checks import corpus_is_apart
@@ -26,7 +27,7 @@ from pipelines.corpus.step import materialize_corpus
 from pipelines.formats.shard import open_shard
 from pipelines.harmonize.convert import harmonize
 from pipelines.harmonize.quality import QualityLimits
-from pipelines.records import Record, absent_note
+from pipelines.records import Record
 from tests.support.copies import regular
 from tests.support.registered import harmonized
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ecg_foundry.layout import absent_leads
 from ecg_model.leads import LEADS, LEADS_12, LIMB
 from ecg_model.signal import prepare
 from pipelines.corpus.config import CorpusConfig
@@ -23,7 +24,7 @@ from pipelines.harmonize.window import Incomplete
 from pipelines.home import Home
 from pipelines.incoming import INCOMING
 from pipelines.incoming.step import materialize_drop
-from pipelines.records import Record, absent_leads
+from pipelines.records import Record
 from tests.support.drops import (
     LIMITS,
     MARKED,

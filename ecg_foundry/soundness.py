@@ -12,8 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipelines.hashing import sha256_of_file
-
 DONE = "done.json"
 FILES = "files"
 """The key of done.json with the size of each file in bytes, by relative path."""
@@ -49,7 +47,8 @@ def digest_of_tree(root: Path) -> str:
     """Return the sha256 over the relative paths and bytes of all files below root, except `aside/` and done.json."""
     total = hashlib.sha256()
     for name, path in files_of(root).items():
-        total.update(f"{name}\0{sha256_of_file(path)}\n".encode())
+        with path.open("rb") as stream:
+            total.update(f"{name}\0{hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
     return total.hexdigest()
 
 
