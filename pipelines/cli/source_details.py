@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ecg_foundry.soundness import files_of
 from pipelines.cache import Product, Workspace
 from pipelines.cli.source_state import SourceState
 from pipelines.corpus.left_out import left_out
@@ -14,7 +15,6 @@ from pipelines.formatting import format_bytes
 from pipelines.harmonize.shards import HarmonizedFacts
 from pipelines.home import Home
 from pipelines.incoming import INCOMING
-from pipelines.soundness import files_of
 from pipelines.sources.base import Source
 
 PARTITION_COLUMNS = ("partition", "files", "their size", "harmonized", "ECGs kept", "dropped")
