@@ -8,6 +8,7 @@ formats in `pipelines/formats/vendor/limits.py`.
 from __future__ import annotations
 
 import json
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -36,16 +37,28 @@ PATIENCE = 120.0  # seconds on the clock after which such a process is given up
 DENSEST = 1032  # deflate compresses at most this much: what states more is forged
 
 
+def file_size(path: Path) -> int | None:
+    """Return the bytes of a file; None if there is none, or what has its name is none, such as a folder or a pipe."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        if path.is_file():  # raises a fault of the disk
+            raise
+        return None
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+
 def require_size(
     path: Path, most: int, what: str, remedy: str, error: Callable[[str], ValueError] = ValueError
-) -> None:
-    """Raise `error` if a file has more than `most` bytes.
+) -> int | None:
+    """Return the bytes of a file, as `file_size` does. Raises `error` if they are more than `most`.
 
     what: is read of it, in words, such as `one record`. An absent file is the business of who opens it.
     """
-    size = path.stat().st_size if path.is_file() else 0
-    if size > most:
+    size = file_size(path)
+    if size is not None and size > most:
         raise error(f"{path.name}: {size:,} bytes: at most {most:,} are read of {what}: {remedy}")
+    return size
 
 
 def parse_json(data: bytes) -> Any:

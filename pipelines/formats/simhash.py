@@ -18,7 +18,6 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 BITS = 1024
@@ -47,8 +46,11 @@ def signatures(x_NLT: NDArray[np.int16]) -> NDArray[np.uint8]:
     clipped at 1: so gain, offset and wander of a lead have no effect, nor the height of a QRS or an artefact. A
     constant lead gives zeros. All sums are of integers that float32 represents exactly: the same on every machine.
     """
-    level_NLT = x_NLT.reshape(-1, _LEADS, _SAMPLES // _BLOCK, _BLOCK).sum(axis=-1, dtype=np.int32)
-    around_NLT = sliding_window_view(level_NLT, _AROUND, axis=-1).sum(axis=-1)
+    # Sums from each lead's start: their differences are the sums of blocks, in a fifth of the time that adding takes.
+    sums_NLT = np.zeros((len(x_NLT), _LEADS, _SAMPLES // _BLOCK + 1), np.int32)
+    sums_NLT[..., 1:] = np.cumsum(x_NLT, axis=-1, dtype=np.int32)[..., _BLOCK - 1 :: _BLOCK]
+    level_NLT = np.diff(sums_NLT)
+    around_NLT = sums_NLT[..., _AROUND:] - sums_NLT[..., :-_AROUND]
     contrast_NLT = _AROUND * level_NLT[..., _AROUND // 2 : -(_AROUND // 2)] - around_NLT
     size_NL1 = np.median(np.abs(contrast_NLT), axis=-1, keepdims=True)
     clipped_NLT = np.clip(contrast_NLT / np.maximum(size_NL1, 0.5), -1, 1)

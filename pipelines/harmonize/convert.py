@@ -201,8 +201,10 @@ def _harmonized(
                 continue
             kept_rows.append(row)
         signal_NLT = np.rint(x_NLT[kept_rows] * 1000).astype("<i2")
+        quality = _quality_columns(batch_figures)
         for row, signal_LT, signature_B in zip(kept_rows, signal_NLT, signatures(signal_NLT), strict=True):
-            columns = _row(members[row], source, signal_LT, signature_B, batch_figures, row)
+            columns = _row(members[row], source, signal_LT, signature_B)
+            columns |= {name: values[row] for name, values in quality.items()}
             results[members[row].at] = Kept(signal_LT, columns)
     assert all(result is not None for result in results)
     return [(result, leads) for result, leads in zip(results, used, strict=True) if result is not None]
@@ -222,19 +224,9 @@ def _zeros_below(x_NLT: NDArray[np.float32], rows: int) -> NDArray[np.float32]:
     return np.pad(x_NLT, ((0, 0), (0, rows), (0, 0))) if rows else x_NLT
 
 
-def _row(
-    member: _Member,
-    source: str,
-    signal_LT: NDArray[np.int16],
-    signature_B: NDArray[np.uint8],
-    batch_figures: Figures,
-    row: int,
-) -> dict[str, Any]:
-    """Return a record's row of the table. batch_figures: quality figures of its batch. row: its place among them."""
+def _row(member: _Member, source: str, signal_LT: NDArray[np.int16], signature_B: NDArray[np.uint8]) -> dict[str, Any]:
+    """Return a record's row of the table without its quality figures."""
     record = member.record
-    quality = {
-        f"quality_{field.name}": _or_none(float(getattr(batch_figures, field.name)[row])) for field in fields(Figures)
-    }
     return {
         "source": source,
         "record_id": record.record_id,
@@ -249,7 +241,14 @@ def _row(
         "content_hash": content_hash(signal_LT),
         "signature": signature_B.tobytes(),
         "quality_missing_share": member.leads.missing_share,
-        **quality,
+    }
+
+
+def _quality_columns(batch: Figures) -> dict[str, list[float | None]]:
+    """Return the figures of a batch as columns of the table, a value for each of its records."""
+    return {
+        f"quality_{field.name}": [_or_none(value) for value in getattr(batch, field.name).tolist()]
+        for field in fields(Figures)
     }
 
 

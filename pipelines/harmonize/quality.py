@@ -191,7 +191,8 @@ def saturation_share(x_NLT: NDArray[Any], low_NL: NDArray[Any], high_NL: NDArray
     now_NLT = x_NLT[..., 1:]
     still_NLT = (now_NLT == low_NL[..., None]) | (now_NLT == high_NL[..., None])
     still_NLT &= now_NLT == x_NLT[..., :-1]
-    return (np.count_nonzero(still_NLT, axis=-1) / max(1, now_NLT.shape[-1])).max(axis=1).astype(np.float32)
+    counts_NL = still_NLT.sum(axis=-1, dtype=np.int32)  # several times as fast as np.count_nonzero along an axis
+    return (counts_NL / max(1, now_NLT.shape[-1])).max(axis=1).astype(np.float32)
 
 
 def einthoven_residual(x_NLT: NDArray[Any], leads: Sequence[str]) -> NDArray[np.float32]:
@@ -203,10 +204,11 @@ def einthoven_residual(x_NLT: NDArray[Any], leads: Sequence[str]) -> NDArray[np.
     if not given or not {"I", "II"} <= set(leads):
         return np.full(len(x_NLT), np.nan, np.float32)
     expected_NLT = derived_leads(x_NLT[:, [leads.index("I"), leads.index("II")]])
-    given_NLT = x_NLT[:, [leads.index(lead) for lead in given]]
-    residual_NLT = given_NLT - expected_NLT[:, [DERIVED.index(lead) for lead in given]]
-    power = np.einsum("nlt,nlt->nl", residual_NLT, residual_NLT) / residual_NLT.shape[-1]
-    return np.sqrt(power).max(axis=1).astype(np.float32)
+    energies = []
+    for lead in given:
+        residual_NT = x_NLT[:, leads.index(lead)] - expected_NLT[:, DERIVED.index(lead)]
+        energies.append(np.einsum("nt,nt->n", residual_NT, residual_NT))
+    return np.sqrt(np.max(energies, axis=0) / x_NLT.shape[-1]).astype(np.float32)
 
 
 def heart_rate(x_NLT: NDArray[Any]) -> NDArray[np.float32]:

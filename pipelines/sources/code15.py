@@ -124,8 +124,10 @@ def _exam(exam: int, x_TL: NDArray[np.float32], row: dict[str, str] | None, tabl
 
     Dropped without a row, or with zeros only.
     """
-    # A signalling NaN of a damaged file would be warned of by each operation.
-    x_LT = np.ascontiguousarray(np.where(np.isfinite(x_TL), x_TL, np.nan).T, np.float32)
+    is_finite_TL = np.isfinite(x_TL)
+    if not is_finite_TL.all():  # a signalling NaN of a damaged file would be warned of by each operation
+        x_TL = np.where(is_finite_TL, x_TL, np.nan)
+    x_LT = np.ascontiguousarray(x_TL.T, np.float32)
     if row is None:
         filler = "" if x_LT.any() else "; a row of zeros without an exam"
         return DroppedRecord(str(exam), DropReason.NOT_LISTED, f"exam_id {exam} is not in exams.csv{filler}")

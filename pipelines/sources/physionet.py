@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from pipelines.formats.wfdb import WfdbRecord, read_wfdb
 from pipelines.formats.wfdb_header import GAINS
@@ -79,10 +79,11 @@ def read_records(
     convert: returns the source's record; a RecordError that it or reading raises makes the record a dropped one.
     gains: as in `read_wfdb`.
     """
-    paths = (PurePosixPath(file.path) for file in files)
-    headers = sorted({path.with_suffix(".hea") for path in paths if path.suffix in (".hea", ".mat", ".dat")})
-    for header in headers:
+    parts = (file.path.rpartition(".") for file in files)
+    records = {record for record, _, ending in parts if ending in ("hea", "mat", "dat")}
+    for record in sorted(records, key=lambda record: record.split("/")):
+        header = root / f"{record}.hea"
         try:
-            yield convert(read_wfdb(root / header, gains=gains))
+            yield convert(read_wfdb(header, gains=gains))
         except RecordError as error:
             yield error.dropped(header.stem)
