@@ -52,9 +52,9 @@ class OwnProcess:
             raise
 
     def _started(self) -> subprocess.Popen[bytes]:
-        # -I: no folder of this process or its environment comes before the model's own code.
+        # -I: no folder of this process or its environment comes before the model's own code. -B: no .pyc beside it.
         return subprocess.Popen(
-            [sys.executable, "-I", own_program.__file__, str(self._folder), self._device],
+            [sys.executable, "-IB", own_program.__file__, str(self._folder), self._device],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,

@@ -105,7 +105,7 @@ def serves(release: Release, packaged: Packaged, *, tracking: Tracking) -> Findi
     with tempfile.TemporaryDirectory() as folder:
         ecgs, answers = Path(folder) / "ecgs.npy", Path(folder) / "answers.npy"
         np.save(ecgs, example_ecg(), allow_pickle=False)
-        command = [sys.executable, "-I", str(_PULL_ONCE), release.model_uri, tracking.uri, str(EXAMPLE_RATE)]
+        command = [sys.executable, "-IB", str(_PULL_ONCE), release.model_uri, tracking.uri, str(EXAMPLE_RATE)]
         command += [str(ecgs), str(answers)]
         try:
             ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_PULL_SECONDS)
@@ -153,7 +153,7 @@ def log_model(packaged: Packaged) -> ModelInfo:
         outputs=packaged.outputs,
         params=ParamSchema([*packaged.params]),
     )
-    with _without_bytecode():
+    with without_bytecode():
         return mlflow.pyfunc.log_model(
             name="encoder",
             python_model=str(_PACKAGE / "serving" / packaged.code),
@@ -172,8 +172,8 @@ def log_model(packaged: Packaged) -> ModelInfo:
 
 
 @contextmanager
-def _without_bytecode() -> Iterator[None]:
-    """Write no .pyc files: MLflow imports the model's code from the folder that it stores."""
+def without_bytecode() -> Iterator[None]:
+    """Write no .pyc files while the body runs: MLflow imports a model's code from the folder where it is stored."""
     before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
         yield

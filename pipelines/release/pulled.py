@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pipelines.addresses import require_no_credentials
 from pipelines.release.own_code import other_code
 from pipelines.release.own_process import OwnProcess
+from pipelines.release.packaging import without_bytecode
 from pipelines.release.registry import model_folder, names_version, version_named
 from pipelines.tracking import Tracking
 
@@ -44,7 +45,8 @@ def pulled_model(uri: str, *, tracking: Tracking) -> Iterator[Pulled]:
     mlflow.set_tracking_uri(tracking.uri)
     try:
         folder = _folder(uri, tracking)
-        loaded = mlflow.pyfunc.load_model(str(folder)) if other_code(folder) is None else None
+        with without_bytecode():
+            loaded = mlflow.pyfunc.load_model(str(folder)) if other_code(folder) is None else None
     except MlflowException as error:
         raise ValueError(f"model {uri!r} cannot be loaded from {tracking.uri}: {error.message}") from error
     if loaded is not None:

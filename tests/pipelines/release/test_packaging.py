@@ -11,6 +11,7 @@ import pytest
 from ecg_model.leads import LEADS_12
 from pipelines.release.model import Scores
 from pipelines.release.packaging import example_ecg, packaged_encoder, serves
+from pipelines.release.registry import model_folder, version_named
 from pipelines.tracking import Tracking
 
 # isort: split
@@ -48,6 +49,9 @@ def test_a_version_serves_what_its_encoder_gives_and_nothing_else(
     other = serves(release, packaged_encoder(encoders[1]), tracking=store)
     assert not other.holds
     assert "differs by" in other.seen
+    stored = model_folder(version_named(release.model_uri, tracking=store), tracking=store)
+    assert (stored / "code" / "ecg_model" / "signal.py").is_file()
+    assert [*stored.rglob("__pycache__")] == [], "the store keeps what was released and nothing else"
 
 
 def test_a_pull_that_fails_or_hangs_says_nothing_of_the_version(
