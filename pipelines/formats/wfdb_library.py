@@ -37,7 +37,7 @@ def read_samples(path: Path, signals: Sequence[Signal], frames: int) -> list[NDA
     if importlib.util.find_spec("wfdb") is None:
         raise RecordError(
             DropReason.UNKNOWN_FORMAT,
-            f"{path.name}: WFDB format {form} needs wfdb: make install, or pip install 'ecg-foundry[vendor]'",
+            f"{path.name}: WFDB format {form} needs wfdb: make install, or pip install -e '.[vendor]' in the checkout",
         )
     counts = [frames * signal.per_frame for signal in signals]
     question = {

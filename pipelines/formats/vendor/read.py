@@ -52,7 +52,8 @@ def read_vendor(path: Path, key: bytes | None = None) -> Reading:
     if missing := _missing_libraries():
         raise RecordError(
             DropReason.UNKNOWN_FORMAT,
-            f"{path.name}: {kind} needs {' and '.join(missing)}: make install, or pip install 'ecg-foundry[vendor]'",
+            f"{path.name}: {kind} needs {' and '.join(missing)}: make install, or pip install -e '.[vendor]' in the "
+            "checkout",
         )
     header, samples = ask(path, kind)
     patient_id = named(header["patient_id"])

@@ -334,7 +334,7 @@ def test_without_the_library_the_message_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setattr(wfdb_library.importlib.util, "find_spec", lambda name: None)
     error = refused(path)
     assert error.reason is DropReason.UNKNOWN_FORMAT
-    assert "WFDB format 212 needs wfdb: make install, or pip install 'ecg-foundry[vendor]'" in error.detail
+    assert "WFDB format 212 needs wfdb: make install, or pip install -e '.[vendor]' in the checkout" in error.detail
     assert wfdb_library.library_version() == "no wfdb"
     assert read_wfdb(put_record(tmp_path, noise("16"), "16")).signal_LT.shape == (5, 601)
 

@@ -342,4 +342,4 @@ def test_without_the_libraries_the_text_says_what_to_install(put, monkeypatch: p
     monkeypatch.setattr(read, "_missing_libraries", lambda: ("ecgdatakit",))
     reason, text = refused(put("a.xml", vendor_files.muse(Ecg())))
     assert reason == DropReason.UNKNOWN_FORMAT
-    assert "pip install 'ecg-foundry[vendor]'" in text
+    assert "pip install -e '.[vendor]'" in text
