@@ -39,4 +39,4 @@ def _collection(path: Path) -> str:
     """Return the path of a collection, given that of a folder of its records."""
     while _SHARD.fullmatch(path.name):
         path = path.parent
-    return path.as_posix()
+    return path.as_posix() if path.name else "the mirror's own folder"

@@ -25,6 +25,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from pipelines.cache import MAKING
+from pipelines.corpus.split import LEAST_VALIDATION
 from pipelines.disk_space import DiskFull, full_disk_explained
 from pipelines.durable import make_folder
 from pipelines.encoders.names import ENCODER_FILE
@@ -36,7 +37,7 @@ from pipelines.pretrain.options import memory_budget_of, program_parser, recipe_
 from pipelines.pretrain.reading import reading
 from pipelines.pretrain.recipes import Recipe
 from pipelines.pretrain.run_state import Figures
-from pipelines.pretrain.step import REFUSED, EncoderFacts, mirror
+from pipelines.pretrain.step import MORE, REFUSED, EncoderFacts, mirror
 from pipelines.pretrain.train import TrainingStopped, train
 
 log = logging.getLogger("pipelines.pretrain")
@@ -112,6 +113,9 @@ def _pretrain(options: argparse.Namespace, speaks: bool, stop: Sequence[int], st
         memory_budget=memory_budget_of(options),
         processes=world.local_size,
     )
+    few = len(corpus.validation_NLT)
+    if speaks and few < LEAST_VALIDATION:
+        log.warning("%d validation ECGs: %d are needed to tell if the encoder learns: %s", few, LEAST_VALIDATION, MORE)
     records, device = len(corpus.train), run.device.type
     log.info(
         "%s: %d steps of %d ECGs out of %d, on %s with %s",

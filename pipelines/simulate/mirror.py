@@ -1,4 +1,4 @@
-"""A mirror of the six sources in their native layouts with simulated ECGs, to be read by the code for the real sources.
+"""A mirror of all sources in their native layouts with simulated ECGs, to be read by the code for the real sources.
 
     dest/SIMULATED.json               seed, sizes, version, counts, planted defects
     dest/physionet.org/files/...      ecg-arrhythmia, challenge-2020, ptb-xl, ludb

@@ -178,6 +178,7 @@ def test_records_that_no_source_reads_are_counted_by_their_collection(home: Home
     training = "challenge-2020/1.0.2/training"
     # A name that a source takes for one of its records is read, or told as dropped.
     assert unread_records(folder) == {f"{training}/ptb-xl": 2, f"{training}/cpsc_2018_extra": 1}
+    assert unread_records(folder / training / "ptb-xl") == {"the mirror's own folder": 2}
     assert f"no source reads {training}/ptb-xl: 2 records" in ecg("mirror", folder).output
     (folder / training / "ptb-xl").rename(folder / training / "a\n\x1b[31mb")
     assert f"  no source reads {training}/a\\n\\x1b[31mb: 2 records\n" in ecg("mirror", folder).output

@@ -64,6 +64,12 @@ def test_the_folder_of_a_product_is_not_named_since_it_gets_another_name(
     assert capsys.readouterr().out == ""
 
 
+def test_too_few_validation_ecgs_are_said_before_the_training(tmp_path: Path) -> None:
+    code, said = Program(small_home(tmp_path / "home", ecgs=8), tmp_path / "out").here(steps=2)
+    assert code == 0
+    assert re.match(r"[123] validation ECGs: 4 are needed to tell if the encoder learns: harmonize more ECGs", said)
+
+
 def test_a_run_leaves_its_products_and_the_newest_two_checkpoints(whole: Program) -> None:
     assert set(products(whole.out)) == {"encoder.safetensors", "summary.json"}
     assert load_encoder(whole.out / "encoder.safetensors").config.dim == 16
