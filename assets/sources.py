@@ -147,9 +147,12 @@ def _fetched(product: "Product") -> dg.MaterializeResult:
     from pipelines.download.step import RawFacts, recorded_files
     from pipelines.plots.files import files_chart  # not from `previews`, which imports torch
 
-    _, files = recorded_files(product)
-    chart = files_chart([(file.path, file.bytes or 0) for file in files], f"{product.name}: {len(files):,} files")
-    return show.materialized(product, {**RawFacts.of(product).to_dict(), **show.pictures(kinds=chart)})
+    def chart(product: "Product") -> bytes | None:
+        _, files = recorded_files(product)
+        return files_chart([(file.path, file.bytes or 0) for file in files], f"{product.name}: {len(files):,} files")
+
+    kinds = show.drawn_once(product, "kinds", chart)
+    return show.materialized(product, {**RawFacts.of(product).to_dict(), **show.pictures(kinds=kinds)})
 
 
 def _harmonized(
@@ -173,7 +176,10 @@ def _harmonized(
                 [{"lead": lead, "share of its samples": round(share, 6)} for lead, share in facts.missing.items()],
                 "No lead lacks a sample.",
             ),
-            **show.pictures(ECGs=sampled_ecgs(product), quality=quality_histograms(product)),
+            **show.pictures(
+                ECGs=show.drawn_once(product, "ECGs", sampled_ecgs),
+                quality=show.drawn_once(product, "quality", quality_histograms),
+            ),
         },
         [*(show.checked(name, finding) for name, finding in findings.items()), *checks],
     )

@@ -199,8 +199,8 @@ def _why_so_long(outcomes: Mapping[str, Outcome]) -> str:
     if any(outcome.status != "cached" for outcome in outcomes.values() if outcome.name in ("corpus", "encoder")):
         return ""
     return (
-        " The training was in the cache: the time went into Dagster's record of each run, the pictures of each page, "
-        "and loading Python packages."
+        " The training was in the cache: the time went into Dagster's record of each run, into loading Python "
+        "packages, and into looking at the files."
     )
 
 

@@ -11,12 +11,12 @@ import pytest
 from assets.corpus import corpus
 from assets.previews import dropped_records
 from assets.resources import DataHome
-from assets.show import one_by_one
+from assets.show import drawn_once, one_by_one
 from assets.sources import ecgs_incoming, incoming_drops, raw_incoming
 from ecg_model.leads import LEADS_12
 from orchestration.demo import StageFailed, run
 from orchestration.jobs import harvest_job_name
-from pipelines.cache import Workspace
+from pipelines.cache import Product, Workspace
 from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.step import materialize_corpus
 from pipelines.harmonize.checks import EVERY_FILE_READ
@@ -89,6 +89,24 @@ def test_of_many_dropped_records_some_of_each_reason_are_shown(workspace: Worksp
         one_by_one("dropped records", dropped_records(shard(workspace, "none", "pretraining", [record("r", seed=0)])))
         == {}
     )
+
+
+def test_a_picture_is_drawn_once_for_the_code_that_draws(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    product = shard(workspace, "incoming", "pretraining", [record("r", seed=0)])
+    drawn: list[str] = []
+
+    def draw(product: Product) -> bytes:
+        drawn.append(product.name)
+        return b"png"
+
+    assert drawn_once(product, "none", lambda product: None) is None
+    assert [drawn_once(product, "ECGs", draw) for _ in range(3)] == [b"png"] * 3
+    assert len(drawn) == 1
+    assert drawn_once(product, "quality", draw) == b"png"
+    monkeypatch.setattr("assets.show._drawing_code", lambda: "changed")
+    drawn_once(product, "ECGs", draw)
+    assert len(drawn) == 3
+    assert workspace.require("ecgs/incoming/a").digest == product.digest
 
 
 def test_a_drop_goes_down_the_road_and_the_corpus_sees_it(home, instance):
