@@ -37,32 +37,19 @@ def encoder(
 ) -> dg.MaterializeResult:
     from assets.previews import training_curves
     from pipelines.pretrain.checks import training_went_well
-    from pipelines.pretrain.recipes import Recipe
-    from pipelines.pretrain.step import EncoderFacts, materialize_encoder
-    from pipelines.release.retraining import requested_training
-    from pipelines.release.steps import warm_start
+    from pipelines.pretrain.step import EncoderFacts
+    from pipelines.release.training import pretrain_requested
 
-    home = data_home.open()
-    workspace, tracking = home.workspace(), data_home.tracking()
     with show.mistakes_explained():
-        training = requested_training(
-            workspace,
-            tracking,
-            simulated=home.simulated,
+        product = pretrain_requested(
+            data_home.open(),
+            data_home.tracking(),
+            lambda command: launcher.run(context, command),
             recipe=config.recipe,
             changes=config.changed,
             warm_start=config.warm_start,
+            **config.for_launcher(launcher),
         )
-        with warm_start(training.warm_start, tracking) as (changes, start):
-            product = training.done or materialize_encoder(
-                workspace,
-                Recipe.from_dict({**training.recipe.to_dict(), **changes}),
-                lambda command: launcher.run(context, command),
-                **config.for_launcher(launcher),
-                warm_start=start,
-                track=home.tracking_uri,
-                artifact_root=home.artifact_root,
-            )
     facts = EncoderFacts.of(product)
     return show.materialized(
         product,

@@ -14,7 +14,7 @@ from assets.report import evaluation_report
 from assets.resources import DataHome
 from pipelines import versions
 from pipelines.hashing import digest_of
-from pipelines.release.gate import CLASSIFIER_RULES, RULES, GateConfig
+from pipelines.release.gate import CLASSIFIER_RULES, GATE_TASK, RULES, GateConfig
 from pipelines.tasks.catalogue import TASKS
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 class ReleaseSettings(dg.Config):
     gate_task: Literal[tuple(TASKS)] = Field(  # pyright: ignore[reportInvalidTypeForm]
-        default="ptbxl_superclass",
+        default=GATE_TASK,
         description="The probe whose validation macro AUC is the version's score. The gate and the classifier use the "
         "task that is stored with the version.",
     )
@@ -120,19 +120,18 @@ def gate_verdict(data_home: DataHome, config: GateSettings) -> dg.MaterializeRes
 )
 def champion(data_home: DataHome) -> dg.MaterializeResult:
     from assets.previews import released
-    from pipelines.release.aliases import aliases_of, find_alias, promote
-    from pipelines.release.steps import current_release
+    from pipelines.release.aliases import aliases_of
+    from pipelines.release.promotion import promote_current
     from pipelines.release.tags import CHAMPION, PREVIOUS
 
     tracking = data_home.tracking()
     with show.mistakes_explained():
-        release = current_release(data_home.open().workspace(), tracking)
-        before = find_alias(CHAMPION, tracking=tracking)
-        current = promote(release, tracking=tracking)
+        promotion = promote_current(data_home.open().workspace(), tracking)
+    current = promotion.champion
     return dg.MaterializeResult(
         data_version=dg.DataVersion(current.tags["release"]),
         metadata={
-            "cached": before is not None and before.version == current.version,
+            "cached": not promotion.moved,
             "champion": current.version,
             "model": f"models:/{current.name}@{CHAMPION}",
             "previous": aliases_of(tracking=tracking).get(PREVIOUS, "none yet"),
@@ -160,20 +159,14 @@ def champion(data_home: DataHome) -> dg.MaterializeResult:
 def classifier(data_home: DataHome, config: GateSettings) -> dg.MaterializeResult:
     from assets.previews import contested, reliability
     from pipelines.finding import Finding
-    from pipelines.release.aliases import find_alias, promote
-    from pipelines.release.classifier import ClassifierFacts, materialize_classifier
-    from pipelines.release.model import CLASSIFIER_NAME
-    from pipelines.release.steps import gate_task_of, judge_classifier
+    from pipelines.release.classifier import ClassifierFacts
+    from pipelines.release.promotion import promote_classifier
     from pipelines.release.tags import CHAMPION
 
     workspace, tracking = data_home.open().workspace(), data_home.tracking()
     with show.mistakes_explained():
-        head = materialize_classifier(workspace, gate_task_of(workspace, tracking))
         gate = GATE.read(config)
-        judged = judge_classifier(workspace, tracking, config=gate)
-        if judged is not None and judged.verdict.promote:
-            promote(judged.release, tracking=tracking)
-        current = find_alias(CHAMPION, name=CLASSIFIER_NAME, tracking=tracking)
+        head, judged, current = promote_classifier(workspace, tracking, config=gate)
     facts = ClassifierFacts.of(head)
     if judged is None:
         passed = Finding.passed(f"not judged: {facts.reason}")

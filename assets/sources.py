@@ -13,7 +13,7 @@ from assets.resources import DataHome
 from pipelines import versions
 from pipelines.harmonize.checks import COUNTS_ADD_UP, EVERY_FILE_READ, SHARD_IS_WHOLE
 from pipelines.harmonize.quality import QualityLimits
-from pipelines.harmonize.window import Incomplete
+from pipelines.harmonize.window import MARKED, Incomplete
 from pipelines.incoming import INCOMING, own_data
 from pipelines.sources import SOURCES
 from pipelines.sources.base import Source
@@ -27,7 +27,7 @@ DOWNLOAD_RETRIES = dg.RetryPolicy(max_retries=3, delay=10, backoff=dg.Backoff.EX
 
 
 LIMITS = Part(QualityLimits)
-INCOMPLETE = Part(Incomplete, defaults={"mark_leads": True})
+INCOMPLETE = Part(Incomplete, defaults={"mark_leads": MARKED.mark_leads})
 
 
 class DownloadConfig(dg.Config):
@@ -77,18 +77,14 @@ def _raw(source: Source, partitions: dg.StaticPartitionsDefinition) -> dg.Assets
         retry_policy=DOWNLOAD_RETRIES,
     )
     def raw(context: dg.AssetExecutionContext, data_home: DataHome, config: DownloadConfig) -> dg.MaterializeResult:
-        from pipelines.download.mirror import Mirror
         from pipelines.download.progress import throttled
-        from pipelines.download.step import materialize_raw
+        from pipelines.download.step import download_to_home
 
-        home = data_home.open()
         with show.mistakes_explained():
-            product = materialize_raw(
-                home.workspace(),
+            product = download_to_home(
+                data_home.open(),
                 source,
                 context.partition_key,
-                mirror=Mirror.parse(home.mirror),
-                raw_root=home.raw_root,
                 connections=config.connections,
                 progress=throttled(context.log.info),
                 bring_back=config.bring_back,

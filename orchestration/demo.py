@@ -28,16 +28,15 @@ from orchestration.instance import open_instance
 from orchestration.jobs import TRAIN, harvest_job_name
 from orchestration.run_here import run_here
 from pipelines.corpus.config import TRAINING_FOLDS
+from pipelines.corpus.step import WITHOUT_LABELS, only_ptbxl
 from pipelines.disk_space import DiskFull, full_disk_explained
 from pipelines.download.mirror import Mirror, absent, list_source
 from pipelines.download.unread import unread_records
 from pipelines.formatting import escape_output, format_name, format_text
-from pipelines.harmonize.shards import HarmonizedFacts, all_shards
 from pipelines.home import HOSTS, Home
 from pipelines.pretrain.recipes import RECIPES
 from pipelines.simulate import ensure_mirror
 from pipelines.sources import SOURCES
-from pipelines.sources.base import Role
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -127,11 +126,8 @@ def _counts(outcomes: Sequence[Outcome]) -> str:
 def train(home: Home, instance: dg.DagsterInstance, recipe: str) -> dict[str, Outcome]:
     """Run corpus, pretraining, probes, report, release and gate; return their outcomes by name."""
     settings: dict[str, Any] = {"encoder": {"config": {"recipe": recipe}}}
-    if only_ptbxl(home):
-        console.print(
-            "  nothing here is for pretraining alone: the encoder is pretrained on PTB-XL's training folds, without "
-            "their labels"
-        )
+    if only_ptbxl(home.workspace()):
+        console.print(f"  {WITHOUT_LABELS}")
         settings["corpus"] = {"config": {"unlabelled_folds": list(TRAINING_FOLDS)}}
     with console.status("corpus, pretraining, probes, release"):
         outcomes = run(TRAIN, instance, config={"ops": settings})
@@ -140,13 +136,6 @@ def train(home: Home, instance: dg.DagsterInstance, recipe: str) -> dict[str, Ou
         for warning in outcome.warnings:
             console.print(f"  {'':24} [yellow]warning[/]: {escape(warning)}")
     return {outcome.name: outcome for outcome in outcomes}
-
-
-def only_ptbxl(home: Home) -> bool:
-    """Whether the harmonized ECGs are all for evaluation, with PTB-XL among them."""
-    shards = all_shards(home.workspace())
-    roles = {HarmonizedFacts.of(product).role for product in shards.values()}
-    return roles == {Role.EVALUATION} and any(shard.startswith("ptbxl") for shard in shards)
 
 
 def _main_figure(outcome: Outcome) -> str:

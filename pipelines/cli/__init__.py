@@ -5,12 +5,14 @@
     store.py       the data home's MLflow store
     source_state.py, source_details.py
                    what a home has of all sources, and of one in full
+    road.py        the steps of `ecg run`; partitions.py: which; changes.py: its --set; launch.py: trainings, and stops
     <command>.py   one command each, as `command`
 
 A command's file is imported when the command is asked for, and imports what it needs inside its functions. So `ecg
 --help` and the help of each command answer at once, without torch or pyarrow.
 
-Exit codes: 0 done; 1 refused, for a reason that is printed in one line; 2 the command was not understood.
+Exit codes: 0 done; 1 refused, for a reason that is printed in one line; 2 the command was not understood. `ecg run` has
+others, too.
 """
 
 from __future__ import annotations
@@ -24,8 +26,9 @@ import click
 from pipelines.formatting import escape_output, format_text
 
 COMMANDS = {
+    "run": "Do STEPs of the pipeline, from raw files to a model.",
     "sources": "List the data sets and what is here, or all about NAME.",
-    "inspect": "Show what is read from an ECG FILE, and if it is kept.",
+    "inspect": "Show what is read from ECG files, and if it is kept.",
     "embed": "Embed ECG FILEs with a released encoder.",
     "serve": "Serve a released model over HTTP.",
     "simulate": "Write a mirror of all sources with simulated ECGs.",
@@ -35,6 +38,7 @@ COMMANDS = {
     "export": "Write harmonized ECGs as NumPy or WFDB files.",
     "check-drop": "Check a drop of own ECGs; nothing is written.",
     "withdraw-drop": "Remove a drop from the data home.",
+    "add-encoder": "Take up a training of the shell as the encoder.",
     "import-reference": "Import the author's released encoder.",
     "compare": "Compare two encoders on the same ECGs and splits.",
     "evaluate-labels": "Probe an encoder on labels of your own.",

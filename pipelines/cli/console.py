@@ -52,12 +52,13 @@ class LateProgress(Progress):
     Until then a terminal shows a line that vanishes.
     """
 
-    def __init__(self, *columns: ProgressColumn, console: Console, waiting: str) -> None:
-        super().__init__(*columns, console=console)
+    def __init__(self, *columns: ProgressColumn, console: Console, waiting: str, transient: bool = False) -> None:
+        super().__init__(*columns, console=console, transient=transient, disable=transient and not console.is_terminal)
         self._waiting = console.status(escape(waiting))
 
     def __enter__(self) -> Self:
-        self._waiting.start()
+        if not self.disable:
+            self._waiting.start()
         return self
 
     def update(self, task_id: TaskID, **changes: Any) -> None:
@@ -73,16 +74,21 @@ class LateProgress(Progress):
             self.stop()
 
 
-def progress(waiting: str = "reading") -> LateProgress:
-    """Return a progress display with a bar, the count and the time left. waiting: what happens before the bar."""
+def progress(waiting: str = "reading", *, transient: bool = False) -> LateProgress:
+    """Return a progress display with a bar, the count and the time left.
+
+    waiting: what happens before the bar
+    transient: it goes when it is done, and is not shown at all if stderr is no terminal
+    """
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return LateProgress(*columns, console=Console(stderr=True, markup=False), waiting=waiting)
+    console = Console(stderr=True, markup=False)
+    return LateProgress(*columns, console=console, waiting=waiting, transient=transient)
 
 
 @contextmanager
-def counting(title: str) -> Iterator[OnCount]:
+def counting(title: str, *, transient: bool = False) -> Iterator[OnCount]:
     """Show a progress bar from the first count on. Yields a function that sets it, and maybe its total and title."""
-    with progress(title) as bar:
+    with progress(title, transient=transient) as bar:
         task = bar.add_task(title, total=None)
 
         def on_count(done: int, total: int | None = None, title: str | None = None) -> None:

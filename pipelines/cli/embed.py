@@ -1,9 +1,9 @@
-"""`ecg embed`: ECG files to a table of embeddings."""
+"""`ecg embed`: ECG files, or harmonized ECGs, to a table of embeddings."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +20,16 @@ if TYPE_CHECKING:
 
 
 @click.command("embed")
-@click.argument(
-    "files",
-    metavar="PATH...",
-    nargs=-1,
-    required=True,
-    type=click.Path(exists=True, path_type=Path),
+@click.argument("files", metavar="PATH...", nargs=-1, type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--drop", "drops", metavar="NAME", multiple=True, help="Embed this harmonized drop; may be given several times."
+)
+@click.option(
+    "--shard",
+    "shards",
+    metavar="SOURCE/PART",
+    multiple=True,
+    help="Embed this harmonized shard, such as ptbxl/00000, or a whole source; may be given several times.",
 )
 @click.option(
     "--model",
@@ -40,21 +44,39 @@ if TYPE_CHECKING:
     type=click.Path(dir_okay=False, writable=True, path_type=Path),
     help="Table to write: OUT.parquet (embedding as a list) or OUT.csv (columns e0, e1, ...).",
 )
-def command(files: tuple[Path, ...], model: str, output: Path) -> None:
+def command(files: tuple[Path, ...], drops: tuple[str, ...], shards: tuple[str, ...], model: str, output: Path) -> None:
     """Embed ECGs with a released encoder: one row per record.
 
     PATH is a file of any format that a drop takes (docs/own-data.md), or a folder with such files. ECGs are judged as
-    harmonization judges them.
+    harmonization judges them. A record that cannot be embedded is named on stderr and counted; the others are written,
+    and the exit code is 1.
 
-    A record that cannot be embedded is named on stderr and counted; the others are written, and the exit code is 1.
+    What is harmonized already is embedded by --drop and --shard, as the evaluations embed it, with each record's
+    patient.
 
     \b
     ecg embed export -o embeddings.parquet
     ecg embed records/*.hea -o embeddings.parquet
     ecg embed exams_part0.zip --model models:/ecg-encoder/3 -o embeddings.csv
+    ecg embed --drop ward-7 -o ward-7.parquet
+    ecg embed --shard ecgs/ptbxl/00000 -o embeddings.parquet
     """
     if output.suffix not in (".parquet", ".csv"):
         raise click.BadParameter("give a name that ends in .parquet or .csv", param_hint="--output")
+    if bool(files) == bool(drops or shards):
+        raise click.UsageError("give PATHs, or harmonized ECGs by --drop or --shard, and not both")
+    if files:
+        _embed_paths(files, model, output)
+    else:
+        from pipelines.cli.embed_harmonized import embed_harmonized
+
+        columns, embedding_ND = embed_harmonized(drops, shards, model)
+        write_table(output, columns, embedding_ND)
+        click.echo(f"{len(embedding_ND)} embeddings of {embedding_ND.shape[1]} numbers in {output}")
+
+
+def _embed_paths(files: Sequence[Path], model: str, output: Path) -> None:
+    """Embed files and folders. Raises ClickException, after all are tried, if one could not be embedded."""
     from pipelines.cli.console import progress
     from pipelines.formatting import format_text
 
@@ -151,11 +173,18 @@ def _embedded(file: str, item: Record | DroppedRecord, embed: Embed) -> Embedded
 
 
 def write_embeddings(path: Path, rows: Sequence[Embedded]) -> None:
-    """Write a row per record: file, record_id, then `embedding`, a list of float32 (.parquet), or e0, e1, ... (.csv).
+    """Write a row per record: file, record_id and the embedding, as `write_table` does."""
+    import numpy as np
+
+    names = {"file": [row.file for row in rows], "record_id": [row.record_id for row in rows]}
+    write_table(path, names, np.stack([row.embedding_D for row in rows]))
+
+
+def write_table(path: Path, names: Mapping[str, Sequence[str | None]], embedding_ND: NDArray[np.float32]) -> None:
+    """Write columns of text, then `embedding`, a list of float32 (.parquet), or e0, e1, ... (.csv).
 
     Raises ValueError for another suffix.
     """
-    import numpy as np
     import pyarrow as pa
     import pyarrow.csv as pa_csv
     import pyarrow.parquet as pq
@@ -163,18 +192,17 @@ def write_embeddings(path: Path, rows: Sequence[Embedded]) -> None:
     from pipelines.disk_space import full_disk_explained
     from pipelines.durable import write_atomically
 
-    names = {
-        "file": pa.array([_escaped(row.file) for row in rows]),
-        "record_id": pa.array([_escaped(row.record_id) for row in rows]),
+    texts = {
+        name: pa.array([None if value is None else _escaped(value) for value in values], pa.string())
+        for name, values in names.items()
     }
-    embedding_ND = np.stack([row.embedding_D for row in rows])
     stream = io.BytesIO()
     if path.suffix == ".parquet":
         lists = pa.FixedSizeListArray.from_arrays(pa.array(embedding_ND.ravel()), embedding_ND.shape[1])
-        pq.write_table(pa.table({**names, "embedding": lists}), stream, compression="zstd")
+        pq.write_table(pa.table({**texts, "embedding": lists}), stream, compression="zstd")
     elif path.suffix == ".csv":
         columns = {f"e{i}": pa.array(column) for i, column in enumerate(embedding_ND.T.copy())}
-        pa_csv.write_csv(pa.table({**names, **columns}), stream)
+        pa_csv.write_csv(pa.table({**texts, **columns}), stream)
     else:
         raise ValueError(f"output {path}: give a name that ends in .parquet or .csv")
     with full_disk_explained(path, stream.tell()):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -188,6 +187,7 @@ def _by_name(name: str, encoder: str | None) -> Requested:
 def _against_dense(home: Home, variant: Evaluation, progress: OnProgress) -> list[dict[str, Any]]:
     """Compare with dense attention. The dense encoder is pretrained first if there is none, which takes as long as ours
     took or longer."""
+    from pipelines.cli.launch import run_pretraining
     from pipelines.evaluate.suite.attention_ablation import DenseFacts, against_dense, materialize_dense
 
     workspace = home.workspace()
@@ -195,20 +195,6 @@ def _against_dense(home: Home, variant: Evaluation, progress: OnProgress) -> lis
     ablation = against_dense(workspace, variant, dense, progress=progress)
     reason = DenseFacts.of(ablation.product).reason
     return [{"not scored": reason}] if reason else [row.row() for row in ablation.rows]
-
-
-def run_pretraining(command: list[str]) -> None:
-    """Run a pretraining to its end; its messages go to stderr. Raises ValueError if it fails."""
-    from pipelines.pretrain.step import tied
-
-    with subprocess.Popen(tied(command), stdout=subprocess.DEVNULL) as process:
-        try:
-            code = process.wait()
-        except KeyboardInterrupt:
-            process.wait()  # the terminal interrupts it, too: it writes a checkpoint first
-            raise
-    if code:
-        raise ValueError(f"pretraining ended with exit code {code}; the same command resumes from its last checkpoint")
 
 
 def _wave_evaluation(name: str) -> tuple[str, str]:

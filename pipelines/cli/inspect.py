@@ -1,17 +1,19 @@
-"""`ecg inspect`: what is read from one record, and whether harmonization keeps it."""
+"""`ecg inspect`: what is read from ECG files, and whether harmonization keeps it."""
 
 from __future__ import annotations
 
 import json
 import sys
-import tempfile
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain, islice, tee
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
+    from pipelines.harmonize.convert import Kept
     from pipelines.incoming.drop import RecordOrigin
     from pipelines.records import DroppedRecord, Record
 
@@ -31,28 +33,46 @@ UNITS = {
 
 
 @click.command("inspect")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--record", "record_id", metavar="ID", help="Which record of a file that holds several.")
+@click.argument("file", metavar="PATH", type=click.Path(exists=True, path_type=Path))
+@click.option("--record", "record_id", metavar="ID", help="Show this record alone, of several.")
 @click.option(
     "--png", type=click.Path(dir_okay=False, writable=True, path_type=Path), help="Draw it on ECG paper into this file."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of lines.")
 def command(file: Path, record_id: str | None, png: Path | None, as_json: bool) -> None:
-    """Show what is read from an ECG FILE, and whether harmonization keeps it.
+    """Show what is read from PATH, ECG files of any format that a drop takes, and whether harmonization keeps it.
 
-    FILE is of any format that a drop takes (docs/own-data.md): WFDB, csv, NumPy, HDF5, DICOM, SCP-ECG, aECG, MUSE and
-    others, with what describes it beside it; or a part of CODE-15% (.zip, with exams.csv). Exit code 1 if the record is
-    refused; the last line gives the reason.
+    PATH is a file (docs/own-data.md): WFDB, csv, NumPy, HDF5, DICOM, SCP-ECG, aECG, MUSE and others, with what
+    describes it beside it; a part of CODE-15% (.zip, with exams.csv); or a folder of such files. Of several records,
+    each is a line. Exit code 1 if a record is refused; the reason is printed.
 
     \b
     ecg inspect JS00001.hea
-    ecg inspect ecg.dcm
     ecg inspect 00001_hr.dat --png 00001.png
+    ecg inspect export
     ecg inspect exams_part0.zip --record 102780
     """
+    inspections = inspect_path(file, record_id)
+    first = list(islice(inspections, 2))
+    if len(first) > 1 and png is not None:
+        raise ValueError(
+            f"{file}: --png draws one record, and there are several: name one, as in --record "
+            f"{first[0].reading.item.record_id}"
+        )
+    if len(first) > 1:
+        refused = _print_each(chain(first, inspections), as_json=as_json, whole=file.is_dir())
+    else:
+        (inspection,) = first
+        refused = inspection.refused is not None
+        _print_one(inspection, png, as_json=as_json)
+    if refused:
+        sys.exit(1)
+
+
+def _print_one(inspection: Inspection, png: Path | None, *, as_json: bool) -> None:
+    """Print all that is known of a record, and draw it."""
     from pipelines.formatting import format_name
 
-    inspection = inspect_file(file, record_id)
     if as_json:
         click.echo(json.dumps(inspection.to_dict(), indent=1))
     else:
@@ -61,8 +81,30 @@ def command(file: Path, record_id: str | None, png: Path | None, as_json: bool) 
     if png is not None and inspection.record is not None:
         _draw(inspection.record, png)
         click.echo(f"drawn in {png}", err=True)
-    if inspection.refused is not None:
-        sys.exit(1)
+
+
+def _print_each(inspections: Iterable[Inspection], *, as_json: bool, whole: bool) -> bool:
+    """Print a line per record, and their number; return whether one is refused. whole: with the records' files."""
+    from pipelines.cli.console import counting, print_table
+
+    rows: list[tuple[str, ...]] = []
+    values: list[dict[str, Any]] = []
+    refused = 0
+    with counting("reading", transient=True) as on_count:
+        for number, inspection in enumerate(inspections, 1):  # without their signals, which may be many
+            refused += inspection.refused is not None
+            if as_json:
+                values.append(inspection.to_dict())
+            else:
+                rows.append(inspection.row() if whole else inspection.row()[1:])
+            on_count(number)
+    if as_json:
+        click.echo(json.dumps(values, indent=1))
+        return refused > 0
+    headers = ("file", "record", "form", "leads", "Hz", "seconds", "verdict")
+    print_table(headers if whole else headers[1:], rows)
+    click.echo(f"\n{len(rows) - refused:,} of {len(rows):,} records are kept; --record ID shows more of one")
+    return refused > 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +128,15 @@ class Inspection:
         from pipelines.records import Record
 
         return self.reading.item if isinstance(self.reading.item, Record) else None
+
+    def row(self) -> tuple[str, ...]:
+        """Return a line of a table: file, record, form, leads, rate, length and verdict."""
+        record, refused = self.record, self.refused
+        shape = ("", "", "")
+        if record is not None:
+            shape = (str(len(record.leads)), f"{record.rate:g}", f"{record.signal_LT.shape[1] / record.rate:.2f}")
+        verdict = "kept" if refused is None else f"refused: {refused.reason}: {refused.detail}"
+        return (self.reading.file, self.reading.item.record_id, self.reading.form, *shape, verdict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values."""
@@ -141,56 +192,51 @@ class Inspection:
         return [*lines, ("verdict", f"refused: {self.refused.reason}"), ("because", self.refused.detail)]
 
 
-def inspect_file(path: Path, record_id: str | None = None) -> Inspection:
-    """Read a file's record, the one called `record_id` if it holds several, and judge it as harmonization does.
+def inspect_path(path: Path, record_id: str | None = None) -> Iterator[Inspection]:
+    """Read the records of a file or of a folder, or the one called `record_id`, and judge them as harmonization does.
 
-    Raises ValueError as `read_file` does, and if there is no such record, or if the file holds several and none is
-    named.
+    Raises ValueError as `read_file` and `read_folder` do, and if there is no such record, or none at all.
     """
+    from pipelines.cli.ecg_files import read_file, read_folder
+    from pipelines.harmonize.convert import judge
+    from pipelines.harmonize.quality import QualityLimits
+
+    readings = iter(read_folder(path) if path.is_dir() else read_file(path))
+    if record_id is not None:
+        readings = iter([_named(readings, path, record_id)])
+    shown, judged = tee(readings)
+    verdicts = judge((reading.item for reading in judged), source="file", limits=QualityLimits())
+    empty = True
+    for reading, verdict in zip(shown, verdicts, strict=True):
+        empty = False
+        yield _inspection(path / reading.file if path.is_dir() else path, reading, verdict)
+    if empty:
+        raise ValueError(f"{path}: it holds no record")
+
+
+def _named(readings: Iterable[RecordOrigin], path: Path, record_id: str) -> RecordOrigin:
+    for reading in readings:
+        if reading.item.record_id == record_id:
+            return reading
+    raise ValueError(f"{path}: it holds no record {record_id!r}")
+
+
+def _inspection(file: Path, reading: RecordOrigin, verdict: Kept | DroppedRecord) -> Inspection:
     import numpy as np
 
+    from pipelines.formats.shard import QUALITY
     from pipelines.records import DroppedRecord
 
-    reading = _single_record(path, record_id)
     if isinstance(reading.item, DroppedRecord):
-        return Inspection(file=path, reading=reading, refused=reading.item, quality={})
-    refused, quality, notes = _judged(reading.item)
+        return Inspection(file=file, reading=reading, refused=reading.item, quality={})
     finite = reading.item.signal_LT[np.isfinite(reading.item.signal_LT)]
     extremes = (float(finite.min()), float(finite.max())) if finite.size else None
-    return Inspection(file=path, reading=reading, refused=refused, quality=quality, notes=notes, range=extremes)
-
-
-def _single_record(path: Path, record_id: str | None) -> RecordOrigin:
-    from pipelines.cli.ecg_files import read_file
-
-    readings = read_file(path)
-    if record_id is not None:
-        for reading in readings:
-            if reading.item.record_id == record_id:
-                return reading
-        raise ValueError(f"{path}: it holds no record {record_id!r}")
-    first, second = next(readings, None), next(readings, None)
-    if first is None:
-        raise ValueError(f"{path}: it holds no record")
-    if second is not None:
-        raise ValueError(f"{path}: it holds several records: name one, as in --record {first.item.record_id}")
-    return first
-
-
-def _judged(record: Record) -> tuple[DroppedRecord | None, dict[str, float | None], tuple[str, ...]]:
-    """Return the verdict, figures and notes, from a shard of this record alone: so there is only one way to judge."""
-    from pipelines.formats.shard import QUALITY, open_shard
-    from pipelines.harmonize.convert import harmonize
-    from pipelines.harmonize.quality import QualityLimits
-    from pipelines.records import DroppedRecord, DropReason
-
-    with tempfile.TemporaryDirectory(prefix="ecg-inspect-") as folder:
-        harmonize([record], Path(folder), source="file", limits=QualityLimits())
-        shard = open_shard(folder)
-        for row in shard.drops().to_pylist():
-            return DroppedRecord(record.record_id, DropReason(row["reason"]), row["detail"]), {}, record.notes
-        row = shard.records().to_pylist()[0]
-        return None, {name: row[f"quality_{name}"] for name in QUALITY}, tuple(row["notes"])
+    if isinstance(verdict, DroppedRecord):
+        notes = reading.item.notes
+        return Inspection(file=file, reading=reading, refused=verdict, quality={}, notes=notes, range=extremes)
+    quality = {name: verdict.row[f"quality_{name}"] for name in QUALITY}
+    notes = tuple(verdict.row["notes"])
+    return Inspection(file=file, reading=reading, refused=None, quality=quality, notes=notes, range=extremes)
 
 
 def _figure(value: float | None, unit: str) -> str:

@@ -34,10 +34,17 @@ def store_if_made(home: Home) -> Tracking | None:
 
     Raises ValueError if its server does not answer.
     """
-    tracking = store_of(home)
+    tracking = reachable_store(home)
     database = tracking.uri.removeprefix("sqlite:///")
-    if database != tracking.uri and not Path(database).is_file():
-        return None
+    return None if database != tracking.uri and not Path(database).is_file() else tracking
+
+
+def reachable_store(home: Home) -> Tracking:
+    """Return the home's store, whose database is made when it is used. Raises ValueError if a server does not answer.
+
+    MLflow's own retries take minutes.
+    """
+    tracking = store_of(home)
     if tracking.is_server:
         try:
             tracking.health(seconds=10.0).raise_for_status()

@@ -34,6 +34,9 @@ from pipelines.harmonize.shards import HarmonizedFacts, all_shards
 from pipelines.hashing import digest_of, sha256_of_file
 
 PRODUCT = "corpus"
+WITHOUT_LABELS = (
+    "nothing here is for pretraining alone: the encoder is pretrained on PTB-XL's training folds, without their labels"
+)
 
 _COLUMNS = ("row", "source", "record_id", "patient_id", "content_hash", "notes", "fold")
 
@@ -135,6 +138,11 @@ def shard_digests(workspace: Workspace, config: CorpusConfig) -> dict[str, str]:
     return _digests(*_shards(workspace, config))
 
 
+def corpus_of(workspace: Workspace, digest: str | None) -> Product | None:
+    """Return the corpus of this digest, on which an encoder was pretrained, or None if it is no longer here."""
+    return next((corpus for corpus in workspace.finished(PRODUCT) if CorpusFacts.of(corpus).digest == digest), None)
+
+
 def settings_of(workspace: Workspace, digest: str) -> CorpusConfig | None:
     """Return the settings of a built corpus by its product's digest or its facts' digest, or None if it is not here."""
     for product in workspace.finished(PRODUCT):
@@ -147,6 +155,15 @@ def config_from(values: Mapping[str, Any]) -> CorpusConfig:
     """Build settings from JSON values of some of their fields; an empty list of sources means all."""
     lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list | tuple)}
     return CorpusConfig(**{**values, **lists, "sources": lists.get("sources") or None})
+
+
+def only_ptbxl(workspace: Workspace) -> bool:
+    """Whether the harmonized ECGs are all for evaluation, with PTB-XL among them: see WITHOUT_LABELS."""
+    from pipelines.sources.base import Role  # as in `_shards`
+
+    shards = all_shards(workspace)
+    roles = {HarmonizedFacts.of(product).role for product in shards.values()}
+    return roles == {Role.EVALUATION} and any(shard.startswith("ptbxl") for shard in shards)
 
 
 def _has_its_shards(workspace: Workspace, corpus: Product) -> bool:

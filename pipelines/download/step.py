@@ -116,9 +116,15 @@ def materialize_raw(
 
 
 def download_to_home(
-    home: Home, source: Source, partition: str, *, connections: int = 16, progress: OnProgress | None = None
+    home: Home,
+    source: Source,
+    partition: str,
+    *,
+    connections: int = 16,
+    progress: OnProgress | None = None,
+    bring_back: bool = True,
 ) -> Product:
-    """Materialize one partition of a data home from its mirror; files that were discarded are fetched again."""
+    """Materialize one partition of a data home from its mirror. bring_back: as `materialize_raw` takes it."""
     return materialize_raw(
         home.workspace(),
         source,
@@ -127,7 +133,7 @@ def download_to_home(
         raw_root=home.raw_root,
         connections=connections,
         progress=progress,
-        bring_back=True,
+        bring_back=bring_back,
     )
 
 

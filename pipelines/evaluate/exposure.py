@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from pipelines.cache import Product, Workspace
 from pipelines.corpus.index import CorpusIndex
-from pipelines.corpus.step import PRODUCT, CorpusFacts
+from pipelines.corpus.step import corpus_of
 from pipelines.encoders.import_reference import ReferenceFacts
 from pipelines.encoders.names import DENSE_ENCODER, ENCODER_FILE, OURS, REFERENCE
 from pipelines.evaluate.features import EncoderSource
@@ -151,11 +151,6 @@ class Overlaps:
             records={name: _both(records, earlier.records, name) for name in (*records, *earlier.records)},
             complete=own is not None and earlier.complete,
         )
-
-
-def corpus_of(workspace: Workspace, digest: str | None) -> Product | None:
-    """Return the corpus of this digest, on which an encoder was pretrained, or None if it is no longer here."""
-    return next((corpus for corpus in workspace.finished(PRODUCT) if CorpusFacts.of(corpus).digest == digest), None)
 
 
 def _records(product: Product) -> dict[str, Collection[str] | None]:

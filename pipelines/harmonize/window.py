@@ -43,6 +43,9 @@ class Incomplete:
 
 COMPLETE = Incomplete()
 
+MARKED = Incomplete(mark_leads=True)
+"""How own ECGs are taken, unless settings say otherwise."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Leads:

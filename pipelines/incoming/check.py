@@ -15,7 +15,7 @@ from ecg_foundry.layout import absent_leads
 from pipelines.harmonize.convert import judge
 from pipelines.harmonize.patients import PatientCounts
 from pipelines.harmonize.quality import QualityLimits
-from pipelines.harmonize.window import Incomplete
+from pipelines.harmonize.window import MARKED
 from pipelines.incoming import INCOMING
 from pipelines.incoming.description import check_count, peak_to_peak
 from pipelines.incoming.drop import RecordOrigin
@@ -250,7 +250,7 @@ def check_drop(folder: Path, on_records: OnRecords = lambda done: None) -> DropR
         _items(drop_parts, reports, waiting),
         source=INCOMING.name,
         limits=QualityLimits(),
-        incomplete=Incomplete(mark_leads=True),
+        incomplete=MARKED,
     )
     for done, result in enumerate(results, 1):
         report = waiting.popleft()

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 METRICS_FILE = "aside/metrics.jsonl"
 CHECKPOINTS = "aside/checkpoints"
 SUMMARY_FILE = "summary.json"
+SUMS_FILE = "aside/sha256sums"
+"""The sha256 of each file that a training has ended with, in the form of `sha256sum`."""
 EXPERIMENT = "pretrain"
 
 REFUSED = 2
@@ -104,28 +106,37 @@ def materialize_encoder(
         raise ValueError(f"processes={processes}: use at least 1")
     corpus = workspace.require("corpus")
 
-    def make(work: Path) -> dict[str, Any]:
+    def trained(work: Path) -> None:
         _require_judgeable(CorpusFacts.of(corpus))
         options: dict[str, object] = {"workspace": workspace.root, "corpus": corpus.path, "out": work}
         options |= {"warm-start": warm_start, "device": device, "accumulate": accumulate}
         options |= {"track": track, "artifact-root": artifact_root}
         launch(_command(recipe, options, processes=processes, recompute=recompute))
-        return json.loads((work / SUMMARY_FILE).read_text())
 
-    with in_use([corpus.path]):  # also while another training is waited for
-        encoder = workspace.build(
-            product,
-            version=versions.ENCODER,
-            config=recipe.to_dict(),
-            inputs={"corpus": corpus.digest},
-            make=make,
-            resumable=True,
-        )
+    encoder = build_encoder(workspace, recipe, corpus, trained, product=product)
     if track is not None:
         from pipelines.tracking import Tracking  # imports mlflow, which pretraining itself does not need
 
         send_metrics(encoder, Tracking(uri=track, artifact_root=artifact_root))
     return encoder
+
+
+def build_encoder(
+    workspace: Workspace, recipe: Recipe, corpus: Product, fill: Callable[[Path], None], *, product: str = "encoder"
+) -> Product:
+    """Build the encoder of a recipe and a corpus. fill: leaves the files of a finished training in a folder."""
+
+    def make(work: Path) -> dict[str, Any]:
+        fill(work)
+        return json.loads((work / SUMMARY_FILE).read_text())
+
+    with in_use([corpus.path]):  # also while another training is waited for
+        return workspace.build(product, **made_of(recipe, corpus), make=make, resumable=True)
+
+
+def made_of(recipe: Recipe, corpus: Product) -> dict[str, Any]:
+    """Return what the fingerprint of an encoder is made of: version, config and inputs."""
+    return {"version": versions.ENCODER, "config": recipe.to_dict(), "inputs": {"corpus": corpus.digest}}
 
 
 def _require_judgeable(corpus: CorpusFacts) -> None:

@@ -5,6 +5,7 @@
     summary.json                   recipe, digests, steps, first and last figures: the same for the same run
     aside/metrics.jsonl            one line for each logging step
     aside/timing.json              seconds, device, versions: without influence on the product
+    aside/sha256sums               of the files above, but timing.json
     aside/checkpoints/             see `checkpoint`
 
 The host waits for the device only at logging steps, probes and checkpoints.
@@ -12,6 +13,7 @@ The host waits for the device only at logging steps, probes and checkpoints.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -34,7 +36,7 @@ from pipelines.durable import write_atomically
 from pipelines.encoders.names import ENCODER_FILE
 from pipelines.hashing import sha256_of_file
 from pipelines.pretrain import schedule
-from pipelines.pretrain.best_encoder import BEST_FILE, load_best, store_if_best
+from pipelines.pretrain.best_encoder import BEST_FACTS, BEST_FILE, load_best, store_if_best
 from pipelines.pretrain.checkpoint import CheckpointFolder
 from pipelines.pretrain.data import BatchFeed, Corpus, to_device
 from pipelines.pretrain.distributed import World
@@ -42,7 +44,7 @@ from pipelines.pretrain.metrics_log import Journal, OnLog, Probe, peak_memory_mb
 from pipelines.pretrain.recipes import Recipe, differences
 from pipelines.pretrain.run_state import Figures, RunState, capture, resume
 from pipelines.pretrain.sampling_order import Order
-from pipelines.pretrain.step import CHECKPOINTS, SUMMARY_FILE, EncoderFacts
+from pipelines.pretrain.step import CHECKPOINTS, METRICS_FILE, SUMMARY_FILE, SUMS_FILE, EncoderFacts
 
 TIMING_FILE = "aside/timing.json"
 
@@ -354,5 +356,11 @@ def _write(run: RunConfig, recipe: Recipe, model: JEPA, summary: EncoderFacts, s
     chosen = recipe.select == "best" and summary.best is not None
     encoder = (run.out / BEST_FILE).read_bytes() if chosen else encoder_bytes(model.student)
     write_atomically(run.out / ENCODER_FILE, encoder)
+    described = json.dumps(summary.to_dict(), indent=1, allow_nan=False).encode()
+    files = [run.out / name for name in (ENCODER_FILE, BEST_FILE, BEST_FACTS, METRICS_FILE)]
+    sums = {path: sha256_of_file(path) for path in files if path.is_file()}
+    sums[run.out / SUMMARY_FILE] = hashlib.sha256(described).hexdigest()
+    lines = [f"{digest}  {path.relative_to(run.out)}\n" for path, digest in sums.items()]
+    write_atomically(run.out / SUMS_FILE, "".join(lines).encode())
     # Last: a folder with a summary counts as a training that has ended.
-    write_atomically(run.out / SUMMARY_FILE, json.dumps(summary.to_dict(), indent=1, allow_nan=False).encode())
+    write_atomically(run.out / SUMMARY_FILE, described)

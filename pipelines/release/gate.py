@@ -24,6 +24,9 @@ from pipelines.evaluate.statistics.ranking import auc
 from pipelines.finding import Finding
 from pipelines.tasks.splits import Split, of_patients
 
+GATE_TASK = "ptbxl_superclass"
+"""The task whose validation scores decide, unless settings name another."""
+
 RULES = {
     "not_worse": "The 95 % interval of challenger minus champion, validation macro AUC paired by patient, reaches no "
     "further below zero than the margin. Never passed by what was champion and was replaced, nor by what was trained "

@@ -52,6 +52,13 @@ def named_encoders(
         yield _titled(first, sources[first]), _titled(second, sources[second])
 
 
+@contextmanager
+def named_encoder(name: str, workspace: Workspace, tracking: Tracking) -> Iterator[EncoderSource]:
+    """Resolve one name as `named_encoders` does, other than `random`; the encoder can be loaded inside the block."""
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as running:
+        yield _named(_source(name, workspace, tracking, Path(folder), running), workspace)
+
+
 def _titled(name: str, source: EncoderSource) -> tuple[str, EncoderSource]:
     """Return the encoder with its title, which says if it was made for another window of the ECG."""
     return (name if source.window is None else f"{name} ({source.window})"), source

@@ -29,7 +29,7 @@ from pipelines.pretrain.step import METRICS_FILE, SUMMARY_FILE, EncoderFacts, se
 from pipelines.release import gate
 from pipelines.release.aliases import find_alias, former_champion
 from pipelines.release.classifier import ClassifierFacts, materialize_classifier
-from pipelines.release.gate import Contest, GateConfig, GateVerdict
+from pipelines.release.gate import GATE_TASK, Contest, GateConfig, GateVerdict
 from pipelines.release.model import CLASSIFIER_NAME, REGISTERED_NAME, Packaged, Release, Scores
 from pipelines.release.own_code import other_code
 from pipelines.release.own_source import version_source
@@ -42,8 +42,6 @@ from pipelines.tasks.splits import Split
 from pipelines.tracking import Tracking
 
 log = logging.getLogger(__name__)
-
-GATE_TASK = "ptbxl_superclass"
 
 
 def scores_of(workspace: Workspace, gate_task: str = GATE_TASK, encoder_names: EncoderNames = OURS) -> Scores:

@@ -1,19 +1,24 @@
 """The whole road on a tiny simulated mirror, through Dagster: twice, and with mistakes on the way."""
 
 import json
-from collections.abc import Callable, Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import dagster as dg
 import pytest
 import torch
+from click.testing import Result
 
 from ecg_model.config import EncoderConfig
 from ecg_model.encoder import random_encoder
 from ecg_model.reference import published_name
 from orchestration.definitions import defs
 from orchestration.demo import StageFailed, run
+from orchestration.instance import open_instance
 from orchestration.jobs import COMPARE, REFERENCE, SUITE, TRAIN, harvest_job_name
+from pipelines.cli.run import CHECK_FAILED
 from pipelines.download.mirror import Mirror, list_source
 from pipelines.encoders.import_reference import materialize_reference
 from pipelines.home import Home
@@ -23,6 +28,8 @@ from pipelines.simulate import MirrorSizes, write_mirror
 from pipelines.sources import SOURCES
 from pipelines.tasks.catalogue import TASKS
 from pipelines.tracking import Tracking
+from tests.support.commands import ecg
+from tests.support.paths import ROOT
 
 SIZES = MirrorSizes(chapman=(60,), code15=(40,), ptbxl=(60,), cpsc2018=(), georgia=(), ludb=0)
 TINY = {
@@ -138,6 +145,50 @@ def test_a_changed_partition_is_seen_downstream_and_the_others_are_not_touched(h
     assert outcomes["raw/chapman"].metadata["cached"]
     assert not outcomes["ecgs/chapman"].metadata["cached"]
     assert home.workspace().require("ecgs/code15/0") == before
+
+
+def by_command(steps: Sequence[str], changes: dict) -> Result:
+    words = [f"--set={name}={value}" for name, value in changes.items()]
+    return ecg("run", *steps, "--recipe=demo", *words, "--set=evaluate.resamples=50", "--set=pretrain.device=cpu")
+
+
+@pytest.mark.slow
+def test_the_command_makes_what_the_assets_find_and_finds_what_they_make(home, instance):
+    """`ecg run all` on a fresh home; the jobs of the UI; a training of the jobs with another recipe, by the command."""
+    first = by_command(["all"], TINY)
+    assert first.exit_code == 0, first.output
+    assert "found in the cache" not in first.stdout
+    assert first.stdout.splitlines()[-1].startswith("next: ecg models")
+    found = harvest(home, instance) | {name: one.metadata["cached"] for name, one in train(instance, TINY).items()}
+    assert all(found.values()), found
+    assert {"ecgs/chapman/01", "corpus", "encoder", "probe/cpsc2018", "champion", "gate_verdict"} <= found.keys()
+    again = by_command(["all"], TINY)
+    assert again.exit_code == 0, again.output
+    assert "done in" not in again.stdout
+    made = train(instance, {**TINY, "seed": 1})
+    assert not made["encoder"].metadata["cached"]
+    shown = by_command(["pretrain", "evaluate", "release"], {**TINY, "seed": 1})
+    assert shown.exit_code == CHECK_FAILED, "the gate refuses what is not shown better, as in the job"
+    assert "nothing to compare on validation" in shown.stdout
+    assert "release: failed: not_worse; the champion stays" in shown.stderr
+    assert shown.stdout.count("done in") == 1, "the gate alone judges again"
+
+
+@pytest.mark.slow
+def test_dagster_s_own_command_makes_an_asset_as_the_documentation_says(home, instance, monkeypatch):
+    monkeypatch.setenv("DAGSTER_HOME", str(home.root / "dagster"))
+    run(harvest_job_name("chapman"), instance, partition="01")
+    open_instance(home)
+    (line,) = [
+        line
+        for line in (ROOT / "docs" / "ui.md").read_text().splitlines()
+        if "dagster asset materialize" in line and line.endswith("--select corpus")
+    ]
+    command = [str(Path(sys.executable).with_name("dagster")), *line.split()[1:]]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    shown = ecg("run", "corpus")
+    assert (shown.exit_code, "found in the cache" in shown.stdout) == (0, True), shown.output
 
 
 @pytest.mark.parametrize(

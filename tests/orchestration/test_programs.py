@@ -14,10 +14,10 @@ import click
 import httpx
 import pytest
 
-from orchestration.demo import only_ptbxl
 from orchestration.links import links
 from orchestration.ports import holder_of, require_free
 from orchestration.ui import require_free_ports, start, stop, wait_until_healthy
+from pipelines.corpus.step import only_ptbxl
 from pipelines.home import HOSTS, Home
 from tests.support.paths import ROOT
 from tests.support.registered import TINY, harmonized, released
@@ -196,4 +196,4 @@ def test_the_ui_answers_on_loopback_and_ends_with_its_parent(tmp_path):
 def test_ptbxl_alone_is_pretrained_on_without_labels(tmp_path, shards, alone):
     home = Home(tmp_path, HOSTS)
     harmonized(home.workspace(), shards)
-    assert only_ptbxl(home) is alone
+    assert only_ptbxl(home.workspace()) is alone

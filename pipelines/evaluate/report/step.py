@@ -21,10 +21,10 @@ from typing import Any
 from pipelines import versions
 from pipelines.cache import Product, Workspace
 from pipelines.corpus.index import CorpusIndex
-from pipelines.corpus.step import CorpusFacts
+from pipelines.corpus.step import CorpusFacts, corpus_of
 from pipelines.durable import write_atomically
 from pipelines.encoders.names import OURS
-from pipelines.evaluate.exposure import Overlaps, corpus_of
+from pipelines.evaluate.exposure import Overlaps
 from pipelines.evaluate.features import EncoderSource, FeatureConfig, materialize_features
 from pipelines.evaluate.probes.config import ProbeConfig
 from pipelines.evaluate.probes.result import load_roc

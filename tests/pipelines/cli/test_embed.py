@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,14 @@ from ecg_model.config import EncoderConfig
 from ecg_model.encoder import random_encoder, save_encoder
 from ecg_model.leads import LEADS_12
 from ecg_model.serving.embed import embed
+from pipelines.evaluate.features import EncoderSource, materialize_features, read_features
+from pipelines.harmonize.convert import harmonize
+from pipelines.harmonize.quality import QualityLimits
 from pipelines.home import Home
 from pipelines.tracking import Tracking
 from tests.pipelines.cli.records import CODE15, header
 from tests.support.commands import ecg, run
+from tests.support.pretraining import waves
 from tests.support.releases import edit_code
 
 pytestmark = pytest.mark.usefixtures("home")
@@ -190,3 +195,73 @@ def test_embed_takes_a_folder_as_a_drop_of_it_would_be_read(
     assert "link.csv" in shown.stderr
     (tmp_path / "empty").mkdir()
     assert "there is no file in it" in ecg("embed", tmp_path / "empty", "-o", tmp_path / "f.csv").stderr
+
+
+@pytest.fixture
+def harmonized(home: Home, new_store: Callable[[Path], Tracking]) -> EncoderSource:
+    """A home with a harmonized shard, a harmonized drop and an encoder; the encoder as the probes take it."""
+    new_store(home.root / "mlflow")
+    workspace, direct = home.workspace(), Direct()
+
+    def shard(out: Path, first: int) -> dict[str, object]:
+        records = [replace(waves(at), patient_id=f"p{at // 2}") for at in range(first, first + 6)]
+        return {**harmonize(records, out, source="x", limits=QualityLimits()).facts(), "role": "pretraining"}
+
+    def encoder(out: Path) -> dict[str, object]:
+        save_encoder(out / "encoder.safetensors", direct.encoder)
+        return {}
+
+    for name, first in (("ecgs/ptbxl/00000", 0), ("ecgs/ptbxl/01000", 6), ("ecgs/incoming/ward-7", 12)):
+        workspace.build(name, version="1", config={}, inputs={}, make=lambda out, first=first: shard(out, first))
+    return EncoderSource.of_product(
+        "pretrained", workspace.build("encoder", version="1", config={}, inputs={}, make=encoder)
+    )
+
+
+def test_harmonized_ecgs_are_embedded_as_the_probes_embed_them(
+    home: Home, harmonized: EncoderSource, tmp_path: Path
+) -> None:
+    features = {
+        source: read_features(materialize_features(home.workspace(), harmonized, source))
+        for source in ("ptbxl", "incoming")
+    }
+    for words, expected_ND, files in (
+        (("--shard", "ecgs/ptbxl/01000"), features["ptbxl"][6:], ["ecgs/ptbxl/01000"]),
+        (("--shard", "ptbxl"), features["ptbxl"], ["ecgs/ptbxl/00000", "ecgs/ptbxl/01000"]),
+        (("--drop", "ward-7", "--drop", "ward-7"), features["incoming"], ["ecgs/incoming/ward-7"]),
+    ):
+        shown = ecg("embed", *words, "--model", "pretrained", "-o", tmp_path / "e.parquet")
+        assert shown.exit_code == 0, shown.output
+        assert f"{len(expected_ND)} embeddings of 32 numbers" in shown.stdout
+        table = pq.read_table(tmp_path / "e.parquet")
+        assert table.column_names == ["file", "record_id", "patient_id", "embedding"]
+        np.testing.assert_allclose(np.array(table["embedding"].to_pylist()), expected_ND, atol=1e-5)
+        assert table["file"].unique().to_pylist() == files
+    assert table["record_id"].to_pylist() == [f"r{at}" for at in range(12, 18)]
+    assert table["patient_id"].to_pylist() == [f"p{at // 2}" for at in range(12, 18)]
+    ecg("embed", "--drop", "ward-7", "--model", "pretrained", "-o", tmp_path / "e.csv")
+    assert pa_csv.read_csv(tmp_path / "e.csv").column_names[:4] == ["file", "record_id", "patient_id", "e0"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (("--drop", "ward-8"), 1, "incoming/ward-8 is not harmonized here (there are incoming/ward-7, ptbxl/00000"),
+        (("--drop", "ward-8"), 1, "run `ecg run download harmonize --partition incoming/ward-8` first"),
+        (("--drop", "../x"), 1, "drop '../x': use 1 to 64 letters"),
+        (("--shard", "ecgs/ptbxl/77000"), 1, "run `ecg run download harmonize --partition ptbxl/77000` first"),
+        (("--shard", "nowhere"), 1, "nowhere is not harmonized here"),
+        ((), 2, "give PATHs, or harmonized ECGs by --drop or --shard, and not both"),
+        (("pyproject.toml", "--drop", "ward-7"), 2, "and not both"),
+        (("--drop", "ward-7", "--model", "models:/nobody/1"), 1, "models:/nobody/1 is not registered at"),
+        (("--drop", "ward-7", "--model", "nobody"), 1, "'nobody' is no encoder: give pretrained, reference"),
+    ],
+)
+@pytest.mark.usefixtures("harmonized")
+def test_a_wrong_name_of_harmonized_ecgs_is_one_sentence(
+    words: tuple[str, ...], code: int, sentence: str, tmp_path: Path
+) -> None:
+    shown = ecg("embed", *words, "-o", tmp_path / "e.csv")
+    assert shown.exit_code == code
+    assert sentence in shown.stderr
+    assert not (tmp_path / "e.csv").exists()

@@ -8,15 +8,17 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from PIL import Image
 
-from ecg_model.leads import LEADS_12
+from ecg_model.leads import LEADS, LEADS_12
 from pipelines.records import DropReason
 from tests.pipelines.cli.records import CODE15, header
 from tests.support.commands import ecg, run
 from tests.support.paths import SHARED
+from tests.support.pretraining import waves
 
 pytestmark = pytest.mark.usefixtures("home")
 
@@ -59,12 +61,13 @@ def test_inspect_as_json(mirror: Path) -> None:
     assert fields["range_millivolt"][0] < 0 < fields["range_millivolt"][1]
 
 
-def test_inspect_reads_an_exam_of_a_code15_part(mirror: Path) -> None:
-    several = ecg("inspect", mirror / CODE15)
+def test_inspect_reads_an_exam_of_a_code15_part(mirror: Path, tmp_path: Path) -> None:
+    several = ecg("inspect", mirror / CODE15, "--png", tmp_path / "a.png")
     assert several.exit_code == 1
     assert several.stdout == ""
-    named = re.search(r"--record (\d+)", several.stderr)
+    named = re.search(r"--png draws one record, and there are several: name one, as in --record (\d+)", several.stderr)
     assert named
+    assert not (tmp_path / "a.png").exists()
     result = ecg("inspect", mirror / CODE15, "--record", named[1])
     fields = {line[:18].strip(): line[18:].strip() for line in result.stdout.splitlines()}
     assert (fields["record"], fields["rate"]) == (named[1], "400 Hz")
@@ -183,3 +186,53 @@ def test_a_files_name_does_not_change_what_its_gain_may_be(tmp_path: Path, name:
     (tmp_path / f"{name}.hea").write_text("\n".join([f"{name} 12 100 1000", *lines, ""]))
     result = run("inspect", tmp_path / f"{name}.hea")
     assert (result.returncode, "200 units a millivolt" in result.stdout) == (0, True), result
+
+
+def export(folder: Path) -> Path:
+    """A folder as a hospital exports it: an HDF5 with many records, one of them flat, and files of other formats."""
+    (folder / "more").mkdir(parents=True)
+    signal_NLT = np.stack([waves(at).signal_LT for at in range(4)])
+    signal_NLT[2] = 0
+    about = json.dumps({"rate": 250, "units": "mV", "leads": list(LEADS)})
+    with h5py.File(folder / "many.h5", "w") as file:
+        file["signals"], file["ids"] = signal_NLT, [f"h{at}" for at in range(4)]
+    np.save(folder / "more" / "one.npy", signal_NLT[0])
+    for description in ("many.json", "more/one.json"):
+        (folder / description).write_text(about)
+    rows = [",".join(LEADS), *(",".join(f"{value:.4f}" for value in row) for row in signal_NLT[1].T)]
+    (folder / "more" / "table.csv").write_text("\n".join(rows))
+    (folder / "more" / "table.json").write_text(json.dumps({"rate": 250, "units": "mV"}))
+    (folder / "bad.dcm").write_bytes(b"no DICOM")
+    return folder
+
+
+def test_of_several_records_each_is_a_line(tmp_path: Path) -> None:
+    folder = export(tmp_path / "export")
+    many = ecg("inspect", folder / "many.h5")
+    lines = [line.split() for line in many.stdout.splitlines()]
+    assert many.exit_code == 1
+    assert lines[0] == ["record", "form", "leads", "Hz", "seconds", "verdict"]
+    assert [line[0] for line in lines[1:5]] == ["h0", "h1", "h2", "h3"]
+    assert [line[5] for line in lines[1:5]] == ["kept", "kept", "refused:", "kept"]
+    assert lines[1][1:5] == ["HDF5", "8", "250", "10.00"]
+    assert "3 of 4 records are kept; --record ID shows more of one" in many.stdout
+    one = ecg("inspect", folder / "many.h5", "--record", "h3")
+    assert (one.exit_code, "record            h3" in one.stdout) == (0, True)
+
+
+def test_a_folder_is_read_as_a_drop_of_it_would_be(tmp_path: Path) -> None:
+    folder = export(tmp_path / "export")
+    told = json.loads(ecg("inspect", folder, "--json").stdout)
+    kept = {(Path(one["file"]).name, one["record"]): one["reason"] for one in told}
+    assert kept == {
+        ("bad.dcm", "bad.dcm"): "unknown format",
+        **{("many.h5", f"h{at}"): "flat lead" if at == 2 else None for at in range(4)},
+        ("one.npy", "one"): None,
+        ("table.csv", "table"): None,
+    }
+    assert ecg("inspect", folder).stdout.splitlines()[0].split()[0] == "file"
+    drawn = ecg("inspect", folder, "--record", "table", "--png", tmp_path / "table.png")
+    assert (drawn.exit_code, (tmp_path / "table.png").exists()) == (0, True)
+    assert "it holds no record 'nobody'" in ecg("inspect", folder, "--record", "nobody").stderr
+    (tmp_path / "empty").mkdir()
+    assert "there is no file in it" in ecg("inspect", tmp_path / "empty").stderr

@@ -18,7 +18,7 @@ from assets.resources import DataHome, Launcher
 from ecg_model.encoder import load_encoder
 from pipelines.cache import Product, Workspace
 from pipelines.cli import main
-from pipelines.cli.evaluate import run_pretraining
+from pipelines.cli.launch import run_pretraining
 from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.step import materialize_corpus
 from pipelines.download.mirror import Mirror, list_source

@@ -1,0 +1,69 @@
+"""Run a training from a command, and stop both by a signal."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Stopped(BaseException):
+    """The command got a signal. Not an Exception, as KeyboardInterrupt is none: what works is undone, not told."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+class TrainingEnded(ValueError):
+    """A training ended without an encoder."""
+
+    def __init__(self, code: int) -> None:
+        from pipelines.pretrain.step import REFUSED
+
+        self.code = code
+        super().__init__(
+            "pretraining was refused: its last line says why"
+            if code == REFUSED
+            else f"pretraining ended with exit code {code}; the same command resumes from its last checkpoint"
+        )
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Raise Stopped in the body at the first SIGTERM or SIGINT. A second SIGINT ends the process at once.
+
+    A signal that is ignored, such as SIGINT of a command in a script's background, stays so.
+    """
+
+    def stop(number: int, _frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # several supervisors each send one
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        raise Stopped(number)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, stop)
+    yield  # after Stopped the process ends, so that handlers are not put back
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def run_pretraining(command: list[str]) -> None:
+    """Run a pretraining to its end; its messages go to stderr. Raises TrainingEnded if it fails.
+
+    If this process is interrupted, the training writes a checkpoint first.
+    """
+    from pipelines.pretrain.step import tied
+
+    with subprocess.Popen(tied(command), stdout=subprocess.DEVNULL) as process:
+        try:
+            code = process.wait()
+        except BaseException:
+            process.terminate()  # a terminal's Ctrl-C told it already; a second signal changes nothing
+            process.wait()
+            raise
+    if code:
+        raise TrainingEnded(code)
