@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Sequence
 
 
 def format_bytes(count: float) -> str:
@@ -55,3 +56,23 @@ def format_interval(value: float, low: float, high: float) -> str:
 def format_range(low: float, high: float) -> str:
     """Return `0.795 to 0.883`: an interval alone."""
     return f"{low:.3f} to {high:.3f}"
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table of plain texts.
+
+    MLflow draws tables without space between columns, so that each cell ends with some.
+    """
+
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(f"{plain_markdown(cell)}&emsp;" for cell in cells) + " |"
+
+    return "\n".join([line(header), "|" + "---|" * len(header), *map(line, rows)])
+
+
+def plain_markdown(text: str) -> str:
+    """Return a text, which may hold names from outside, without what Markdown or HTML would take for its own."""
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    for sign in "\\`*_[]|":
+        escaped = escaped.replace(sign, f"\\{sign}")
+    return format_name(" ".join(escaped.split()))

@@ -42,6 +42,7 @@ with warnings.catch_warnings():
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Param, Run, RunStatus
     from mlflow.exceptions import MlflowException
+    from mlflow.tracking.context.registry import resolve_tags
 
 log = logging.getLogger(__name__)
 
@@ -215,6 +216,19 @@ def arrived(metrics_path: Path) -> bool:
     return not state.is_file() or _stored_in(state).get("delivered", False)
 
 
+def mirrored_run(metrics_path: Path, tracking: Tracking) -> str | None:
+    """Return the id of the run that a file was mirrored to, or None if there is none in this store."""
+    key = _stored_in(_state_of(metrics_path)).get("key")
+    run = None if key is None else _run_of(tracking.client(), tracking, key)
+    return None if run is None else run.info.run_id
+
+
+def _run_of(client: MlflowClient, tracking: Tracking, key: str) -> Run | None:
+    """Return the run of a mirror's key."""
+    runs = client.search_runs([tracking.experiment_id(client)], f"tags.`{MIRROR_TAG}` = '{key}'", max_results=1)
+    return runs[0] if runs else None
+
+
 def _state_of(metrics_path: Path) -> Path:
     return metrics_path.with_name(f"{metrics_path.name}.mlflow.json")
 
@@ -316,9 +330,11 @@ class MetricsMirror:
                 answer.raise_for_status()
         client = self._tracking.client()
         experiment = self._tracking.experiment_id(client)
-        run = self._find(client, experiment)
+        run = _run_of(client, self._tracking, self._key)
         if run is None:
-            run = client.create_run(experiment, tags={**self._tags, MIRROR_TAG: self._key}, run_name=self._run_name)
+            # With the source and the commit of the program, as `mlflow.start_run` tells them.
+            tags = resolve_tags({**self._tags, MIRROR_TAG: self._key})
+            run = client.create_run(experiment, tags=tags, run_name=self._run_name)
         elif run.info.status != RunStatus.to_string(RunStatus.RUNNING):
             client.update_run(run.info.run_id, status="RUNNING")
         self.run_id = run.info.run_id
@@ -331,10 +347,6 @@ class MetricsMirror:
         self._offset, self._last_line = 0, b""
         self._client = client
         return client
-
-    def _find(self, client: MlflowClient, experiment: str) -> Run | None:
-        runs = client.search_runs([experiment], f"tags.`{MIRROR_TAG}` = '{self._key}'", max_results=1)
-        return runs[0] if runs else None
 
     def _end_run(self) -> None:
         assert self._client is not None

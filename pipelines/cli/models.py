@@ -15,24 +15,36 @@ if TYPE_CHECKING:
 def command(name: str) -> None:
     """List the released versions: aliases, scores, the gate's verdict, and when each became and ceased to be champion.
 
+    validation is the macro AUC by a version's own probe, and labels says over how many of the task's labels it is.
+
     \b
     ecg models
     ecg models --name ecg-encoder-reference
     """
     from pipelines.cli.console import print_table, stdout
     from pipelines.home import Home
+    from pipelines.release.tags import CHAMPION, NOT_SCORED
 
-    print_table(("version", "alias", "validation", "verdict", "moves"), version_rows(Home.default(), name))
+    rows = version_rows(Home.default(), name)
+    print_table(("version", "alias", "validation", "labels", "verdict", "moves"), rows)
     stdout().print("\nvalidation: AUC by a version's own probe; a verdict is on the labels that both versions have")
+    for version, alias, validation, *_ in rows:
+        if CHAMPION in alias and validation == NOT_SCORED:
+            stdout().print(
+                f"version {version}, the champion, was never scored: harmonize labelled ECGs of its task, then "
+                "materialize the probes and the release again"
+            )
 
 
-def version_rows(home: Home, name: str) -> list[tuple[str, str, str, str, str]]:
-    """Return a row per version, the newest first: version, aliases, validation score, verdict, and its moves.
+def version_rows(home: Home, name: str) -> list[tuple[str, str, str, str, str, str]]:
+    """Return a row per version, the newest first: version, aliases, validation score, labels, verdict, and its moves.
 
     Raises ValueError if the model has no version.
     """
     from pipelines.cli.store import existing_store
     from pipelines.release.aliases import aliases_of, versions_of
+    from pipelines.release.card import validation_labels
+    from pipelines.release.tags import NOT_SCORED
 
     tracking = existing_store(home)
     aliases = aliases_of(name=name, tracking=tracking)
@@ -40,7 +52,8 @@ def version_rows(home: Home, name: str) -> list[tuple[str, str, str, str, str]]:
         (
             str(release.version),
             ", ".join(alias for alias, version in aliases.items() if version == release.version),
-            release.tags.get("validation", ""),
+            release.tags.get("validation", NOT_SCORED),
+            validation_labels(release) or "",
             release.tags.get("verdict", "not judged"),
             "; ".join(f"{when}: {what}" for when, what in release.moves.items()),
         )

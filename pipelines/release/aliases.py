@@ -24,6 +24,7 @@ from mlflow.entities.model_registry import RegisteredModel
 from mlflow.exceptions import MlflowException
 
 from pipelines.release.model import MOVED, REGISTERED_NAME, Release, as_release
+from pipelines.release.pages import describe_model
 from pipelines.release.tags import CHALLENGER, CHAMPION, PREVIOUS
 
 log = logging.getLogger(__name__)
@@ -183,6 +184,7 @@ def _move(name: str, pending: str, tracking: Tracking) -> Release:
     client.set_registered_model_alias(name, CHAMPION, version)
     _drop_challenger(client, name, move["to"])
     client.delete_registered_model_tag(name, _MOVING)
+    describe_model(name, tracking=tracking)
     tracking.flush()
     return moved
 

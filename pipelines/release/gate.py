@@ -22,6 +22,7 @@ from pipelines.evaluate.statistics.bootstrap import PairedDifference
 from pipelines.evaluate.statistics.paired import paired_differences
 from pipelines.evaluate.statistics.ranking import auc
 from pipelines.finding import Finding
+from pipelines.formatting import markdown_table
 from pipelines.tasks.splits import Split, of_patients
 
 GATE_TASK = "ptbxl_superclass"
@@ -114,13 +115,10 @@ class GateVerdict:
 
     def page(self) -> str:
         """Render the verdict in Markdown."""
-        rows = [
-            f"| {name} | {'holds' if rule.holds else '**does not hold**'} | {rule.seen} |"
-            for name, rule in self.rules.items()
-        ]
+        rows = [(name, "yes" if rule.holds else "NO", rule.seen) for name, rule in self.rules.items()]
         against = "There was no champion." if self.against is None else f"Against version {self.against}."
         decision = "Promoted" if self.promote else "Kept as challenger"
-        return "\n".join([f"**{decision}.** {against}", "", "| rule | | seen |", "|---|---|---|", *rows])
+        return f"**{decision}.** {against}\n\n{markdown_table(('rule', 'holds', 'what was seen'), rows)}"
 
     def to_dict(self) -> dict[str, Any]:
         return {"against": self.against, "rules": {name: asdict(rule) for name, rule in self.rules.items()}}

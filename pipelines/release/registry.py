@@ -32,8 +32,10 @@ from mlflow.exceptions import MlflowException
 
 from pipelines.release.aliases import finish_move, locked_model
 from pipelines.release.model import FILES, REGISTERED_NAME, Packaged, Release, Scores, as_release
+from pipelines.release.origin import UsedData
 from pipelines.release.packaging import log_model
-from pipelines.release.tags import CHALLENGER, CHAMPION, RECIPE
+from pipelines.release.pages import describe_model, describe_version, link_model, log_data
+from pipelines.release.tags import ANSWER, CHALLENGER, CHAMPION, NOT_SCORED, RECIPE, REPORT
 from pipelines.release.version_recipe import recipe_tag
 
 log = logging.getLogger(__name__)
@@ -52,6 +54,7 @@ def release_packaged(
     registered_name: str = REGISTERED_NAME,
     alias: str | None = CHALLENGER,
     artifacts: Sequence[Path] = (),
+    data: Sequence[UsedData] = (),
 ) -> Release:
     """Log a model with its scores and register it as a new version, or find its version and give that these scores.
 
@@ -59,6 +62,7 @@ def release_packaged(
     recipe: the settings it was trained with, JSON values
     alias: the alias of a version that no gate has judged yet; None for a model without one
     artifacts: files to store beside the model in its run (a report, pictures, metrics)
+    data: ECGs that it was trained and scored on, which MLflow shows as the run's datasets
 
     The run and the version are complete before the alias moves. If two processes release the same at once, the second
     finds what the first registered.
@@ -66,9 +70,10 @@ def release_packaged(
     digests = packaged.digests()
     served = _served(digests)
     scored = {
-        "validation": "not scored" if scores.validation is None else f"{scores.validation:.4f}",
+        "validation": NOT_SCORED if scores.validation is None else f"{scores.validation:.4f}",
         "scores": json.dumps(asdict(scores), sort_keys=True),
     }
+    told = {**provenance, ANSWER: packaged.output, **_report_among(artifacts)}
     client = tracking.client()
     with locked_model(registered_name, tracking):
         _ensure_registered(client, registered_name, packaged.description)
@@ -76,20 +81,31 @@ def release_packaged(
         version = _find(client, registered_name, served)
         created = rescored = False
         if version is None:
-            tags = {**provenance, **scored, **_contents(served, digests, recipe), "git_commit": git_commit}
+            tags = {**told, **scored, **_contents(served, digests, recipe), "git_commit": git_commit}
             version = _register(client, registered_name, packaged, scores, flat(recipe), tags, artifacts, tracking)
             created = True
             log.info("%s version %s released (%s)", registered_name, version.version, scored["validation"])
         elif version.tags["scores"] != scored["scores"]:
-            version = _rescore(client, version, scores, scored, artifacts, tracking)
+            version = _rescore(client, version, scores, scored, told, artifacts, tracking)
             rescored = True
             log.info("%s version %s has new scores (%s)", registered_name, version.version, scored["validation"])
         else:
             log.info("%s version %s has these files and scores already", registered_name, version.version)
         if alias is not None and "verdict" not in version.tags:
             client.set_registered_model_alias(registered_name, alias, version.version)
+        release = as_release(version, created=created, rescored=rescored)
+        if created or rescored or not version.description:  # none if an earlier call was killed
+            link_model(client, version)
+            log_data(client, release, data)
+            describe_version(release, tracking=tracking)
+        describe_model(registered_name, tracking=tracking, summary=packaged.description)
         tracking.flush()
-        return as_release(version, created=created, rescored=rescored)
+        return release
+
+
+def _report_among(artifacts: Sequence[Path]) -> dict[str, str]:
+    """Return the tag that names the report among the files of a run, or nothing."""
+    return next(({REPORT: path.name} for path in artifacts if path.suffix == ".html"), {})
 
 
 def _contents(served: str, digests: Mapping[str, str], recipe: Mapping[str, Any]) -> dict[str, str]:
@@ -112,9 +128,11 @@ def record(release: Release, verdict: GateVerdict, *, tracking: Tracking) -> Rel
     """Write the verdict on the version: tags for programs, the description for people."""
     client = tracking.client()
     name, version = release.name, str(release.version)
-    client.update_model_version(name, version, description=verdict.page())
     client.set_model_version_tag(name, version, "rules", json.dumps(verdict.to_dict(), sort_keys=True))
+    judged = as_release(client.get_model_version(name, version))
+    describe_version(judged, tracking=tracking)
     client.set_model_version_tag(name, version, "verdict", verdict.reason)
+    describe_model(name, tracking=tracking)
     tracking.flush()
     log.info("%s version %s %s", name, version, verdict.reason)
     return as_release(client.get_model_version(name, version))
@@ -263,6 +281,7 @@ def _rescore(
     version: ModelVersion,
     scores: Scores,
     scored: Mapping[str, str],
+    told: Mapping[str, str],
     artifacts: Sequence[Path],
     tracking: Tracking,
 ) -> ModelVersion:
@@ -271,6 +290,7 @@ def _rescore(
     The tag `scores` is written last: `release_packaged` compares it, so that a call that was killed is repeated.
 
     scored: the tags of the scores
+    told: tags that it gets if it lacks them, as a version of an earlier commit does
     artifacts: files to store beside the model
     """
     run_id = version.run_id
@@ -280,7 +300,7 @@ def _rescore(
     tracking.flush(run_id)
     with _using(tracking):
         mlflow.log_metrics(_metrics(scores), run_id=run_id, model_id=version.model_id)
-    for tag, value in scored.items():
+    for tag, value in {**{tag: value for tag, value in told.items() if tag not in version.tags}, **scored}.items():
         if tag != "scores":
             client.set_tag(run_id, tag, value)
         client.set_model_version_tag(version.name, version.version, tag, value)

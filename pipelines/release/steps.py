@@ -25,21 +25,22 @@ from pipelines.finding import Finding
 from pipelines.harmonize.shards import read_records, shards_of
 from pipelines.hashing import sha256_of_file
 from pipelines.pretrain.checks import training_went_well
-from pipelines.pretrain.step import METRICS_FILE, SUMMARY_FILE, EncoderFacts, send_metrics
+from pipelines.pretrain.step import EXPERIMENT, METRICS_FILE, SUMMARY_FILE, EncoderFacts, send_metrics
 from pipelines.release import gate
 from pipelines.release.aliases import find_alias, former_champion
 from pipelines.release.classifier import ClassifierFacts, materialize_classifier
 from pipelines.release.gate import GATE_TASK, Contest, GateConfig, GateVerdict
 from pipelines.release.model import CLASSIFIER_NAME, REGISTERED_NAME, Packaged, Release, Scores
+from pipelines.release.origin import corpus_data, label_counts, origin_tags, reference_tags, test_data
 from pipelines.release.own_code import other_code
 from pipelines.release.own_source import version_source
 from pipelines.release.packaging import packaged_classifier, packaged_encoder, serves
 from pipelines.release.registry import files_of, find_release, model_folder, record, release_packaged, version_named
 from pipelines.release.retraining import corpus_settings
-from pipelines.release.tags import CHAMPION, ECGS, kind_of
+from pipelines.release.tags import CHAMPION, ECGS, FROM_ENCODER, TRAINING_RUN, kind_of
 from pipelines.tasks.catalogue import TASKS
 from pipelines.tasks.splits import Split
-from pipelines.tracking import Tracking
+from pipelines.tracking import Tracking, mirrored_run
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +62,7 @@ def scores_of(workspace: Workspace, gate_task: str = GATE_TASK, encoder_names: E
                 auc = ProbeFacts.of(probe).macro_auc(split)
                 if auc is not None:
                     metrics[f"{task}/{split}_macro_auc{ending}"] = auc.value
+    metrics |= label_counts(workspace, encoder_names)
     validation = metrics.get(f"{gate_task}/validation_macro_auc")
     digest = ProbeFacts.of(workspace.require(f"probe/{gate_task}/{encoder_names.probe}")).data_digest
     return Scores(
@@ -85,6 +87,8 @@ def release_current(
         _packaged_encoder(workspace),
         scores_of(workspace, gate_task),
         provenance={
+            **origin_tags(workspace, encoder, simulated=simulated),
+            **training_tag(encoder, tracking),
             "corpus_digest": _corpus_digest(encoder),
             **corpus_settings(workspace, encoder),
             ECGS: kind_of(simulated=simulated),
@@ -93,7 +97,14 @@ def release_current(
         git_commit=git_commit(),
         tracking=tracking,
         artifacts=_run_files(workspace, encoder),
+        data=[*corpus_data(workspace, encoder), *test_data(workspace, OURS)],
     )
+
+
+def training_tag(encoder: Product, tracking: Tracking) -> dict[str, str]:
+    """Return the tag that names the run with the curves of an encoder's training, or nothing if MLflow has none."""
+    run = mirrored_run(encoder.path / METRICS_FILE, replace(tracking, experiment=EXPERIMENT))
+    return {} if run is None else {TRAINING_RUN: run}
 
 
 def _corpus_digest(encoder: Product) -> str:
@@ -126,12 +137,16 @@ def release_reference(workspace: Workspace, tracking: Tracking, *, gate_task: st
     return release_packaged(
         packaged_encoder(reference.path / ENCODER_FILE),
         scores_of(workspace, gate_task, REFERENCE),
-        provenance={f"source_{name}": str(value) for name, value in source.items()},
+        provenance={
+            **reference_tags(reference),
+            **{f"source_{name}": str(value) for name, value in source.items()},
+        },
         recipe={"name": REFERENCE.product, "source": source},
         git_commit=git_commit(),
         tracking=tracking,
         registered_name=REFERENCE.model,
         alias=None,
+        data=test_data(workspace, REFERENCE),
     )
 
 
@@ -156,12 +171,16 @@ def release_classifier(workspace: Workspace, tracking: Tracking) -> Release | No
     return release_packaged(
         packaged_classifier(encoder.path / ENCODER_FILE, head.path / HEAD_FILE),
         replace(scores, metrics={**scores.metrics, **calibration}),
-        provenance={**{name: released.tags[name] for name in ("corpus_digest", ECGS)}, "task": gate_task},
+        provenance={
+            **{name: released.tags[name] for name in FROM_ENCODER if name in released.tags},
+            "task": gate_task,
+        },
         recipe=EncoderFacts.of(encoder).recipe,
         git_commit=git_commit(),
         tracking=tracking,
         registered_name=CLASSIFIER_NAME,
         artifacts=_run_files(workspace, encoder),
+        data=[*corpus_data(workspace, encoder), *test_data(workspace, OURS)],
     )
 
 

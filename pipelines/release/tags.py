@@ -7,12 +7,30 @@ CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous"
 CORPUS_SETTINGS = "corpus_settings"
 """The tag of a version with the settings of the corpus that it was trained on, as JSON."""
 
+NOT_SCORED = "not scored"
+"""The value of a version's tag `validation` if its gate task could not be scored."""
+
+TRAINED_ON, LICENCE = "trained_on", "licence"
+"""Tags of a version with the ECGs that it was pretrained on and their licences, for people."""
+
+ANSWER = "answer"
+"""The tag of a version that says what a call returns, for people."""
+
+REPORT = "report"
+"""The tag of a version with the name of the evaluation report among the artifacts of its run."""
+
+TRAINING_RUN = "training_run"
+"""The tag of a version with the id of the run that has the curves of its training."""
+
 RECIPE = "recipe"
 """The tag of a version with the recipe that it was trained with, as JSON. Versions of earlier commits lack it."""
 
 ECGS = "ecgs"
 """The tag of a version that says whether it was trained on recorded or simulated ECGs (`kind_of`). A version of an
 earlier commit lacks it and counts as either."""
+
+FROM_ENCODER = (TRAINED_ON, LICENCE, TRAINING_RUN, "corpus_digest", ECGS)
+"""Tags of an encoder's version that a classifier's version takes over."""
 
 
 def kind_of(*, simulated: bool) -> str:

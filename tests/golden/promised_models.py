@@ -52,7 +52,13 @@ class Registry:
 
     def create_registered_model(self, name: str, description: str) -> None:
         self.tell("models", name)
-        self.models.setdefault(name, SimpleNamespace(name=name, aliases={}, tags={}, versions=[]))
+        self.models.setdefault(
+            name, SimpleNamespace(name=name, aliases={}, tags={}, versions=[], description=description)
+        )
+
+    def update_registered_model(self, name: str, description: str) -> None:
+        self.tell("models described", name)
+        self.models[name].description = description
 
     def get_registered_model(self, name: str) -> SimpleNamespace:
         return self.models[name]
@@ -65,7 +71,14 @@ class Registry:
     def create_model_version(self, name: str, *, source: str, run_id: str, tags: Any, model_id: str) -> SimpleNamespace:
         made = self.models[name].versions
         made.append(
-            SimpleNamespace(name=name, version=len(made) + 1, run_id=run_id, model_id=model_id, tags=dict(tags))
+            SimpleNamespace(
+                name=name,
+                version=len(made) + 1,
+                run_id=run_id,
+                model_id=model_id,
+                tags=dict(tags),
+                description="",
+            )
         )
         self.tell(f"tags of a version of {name}", *tags)
         return made[-1]
@@ -104,8 +117,24 @@ class Registry:
     def search_runs(self, experiments: list[str], text: str, max_results: int) -> list[Any]:
         return []
 
+    def get_run(self, run_id: str) -> SimpleNamespace:
+        return SimpleNamespace(info=SimpleNamespace(run_id=run_id, experiment_id="1"), data=SimpleNamespace(tags={}))
+
+    def set_tag(self, run_id: str, key: str, value: str) -> None:
+        self.tell("later tags of a run", key)
+
+    def log_inputs(self, run_id: str, datasets: Any) -> None:
+        self.tell("datasets of a run", *(one.dataset.name for one in datasets))
+
+    def get_logged_model(self, model_id: str) -> SimpleNamespace:
+        return SimpleNamespace(tags={})
+
+    def set_logged_model_tags(self, model_id: str, tags: dict[str, str]) -> None:
+        self.tell("tags of a logged model", *tags)
+
     def create_run(self, experiment: str, *, tags: Any, run_name: str) -> SimpleNamespace:
-        self.tell("tags of a training's run", *tags)
+        # Without those that MLflow tells of any run, which depend on where the tests run.
+        self.tell("tags of a training's run", *(tag for tag in tags if not tag.startswith("mlflow.")))
         self.tell("training runs", run_name)
         return SimpleNamespace(info=SimpleNamespace(run_id="0"), data=SimpleNamespace(params={}, metrics={}))
 
@@ -186,7 +215,7 @@ def _without_a_store(monkeypatch: pytest.MonkeyPatch, registry: Registry) -> Non
         registry.tell("parameters of a call", *(one.name for one in given["signature"].params))
         registry.tell("metadata of models", *given["metadata"])
         registry.tell("requirements of models", *(one.partition("==")[0] for one in given["pip_requirements"]))
-        return SimpleNamespace(model_id="m", model_uri="models:/m")
+        return SimpleNamespace(model_id="m-1", model_uri="models:/m-1")
 
     monkeypatch.setattr(mlflow, "start_run", start_run)
     monkeypatch.setattr(mlflow.pyfunc, "log_model", log_model)

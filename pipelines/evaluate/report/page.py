@@ -255,6 +255,7 @@ def _render(template: str, **context: Any) -> str:
         "seen": _seen,
         "tested": _tested,
         "listed": _listed,
+        "with_code": _with_code,
         "cell": _cell,
         "map_figure": _map_figure,
     }
@@ -305,6 +306,12 @@ def _seen(overlap: Overlap) -> Markup:
 
 def _tested(comparison: TaskComparison) -> str:
     return of_patients(comparison.records, comparison.patients, comparison.unnamed)
+
+
+def _with_code(text: str) -> Markup:
+    """Return a text, in which `words between backticks` are code."""
+    forms = (Markup("{}"), Markup("<code>{}</code>"))
+    return Markup("").join(forms[number % 2].format(part) for number, part in enumerate(text.split("`")))
 
 
 def _listed(reasons: Mapping[str, str]) -> str:

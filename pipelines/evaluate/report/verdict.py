@@ -65,19 +65,21 @@ def _meaning(scored: Sequence[TaskReport], recipe: str) -> tuple[str, ...]:
     elif above:
         words.append(f"It is ahead of handcrafted features on {above} of {handcrafted}.")
     if recipe == DEMO:
-        words.append("That is what to expect of the recipe demo, which trains a tiny network for a minute or two.")
+        words.append("That is what to expect of the recipe `demo`, which trains a tiny network for a minute or two.")
     return tuple(words)
 
 
 def _next_steps(tasks: Sequence[TaskReport], *, simulated: bool, recipe: str) -> tuple[str, ...]:
     """Return what to do to learn more, the most useful first."""
-    steps = ["Use recorded ECGs: make demo MIRROR=FOLDER, or your own (docs/own-data.md)."] if simulated else []
+    steps = ["Use recorded ECGs: `make demo MIRROR=FOLDER`, or your own (docs/own-data.md)."] if simulated else []
     if recipe == DEMO:
-        steps.append("Train longer: launch the asset encoder with the recipe small, or with paper_block on a GPU.")
+        steps.append(
+            "Train longer: launch the asset `encoder` with the recipe `small`, or with `paper_block` on a GPU."
+        )
     unscored = [task.title for task in tasks if not task.probes]
     if unscored and not simulated:
         steps.append(f"Harmonize more labelled ECGs, so that these can be scored: {', '.join(unscored)}.")
-    return (*steps, "Judge it by labels of your own: ecg evaluate-labels labels.csv.")
+    return (*steps, "Judge it by labels of your own: `ecg evaluate-labels labels.csv`.")
 
 
 def _count_of_tasks(count: int) -> str:

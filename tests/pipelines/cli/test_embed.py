@@ -91,6 +91,7 @@ def test_embed_pulls_the_champion_and_goes_on_after_a_bad_file(mirror: Path, hom
     listed = run("models")
     assert re.search(r"^ ?1 +champion +not scored +promoted: the first +20", listed.stdout, re.MULTILINE), listed.stdout
     assert "labels that both versions have" in listed.stdout
+    assert "version 1, the champion, was never scored: harmonize labelled ECGs" in listed.stdout
     back = run("rollback", "--why", "a test")
     assert (back.returncode, "has no previous champion: name a version" in back.stderr) == (1, True), back.stderr
     rows = pa_csv.read_csv(tmp_path / "e.csv")

@@ -1,23 +1,29 @@
 """`ecg evaluate`: the suite by name from a shell, on simulated PTB-XL."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from ecg_model.config import EncoderConfig
-from ecg_model.encoder import random_encoder, save_encoder
+from ecg_model.encoder import load_encoder, random_encoder, save_encoder
 from pipelines.cli import main
 from pipelines.download.mirror import Mirror
 from pipelines.download.step import materialize_raw
 from pipelines.evaluate.probes.assessment import assess
 from pipelines.evaluate.probes.config import ProbeConfig
 from pipelines.evaluate.probes.result import load_result
+from pipelines.evaluate.suite.baselines import probe_pair
 from pipelines.harmonize.quality import QualityLimits
 from pipelines.harmonize.step import materialize_ecgs
+from pipelines.hashing import sha256_of_file
 from pipelines.home import Home
+from pipelines.release.model import Scores
 from pipelines.simulate import MirrorSizes, write_mirror
 from pipelines.sources import SOURCES
+from pipelines.tasks.catalogue import TASKS
+from tests.support.releases import crown, put
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +87,38 @@ def test_an_evaluation_stands_beside_what_it_has_to_beat_and_is_found_again(home
         assert f" {round(value, 4)} " in lines["pretrained"]
     assert ecg(home, *names).stdout == first.stdout
     assert home.workspace().require("probe/ptbxl_superclass__leads_II_V1/pretrained").path == product.path
+
+
+def test_the_champion_is_judged_unless_another_version_is_named(home, tmp_path, new_store):
+    copied = Home(Path(shutil.copytree(home.root, tmp_path / "home", symlinks=True)), home.mirror)
+    store, own = new_store(copied.root / "mlflow"), copied.workspace().require("encoder").path / "encoder.safetensors"
+    other = tmp_path / "encoder.safetensors"
+    save_encoder(other, random_encoder(load_encoder(own).config, 6))
+    crown(store, "ecg-encoder", other, Scores())
+    put(store, "ecg-encoder", own, Scores())
+    name = "ptbxl_superclass__leads_II"
+    judged = ecg(copied, name)
+    assert judged.exit_code == 0, judged.output
+    said, *lines = judged.stdout.splitlines()
+    assert said.startswith(
+        "encoder: models:/ecg-encoder@champion, which is version 1; not the data home's own encoder (sha256 "
+    )
+    assert lines[2].split()[0] == f"encoder-{sha256_of_file(other)[:12]}"
+    said, _, _, row, *_ = ecg(copied, name, "--encoder", "models:/ecg-encoder/2").stdout.splitlines()
+    assert said.startswith("encoder: models:/ecg-encoder/2; the data home's own encoder (sha256 ")
+    assert row.split()[0] == "pretrained"
+
+
+def test_the_plain_probe_keeps_the_settings_of_its_asset(home):
+    workspace, task = home.workspace(), TASKS["ptbxl_superclass"]
+    few = ProbeConfig(min_positives=3, penalties=(1e-2,))
+    probed = probe_pair(workspace, task, few).pretrained
+    shown = ecg(home, "ptbxl_superclass")
+    assert shown.exit_code == 0, shown.output
+    assert workspace.require("probe/ptbxl_superclass/pretrained").path == probed.path, "one encoder, one score"
+    scores = load_result(probed.path).scores
+    assert scores is not None
+    assert f" {scores.test.labels} " in shown.stdout
 
 
 def test_intervals_are_told_beside_the_random_encoder(home):

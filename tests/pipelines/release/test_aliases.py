@@ -74,7 +74,8 @@ def test_a_verdict_is_written_down_and_moves_the_aliases(store: Tracking, encode
     assert (list(second.moves), len(newest.moves)) == ([], 1)
     page = store.client().get_model_version(name, "2").description
     assert page is not None
-    assert page.startswith("**Kept as challenger.** Against version 1.")
+    assert page.startswith("Did not pass the gate, and stays a challenger.")
+    assert "**Kept as challenger.** Against version 1." in page
 
 
 def test_only_what_passed_against_the_champion_there_is_is_promoted(

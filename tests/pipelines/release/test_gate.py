@@ -151,7 +151,7 @@ def test_a_verdict_survives_json_and_reads_as_a_page():
     assert GateVerdict.from_dict(json.loads(json.dumps(judged.to_dict()))) == judged
     page = judged.page()
     assert page.startswith("**Kept as challenger.** Against version 3.")
-    assert "| no_label_lost | **does not hold** |" in page
+    assert "| no\\_label\\_lost&emsp; | NO&emsp; | fell by more than 0.03: MI" in page
 
 
 @pytest.mark.parametrize(
