@@ -60,12 +60,12 @@ class ProbePair:
             return Finding.passed(words)
         if self.below_random:
             return Finding.failed(
-                f"{words}, below it. Pretraining made the features worse: look at the loss and at std and rank of the "
-                "embeddings, then train again, with a lower learning rate or another recipe"
+                f"{words}, below it: pretraining made the features worse. Look at the curves of loss, std and rank in "
+                "MLflow, then train again, with a lower peak_lr or another recipe"
             )
         return Finding.failed(
-            f"{words}. The interval includes zero, so this does not show that pretraining helped: train longer (recipe "
-            "small or paper_*), on more ECGs, or give more labelled ECGs for validation"
+            f"{words}, which includes zero: not shown that pretraining helped. Train longer (recipe small or paper_*) "
+            "or on more ECGs"
         )
 
     @property

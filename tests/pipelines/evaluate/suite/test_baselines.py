@@ -62,8 +62,8 @@ def test_an_encoder_that_is_its_random_twin_is_not_above_it(workspace):
     ("low", "high", "holds", "below", "said"),
     [
         (0.01, 0.05, True, False, "+0.030 (+0.010 to +0.050)"),
-        (-0.01, 0.05, False, False, "The interval includes zero, so this does not show that pretraining helped: train"),
-        (-0.09, -0.01, False, True, "below it. Pretraining made the features worse: look at the loss"),
+        (-0.01, 0.05, False, False, "which includes zero: not shown that pretraining helped. Train longer"),
+        (-0.09, -0.01, False, True, "below it: pretraining made the features worse. Look at the curves of loss"),
     ],
 )
 def test_the_interval_of_the_difference_decides_and_the_remedy_is_told(workspace, low, high, holds, below, said):
