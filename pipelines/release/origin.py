@@ -11,10 +11,10 @@ import numpy as np
 
 import pipelines.tracking  # noqa: F401  # it silences MLflow, before MLflow is imported
 from pipelines.cache import Product, Workspace
-from pipelines.corpus.step import CorpusFacts
+from pipelines.corpus.step import CorpusFacts, corpus_of
 from pipelines.encoders.import_reference import ReferenceFacts
 from pipelines.encoders.names import EncoderNames
-from pipelines.evaluate.exposure import REFERENCE_SAW, corpus_of
+from pipelines.evaluate.exposure import REFERENCE_SAW
 from pipelines.evaluate.probes.result import load_result
 from pipelines.evaluate.probes.step import ProbeFacts
 from pipelines.formats.shard import LEADS, SAMPLES
