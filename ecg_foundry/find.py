@@ -114,7 +114,10 @@ def _unknown_source(source: str, space: Path) -> str:
 
 
 def _remedy(source: str) -> str:
-    return f"materialize {ECGS}/{source} in the UI (`make ui`)"
+    return (
+        f"run `ecg run download harmonize --partition {source}` where the pipeline is, or materialize {ECGS}/{source} "
+        "in its UI"
+    )
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -225,9 +225,15 @@ def test_a_shard_that_was_copied_out_of_its_home_opens(root: Path) -> None:
     ("what", "said"),
     [
         ("georgi", r"source 'georgi' has no .*sources with their partitions here: georgia \(4\)\. There is no such so"),
-        ("ptbxl", r"source 'ptbxl' has no .*georgia \(4\)\. To have it, materialize ecgs/ptbxl in the UI"),
+        (
+            "ptbxl",
+            r"source 'ptbxl' has no .*: georgia \(4\)\. To have it, run `ecg run .* --partition ptbxl`.* in its UI",
+        ),
         ("georgia/g4", r"partition 'g4' of georgia is not harmonized in .*/hosts; these are: g1, g2, g3, g10\."),
-        ("incoming/ward", r"source 'incoming' has no .*To have it, materialize ecgs/incoming"),
+        (
+            "incoming/ward",
+            r"source 'incoming' has no .*To have it, run `ecg run download harmonize --partition incoming` ",
+        ),
         ("a b", r"ECGs 'a b': name a source \(ptbxl\), a partition"),
         ("", r"ECGs '': name a source"),
         ("../ecgs", r"\.\./ecgs: no harmonized ECGs; give the folder of a shard"),
