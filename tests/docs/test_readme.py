@@ -73,8 +73,10 @@ def words(command: str) -> list[str]:
 
 def test_ecgs_of_the_demo_are_inspected_and_embedded(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.cli.embed.pull", lambda uri: nullcontext(Direct()))
-    for start in (".venv/bin/ecg inspect $ECGS", ".venv/bin/ecg embed $ECGS"):
-        done = ecg(*words(the(start))[1:])
+    commands = [line for line in COMMANDS if re.match(r"\.venv/bin/ecg (inspect|embed) \$ECGS", line)]
+    assert len(commands) == 3
+    for command in commands:
+        done = ecg(*words(command)[1:])
         assert done.exit_code == 0, done.output
     assert Path("ecg.png").stat().st_size > 10_000
     assert pq.read_table("embeddings.parquet").num_rows == 3
