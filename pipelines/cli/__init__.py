@@ -29,7 +29,7 @@ COMMANDS = {
     "run": "Do STEPs of the pipeline, from raw files to a model.",
     "sources": "List the data sets and what is here, or all about NAME.",
     "inspect": "Show what is read from ECG files, and if it is kept.",
-    "embed": "Embed ECG FILEs with a released encoder.",
+    "embed": "Embed ECG files or a drop with a released encoder.",
     "serve": "Serve a released model over HTTP.",
     "simulate": "Write a mirror of all sources with simulated ECGs.",
     "mirror": "Show where ECGs come from, or set it.",
@@ -91,7 +91,7 @@ class LazyCommands(click.Group):
 @click.version_option(package_name="ecg-foundry", prog_name="ecg")
 @click.pass_context
 def main(context: click.Context) -> None:
-    """ECG Foundry: from raw 12-lead ECGs to a pretrained encoder.
+    """ECG Foundry: from raw 12-lead ECGs to a released model of your own.
 
     The data home is ECG_HOME, or ./var. `make demo` fills it and `make ui` shows it.
     """

@@ -123,8 +123,12 @@ def _partitions(count: int) -> str:
 def _how_to_get(state: SourceState) -> list[tuple[str, str]]:
     name = state.source.name
     if name == INCOMING.name:
-        return [("get it", "write a drop (docs/own-data.md), then launch the job harvest_incoming in `make ui`")]
+        return [
+            ("get it", "write a drop (docs/own-data.md), then: ecg run download harmonize"),
+            ("", "or launch the job harvest_incoming in `make ui`"),
+        ]
     lines = [("get it", f"ecg download {name}")]
     if len(state.partitions) > 1:
         lines.append(("", f"ecg download {name} {' '.join(state.partitions[:2])}    # some partitions"))
-    return [*lines, ("harmonize it", f"job harvest_{name} in `make ui`, which downloads, too")]
+    lines.append(("harmonize it", f"ecg run download harmonize --partition {name}"))
+    return [*lines, ("", f"or launch the job harvest_{name} in `make ui`")]
