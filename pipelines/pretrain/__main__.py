@@ -13,38 +13,37 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import signal
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
 
 import torch
-from filelock import FileLock, Timeout
 
 from pipelines.cache import MAKING
 from pipelines.corpus.split import LEAST_VALIDATION
 from pipelines.disk_space import DiskFull, full_disk_explained
-from pipelines.durable import make_folder
 from pipelines.encoders.names import ENCODER_FILE
 from pipelines.pretrain.data import load_corpus
 from pipelines.pretrain.distributed import process_group, started_by_torchrun, stop_with_torchrun
-from pipelines.pretrain.metrics_log import NonFinite, OnLog
+from pipelines.pretrain.metrics_log import NonFinite
 from pipelines.pretrain.online_probe import OnlineProbe
 from pipelines.pretrain.options import memory_budget_of, program_parser, recipe_of, run_config_of
 from pipelines.pretrain.reading import reading
 from pipelines.pretrain.recipes import Recipe
 from pipelines.pretrain.run_state import Figures
 from pipelines.pretrain.step import MORE, REFUSED, EncoderFacts, mirror
-from pipelines.pretrain.train import TrainingStopped, train
+from pipelines.pretrain.train import train
+from pipelines.program import (
+    PIPES,
+    ProgressLine,
+    Stopped,
+    dagster_pipes,
+    exit_code_of_stop,
+    only_writer,
+    stop_on_signals,
+)
 
 log = logging.getLogger("pipelines.pretrain")
-
-PIPES = "DAGSTER_PIPES_CONTEXT"  # dagster_pipes.DAGSTER_PIPES_CONTEXT_ENV_VAR
-LINE_SECONDS = 10.0  # between two lines of progress in a log
-ORPHAN_SECONDS = 300.0  # to wait for another run in the folder
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         (logging.INFO, "%(message)s") if speaks else (logging.ERROR, f"rank {os.environ['RANK']}: %(message)s")
     )
     logging.basicConfig(format=form, level=level, stream=sys.stderr, force=True)
-    stop = _stop_on_signals()
+    stop = stop_on_signals()
     stop_with_torchrun()
     try:
         return _run(options, speaks, stop)
@@ -76,17 +75,17 @@ def _run(options: argparse.Namespace, speaks: bool, stop: Sequence[int]) -> int:
     Raises ValueError, NonFinite and DiskFull through the open reports, so that MLflow and Dagster know of them.
     """
     with ExitStack() as stack:
-        report = stack.enter_context(_dagster_pipes()) if speaks and PIPES in os.environ else None
+        report = stack.enter_context(dagster_pipes()) if speaks and PIPES in os.environ else None
         try:
             with full_disk_explained(options.out):
                 summary = _pretrain(options, speaks, stop, stack)
         except (ValueError, NonFinite, DiskFull) as error:
             log.error("pretraining: %s", error)
             raise
-        except TrainingStopped as stopped:
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # Python's end unsets handlers: a late one would be the code
+        except Stopped as stopped:
+            code = exit_code_of_stop(stop)
             log.warning("%s", stopped)
-            return 128 + (stop[0] if stop else signal.SIGTERM)  # without a signal here, another process got one
+            return code
         if speaks:
             log.info("%s", _final_words(summary))
         if report is not None:
@@ -104,7 +103,7 @@ def _pretrain(options: argparse.Namespace, speaks: bool, stop: Sequence[int], st
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // world.local_size))
     with world.rank_0_first():
         if speaks:  # before the corpus is loaded: after the wait, no orphan holds memory any more
-            stack.enter_context(_only_writer(options.out, stop))
+            stack.enter_context(only_writer(options.out, options.out / "aside" / ".lock", stop))
             stack.enter_context(reading(options.workspace, options.corpus, options.out))
     corpus = load_corpus(
         options.workspace,
@@ -131,91 +130,21 @@ def _pretrain(options: argparse.Namespace, speaks: bool, stop: Sequence[int], st
         probe = OnlineProbe.load(options.workspace, options.corpus, run.device)
     if speaks and options.track:
         stack.enter_context(_mirror(options, recipe, corpus.digest))
-    with _progress_line() as on_log:
-        return train(recipe, corpus, run, world=world, probe=probe, on_log=on_log, asked_to_stop=lambda: bool(stop))
+    progress = ProgressLine(log)
+    stack.callback(progress.end)
+
+    def on_log(line: Figures, total: int) -> None:
+        progress.show(int(line["step"]), total, _line(line, total))
+
+    return train(recipe, corpus, run, world=world, probe=probe, on_log=on_log, asked_to_stop=lambda: bool(stop))
 
 
-@contextmanager
-def _only_writer(out: Path, stop: Sequence[int]) -> Iterator[None]:
-    """Hold the lock of a run's folder, so that no other run writes there.
-
-    Waits for the current holder first: an orphan, whose torchrun or step was killed, still ends its step and writes a
-    checkpoint. Raises ValueError if it still holds the lock after ORPHAN_SECONDS, TrainingStopped if a signal comes
-    first.
-    """
-    make_folder(out / "aside")
-    lock, began, warned = FileLock(out / "aside" / ".lock"), time.monotonic(), False
-    while True:
-        try:
-            lock.acquire(timeout=0.5)
-            break
-        except Timeout as error:
-            if stop:
-                raise TrainingStopped(f"stopped while another run writes to {out}") from error
-            if time.monotonic() - began >= ORPHAN_SECONDS:
-                raise ValueError(f"--out {out}: another run writes there; stop it, or use another folder") from error
-            if not warned:
-                log.warning("%s: another run writes there; waiting for its end", out)
-                warned = True
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _stop_on_signals() -> list[int]:
-    """Return a list to which SIGTERM and SIGINT are appended when they are received.
-
-    A second SIGINT ends the process at once, for a user who does not want to wait. A second SIGTERM does not, because
-    supervisor, step and torchrun each send one.
-    """
-    received: list[int] = []
-
-    def note(number: int, _frame: object) -> None:
-        received.append(number)
-        if number == signal.SIGINT:
-            signal.signal(number, signal.SIG_DFL)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, note)
-    return received
-
-
-@contextmanager
-def _progress_line() -> Iterator[OnLog]:
-    """Yield a function that shows progress: a line rewritten on a terminal, else one every LINE_SECONDS in the log.
-
-    The first and the last step are always shown.
-    """
-    terminal, began, last = sys.stderr.isatty(), time.monotonic(), float("-inf")
-    first_step = 0
-
-    def show(line: Figures, total: int) -> None:
-        nonlocal last, first_step
-        now, step = time.monotonic(), int(line["step"])
-        first_step = first_step or step
-        if not (terminal or step == total or now - last >= LINE_SECONDS):
-            return
-        last = now
-        rate = (now - began) / max(step - first_step, 1)
-        text = _line(line, total, left=(total - step) * rate if step > first_step else None)
-        if terminal:
-            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
-        else:
-            log.info("%s", text)
-
-    yield show
-    if terminal and first_step:
-        print(file=sys.stderr)
-
-
-def _line(line: Figures, total: int, left: float | None) -> str:
-    time_left = "" if left is None else f"  {int(left) // 60}:{int(left) % 60:02d} left"
+def _line(line: Figures, total: int) -> str:
     probe = f"  probe {line['probe_auc']:.3f}" if "probe_auc" in line else ""
     return (
         f"step {int(line['step'])}/{total}  loss {line['loss']:.4f}  validation {line['validation_loss']:.4f}  "
         f"std {line['embedding_std']:.3f}  rank {line['effective_rank']:.1f}{probe}  "
-        f"{line['samples_per_second']:.0f} ECG/s{time_left}"
+        f"{line['samples_per_second']:.0f} ECG/s"
     )
 
 
@@ -228,25 +157,6 @@ def _final_words(summary: EncoderFacts) -> str:
         f"{final['embedding_std']:.3f}, effective rank {first['effective_rank']:.1f} -> "
         f"{final['effective_rank']:.1f}{probed}"
     )
-
-
-@contextmanager
-def _dagster_pipes() -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Send the log also to the asset that started this program. Yield a function that sends it the summary."""
-    from dagster_pipes import open_dagster_pipes  # imported here, since it is there only under Dagster
-
-    with open_dagster_pipes() as pipes:
-
-        class ToDagster(logging.Handler):
-            def emit(self, record: logging.LogRecord) -> None:
-                pipes.log.log(record.levelno, "%s", self.format(record))
-
-        handler = ToDagster()
-        logging.getLogger("pipelines").addHandler(handler)
-        try:
-            yield pipes.report_custom_message
-        finally:
-            logging.getLogger("pipelines").removeHandler(handler)
 
 
 def _mirror(options: argparse.Namespace, recipe: Recipe, corpus_digest: str) -> AbstractContextManager[object]:

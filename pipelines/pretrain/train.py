@@ -45,14 +45,11 @@ from pipelines.pretrain.recipes import Recipe, differences
 from pipelines.pretrain.run_state import Figures, RunState, capture, resume
 from pipelines.pretrain.sampling_order import Order
 from pipelines.pretrain.step import CHECKPOINTS, METRICS_FILE, SUMMARY_FILE, SUMS_FILE, EncoderFacts
+from pipelines.program import Stopped
 
 TIMING_FILE = "aside/timing.json"
 
 ALONE = World()
-
-
-class TrainingStopped(Exception):
-    """The run was asked to stop. If it had begun, it has written a checkpoint."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +101,7 @@ def train(
 
     world: this process's place in the run. Each process calls this; rank 0 writes, and needs the probe.
     on_log: gets each line of the metrics.
-    asked_to_stop: called after every step. If true, a checkpoint is written and TrainingStopped is raised.
+    asked_to_stop: called after every step. If true, a checkpoint is written and Stopped is raised.
 
     Raises ValueError if the checkpoint is of another recipe or corpus, if the batch cannot be shared evenly, or if the
     encoder to start from does not fit; DamagedCheckpoints if no checkpoint is intact; NonFinite, naming the step and
@@ -133,7 +130,7 @@ def train(
             if stop or state.step == total or world.agree(run.checkpoint_due(state.step, training.saved)):
                 training.save(journal)
             if stop:
-                raise TrainingStopped(f"stopped at step {state.step} of {total}: the same command resumes from there")
+                raise Stopped(f"stopped at step {state.step} of {total}: the same command resumes from there")
 
     summary = _summary(recipe, corpus, training.model, state, best)
     if world.writes:

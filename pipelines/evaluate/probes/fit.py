@@ -20,6 +20,7 @@ from pipelines.evaluate.probes.heads import FitProblem, Head, Logistic, Model, P
 from pipelines.evaluate.probes.result import ClassScore, Predictions, ProbeResult, ProbeScores, SplitScores
 from pipelines.evaluate.statistics.bootstrap import InsufficientData, interval, resample_patients
 from pipelines.evaluate.statistics.ranking import auc, average_precision, resampled_auc, why_not_scorable
+from pipelines.pretrain.step import Launch
 from pipelines.tasks.catalogue import LabelTask
 from pipelines.tasks.splits import Split, patients, require_whole_patients
 
@@ -33,13 +34,14 @@ def run_probe(
     head: Head | None = None,
     encoder: Callable[[], Encoder] | None = None,
     folder: Path | None = None,
+    launch: Launch | None = None,
 ) -> ProbeResult:
     """Fit, choose and score a probe.
 
     x: what the head takes, row i for row i of `records`.
     records: the columns of records.parquet, and `partition`.
     head: None is the linear one that `config` describes.
-    encoder, folder: see `heads.FitProblem`.
+    encoder, folder, launch: see `heads.FitProblem`.
     Raises ValueError if the protocol has no split to choose on, a patient is in two splits, or the tables do not fit.
     """
     config = config or ProbeConfig()
@@ -62,6 +64,7 @@ def run_probe(
             min_positives=config.min_positives,
             encoder=encoder,
             folder=folder,
+            launch=launch,
         )
         fit = head.fit(problem)
         predictions = _predict(fit.model, problem, tuple(task.names[c] for c in taught_C), labelled)

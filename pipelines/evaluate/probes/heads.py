@@ -23,6 +23,7 @@ from pipelines.evaluate.probes import linear
 from pipelines.evaluate.probes.result import Trial
 from pipelines.evaluate.statistics import ranking
 from pipelines.evaluate.statistics.bootstrap import InsufficientData
+from pipelines.pretrain.step import Launch
 from pipelines.tasks.splits import Split
 
 LAYER_FILE = "layer.safetensors"
@@ -58,6 +59,8 @@ class FitProblem:
     folder: Path | None = None
     """Of the product that is being built, if there is one. A head writes the weights that it learned there, and in
     CHECKPOINTS the state from which it resumes after a kill, until the product is complete."""
+    launch: Launch | None = None
+    """Runs the training of an encoder in a process of its own, on the `Signals` of a product; None: in this process."""
 
     def validation_auc(self, model: Model) -> float:
         """Return a model's macro AUC on validation. Raises InsufficientData if no class can be scored there."""

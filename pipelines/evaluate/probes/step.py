@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipelines import versions
-from pipelines.cache import Product, Workspace
+from pipelines.cache import Product, Workspace, in_use
 from pipelines.evaluate.features import (
     Condition,
     EncoderSource,
@@ -22,18 +22,19 @@ from pipelines.evaluate.features import (
     materialize_features,
     materialize_tokens,
     read_features,
-    read_signals,
 )
 from pipelines.evaluate.own_code import OwnCodeSource
 from pipelines.evaluate.probes.config import ProbeConfig
 from pipelines.evaluate.probes.fit import check_choice, linear_head, run_probe
 from pipelines.evaluate.probes.heads import CHECKPOINTS, Head, Takes
 from pipelines.evaluate.probes.result import ProbeResult, write_result
+from pipelines.evaluate.probes.signals import Signals
 from pipelines.evaluate.statistics.bootstrap import Interval
 from pipelines.facts import Facts, written_if_set
 from pipelines.formats.shard import open_shard
 from pipelines.harmonize.shards import read_records, shards_of
 from pipelines.hashing import digest_of
+from pipelines.pretrain.step import Launch
 from pipelines.tasks.catalogue import LabelTask
 from pipelines.tasks.splits import Split
 
@@ -116,7 +117,7 @@ class _Inputs:
     def rows(self, takes: Takes) -> Rows:
         """Return what a head takes of each ECG; under a condition, the test ECGs' features are those changed."""
         if takes == "signals":
-            return read_signals(self.shards)
+            return Signals([shard.path for shard in self.shards.values()])
         if takes == "tokens":
             return Tokens(self.computed)
         feature_ND = read_features(self.computed)
@@ -137,6 +138,7 @@ def materialize_probe(
     *,
     head: Head | None = None,
     condition: Condition | None = None,
+    launch: Launch | None = None,
 ) -> Product:
     """Build `probe/<task>/<source of features>`: a probe over all harmonized shards of the task's source.
 
@@ -144,6 +146,8 @@ def materialize_probe(
 
     head: None is the linear one that `config` describes.
     condition: of the ECGs of the test split; the probe is fitted on ECGs as they are.
+    launch: runs the command of a fine-tuning, which goes on from its last checkpoint if it was killed; None fine-tunes
+        in this process.
     Raises ValueError if the head takes something that the source of features does not have.
     """
     config = config or ProbeConfig()
@@ -162,7 +166,9 @@ def materialize_probe(
 
     def make(folder: Path) -> dict[str, Any]:
         x, load = inputs.rows(chosen_head.takes), None if encoder is None else encoder.loaded
-        result = run_probe(task, x, read_records(inputs.shards), config, head=chosen_head, encoder=load, folder=folder)
+        result = run_probe(
+            task, x, read_records(inputs.shards), config, head=chosen_head, encoder=load, folder=folder, launch=launch
+        )
         about = {"name": source.name, "digest": source.digest}
         about |= {"file": source.file} if isinstance(source, OwnCodeSource) else {}
         named = {"title": task.title, "encoder": about}
@@ -171,14 +177,15 @@ def materialize_probe(
         window = source.window if isinstance(source, EncoderSource) else None
         return ProbeFacts.of_result(result, data_digest=data_digest, window=window).to_dict()
 
-    return workspace.build(
-        f"probe/{task.name}/{source.name}",
-        version=versions.PROBE,
-        config={"encoder": source.digest, **settings},
-        inputs=inputs.digests(),
-        make=make,
-        resumable=chosen_head.takes == "signals",  # training an encoder takes long
-    )
+    with in_use([shard.path for shard in inputs.shards.values()]):
+        return workspace.build(
+            f"probe/{task.name}/{source.name}",
+            version=versions.PROBE,
+            config={"encoder": source.digest, **settings},
+            inputs=inputs.digests(),
+            make=make,
+            resumable=chosen_head.takes == "signals",  # training an encoder takes long
+        )
 
 
 def _materialize_inputs(

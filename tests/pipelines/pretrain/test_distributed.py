@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from ecg_model.encoder import load_encoder
+from pipelines import program as of_programs
 from pipelines.cache import Workspace
-from pipelines.pretrain import __main__ as program_of_one
 from pipelines.pretrain.distributed import World
 from pipelines.pretrain.recipes import recipe_named
 from pipelines.pretrain.step import REFUSED, materialize_encoder
@@ -143,7 +143,7 @@ def test_a_second_run_in_the_same_folder_waits_for_the_first_and_is_refused_in_t
     with subprocess.Popen(command, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True) as process:
         program.wait_for(process, 1)
         with monkeypatch.context() as patch:
-            patch.setattr(program_of_one, "ORPHAN_SECONDS", 0.0)
+            patch.setattr(of_programs, "ORPHAN_SECONDS", 0.0)
             code, output = program.here(steps=100_000)
         assert code == REFUSED
         assert "another run writes there; stop it, or use another folder" in output

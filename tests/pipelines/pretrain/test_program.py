@@ -16,11 +16,11 @@ from dagster_pipes import DAGSTER_PIPES_CONTEXT_ENV_VAR, DAGSTER_PIPES_MESSAGES_
 
 from ecg_model.encoder import load_encoder
 from pipelines.cache import MAKING
-from pipelines.pretrain import __main__ as program_of_one
 from pipelines.pretrain.__main__ import main
 from pipelines.pretrain.options import device_named
 from pipelines.pretrain.recipes import recipe_named
 from pipelines.pretrain.step import REFUSED
+from pipelines.program import stop_on_signals
 from tests.support.pretraining import (
     ROOT,
     STEPS,
@@ -123,7 +123,7 @@ def test_a_run_that_is_killed_and_stopped_ends_with_the_bytes_of_one_that_is_not
 def test_a_second_sigint_ends_the_process_and_no_second_sigterm_does() -> None:
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        received = program_of_one._stop_on_signals()
+        received = stop_on_signals()
         for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
             signal.raise_signal(number)
         assert received == [signal.SIGTERM, signal.SIGTERM, signal.SIGINT]

@@ -23,10 +23,11 @@ from pipelines.evaluate.features import EncoderSource, FeatureConfig, embed
 from pipelines.evaluate.probes.attention_pool import AttentionPool
 from pipelines.evaluate.probes.augment import AugmentConfig
 from pipelines.evaluate.probes.config import ProbeConfig
-from pipelines.evaluate.probes.fine_tune import FineTune, FineTunedClassifier, Network, parameter_groups
+from pipelines.evaluate.probes.fine_tune import FineTune
 from pipelines.evaluate.probes.heads import FitProblem, Logistic
 from pipelines.evaluate.probes.result import load_result
 from pipelines.evaluate.probes.step import materialize_probe
+from pipelines.evaluate.probes.tuned_network import FineTunedClassifier, Network, parameter_groups
 from pipelines.evaluate.statistics.bootstrap import InsufficientData
 from pipelines.formats.shard import QUALITY, ShardWriter
 from pipelines.simulate import Diagnosis, simulate
