@@ -13,7 +13,7 @@ from assets import show
 from assets.forms import Part, form
 from assets.pretrain import encoder
 from assets.reference import reference_encoder
-from assets.resources import DataHome
+from assets.resources import DataHome, Launcher
 from assets.sources import all_source_assets
 from pipelines import versions
 from pipelines.encoders.names import OURS, REFERENCE, EncoderNames
@@ -162,14 +162,14 @@ def _evaluation(evaluation: Evaluation) -> dg.AssetsDefinition:
         kinds={"python"},
         pool="gpu",
     )
-    def evaluated(data_home: DataHome) -> dg.MaterializeResult:
+    def evaluated(context: dg.AssetExecutionContext, data_home: DataHome, launcher: Launcher) -> dg.MaterializeResult:
         from assets import previews
         from pipelines.evaluate.probes.step import ProbeFacts
         from pipelines.evaluate.suite.run import evaluate_encoder
 
         workspace = data_home.open().workspace()
         with show.mistakes_explained():
-            rows = evaluate_encoder(workspace, evaluation)
+            rows = evaluate_encoder(workspace, evaluation, launch=lambda command: launcher.run(context, command))
         facts = ProbeFacts.of(rows[0].product)
         auc = facts.test_macro_auc
         return show.materialized(

@@ -147,6 +147,7 @@ def evaluate(home: Home, requested: Sequence[Requested], judged: JudgedEncoder, 
 
     If an evaluation could not be scored, its table is one row with the reason.
     """
+    from pipelines.evaluate.probes.fine_tune_process import run_fine_tuning
     from pipelines.evaluate.probes.step import ProbeFacts
     from pipelines.evaluate.suite.run import evaluate_encoder
 
@@ -161,7 +162,9 @@ def evaluate(home: Home, requested: Sequence[Requested], judged: JudgedEncoder, 
         if one.dense:
             yield f"{one.name}, of the data home's own encoder", _against_dense(home, one.of, progress)
             continue
-        rows = evaluate_encoder(home.workspace(), one.of, encoders=judged.encoders, progress=progress)
+        rows = evaluate_encoder(
+            home.workspace(), one.of, encoders=judged.encoders, progress=progress, launch=run_fine_tuning
+        )
         reason, drawn = ProbeFacts.of(rows[0].product).reason, rows[0].drawn
         if reason is not None:
             yield one.name, [{"not scored": reason}]
@@ -188,11 +191,12 @@ def _against_dense(home: Home, variant: Evaluation, progress: OnProgress) -> lis
     """Compare with dense attention. The dense encoder is pretrained first if there is none, which takes as long as ours
     took or longer."""
     from pipelines.cli.launch import run_pretraining
+    from pipelines.evaluate.probes.fine_tune_process import run_fine_tuning
     from pipelines.evaluate.suite.attention_ablation import DenseFacts, against_dense, materialize_dense
 
     workspace = home.workspace()
     dense = materialize_dense(workspace, run_pretraining, track=home.tracking_uri, artifact_root=home.artifact_root)
-    ablation = against_dense(workspace, variant, dense, progress=progress)
+    ablation = against_dense(workspace, variant, dense, progress=progress, launch=run_fine_tuning)
     reason = DenseFacts.of(ablation.product).reason
     return [{"not scored": reason}] if reason else [row.row() for row in ablation.rows]
 

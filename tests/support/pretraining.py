@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
 from dataclasses import replace
 from pathlib import Path
@@ -69,14 +69,14 @@ def small_home(root: Path, ecgs: int = 30, labels: Sequence[str] = ()) -> tuple[
     return root, materialize_corpus(workspace, CorpusConfig(validation_share=0.2)).path
 
 
-def in_this_process(arguments: Sequence[str]) -> tuple[int, str]:
+def in_this_process(arguments: Sequence[str], program: Callable[[Sequence[str]], int] = main) -> tuple[int, str]:
     """The program's exit code and what it says; what it sets for its process is undone."""
     root, signals, said = logging.getLogger(), (signal.SIGTERM, signal.SIGINT), io.StringIO()
     before = root.handlers[:], root.level, [signal.getsignal(number) for number in signals]
     root.handlers = []  # those of pytest: the program closes what it finds
     try:
         with redirect_stderr(said), patch.dict(os.environ, environment(), clear=True):
-            code = main(arguments)
+            code = program(arguments)
     finally:
         root.handlers, root.level = before[0], before[1]
         for number, handler in zip(signals, before[2], strict=True):

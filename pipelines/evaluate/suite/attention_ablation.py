@@ -87,14 +87,20 @@ def against_dense(
     dense: Product,
     config: ProbeConfig | None = None,
     progress: OnProgress | None = None,
+    launch: Launch | None = None,
 ) -> AgainstDense:
-    """Evaluate our encoder and the dense one, which `materialize_dense` built, and build `dense/<evaluation>`."""
+    """Evaluate our encoder and the dense one, which `materialize_dense` built, and build `dense/<evaluation>`.
+
+    launch: as in `materialize_probe`
+    """
     config = config or ProbeConfig()
     sources = (
         EncoderSource.of_product(OURS.probe, workspace.require(OURS.product)),
         EncoderSource.of_product(DENSE, dense),
     )
-    ours, other = (materialize_evaluation(workspace, evaluation, source, config, progress) for source in sources)
+    ours, other = (
+        materialize_evaluation(workspace, evaluation, source, config, progress, launch) for source in sources
+    )
     rows = evaluation_rows(workspace, (ours, other), config)
     cropa_facts, dense_facts = ProbeFacts.of(ours), ProbeFacts.of(other)
 

@@ -42,6 +42,7 @@ from pipelines.evaluate.suite import noise
 from pipelines.evaluate.suite.names import FROZEN, Evaluation, HeadName
 from pipelines.formatting import format_difference, format_range
 from pipelines.hashing import digest_of
+from pipelines.pretrain.step import Launch
 from pipelines.tasks.catalogue import TASKS
 from pipelines.tasks.splits import Split, drawn_by
 
@@ -77,17 +78,22 @@ def materialize_evaluation(
     source: FeatureSource,
     config: ProbeConfig | None = None,
     progress: OnProgress | None = None,
+    launch: Launch | None = None,
 ) -> Product:
     """Build `probe/<evaluation>/<source of features>`. Facts are `ProbeFacts`.
 
     If labels are few it is the mean over the draws: `mean.json` and facts hold the figures, and `draws` names each
     draw's own product, with the ECGs that it was fitted on and chosen on.
+
+    launch: as in `materialize_probe`
     """
     config = config or ProbeConfig()
     features, head = FeatureConfig(leads=evaluation.leads), head_of(evaluation)
     condition = None if evaluation.noise is None else noise.condition(*evaluation.noise)
     products = [
-        materialize_probe(workspace, task, source, config, features, progress, head=head, condition=condition)
+        materialize_probe(
+            workspace, task, source, config, features, progress, head=head, condition=condition, launch=launch
+        )
         for task in evaluation.draws()
     ]
     if len(products) == 1:
@@ -322,6 +328,7 @@ def evaluate_encoder(
     config: ProbeConfig | None = None,
     encoders: tuple[EncoderSource, EncoderSource] | None = None,
     progress: OnProgress | None = None,
+    launch: Launch | None = None,
 ) -> list[EvaluationRow]:
     """Evaluate an encoder and its baselines; return a row each, the encoder's first.
 
@@ -329,6 +336,8 @@ def evaluate_encoder(
     encoders: an encoder and its random baseline; None is the workspace's own.
     With a head on features the baselines are the random one and handcrafted features, with one on tokens the random one
     alone. A head that trains the encoder has none: its random baseline would cost as much again.
+
+    launch: as in `materialize_probe`
     """
     if config is None and evaluation.name in TASKS:
         task, config = as_ours_was_probed(workspace, evaluation.task)
@@ -341,5 +350,5 @@ def evaluate_encoder(
         sources.append(random_baseline)
     if head is None or head.takes == "features":
         sources.append(HandcraftedSource())
-    products = [materialize_evaluation(workspace, evaluation, source, config, progress) for source in sources]
+    products = [materialize_evaluation(workspace, evaluation, source, config, progress, launch) for source in sources]
     return evaluation_rows(workspace, products, config)

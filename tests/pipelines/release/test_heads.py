@@ -20,14 +20,14 @@ from pipelines.evaluate.probes.fine_tune import FineTune
 from pipelines.evaluate.probes.heads import LAYER_FILE, Head
 from pipelines.evaluate.probes.result import load_result
 from pipelines.evaluate.probes.step import materialize_probe
-from pipelines.formats.shard import QUALITY, ShardWriter, open_shard
+from pipelines.formats.shard import open_shard
 from pipelines.release.heads import write_head
 from pipelines.release.model import Scores
 from pipelines.release.packaging import expected_of, packaged_classifier, serves
 from pipelines.release.registry import release_packaged
-from pipelines.simulate import Diagnosis, simulate
 from pipelines.tasks.catalogue import TASKS
 from pipelines.tracking import Tracking
+from tests.support.labelled_shards import labelled_workspace
 
 # isort: split
 # `pipelines.tracking` silences MLflow before it is imported.
@@ -46,23 +46,7 @@ HEADS: dict[str, Head | None] = {
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """A shard of PTB-XL with 60 simulated ECGs, some of a bundle branch block."""
-    workspace = Workspace(tmp_path_factory.mktemp("home"))
-
-    def make(folder: Path) -> dict:
-        writer = ShardWriter(folder)
-        for i in range(60):
-            block = i % 3 == 0
-            diagnosis = Diagnosis.LBBB if block else Diagnosis.SINUS_TACHYCARDIA
-            x_LT = simulate([7, i], rate=250, diagnosis=diagnosis).signal_LT[[0, 1, 6, 7, 8, 9, 10, 11], :2500]
-            row = {"source": "ptbxl", "record_id": f"{i}", "patient_id": f"{i}", "age": None, "sex": None}
-            row |= {"rate": 250.0, "samples": 2500, "labels": ["CLBBB" if block else "NORM"]}
-            row |= {"fold": i % 10 + 1, "notes": [], "content_hash": f"{i}", "signature": bytes(128)}
-            writer.append(np.round(x_LT * 1000).astype(np.int16), row | {f"quality_{name}": 0.0 for name in QUALITY})
-        writer.close()
-        return {}
-
-    workspace.build("ecgs/ptbxl/00000", version="1", config={}, inputs={}, make=make)
+    workspace = labelled_workspace(tmp_path_factory.mktemp("home"))
     save_encoder(workspace.root / "encoder.safetensors", random_encoder(TINY, 0))
     return workspace
 
