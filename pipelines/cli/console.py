@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 REDRAW_SECONDS = 0.1
 """Least time between two drawings of a download's bar."""
-
 OnCount = Callable[..., None]
 """Called as (done), (done, total) or (done, total, title)."""
 
@@ -68,10 +67,30 @@ class LateProgress(Progress):
             self.start()
         super().update(task_id, **changes)
 
+    def hide(self) -> None:
+        """Take the bar away until its next update, since another program writes to the terminal."""
+        if self.console.is_terminal:
+            self.__exit__()
+
     def __exit__(self, *exception: object) -> None:
         self._waiting.stop()
         if self.live.is_started:
             self.stop()
+
+
+class Count:
+    """The count of a bar, an `OnCount`."""
+
+    def __init__(self, bar: LateProgress, title: str) -> None:
+        self._bar, self._task = bar, bar.add_task(title, total=None)
+
+    def __call__(self, done: int, total: int | None = None, title: str | None = None) -> None:
+        description = None if title is None else format_text(title)
+        self._bar.update(self._task, completed=done, total=total, description=description)
+
+    def hide(self) -> None:
+        """Do as `LateProgress.hide`."""
+        self._bar.hide()
 
 
 def progress(waiting: str = "reading", *, transient: bool = False) -> LateProgress:
@@ -86,15 +105,10 @@ def progress(waiting: str = "reading", *, transient: bool = False) -> LateProgre
 
 
 @contextmanager
-def counting(title: str, *, transient: bool = False) -> Iterator[OnCount]:
-    """Show a progress bar from the first count on. Yields a function that sets it, and maybe its total and title."""
+def counting(title: str, *, transient: bool = False) -> Iterator[Count]:
+    """Show a progress bar from the first count on. Yields what sets it, and maybe its total and title."""
     with progress(title, transient=transient) as bar:
-        task = bar.add_task(title, total=None)
-
-        def on_count(done: int, total: int | None = None, title: str | None = None) -> None:
-            bar.update(task, completed=done, total=total, description=None if title is None else format_text(title))
-
-        yield on_count
+        yield Count(bar, title)
 
 
 @contextmanager

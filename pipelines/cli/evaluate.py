@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from pipelines.cli.console import Count
     from pipelines.evaluate.features import EncoderSource, OnProgress
     from pipelines.evaluate.suite.names import Evaluation
     from pipelines.home import Home
+    from pipelines.pretrain.step import Launch
 
-OnEvaluation = Callable[[int, int, str], None]
-"""Called with the ECGs of a shard that are embedded, the ECGs of that shard, and the evaluation's name."""
 Tables = Iterator[tuple[str, list[dict[str, Any]]]]
 """Tables, each a title and rows with equal keys."""
 
@@ -142,28 +142,28 @@ def requested_by(home: Home, names: Sequence[str], encoder: str | None) -> list[
     return requested
 
 
-def evaluate(home: Home, requested: Sequence[Requested], judged: JudgedEncoder, on_evaluation: OnEvaluation) -> Tables:
+def evaluate(home: Home, requested: Sequence[Requested], judged: JudgedEncoder, count: Count) -> Tables:
     """Yield the tables of each evaluation: the encoder's row first, then those of its baselines.
 
     If an evaluation could not be scored, its table is one row with the reason.
     """
-    from pipelines.evaluate.probes.fine_tune_process import run_fine_tuning
+    from pipelines.cli.launch import run_fine_tuning
     from pipelines.evaluate.probes.step import ProbeFacts
     from pipelines.evaluate.suite.run import evaluate_encoder
 
     for one in requested:
 
         def progress(done: int, total: int, title: str = one.name) -> None:
-            on_evaluation(done, total, title)
+            count(done, total, title)
 
         if isinstance(one.of, tuple):
             yield from _waves(home, *one.of, judged, progress)
             continue
         if one.dense:
-            yield f"{one.name}, of the data home's own encoder", _against_dense(home, one.of, progress)
+            yield f"{one.name}, of the data home's own encoder", _against_dense(home, one.of, progress, count)
             continue
         rows = evaluate_encoder(
-            home.workspace(), one.of, encoders=judged.encoders, progress=progress, launch=run_fine_tuning
+            home.workspace(), one.of, encoders=judged.encoders, progress=progress, launch=_shown(run_fine_tuning, count)
         )
         reason, drawn = ProbeFacts.of(rows[0].product).reason, rows[0].drawn
         if reason is not None:
@@ -187,16 +187,26 @@ def _by_name(name: str, encoder: str | None) -> Requested:
     return Requested(name=name, of=evaluation(rest), dense=True)
 
 
-def _against_dense(home: Home, variant: Evaluation, progress: OnProgress) -> list[dict[str, Any]]:
+def _shown(run: Launch, count: Count) -> Launch:
+    """Return a function that runs a program whose own progress is shown in place of the count's."""
+
+    def shown(command: list[str]) -> None:
+        count.hide()
+        run(command)
+
+    return shown
+
+
+def _against_dense(home: Home, variant: Evaluation, progress: OnProgress, count: Count) -> list[dict[str, Any]]:
     """Compare with dense attention. The dense encoder is pretrained first if there is none, which takes as long as ours
     took or longer."""
-    from pipelines.cli.launch import run_pretraining
-    from pipelines.evaluate.probes.fine_tune_process import run_fine_tuning
+    from pipelines.cli.launch import run_fine_tuning, run_pretraining
     from pipelines.evaluate.suite.attention_ablation import DenseFacts, against_dense, materialize_dense
 
     workspace = home.workspace()
-    dense = materialize_dense(workspace, run_pretraining, track=home.tracking_uri, artifact_root=home.artifact_root)
-    ablation = against_dense(workspace, variant, dense, progress=progress, launch=run_fine_tuning)
+    launch, about = _shown(run_pretraining, count), {"track": home.tracking_uri, "artifact_root": home.artifact_root}
+    dense = materialize_dense(workspace, launch, **about)
+    ablation = against_dense(workspace, variant, dense, progress=progress, launch=_shown(run_fine_tuning, count))
     reason = DenseFacts.of(ablation.product).reason
     return [{"not scored": reason}] if reason else [row.row() for row in ablation.rows]
 

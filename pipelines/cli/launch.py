@@ -17,16 +17,16 @@ class Stopped(BaseException):
 
 
 class TrainingEnded(ValueError):
-    """A training ended without an encoder."""
+    """A training ended without an encoder. what: pretraining, or fine-tuning."""
 
-    def __init__(self, code: int) -> None:
+    def __init__(self, code: int, what: str) -> None:
         from pipelines.pretrain.step import REFUSED
 
         self.code = code
         super().__init__(
-            "pretraining was refused: its last line says why"
+            f"{what} was refused: its last line says why"
             if code == REFUSED
-            else f"pretraining ended with exit code {code}; the same command resumes from its last checkpoint"
+            else f"{what} ended with exit code {code}; the same command resumes from its last checkpoint"
         )
 
 
@@ -56,6 +56,15 @@ def run_pretraining(command: list[str]) -> None:
 
     If this process is interrupted, the training writes a checkpoint first.
     """
+    _run(command, "pretraining")
+
+
+def run_fine_tuning(command: list[str]) -> None:
+    """Run the process of a fine-tuning as `run_pretraining` does that of a pretraining."""
+    _run(command, "fine-tuning")
+
+
+def _run(command: list[str], what: str) -> None:
     from pipelines.pretrain.step import tied
 
     with subprocess.Popen(tied(command), stdout=subprocess.DEVNULL) as process:
@@ -66,4 +75,4 @@ def run_pretraining(command: list[str]) -> None:
             process.wait()
             raise
     if code:
-        raise TrainingEnded(code)
+        raise TrainingEnded(code, what)

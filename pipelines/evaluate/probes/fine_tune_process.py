@@ -11,7 +11,6 @@ files of `tuned_network`.
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -28,7 +27,6 @@ from pipelines.evaluate.probes.heads import CHECKPOINTS, Fit, FitProblem
 from pipelines.evaluate.probes.result import Trial
 from pipelines.evaluate.probes.signals import Signals
 from pipelines.evaluate.probes.tuned_network import FineTunedClassifier
-from pipelines.pretrain.step import REFUSED, tied
 
 PROGRAM = "pipelines.evaluate.probes.fine_tune_program"
 
@@ -65,24 +63,6 @@ def _hand_over(settings: dict[str, Any], problem: FitProblem) -> None:
     arrays = {name: np.ascontiguousarray(getattr(problem, name)) for name in _ARRAYS}
     write_atomically(problem.folder / _START, encoder_bytes(problem.encoder()))
     write_atomically(problem.folder / _PROBLEM, save(arrays, metadata={"problem": json.dumps(about)}))
-
-
-def run_fine_tuning(command: list[str]) -> None:
-    """Run the process of a fine-tuning to its end; its messages go to stderr. Raises ValueError if it fails.
-
-    If this process is interrupted or killed, the other one writes a checkpoint first.
-    """
-    with subprocess.Popen(tied(command), stdout=subprocess.DEVNULL) as process:
-        try:
-            code = process.wait()
-        except BaseException:
-            process.terminate()  # a terminal's Ctrl-C told it already; a second signal changes nothing
-            process.wait()
-            raise
-    if code == REFUSED:
-        raise ValueError("fine-tuning was refused: its last line says why")
-    if code:
-        raise ValueError(f"fine-tuning ended with exit code {code}; the same command resumes from its last checkpoint")
 
 
 def taken_over(folder: Path) -> tuple[dict[str, Any], FitProblem]:

@@ -17,11 +17,12 @@ import torch
 
 from ecg_model.config import EncoderConfig
 from pipelines.cache import Product, Workspace
+from pipelines.cli.launch import run_fine_tuning
 from pipelines.evaluate.features import EncoderSource, read_signals
 from pipelines.evaluate.probes import fine_tune
 from pipelines.evaluate.probes.config import ProbeConfig
 from pipelines.evaluate.probes.fine_tune import FineTune, Training
-from pipelines.evaluate.probes.fine_tune_process import PROGRAM, run_fine_tuning
+from pipelines.evaluate.probes.fine_tune_process import PROGRAM
 from pipelines.evaluate.probes.fine_tune_program import main
 from pipelines.evaluate.probes.heads import FitProblem
 from pipelines.evaluate.probes.read_ahead import AHEAD, read_ahead
@@ -275,7 +276,7 @@ def test_killed_for_real_it_goes_on_to_the_same_product(tmp_path: Path) -> None:
         if way == "step":
             assert "stopped at step" in said
         else:
-            assert "ValueError: fine-tuning ended with exit code -9; the same command resumes" in said
+            assert "TrainingEnded: fine-tuning ended with exit code -9; the same command resumes" in said
         assert newest() >= before + 3
     made = probed(workspace, head, run_fine_tuning)
     assert (made.fingerprint, made.digest) == (expected.fingerprint, expected.digest)
