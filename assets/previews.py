@@ -34,7 +34,8 @@ from pipelines.plots.reliability import reliability_chart
 from pipelines.plots.scores import Score, score_chart
 from pipelines.plots.weights import patch_filters
 from pipelines.pretrain.step import METRICS_FILE
-from pipelines.release.classifier import ClassifierFacts, calibrated
+from pipelines.release.calibration import Calibration
+from pipelines.release.classifier import ClassifierFacts
 from pipelines.release.gate import Contest, GateConfig
 from pipelines.tasks.splits import Split
 
@@ -226,8 +227,9 @@ def reliability(workspace: Workspace, head: Product) -> bytes | None:
     predictions = load_result(workspace.require(f"probe/{facts.task}/{OURS.probe}").path).predictions
     assert predictions is not None
     test = predictions.of(Split.TEST)
-    after_NC = calibrated(test.score_NC, CalibratedHead.load(head.path / HEAD_FILE))
-    probabilities = {"uncalibrated": test.score_NC.ravel(), "calibrated": after_NC.ravel()}
+    stored = CalibratedHead.load(head.path / HEAD_FILE)
+    calibration = Calibration(labels=stored.labels, slope_C=stored.slope_C, intercept_C=stored.intercept_C)
+    probabilities = {"uncalibrated": test.score_NC.ravel(), "calibrated": calibration.apply(test.score_NC).ravel()}
     return reliability_chart(test.y_NC.ravel(), probabilities, "All labels together, test split")
 
 

@@ -42,6 +42,7 @@ COMMANDS = {
     "import-reference": "Import the author's released encoder.",
     "compare": "Compare two encoders on the same ECGs and splits.",
     "evaluate-labels": "Probe an encoder on labels of your own.",
+    "train-classifier": "Train, judge and register a classifier of your labels.",
     "upstream": "Ask the hosts whether their files have changed.",
     "gc": "List, or remove, outputs that are no longer needed.",
     "evaluate": "Evaluate the encoder by NAME, or list what there is.",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,6 @@ import click
 if TYPE_CHECKING:
     from pipelines.evaluate.features import OnProgress
     from pipelines.evaluate.probes.config import ProbeConfig
-    from pipelines.evaluate.probes.stored import Probe
     from pipelines.evaluate.report.model import TaskReport
     from pipelines.evaluate.suite.run import EvaluationRow
     from pipelines.home import Home
@@ -58,7 +56,7 @@ def command(file: Path, encoder: str, source: str, min_positives: int) -> None:
 
     home, config = Home.default(), ProbeConfig(min_positives=min_positives)
     task = own_task(home.workspace(), file, source)
-    _print_labels(task)
+    print_labels(task)
     with counting("embedding") as on_count:
         evaluated = evaluate_labels(home, task, encoder, config, on_count)
     if evaluated.report.reason is not None:
@@ -84,14 +82,12 @@ def evaluate_labels(home: Home, task: LabelTask, encoder: str, config: ProbeConf
     encoder: as `release.resolve` names it.
     """
     from pipelines.cli.store import store_of
-    from pipelines.encoders.names import OURS
+    from pipelines.durable import write_atomically
     from pipelines.evaluate.exposure import Overlaps
     from pipelines.evaluate.probes.handcrafted import HandcraftedSource
     from pipelines.evaluate.probes.step import materialize_probe
     from pipelines.evaluate.probes.stored import Probe
-    from pipelines.evaluate.report.compare import compare_results
-    from pipelines.evaluate.report.model import HANDCRAFTED_BASELINE
-    from pipelines.evaluate.report.tasks import task_report
+    from pipelines.evaluate.report.own_labels import ROLES, own_labels_page, own_labels_report
     from pipelines.evaluate.suite.run import evaluation_rows
     from pipelines.release.resolve import RANDOM, named_encoders
 
@@ -102,29 +98,13 @@ def evaluate_labels(home: Home, task: LabelTask, encoder: str, config: ProbeConf
             for features in (named, random_baseline, HandcraftedSource())
         ]
     # On the page the encoder is named by its role, whatever its name is.
-    roles = (OURS.probe, OURS.random_baseline, HANDCRAFTED_BASELINE)
-    probes = dict(zip(roles, (Probe.load(product.path) for product in products), strict=True))
-    first = probes[OURS.probe]
-    others = {name: probe.result for name, probe in probes.items() if probe is not first and first.comparable(probe)}
-    differences = {
-        name: difference
-        for name, other in others.items()
-        for difference in compare_results([(task.title, first.result, other)], config)
-    }
-    report = task_report(task.name, probes, Overlaps(workspace), differences)
+    probes = dict(zip(ROLES, (Probe.load(product.path) for product in products), strict=True))
+    report = own_labels_report(task.name, probes, Overlaps(workspace), config)
     page = products[0].aside / PAGE_FILE if report.probes else None
     if page is not None:
-        _write_page(page, report, probes, encoder, home)
+        text = own_labels_page(report, probes, encoder=encoder, simulated=home.simulated)
+        write_atomically(page, text.encode())
     return OwnLabels(task=task, rows=evaluation_rows(workspace, products, config), report=report, page=page)
-
-
-def _write_page(page: Path, report: TaskReport, probes: Mapping[str, Probe], encoder: str, home: Home) -> None:
-    from pipelines.durable import write_atomically
-    from pipelines.evaluate.probes.result import load_roc
-    from pipelines.evaluate.report.page import task_page
-
-    rocs = {probed.name: load_roc(probes[probed.name].folder) for probed in report.probes}
-    write_atomically(page, task_page(report, rocs, encoder=encoder, simulated=home.simulated).encode())
 
 
 def kind_in_words(task: LabelTask) -> str:
@@ -145,7 +125,7 @@ def label_rows(task: LabelTask) -> list[tuple[str, str]]:
     return rows + ([(f"and {len(more):,} more", f"at most {more[0][1]:,}")] if more else [])
 
 
-def _print_labels(task: LabelTask) -> None:
+def print_labels(task: LabelTask) -> None:
     """Show the labels as they were read, before anything is fitted: a label by mistake is seen here."""
     from pipelines.cli.console import print_table, stdout
     from pipelines.formatting import format_text

@@ -22,11 +22,15 @@ def command(name: str) -> None:
     ecg models --name ecg-encoder-reference
     """
     from pipelines.cli.console import print_table, stdout
+    from pipelines.formatting import format_text
     from pipelines.home import Home
     from pipelines.release.tags import CHAMPION, NOT_SCORED
 
-    rows = version_rows(Home.default(), name)
+    home = Home.default()
+    rows = version_rows(home, name)
     print_table(("version", "alias", "validation", "labels", "verdict", "moves"), rows)
+    if others := [other for other in registered_names(home) if other != name]:
+        stdout().print(f"\nother models here, by --name: {', '.join(map(format_text, others))}")
     stdout().print("\nvalidation: AUC by a version's own probe; a verdict is on the labels that both versions have")
     for version, alias, validation, *_ in rows:
         if CHAMPION in alias and validation == NOT_SCORED:
@@ -60,5 +64,15 @@ def version_rows(home: Home, name: str) -> list[tuple[str, str, str, str, str, s
         for release in versions_of(name=name, tracking=tracking)
     ]
     if not rows:
-        raise ValueError(f"{name} has no version at {tracking.uri}: release one first, as `make demo` does")
+        others = registered_names(home)
+        there = f", or name one that is there: {', '.join(others)}" if others else ""
+        raise ValueError(f"{name} has no version at {tracking.uri}: release one first, as `make demo` does{there}")
     return rows
+
+
+def registered_names(home: Home) -> list[str]:
+    """Return the names of the registered models that have a version, in order."""
+    from pipelines.cli.store import existing_store
+
+    models = existing_store(home).client().search_registered_models(max_results=1000)
+    return sorted(model.name for model in models if model.latest_versions)

@@ -23,6 +23,9 @@ REFERENCE = EncoderNames(
 )
 """The author's released encoder: a reference for comparison, to which no gate is applied."""
 
+CLASSIFIER = "ecg-classifier"
+"""The registered model of our encoder with its probe on the gate's task."""
+
 ENCODER_FILE = "encoder.safetensors"
 """The weights, in the folder of an encoder product."""
 

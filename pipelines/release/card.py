@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from pipelines.formatting import markdown_table, plain_markdown
 from pipelines.release.model import Release
-from pipelines.release.tags import ANSWER, CHAMPION, LICENCE, RECIPE, REPORT, TRAINED_ON, TRAINING_RUN
+from pipelines.release.tags import ANSWER, CHAMPION, LICENCE, METHOD, RECIPE, REPORT, TRAINED_ON, TRAINING_RUN
 
 LONGEST = 5000  # characters of a description, of MLflow's databases
 
@@ -134,9 +134,8 @@ def _scores(release: Release) -> str:
         for task in tasks
     ]
     header = ("task", "macro AUC on test", "random encoder", "labels scored", "on validation", "labels scored there")
-    how = (
-        "By linear probes on the frozen encoder; 0.5 is chance, 1 is perfect. Each is the mean over the labels scored."
-    )
+    by = "By linear probes on the frozen encoder" if METHOD not in release.tags else "Of the classifier as it is served"
+    how = f"{by}; 0.5 is chance, 1 is perfect. Each is the mean over the labels scored."
     return f"{markdown_table(header, rows)}\n\n{how}"
 
 

@@ -7,14 +7,11 @@ is measured once on the test split. Shapes: N records, C labels, D dimensions of
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from safetensors.numpy import load_file
-from scipy.special import expit, logit
 
 from ecg_model.serving.classify import CalibratedHead
 from pipelines import versions
@@ -22,10 +19,11 @@ from pipelines.cache import Product, Workspace
 from pipelines.durable import write_atomically
 from pipelines.encoders.names import HEAD_FILE, OURS
 from pipelines.evaluate.probes.heads import LAYER_FILE
-from pipelines.evaluate.probes.result import Predictions, load_result
+from pipelines.evaluate.probes.result import load_result
 from pipelines.evaluate.probes.step import ProbeFacts
-from pipelines.evaluate.statistics.calibration import brier, fit_platt
+from pipelines.evaluate.statistics.calibration import brier
 from pipelines.facts import Facts, written_if_set
+from pipelines.release.calibration import fit_calibration
 from pipelines.tasks.catalogue import TASKS
 from pipelines.tasks.splits import Split
 
@@ -82,14 +80,13 @@ def _write_head(probe: Product, task: str, folder: Path) -> ClassifierFacts:
     assert scores is not None
     scored = set() if scores.validation is None else {score.name for score in scores.validation.classes}
     layer = load_file(probe.path / LAYER_FILE)
-    curve_C2, uncalibrated = _calibration(predictions, scored)
-    slope_C, intercept_C = curve_C2.T
+    calibration, uncalibrated = fit_calibration(predictions.of(Split.VALIDATION), scored, exclusive=False)
     head = CalibratedHead(
         labels=predictions.classes,
         weight_CD=layer["weight"],
         bias_C=layer["bias"],
-        slope_C=slope_C,
-        intercept_C=intercept_C,
+        slope_C=calibration.slope_C,
+        intercept_C=calibration.intercept_C,
     )
     write_atomically(folder / HEAD_FILE, head.to_bytes())
     test = predictions.of(Split.TEST)
@@ -98,36 +95,7 @@ def _write_head(probe: Product, task: str, folder: Path) -> ClassifierFacts:
         reason=None,
         task=task,
         labels=tuple(predictions.classes),
-        uncalibrated=tuple(uncalibrated),
-        brier=float(brier(test.y_NC, calibrated(test.score_NC, head)).mean()),
+        uncalibrated=uncalibrated,
+        brier=float(brier(test.y_NC, calibration.apply(test.score_NC)).mean()),
         brier_uncalibrated=float(brier(test.y_NC, test.score_NC).mean()),
     )
-
-
-def _calibration(predictions: Predictions, scored: Collection[str]) -> tuple[np.ndarray, list[str]]:
-    """Fit slope and intercept of each label's logit on validation, (C, 2). Also returns the labels left uncalibrated.
-
-    scored: the labels with enough ECGs on validation
-    """
-    validation = predictions.of(Split.VALIDATION)
-    curves, uncalibrated = [], []
-    for column, label in enumerate(predictions.classes):
-        curve = (0.0, 0.0)
-        if label in scored:
-            curve = fit_platt(_logits(validation.score_NC[:, column]), validation.y_NC[:, column])
-        # A slope that does not rise would turn the label's ranking round.
-        if curve[0] <= 0:
-            curve = (1.0, 0.0)
-            uncalibrated.append(label)
-        curves.append(curve)
-    return np.array(curves), uncalibrated
-
-
-def calibrated(score_NC: np.ndarray, head: CalibratedHead) -> np.ndarray:
-    """Return the classifier's probabilities, (N, C), for these of its probe, (N, C)."""
-    return expit(head.slope_C * _logits(score_NC) + head.intercept_C)
-
-
-def _logits(probability: np.ndarray) -> np.ndarray:
-    """Recover the layer's output, of any shape. A probability that is 0 or 1 in float64 counts as nearly so."""
-    return logit(np.clip(probability, 1e-15, 1 - 1e-15))

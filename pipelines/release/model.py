@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pipelines.tracking  # noqa: F401  # it silences MLflow, before MLflow is imported
-from pipelines.encoders.names import ENCODER_FILE, HEAD_FILE, OURS
+from pipelines.encoders.names import CLASSIFIER, ENCODER_FILE, HEAD_FILE, OURS
 from pipelines.hashing import sha256_of_file
 from pipelines.release.gate import GateVerdict
 from pipelines.release.tags import ECGS, kind_of
@@ -19,7 +19,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.types import ParamSpec, Schema
 
 REGISTERED_NAME = OURS.model
-CLASSIFIER_NAME = "ecg-classifier"
+CLASSIFIER_NAME = CLASSIFIER
 FILES = {"encoder": ENCODER_FILE, "head": HEAD_FILE}
 """The files of a registered model."""
 MOVED = "moved "

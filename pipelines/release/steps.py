@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 from ecg_model.serving.classify import CalibratedHead
 from pipelines.cache import Product, Workspace
@@ -27,15 +26,16 @@ from pipelines.hashing import sha256_of_file
 from pipelines.pretrain.checks import training_went_well
 from pipelines.pretrain.step import EXPERIMENT, METRICS_FILE, SUMMARY_FILE, EncoderFacts, send_metrics
 from pipelines.release import gate
-from pipelines.release.aliases import find_alias, former_champion
+from pipelines.release.aliases import find_alias
 from pipelines.release.classifier import ClassifierFacts, materialize_classifier
-from pipelines.release.gate import GATE_TASK, Contest, GateConfig, GateVerdict
+from pipelines.release.gate import GATE_TASK, Contest, GateConfig
+from pipelines.release.judging import Judged, judge_release
 from pipelines.release.model import CLASSIFIER_NAME, REGISTERED_NAME, Packaged, Release, Scores
 from pipelines.release.origin import corpus_data, label_counts, origin_tags, reference_tags, test_data
 from pipelines.release.own_code import other_code
 from pipelines.release.own_source import version_source
-from pipelines.release.packaging import packaged_classifier, packaged_encoder, serves
-from pipelines.release.registry import files_of, find_release, model_folder, record, release_packaged, version_named
+from pipelines.release.packaging import packaged_classifier, packaged_encoder
+from pipelines.release.registry import files_of, find_release, model_folder, release_packaged, version_named
 from pipelines.release.retraining import corpus_settings
 from pipelines.release.tags import CHAMPION, ECGS, FROM_ENCODER, TRAINING_RUN, kind_of
 from pipelines.tasks.catalogue import TASKS
@@ -184,14 +184,6 @@ def release_classifier(workspace: Workspace, tracking: Tracking) -> Release | No
     )
 
 
-class Judged(NamedTuple):
-    """A release and what the gate says of it."""
-
-    release: Release
-    verdict: GateVerdict
-    contest: Contest | None  # None: nothing to compare, or judged before
-
-
 def judge_current(workspace: Workspace, tracking: Tracking, *, config: GateConfig) -> Judged:
     """Judge the current encoder's release, and write the verdict on it."""
     return _judge(workspace, current_release(workspace, tracking), _packaged_encoder(workspace), tracking, config)
@@ -228,37 +220,16 @@ def _judge(
     *,
     on_champion: Finding | None = None,
 ) -> Judged:
-    """Judge a release against the champion of its model, and write the verdict on it.
-
-    The champion itself is not judged again, and a release that was champion keeps the verdict that it passed by.
-
-    packaged: the release's files, which the served version is compared with
-    on_champion: the rule of that name, for a classifier
-    """
-    champion = find_alias(CHAMPION, name=release.name, tracking=tracking)
-    if champion is not None and champion.version == release.version:
-        rules = gate.RULES if on_champion is None else gate.CLASSIFIER_RULES
-        return Judged(release, gate.of_champion(release.verdict, rules), None)
-    against = None if champion is None else champion.version
-    decided = gate.decide_without_scores(
-        against=against,
-        was_champion=former_champion(release, champion, tracking=tracking) is not None,
-        same_weights=champion is not None and champion.weights == release.weights,
-        simulated=release.simulated,
-        champion_simulated=champion is not None and champion.simulated,
-    )
-    contest = None
-    if decided is None and champion is not None and release.scores.validation is not None:
-        contest = _contest(workspace, release.scores.task, champion, tracking, config)
-    verdict = gate.judge(
-        contest if decided is None else decided,
-        against=against,
+    """Judge a release of the current encoder, as `judge_release` does."""
+    return judge_release(
+        release,
+        packaged,
+        tracking,
+        config,
         training=training_went_well(EncoderFacts.of(workspace.require(OURS.product))),
-        serving=serves(release, packaged, tracking=tracking),
+        contest=lambda champion: _contest(workspace, release.scores.task, champion, tracking, config),
         on_champion=on_champion,
-        config=config,
     )
-    return Judged(release if release.moves else record(release, verdict, tracking=tracking), verdict, contest)
 
 
 def _contest(

@@ -16,6 +16,9 @@ TRAINED_ON, LICENCE = "trained_on", "licence"
 ANSWER = "answer"
 """The tag of a version that says what a call returns, for people."""
 
+METHOD = "method"
+"""The tag of a version of a classifier of one's own that says how its encoder is read."""
+
 REPORT = "report"
 """The tag of a version with the name of the evaluation report among the artifacts of its run."""
 

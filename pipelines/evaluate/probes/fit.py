@@ -6,7 +6,7 @@ Shapes: N records, C classes, R resamples; the rest is the head's (`heads`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -68,12 +68,8 @@ def run_probe(
         )
         fit = head.fit(problem)
         predictions = _predict(fit.model, problem, tuple(task.names[c] for c in taught_C), labelled)
-        scores = ProbeScores(
-            penalty=fit.penalty,
-            trials=fit.trials,
-            validation=_score(predictions, Split.VALIDATION, task, config) if task.protocol.has_validation else None,
-            test=_score(predictions, Split.TEST, task, config),
-        )
+        validation, test = score_splits(predictions, task, config)
+        scores = ProbeScores(penalty=fit.penalty, trials=fit.trials, validation=validation, test=test)
     except InsufficientData as too_few:
         return replace(unscored, reason=str(too_few))
     return replace(unscored, scores=scores, predictions=predictions)
@@ -148,10 +144,38 @@ def _taught_classes(y_NC: np.ndarray) -> np.ndarray:
     return np.asarray(taught_C)
 
 
-def _score(predictions: Predictions, split: Split, task: LabelTask, config: ProbeConfig) -> SplitScores:
-    """Score one split's predictions, with intervals by patient."""
+def score_splits(
+    predictions: Predictions, task: LabelTask, config: ProbeConfig
+) -> tuple[SplitScores | None, SplitScores]:
+    """Score predictions on validation, if the protocol has it, and on test.
+
+    Of two classes that exclude each other the rarer one is scored: the other has the same AUC, and would count twice.
+    Raises InsufficientData if no class can be scored on a split.
+    """
+    twice = _said_twice(predictions, task)
+    validation = _score(predictions, Split.VALIDATION, task, config, twice) if task.protocol.has_validation else None
+    return validation, _score(predictions, Split.TEST, task, config, twice)
+
+
+def _said_twice(predictions: Predictions, task: LabelTask) -> dict[str, str]:
+    """Return the more frequent one of two classes that exclude each other, with the reason why it is not scored."""
+    if task.kind != "multi-class" or len(task.names) != 2 or len(predictions.classes) != 2:
+        return {}
+    often = int(predictions.y_NC.sum(axis=0).argmax())
+    other = predictions.classes[1 - often]
+    return {predictions.classes[often]: f"it is what is not {other}, so its AUC is the same"}
+
+
+def _score(
+    predictions: Predictions, split: Split, task: LabelTask, config: ProbeConfig, left_out: Mapping[str, str]
+) -> SplitScores:
+    """Score one split's predictions, with intervals by patient. left_out: classes not to score, with the reasons."""
     part = predictions.of(split)
     scorable_C, unscorable = scorable(part.y_NC, config.min_positives, split)
+    unscorable |= {part.classes.index(name): reason for name, reason in left_out.items()}
+    scorable_C = [c for c in scorable_C if c not in unscorable]
+    if not scorable_C:
+        raise InsufficientData(f"no class can be scored on the {split} split: {'; '.join(unscorable.values())}")
     y_NC, score_NC = part.y_NC[:, scorable_C], part.score_NC[:, scorable_C]
     auc_C = auc(y_NC, score_NC)
     precision_C = average_precision(y_NC, score_NC)

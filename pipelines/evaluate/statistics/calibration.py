@@ -3,6 +3,7 @@
 Platt (Advances in Large Margin Classifiers, 1999), with his smoothed targets; solved as Lin, Lin and Weng (Machine
 Learning 68, 2007) write the problem. The curve is fitted on held-out records. It has two numbers a label, so few
 validation records do not overfit it; the order of records, so every AUC, stays the same if the slope is above 0.
+Classes that exclude each other have one number for all, the temperature of their softmax.
 
 Shapes: N records, C classes, R resamples, M records of a bin.
 """
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.special import expit
+from scipy.special import expit, logsumexp, softmax
 
 from pipelines.evaluate.statistics.bootstrap import InsufficientData, Interval, interval
 
@@ -39,6 +40,31 @@ def fit_platt(logit_N: np.ndarray, y_N: np.ndarray) -> tuple[float, float]:
 
     solution = minimize(loss, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B", bounds=[(0.0, None), (None, None)])
     return float(solution.x[0]), float(solution.x[1])
+
+
+SLOPES = (0.05, 20.0)
+"""Range of a softmax's slope. Beyond it validation says no more than that all records were right, or none."""
+
+
+def fit_temperature(logit_NC: np.ndarray, y_NC: np.ndarray) -> float:
+    """Fit the temperature of a softmax (Guo et al., ICML 2017), and return its inverse: softmax(slope * logit).
+
+    It minimises the log loss of the true classes, one a record, and changes no record's most probable class. Raises
+    ValueError if no record has a class.
+    """
+    true_N = y_NC.any(axis=1)
+    if not true_N.any():
+        raise ValueError("no record of any class: calibration needs some")
+    logit_NC, y_NC = logit_NC[true_N], y_NC[true_N]
+    right_N = logit_NC[y_NC]
+
+    def loss(slope_1: np.ndarray) -> tuple[float, np.ndarray]:
+        scaled_NC = slope_1[0] * logit_NC
+        value = np.mean(logsumexp(scaled_NC, axis=1)) - slope_1[0] * right_N.mean()
+        gradient = (softmax(scaled_NC, axis=1) * logit_NC).sum(axis=1).mean() - right_N.mean()
+        return float(value), np.array([gradient])
+
+    return float(minimize(loss, np.array([1.0]), jac=True, method="L-BFGS-B", bounds=[SLOPES]).x[0])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""A task from a csv of labels for harmonized ECGs, such as a user's own: `record_id,label`, a line a label.
+"""A task from labels of one's own for harmonized ECGs: from a csv, `record_id,label`, a line a label, or from a drop.
 
 A record with several lines has several labels, as has one whose label is joined: `AF;LBBB`, as `ecg export` writes
 them, `AF|LBBB`, or a list as text, `['AF', 'LBBB']`. A comma joins labels that the file has on their own, too; else it
@@ -13,12 +13,15 @@ import io
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from ecg_foundry.layout import absent_leads
 from pipelines.cache import Workspace
 from pipelines.formats.joined_labels import split_labels
 from pipelines.formats.limits import LABELS_BYTES, require_size
 from pipelines.harmonize.shards import read_records, shards_of
+from pipelines.incoming.listing import NAME as INCOMING
 from pipelines.tasks.catalogue import LabelClass, LabelTask
 from pipelines.tasks.splits import PatientProtocol
 
@@ -155,7 +158,7 @@ def _one_hot(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [name for name, found in cells.items() if found & _ON and found <= _ON | _OFF]
 
 
-def _require_distinct(path: Path, labels: set[str]) -> None:
+def _require_distinct(path: Path | str, labels: set[str]) -> None:
     """Raise ValueError if two labels differ only in case."""
     first: dict[str, str] = {}
     for label in sorted(labels):
@@ -164,7 +167,7 @@ def _require_distinct(path: Path, labels: set[str]) -> None:
             raise ValueError(f"{path}: the labels {other!r} and {label!r} differ in case alone: use one spelling")
 
 
-def _require_no_measurement(path: Path, labels: set[str]) -> None:
+def _require_no_measurement(path: Path | str, labels: set[str]) -> None:
     """Raise ValueError if the labels are so many numbers that they are measured, and no classes."""
     if len(labels) > _MOST_NUMBERS and all(map(_NUMBER.fullmatch, labels)) and not all(map(_CODE.fullmatch, labels)):
         shown = ", ".join(sorted(labels)[:3])
@@ -186,13 +189,54 @@ def own_task(workspace: Workspace, path: Path, source: str) -> LabelTask:
     if not times:
         raise ValueError(f"no ECGs of {source} in {workspace.root}: harmonize them first")
     _require_known(path, labels, times, source)
+    return _task(path.stem, f"own labels of {path.name}", str(path), source, labels)
+
+
+def drop_task(workspace: Workspace, drop: str) -> LabelTask:
+    """Return the task of the labels that a drop of own ECGs came with, split as `own_task` does.
+
+    Raises ValueError if the drop is not harmonized or has fewer than two labels, or if a labelled record is in another
+    drop, too.
+    """
+    shards = shards_of(workspace, INCOMING)
+    if drop not in shards:
+        there = ", ".join(shards) or "none"
+        raise ValueError(f"drop {drop[:_SHOWN]!r} is not harmonized in {workspace.root}; harmonized are: {there}")
+    records = read_records({drop: shards[drop]})
+    given = zip(records.column("record_id").to_pylist(), records.column("labels").to_pylist(), strict=True)
+    labels = {record: tuple(dict.fromkeys(of_record)) for record, of_record in given if of_record}
+    if not labels:
+        raise ValueError(
+            f"drop {drop!r}: none of its {records.num_rows:,} ECGs has a label: name them in drop.json (`labels`, or a "
+            "`table` with a column of them), or give a csv with the columns record_id,label"
+        )
+    classes = {label for of_record in labels.values() for label in of_record}
+    _require_distinct(f"drop {drop!r}", classes)
+    _require_no_measurement(f"drop {drop!r}", classes)
+    times = Counter(read_records(shards).column("record_id").to_pylist())
+    _require_known(f"drop {drop!r}", labels, times, INCOMING)
+    return _task(drop, f"labels of drop {drop}", f"drop {drop!r}", INCOMING, labels)
+
+
+def answered_alone(workspace: Workspace, task: LabelTask) -> tuple[LabelTask, int]:
+    """Leave out labelled ECGs that lack a lead, which no served model answers. Also returns their number."""
+    records = read_records(shards_of(workspace, task.source))
+    pairs = zip(records.column("record_id").to_pylist(), records.column("notes").to_pylist(), strict=True)
+    incomplete = {record for record, notes in pairs if absent_leads(notes)}
+    codes = task.codes or {}
+    kept = {record: labels for record, labels in codes.items() if record not in incomplete}
+    return replace(task, codes=kept), len(codes) - len(kept)
+
+
+def _task(name: str, title: str, origin: str, source: str, labels: Mapping[str, tuple[str, ...]]) -> LabelTask:
+    """Return a task of labels by record id; origin: where they are from, for messages."""
     names = sorted({label for of_record in labels.values() for label in of_record})
     if len(names) < 2:
-        raise ValueError(f"{path}: {len(names)} labels ({', '.join(names)}): label the others too, with a second one")
+        raise ValueError(f"{origin}: {len(names)} labels ({', '.join(names)}): label the others too, with a second one")
     single = all(len(of_record) == 1 for of_record in labels.values())
     return LabelTask(
-        name=f"own_{re.sub('[^A-Za-z0-9]+', '_', path.stem).strip('_').lower() or 'labels'}",
-        title=f"own labels of {path.name}",
+        name=f"own_{re.sub('[^A-Za-z0-9]+', '_', name).strip('_').lower() or 'labels'}",
+        title=title,
         source=source,
         classes=tuple(LabelClass(name=name, title=name, codes=(name,)) for name in names),
         protocol=PatientProtocol(),
@@ -211,7 +255,7 @@ def _most_like(record: str, known: Iterable[str]) -> str:
     return min(known, key=lambda one: (bare(one) != bare(record), one))
 
 
-def _require_known(path: Path, labels: Mapping[str, object], times: Mapping[str, int], source: str) -> None:
+def _require_known(path: Path | str, labels: Mapping[str, object], times: Mapping[str, int], source: str) -> None:
     """Raise ValueError if a labelled record is not among the harmonized ECGs, or is there more than once.
 
     times: how often each record id is among the harmonized ECGs.

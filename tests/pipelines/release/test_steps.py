@@ -26,8 +26,9 @@ from pipelines.finding import Finding
 from pipelines.home import HOSTS, Home
 from pipelines.release.aliases import aliases_of, find_alias, promote, rollback, versions_of
 from pipelines.release.gate import GateConfig
+from pipelines.release.judging import Judged
 from pipelines.release.packaging import example_ecg
-from pipelines.release.steps import Judged, git_commit, judge_current, release_current, release_reference, scores_of
+from pipelines.release.steps import git_commit, judge_current, release_current, release_reference, scores_of
 from pipelines.release.tags import CHALLENGER, CHAMPION, PREVIOUS
 from pipelines.tasks.catalogue import TASKS
 from pipelines.tracking import Tracking
@@ -59,7 +60,7 @@ def tracking(tmp_path: Path, new_store: Callable[[Path], Tracking]) -> Tracking:
 @pytest.fixture
 def unserved(monkeypatch: pytest.MonkeyPatch) -> None:
     """No process is started to pull a version: what it would say is another test's."""
-    monkeypatch.setattr("pipelines.release.steps.serves", lambda *_, **__: Finding.passed("taken as served"))
+    monkeypatch.setattr("pipelines.release.judging.serves", lambda *_, **__: Finding.passed("taken as served"))
 
 
 def put_encoder(workspace: Workspace, config: EncoderConfig, spread: float = 0.1) -> None:

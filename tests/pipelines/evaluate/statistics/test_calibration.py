@@ -7,14 +7,17 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy.special import softmax
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import average_precision_score, brier_score_loss, f1_score
 
 from pipelines.evaluate.statistics.bootstrap import resample_patients
 from pipelines.evaluate.statistics.calibration import (
+    SLOPES,
     best_threshold,
     brier,
     f1,
+    fit_temperature,
     reliability,
     resampled_brier,
     resampled_f1,
@@ -226,3 +229,20 @@ def test_resamples_of_the_far_side_are_counted_over_all_blocks():
     stop = int(np.argmax(far >= FAR_SIDE))
     assert 0 < stop < 19
     assert found.p_value == pytest.approx(2 * (far[stop] + 1) / (1000 * (stop + 1) + 1))
+
+
+@pytest.mark.parametrize("sharpness", [0.3, 1.0, 4.0])
+def test_the_temperature_undoes_how_sure_a_softmax_is(sharpness: float) -> None:
+    """Outcomes drawn by the softmax of logits, which are then told too sure or too unsure."""
+    rng = np.random.default_rng(2)
+    logit_NC = 2 * rng.normal(size=(4000, 3))
+    y_NC = np.eye(3, dtype=bool)[[rng.choice(3, p=p_C) for p_C in softmax(logit_NC, axis=1)]]
+    assert fit_temperature(sharpness * logit_NC, y_NC) == pytest.approx(1 / sharpness, rel=0.06)
+
+
+def test_a_temperature_stays_in_its_range_and_needs_a_record() -> None:
+    sure = np.array([[5.0, 0.0], [0.0, 5.0]])
+    assert 1 < fit_temperature(sure, np.eye(2, dtype=bool)) <= SLOPES[1]
+    assert fit_temperature(sure, np.eye(2, dtype=bool)[::-1]) == pytest.approx(SLOPES[0])
+    with pytest.raises(ValueError, match="no record of any class"):
+        fit_temperature(sure, np.zeros((2, 2), dtype=bool))

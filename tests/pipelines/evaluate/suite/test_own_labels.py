@@ -6,46 +6,20 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from ecg_model.config import EncoderConfig
 from ecg_model.encoder import random_encoder, save_encoder
-from pipelines.cache import Workspace
 from pipelines.cli import main
 from pipelines.evaluate.probes.assessment import assess
 from pipelines.evaluate.probes.config import ProbeConfig
 from pipelines.evaluate.probes.result import load_result
 from pipelines.evaluate.suite.own_labels import own_task, read_labels
-from pipelines.formats.shard import QUALITY, ShardWriter
 from pipelines.harmonize.shards import read_records, shards_of
 from pipelines.home import Home
 from pipelines.tasks.catalogue import LabelTask
+from tests.support.own_ecgs import TINY, harmonized
 from tests.support.pages import self_contained
-
-TINY = EncoderConfig(dim=16, depth=1, heads=2, input_scale=5.0, patch_init_scale=7.0)
-
-
-def harmonized(workspace: Workspace, partition: str, n: int) -> list[bool]:
-    """Bumps, tall or small by turns at random; the source knows no labels."""
-    rng = np.random.default_rng(len(partition))
-    tall = (rng.random(n) < 0.5).tolist()
-
-    def make(folder: Path) -> dict:
-        wave_T = 900 * np.exp(-((np.arange(2500) % 250 - 100) ** 2) / 200)
-        writer = ShardWriter(folder)
-        for i in range(n):
-            signal_LT = (1.5 if tall[i] else 0.7) * wave_T + 20 * rng.normal(size=(8, 2500))
-            row = {"source": "incoming", "record_id": f"e{i}", "patient_id": None, "age": None, "sex": None}
-            row |= {"rate": 500.0, "samples": 5000, "labels": [], "fold": None, "notes": []}
-            row |= {"content_hash": f"{partition}{i}", "signature": bytes(128)}
-            writer.append(signal_LT.round().astype(np.int16), row | {f"quality_{name}": 0.0 for name in QUALITY})
-        writer.close()
-        return {}
-
-    workspace.build(f"ecgs/incoming/{partition}", version="1", config={}, inputs={}, make=make)
-    return tall
 
 
 @pytest.fixture
@@ -251,3 +225,19 @@ def test_too_few_labels_are_said_in_one_line(home, tmp_path):
     shown = [line.split() for line in done.stdout.splitlines()[:4]]
     assert shown[:3] == [["label", "ECGs"], ["0", "15"], ["1", "15"]]
     assert shown[3][:3] == ["30", "labelled", "ECGs;"]
+
+
+def test_of_two_labels_that_exclude_each_other_one_is_scored(home, tmp_path):
+    """The other has the same AUC: it would stand on the page twice, and count twice in the mean."""
+    tall = harmonized(home.workspace(), "one", 300)
+    lines = [f"e{i},{'tall' if one else 'small'}" for i, one in enumerate(tall)]
+    done = CliRunner().invoke(main, ["evaluate-labels", str(written(tmp_path, "record_id,label\n" + "\n".join(lines)))])
+    assert done.exit_code == 0, done.output
+    scores = load_result(home.workspace().require("probe/own_height_of_r/pretrained").path).scores
+    assert scores is not None
+    assert scores.validation is not None
+    (scored,) = scores.test.classes
+    (other,) = {"tall", "small"} - {scored.name}
+    assert scores.test.omitted == {other: f"it is what is not {scored.name}, so its AUC is the same"}
+    assert [score.name for score in scores.validation.classes] == [scored.name]
+    assert scores.test.accuracy is not None

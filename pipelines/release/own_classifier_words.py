@@ -1,0 +1,58 @@
+"""What is said of a classifier of one's own, to people: its training data, their licence, what a label lacks."""
+
+from __future__ import annotations
+
+from pipelines.evaluate.statistics.bootstrap import Interval
+from pipelines.formatting import format_interval
+from pipelines.incoming.listing import NAME as INCOMING
+from pipelines.release.own_classifier import OwnClassifierFacts
+from pipelines.sources import SOURCES
+
+
+def licence_of(source: str) -> str:
+    """Return the licence of a source's ECGs."""
+    if source == INCOMING:
+        return "own data: whatever its owner allows"
+    return SOURCES[source].licence
+
+
+def trained_on(facts: OwnClassifierFacts, *, simulated: bool) -> str:
+    """Return what a classifier was made from and how, and how it compares with baselines; it is part of its card."""
+    kind = "simulated" if simulated else "recorded"
+    ecgs = ", ".join(f"{split} {count:,}" for split, count in facts.ecgs.items())
+    exclusive = facts.kind == "multi-class"
+    calibrated = "one temperature, as its labels exclude each other" if exclusive else "a curve for each label (Platt)"
+    note = "" if facts.encoder_note is None else f" ({facts.encoder_note})"
+    baselines = ", ".join(f"{role} {_words(auc)}" for role, auc in facts.baselines.items())
+    labels = f"{facts.title} (sha256 {facts.labels_digest[:12]})"
+    method = f"read by {facts.method.replace('_', ' ')}{_chosen(facts)}"
+    return "; ".join(
+        [
+            f"{kind} ECGs of {facts.source} with {labels}, split by patient: {ecgs}",
+            f"encoder {facts.encoder}{note}, sha256 {facts.encoder_digest[:12]}, {method}",
+            f"calibrated on validation by {calibrated}",
+            f"macro AUC on test {_words(facts.test_macro_auc)}, of baselines: {baselines}",
+        ]
+    )
+
+
+def remark(label: str, facts: OwnClassifierFacts) -> str:
+    """Say what a label lacks."""
+    remarks = [facts.left_out[label]] if label in facts.left_out else []
+    if label not in facts.labels:
+        remarks.append("not predicted")
+    elif label in facts.uncalibrated:
+        remarks.append("not calibrated")
+    return "; ".join(remarks)
+
+
+def _chosen(facts: OwnClassifierFacts) -> str:
+    """Say what a method was chosen from."""
+    if len(facts.methods) == 1:
+        return ""
+    scores = ", ".join(f"{method.replace('_', ' ')} {auc:.4f}" for method, auc in facts.methods.items())
+    return f", chosen on validation ({scores})"
+
+
+def _words(auc: Interval) -> str:
+    return format_interval(auc.value, auc.low, auc.high)
