@@ -1,5 +1,4 @@
-"""What people click: `make ui` in a real Chromium, on a tiny simulated mirror. Set ECG_SCREENSHOTS to a folder to keep
-pictures of the pages."""
+"""What docs/ui.md tells people to click: `make ui` in a real Chromium, on a tiny simulated mirror."""
 
 from __future__ import annotations
 
@@ -11,7 +10,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,10 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 from ecg_model.config import EncoderConfig
 from ecg_model.encoder import random_encoder, save_encoder
+from orchestration.links import links
 from pipelines.encoders.names import ENCODER_FILE
 from pipelines.finding import Finding
+from pipelines.home import Home
 from pipelines.release.aliases import promote
 from pipelines.release.gate import GateConfig, judge
 from pipelines.release.model import Release, Scores
@@ -33,6 +35,7 @@ from pipelines.release.registry import record, release_packaged
 from pipelines.simulate import MirrorSizes, write_mirror
 from pipelines.tracking import Tracking
 from tests.support.paths import ROOT
+from tests.ui.hand import Hand, italics
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 # A sandbox needs a user that is not root; the rest keeps it from looking for the network.
@@ -49,7 +52,7 @@ ONE_STEP = {
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(1200),
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: install Debian's package chromium"),
 ]
 
@@ -59,6 +62,7 @@ class Servers:
     dagster: str
     mlflow: str
     home: Path
+    mirror: Path
 
     def graphql(self, query: str) -> Any:
         return httpx.post(f"{self.dagster}/graphql", json={"query": query}, timeout=60).json()["data"]
@@ -92,7 +96,7 @@ def free_port() -> int:
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     root = tmp_path_factory.mktemp("ui")
-    sizes = MirrorSizes(chapman=(60,), code15=(), ptbxl=(20, 20, 20), cpsc2018=(), georgia=(), ludb=0)
+    sizes = MirrorSizes(chapman=(60,), code15=(), ptbxl=(20, 20), cpsc2018=(), georgia=(), ludb=0)
     write_mirror(root / "mirror", seed=4, sizes=sizes)
     home = root / "home"
     own = {name: value for name, value in os.environ.items() if not name.startswith(("ECG_", "MLFLOW_", "DAGSTER_"))}
@@ -104,7 +108,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
         try:
             assert "Dagster" in ui.stdout.readline()
             assert "MLflow" in ui.stdout.readline()
-            found = Servers(f"http://127.0.0.1:{dagster}", f"http://127.0.0.1:{mlflow}", home)
+            found = Servers(f"http://127.0.0.1:{dagster}", f"http://127.0.0.1:{mlflow}", home, root / "mirror")
             until(lambda: bool(found.graphql("{ repositoriesOrError { __typename } }")), "the code location")
             yield found
         finally:
@@ -124,92 +128,154 @@ def page() -> Iterator[Page]:
 
 
 def until(holds: Callable[[], Any], what: str) -> None:
-    deadline = time.monotonic() + 150
+    deadline = time.monotonic() + 300
     while not holds():
         assert time.monotonic() < deadline, what
         time.sleep(0.5)
 
 
-def kept(page: Page, name: str) -> None:
-    folder = os.environ.get("ECG_SCREENSHOTS")
-    if folder:
-        page.wait_for_timeout(1500)  # until what moves stands still
-        page.screenshot(path=Path(folder) / f"{name}.png")
+def a_run_of_the_demo_is_on_the_timeline_and_under_its_job(hand: Hand, servers: Servers) -> None:
+    demo = "from orchestration.demo import *; run('harvest_chapman', open_instance(Home.default()), partition='01')"
+    environment = {**os.environ, "ECG_HOME": str(servers.home), "ECG_MIRROR": str(servers.mirror)}
+    subprocess.run([sys.executable, "-c", demo], check=True, env=environment, cwd=ROOT)
+    hand.page.goto(servers.dagster)
+    hand.go("Overview")
+    hand.sees("harvest_chapman")
+    hand.keep("timeline", height=420)
+    hand.open_job("harvest_chapman")
+    hand.press("Runs")
+    (run,) = servers.runs()
+    hand.sees(run["runId"][:8])
 
 
-def select_partitions(page: Page, servers: Servers, asset: str, *names: str) -> None:
-    """Open an asset, choose partitions in its dialog, launch."""
-    page.goto(f"{servers.dagster}/assets/{asset}")
-    page.get_by_role("button", name="Materialize").first.click()
-    page.get_by_text("Select a partition or create one").or_(
-        page.get_by_placeholder("Select a partition")
+def the_graph_reads_from_left_to_right(hand: Hand, servers: Servers) -> None:
+    hand.go("Lineage")
+    road = ("download", "harmonize", "corpus", "pretrain", "evaluate", "release", "compare")
+    left = []
+    for group in road:
+        node = hand.page.get_by_text(group, exact=True).filter(visible=True).last  # the first is in the list beside it
+        expect(node).to_be_visible()
+        box = node.bounding_box()
+        assert box is not None
+        left.append(box["x"])
+    assert left == sorted(left), dict(zip(road, left, strict=True))
+    hand.keep("graph")
+
+
+def choose_partitions(hand: Hand, *names: str) -> None:
+    hand.page.get_by_text("Select a partition or create one").or_(
+        hand.page.get_by_placeholder("Select a partition")
     ).first.click()
     for name in names:
-        page.get_by_text(name, exact=True).filter(visible=True).last.click()
-    page.keyboard.press("Escape")
-    kept(page, "partitions")
-    page.get_by_role("button", name=re.compile("Launch")).last.click()
+        hand.page.get_by_text(name, exact=True).filter(visible=True).last.click()
+    hand.page.keyboard.press("Escape")
 
 
-def a_partition_then_a_backfill_of_three(page: Page, servers: Servers) -> None:
-    select_partitions(page, servers, "raw/ptbxl", "00000")
+def a_partition_of_an_asset(hand: Hand, servers: Servers) -> None:
+    hand.open_asset("raw/ptbxl")
+    hand.button("Materialize...").click()
+    choose_partitions(hand, "00000")
+    hand.button("Launch 1 run").click()
     until(lambda: servers.partitions("raw/ptbxl") == {"00000"}, "the partition that was chosen, and no other")
-    select_partitions(page, servers, "raw/ptbxl", "00000", "01000", "02000")
-    until(lambda: len(servers.partitions("raw/ptbxl")) == 3, "three partitions")
+
+
+def a_job_with_partitions_and_settings(hand: Hand, servers: Servers) -> None:
+    hand.open_job("harvest_ptbxl")
+    hand.button("Materialize all...").click()
+    choose_partitions(hand, "00000", "01000")
+    hand.keep("partitions")
+    hand.press("Config")
+    hand.press("Add config")
+    typed(hand, "ops:\n  ecgs__ptbxl:\n    config:\n      amplitude: 20.0\n")
+    hand.press("Save config")
+    hand.button("Launch backfill").click()
+    until(lambda: len(servers.partitions("ecgs/ptbxl")) == 2, "two partitions")
     query = "{ partitionBackfillsOrError { ... on PartitionBackfills { results { status numPartitions } } } }"
 
     def backfills() -> list[int]:
         found = servers.graphql(query)["partitionBackfillsOrError"]["results"]
         return [one["numPartitions"] for one in found if one["status"] in ("COMPLETED", "COMPLETED_SUCCESS")]
 
-    until(lambda: 3 in backfills(), "a backfill of three")
+    until(lambda: 2 in backfills(), "a backfill of two")
 
 
-def launch(page: Page, servers: Servers, job: str, config: str) -> None:
-    """Type a config into the launchpad of a job, and launch."""
-    page.goto(f"{servers.dagster}/locations/ecg-foundry/jobs/{job}/playground")
-    editor = page.locator(".CodeMirror").first
-    expect(editor).to_contain_text("ops:")  # the defaults are filled in by themselves
-    editor.click()
-    page.keyboard.press("Control+A")
-    page.keyboard.insert_text(config)
-    expect(page.get_by_text("No errors")).to_be_visible()
-    kept(page, "launchpad")
-    page.get_by_role("button", name="Launch Run").click()
+def the_page_of_an_asset(hand: Hand, servers: Servers) -> None:
+    hand.open_asset("ecgs/ptbxl")
+    expect(
+        hand.page.get_by_text("missing samples").or_(hand.page.get_by_text("Nothing was dropped")).first
+    ).to_be_visible()
+    hand.words("Show Markdown", exact=False).first.click()
+    expect(hand.page.locator("img[src^='data:image/png']").first).to_be_visible()
+    hand.keep("asset")
+    hand.page.keyboard.press("Escape")
 
 
-def an_asset_then_a_job_with_a_changed_setting_whose_check_fails(page: Page, servers: Servers) -> None:
-    for partition in ("chapman/01", "ptbxl/00000"):
-        source, name = partition.split("/")
-        for kind in ("raw", "ecgs"):
-            if servers.partitions(f"{kind}/{source}") >= {name}:
-                continue
-            select_partitions(page, servers, f"{kind}/{source}", name)
-            until(lambda kind=kind, source=source: servers.partitions(f"{kind}/{source}"), partition)
-    page.goto(f"{servers.dagster}/assets/corpus")
-    page.get_by_role("button", name="Materialize").first.click()
-    page.get_by_role("button", name="Confirm").click()  # not all sources are here, which Dagster asks about
+def the_corpus_by_its_button(hand: Hand, servers: Servers) -> None:
+    hand.open_asset("corpus")
+    hand.button("Materialize").click()
+    hand.sees("Are you sure?")  # not all sources are here
+    hand.press("Confirm")
     until(lambda: servers.partitions("corpus") == {None}, "the corpus, by its button")
-    changes = "".join(f"\n        {name}: {value}" for name, value in ONE_STEP.items())
-    launch(
-        page, servers, "train_and_release", f"ops:\n  encoder:\n    config:\n      device: cpu\n      changes:{changes}"
-    )
+
+
+def typed(hand: Hand, config: str) -> None:
+    """Put a config in place of what the editor has."""
+    editor = hand.page.locator(".CodeMirror").filter(visible=True).last
+    editor.click()
+    hand.page.keyboard.press("Control+A")
+    hand.page.keyboard.insert_text(config)
+
+
+def in_the_form(changes: Mapping[str, object], recipe: str = "demo") -> str:
+    lines = "".join(f"\n        {name}: {value}" for name, value in changes.items())
+    return f"ops:\n  encoder:\n    config:\n      recipe: {recipe}\n      device: cpu\n      changes:{lines}"
+
+
+def a_job_whose_wrong_settings_are_refused_and_whose_check_fails(hand: Hand, servers: Servers) -> None:
+    hand.open_job("train_and_release")
+    menu = hand.button("Materialize all").bounding_box()
+    assert menu is not None
+    hand.page.mouse.click(menu["x"] + menu["width"] + 14, menu["y"] + menu["height"] / 2)  # the arrow
+    hand.press("Open launchpad")
+    hand.press("Confirm")
+    editor = hand.page.locator(".CodeMirror").filter(visible=True).last
+    for default in ("ops:", "corpus:", "base: champion", "changes: {}"):
+        expect(editor).to_contain_text(default)
+    for wrong, refusal in (
+        (in_the_form({"stepz": 1}), 'unexpected config entry "stepz"'),
+        (in_the_form({"steps": "many"}), 'expected type "Int"'),
+        (in_the_form({"steps": 1}, recipe="huge"), "got huge"),
+    ):
+        typed(hand, wrong)
+        hand.sees("Errors")
+        hand.sees(re.compile(refusal))
+        expect(hand.button("Materialize")).to_be_disabled()
+    for wrong, refusal in (({"batch": 0}, "changes.batch=0"), ({"jepa.encoder.dim": 97}, "use a multiple of heads=2")):
+        typed(hand, in_the_form(wrong))
+        hand.sees("No errors")
+        hand.button("Materialize").click()
+        hand.sees(re.compile(refusal))
+        hand.press("OK")
+    typed(hand, in_the_form(ONE_STEP) + "\n        ")
+    hand.sees("No errors")
+    hand.sees(re.compile("Length in updates, .* Unchanged: 500 .demo."))
+    hand.keep("launchpad")
+    hand.button("Materialize").click()
     until(lambda: servers.runs("FAILURE"), "the run ends where a check fails")
-    page.goto(f"{servers.dagster}/assets/encoder?view=checks")
-    expect(page.get_by_text("Failed").first).to_be_visible()
-    expect(page.get_by_text(re.compile(r"loss 0\.\d+ -> 0\.\d+.*the loss did not fall, train")).first).to_be_visible()
-    kept(page, "failed-check")
+    hand.page.goto(servers.dagster)
+    hand.open_asset("encoder")
+    hand.press("Checks")
+    hand.sees("Failed")
+    hand.sees(re.compile(r"loss 0\.\d+ -> 0\.\d+.*the loss did not fall, train"))
+    hand.keep("failed-check")
     assert not servers.partitions("released_encoder"), "nothing was released"
-    page.goto(f"{servers.dagster}/assets/ecgs/ptbxl")
-    expect(page.get_by_text("missing samples").or_(page.get_by_text("Nothing was dropped")).first).to_be_visible()
-    kept(page, "asset")
 
 
-def the_schedule_is_switched_on(page: Page, servers: Servers) -> None:
-    page.goto(f"{servers.dagster}/automation")
-    row = page.get_by_text("weekly_retraining", exact=True).locator("xpath=ancestor::*[.//input][1]")
+def the_schedule_is_switched_on(hand: Hand, servers: Servers) -> None:
+    hand.go("Automation")
+    row = hand.page.get_by_text("weekly_retraining", exact=True).locator("xpath=ancestor::*[.//input][1]")
     expect(row).to_be_visible()
-    kept(page, "automation")
+    hand.keep("automation", height=660)
     row.locator("label[class*=formatSwitch]").click()
     query = '{ schedulesOrError(repositorySelector: {repositoryName: "__repository__", repositoryLocationName: '
     query += '"ecg-foundry"}) { ... on Schedules { results { name scheduleState { status } } } } }'
@@ -219,20 +285,6 @@ def the_schedule_is_switched_on(page: Page, servers: Servers) -> None:
         return {one["name"]: one["scheduleState"]["status"] for one in found}["weekly_retraining"] == "RUNNING"
 
     until(on, "the schedule is on")
-
-
-def the_graph_reads_from_left_to_right(page: Page, servers: Servers) -> None:
-    page.goto(f"{servers.dagster}/asset-groups")
-    road = ("download", "harmonize", "corpus", "pretrain", "evaluate", "release", "compare")
-    left = []
-    for group in road:
-        node = page.get_by_text(group, exact=True).filter(visible=True).last  # the first is in the list beside it
-        expect(node).to_be_visible()
-        box = node.bounding_box()
-        assert box is not None
-        left.append(box["x"])
-    assert left == sorted(left), dict(zip(road, left, strict=True))
-    kept(page, "graph")
 
 
 def champion(servers: Servers) -> Release:
@@ -256,39 +308,70 @@ def champion(servers: Servers) -> Release:
     return promote(record(release, verdict, tracking=tracking), tracking=tracking)
 
 
-def mlflow_shows_the_run_its_curves_and_the_model(page: Page, servers: Servers) -> None:
+def mlflow_shows_the_run_its_curves_and_the_model(hand: Hand, servers: Servers) -> None:
     client = Tracking(uri=servers.mlflow).client()
     (experiment,) = [one for one in client.search_experiments() if one.name == "pretrain"]
     (run,) = client.search_runs([experiment.experiment_id])
-    page.goto(servers.mlflow)
-    page.get_by_text("Model training", exact=True).click()
-    page.goto(f"{servers.mlflow}/#/experiments")
-    page.get_by_text("pretrain", exact=True).first.click()
-    page.get_by_text(run.info.run_name or "", exact=True).first.click()
-    page.get_by_text("Model metrics").first.click()
-    expect(page.get_by_text("effective_rank").filter(visible=True).first).to_be_visible()
-    kept(page, "curves")
+    hand.page.goto(servers.mlflow)
+    hand.go("Model training")
+    hand.go("Experiments")
+    hand.page.get_by_text("pretrain", exact=True).first.click()
+    hand.page.get_by_text(run.info.run_name or "", exact=True).first.click()
+    hand.go("Model metrics")
+    expect(hand.page.get_by_text("effective_rank").filter(visible=True).first).to_be_visible()
+    hand.page.get_by_role("button", name="Close").or_(hand.page.get_by_label("Close")).last.click()  # the assistant
+    hand.keep("curves")
 
     held = champion(servers)
-    page.goto(f"{servers.mlflow}/#/models/{held.name}")
-    expect(page.get_by_text("Raw 12-lead ECGs in millivolt").first).to_be_visible()
-    expect(page.get_by_text("champion").filter(visible=True).first).to_be_visible()
-    page.get_by_text("Version 1", exact=True).first.click()
-    expect(page.get_by_text("Promoted. There was no champion.").first).to_be_visible()
-    expect(page.get_by_text("no_label_lost").filter(visible=True).first).to_be_visible()
-    kept(page, "model")
-    release = client.get_run(held.run_id)
-    page.goto(f"{servers.mlflow}/#/experiments/{release.info.experiment_id}/runs/{held.run_id}/artifacts")
-    page.get_by_text("report.html", exact=True).first.click()
-    expect(page.frame_locator("iframe").get_by_text("Verdict of the page")).to_be_visible()
-    kept(page, "artifacts")
+    hand.go("Model registry")
+    hand.press("Try it now")
+    hand.page.get_by_text(held.name, exact=True).first.click()
+    hand.sees("Raw 12-lead ECGs in millivolt")
+    expect(hand.page.get_by_text("champion").filter(visible=True).first).to_be_visible()
+    hand.page.get_by_text("Version 1", exact=True).first.click()
+    hand.sees("Promoted. There was no champion.")
+    hand.sees("no_label_lost")
+    hand.keep("model")
+    hand.page.goto(servers.mlflow)
+    hand.go("Experiments")
+    hand.page.get_by_text("ecg-foundry", exact=True).first.click()
+    hand.page.get_by_text(client.get_run(held.run_id).info.run_name or "", exact=True).first.click()
+    hand.go("Artifacts")
+    hand.page.get_by_text("report.html", exact=True).first.click()
+    expect(hand.page.frame_locator("iframe").get_by_text("Verdict of the page")).to_be_visible()
+    hand.keep("artifacts")
+
+
+def the_printed_links_open(hand: Hand, servers: Servers) -> None:
+    found = links(Home(servers.home, str(servers.mirror)), servers.dagster, servers.mlflow)
+    hand.page.goto(found["asset graph"])
+    hand.sees("Global asset lineage")
+    with sync_browser_page(hand.page) as fresh:  # which MLflow would show its pages for language models
+        fresh.goto(found["champion of ecg-encoder"])
+        expect(fresh.get_by_text("Promoted. There was no champion.").first).to_be_visible()
+        expect(fresh.get_by_text("Model registry", exact=True).first).to_be_visible()
+
+
+@contextmanager
+def sync_browser_page(page: Page) -> Iterator[Page]:
+    """A page of a browser that was never here."""
+    assert page.context.browser is not None
+    with page.context.browser.new_context() as context:
+        yield context.new_page()
 
 
 def test_what_people_click(page: Page, servers: Servers):
     """One after another, on the same servers: each goes on from what the one before it made."""
-    a_partition_then_a_backfill_of_three(page, servers)
-    an_asset_then_a_job_with_a_changed_setting_whose_check_fails(page, servers)
-    the_schedule_is_switched_on(page, servers)
-    the_graph_reads_from_left_to_right(page, servers)
-    mlflow_shows_the_run_its_curves_and_the_model(page, servers)
+    hand = Hand(page)
+    a_run_of_the_demo_is_on_the_timeline_and_under_its_job(hand, servers)
+    the_graph_reads_from_left_to_right(hand, servers)
+    a_partition_of_an_asset(hand, servers)
+    a_job_with_partitions_and_settings(hand, servers)
+    the_page_of_an_asset(hand, servers)
+    the_corpus_by_its_button(hand, servers)
+    a_job_whose_wrong_settings_are_refused_and_whose_check_fails(hand, servers)
+    the_schedule_is_switched_on(hand, servers)
+    mlflow_shows_the_run_its_curves_and_the_model(hand, servers)
+    the_printed_links_open(hand, servers)
     assert not servers.unseen(), "each asset shows a picture"
+    assert italics(ROOT / "docs" / "ui.md") - {"italics"} <= hand.said, "what the page tells people to click"
