@@ -120,7 +120,8 @@ def test_the_model_is_pulled_and_gives_an_embedding(
 ) -> None:
     monkeypatch.setattr("mlflow.set_tracking_uri", lambda uri: None)
     monkeypatch.setattr("mlflow.pyfunc.load_model", lambda uri: Encoder())
-    (snippet,) = [text for text in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "load_model" in text]
+    section = README.partition("## Pull the model\n")[2]
+    snippet = re.findall(r"```python\n(.*?)```", section, re.DOTALL)[0]
     exec(snippet, {})
     assert capsys.readouterr().out == "(1, 96) [0.12 0.12 0.12 0.12]\n"
     place, *_, code = shlex.split(pull_command(Home(clone / "a home"), "champion"))
