@@ -52,7 +52,8 @@ def signatures(x_NLT: NDArray[np.int16]) -> NDArray[np.uint8]:
     level_NLT = np.diff(sums_NLT)
     around_NLT = sums_NLT[..., _AROUND:] - sums_NLT[..., :-_AROUND]
     contrast_NLT = _AROUND * level_NLT[..., _AROUND // 2 : -(_AROUND // 2)] - around_NLT
-    size_NL1 = np.median(np.abs(contrast_NLT), axis=-1, keepdims=True)
+    sorted_NLT = np.sort(np.abs(contrast_NLT), axis=-1)  # of integers, an eighth of the time of np.median
+    size_NL1 = sorted_NLT[..., (_POINTS - 1) // 2 : _POINTS // 2 + 1].mean(axis=-1, keepdims=True)
     clipped_NLT = np.clip(contrast_NLT / np.maximum(size_NL1, 0.5), -1, 1)
     whole_NP = np.rint(clipped_NLT * _LEVELS).astype(np.float32).reshape(len(x_NLT), _LEADS * _POINTS)
     return np.packbits(whole_NP @ _hyperplanes() > 0, axis=1)

@@ -217,7 +217,8 @@ def heart_rate(x_NLT: NDArray[Any]) -> NDArray[np.float32]:
     Steepness (a 20 ms difference, in which 50 Hz cancels) is summed over leads and smoothed over 100 ms; beats are its
     maxima within +-200 ms that exceed a third of the upper quartile of the maxima of each second.
     """
-    steep_NT = np.abs(x_NLT[..., 5:] - x_NLT[..., :-5]).sum(axis=1)
+    step_NLT = x_NLT[..., 5:] - x_NLT[..., :-5]
+    steep_NT = np.abs(step_NLT, out=step_NLT).sum(axis=1)
     energy_NT = uniform_filter1d(steep_NT, RATE // 10, axis=-1)
     energy_NT = energy_NT - np.median(energy_NT, axis=-1, keepdims=True)
     seconds = energy_NT.shape[-1] // RATE

@@ -74,7 +74,7 @@ class Leads:
 
 @dataclass(frozen=True)
 class Window:
-    """The part of a record that `prepare` needs: float32 (L, T), contiguous, with leads as LEADS_12 names them."""
+    """The part of a record that `prepare` needs: float32 (L, T), with leads as LEADS_12 names them."""
 
     signal_LT: NDArray[np.float32]
     notes: tuple[str, ...]
@@ -152,7 +152,7 @@ def window_of(leads: Leads, incomplete: Incomplete) -> Window:
         reach_LT = x_LT[:, :needed]
     if absent:
         notes += (absent_note(absent),)
-    return Window(np.ascontiguousarray(reach_LT, np.float32), notes)
+    return Window(np.asarray(reach_LT, np.float32), notes)
 
 
 def absent_from(leads: tuple[str, ...]) -> tuple[str, ...]:
