@@ -157,10 +157,8 @@ class Workspace:
                 return finished
             made_of = {"version": version, "config": dict(config), "inputs": dict(inputs)}
             work = self._work_folder(product, fingerprint, resumable)
-            began = time.monotonic()
             with nullcontext() if resumable else _removed_on_error(work), full_disk_explained(work):
-                facts = _fill(work, make, making={**made_of, "resumable": resumable})
-                seconds = time.monotonic() - began
+                facts, seconds = _fill(work, make, making={**made_of, "resumable": resumable})
                 done = {
                     "product": product,
                     "fingerprint": fingerprint,
@@ -235,12 +233,15 @@ class Workspace:
         write_atomically(self.folder(product) / "current", fingerprint.encode())
 
 
-def _fill(work: Path, make: Callable[[Path], dict[str, Any]], *, making: Mapping[str, Any]) -> dict[str, Any]:
-    """Run `make` in its folder, with making.json there while it runs, and return the facts."""
+def _fill(
+    work: Path, make: Callable[[Path], dict[str, Any]], *, making: Mapping[str, Any]
+) -> tuple[dict[str, Any], float]:
+    """Run `make` in its folder, with making.json there while it runs. Return the facts, and the seconds it took."""
+    began = time.monotonic()
     write_atomically(work / MAKING, json.dumps(making, indent=1, allow_nan=False).encode())
     facts = make(work)
     (work / MAKING).unlink()
-    return facts
+    return facts, time.monotonic() - began
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import click
 
 if TYPE_CHECKING:
     from pipelines.home import Home
+    from pipelines.maintenance.verify import Verified
 
 
 @click.command("verify")
@@ -36,7 +37,6 @@ def command(source: str | None, repair: bool, products: bool, as_json: bool) -> 
     ecg verify --json | jq '.[] | select(.sound | not)'
     """
     from pipelines.cli.console import counting, downloading
-    from pipelines.formatting import format_bytes, format_name
     from pipelines.home import Home
     from pipelines.maintenance.verify import faults_in_words, remedies
     from pipelines.maintenance.verify import repair as repair_files
@@ -54,17 +54,7 @@ def command(source: str | None, repair: bool, products: bool, as_json: bool) -> 
         click.echo(json.dumps([partition.to_dict() for partition in partitions], indent=1))
     else:
         for partition in partitions:
-            state = "sound"
-            if not partition.sound:
-                state = f"{len(partition.missing)} missing, {len(partition.damaged)} damaged"
-            text = f"{partition.files:,} files, {format_bytes(partition.bytes)}, {state}"
-            if partition.let_go:
-                text = "deleted after harmonization"
-            click.echo(f"{partition.source.name} {partition.partition}: {text}")
-            for path in partition.missing:
-                click.echo(f"  missing {format_name(path)}")
-            for path in partition.damaged:
-                click.echo(f"  damaged {format_name(path)}")
+            _print_partition(partition)
     faulty = [partition for partition in partitions if not partition.sound]
     if not faulty:
         return
@@ -74,6 +64,22 @@ def command(source: str | None, repair: bool, products: bool, as_json: bool) -> 
         with downloading(f"{partition.source.name} {partition.partition}") as on_progress:
             repair_files(home, partition, on_progress)
     click.echo(f"{faults_in_words(partitions)}; they were fetched again", err=True)
+
+
+def _print_partition(partition: Verified) -> None:
+    from pipelines.formatting import format_bytes, format_name
+
+    state = "sound"
+    if not partition.sound:
+        state = f"{len(partition.missing)} missing, {len(partition.damaged)} damaged"
+    text = f"{partition.files:,} files, {format_bytes(partition.bytes)}, {state}"
+    if partition.let_go:
+        text = "deleted after harmonization"
+    click.echo(f"{partition.source.name} {partition.partition}: {text}")
+    for path in partition.missing:
+        click.echo(f"  missing {format_name(path)}")
+    for path in partition.damaged:
+        click.echo(f"  damaged {format_name(path)}")
 
 
 def _verify_products(home: Home, name: str | None, *, as_json: bool) -> None:

@@ -82,20 +82,16 @@ def materialize_corpus(workspace: Workspace, config: CorpusConfig) -> Product:
         wanted = "any source" if config.sources is None else ", ".join(config.sources)
         remedy = _remedy(evaluation, config)
         raise ValueError(f"no harmonized pretraining shard of {wanted} in {workspace.root}: {remedy}")
-
     folders = {shard: product.path for shard, product in (pretraining | evaluation).items()}
 
     def make(folder: Path) -> dict[str, Any]:
         held_out, held_out_signatures_NB = _rows(evaluation, lambda row: row.fold not in config.unlabelled_folds)
         rows, signatures_NB = _rows(pretraining)
-        if unlabelled:
-            unlabelled_rows, unlabelled_signatures_NB = _rows(
-                unlabelled, lambda row: row.fold in config.unlabelled_folds
-            )
-            rows, signatures_NB = rows + unlabelled_rows, np.concatenate([signatures_NB, unlabelled_signatures_NB])
+        unlabelled_rows, unlabelled_signatures_NB = _rows(unlabelled, lambda row: row.fold in config.unlabelled_folds)
+        rows += unlabelled_rows
         everyone = [*held_out, *rows]
         copies = copies_of(
-            np.concatenate([held_out_signatures_NB, signatures_NB]),
+            np.concatenate([held_out_signatures_NB, signatures_NB, unlabelled_signatures_NB]),
             [row.content_hash for row in everyone],
             len(held_out),
             lambda numbers: read_single([(folders[everyone[at].shard], everyone[at].row) for at in numbers]),
@@ -105,10 +101,7 @@ def materialize_corpus(workspace: Workspace, config: CorpusConfig) -> Product:
         counts = _counts(rows, selected, excluded, splits)
         write_table(folder / INDEX_FILE, _index(selected, splits))
         write_table(folder / EXCLUSIONS_FILE, pa.Table.from_pylist(excluded, schema=EXCLUSIONS))
-        shards = {
-            shard: {"path": product.path.relative_to(workspace.root).as_posix(), "digest": product.digest}
-            for shard, product in (pretraining | unlabelled).items()
-        }
+        shards = _described(workspace, pretraining | unlabelled)
         index_digest = sha256_of_file(folder / INDEX_FILE)
         digest = digest_of({"index": index_digest, "shards": {name: shard["digest"] for name, shard in shards.items()}})
         description = {"digest": digest, "config": asdict(config), "shards": shards, "counts": counts}
@@ -214,6 +207,14 @@ def _remedy(evaluation: Iterable[str], config: CorpusConfig) -> str:
             "without their labels"
         )
     return f"those of {', '.join(sources)} are for evaluation: {remedy}"
+
+
+def _described(workspace: Workspace, shards: Mapping[str, Product]) -> dict[str, dict[str, str]]:
+    """Return where each shard lies in the workspace, and its digest."""
+    return {
+        shard: {"path": product.path.relative_to(workspace.root).as_posix(), "digest": product.digest}
+        for shard, product in shards.items()
+    }
 
 
 def _digests(*groups: Mapping[str, Product]) -> dict[str, str]:

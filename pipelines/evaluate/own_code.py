@@ -12,6 +12,8 @@ from ecg_model.encoder import Encoder
 from pipelines.evaluate.features import EncoderSource, Extract, FeatureConfig, OnProgress
 from pipelines.formats.shard import MILLIVOLT
 
+_CHECKOUT = "use a checkout of its own commit (its tag git_commit)"
+
 
 @dataclass(frozen=True, kw_only=True)
 class OwnCodeSource(EncoderSource):
@@ -25,7 +27,10 @@ class OwnCodeSource(EncoderSource):
     def extractor(self, config: FeatureConfig) -> Extract:
         """Start the code and return its embedding. Raises ValueError for what only the network itself can do."""
         if config.leads is not None or config.precision != "fp32":
-            raise self._refusal(f"it embeds 8 leads in fp32, not leads={config.leads}, precision={config.precision!r}")
+            raise self._refusal(
+                f"it embeds 8 leads in fp32, not leads={config.leads}, precision={config.precision!r}: leave both out, "
+                f"or {_CHECKOUT}"
+            )
         own_embed = self.own(config.torch_device)
 
         def extract(signal_NLT: np.ndarray, progress: OnProgress | None) -> np.ndarray:
@@ -40,7 +45,8 @@ class OwnCodeSource(EncoderSource):
             if refused:
                 raise self._refusal(
                     f"{refused} of {len(feature_ND)} answers of that code are not finite, so it refuses these ECGs, or "
-                    "its weights have diverged"
+                    "its weights have diverged: evaluate another version, or pretrain from this one's weights "
+                    "(warm_start) and register what comes of it"
                 )
             return feature_ND
 
@@ -48,7 +54,7 @@ class OwnCodeSource(EncoderSource):
 
     def loaded(self) -> Encoder:
         """Raise ValueError: this checkout's network is not the one that was registered."""
-        raise self._refusal("use a head on features")
+        raise self._refusal(f"its network cannot be run here: use a head on features, or {_CHECKOUT}")
 
     def _refusal(self, why: str) -> ValueError:
         return ValueError(f"encoder {self.name!r} was registered with other code than this checkout's: {why}")

@@ -54,6 +54,39 @@ class Kept:
     row: dict[str, Any]
 
 
+class _Tally:
+    """Counts of a shard while its records come in."""
+
+    def __init__(self) -> None:
+        self.entered = 0
+        self._dropped: Counter[DropReason] = Counter()
+        self._rates: Counter[str] = Counter()
+        self._trimmed = 0
+        self._missing: Counter[str] = Counter()
+
+    def add(self, result: Kept | DroppedRecord, leads: Leads | None) -> None:
+        """Count a record. leads: those of it that can be used, if it has any."""
+        self.entered += 1
+        if leads is not None:
+            self._trimmed += leads.trimmed
+            self._missing.update(leads.missing)
+        if isinstance(result, DroppedRecord):
+            self._dropped[result.reason] += 1
+        else:
+            self._rates[f"{result.row['rate']:g}"] += 1
+
+    def counts(self) -> Counts:
+        """Return the counts of all records so far."""
+        return Counts(
+            entered=self.entered,
+            kept=self._rates.total(),
+            dropped={reason.value: self._dropped[reason] for reason in DropReason if self._dropped[reason]},
+            rates=dict(sorted(self._rates.items(), key=lambda item: float(item[0]))),
+            trimmed=self._trimmed,
+            missing={lead: self._missing[lead] / self.entered for lead in LEADS_12 if lead in self._missing},
+        )
+
+
 def harmonize(
     records: Iterable[Record | DroppedRecord],
     out: Path,
@@ -71,41 +104,23 @@ def harmonize(
     and judged by `limits`; a record that is not kept goes to the table of dropped records with its reason. Rows keep
     the reader's order, and the same records give the same bytes. Raises ValueError if the reader yields no record.
     """
-    entered = kept = 0
-    dropped: Counter[DropReason] = Counter()
-    rates: Counter[str] = Counter()
-    trimmed = 0
-    missing: Counter[str] = Counter()
+    tally = _Tally()
     writer = ShardWriter(out)
     for batch in _batches(_once(records)):
         for result, leads in _harmonized(batch, source=source, limits=limits, incomplete=incomplete):
-            if leads is not None:
-                trimmed += leads.trimmed
-                missing.update(leads.missing)
+            tally.add(result, leads)
             if isinstance(result, DroppedRecord):
-                dropped[result.reason] += 1
                 writer.add_dropped(result, source)
             else:
-                kept += 1
-                rates[f"{result.row['rate']:g}"] += 1
                 writer.append(result.signal_LT, result.row)
-        entered += len(batch)
         if progress is not None:
-            progress(entered)
-    if entered == 0:
+            progress(tally.entered)
+    if tally.entered == 0:
         raise ValueError(
             f"{source}: the partition holds no records: check that the mirror has its files, then download it again"
         )
     writer.close()
-    assert entered == kept + dropped.total()
-    return Counts(
-        entered=entered,
-        kept=kept,
-        dropped={reason.value: dropped[reason] for reason in DropReason if dropped[reason]},
-        rates=dict(sorted(rates.items(), key=lambda item: float(item[0]))),
-        trimmed=trimmed,
-        missing={lead: missing[lead] / entered for lead in LEADS_12 if lead in missing},
-    )
+    return tally.counts()
 
 
 def judge(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -47,18 +47,6 @@ class RecordOrigin:
 Origins = Iterator[RecordOrigin]
 
 
-def shared_files(root: Path) -> set[str]:
-    """Return the files in a folder that describe all others, by path inside it: drop.json and the table it names."""
-    if not (root / SHARED).is_file():
-        return set()
-    table = read_description(root / SHARED).get(TABLE)
-    file = table.get("file") if isinstance(table, dict) else None
-    if not isinstance(file, str) or ".." in PurePosixPath(file).parts or PurePosixPath(file).is_absolute():
-        return {SHARED}
-    there = (root / file).is_file() and not (root / file).is_symlink()
-    return {SHARED, file} if there else {SHARED}
-
-
 @dataclass(frozen=True)
 class Drop:
     """A folder with own ECGs. Files that are not among `paths`, relative to root, are never opened."""
@@ -81,14 +69,18 @@ class Drop:
                 f"{nested}: one {SHARED}, directly in the drop, describes all its files: write a JSON beside each file "
                 f"of {folder}, or make {folder} a drop of its own"
             )
-        shared: dict[str, Any] = {}
-        if SHARED in paths:
-            shared = read_description(root / SHARED)
-            if personal := [name for name in shared if name in PEOPLE_FIELDS]:
-                raise ValueError(
-                    f"{SHARED}: {personal[0]}: write what belongs to one file's records into the JSON beside that file"
-                )
-        there = frozenset(paths)
+        return cls._described(root, frozenset(paths), key, _shared_fields(root) if SHARED in paths else {})
+
+    @classmethod
+    def of_one_file(cls, root: Path, paths: Set[str], key: PatientKey | None) -> Self:
+        """Do the same for one file, with what lies beside it in `paths`; drop.json and its table are found here."""
+        if not (root / SHARED).is_file():
+            return cls._described(root, frozenset(paths), key, {})
+        shared = _shared_fields(root)
+        return cls._described(root, frozenset(paths | {SHARED} | _table_file(root, shared)), key, shared)
+
+    @classmethod
+    def _described(cls, root: Path, there: frozenset[str], key: PatientKey | None, shared: dict[str, Any]) -> Self:
         table = PeopleTable.read(root, shared[TABLE], there) if TABLE in shared else None
         return cls(root, there, shared, key, table)
 
@@ -168,6 +160,25 @@ class Drop:
             return record
         note = f"the first {MOST_SECONDS} s of {samples / record.rate:g} s are read"
         return replace(record, signal_LT=record.signal_LT[:, :most].copy(), notes=(*record.notes, note))
+
+
+def _shared_fields(root: Path) -> dict[str, Any]:
+    """Read drop.json. Raises ValueError if it cannot be used."""
+    shared = read_description(root / SHARED)
+    if personal := [name for name in shared if name in PEOPLE_FIELDS]:
+        raise ValueError(
+            f"{SHARED}: {personal[0]}: write what belongs to one file's records into the JSON beside that file"
+        )
+    return shared
+
+
+def _table_file(root: Path, shared: dict[str, Any]) -> set[str]:
+    """Return the path inside a drop of the table that its drop.json names, if it is a file of the drop."""
+    table = shared.get(TABLE)
+    file = table.get("file") if isinstance(table, dict) else None
+    if not isinstance(file, str) or ".." in PurePosixPath(file).parts or PurePosixPath(file).is_absolute():
+        return set()
+    return {file} if (root / file).is_file() and not (root / file).is_symlink() else set()
 
 
 def _is_header(name: str) -> bool:

@@ -16,7 +16,7 @@ from pipelines.formats.vendor.read import recognize_file
 from pipelines.formats.vendor.recognize import ENDINGS, Unread
 from pipelines.incoming import array_files, vendor_files, wfdb_files
 from pipelines.incoming.by_path import ByPath, names_in_several_folders, patient_level
-from pipelines.incoming.drop import SHARED, Drop, Origins, PatientKey, RecordOrigin, shared_files
+from pipelines.incoming.drop import SHARED, Drop, Origins, PatientKey, RecordOrigin
 from pipelines.records import DropReason, Record, RecordError
 
 Read = Callable[[Drop, PurePosixPath], Origins]
@@ -109,7 +109,7 @@ def read_file(file: Path, key: PatientKey | None = None) -> Origins:
     root = next((each for each in (folder, *folder.parents) if (each / SHARED).is_file()), folder)
     beside = [each for each in sorted(folder.iterdir()) if each.is_file() and each.stem == file.stem]
     paths = {each.relative_to(root).as_posix() for each in beside}
-    drop = Drop.of(root, sorted(paths | shared_files(root)), key)
+    drop = Drop.of_one_file(root, paths, key)
     path = PurePosixPath((folder / file.name).relative_to(root).as_posix())
     placed = _place(drop, path, alone=True)
     if placed is None or isinstance(placed, str):

@@ -157,11 +157,7 @@ def materialize_probe(
     encoder = _require_encoder(source, chosen_head, features, condition)
     inputs = _materialize_inputs(workspace, task, source, features, progress, takes=chosen_head.takes, under=condition)
     ecgs = {product.name: product.digest for product in inputs.shards.values()}
-    settings = {"task": task.to_dict(), "probe": asdict(config), **features.to_dict()}
-    if head is not None:
-        settings["head"] = head.to_dict()
-    if condition is not None:
-        settings["condition"] = {"name": condition.name, **condition.settings}
+    settings = {"task": task.to_dict(), "probe": asdict(config), **features.to_dict(), **_changed(head, condition)}
     data_digest = digest_of({"ecgs": ecgs, **settings})
 
     def make(folder: Path) -> dict[str, Any]:
@@ -186,6 +182,16 @@ def materialize_probe(
             make=make,
             resumable=chosen_head.takes == "signals",  # training an encoder takes long
         )
+
+
+def _changed(head: Head | None, condition: Condition | None) -> dict[str, Any]:
+    """Return the settings of what is not as usual, as JSON values."""
+    changed: dict[str, Any] = {}
+    if head is not None:
+        changed["head"] = head.to_dict()
+    if condition is not None:
+        changed["condition"] = {"name": condition.name, **condition.settings}
+    return changed
 
 
 def _materialize_inputs(
