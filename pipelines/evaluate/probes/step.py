@@ -142,16 +142,14 @@ def materialize_probe(
 ) -> Product:
     """Build `probe/<task>/<source of features>`: a probe over all harmonized shards of the task's source.
 
-    Features or tokens that are not there yet are computed first. Facts are `ProbeFacts`.
+    Features or tokens that are not there yet are computed first. Facts: `ProbeFacts`.
 
     head: None is the linear one that `config` describes.
     condition: of the ECGs of the test split; the probe is fitted on ECGs as they are.
-    launch: runs the command of a fine-tuning, which goes on from its last checkpoint if it was killed; None fine-tunes
-        in this process.
+    launch: runs the command of a fine-tuning, which resumes if it was killed; None fine-tunes in this process.
     Raises ValueError if the head takes something that the source of features does not have.
     """
-    config = config or ProbeConfig()
-    features = features or FeatureConfig()
+    config, features = config or ProbeConfig(), features or FeatureConfig()
     chosen_head = head or linear_head(config)
     check_choice(task, chosen_head)
     encoder = _require_encoder(source, chosen_head, features, condition)
@@ -165,10 +163,8 @@ def materialize_probe(
         result = run_probe(
             task, x, read_records(inputs.shards), config, head=chosen_head, encoder=load, folder=folder, launch=launch
         )
-        about = {"name": source.name, "digest": source.digest}
-        about |= {"file": source.file} if isinstance(source, OwnCodeSource) else {}
-        named = {"title": task.title, "encoder": about}
-        write_result(folder, result, {**named, "data_digest": data_digest, "ecgs": ecgs, **settings})
+        named = {"title": task.title, "encoder": _named(source), "data_digest": data_digest, "ecgs": ecgs}
+        write_result(folder, result, {**named, **settings})
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
         window = source.window if isinstance(source, EncoderSource) else None
         return ProbeFacts.of_result(result, data_digest=data_digest, window=window).to_dict()
@@ -192,6 +188,12 @@ def _changed(head: Head | None, condition: Condition | None) -> dict[str, Any]:
     if condition is not None:
         changed["condition"] = {"name": condition.name, **condition.settings}
     return changed
+
+
+def _named(source: FeatureSource) -> dict[str, str]:
+    """Return what a result says of the source of its features."""
+    own = {"file": source.file} if isinstance(source, OwnCodeSource) else {}
+    return {"name": source.name, "digest": source.digest, **own}
 
 
 def _materialize_inputs(
