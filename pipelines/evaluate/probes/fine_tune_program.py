@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             with full_disk_explained(options.out), only_writer(options.out, options.out / CHECKPOINTS / ".lock", stop):
                 _fine_tune(options.out, options.device, stop)
         except (ValueError, DiskFull) as error:
-            log.error("fine-tuning: %s", error)
+            log.error("%s", error)
             return REFUSED
         except Stopped as stopped:
             code = exit_code_of_stop(stop)

@@ -181,7 +181,7 @@ def test_it_says_how_far_it_is_and_refuses_with_a_sentence(workspace: Workspace)
     with pytest.raises(ChildProcessError):
         probed(workspace, replace(QUICK, rate=1e30, warmup=0), told)
     assert said[2] == str(REFUSED)
-    assert said[3].splitlines()[-1] == "fine-tuning: fine-tuning diverged in epoch 1: use a lower rate than 1e+30"
+    assert said[3].splitlines()[-1] == "fine-tuning diverged in epoch 1: use a lower rate than 1e+30"
 
 
 def test_a_folder_that_no_step_prepared_is_refused(tmp_path: Path) -> None:

@@ -176,8 +176,9 @@ def test_it_is_an_evaluation_by_name_in_a_shell(home, dense, monkeypatch):
     monkeypatch.setattr("pipelines.evaluate.suite.attention_ablation.against_dense", quick)
     done = ecg(home, f"dense/{NAME}")
     assert done.exit_code == 0, done.output
-    title, head, *rows, seen = done.stdout.splitlines()
-    assert (title.strip(), head.split()[0]) == (f"dense/{NAME}", "features")
+    judged, title, head, *rows, seen = done.stdout.splitlines()
+    assert judged.startswith("encoder: ")
+    assert (title.strip(), head.split()[0]) == (f"dense/{NAME}, of the data home's own encoder", "features")
     assert [row.split()[0] for row in rows] == ["pretrained", "dense"]
     assert seen.startswith("seen: ")
     for arguments, says in (
