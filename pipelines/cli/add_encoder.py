@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import click
+
+from pipelines.cli.run import CHECK_FAILED
 
 
 @click.command("add-encoder")
@@ -16,7 +19,8 @@ def command(folder: Path) -> None:
     Its files are compared with what the training wrote, and copied; DIR stays as it is. The result is the product that
     the asset `encoder` would have made with the same recipe and corpus, so the UI and `ecg run` go on from it.
 
-    Exit code 1 if the training has not ended, if a file was changed, or if its corpus is not in the data home.
+    Exit code 1 if the training has not ended, if a file was changed, or if its corpus is not in the data home; 3 if the
+    encoder is taken up and the check of its training failed, as in `ecg run`.
 
     \b
     ecg add-encoder runs/first
@@ -45,4 +49,6 @@ def command(folder: Path) -> None:
         )
     finding = training_went_well(facts)
     click.echo(f"{'passed' if finding.holds else 'FAILED':<9} {format_text(finding.seen)}")
+    if not finding.holds:
+        sys.exit(CHECK_FAILED)
     click.echo("\nnext: ecg run evaluate release")

@@ -79,7 +79,7 @@ def train(instance: dg.DagsterInstance, changes: dict) -> dict:
     config = {
         "ops": {
             "encoder": {"config": {"recipe": "demo", "changes": changes, "device": "cpu"}},
-            "probe__ptbxl_superclass": {"config": {"resamples": 50}},
+            **{f"probe__{task}": {"config": {"resamples": 50}} for task in TASKS},
         }
     }
     return {outcome.name: outcome for outcome in run(TRAIN, instance, config=config)}

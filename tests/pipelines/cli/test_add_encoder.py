@@ -13,6 +13,7 @@ import torch
 
 from ecg_model.encoder import load_encoder, save_encoder
 from pipelines.cache import Workspace
+from pipelines.cli.run import CHECK_FAILED
 from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.step import materialize_corpus
 from pipelines.home import Home
@@ -83,6 +84,21 @@ def test_it_becomes_the_product_of_its_recipe_and_corpus(
     assert [run.data.metrics["loss"] for run in runs] == [encoder.facts["last"]["loss"]]
     again = ecg("add-encoder", here)
     assert (again.exit_code, "here already" in again.stdout) == (0, True)
+
+
+def test_a_training_whose_check_failed_is_taken_up_and_says_so(
+    home: Home, workspace: Workspace, tmp_path: Path, new_store: Callable[[Path], Tracking]
+) -> None:
+    """In one step no loss falls."""
+    new_store(home.root / "mlflow")
+    program = Program(small_home(workspace.root), tmp_path / "out")
+    code, said = program.here(**CHANGES | {"steps": 1})
+    assert code == 0, said
+    shown = ecg("add-encoder", tmp_path / "out")
+    assert shown.exit_code == CHECK_FAILED
+    assert "FAILED" in shown.stdout
+    assert "the loss did not fall, train for more steps" in shown.stdout
+    assert "next" not in shown.stdout
 
 
 def end_it_early(out: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import time
@@ -112,6 +113,20 @@ def test_drops_are_taken_where_ecgs_are_recorded_and_named_where_they_are_simula
     assert "own ECGs are not mixed with simulated ones, so drops are left out: ward-7" in shown.stderr
 
 
+def test_a_corpus_of_ptbxl_alone_is_of_its_training_folds_without_labels(
+    home: Home, ptbxl_home: Path, new_store: Callable[[Path], Tracking]
+) -> None:
+    new_store(home.root / "mlflow")
+    shutil.copytree(ptbxl_home / "home", home.root, dirs_exist_ok=True)
+    shown = ecg("run", "corpus")
+    assert shown.exit_code == 0, shown.output
+    assert "the encoder is pretrained on PTB-XL's training folds, without their labels" in shown.stderr
+    assert home.workspace().require("corpus").config["unlabelled_folds"] == [1, 2, 3, 4, 5, 6, 7]
+    refused = ecg("run", "corpus", "--set", "corpus.sources=chapman")
+    assert refused.exit_code == 1
+    assert "no harmonized pretraining shard of chapman" in refused.stderr
+
+
 TINY_RUN = [f"--set={name}={value}" for name, value in (TINY | {"steps": 1}).items()]
 
 
@@ -137,26 +152,27 @@ def test_the_steps_are_those_of_the_road() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_stopped_training_ends_with_the_signal_and_goes_on(
     home: Home, new_store: Callable[[Path], Tracking], tmp_path: Path
 ) -> None:
     new_store(home.root / "mlflow")
     small_home(home.workspace().root)
-    command = [str(ECG), "run", "pretrain", *TINY_RUN[:-1], "--set=steps=4000", "--set=pretrain.device=cpu"]
+    command = [str(ECG), "run", "pretrain", *TINY_RUN[:-1], "--set=steps=120", "--set=pretrain.device=cpu"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        until = time.monotonic() + 120
+        until = time.monotonic() + 300
         while not list(home.workspace().root.glob("encoder/*.partial/aside/metrics.jsonl")):
             assert process.poll() is None
             assert time.monotonic() < until
             time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
-        said = process.communicate(timeout=120)[1]
+        said = process.communicate(timeout=300)[1]
     assert process.returncode == 128 + signal.SIGTERM
     assert "stopped: what is finished stays; the same command goes on from there" in said
     assert home.workspace().current("encoder") is None
     assert list(home.workspace().root.glob("encoder/*.partial/aside/checkpoints/step-*.safetensors"))
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        said = process.communicate(timeout=240)[1]
+        said = process.communicate(timeout=300)[1]
     assert process.returncode in (0, CHECK_FAILED), said
     assert "going on from step" in said
     assert home.workspace().current("encoder") is not None
