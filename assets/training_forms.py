@@ -54,7 +54,8 @@ class PretrainSettings(TrainingSettings):
     changes: RecipeChanges | None = Field(  # pyright: ignore[reportInvalidTypeForm]
         default={},
         validate_default=True,
-        description="Fields of the recipe to change, such as {steps: 200, jepa.encoder.dim: 120}.",
+        description="Fields of the recipe to change, such as {steps: 200, jepa.encoder.dim: 120}. Numbers are written "
+        "without quotes, and what was `none` in earlier forms is null.",
     )
     warm_start: str = Field(
         default="",
