@@ -328,7 +328,7 @@ def mlflow_shows_the_run_its_curves_and_the_model(hand: Hand, servers: Servers) 
     hand.page.get_by_text(held.name, exact=True).first.click()
     hand.sees("Raw 12-lead ECGs in millivolt")
     expect(hand.page.get_by_text("champion").filter(visible=True).first).to_be_visible()
-    hand.page.get_by_text("Version 1", exact=True).first.click()
+    hand.page.get_by_text("Version 1", exact=True).last.click()  # in the table; the page above links it, too
     hand.sees("Promoted. There was no champion.")
     hand.sees("no_label_lost")
     hand.keep("model")
