@@ -12,6 +12,7 @@ from assets.delineation import wave_assets
 from assets.dense import dense_assets
 from assets.evaluate import probe_assets, reference_probe_assets, suite_assets
 from assets.forms import refused_at_launch
+from assets.own_classifier import own_classifier
 from assets.pretrain import encoder
 from assets.reference import reference_encoder
 from assets.release import champion, classifier, gate_verdict, released_encoder, released_reference
@@ -19,7 +20,15 @@ from assets.report import evaluation_report
 from assets.resources import DataHome, Launcher
 from assets.sources import all_source_assets
 from orchestration.automation import automated, automation_sensors
-from orchestration.jobs import compare_job, harvest_jobs, incoming_job, reference_job, suite_job, train_job
+from orchestration.jobs import (
+    compare_job,
+    harvest_jobs,
+    incoming_job,
+    own_classifier_job,
+    reference_job,
+    suite_job,
+    train_job,
+)
 from orchestration.schedules import weekly_retraining
 from orchestration.sensors import incoming_sensor
 from orchestration.upstream import upstream_job
@@ -58,10 +67,20 @@ defs = dg.Definitions(
                 *dense_assets,
                 released_reference,
                 encoder_comparison,
+                own_classifier,
             ]
         )
     ),
-    jobs=[*harvest_jobs, incoming_job, train_job, reference_job, compare_job, suite_job, upstream_job],
+    jobs=[
+        *harvest_jobs,
+        incoming_job,
+        train_job,
+        reference_job,
+        compare_job,
+        own_classifier_job,
+        suite_job,
+        upstream_job,
+    ],
     schedules=[weekly_retraining],
     sensors=[incoming_sensor, *automation_sensors],
     resources={"data_home": DataHome(), "launcher": Launcher()},

@@ -4,6 +4,7 @@ harvest_<source>                 download and harmonize a source's partitions
 train_and_release                corpus, pretraining, evaluation, release and gate
 import_and_release_reference     import, evaluate and release the author's encoder
 compare_encoders                 compare two encoders
+train_classifier                 train, register and judge a classifier of one's own labels
 evaluate_suite                   all evaluations of the current encoder
 """
 
@@ -13,6 +14,7 @@ import dagster as dg
 
 from assets.compare import encoder_comparison
 from assets.evaluate import reference_probe_assets
+from assets.own_classifier import own_classifier
 from assets.reference import reference_encoder
 from assets.release import released_reference
 from assets.sources import ecgs_incoming, raw_incoming
@@ -23,6 +25,7 @@ TRAIN = "train_and_release"
 REFERENCE = "import_and_release_reference"
 COMPARE = "compare_encoders"
 SUITE = "evaluate_suite"
+OWN_CLASSIFIER = "train_classifier"
 
 # Runs with the same value of this tag run one at a time (dagster.yaml). If two trainings are requested at once, the
 # second waits, and then finds everything that the first made.
@@ -78,6 +81,13 @@ compare_job = dg.define_asset_job(
     selection=_comparison,
     description="Compare two encoders, the settings `first` and `second` of `encoder_comparison`, on the same ECGs and "
     "splits.",
+)
+
+own_classifier_job = dg.define_asset_job(
+    OWN_CLASSIFIER,
+    selection=dg.AssetSelection.assets(own_classifier),
+    description="Train a classifier of your own labels: the setting `drop` of `own_classifier` names a labelled drop, "
+    "or `labels` a csv. It is registered under its own name, and judged against the champion of that name.",
 )
 
 suite_job = dg.define_asset_job(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from pipelines.release.own_classifier_config import Choice
     from pipelines.release.own_classifier_release import TrainedClassifier
 
 
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     help="Labels with fewer ECGs in a split are left out of that split's scores, and listed by name.",
 )
 def command(
-    file: Path | None, drop: str, name: str, source: str, encoder: str, method: str, min_positives: int
+    file: Path | None, drop: str, name: str, source: str, encoder: str, method: Choice, min_positives: int
 ) -> None:
     """Train a classifier of labels of your own, and register it: a CSV with the columns record_id and label.
 
@@ -54,6 +55,7 @@ def command(
     """
     from pipelines.cli.console import counting, stdout
     from pipelines.cli.evaluate_labels import print_labels
+    from pipelines.cli.launch import run_fine_tuning
     from pipelines.cli.store import store_of
     from pipelines.evaluate.suite.own_labels import answered_alone
     from pipelines.formatting import format_text
@@ -96,6 +98,7 @@ def command(
                 simulated=home.simulated,
                 progress=on_count,
                 say=lambda line: on_count(0, None, line),
+                launch=run_fine_tuning,
             )
     _print_trained(trained)
 
@@ -105,12 +108,14 @@ def _print_trained(trained: TrainedClassifier) -> None:
     from pipelines.evaluate.report.wording import in_words
     from pipelines.formatting import format_text
     from pipelines.release.own_classifier import PAGE_FILE
+    from pipelines.release.own_classifier_words import label_figures
 
     console, facts = stdout(), trained.facts
     rows = [("this classifier", in_words(facts.test_macro_auc))]
     rows += [(role, in_words(auc)) for role, auc in facts.baselines.items()]
     print_table(("features", "test macro AUC"), rows)
-    print_table(("label", "AUC", "average precision", "to train", "validation", "test", ""), label_rows(trained))
+    labels = label_figures(facts, trained.result)
+    print_table(labels[0], (row.values() for row in labels))
     if len(facts.methods) > 1:
         scores = ", ".join(f"{method} {auc:.4f}" for method, auc in facts.methods.items())
         console.print(f"chosen on validation: {facts.method} ({scores})")
@@ -127,21 +132,3 @@ def _print_trained(trained: TrainedClassifier) -> None:
             f"--name; all versions: ecg models --name {release.name}"
         )
     console.print(f"as a page, with curves and calibration: {trained.product.path / PAGE_FILE}")
-
-
-def label_rows(trained: TrainedClassifier) -> list[tuple[str, ...]]:
-    """Return a row per label: its test scores, its ECGs by split, and what it lacks."""
-    from pipelines.evaluate.probes.result import load_result
-    from pipelines.evaluate.report.wording import in_words
-    from pipelines.release.own_classifier_words import remark
-
-    facts, result = trained.facts, load_result(trained.product.path)
-    assert result.scores is not None
-    scores = {score.name: score for score in result.scores.test.classes}
-    rows = []
-    for label, by in facts.positives.items():
-        score = scores.get(label)
-        figures = ("", "") if score is None else (in_words(score.auc), f"{score.average_precision:.3f}")
-        counts = (f"{by[split]:,}" for split in ("train", "validation", "test"))
-        rows.append((label, *figures, *counts, remark(label, facts)))
-    return rows

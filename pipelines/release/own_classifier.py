@@ -39,6 +39,7 @@ from pipelines.evaluate.statistics.bootstrap import Interval
 from pipelines.evaluate.statistics.calibration import brier
 from pipelines.facts import Facts, written_if_set
 from pipelines.harmonize.shards import read_records, shards_of
+from pipelines.pretrain.step import Launch
 from pipelines.release.calibration import Calibration, fit_calibration
 from pipelines.release.heads import write_head
 from pipelines.release.own_classifier_config import Method
@@ -157,12 +158,14 @@ def materialize_own_classifier(
     simulated: bool,
     progress: OnProgress | None = None,
     say: Say | None = None,
+    launch: Launch | None = None,
 ) -> Product:
     """Build `own_classifier/<name>`. Facts: `OwnClassifierFacts`.
 
     methods: of several, validation chooses one
     simulated: whether the ECGs are simulated
     say: told what is being fitted
+    launch: as `materialize_probe` takes it
 
     Raises ValueError if there are too few ECGs, with the labels and counts.
     """
@@ -173,7 +176,7 @@ def materialize_own_classifier(
         say(f"fitting {method.replace('_', ' ')}")
         of_method = task if method == "linear" else replace(task, name=f"{task.name}__{method}")
         fitted[method] = materialize_probe(
-            workspace, of_method, encoder.source, config, progress=progress, head=HEADS[method]()
+            workspace, of_method, encoder.source, config, progress=progress, head=HEADS[method](), launch=launch
         )
     scored = {method: _validation_auc(task, product) for method, product in fitted.items()}
     method = max(scored, key=lambda one: scored[one])  # of equals the first, which is the simplest

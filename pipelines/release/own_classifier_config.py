@@ -15,6 +15,7 @@ Method = Literal["linear", "attention_pool", "fine_tuned"]
 METHODS: tuple[Method, ...] = get_args(Method)
 """The simplest first: of equals it is chosen."""
 AUTO = "auto"
+Choice = Literal["linear", "attention_pool", "fine_tuned", "auto"]
 
 RESERVED = (OURS.model, REFERENCE.model, CLASSIFIER)
 """Registered models with roads of their own."""
@@ -37,7 +38,7 @@ class OwnClassifierConfig:
     encoder: str = ""
     """`pretrained` (the data home's own), `reference`, models:/NAME/VERSION, models:/NAME@ALIAS or the path of an
     encoder.safetensors. Empty: the champion of ecg-encoder, or without one the data home's own."""
-    method: str = "linear"
+    method: Choice = "linear"
     """How the encoder is read: `linear` (one layer on its embedding), `attention_pool` (a learned query over its
     tokens), `fine_tuned` (the encoder is trained, too), or `auto`, which takes the best of the three on validation."""
     min_positives: int = field(default=10, metadata={"ge": 1})

@@ -23,7 +23,7 @@ from pipelines.finding import Finding
 from pipelines.formats.shard import MILLIVOLT, read_rows
 from pipelines.harmonize.shards import read_records, shards_of
 from pipelines.pretrain.checks import training_went_well
-from pipelines.pretrain.step import EncoderFacts
+from pipelines.pretrain.step import EncoderFacts, Launch
 from pipelines.release import gate
 from pipelines.release.aliases import find_alias, promote, versions_of
 from pipelines.release.gate import Contest, GateConfig, GateVerdict
@@ -67,6 +67,11 @@ class TrainedClassifier:
     def facts(self) -> OwnClassifierFacts:
         return OwnClassifierFacts.of(self.product)
 
+    @property
+    def result(self) -> ProbeResult:
+        """Its scores and predictions, as it is served."""
+        return load_result(self.product.path)
+
 
 def train_classifier(
     workspace: Workspace,
@@ -79,12 +84,14 @@ def train_classifier(
     gate_config: GateConfig | None = None,
     progress: OnProgress | None = None,
     say: Say | None = None,
+    launch: Launch | None = None,
 ) -> TrainedClassifier:
     """Fit, calibrate, register and judge a classifier; make it champion if it passes the gate.
 
     task: of `config.task`
     encoder: of `chosen_encoder`
     simulated: whether the labelled ECGs are simulated
+    launch: as `materialize_probe` takes it
 
     Raises ValueError if there are too few ECGs, and if the name is that of a model of another kind.
     """
@@ -100,6 +107,7 @@ def train_classifier(
         simulated=simulated,
         progress=progress,
         say=say,
+        launch=launch,
     )
     say("registering")
     packaged = packaged_classifier(product.path / ENCODER_FILE, product.path / HEAD_FILE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pipelines.evaluate.probes.result import ProbeResult
 from pipelines.evaluate.statistics.bootstrap import Interval
 from pipelines.formatting import format_interval
 from pipelines.incoming.listing import NAME as INCOMING
@@ -44,6 +45,24 @@ def remark(label: str, facts: OwnClassifierFacts) -> str:
     elif label in facts.uncalibrated:
         remarks.append("not calibrated")
     return "; ".join(remarks)
+
+
+def label_figures(facts: OwnClassifierFacts, result: ProbeResult) -> list[dict[str, str]]:
+    """Return a row per label: its test scores, its ECGs by split, and what it lacks."""
+    assert result.scores is not None
+    scores = {score.name: score for score in result.scores.test.classes}
+    return [
+        {
+            "label": label,
+            "AUC": _words(scores[label].auc) if label in scores else "",
+            "average precision": f"{scores[label].average_precision:.3f}" if label in scores else "",
+            "to train": f"{by['train']:,}",
+            "validation": f"{by['validation']:,}",
+            "test": f"{by['test']:,}",
+            "remark": remark(label, facts),
+        }
+        for label, by in facts.positives.items()
+    ]
 
 
 def _chosen(facts: OwnClassifierFacts) -> str:

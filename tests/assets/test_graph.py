@@ -32,6 +32,7 @@ def test_the_graph_is_the_road():
         "champion": {"gate_verdict"},
         "classifier": {"champion"},
         "encoder_comparison": {"champion"},
+        "own_classifier": {"champion", "ecgs/incoming"},
         "reference_encoder": set(),
         "reference_probe/ptbxl_superclass": {"reference_encoder", "ecgs/ptbxl"},
         "reference_probe/cpsc2018": {"reference_encoder", "ecgs/cpsc2018"},

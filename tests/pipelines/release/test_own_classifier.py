@@ -135,6 +135,8 @@ def test_a_drop_with_labels_becomes_a_champion_and_is_found_again(home: Home) ->
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("unserved")
 def test_another_training_is_a_challenger_that_the_gate_compares_and_all_is_served(home: Home, tmp_path: Path) -> None:
     """Wrong labels lose against right ones; another encoder with right ones does not, and can be taken back."""
     heights = tall(home)
