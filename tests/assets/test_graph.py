@@ -75,7 +75,17 @@ def test_the_reference_has_a_job_of_its_own_and_is_in_no_other():
     }
 
 
-GROUPS = ("download", "harmonize", "corpus", "pretrain", "evaluate", "evaluate_suite", "release", "compare")
+GROUPS = (
+    "download",
+    "harmonize",
+    "corpus",
+    "pretrain",
+    "evaluate",
+    "evaluate_suite",
+    "release",
+    "compare",
+    "own_classifier",
+)
 
 
 def test_every_asset_says_what_it_is_and_has_a_code_version():
