@@ -13,7 +13,7 @@ import wfdb
 
 from ecg_model.leads import LEADS, LEADS_12
 from pipelines.cli.embed import Embedded, Unreadable, embed_files
-from pipelines.cli.inspect import inspect_file
+from pipelines.cli.inspect import Inspection, inspect_path
 from pipelines.harmonize.convert import encodable
 from pipelines.home import Home
 from pipelines.incoming import own_data
@@ -45,6 +45,12 @@ def a_file_of_each_format(folder: Path) -> list[Path]:
         file["signals"], file["ids"] = ecgs(1), ["h"]
         file.attrs["leads"] = list(LEADS_12)
     return [folder / name for name in ("w.hea", "w.dat", "a.npy", "z.npz", "c.csv", "h.h5")]
+
+
+def inspect_file(file: Path) -> Inspection:
+    """The one record of a file."""
+    (inspection,) = inspect_path(file)
+    return inspection
 
 
 def test_one_file_gets_the_verdict_of_its_drop(tmp_path: Path) -> None:

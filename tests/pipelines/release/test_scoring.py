@@ -21,6 +21,7 @@ import pytest
 from ecg_model.config import EncoderConfig
 from ecg_model.encoder import random_encoder, save_encoder
 from ecg_model.serving.embed import embed
+from ecg_model.serving.reader import Reader
 from ecg_model.serving.request import answered
 from pipelines.home import Home
 from pipelines.release.model import Scores
@@ -55,7 +56,7 @@ class Model:
     )
 
     def predict(self, ecgs: np.ndarray, params: dict[str, Any]) -> np.ndarray:
-        return answered(ENCODER, ecgs, params)[0]
+        return answered(Reader(encoder=ENCODER), ecgs, params)[0]
 
 
 FLAT = np.zeros((12, 1000)).tolist()
