@@ -170,6 +170,7 @@ def print_summary(home: Home, outcomes: Mapping[str, Outcome]) -> None:
     console.print(f"\nRead it:      {escape(outcomes['evaluation_report'].metadata['page'])}")
     console.print("Look at it:   make ui")
     console.print(f"Pull it:      {escape(pull_command(home, alias))}")
+    console.print("Your ECGs:    docs/from-your-cart.md; a classifier of your labels: ecg train-classifier")
 
 
 def pull_command(home: Home, alias: str) -> str:

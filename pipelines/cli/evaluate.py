@@ -85,6 +85,8 @@ class JudgedEncoder:
 
     encoders: tuple[EncoderSource, EncoderSource]
     """It, and its random baseline."""
+    name: str
+    """As it was named, or as its default is."""
     in_words: str
     """Which encoder it is, for people."""
 
@@ -110,7 +112,7 @@ def judged_encoder(home: Home, encoder: str | None) -> Iterator[JudgedEncoder]:
     with named_encoders(encoder, RANDOM, home.workspace(), store_of(home)) as ((title, source), (_, random_baseline)):
         own = "the data home's own encoder" if source.name == OURS.probe else "not the data home's own encoder"
         words = f"encoder: {title}{why}; {own} (sha256 {source.digest[:12]})"
-        yield JudgedEncoder(encoders=(source, random_baseline), in_words=words)
+        yield JudgedEncoder(encoders=(source, random_baseline), name=encoder, in_words=words)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from pipelines.cli.evaluate import JudgedEncoder
     from pipelines.evaluate.features import OnProgress
     from pipelines.evaluate.probes.config import ProbeConfig
     from pipelines.evaluate.report.model import TaskReport
@@ -26,9 +27,8 @@ PAGE_FILE = "report.html"
 @click.argument("file", metavar="CSV", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
     "--encoder",
-    default="pretrained",
-    show_default=True,
-    help="`pretrained`, `reference`, models:/NAME/VERSION, models:/NAME@ALIAS or an encoder.safetensors.",
+    help="`pretrained`, `reference`, models:/NAME/VERSION, models:/NAME@ALIAS or an encoder.safetensors.  "
+    "[default: the champion of ecg-encoder; without one, `pretrained`]",
 )
 @click.option("--source", default="incoming", show_default=True, help="The source whose ECGs are labelled.")
 @click.option(
@@ -38,7 +38,7 @@ PAGE_FILE = "report.html"
     type=click.IntRange(min=1),
     help="Labels with fewer positives in a split are left out of that split's scores, and listed by name.",
 )
-def command(file: Path, encoder: str, source: str, min_positives: int) -> None:
+def command(file: Path, encoder: str | None, source: str, min_positives: int) -> None:
     """Probe an encoder on labels of your own: a CSV with the columns record_id and label, one label per line.
 
     The ECGs are harmonized drops (docs/own-data.md), or those of another source. Patients, or ECGs if they name no
@@ -49,16 +49,19 @@ def command(file: Path, encoder: str, source: str, min_positives: int) -> None:
     ecg evaluate-labels labels.csv
     ecg evaluate-labels af.csv --source georgia --encoder models:/ecg-encoder@champion
     """
-    from pipelines.cli.console import counting
+    from pipelines.cli.console import counting, stdout
+    from pipelines.cli.evaluate import judged_encoder
     from pipelines.evaluate.probes.config import ProbeConfig
     from pipelines.evaluate.suite.own_labels import own_task
+    from pipelines.formatting import format_text
     from pipelines.home import Home
 
     home, config = Home.default(), ProbeConfig(min_positives=min_positives)
     task = own_task(home.workspace(), file, source)
     print_labels(task)
-    with counting("embedding") as on_count:
-        evaluated = evaluate_labels(home, task, encoder, config, on_count)
+    with judged_encoder(home, encoder) as judged, counting("embedding") as on_count:
+        stdout().print(format_text(judged.in_words))
+        evaluated = evaluate_labels(home, task, judged, config, on_count)
     if evaluated.report.reason is not None:
         raise click.ClickException(f"{evaluated.task.title} cannot be scored: {evaluated.report.reason}")
     _print_scores(evaluated)
@@ -76,12 +79,10 @@ class OwnLabels:
     """The scores as a page for a browser. None if the task was not scored."""
 
 
-def evaluate_labels(home: Home, task: LabelTask, encoder: str, config: ProbeConfig, progress: OnProgress) -> OwnLabels:
-    """Probe an encoder on the labels of a CSV file, as `own_labels.own_task` gives them.
-
-    encoder: as `release.resolve` names it.
-    """
-    from pipelines.cli.store import store_of
+def evaluate_labels(
+    home: Home, task: LabelTask, judged: JudgedEncoder, config: ProbeConfig, progress: OnProgress
+) -> OwnLabels:
+    """Probe an encoder on the labels of a CSV file, as `own_labels.own_task` gives them."""
     from pipelines.durable import write_atomically
     from pipelines.evaluate.exposure import Overlaps
     from pipelines.evaluate.probes.handcrafted import HandcraftedSource
@@ -89,20 +90,18 @@ def evaluate_labels(home: Home, task: LabelTask, encoder: str, config: ProbeConf
     from pipelines.evaluate.probes.stored import Probe
     from pipelines.evaluate.report.own_labels import ROLES, own_labels_page, own_labels_report
     from pipelines.evaluate.suite.run import evaluation_rows
-    from pipelines.release.resolve import RANDOM, named_encoders
 
     workspace = home.workspace()
-    with named_encoders(encoder, RANDOM, workspace, store_of(home)) as ((_, named), (_, random_baseline)):
-        products = [
-            materialize_probe(workspace, task, features, config, progress=progress)
-            for features in (named, random_baseline, HandcraftedSource())
-        ]
+    products = [
+        materialize_probe(workspace, task, features, config, progress=progress)
+        for features in (*judged.encoders, HandcraftedSource())
+    ]
     # On the page the encoder is named by its role, whatever its name is.
     probes = dict(zip(ROLES, (Probe.load(product.path) for product in products), strict=True))
     report = own_labels_report(task.name, probes, Overlaps(workspace), config)
     page = products[0].aside / PAGE_FILE if report.probes else None
     if page is not None:
-        text = own_labels_page(report, probes, encoder=encoder, simulated=home.simulated)
+        text = own_labels_page(report, probes, encoder=judged.name, simulated=home.simulated)
         write_atomically(page, text.encode())
     return OwnLabels(task=task, rows=evaluation_rows(workspace, products, config), report=report, page=page)
 

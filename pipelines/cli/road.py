@@ -269,7 +269,7 @@ def release(run: Run) -> Results:
         name=f"{version.name} version {version.version}",
         cached=not (version.created or version.rescored),
         place=version.model_uri,
-        says=f"scored on {gate_task}",
+        says=f"{'scored' if version.scores.validation is not None else 'not scored'} on {gate_task}",
     )
     with run.counting("the gate"):
         judged = judge_current(run.workspace, run.tracking, config=config)
@@ -308,7 +308,7 @@ STEPS: Mapping[str, Step] = {
     "corpus": Step(corpus, "ecg run pretrain --recipe small"),
     "pretrain": Step(pretrain, "ecg run evaluate"),
     "evaluate": Step(evaluate, "ecg run release"),
-    "release": Step(release, "ecg models; ecg embed FILE -o embeddings.csv; make ui"),
+    "release": Step(release, "ecg models; ecg train-classifier LABELS.csv; ecg embed FILE -o embeddings.csv; make ui"),
 }
 """In the order in which they are run."""
 

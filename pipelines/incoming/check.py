@@ -145,6 +145,9 @@ class DropReport:
     without_row: int
     """How many kept records have no row in the table that drop.json names."""
 
+    labels: Counter[str]
+    """How many kept records have each label."""
+
     @property
     def records(self) -> int:
         return sum(part.records for part in self.parts)
@@ -182,6 +185,7 @@ class DropReport:
                 "most": self.patients.most,
             },
             "without_row": self.without_row,
+            "labels": dict(self.labels.most_common()),
             "parts": [part.to_dict() for part in self.parts],
             "dropped": [
                 {"where": where, "record": drop.record_id, "reason": drop.reason.value, "detail": drop.detail}
@@ -221,6 +225,7 @@ class DropReport:
         if self.kept:
             remedy = ": state patient_ids, a table or patient_from in drop.json, or Patient: in headers"
             lines.append(self.patients.in_words() + (remedy if self.patients.named < self.kept else ""))
+            lines.append(f"labels of the kept records: {_counted(self.labels)}")
         dropped = [f"dropped {where} {drop.record_id}: {drop.reason}: {drop.detail}" for where, drop in self.drops]
         lines += _first(dropped, "are dropped")
         return lines
@@ -245,7 +250,7 @@ def check_drop(folder: Path, on_records: OnRecords = lambda done: None) -> DropR
     waiting: deque[PartReport] = deque()
     drops: list[tuple[str, DroppedRecord]] = []
     patients: list[str | None] = []
-    without_row = 0
+    without_row, labels = 0, Counter[str]()
     results = judge(
         _items(drop_parts, reports, waiting),
         source=INCOMING.name,
@@ -260,6 +265,7 @@ def check_drop(folder: Path, on_records: OnRecords = lambda done: None) -> DropR
         else:
             report.kept += 1
             patients.append(result.row["patient_id"])
+            labels.update(result.row["labels"])
             without_row += found.no_row is not None and found.no_row in result.row["notes"]
             report.incomplete += bool(absent_leads(result.row["notes"]))
         on_records(done)
@@ -272,6 +278,7 @@ def check_drop(folder: Path, on_records: OnRecords = lambda done: None) -> DropR
         drops=tuple(drops),
         patients=PatientCounts.of(patients),
         without_row=without_row,
+        labels=labels,
     )
 
 
@@ -293,6 +300,13 @@ def _first(lines: list[str], what: str) -> list[str]:
     """Return the first NAMED lines, and one that says how many more there are."""
     more = [f"and {len(lines) - NAMED:,} more {what}: --json names all"] if len(lines) > NAMED else []
     return lines[:NAMED] + more
+
+
+def _counted(labels: Counter[str]) -> str:
+    """Return the most frequent labels with their records, and how many labels more there are."""
+    shown = ", ".join(f"{label} {count:,}" for label, count in labels.most_common(NAMED))
+    more = len(labels) - NAMED
+    return (shown or "none") + (f", and {more:,} labels more" if more > 0 else "")
 
 
 def _some(values: list[str], most: int = 3) -> str:

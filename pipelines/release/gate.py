@@ -241,11 +241,14 @@ def _not_worse(contest: Contest | None, against: int | None, config: GateConfig)
     if contest is None:
         return Finding.failed("nothing to compare on validation, so nothing shows that it is not worse")
     low, high = contest.macro.low, contest.macro.high
+    holds = low >= -config.margin
+    # An interval that reaches beyond the margin although the difference does not is one of too few ECGs.
+    few = "" if holds or contest.macro.value < -config.margin else "; too few ECGs to exclude that it is worse"
     return Finding(
-        low >= -config.margin,
+        holds,
         f"validation macro AUC {contest.challenger:.4f} against {contest.champion:.4f} of version {against}, "
         f"{contest.macro.value:+.4f} ({low:+.4f} to {high:+.4f}) on "
-        f"{of_patients(contest.records, contest.patients, contest.unnamed)}, margin {config.margin:g}",
+        f"{of_patients(contest.records, contest.patients, contest.unnamed)}, margin {config.margin:g}{few}",
     )
 
 

@@ -57,6 +57,8 @@ def test_a_row_is_found_by_the_record_s_id_its_path_or_its_file_s_name(tmp_path:
     }
     report = check_drop(tmp_path / "d")
     assert (report.records, report.kept, report.ignored, report.without_row) == (3, 3, (), 0)
+    assert report.to_dict()["labels"] == {"AF": 1, "LBBB": 1, "SR": 1}
+    assert "labels of the kept records: AF 1, LBBB 1, SR 1" in report.lines()
 
 
 def test_one_file_is_read_with_the_table_above_it(tmp_path: Path) -> None:

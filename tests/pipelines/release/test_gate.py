@@ -72,6 +72,12 @@ def test_the_rules_on_intervals(macro, label, failing):
     assert all(name in judged.reason for name in failing)
 
 
+@pytest.mark.parametrize(("value", "few"), [(0.02, True), (-0.02, False)])
+def test_an_interval_that_is_too_wide_is_told_from_a_fall(value, few):
+    judged = verdict(contested(difference(value, -0.05, 0.06), MI=EVEN))
+    assert ("; too few ECGs to exclude that it is worse" in judged.reason) is few
+
+
 def test_the_lost_label_is_named_with_its_interval():
     judged = verdict(contested(difference(0.02, 0.01, 0.03), MI=EVEN, HYP=difference(-0.05, -0.07, -0.03)))
     assert "HYP -0.0500 (-0.0700 to -0.0300)" in judged.reason
