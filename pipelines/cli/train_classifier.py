@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 @click.command("train-classifier")
 @click.argument("file", metavar="[CSV]", required=False, type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--drop", default="", help="Take the labels that this drop of own ECGs came with, in place of a CSV.")
-@click.option("--name", default="", help="The registered model. Without it: ecg-classifier-, and the CSV's name.")
+@click.option(
+    "--name",
+    default="",
+    help="The registered model. Without it: ecg-classifier-, and the name of the CSV or of the drop.",
+)
 @click.option("--source", default="incoming", show_default=True, help="The source whose ECGs the CSV labels.")
 @click.option(
     "--encoder",
@@ -120,6 +124,13 @@ def _print_trained(trained: TrainedClassifier) -> None:
         scores = ", ".join(f"{method} {auc:.4f}" for method, auc in facts.methods.items())
         console.print(f"chosen on validation: {facts.method} ({scores})")
     console.print(format_text(facts.sentence))
+    if facts.below:
+        click.secho(
+            f"warning: it is clearly below {' and '.join(facts.below)}: do not use it as it is; take another --method, "
+            "another encoder, or more labelled ECGs",
+            fg="yellow",
+            err=True,
+        )
     console.print(f"Brier score on test {facts.brier:.4f}, {facts.brier_uncalibrated:.4f} before calibration")
     release = trained.release
     state = "registered" if trained.created else "registered before"

@@ -34,7 +34,7 @@ from pipelines.evaluate.probes.result import ProbeResult, ProbeScores, write_res
 from pipelines.evaluate.probes.step import ProbeFacts, materialize_probe
 from pipelines.evaluate.probes.stored import Probe
 from pipelines.evaluate.report.own_labels import ROLES, own_labels_page, own_labels_report
-from pipelines.evaluate.report.wording import sentence
+from pipelines.evaluate.report.wording import below, sentence
 from pipelines.evaluate.statistics.bootstrap import Interval
 from pipelines.evaluate.statistics.calibration import brier
 from pipelines.facts import Facts, written_if_set
@@ -100,6 +100,8 @@ class OwnClassifierFacts(Facts):
     """Test macro AUC of the untrained network's linear probe and that of handcrafted features, by their roles."""
     sentence: str
     """How it compares with them, in words."""
+    below: tuple[str, ...] | None = written_if_set()
+    """The baselines that it is clearly below on the test split; None if there are none."""
     test_accuracy: Interval | None = written_if_set()
     brier: float
     """On the test split, mean over the labels."""
@@ -280,6 +282,7 @@ def _make(workspace: Workspace, chosen: _Chosen, folder: Path) -> OwnClassifierF
             if name != OURS.probe and probe.result.scores is not None
         },
         sentence=sentence(report),
+        below=below(report) or None,
         test_accuracy=result.scores.test.accuracy,
         brier=float(brier(test.y_NC, served).mean()),
         brier_uncalibrated=float(brier(test.y_NC, test.score_NC).mean()),

@@ -27,6 +27,13 @@ def sentence(task: TaskReport) -> str:
     return f"{words}."
 
 
+def below(task: TaskReport) -> tuple[str, ...]:
+    """Return the baselines that our scores on a task are clearly below, in words."""
+    others = (OURS.random_baseline, HANDCRAFTED_BASELINE)
+    found = {other: task.differences[other] for other in others if other in task.differences}
+    return tuple(TITLES[name] for name, one in found.items() if one.p_adjusted < ALPHA and one.difference.value < 0)
+
+
 def in_words(interval: Interval) -> str:
     """Return an estimate with its interval."""
     return format_interval(interval.value, interval.low, interval.high)

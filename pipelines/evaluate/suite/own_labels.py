@@ -187,7 +187,10 @@ def own_task(workspace: Workspace, path: Path, source: str) -> LabelTask:
     shards = shards_of(workspace, source)
     times = Counter(read_records(shards).column("record_id").to_pylist())
     if not times:
-        raise ValueError(f"no ECGs of {source} in {workspace.root}: harmonize them first")
+        raise ValueError(
+            f"no ECGs of {source} in {workspace.root}: run `ecg run download harmonize --partition {source}` first, or "
+            "name the place with them by `ecg mirror`"
+        )
     _require_known(path, labels, times, source)
     return _task(path.stem, f"own labels of {path.name}", str(path), source, labels)
 
@@ -201,7 +204,10 @@ def drop_task(workspace: Workspace, drop: str) -> LabelTask:
     shards = shards_of(workspace, INCOMING)
     if drop not in shards:
         there = ", ".join(shards) or "none"
-        raise ValueError(f"drop {drop[:_SHOWN]!r} is not harmonized in {workspace.root}; harmonized are: {there}")
+        raise ValueError(
+            f"drop {drop[:_SHOWN]!r} is not harmonized in {workspace.root}; harmonized are: {there}: run `ecg run "
+            f"download harmonize --partition incoming/{drop[:_SHOWN]}`, or name the place with it by `ecg mirror`"
+        )
     records = read_records({drop: shards[drop]})
     given = zip(records.column("record_id").to_pylist(), records.column("labels").to_pylist(), strict=True)
     labels = {record: tuple(dict.fromkeys(of_record)) for record, of_record in given if of_record}
