@@ -202,7 +202,8 @@ def _run(home: Home, dagster_port: int, mlflow_port: int, lock: int) -> None:
             if server.address:
                 wait_until_healthy(process, server.address + server.health, logs / server.log)
                 click.echo(f"{server.name:8} {server.address}")
-        for name, address in links(home, *(server.address for server in plan if server.address)).items():
+        dagster, mlflow = (f"http://127.0.0.1:{port}" for port in (dagster_port, mlflow_port))
+        for name, address in links(home, dagster, mlflow).items():
             click.echo(f"  {name}: {address}")
         click.echo(f"Data home {home.root}; ECGs from {home.mirror or 'the original hosts'}. Ctrl-C stops both.")
         while all(server.poll() is None for server in servers):
