@@ -36,7 +36,7 @@ MOST_KILLS = 6  # of a round
 VICTIMS = ("run", "step") * 6 + ("code-server", "code", "daemon", "webserver", "parent", "all")
 """Mostly what works on a partition; `code` is the process of which runs are children, `parent` that of all servers."""
 ENDED = {"SUCCESS", "FAILURE", "CANCELED"}
-RETRIED = 30.0  # seconds in which the daemon starts what failed again
+RETRIED = 120.0  # seconds in which the daemon, on a busy machine, starts what failed again
 SETTLED = 45.0  # seconds in which whoever is left alone has to end: Dagster's code server waits 30
 
 
@@ -187,8 +187,11 @@ def _has_settled(stack: Stack, partition: str) -> bool:
     """Whether a partition is done, or all its runs failed and none was started again after a while."""
     if not _has_ended(stack, partition):
         return False
-    if "SUCCESS" not in stack.statuses(partition):
-        time.sleep(RETRIED)
+    deadline = time.monotonic() + RETRIED
+    while "SUCCESS" not in stack.statuses(partition) and time.monotonic() < deadline:
+        time.sleep(1)
+        if not _has_ended(stack, partition):
+            return False
     return _has_ended(stack, partition)
 
 

@@ -136,8 +136,9 @@ def differences(folder: Path, calm: Path) -> list[str]:
 
 
 def contents(folder: Path) -> dict[str, Any]:
-    """Return what each file holds, by name."""
-    files = [path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(".lock")]
+    """Return what each file holds, by name; without locks, and without pictures, which Dagster's runs alone draw."""
+    files = [path for path in folder.rglob("*") if path.is_file() and not path.match("*.lock")]
+    files = [path for path in files if not path.match("aside/picture-*.png")]
     return {path.relative_to(folder).as_posix(): _content(path, folder) for path in files}
 
 
