@@ -14,6 +14,7 @@ from pipelines import versions
 from pipelines.release.own_classifier_config import OwnClassifierConfig
 
 if TYPE_CHECKING:
+    from pipelines.release.gate import GateConfig
     from pipelines.release.own_classifier_release import TrainedClassifier
 
 OWN = Part(OwnClassifierConfig)
@@ -54,7 +55,7 @@ def own_classifier(
     home = data_home.open()
     workspace, tracking = home.workspace(), data_home.tracking()
     with show.mistakes_explained():
-        settings = OWN.read(config)
+        settings, gate = OWN.read(config), GATE.read(config)
         task, left_out = answered_alone(workspace, labels_task(workspace, settings))
         if left_out:
             context.log.info(f"{left_out:,} labelled ECGs lack a lead, which no served model answers: left out")
@@ -66,16 +67,15 @@ def own_classifier(
                 task,
                 encoder,
                 simulated=home.simulated,
-                gate_config=GATE.read(config),
+                gate_config=gate,
                 say=context.log.info,
                 launch=lambda command: launcher.run(context, command),
             )
-    yield _materialized(trained)
+    yield _materialized(trained, gate)
 
 
-def _materialized(trained: "TrainedClassifier") -> dg.MaterializeResult:
+def _materialized(trained: "TrainedClassifier", gate: "GateConfig") -> dg.MaterializeResult:
     from assets.previews import contested, released
-    from pipelines.release.gate import GateConfig
     from pipelines.release.own_classifier import PAGE_FILE
     from pipelines.release.own_classifier_words import label_figures
     from pipelines.release.tags import CHAMPION
@@ -97,6 +97,6 @@ def _materialized(trained: "TrainedClassifier") -> dg.MaterializeResult:
             "labels": show.table(label_figures(facts, trained.result), "No label was scored."),
             "rules": dg.MetadataValue.md(trained.verdict.page()),
             "page": dg.MetadataValue.path(str(trained.product.path / PAGE_FILE)),
-            **show.pictures(scores=released(release), differences=contested(trained.contest, GateConfig())),
+            **show.pictures(scores=released(release), differences=contested(trained.contest, gate)),
         },
     )

@@ -17,7 +17,7 @@ from pipelines.corpus.figures import source_figures
 from pipelines.corpus.index import EXCLUSIONS_FILE
 from pipelines.corpus.left_out import LeftOut, dropped_of, excluded_of, some_of_each_reason
 from pipelines.encoders.names import ENCODER_FILE, HEAD_FILE, OURS
-from pipelines.evaluate.probes.result import load_result, load_roc
+from pipelines.evaluate.probes.result import load_result, load_roc, load_scores
 from pipelines.evaluate.probes.step import ProbeFacts
 from pipelines.evaluate.report.model import EncoderComparison
 from pipelines.evaluate.report.step import JSON_FILE
@@ -110,7 +110,7 @@ def _left_out(records: Sequence[LeftOut], command: str, file: str, *, shards: bo
         for record in shown
     ]
     told = f"all {len(records):,}" if len(shown) == len(records) else f"{len(shown):,} of {len(records):,}"
-    return LeftOutRecords(rows, f"{told} shown; all as csv: `{command}`; as a table: {file}" if records else "")
+    return LeftOutRecords(rows, f"{told} shown; all as csv: `{command}`; as a table: {file}")
 
 
 def _shortened(text: str) -> str:
@@ -234,7 +234,7 @@ def reliability(workspace: Workspace, head: Product) -> bytes | None:
 
 
 def _roc(probe: Product) -> tuple[dict[str, Curve], dict[str, float]]:
-    scores = load_result(probe.path).scores
+    scores = load_scores(probe.path)
     assert scores is not None
     return load_roc(probe.path), {score.name: score.auc.value for score in scores.test.classes}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -10,7 +9,7 @@ from dagster._core.errors import DagsterPipesExecutionError
 from pydantic import Field
 
 from pipelines.home import Home
-from pipelines.pretrain.step import REFUSED
+from pipelines.program import REFUSED, usual_processes
 
 if TYPE_CHECKING:
     from pipelines.tracking import Tracking
@@ -35,7 +34,7 @@ class Launcher(dg.ConfigurableResource):
 
     @property
     def usual_processes(self) -> int:
-        return self.processes or int(os.environ.get("ECG_PROCESSES") or 1)
+        return self.processes or usual_processes()
 
     def run(self, context: dg.AssetExecutionContext, command: list[str]) -> None:
         """Run a command to its end. Its log and figures become those of the step.
@@ -43,7 +42,7 @@ class Launcher(dg.ConfigurableResource):
         Raises a Failure that is not retried if the command ended with REFUSED, and the error of Dagster's pipes if it
         was killed or failed otherwise. If the step is killed or the run is cancelled, the command is stopped, too.
         """
-        from pipelines.pretrain.step import tied
+        from pipelines.program import tied
 
         try:
             client = dg.PipesSubprocessClient(termination_timeout_seconds=STOP_SECONDS)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ecg_foundry.data_sets import DATA_SETS, INCOMING
-from ecg_foundry.layout import CURRENT, ECGS, SIGNALS
+from ecg_foundry.layout import CURRENT, ECGS, SIGNALS, pointed
 from ecg_foundry.place import SIMULATED_SPACE, chosen_mirror, default_root, is_simulated, space_of, spaces_in
 from ecg_foundry.soundness import read_done
 
@@ -71,8 +71,7 @@ def _in_order(partition: Path) -> list[tuple[int, str]]:
 
 def _current(partition: Path) -> Path | None:
     """Return the current shard in the folder of a partition; None if there is none. Raises Damaged."""
-    pointer = partition / CURRENT
-    fingerprint = pointer.read_text(errors="replace").strip() if pointer.is_file() else ""
+    fingerprint = pointed(partition)
     shard = partition / fingerprint
     return shard if fingerprint and read_done(shard, f"{ECGS}/{partition.parent.name}/{partition.name}") else None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 SIGNALS = "ecgs.zarr"
 RECORDS_FILE = "records.parquet"
@@ -15,6 +16,12 @@ CURRENT = "current"
 """File beside the builds of a product with the name of the folder that was built or requested last."""
 
 _ABSENT = "leads not recorded: "
+
+
+def pointed(folder: Path) -> str:
+    """Return the fingerprint in the folder of a product that was built or requested last; empty if there is none."""
+    pointer = folder / CURRENT
+    return pointer.read_text(errors="replace").strip() if pointer.is_file() else ""
 
 
 def absent_note(leads: Sequence[str]) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Tensor, nn
 
 GRADIENT_TOLERANCE = 1e-4  # relative, of gradient norms
 
@@ -40,6 +40,30 @@ def compare_gradients(parameters: Mapping[str, Tensor], norms: Mapping[str, floa
         error = abs(norm - published) / max(abs(published), 1e-12)
         compared.append(Comparison(f"gradient of {name}", error, GRADIENT_TOLERANCE))
     return compared
+
+
+def renamed(
+    remaining: dict[str, Tensor],
+    module: nn.Module,
+    published_name: Callable[[str], str],
+    fitted: Callable[[Tensor, Tensor, str], Tensor],
+) -> dict[str, Tensor]:
+    """Return a published state dict under the names of `module`, whose weights are taken away from `remaining`.
+
+    published_name: of a weight of the module. fitted: our weight, the published one and its name -> the weight as the
+    module takes it.
+
+    Raises ValueError naming a weight that is missing or superfluous, and as `fitted` does.
+    """
+    weights: dict[str, Tensor] = {}
+    for name, ours in module.state_dict().items():
+        published = published_name(name)
+        if published not in remaining:
+            raise ValueError(f"weight {published!r} is missing: give a complete published state dict")
+        weights[name] = fitted(ours, remaining.pop(published), published)
+    if remaining:
+        raise ValueError(f"weight {min(remaining)!r} is none of the published network's: give its state dict alone")
+    return weights
 
 
 def below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ import json
 import re
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ecg_model.agreement import Comparison, below, compare_gradients, largest_error
+from ecg_model.agreement import Comparison, below, compare_gradients, largest_error, renamed
 from ecg_model.attention import cropa_mask
 from ecg_model.config import EncoderConfig, JEPAConfig, PredictorConfig
 from ecg_model.jepa import JEPA, split_columns
@@ -82,19 +83,14 @@ def from_published(state: Mapping[str, Tensor], module: nn.Module, *, predictor:
     positions = remaining.pop("pos_embed", None)
     if positions is not None:
         _require_positions(positions, module)
-    weights: dict[str, Tensor] = {}
-    for name, ours in module.state_dict().items():
-        published = published_name(name, predictor=predictor)
-        if published not in remaining:
-            raise ValueError(f"weight {published!r} is missing: give a complete published state dict")
-        value = remaining.pop(published)
-        if name == "mask_token" and value.numel() == ours.numel():
-            value = value.reshape(ours.shape)
-        _require_like(ours, value, published)
-        weights[name] = value
-    if remaining:
-        raise ValueError(f"weight {min(remaining)!r} is none of the published network's: give its state dict alone")
-    return weights
+    return renamed(remaining, module, partial(published_name, predictor=predictor), _fitted)
+
+
+def _fitted(ours: Tensor, value: Tensor, name: str) -> Tensor:
+    if name == _PREDICTOR["mask_token"] and value.numel() == ours.numel():
+        value = value.reshape(ours.shape)
+    _require_like(ours, value, name)
+    return value
 
 
 def _require_like(ours: Tensor, value: Tensor, name: str) -> None:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ecg_model.agreement import Comparison, below, compare_gradients, largest_error
+from ecg_model.agreement import Comparison, below, compare_gradients, largest_error, renamed
 from ecg_model.config import CPCConfig, S4EncoderConfig
 from ecg_model.cpc import CPC
 
@@ -100,21 +100,17 @@ def from_published(state: Mapping[str, Tensor], module: CPC) -> dict[str, Tensor
     remaining = {name: value for name, value in state.items() if name.startswith("ts_encoder.")}
     for number in range(module.config.encoder.depth):
         _require_fixed(remaining, f"{_STACK}s4_layers.{number}.", module.config.encoder.tokens)
-    weights: dict[str, Tensor] = {}
-    for name, ours in module.state_dict().items():
-        published = published_name(name)
-        if published not in remaining:
-            raise ValueError(f"weight {published!r} is missing: give a complete published state dict")
-        value = remaining.pop(published)
-        if value.numel() != ours.numel() or [n for n in value.shape if n > 1] != [n for n in ours.shape if n > 1]:
-            shapes = f"has shape {tuple(value.shape)}, the network asks for {tuple(ours.shape)}"
-            raise ValueError(f"weight {published!r} {shapes}")
-        if value.dtype != ours.dtype or not value.isfinite().all():
-            raise ValueError(f"weight {published!r} is {value.dtype} or not finite: give finite {ours.dtype}")
-        weights[name] = value.reshape(ours.shape)
-    if remaining:
-        raise ValueError(f"weight {min(remaining)!r} is none of the published network's: give its state dict alone")
-    return weights
+    return renamed(remaining, module, published_name, _fitted)
+
+
+def _fitted(ours: Tensor, value: Tensor, published: str) -> Tensor:
+    """Return a weight in our shape, which may lack axes of one. Raises ValueError if it cannot be, or is not finite."""
+    if value.numel() != ours.numel() or [n for n in value.shape if n > 1] != [n for n in ours.shape if n > 1]:
+        shapes = f"has shape {tuple(value.shape)}, the network asks for {tuple(ours.shape)}"
+        raise ValueError(f"weight {published!r} {shapes}")
+    if value.dtype != ours.dtype or not value.isfinite().all():
+        raise ValueError(f"weight {published!r} is {value.dtype} or not finite: give finite {ours.dtype}")
+    return value.reshape(ours.shape)
 
 
 def _require_fixed(remaining: dict[str, Tensor], layer: str, tokens: int) -> None:

@@ -52,9 +52,9 @@ class S4(nn.Module):
         length = u_BHL.shape[-1]
         with torch.autocast(u_BHL.device.type, enabled=False):
             u_BHL = u_BHL.to(self.D.dtype)
-            kernel_HL = self.kernel(length)[0]
-            if not self.causal:
-                kernel_HL = F.pad(kernel_HL, (0, length)) + F.pad(self.kernel(length)[1].flip(-1), (length, 0))
+            kernel_HL, *backward = self.kernel(length)
+            for backward_HL in backward:
+                kernel_HL = F.pad(kernel_HL, (0, length)) + F.pad(backward_HL.flip(-1), (length, 0))
             spectrum_BHF = torch.fft.rfft(u_BHL, 2 * length) * torch.fft.rfft(kernel_HL, 2 * length)
             return torch.fft.irfft(spectrum_BHF, 2 * length)[..., :length] + self.D[:, None] * u_BHL
 

@@ -33,7 +33,7 @@ from pipelines.formatting import escape_output, format_text
 from pipelines.home import SERVERS_LOCK, Home
 from pipelines.locks import exclusive_now
 from pipelines.moved import mend
-from pipelines.pretrain.step import tied
+from pipelines.program import tied
 
 PORT = click.IntRange(1, 65535)
 START_SECONDS = 90

@@ -26,6 +26,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ecg_foundry.layout import CURRENT, pointed
 from ecg_foundry.soundness import ASIDE, DONE, FILES, Damaged, digest_of_tree, files_of, read_done
 from pipelines import durable, locks
 from pipelines.disk_space import full_disk_explained
@@ -91,7 +92,7 @@ class Workspace:
 
         Raises Damaged if one of them is damaged: left out, its records would be missing without a word.
         """
-        pointers = self.root.glob(f"{pattern}/current")
+        pointers = self.root.glob(f"{pattern}/{CURRENT}")
         names = sorted(pointer.parent.relative_to(self.root).as_posix() for pointer in pointers)
         products = {name: self._sound(name, self._pointed(name)) for name in names}
         return {name: product for name, product in products.items() if product is not None}
@@ -226,11 +227,10 @@ class Workspace:
 
     def _pointed(self, product: str) -> str:
         """Return the fingerprint that was built or requested last; empty if there is none."""
-        pointer = self.folder(product) / "current"
-        return pointer.read_text(errors="replace").strip() if pointer.is_file() else ""
+        return pointed(self.folder(product))
 
     def _point(self, product: str, fingerprint: str) -> None:
-        write_atomically(self.folder(product) / "current", fingerprint.encode())
+        write_atomically(self.folder(product) / CURRENT, fingerprint.encode())
 
 
 def _fill(

@@ -1,8 +1,11 @@
-"""What a program has that a step starts in a process of its own: signals, one writer a folder, progress, its log."""
+"""What a program has that a step starts in a process of its own: how it is started, its exit codes, signals, one writer
+a folder, progress, its log."""
 
 from __future__ import annotations
 
 import logging
+import os
+import shutil
 import signal
 import sys
 import time
@@ -17,6 +20,12 @@ from pipelines.durable import make_folder
 
 log = logging.getLogger(__name__)
 
+REFUSED = 2
+"""Exit code of a program for an error that another try would meet again; argparse's, too."""
+
+Launch = Callable[[list[str]], object]
+"""Runs a command to its end. Raises if it fails."""
+
 PIPES = "DAGSTER_PIPES_CONTEXT"  # dagster_pipes.DAGSTER_PIPES_CONTEXT_ENV_VAR
 LINE_SECONDS = 10.0  # between two lines of progress in a log
 ORPHAN_SECONDS = 300.0  # to wait for another run in the folder
@@ -24,6 +33,20 @@ ORPHAN_SECONDS = 300.0  # to wait for another run in the folder
 
 class Stopped(Exception):
     """The run was asked to stop. If it had begun, it has written a checkpoint."""
+
+
+def usual_processes() -> int:
+    """Return the number of processes of a training if none is asked for: ECG_PROCESSES, or 1."""
+    return int(os.environ.get("ECG_PROCESSES") or 1)
+
+
+def tied(command: list[str]) -> list[str]:
+    """Return the command, wrapped so that it gets SIGTERM if its parent is killed (Linux only).
+
+    An orphan would keep the GPU and the output folder from the run that resumes.
+    """
+    setpriv = shutil.which("setpriv")
+    return command if setpriv is None else [setpriv, "--pdeathsig", "TERM", *command]
 
 
 def stop_on_signals() -> list[int]:
@@ -118,8 +141,14 @@ class ProgressLine:
 
 
 @contextmanager
-def dagster_pipes() -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Send the log also to the asset that started this program. Yield a function that sends it a message."""
+def dagster_pipes() -> Iterator[Callable[[dict[str, Any]], None] | None]:
+    """Send the log also to the asset that started this program. Yield a function that sends it a message.
+
+    Yields None if no asset started it.
+    """
+    if PIPES not in os.environ:
+        yield None
+        return
     from dagster_pipes import open_dagster_pipes  # imported here, since it is there only under Dagster
 
     with open_dagster_pipes() as pipes:

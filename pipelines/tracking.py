@@ -219,13 +219,14 @@ def arrived(metrics_path: Path) -> bool:
 def mirrored_run(metrics_path: Path, tracking: Tracking) -> str | None:
     """Return the id of the run that a file was mirrored to, or None if there is none in this store."""
     key = _stored_in(_state_of(metrics_path)).get("key")
-    run = None if key is None else _run_of(tracking.client(), tracking, key)
+    client = tracking.client()
+    run = None if key is None else _run_of(client, tracking.experiment_id(client), key)
     return None if run is None else run.info.run_id
 
 
-def _run_of(client: MlflowClient, tracking: Tracking, key: str) -> Run | None:
+def _run_of(client: MlflowClient, experiment: str, key: str) -> Run | None:
     """Return the run of a mirror's key."""
-    runs = client.search_runs([tracking.experiment_id(client)], f"tags.`{MIRROR_TAG}` = '{key}'", max_results=1)
+    runs = client.search_runs([experiment], f"tags.`{MIRROR_TAG}` = '{key}'", max_results=1)
     return runs[0] if runs else None
 
 
@@ -330,7 +331,7 @@ class MetricsMirror:
                 answer.raise_for_status()
         client = self._tracking.client()
         experiment = self._tracking.experiment_id(client)
-        run = _run_of(client, self._tracking, self._key)
+        run = _run_of(client, experiment, self._key)
         if run is None:
             # With the source and the commit of the program, as `mlflow.start_run` tells them.
             tags = resolve_tags({**self._tags, MIRROR_TAG: self._key})

@@ -31,10 +31,10 @@ from ecg_model.serving.embed import STANDARD, judged_features
 from ecg_model.serving.reader import Reader
 
 FORMAT = "ecg-foundry head 2"
-INPUTS = {"whole": False, "0.67-40 Hz": True}
-"""What the encoder takes, by its name in a file: whether it is band-passed."""
-POOLS = {"mean": False, "attention": True}
-"""What is read of the encoder, by its name in a file: whether by a query."""
+INPUTS = ("whole", "0.67-40 Hz")
+"""What the encoder takes, as a file calls it: by whether it is band-passed."""
+POOLS = ("mean", "attention")
+"""What is read of the encoder, as a file calls it: by whether a query reads."""
 MOST_LABELS, MOST_HEADS = 10_000, 256
 """The largest sizes that a file may ask for, beside those of an encoder."""
 
@@ -96,8 +96,8 @@ class CalibratedHead:
             "format": FORMAT,
             "labels": self.labels,
             "exclusive": self.exclusive,
-            "input": _named(INPUTS, self.band_passed),
-            "pool": _named(POOLS, self.query_HD is not None),
+            "input": INPUTS[self.band_passed],
+            "pool": POOLS[self.query_HD is not None],
         }
         return save(contiguous, metadata={"head": json.dumps(about, sort_keys=True)})
 
@@ -123,14 +123,10 @@ class CalibratedHead:
                 intercept_C=value["intercept"],
                 exclusive=about["exclusive"],
                 query_HD=value.get("query"),
-                band_passed=INPUTS[about["input"]],
+                band_passed=about["input"] == INPUTS[True],
             )
         except ValueError as error:
             raise ValueError(f"{path}: {error}: pull the model again") from error
-
-
-def _named(kinds: Mapping[str, bool], kind: bool) -> str:
-    return next(name for name, value in kinds.items() if value == kind)
 
 
 def _about(metadata: Mapping[str, str], names: set[str], path: Path) -> dict[str, Any]:
@@ -153,7 +149,7 @@ def _about(metadata: Mapping[str, str], names: set[str], path: Path) -> dict[str
     labels = about.get("labels")
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise ValueError(f"{path} has labels that are not a list of names: pull the model again")
-    for name, known in (("exclusive", (False, True)), ("input", tuple(INPUTS)), ("pool", tuple(POOLS))):
+    for name, known in (("exclusive", (False, True)), ("input", INPUTS), ("pool", POOLS)):
         if about.get(name) not in known:
             raise ValueError(f"{path} has {name} {about.get(name)!r}, which this code does not know: update it")
     return about

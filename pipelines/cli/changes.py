@@ -7,7 +7,7 @@ FIELD=VALUE         a field of the recipe, such as epochs=3 or jepa.encoder.dim=
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields, replace
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -95,8 +95,8 @@ class Changes:
 
     def of(self, settings: type[Settings], step: str, usual: Settings | None = None) -> Settings:
         """Return the settings of a step, with what was set. usual: without what was set; None: the defaults."""
-        base = {} if usual is None else {one.name: getattr(usual, one.name) for one in _fields(settings)}
-        return settings(**{**base, **self.given(settings, step)})
+        base: Any = settings() if usual is None else usual
+        return replace(base, **self.given(settings, step))
 
     def given(self, settings: type[Any], step: str) -> dict[str, Any]:
         """Return what was set of the settings of a step, by field."""

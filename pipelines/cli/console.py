@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 REDRAW_SECONDS = 0.1
 """Least time between two drawings of a download's bar."""
-OnCount = Callable[..., None]
-"""Called as (done), (done, total) or (done, total, title)."""
 
 
 def stdout() -> Console:
@@ -79,7 +77,7 @@ class LateProgress(Progress):
 
 
 class Count:
-    """The count of a bar, an `OnCount`."""
+    """The count of a bar; called as (done), (done, total) or (done, total, title)."""
 
     def __init__(self, bar: LateProgress, title: str) -> None:
         self._bar, self._task = bar, bar.add_task(title, total=None)

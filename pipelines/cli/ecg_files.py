@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from pipelines.incoming import readers
@@ -25,6 +26,16 @@ def read_file(path: Path) -> Origins:
         return
     for item in read_part(path, path.with_name(EXAMS)):
         yield RecordOrigin(item, "float, millivolt according to its authors", "CODE-15% part")
+
+
+def read_path(path: Path) -> Iterator[tuple[Path, RecordOrigin]]:
+    """Yield the records of a file, or of all files below a folder, each with its file.
+
+    Raises ValueError as `read_file` and `read_folder` do.
+    """
+    whole = path.is_dir()
+    for reading in read_folder(path) if whole else read_file(path):
+        yield (path / reading.file if whole else path), reading
 
 
 def read_folder(folder: Path) -> Origins:

@@ -144,13 +144,12 @@ def embed_files(paths: Iterable[Path], embed: Embed) -> Iterator[Embedded | Unre
 
     A file that cannot be read at all is one item, and the next file follows.
     """
-    from pipelines.cli.ecg_files import read_file, read_folder
+    from pipelines.cli.ecg_files import read_path
 
     for path in paths:
-        whole = path.is_dir()
         try:
-            for reading in read_folder(path) if whole else read_file(path):
-                yield _embedded(str(path / reading.file) if whole else str(path), reading.item, embed)
+            for file, reading in read_path(path):
+                yield _embedded(str(file), reading.item, embed)
         except ChildProcessError:
             raise  # of the model, not of this file
         except (ValueError, OSError) as error:

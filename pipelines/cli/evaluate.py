@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pipelines.evaluate.features import EncoderSource, OnProgress
     from pipelines.evaluate.suite.names import Evaluation
     from pipelines.home import Home
-    from pipelines.pretrain.step import Launch
+    from pipelines.program import Launch
 
 Tables = Iterator[tuple[str, list[dict[str, Any]]]]
 """Tables, each a title and rows with equal keys."""

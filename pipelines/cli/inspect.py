@@ -195,29 +195,29 @@ class Inspection:
 def inspect_path(path: Path, record_id: str | None = None) -> Iterator[Inspection]:
     """Read the records of a file or of a folder, or the one called `record_id`, and judge them as harmonization does.
 
-    Raises ValueError as `read_file` and `read_folder` do, and if there is no such record, or none at all.
+    Raises ValueError as `read_path` does, and if there is no such record, or none at all.
     """
-    from pipelines.cli.ecg_files import read_file, read_folder
+    from pipelines.cli.ecg_files import read_path
     from pipelines.harmonize.convert import judge
     from pipelines.harmonize.quality import QualityLimits
 
-    readings = iter(read_folder(path) if path.is_dir() else read_file(path))
+    readings = read_path(path)
     if record_id is not None:
         readings = iter([_named(readings, path, record_id)])
     shown, judged = tee(readings)
-    verdicts = judge((reading.item for reading in judged), source="file", limits=QualityLimits())
+    verdicts = judge((reading.item for _, reading in judged), source="file", limits=QualityLimits())
     empty = True
-    for reading, verdict in zip(shown, verdicts, strict=True):
+    for (file, reading), verdict in zip(shown, verdicts, strict=True):
         empty = False
-        yield _inspection(path / reading.file if path.is_dir() else path, reading, verdict)
+        yield _inspection(file, reading, verdict)
     if empty:
         raise ValueError(f"{path}: it holds no record")
 
 
-def _named(readings: Iterable[RecordOrigin], path: Path, record_id: str) -> RecordOrigin:
-    for reading in readings:
+def _named(readings: Iterable[tuple[Path, RecordOrigin]], path: Path, record_id: str) -> tuple[Path, RecordOrigin]:
+    for file, reading in readings:
         if reading.item.record_id == record_id:
-            return reading
+            return file, reading
     raise ValueError(f"{path}: it holds no record {record_id!r}")
 
 

@@ -20,7 +20,7 @@ class TrainingEnded(ValueError):
     """A training ended without an encoder. what: pretraining, or fine-tuning."""
 
     def __init__(self, code: int, what: str) -> None:
-        from pipelines.pretrain.step import REFUSED
+        from pipelines.program import REFUSED
 
         self.code = code
         super().__init__(
@@ -65,7 +65,7 @@ def run_fine_tuning(command: list[str]) -> None:
 
 
 def _run(command: list[str], what: str) -> None:
-    from pipelines.pretrain.step import tied
+    from pipelines.program import tied
 
     with subprocess.Popen(tied(command), stdout=subprocess.DEVNULL) as process:
         try:

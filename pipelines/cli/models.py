@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from pipelines.home import Home
+    from pipelines.tracking import Tracking
 
 
 @click.command("models")
@@ -22,14 +22,15 @@ def command(name: str) -> None:
     ecg models --name ecg-encoder-reference
     """
     from pipelines.cli.console import print_table, stdout
+    from pipelines.cli.store import existing_store
     from pipelines.formatting import format_text
     from pipelines.home import Home
     from pipelines.release.tags import CHAMPION, NOT_SCORED
 
-    home = Home.default()
-    rows = version_rows(home, name)
+    tracking = existing_store(Home.default())
+    rows = version_rows(tracking, name)
     print_table(("version", "alias", "validation", "labels", "verdict", "moves"), rows)
-    if others := [other for other in registered_names(home) if other != name]:
+    if others := [other for other in registered_names(tracking) if other != name]:
         stdout().print(f"\nother models here, by --name: {', '.join(map(format_text, others))}")
     stdout().print("\nvalidation: AUC by a version's own probe; a verdict is on the labels that both versions have")
     for version, alias, validation, *_ in rows:
@@ -40,17 +41,15 @@ def command(name: str) -> None:
             )
 
 
-def version_rows(home: Home, name: str) -> list[tuple[str, str, str, str, str, str]]:
+def version_rows(tracking: Tracking, name: str) -> list[tuple[str, str, str, str, str, str]]:
     """Return a row per version, the newest first: version, aliases, validation score, labels, verdict, and its moves.
 
     Raises ValueError if the model has no version.
     """
-    from pipelines.cli.store import existing_store
     from pipelines.release.aliases import aliases_of, versions_of
     from pipelines.release.card import validation_labels
     from pipelines.release.tags import NOT_SCORED
 
-    tracking = existing_store(home)
     aliases = aliases_of(name=name, tracking=tracking)
     rows = [
         (
@@ -64,15 +63,13 @@ def version_rows(home: Home, name: str) -> list[tuple[str, str, str, str, str, s
         for release in versions_of(name=name, tracking=tracking)
     ]
     if not rows:
-        others = registered_names(home)
+        others = registered_names(tracking)
         there = f", or name one that is there: {', '.join(others)}" if others else ""
         raise ValueError(f"{name} has no version at {tracking.uri}: release one first, as `make demo` does{there}")
     return rows
 
 
-def registered_names(home: Home) -> list[str]:
+def registered_names(tracking: Tracking) -> list[str]:
     """Return the names of the registered models that have a version, in order."""
-    from pipelines.cli.store import existing_store
-
-    models = existing_store(home).client().search_registered_models(max_results=1000)
+    models = tracking.client().search_registered_models(max_results=1000)
     return sorted(model.name for model in models if model.latest_versions)

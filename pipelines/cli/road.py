@@ -5,7 +5,6 @@ Each calls what the asset of the same product calls, with the same defaults, and
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -14,12 +13,13 @@ from typing import Any, NamedTuple
 
 from pipelines.cache import Product, Workspace
 from pipelines.cli.changes import Base, Changes, Computing, Fetching, Keeping, Scoring
-from pipelines.cli.console import OnCount
+from pipelines.cli.console import Count
 from pipelines.cli.launch import run_pretraining
 from pipelines.cli.partitions import Partition, to_download, to_harmonize
 from pipelines.encoders.names import OURS
 from pipelines.finding import Finding
 from pipelines.home import Home
+from pipelines.program import usual_processes
 from pipelines.tracking import Tracking
 
 
@@ -61,7 +61,7 @@ class Run:
     changes: Changes
     downloading: Callable[[str], AbstractContextManager[Any]]
     """Shows the progress of a download."""
-    counting: Callable[[str], AbstractContextManager[OnCount]]
+    counting: Callable[[str], AbstractContextManager[Count]]
     """Shows the progress of anything else."""
     note: Callable[[str], None]
     """Says something that is no result."""
@@ -96,7 +96,7 @@ def refuse_training(run: Run) -> None:
 
 
 def _processes(how: Computing) -> int:
-    return how.processes or int(os.environ.get("ECG_PROCESSES") or 1)
+    return how.processes or usual_processes()
 
 
 class Step(NamedTuple):

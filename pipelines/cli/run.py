@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -94,16 +94,15 @@ def command(steps: tuple[str, ...], partitions: tuple[str, ...], recipe: str, as
             _run(run, chosen)
     except TrainingEnded as ended:
         if ended.code > 128:  # something stopped the training alone
-            click.echo(f"stopped: {_again()}", err=True)
-            sys.exit(ended.code)
+            _exit_stopped(ended.code)
         raise
     except Stopped as stopped:
-        click.echo(f"stopped: {_again()}", err=True)
-        sys.exit(128 + stopped.number)
+        _exit_stopped(128 + stopped.number)
 
 
-def _again() -> str:
-    return "what is finished stays; the same command goes on from there"
+def _exit_stopped(code: int) -> NoReturn:
+    click.echo("stopped: what is finished stays; the same command goes on from there", err=True)
+    sys.exit(code)
 
 
 def _run(run: Run, chosen: Sequence[str]) -> None:

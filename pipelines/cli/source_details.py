@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ecg_foundry.soundness import files_of
-from pipelines.cache import Product, Workspace
+from pipelines.cache import Product
 from pipelines.cli.source_state import SourceState
 from pipelines.corpus.left_out import left_out
 from pipelines.download.step import RawFacts, is_discarded, recorded_files
@@ -60,12 +60,11 @@ def source_lines(home: Home, state: SourceState) -> list[tuple[str, str]]:
     return [*lines, *_how_to_get(state)]
 
 
-def partition_rows(home: Home, state: SourceState) -> list[tuple[str, ...]]:
+def partition_rows(state: SourceState) -> list[tuple[str, ...]]:
     """Return a row of PARTITION_COLUMNS for each partition that is here."""
-    workspace = home.workspace()
     rows = []
     for partition in state.partitions:
-        raw, shard = (workspace.current(f"{kind}/{state.source.name}/{partition}") for kind in ("raw", "ecgs"))
+        raw, shard = state.raw.get(partition), state.shards.get(partition)
         if raw is None and shard is None:
             continue
         rows.append((partition, *_raw_cells(raw), *_shard_cells(shard)))
@@ -89,18 +88,15 @@ def _shard_cells(shard: Product | None) -> tuple[str, str, str]:
 
 
 def _on_disk(home: Home, state: SourceState) -> OnDisk:
-    workspace, disk = home.workspace(), OnDisk()
-    for partition in state.partitions:
-        disk.raw |= _raw_in_home(workspace, f"raw/{state.source.name}/{partition}", home.root)
-        shard = workspace.current(f"ecgs/{state.source.name}/{partition}")
-        disk.shards += 0 if shard is None else _size_of(shard)
+    disk = OnDisk(shards=sum(map(_size_of, state.shards.values())))
+    for raw in state.raw.values():
+        disk.raw |= _raw_in_home(raw, home.root)
     return disk
 
 
-def _raw_in_home(workspace: Workspace, name: str, home: Path) -> dict[Path, int]:
+def _raw_in_home(raw: Product, home: Path) -> dict[Path, int]:
     """Return the files of a raw product that lie in the home, with their sizes; none if they are a mirror's."""
-    raw = workspace.current(name)
-    if raw is None or is_discarded(raw):
+    if is_discarded(raw):
         return {}
     root, files = recorded_files(raw)
     return {root / file.path: file.bytes or 0 for file in files} if root.is_relative_to(home) else {}

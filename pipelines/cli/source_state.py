@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipelines.cache import Workspace
+    from pipelines.cache import Product, Workspace
+    from pipelines.harmonize.shards import HarmonizedFacts
     from pipelines.home import Home
     from pipelines.incoming import OwnData
     from pipelines.sources.base import Source
@@ -21,12 +24,36 @@ class SourceState:
     """All partitions of the source."""
     offered: tuple[str, ...] | None
     """Partitions that a folder mirror has. None if there is no folder mirror, or if all partitions are downloaded."""
-    downloaded: tuple[str, ...]
-    harmonized: tuple[str, ...]
-    entered: int
-    """Records in the harmonized partitions, before any was dropped."""
-    kept: int
-    """Records that harmonization kept."""
+    raw: Mapping[str, Product]
+    """The current downloads, by partition."""
+    shards: Mapping[str, Product]
+    """The current shards, by partition."""
+
+    @property
+    def downloaded(self) -> tuple[str, ...]:
+        """Partitions that are downloaded."""
+        return tuple(self.raw)
+
+    @property
+    def harmonized(self) -> tuple[str, ...]:
+        """Partitions that are harmonized."""
+        return tuple(self.shards)
+
+    @cached_property
+    def _facts(self) -> list[HarmonizedFacts]:
+        from pipelines.harmonize.shards import HarmonizedFacts
+
+        return [HarmonizedFacts.of(product) for product in self.shards.values()]
+
+    @property
+    def entered(self) -> int:
+        """Records in the harmonized partitions, before any was dropped."""
+        return sum(facts.entered for facts in self._facts)
+
+    @property
+    def kept(self) -> int:
+        """Records that harmonization kept."""
+        return sum(facts.kept for facts in self._facts)
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values."""
@@ -91,21 +118,20 @@ def sources_here(home: Home, name: str | None = None) -> list[SourceState]:
 def _state(
     source: Source | OwnData, partitions: tuple[str, ...], workspace: Workspace, mirror: str | None
 ) -> SourceState:
-    from pipelines.harmonize.shards import HarmonizedFacts
     from pipelines.sources.base import Source
 
-    raw = tuple(key for key in partitions if workspace.current(f"raw/{source.name}/{key}"))
-    ecgs = {key: workspace.current(f"ecgs/{source.name}/{key}") for key in partitions}
-    shards = {key: HarmonizedFacts.of(product) for key, product in ecgs.items() if product is not None}
+    def current(kind: str) -> dict[str, Product]:
+        found = {key: workspace.current(f"{kind}/{source.name}/{key}") for key in partitions}
+        return {key: product for key, product in found.items() if product is not None}
+
+    raw = current("raw")
     return SourceState(
         source=source,
         partitions=partitions,
         # A large list takes seconds: none is read if all partitions are downloaded.
-        offered=None if raw == partitions or not isinstance(source, Source) else _offered(source, mirror),
-        downloaded=raw,
-        harmonized=tuple(shards),
-        entered=sum(facts.entered for facts in shards.values()),
-        kept=sum(facts.kept for facts in shards.values()),
+        offered=None if tuple(raw) == partitions or not isinstance(source, Source) else _offered(source, mirror),
+        raw=raw,
+        shards=current("ecgs"),
     )
 
 

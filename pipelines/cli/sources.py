@@ -117,7 +117,7 @@ def _print_details(home: Home, state: SourceState) -> None:
 
     for title, text in source_lines(home, state):
         click.echo(f"{title:<14}{format_name(text)}")
-    if rows := partition_rows(home, state):
+    if rows := partition_rows(state):
         click.echo()
         print_table(PARTITION_COLUMNS, rows)
 

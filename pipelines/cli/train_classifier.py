@@ -60,7 +60,7 @@ def command(
     from pipelines.cli.console import counting, stdout
     from pipelines.cli.evaluate_labels import print_labels
     from pipelines.cli.launch import run_fine_tuning
-    from pipelines.cli.store import store_of
+    from pipelines.cli.store import reachable_store
     from pipelines.evaluate.suite.own_labels import answered_alone
     from pipelines.formatting import format_text
     from pipelines.home import Home
@@ -87,7 +87,7 @@ def command(
     if left_out:
         stdout().print(f"{left_out:,} labelled ECGs lack a lead, which no served model answers: left out")
     require_enough(workspace, task, config.probe)
-    tracking = store_of(home)
+    tracking = reachable_store(home)
     with chosen_encoder(encoder, workspace, tracking, simulated=home.simulated) as chosen:
         note = "" if chosen.note is None else f" ({chosen.note})"
         stdout().print(format_text(f"encoder: {chosen.name}{note}"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -81,7 +81,7 @@ def excluded_of(corpus: Product) -> list[LeftOut]:
 
 def some_of_each_reason(records: Sequence[LeftOut], most: int) -> list[LeftOut]:
     """Return at most `most` records in their order, so that a rare reason is not behind a frequent one."""
-    numbers = {reason: count() for reason in Counter(record.reason for record in records)}
+    numbers: dict[str, Iterator[int]] = defaultdict(count)
     turns = [next(numbers[record.reason]) for record in records]
     chosen = sorted(range(len(records)), key=turns.__getitem__)[:most]
     return [records[at] for at in sorted(chosen)]

@@ -8,13 +8,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
-from pipelines.incoming.description import TABLE, labels_of, patient_of
+from pipelines.incoming.description import PEOPLE_FIELDS, TABLE, labels_of, patient_of
 from pipelines.records import Record, Sex
 from pipelines.sources.base import read_table, rows_by_id
 from pipelines.sources.demographics import is_unknown, stated_age, stated_sex
 
 FILE = "file"
-COLUMNS = ("ids", "patient_ids", "ages", "sexes", "labels")
 
 _REMEDY = "save it as csv in UTF-8 with commas, and name its columns in drop.json as its first line does"
 
@@ -26,7 +25,7 @@ class PeopleTable:
     file: str
     """Path inside the drop."""
     rows: Mapping[str, Mapping[str, str]]
-    """The cells of each row by column of COLUMNS, by the row's id."""
+    """The cells of each row by column of PEOPLE_FIELDS, by the row's id."""
 
     @classmethod
     def read(cls, root: Path, stated: Any, paths: frozenset[str]) -> Self:
@@ -81,14 +80,14 @@ def _rows(path: Path, columns: tuple[tuple[str, str], ...], changed: int) -> Map
 
 def _columns(stated: Any) -> dict[str, str]:
     """Return the table's file and its columns by field."""
-    known = (FILE, *COLUMNS)
+    known = (FILE, *PEOPLE_FIELDS)
     if (
         not isinstance(stated, dict)
         or not {FILE, "ids"} < set(stated) <= set(known)
         or not all(isinstance(value, str) for value in stated.values())
     ):
         raise ValueError(
-            f"{TABLE}: give the file, the column of ids, and one or more of {', '.join(COLUMNS[1:])}, as in "
+            f"{TABLE}: give the file, the column of ids, and one or more of {', '.join(PEOPLE_FIELDS[1:])}, as in "
             '{"file": "metadata.csv", "ids": "ECG_ID", "patient_ids": "Patient_ID"}'
         )
     return dict(stated)

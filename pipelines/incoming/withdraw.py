@@ -7,6 +7,7 @@ import shutil
 from contextlib import ExitStack
 from pathlib import Path
 
+from ecg_foundry.layout import CURRENT
 from pipelines.cache import DONE, PARTIAL, Workspace, unread
 from pipelines.durable import flush
 from pipelines.home import FILES, Home
@@ -55,7 +56,7 @@ def _withdraw_from(space: Path, name: str) -> list[Path]:
         for path in going:
             shutil.rmtree(path)
         for product in products:
-            (workspace.folder(product) / "current").unlink(missing_ok=True)
+            (workspace.folder(product) / CURRENT).unlink(missing_ok=True)
         # What was withdrawn does not come back with a loss of power.
         for folder in {path.parent for path in going} | {workspace.folder(product) for product in products}:
             flush(folder)

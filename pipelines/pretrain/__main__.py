@@ -31,10 +31,10 @@ from pipelines.pretrain.options import memory_budget_of, program_parser, recipe_
 from pipelines.pretrain.reading import reading
 from pipelines.pretrain.recipes import Recipe
 from pipelines.pretrain.run_state import Figures
-from pipelines.pretrain.step import MORE, REFUSED, EncoderFacts, mirror
+from pipelines.pretrain.step import MORE, EncoderFacts, mirror
 from pipelines.pretrain.train import train
 from pipelines.program import (
-    PIPES,
+    REFUSED,
     ProgressLine,
     Stopped,
     dagster_pipes,
@@ -75,7 +75,7 @@ def _run(options: argparse.Namespace, speaks: bool, stop: Sequence[int]) -> int:
     Raises ValueError, NonFinite and DiskFull through the open reports, so that MLflow and Dagster know of them.
     """
     with ExitStack() as stack:
-        report = stack.enter_context(dagster_pipes()) if speaks and PIPES in os.environ else None
+        report = stack.enter_context(dagster_pipes()) if speaks else None
         try:
             with full_disk_explained(options.out):
                 summary = _pretrain(options, speaks, stop, stack)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -17,23 +16,18 @@ from pipelines.corpus.split import LEAST_VALIDATION
 from pipelines.corpus.step import CorpusFacts
 from pipelines.facts import Facts
 from pipelines.pretrain.recipes import Recipe
+from pipelines.program import Launch
 
 if TYPE_CHECKING:
     from pipelines.tracking import Tracking
 
 METRICS_FILE = "aside/metrics.jsonl"
+TIMING_FILE = "aside/timing.json"
 CHECKPOINTS = "aside/checkpoints"
 SUMMARY_FILE = "summary.json"
 SUMS_FILE = "aside/sha256sums"
 """The sha256 of each file that a training has ended with, in the form of `sha256sum`."""
 EXPERIMENT = "pretrain"
-
-REFUSED = 2
-"""Exit code of `python -m pipelines.pretrain` for an error that another try would meet again; argparse's, too."""
-
-Launch = Callable[[list[str]], object]
-"""Runs a command to its end. Raises if it fails."""
-
 
 MORE = "harmonize more ECGs, of more patients, or raise the corpus's validation_share"
 
@@ -66,15 +60,6 @@ class EncoderFacts(Facts):
     def warm_start(self) -> str | None:
         """The sha256 of the encoder file that training began with; None if it began with random weights."""
         return self.recipe.get("warm_start")
-
-
-def tied(command: list[str]) -> list[str]:
-    """Return the command, wrapped so that it gets SIGTERM if its parent is killed (Linux only).
-
-    An orphan would keep the GPU and the output folder from the run that resumes.
-    """
-    setpriv = shutil.which("setpriv")
-    return command if setpriv is None else [setpriv, "--pdeathsig", "TERM", *command]
 
 
 def materialize_encoder(

@@ -23,6 +23,7 @@ from pipelines.pretrain.step import (
     METRICS_FILE,
     SUMMARY_FILE,
     SUMS_FILE,
+    TIMING_FILE,
     EncoderFacts,
     build_encoder,
     made_of,
@@ -30,8 +31,8 @@ from pipelines.pretrain.step import (
 
 _MOST = 1 << 20  # bytes of summary.json and of sha256sums
 _LINE = re.compile(r"([0-9a-f]{64})  ((?:aside/)?[a-z]+\.[a-z]+)")
-_BESIDE = ("timing.json", f"{Path(METRICS_FILE).name}.mlflow.json")
-"""Files of aside/ that are taken along as they are, if they are there."""
+_BESIDE = (TIMING_FILE, f"{METRICS_FILE}.mlflow.json")
+"""Files that are taken along as they are, if they are there."""
 
 
 def take_up(workspace: Workspace, folder: Path) -> Product:
@@ -51,8 +52,8 @@ def take_up(workspace: Workspace, folder: Path) -> Product:
     def fill(work: Path) -> None:
         (work / METRICS_FILE).parent.mkdir(exist_ok=True)
         for name in _BESIDE:
-            if (folder / "aside" / name).is_file():
-                shutil.copyfile(folder / "aside" / name, work / "aside" / name)
+            if (folder / name).is_file():
+                shutil.copyfile(folder / name, work / name)
         shutil.copyfile(folder / SUMS_FILE, work / SUMS_FILE)
         for name, digest in sums.items():
             shutil.copyfile(folder / name, work / name)
@@ -65,7 +66,8 @@ def take_up(workspace: Workspace, folder: Path) -> Product:
     if known is not None:
         _require_same(known, folder, sums)
     made = build_encoder(workspace, recipe, corpus, fill)
-    _require_same(made, folder, sums)  # another process may have built it meanwhile
+    if made.cached:  # another process has built it meanwhile
+        _require_same(made, folder, sums)
     return made
 
 

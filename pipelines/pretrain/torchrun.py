@@ -10,7 +10,7 @@ import sys
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main
 
-from pipelines.pretrain.step import REFUSED
+from pipelines.program import REFUSED
 
 if __name__ == "__main__":
     try:

@@ -44,10 +44,8 @@ from pipelines.pretrain.metrics_log import Journal, OnLog, Probe, peak_memory_mb
 from pipelines.pretrain.recipes import Recipe, differences
 from pipelines.pretrain.run_state import Figures, RunState, capture, resume
 from pipelines.pretrain.sampling_order import Order
-from pipelines.pretrain.step import CHECKPOINTS, METRICS_FILE, SUMMARY_FILE, SUMS_FILE, EncoderFacts
+from pipelines.pretrain.step import CHECKPOINTS, METRICS_FILE, SUMMARY_FILE, SUMS_FILE, TIMING_FILE, EncoderFacts
 from pipelines.program import Stopped
-
-TIMING_FILE = "aside/timing.json"
 
 ALONE = World()
 

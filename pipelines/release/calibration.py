@@ -7,14 +7,14 @@ Shapes: N records, C labels.
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import expit, logit, softmax
 
-from pipelines.evaluate.probes.result import Predictions
+from pipelines.evaluate.probes.result import Predictions, ProbeScores
 from pipelines.evaluate.statistics.calibration import fit_platt, fit_temperature
+from pipelines.tasks.splits import Split
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,14 +34,15 @@ class Calibration:
 
 
 def fit_calibration(
-    validation: Predictions, scored: Collection[str], *, exclusive: bool
+    predictions: Predictions, scores: ProbeScores, *, exclusive: bool
 ) -> tuple[Calibration, tuple[str, ...]]:
-    """Fit the calibration on validation. Also returns the labels whose probabilities stay the probe's.
+    """Fit the calibration of a probe on validation. Also returns the labels whose probabilities stay the probe's.
 
-    validation: the probe's predictions there
-    scored: the labels with enough ECGs there
+    A label is calibrated if it has enough ECGs on validation to be scored.
     exclusive: whether the labels exclude each other; then all are calibrated, or none if none is scored
     """
+    validation = predictions.of(Split.VALIDATION)
+    scored = set() if scores.validation is None else {score.name for score in scores.validation.classes}
     labels = validation.classes
     if exclusive:
         slope = fit_temperature(_logits(validation.score_NC, exclusive=True), validation.y_NC) if scored else 1.0

@@ -11,19 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.numpy import load_file
-
-from ecg_model.serving.classify import CalibratedHead
 from pipelines import versions
 from pipelines.cache import Product, Workspace
 from pipelines.durable import write_atomically
 from pipelines.encoders.names import HEAD_FILE, OURS
-from pipelines.evaluate.probes.heads import LAYER_FILE
 from pipelines.evaluate.probes.result import load_result
 from pipelines.evaluate.probes.step import ProbeFacts
 from pipelines.evaluate.statistics.calibration import brier
 from pipelines.facts import Facts, written_if_set
 from pipelines.release.calibration import fit_calibration
+from pipelines.release.heads import calibrated_head
 from pipelines.tasks.catalogue import TASKS
 from pipelines.tasks.splits import Split
 
@@ -78,17 +75,8 @@ def _write_head(probe: Product, task: str, folder: Path) -> ClassifierFacts:
     predictions, scores = result.predictions, result.scores
     assert predictions is not None
     assert scores is not None
-    scored = set() if scores.validation is None else {score.name for score in scores.validation.classes}
-    layer = load_file(probe.path / LAYER_FILE)
-    calibration, uncalibrated = fit_calibration(predictions.of(Split.VALIDATION), scored, exclusive=False)
-    head = CalibratedHead(
-        labels=predictions.classes,
-        weight_CD=layer["weight"],
-        bias_C=layer["bias"],
-        slope_C=calibration.slope_C,
-        intercept_C=calibration.intercept_C,
-    )
-    write_atomically(folder / HEAD_FILE, head.to_bytes())
+    calibration, uncalibrated = fit_calibration(predictions, scores, exclusive=False)
+    write_atomically(folder / HEAD_FILE, calibrated_head(probe.path, calibration).to_bytes())
     test = predictions.of(Split.TEST)
     return ClassifierFacts(
         scored=True,

@@ -13,8 +13,10 @@ Validation decides. The test split is reported and never used.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
+
+import numpy as np
 
 from pipelines.evaluate.probes.comparison import paired_scores
 from pipelines.evaluate.probes.result import Predictions, ProbeResult
@@ -164,6 +166,25 @@ def contest(
         lost=tuple(lost),
         unnamed=validation.unnamed,
     )
+
+
+def contest_served(
+    challenger: ProbeResult, labels: Sequence[str], score_NC: np.ndarray, config: GateConfig
+) -> Contest | None:
+    """Compare a probe with a champion's probabilities as it serves them, on the labels that both have.
+
+    labels, score_NC: the champion's, of the challenger's validation records
+    """
+    assert challenger.predictions is not None
+    held_out = challenger.predictions.of(Split.VALIDATION)
+    both = [label for label in labels if label in held_out.classes]
+    served = replace(
+        held_out,
+        classes=tuple(both),
+        y_NC=held_out.y_NC[:, [held_out.classes.index(label) for label in both]],
+        score_NC=score_NC[:, [labels.index(label) for label in both]],
+    )
+    return contest(challenger, served, config, lost=[label for label in labels if label not in both])
 
 
 def decide_without_scores(

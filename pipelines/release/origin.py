@@ -15,11 +15,11 @@ from pipelines.corpus.step import CorpusFacts, corpus_of
 from pipelines.encoders.import_reference import ReferenceFacts
 from pipelines.encoders.names import EncoderNames
 from pipelines.evaluate.exposure import REFERENCE_SAW
-from pipelines.evaluate.probes.result import load_result
+from pipelines.evaluate.probes.result import load_scores
 from pipelines.evaluate.probes.step import ProbeFacts
 from pipelines.formats.shard import LEADS, SAMPLES
 from pipelines.pretrain.step import EncoderFacts
-from pipelines.release.tags import LICENCE, TRAINED_ON
+from pipelines.release.tags import LICENCE, TRAINED_ON, kind_of
 from pipelines.sources import SOURCES
 from pipelines.tasks.catalogue import TASKS
 
@@ -74,9 +74,8 @@ def origin_tags(workspace: Workspace, encoder: Product, *, simulated: bool) -> d
     if corpus is None:
         return {TRAINED_ON: "not known: its corpus is not in this data home", LICENCE: "that of its ECGs; not known"}
     counts = CorpusFacts.of(corpus).by_source
-    kind = "simulated" if simulated else "recorded"
     listed = ", ".join(f"{source} {count:,}" for source, count in counts.items())
-    tags = {TRAINED_ON: f"{sum(counts.values()):,} {kind} ECGs, without labels: {listed}"}
+    tags = {TRAINED_ON: f"{sum(counts.values()):,} {kind_of(simulated=simulated)} ECGs, without labels: {listed}"}
     if simulated:
         return tags | {LICENCE: "none of a data set: the ECGs are simulated"}
     public = [f"{name} {SOURCES[name].licence}" for name in counts if name in SOURCES]
@@ -108,7 +107,7 @@ def test_data(workspace: Workspace, encoder_names: EncoderNames) -> list[UsedDat
     data = []
     for task in TASKS.values():
         product = workspace.require(f"probe/{task.name}/{encoder_names.probe}")
-        scores = load_result(product.path).scores
+        scores = load_scores(product.path)
         if scores is not None:
             facts = ProbeFacts.of(product)
             profile = {"num_rows": scores.test.records, "patients": scores.test.patients, "source": task.source}
@@ -121,7 +120,7 @@ def label_counts(workspace: Workspace, encoder_names: EncoderNames) -> dict[str,
     """Return over how many labels each scored task's figures are, as metrics."""
     metrics: dict[str, float] = {}
     for task in TASKS:
-        scores = load_result(workspace.require(f"probe/{task}/{encoder_names.probe}").path).scores
+        scores = load_scores(workspace.require(f"probe/{task}/{encoder_names.probe}").path)
         if scores is not None:
             metrics[f"{task}/labels"] = len(scores.test.classes) + len(scores.test.omitted)
             metrics[f"{task}/test_labels_scored"] = len(scores.test.classes)

@@ -39,7 +39,7 @@ from pipelines.evaluate.statistics.bootstrap import Interval
 from pipelines.evaluate.statistics.calibration import brier
 from pipelines.facts import Facts, written_if_set
 from pipelines.harmonize.shards import read_records, shards_of
-from pipelines.pretrain.step import Launch
+from pipelines.program import Launch
 from pipelines.release.calibration import Calibration, fit_calibration
 from pipelines.release.heads import write_head
 from pipelines.release.own_classifier_config import Method
@@ -236,12 +236,7 @@ def _make(workspace: Workspace, chosen: _Chosen, folder: Path) -> OwnClassifierF
     predictions, scores = probe.result.predictions, probe.result.scores
     assert predictions is not None
     assert scores is not None
-    assert scores.validation is not None
-    calibration, uncalibrated = fit_calibration(
-        predictions.of(Split.VALIDATION),
-        {score.name for score in scores.validation.classes},
-        exclusive=task.kind == "multi-class",
-    )
+    calibration, uncalibrated = fit_calibration(predictions, scores, exclusive=task.kind == "multi-class")
     _write_served(chosen, calibration, folder)
     result = _calibrated(probe.result, calibration, task, chosen.config)
     # Its figures compare with those of the baselines, which are of the same ECGs, labels and protocol.
@@ -255,7 +250,8 @@ def _make(workspace: Workspace, chosen: _Chosen, folder: Path) -> OwnClassifierF
     write_atomically(folder / PAGE_FILE, page.encode())
     assert result.scores is not None
     assert result.scores.validation is not None
-    test, served = predictions.of(Split.TEST), calibration.apply(predictions.of(Split.TEST).score_NC)
+    assert result.predictions is not None
+    test, served = predictions.of(Split.TEST), result.predictions.of(Split.TEST)
     counts = result.counts
     return OwnClassifierFacts(
         task=task.name,
@@ -284,7 +280,7 @@ def _make(workspace: Workspace, chosen: _Chosen, folder: Path) -> OwnClassifierF
         sentence=sentence(report),
         below=below(report) or None,
         test_accuracy=result.scores.test.accuracy,
-        brier=float(brier(test.y_NC, served).mean()),
+        brier=float(brier(served.y_NC, served.score_NC).mean()),
         brier_uncalibrated=float(brier(test.y_NC, test.score_NC).mean()),
         encoder_note=chosen.encoder.note,
     )
@@ -294,15 +290,7 @@ def _write_served(chosen: _Chosen, calibration: Calibration, folder: Path) -> No
     with tempfile.TemporaryDirectory() as temporary:
         encoder = Path(temporary) / ENCODER_FILE
         save_encoder(encoder, chosen.encoder.source.loaded())
-        write_head(
-            chosen.product.path,
-            encoder,
-            folder,
-            labels=calibration.labels,
-            slope_C=calibration.slope_C,
-            intercept_C=calibration.intercept_C,
-            exclusive=calibration.exclusive,
-        )
+        write_head(chosen.product.path, encoder, folder, calibration)
 
 
 def _calibrated(result: ProbeResult, calibration: Calibration, task: LabelTask, config: ProbeConfig) -> ProbeResult:

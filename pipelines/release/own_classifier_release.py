@@ -19,11 +19,14 @@ from pipelines.cache import Product, Workspace
 from pipelines.encoders.names import ENCODER_FILE, HEAD_FILE, OURS
 from pipelines.evaluate.features import EncoderSource, OnProgress
 from pipelines.evaluate.probes.result import SCORES_FILE, Predictions, ProbeResult, load_result
+from pipelines.evaluate.probes.signals import Signals
 from pipelines.finding import Finding
-from pipelines.formats.shard import MILLIVOLT, read_rows
+from pipelines.formats.shard import MILLIVOLT
 from pipelines.harmonize.shards import read_records, shards_of
+from pipelines.hashing import sha256_of_file
 from pipelines.pretrain.checks import training_went_well
-from pipelines.pretrain.step import EncoderFacts, Launch
+from pipelines.pretrain.step import EncoderFacts
+from pipelines.program import Launch
 from pipelines.release import gate
 from pipelines.release.aliases import find_alias, promote, versions_of
 from pipelines.release.gate import Contest, GateConfig, GateVerdict
@@ -95,7 +98,7 @@ def train_classifier(
 
     Raises ValueError if there are too few ECGs, and if the name is that of a model of another kind.
     """
-    name, say = config.registered_name, say or (lambda line: None)
+    name, say, gate_config = config.registered_name, say or (lambda line: None), gate_config or GateConfig()
     _require_own(name, tracking)
     product = materialize_own_classifier(
         workspace,
@@ -111,17 +114,16 @@ def train_classifier(
     )
     say("registering")
     packaged = packaged_classifier(product.path / ENCODER_FILE, product.path / HEAD_FILE)
-    release = _release(workspace, product, packaged, name, task, config, encoder, tracking, simulated=simulated)
+    pretrained = _pretraining_of(workspace, encoder.source)
+    release = _release(product, packaged, name, task, config, encoder, pretrained, tracking, simulated=simulated)
     say("judging: the registered version is pulled in a process of its own")
     judged = judge_release(
         release,
         packaged,
         tracking,
-        gate_config or GateConfig(),
-        training=_pretraining_went_well(workspace, encoder),
-        contest=lambda champion: _contest(
-            workspace, task, load_result(product.path), champion, tracking, gate_config or GateConfig()
-        ),
+        gate_config,
+        training=_pretraining_went_well(pretrained, encoder),
+        contest=lambda champion: _contest(workspace, task, load_result(product.path), champion, tracking, gate_config),
     )
     if judged.verdict.promote:
         promote(judged.release, tracking=tracking)
@@ -145,18 +147,21 @@ def _require_own(name: str, tracking: Tracking) -> None:
 
 
 def _release(
-    workspace: Workspace,
     product: Product,
     packaged: Packaged,
     name: str,
     task: LabelTask,
     config: OwnClassifierConfig,
     encoder: ChosenEncoder,
+    pretrained: EncoderFacts | None,
     tracking: Tracking,
     *,
     simulated: bool,
 ) -> Release:
-    """Register the product as a version, or find its version."""
+    """Register the product as a version, or find its version.
+
+    pretrained: what is known here of the encoder's training
+    """
     facts = OwnClassifierFacts.of(product)
     metrics = {
         "validation_macro_auc": facts.validation_macro_auc.value,
@@ -183,7 +188,7 @@ def _release(
             metrics={f"{facts.task}/{metric}": value for metric, value in metrics.items()},
             task=facts.task,
         ),
-        provenance=_provenance(workspace, facts, encoder, simulated=simulated),
+        provenance=_provenance(facts, encoder, pretrained, simulated=simulated),
         recipe=recipe,
         git_commit=git_commit(),
         tracking=tracking,
@@ -193,10 +198,9 @@ def _release(
 
 
 def _provenance(
-    workspace: Workspace, facts: OwnClassifierFacts, encoder: ChosenEncoder, *, simulated: bool
+    facts: OwnClassifierFacts, encoder: ChosenEncoder, pretrained: EncoderFacts | None, *, simulated: bool
 ) -> dict[str, str]:
     """Return the tags that say what a version was made from."""
-    pretrained = _pretraining_of(workspace, encoder.source)
     release = encoder.release
     corpus = release.tags.get("corpus_digest") if release is not None else None
     corpus = corpus or (None if pretrained is None else pretrained.corpus_digest)
@@ -233,16 +237,15 @@ def _pretraining_of(workspace: Workspace, source: EncoderSource) -> EncoderFacts
     """Return what is known here of an encoder's training; None if it was not trained in this workspace."""
     for product in workspace.finished(OURS.product):
         file = product.path / ENCODER_FILE
-        if file.is_file() and EncoderSource.of_file(product.name, file).digest == source.digest:
+        if file.is_file() and sha256_of_file(file) == source.digest:
             return EncoderFacts.of(product)
     return None
 
 
-def _pretraining_went_well(workspace: Workspace, encoder: ChosenEncoder) -> Finding:
+def _pretraining_went_well(pretrained: EncoderFacts | None, encoder: ChosenEncoder) -> Finding:
     """Return what is known of the encoder's training: its figures here, or the verdict on its version."""
-    facts = _pretraining_of(workspace, encoder.source)
-    if facts is not None and facts.first and facts.last:
-        return training_went_well(facts)
+    if pretrained is not None and pretrained.first and pretrained.last:
+        return training_went_well(pretrained)
     verdict = None if encoder.release is None else encoder.release.verdict
     judged = None if verdict is None else verdict.rules.get("not_collapsed")
     return judged or Finding.passed(f"not judged: {encoder.name} was not pretrained in this data home")
@@ -263,29 +266,9 @@ def _contest(
     assert challenger.predictions is not None
     held_out = challenger.predictions.of(Split.VALIDATION)
     labels, score_NC = _served(workspace, task, held_out, champion, tracking)
-    answered_N = np.asarray(np.isfinite(score_NC).all(axis=1))
-    both = [label for label in labels if label in held_out.classes]
-    kept = _rows(held_out, answered_N)
-    served = replace(
-        kept,
-        classes=tuple(both),
-        y_NC=kept.y_NC[:, [held_out.classes.index(label) for label in both]],
-        score_NC=score_NC[answered_N][:, [labels.index(label) for label in both]],
-    )
-    lost = [label for label in labels if label not in both]
-    return gate.contest(replace(challenger, predictions=kept), served, config, lost=lost)
-
-
-def _rows(predictions: Predictions, kept_N: np.ndarray) -> Predictions:
-    rows = np.flatnonzero(kept_N)
-    return replace(
-        predictions,
-        record_id=tuple(predictions.record_id[row] for row in rows),
-        patient=tuple(predictions.patient[row] for row in rows),
-        split_N=predictions.split_N[rows],
-        y_NC=predictions.y_NC[rows],
-        score_NC=predictions.score_NC[rows],
-    )
+    answered = np.flatnonzero(np.isfinite(score_NC).all(axis=1))
+    of_answered = replace(challenger, predictions=held_out.rows(answered))
+    return gate.contest_served(of_answered, labels, score_NC[answered], config)
 
 
 def _served(
@@ -293,18 +276,16 @@ def _served(
 ) -> tuple[list[str], np.ndarray]:
     """Return a champion's labels, and its probabilities of ECGs as it serves them, (N, C); NaN where it refuses one."""
     shards = shards_of(workspace, task.source)
-    row_of: dict[str, tuple[Path, int]] = {}
-    for partition, shard in shards.items():
-        for row, record in enumerate(read_records({partition: shard}).column("record_id").to_pylist()):
-            row_of[record] = (shard.path, row)
+    ecgs = Signals([shard.path for shard in shards.values()])
+    row_of = {record: row for row, record in enumerate(read_records(shards).column("record_id").to_pylist())}
+    rows_N = np.array([row_of[record] for record in held_out.record_id])
     answers: list[np.ndarray] = []
     labels: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         model = model_folder(champion, tracking=tracking, into=Path(folder))
         with OwnProcess(model, called=champion.model_uri, tracking=tracking) as process:
             for first in range(0, len(held_out.record_id), _BATCH):
-                asked = [row_of[record] for record in held_out.record_id[first : first + _BATCH]]
-                signal_BLT = np.concatenate([read_rows([(path, np.array([row]))]) for path, row in asked])
+                signal_BLT = ecgs[rows_N[first : first + _BATCH]]
                 rows = process.predict(signal_BLT.astype(np.float32) * np.float32(MILLIVOLT), HARMONIZED)
                 labels = labels or _labels(rows)
                 answers.append(answered(rows))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pipelines.evaluate.probes.result import ProbeResult
-from pipelines.evaluate.statistics.bootstrap import Interval
-from pipelines.formatting import format_interval
+from pipelines.evaluate.report.wording import in_words
 from pipelines.incoming.listing import NAME as INCOMING
 from pipelines.release.own_classifier import OwnClassifierFacts
+from pipelines.release.tags import kind_of
 from pipelines.sources import SOURCES
 
 
@@ -19,20 +19,19 @@ def licence_of(source: str) -> str:
 
 def trained_on(facts: OwnClassifierFacts, *, simulated: bool) -> str:
     """Return what a classifier was made from and how, and how it compares with baselines; it is part of its card."""
-    kind = "simulated" if simulated else "recorded"
     ecgs = ", ".join(f"{split} {count:,}" for split, count in facts.ecgs.items())
     exclusive = facts.kind == "multi-class"
     calibrated = "one temperature, as its labels exclude each other" if exclusive else "a curve for each label (Platt)"
     note = "" if facts.encoder_note is None else f" ({facts.encoder_note})"
-    baselines = ", ".join(f"{role} {_words(auc)}" for role, auc in facts.baselines.items())
+    baselines = ", ".join(f"{role} {in_words(auc)}" for role, auc in facts.baselines.items())
     labels = f"{facts.title} (sha256 {facts.labels_digest[:12]})"
     method = f"read by {facts.method.replace('_', ' ')}{_chosen(facts)}"
     return "; ".join(
         [
-            f"{kind} ECGs of {facts.source} with {labels}, split by patient: {ecgs}",
+            f"{kind_of(simulated=simulated)} ECGs of {facts.source} with {labels}, split by patient: {ecgs}",
             f"encoder {facts.encoder}{note}, sha256 {facts.encoder_digest[:12]}, {method}",
             f"calibrated on validation by {calibrated}",
-            f"macro AUC on test {_words(facts.test_macro_auc)}, of baselines: {baselines}",
+            f"macro AUC on test {in_words(facts.test_macro_auc)}, of baselines: {baselines}",
         ]
     )
 
@@ -54,7 +53,7 @@ def label_figures(facts: OwnClassifierFacts, result: ProbeResult) -> list[dict[s
     return [
         {
             "label": label,
-            "AUC": _words(scores[label].auc) if label in scores else "",
+            "AUC": in_words(scores[label].auc) if label in scores else "",
             "average precision": f"{scores[label].average_precision:.3f}" if label in scores else "",
             "to train": f"{by['train']:,}",
             "validation": f"{by['validation']:,}",
@@ -71,7 +70,3 @@ def _chosen(facts: OwnClassifierFacts) -> str:
         return ""
     scores = ", ".join(f"{method.replace('_', ' ')} {auc:.4f}" for method, auc in facts.methods.items())
     return f", chosen on validation ({scores})"
-
-
-def _words(auc: Interval) -> str:
-    return format_interval(auc.value, auc.low, auc.high)

@@ -10,6 +10,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from ecg_model.serving.classify import CalibratedHead
 from pipelines.cache import Product, Workspace
 from pipelines.encoders.import_reference import ReferenceFacts
@@ -254,17 +256,14 @@ def _contest(
         files = files_of(champion, Path(folder) / "files", tracking=tracking)
         head = CalibratedHead.load(files["head"])
         held_out = challenger.predictions.of(Split.VALIDATION)
-        served = _served_predictions(workspace, gate_task, encoder, head, held_out)
-    lost = [label for label in head.labels if label not in served.classes]
-    return gate.contest(challenger, served, config, lost=lost)
+        score_NC = _served(workspace, gate_task, encoder, head, held_out)
+    return gate.contest_served(challenger, head.labels, score_NC, config)
 
 
-def _served_predictions(
+def _served(
     workspace: Workspace, gate_task: str, encoder: EncoderSource, head: CalibratedHead, held_out: Predictions
-) -> Predictions:
-    """Return a champion's probabilities, as it serves them, of the challenger's validation records.
-
-    They are of the labels that both have.
+) -> np.ndarray:
+    """Return a champion's probabilities, as it serves them, of the challenger's validation records, (N, C).
 
     encoder, head: the champion's
     held_out: the challenger's predictions on validation
@@ -273,14 +272,7 @@ def _served_predictions(
     records = read_records(shards_of(workspace, TASKS[gate_task].source))
     row_of = {record: row for row, record in enumerate(records.column("record_id").to_pylist())}
     answer_ND = read_features(features)[[row_of[record] for record in held_out.record_id]]
-    score_NC = answer_ND if isinstance(encoder, OwnCodeSource) else head.probabilities(answer_ND)
-    labels = [label for label in head.labels if label in held_out.classes]
-    return replace(
-        held_out,
-        classes=tuple(labels),
-        y_NC=held_out.y_NC[:, [held_out.classes.index(label) for label in labels]],
-        score_NC=score_NC[:, [head.labels.index(label) for label in labels]],
-    )
+    return answer_ND if isinstance(encoder, OwnCodeSource) else head.probabilities(answer_ND)
 
 
 @contextmanager

@@ -8,7 +8,8 @@ from typing import Any
 from pipelines.cache import Product
 from pipelines.home import Home
 from pipelines.pretrain.recipes import Recipe
-from pipelines.pretrain.step import Launch, materialize_encoder
+from pipelines.pretrain.step import materialize_encoder
+from pipelines.program import Launch
 from pipelines.release.retraining import requested_training
 from pipelines.release.steps import warm_start as started
 from pipelines.tracking import Tracking

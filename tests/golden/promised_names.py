@@ -78,8 +78,8 @@ from pipelines.pretrain.__main__ import main as pretrain_program
 from pipelines.pretrain.data import load_corpus
 from pipelines.pretrain.recipes import RECIPES, Recipe, recipe_named
 from pipelines.pretrain.sampling_order import Order
-from pipelines.pretrain.step import REFUSED
 from pipelines.pretrain.train import RunConfig, train
+from pipelines.program import REFUSED
 from pipelines.records import DropReason
 from pipelines.release.gate import CLASSIFIER_RULES, GateConfig
 from pipelines.release.model import Scores

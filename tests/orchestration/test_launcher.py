@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from assets.resources import STOP_SECONDS, Launcher
-from pipelines.pretrain.step import REFUSED
+from pipelines.program import REFUSED
 from tests.support.paths import ROOT
 
 PROGRAM = """

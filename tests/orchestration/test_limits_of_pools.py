@@ -31,7 +31,7 @@ def test_each_pool_has_a_limit_and_each_network_and_host_its_pool():
         assert (pools[f"raw/{source}"], pools[f"ecgs/{source}"]) == ("download", "harmonize")
     evaluating = (*probe_assets, *reference_probe_assets, *suite_assets, *wave_assets, *dense_assets)
     evaluations = {asset.key.to_user_string() for asset in evaluating}
-    others = {"encoder", "gate_verdict", "classifier", "encoder_comparison"}
+    others = {"encoder", "gate_verdict", "classifier", "encoder_comparison", "own_classifier"}
     assert {name for name, pool in pools.items() if pool == "gpu"} == evaluations | others
     assert LIMITS["gpu"] == 1
 

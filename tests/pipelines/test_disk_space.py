@@ -31,7 +31,7 @@ from pipelines.corpus import export as exporting
 from pipelines.corpus.export import export, select
 from pipelines.disk_space import DiskFull
 from pipelines.pretrain.checkpoint import Checkpoint, CheckpointFolder
-from pipelines.pretrain.step import REFUSED
+from pipelines.program import REFUSED
 from tests.support.disks import Disk
 from tests.support.pretraining import Program, small_home
 from tests.support.shards import record, shard

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.cache import Workspace
-from pipelines.formats.shard import QUALITY, ShardWriter
+from pipelines.formats.shard import ShardWriter
 from pipelines.simulate import Diagnosis, simulate
+from tests.support.shards import row
 
 
 def labelled_workspace(root: Path, sizes: tuple[int, ...] = (60,)) -> Workspace:
@@ -32,9 +33,8 @@ def _write(folder: Path, records: range) -> dict:
         block = i % 3 == 0
         diagnosis = Diagnosis.LBBB if block else Diagnosis.SINUS_TACHYCARDIA
         x_LT = simulate([7, i], rate=250, diagnosis=diagnosis).signal_LT[[0, 1, 6, 7, 8, 9, 10, 11], :2500]
-        row = {"source": "ptbxl", "record_id": f"{i}", "patient_id": f"{i}", "age": None, "sex": None}
-        row |= {"rate": 250.0, "samples": 2500, "labels": ["CLBBB" if block else "NORM"]}
-        row |= {"fold": i % 10 + 1, "notes": [], "content_hash": f"{i}", "signature": bytes(128)}
-        writer.append(np.round(x_LT * 1000).astype(np.int16), row | {f"quality_{name}": 0.0 for name in QUALITY})
+        labels = ["CLBBB" if block else "NORM"]
+        known = {"patient_id": f"{i}", "rate": 250.0, "samples": 2500, "labels": labels, "fold": i % 10 + 1}
+        writer.append(np.round(x_LT * 1000).astype(np.int16), row("ptbxl", f"{i}", **known))
     writer.close()
     return {}

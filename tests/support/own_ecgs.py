@@ -10,7 +10,8 @@ from ecg_foundry.layout import absent_note
 from ecg_model.config import EncoderConfig
 from ecg_model.encoder import random_encoder, save_encoder
 from pipelines.cache import Workspace
-from pipelines.formats.shard import QUALITY, ShardWriter
+from pipelines.formats.shard import ShardWriter
+from tests.support.shards import row
 
 TINY = EncoderConfig(dim=16, depth=1, heads=2, input_scale=5.0, patch_init_scale=7.0)
 
@@ -29,12 +30,10 @@ def harmonized(workspace: Workspace, partition: str, n: int, *, labelled: bool =
         writer = ShardWriter(folder)
         for i in range(n):
             signal_LT = (1.5 if tall[i] else 0.7) * wave_T + 20 * rng.normal(size=(8, 2500))
-            row = {"source": "incoming", "record_id": f"e{i}", "patient_id": None, "age": None, "sex": None}
-            row |= {"rate": 500.0, "samples": 5000, "fold": None}
-            row |= {"labels": ["tall" if tall[i] else "small"] if labelled else []}
-            row |= {"notes": [absent_note(["V6"])] if i < absent else []}
-            row |= {"content_hash": f"{partition}{i}", "signature": bytes(128)}
-            writer.append(signal_LT.round().astype(np.int16), row | {f"quality_{name}": 0.0 for name in QUALITY})
+            labels = ["tall" if tall[i] else "small"] if labelled else []
+            notes = [absent_note(["V6"])] if i < absent else []
+            known = {"labels": labels, "notes": notes, "content_hash": f"{partition}{i}"}
+            writer.append(signal_LT.round().astype(np.int16), row("incoming", f"e{i}", **known))
         writer.close()
         return {}
 

@@ -1,10 +1,12 @@
 """Small shards of random records."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from pipelines.cache import Product, Workspace
+from pipelines.formats.shard import QUALITY
 from pipelines.harmonize.convert import harmonize
 from pipelines.harmonize.quality import QualityLimits
 from pipelines.records import DroppedRecord, Record
@@ -22,3 +24,18 @@ def shard(workspace: Workspace, source: str, role: str, records: list[Record | D
         return {**harmonize(records, out, source=source, limits=QualityLimits()).facts(), "role": role}
 
     return workspace.build(f"ecgs/{source}/a", version="1", config={"n": len(records)}, inputs={}, make=make)
+
+
+def row(source: str, record_id: str, **known: Any) -> dict[str, Any]:
+    """A record's row in a shard, of nobody known and with nothing to see, but for what is given."""
+    nobody = {"patient_id": None, "age": None, "sex": None, "fold": None}
+    ecg = {
+        "rate": 500.0,
+        "samples": 5000,
+        "labels": [],
+        "notes": [],
+        "content_hash": record_id,
+        "signature": bytes(128),
+    }
+    figures = {f"quality_{name}": 0.0 for name in QUALITY}
+    return {"source": source, "record_id": record_id, **nobody, **ecg, **figures, **known}

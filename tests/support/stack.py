@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import yaml
 
-from pipelines.pretrain.step import tied
+from pipelines.program import tied
 from tests.support.kills import environment
 from tests.support.mlflow_server import free_port
 from tests.support.paths import ROOT

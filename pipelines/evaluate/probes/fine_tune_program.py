@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 from pipelines.device import torch_device
@@ -22,9 +20,8 @@ from pipelines.encoders.names import ENCODER_FILE
 from pipelines.evaluate.probes.fine_tune import FineTune, Progress, Training
 from pipelines.evaluate.probes.fine_tune_process import hand_back, taken_over
 from pipelines.evaluate.probes.heads import CHECKPOINTS
-from pipelines.pretrain.step import REFUSED
 from pipelines.program import (
-    PIPES,
+    REFUSED,
     ProgressLine,
     Stopped,
     dagster_pipes,
@@ -47,9 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr, force=True)
     stop = stop_on_signals()
-    with ExitStack() as stack:
-        if PIPES in os.environ:
-            stack.enter_context(dagster_pipes())
+    with dagster_pipes():
         try:
             with full_disk_explained(options.out), only_writer(options.out, options.out / CHECKPOINTS / ".lock", stop):
                 _fine_tune(options.out, options.device, stop)

@@ -20,7 +20,7 @@ from pipelines.evaluate.probes.heads import FitProblem, Head, Logistic, Model, P
 from pipelines.evaluate.probes.result import ClassScore, Predictions, ProbeResult, ProbeScores, SplitScores
 from pipelines.evaluate.statistics.bootstrap import InsufficientData, interval, resample_patients
 from pipelines.evaluate.statistics.ranking import auc, average_precision, resampled_auc, why_not_scorable
-from pipelines.pretrain.step import Launch
+from pipelines.program import Launch
 from pipelines.tasks.catalogue import LabelTask
 from pipelines.tasks.splits import Split, patients, require_whole_patients
 

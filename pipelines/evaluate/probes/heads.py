@@ -23,7 +23,7 @@ from pipelines.evaluate.probes import linear
 from pipelines.evaluate.probes.result import Trial
 from pipelines.evaluate.statistics import ranking
 from pipelines.evaluate.statistics.bootstrap import InsufficientData
-from pipelines.pretrain.step import Launch
+from pipelines.program import Launch
 from pipelines.tasks.splits import Split
 
 LAYER_FILE = "layer.safetensors"

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -111,9 +111,12 @@ class Predictions:
 
     def of(self, split: Split) -> Predictions:
         """Return the predictions on one split."""
-        rows = np.flatnonzero(self.split_N == split)
-        return Predictions(
-            classes=self.classes,
+        return self.rows(np.flatnonzero(self.split_N == split))
+
+    def rows(self, rows: np.ndarray) -> Predictions:
+        """Return the predictions of these records, by their numbers from 0."""
+        return replace(
+            self,
             record_id=tuple(self.record_id[i] for i in rows),
             patient=tuple(self.patient[i] for i in rows),
             split_N=self.split_N[rows],
@@ -179,6 +182,12 @@ def load_result(folder: Path) -> ProbeResult:
         score_NC=np.asarray(table.column("score").to_pylist(), dtype=np.float64),
     )
     return _result(stored, _scores(stored["scores"]), predictions)
+
+
+def load_scores(folder: Path) -> ProbeScores | None:
+    """Read the scores alone, without the predictions; None if the task was not scored."""
+    stored = json.loads((folder / SCORES_FILE).read_text())["scores"]
+    return None if stored is None else _scores(stored)
 
 
 def roc_table(result: ProbeResult) -> pa.Table:

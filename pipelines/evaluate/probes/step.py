@@ -34,7 +34,7 @@ from pipelines.facts import Facts, written_if_set
 from pipelines.formats.shard import open_shard
 from pipelines.harmonize.shards import read_records, shards_of
 from pipelines.hashing import digest_of
-from pipelines.pretrain.step import Launch
+from pipelines.program import Launch
 from pipelines.tasks.catalogue import LabelTask
 from pipelines.tasks.splits import Split
 

@@ -26,7 +26,8 @@ from pipelines.evaluate.suite.names import DENSE, Evaluation
 from pipelines.evaluate.suite.run import EvaluationRow, evaluation_rows, materialize_evaluation
 from pipelines.facts import Facts
 from pipelines.pretrain.recipes import Recipe
-from pipelines.pretrain.step import EncoderFacts, Launch, materialize_encoder
+from pipelines.pretrain.step import EncoderFacts, materialize_encoder
+from pipelines.program import Launch
 
 DIFFERENCE_FILE = "difference.json"
 

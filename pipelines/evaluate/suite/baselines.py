@@ -13,7 +13,7 @@ from pipelines.evaluate.features import OnProgress, encoder_and_random_baseline
 from pipelines.evaluate.probes import handcrafted
 from pipelines.evaluate.probes.comparison import Comparison, compare, compare_on_validation
 from pipelines.evaluate.probes.config import ProbeConfig
-from pipelines.evaluate.probes.result import load_result
+from pipelines.evaluate.probes.result import load_result, load_scores
 from pipelines.evaluate.probes.step import ProbeFacts, materialize_probe
 from pipelines.evaluate.probes.stored import Probe
 from pipelines.finding import Finding
@@ -79,7 +79,7 @@ class ProbePair:
             return {"not scored": self.reason}
         window = ProbeFacts.of(self.pretrained).window
         figures: dict[str, Any] = {} if window is None else {"window": window}
-        scores = load_result(self.pretrained.path).scores
+        scores = load_scores(self.pretrained.path)
         assert scores is not None
         figures["labels scored"] = scores.test.labels
         for split in (Split.VALIDATION, Split.TEST):
@@ -90,7 +90,7 @@ class ProbePair:
 
     def by_class(self) -> list[dict[str, Any]]:
         """Return a row for each class that was scored, and one with the reason for each that was left out."""
-        ours, random = (load_result(product.path).scores for product in (self.pretrained, self.random))
+        ours, random = (load_scores(product.path) for product in (self.pretrained, self.random))
         if ours is None or random is None:
             return []
         random_scores = {score.name: score for score in random.test.classes}
@@ -121,7 +121,8 @@ def probe_pair(
     sources = (*encoder_and_random_baseline(workspace, encoder_names), handcrafted.HandcraftedSource())
     first, second, third = (materialize_probe(workspace, task, source, config, progress=progress) for source in sources)
     scored = ProbeFacts.of(first).scored and ProbeFacts.of(second).scored
-    results = (load_result(first.path), load_result(second.path))
+    ours = Probe.load(first.path)
+    results = (ours.result, load_result(second.path))
     return ProbePair(
         encoder_names=encoder_names,
         pretrained=first,
@@ -129,7 +130,7 @@ def probe_pair(
         handcrafted=third,
         comparison=compare(*results, config) if scored else None,
         on_validation=compare_on_validation(*results, config),
-        overlap=Overlaps(workspace).of_probe(Probe.load(first.path)),
+        overlap=Overlaps(workspace).of_probe(ours),
     )
 
 

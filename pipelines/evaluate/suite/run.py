@@ -42,7 +42,7 @@ from pipelines.evaluate.suite import noise
 from pipelines.evaluate.suite.names import FROZEN, Evaluation, HeadName
 from pipelines.formatting import format_difference, format_range
 from pipelines.hashing import digest_of
-from pipelines.pretrain.step import Launch
+from pipelines.program import Launch
 from pipelines.tasks.catalogue import TASKS
 from pipelines.tasks.splits import Split, drawn_by
 

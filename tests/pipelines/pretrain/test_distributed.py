@@ -18,7 +18,8 @@ from pipelines import program as of_programs
 from pipelines.cache import Workspace
 from pipelines.pretrain.distributed import World
 from pipelines.pretrain.recipes import recipe_named
-from pipelines.pretrain.step import REFUSED, materialize_encoder
+from pipelines.pretrain.step import materialize_encoder
+from pipelines.program import REFUSED
 from tests.support.pretraining import ROOT, TINY, Program, environment, small_home
 
 FIFTY = {"steps": 50, "precision": "fp32", "jepa.masking.per_record": "True"}

@@ -19,8 +19,7 @@ from pipelines.cache import MAKING
 from pipelines.pretrain.__main__ import main
 from pipelines.pretrain.options import device_named
 from pipelines.pretrain.recipes import recipe_named
-from pipelines.pretrain.step import REFUSED
-from pipelines.program import stop_on_signals
+from pipelines.program import REFUSED, stop_on_signals
 from tests.support.pretraining import (
     ROOT,
     STEPS,

@@ -21,6 +21,7 @@ from pipelines.evaluate.probes.heads import LAYER_FILE, Head
 from pipelines.evaluate.probes.result import load_result
 from pipelines.evaluate.probes.step import materialize_probe
 from pipelines.formats.shard import open_shard
+from pipelines.release.calibration import Calibration
 from pipelines.release.heads import write_head
 from pipelines.release.model import Scores
 from pipelines.release.packaging import expected_of, packaged_classifier, serves
@@ -62,8 +63,10 @@ def written(workspace: Workspace, made: Product, into: Path, *, exclusive: bool)
     predictions = load_result(made.path).predictions
     assert predictions is not None
     count = len(predictions.classes)
-    plain = {"slope_C": np.ones(count), "intercept_C": np.zeros(count), "exclusive": exclusive}
-    write_head(made.path, workspace.root / "encoder.safetensors", into, labels=predictions.classes, **plain)
+    plain = Calibration(
+        labels=predictions.classes, slope_C=np.ones(count), intercept_C=np.zeros(count), exclusive=exclusive
+    )
+    write_head(made.path, workspace.root / "encoder.safetensors", into, plain)
     return CalibratedHead.load(into / "head.safetensors")
 
 
@@ -133,6 +136,6 @@ def test_a_probe_that_kept_no_layer_and_an_encoder_of_another_width_are_refused(
     save_encoder(wide, random_encoder(replace(TINY, dim=64), 1))
     with pytest.raises(ValueError, match=r"head\.safetensors: the head is for embeddings of 32, the encoder's have 64"):
         packaged_classifier(wide, tmp_path / "head.safetensors")
-    kept = {"labels": head.labels, "slope_C": head.slope_C, "intercept_C": head.intercept_C, "exclusive": False}
+    kept = Calibration(labels=head.labels, slope_C=head.slope_C, intercept_C=head.intercept_C)
     with pytest.raises(ValueError, match=f"has no {LAYER_FILE}: remove that folder and fit it again"):
-        write_head(tmp_path, wide, tmp_path, **kept)
+        write_head(tmp_path, wide, tmp_path, kept)

@@ -31,8 +31,7 @@ from pipelines.evaluate.probes.signals import Signals
 from pipelines.evaluate.probes.step import materialize_probe
 from pipelines.harmonize.shards import shards_of
 from pipelines.pretrain.checkpoint import Checkpoint, CheckpointFolder
-from pipelines.pretrain.step import REFUSED, Launch
-from pipelines.program import Stopped
+from pipelines.program import REFUSED, Launch, Stopped
 from pipelines.tasks.catalogue import TASKS
 from tests.support.labelled_shards import labelled_workspace
 from tests.support.paths import ROOT
