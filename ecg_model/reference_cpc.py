@@ -1,4 +1,4 @@
-"""The published weights of contrastive predictive coding on S4 under the names of this network, and their check.
+"""A check that published tensors of contrastive predictive coding on S4 are those of this network.
 
 `python -m ecg_model.reference verify DIR` calls it for a folder with tensors of that method. Its reference.json has
 config, tokens (the length that C belongs to), grad_norms, and loss with that before each of the updates.
@@ -13,41 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ecg_model.agreement import Comparison, below, compare_gradients, largest_error, renamed
+from ecg_model.agreement import Comparison, below, compare_gradients, largest_error
 from ecg_model.config import CPCConfig, S4EncoderConfig
 from ecg_model.cpc import CPC
+from ecg_model.published_cpc import from_published, published_name
 
 TOLERANCE = 1e-5  # of outputs: times the largest absolute value, at least 1
 UPDATES = "loss before update"
 _UPDATED = "updated."
-
-_STEM, _STACK = "ts_encoder.encoder.layers.", "ts_encoder.predictor.predictor."
-_HEAD = "ts_encoder.head_ssl.proj.0.weight"
-_LAYER = {
-    "s4.C": "kernel.kernel.C",
-    "s4.D": "D",
-    "s4.w": "kernel.kernel.w",
-    "s4.B": "kernel.kernel.B",
-    "s4.P": "kernel.kernel.P",
-    "s4.log_dt": "kernel.kernel.log_dt",
-    "linear.weight": "output_linear.0.weight",
-    "linear.bias": "output_linear.0.bias",
-}
-_OURS_COMPUTED = ("kernel.kernel.omega", "kernel.kernel.z", "kernel.kernel.Q")
-"""Published buffers that follow from others."""
-
-
-def published_name(name: str) -> str:
-    """Return the published name of a weight of `CPC`: `ts_encoder.encoder.layers.0.0.weight` for the first filter."""
-    if name == "head.weight":
-        return _HEAD
-    part, _, inside = name.removeprefix("encoder.").partition(".")
-    number, _, inside = inside.partition(".")
-    if part == "stem":
-        return f"{_STEM}{number}.{inside.replace('conv.', '0.').replace('norm.', '1.')}"
-    if inside in _LAYER:
-        return f"{_STACK}s4_layers.{number}.{_LAYER[inside]}"
-    return f"{_STACK}norms.{number}.{inside.removeprefix('norm.')}"
 
 
 def cpc_config(sizes: Mapping[str, Any], tokens: int) -> CPCConfig:
@@ -89,44 +62,6 @@ def cpc_config(sizes: Mapping[str, Any], tokens: int) -> CPCConfig:
         horizon=sizes["steps_predicted"],
         negatives=sizes["negatives"],
     )
-
-
-def from_published(state: Mapping[str, Tensor], module: CPC) -> dict[str, Tensor]:
-    """Convert a published state dict to one for `module`.
-
-    Raises ValueError naming a weight that is missing, superfluous, of another shape or not finite, a state space that
-    is not the published one's (Q is the conjugate of P), and weights of another length than the module's.
-    """
-    remaining = {name: value for name, value in state.items() if name.startswith("ts_encoder.")}
-    for number in range(module.config.encoder.depth):
-        _require_fixed(remaining, f"{_STACK}s4_layers.{number}.", module.config.encoder.tokens)
-    return renamed(remaining, module, published_name, _fitted)
-
-
-def _fitted(ours: Tensor, value: Tensor, published: str) -> Tensor:
-    """Return a weight in our shape, which may lack axes of one. Raises ValueError if it cannot be, or is not finite."""
-    if value.numel() != ours.numel() or [n for n in value.shape if n > 1] != [n for n in ours.shape if n > 1]:
-        shapes = f"has shape {tuple(value.shape)}, the network asks for {tuple(ours.shape)}"
-        raise ValueError(f"weight {published!r} {shapes}")
-    if value.dtype != ours.dtype or not value.isfinite().all():
-        raise ValueError(f"weight {published!r} is {value.dtype} or not finite: give finite {ours.dtype}")
-    return value.reshape(ours.shape)
-
-
-def _require_fixed(remaining: dict[str, Tensor], layer: str, tokens: int) -> None:
-    """Take away the buffers that follow from others. Raises ValueError if they do not."""
-    fixed = {name: remaining.pop(layer + name, None) for name in _OURS_COMPUTED}
-    missing = [name for name, value in fixed.items() if value is None]
-    if missing:
-        raise ValueError(f"weight {layer + missing[0]!r} is missing: give a complete published state dict")
-    omega, Q, P = fixed[_OURS_COMPUTED[0]], fixed[_OURS_COMPUTED[2]], remaining.get(f"{layer}kernel.kernel.P")
-    assert omega is not None
-    assert Q is not None
-    length = 2 * (len(omega) - 1)
-    if length != tokens:
-        raise ValueError(f"{layer}kernel.kernel.omega: the weights belong to {length} tokens, the network to {tokens}")
-    if P is None or P.shape != Q.shape or not torch.equal(P, Q * Q.new_tensor([1.0, -1.0])):
-        raise ValueError(f"{layer}kernel.kernel.Q is not the conjugate of P: give weights whose state space is fixed")
 
 
 def verify_cpc(
