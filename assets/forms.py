@@ -225,6 +225,8 @@ def _form_type(kind: Any) -> Any:
 
 
 def _default(setting: Field[Any], kind: Any) -> Any:
+    if setting.default_factory is not MISSING:
+        return setting.default_factory()
     assert setting.default is not MISSING, f"{setting.name}: a field of a form needs a default"
     if isinstance(setting.default, tuple):
         return list(setting.default)

@@ -170,10 +170,15 @@ def released(release: Release) -> bytes | None:
 
 
 def contested(contest: Contest | None, config: GateConfig) -> bytes | None:
-    """Draw challenger minus champion, macro and label by label. Returns None if there was nothing to compare."""
+    """Draw challenger minus champion, macro by each probe and as it is judged, and label by label.
+
+    Returns None if there was nothing to compare.
+    """
     if contest is None:
         return None
-    differences = {"macro": contest.macro, **contest.labels}
+    by_probe = {row.probe: row.difference for row in contest.probes if row.weight is not None}
+    shown = {probe: auc for probe, auc in by_probe.items() if auc is not None} if len(by_probe) > 1 else {}
+    differences = {**shown, "macro, judged" if shown else "macro": contest.macro, **contest.labels}
     drawn = [Score(name, "difference", auc.value, auc.low, auc.high) for name, auc in differences.items()]
     title = f"margin {config.margin:g}, for one label {config.label_margin:g}"
     axis = "Validation AUC, challenger minus champion"

@@ -14,7 +14,8 @@ from assets.report import evaluation_report
 from assets.resources import DataHome
 from pipelines import versions
 from pipelines.hashing import digest_of
-from pipelines.release.gate import CLASSIFIER_RULES, GATE_TASK, RULES, GateConfig
+from pipelines.release.gate import CLASSIFIER_RULES, RULES, GateConfig
+from pipelines.release.gate_probes import GATE_TASK
 from pipelines.tasks.catalogue import TASKS
 
 if TYPE_CHECKING:
@@ -34,6 +35,13 @@ GATE = Part(GateConfig, only=("margin", "label_margin"))
 
 class GateSettings(form(GATE)):
     """Margins of the gate."""
+
+
+ENCODER_GATE = Part(GateConfig, only=("margin", "label_margin", "probes"), types={"probes": dict[str, float]})
+
+
+class EncoderGateSettings(form(ENCODER_GATE)):
+    """Margins of the gate, and the probes that encoders are compared by."""
 
 
 def _released(release: "Release") -> dg.MaterializeResult:
@@ -78,8 +86,9 @@ def released_encoder(data_home: DataHome, config: ReleaseSettings) -> dg.Materia
     deps=[released_encoder],
     group_name="release",
     description="The gate's verdict on the challenger: not worse than the champion on the same validation ECGs, no "
-    "label lost, not collapsed, and served as it was trained. The verdict is also written on the version in MLflow. If "
-    "a rule fails, the following assets are not run and the version stays a challenger.",
+    "label lost, both by the weighted mean of its `probes`; not collapsed, and served as it was trained. The verdict "
+    "is also written on the version in MLflow. If a rule fails, the following assets are not run and the version stays "
+    "a challenger.",
     code_version=versions.RELEASE,
     retry_policy=show.ONCE_MORE,
     kinds={"mlflow"},
@@ -88,12 +97,12 @@ def released_encoder(data_home: DataHome, config: ReleaseSettings) -> dg.Materia
         dg.AssetCheckSpec(name, asset="gate_verdict", blocking=True, description=rule) for name, rule in RULES.items()
     ],
 )
-def gate_verdict(data_home: DataHome, config: GateSettings) -> dg.MaterializeResult:
+def gate_verdict(data_home: DataHome, config: EncoderGateSettings) -> dg.MaterializeResult:
     from assets.previews import contested, released
     from pipelines.release.steps import judge_current
 
     with show.mistakes_explained():
-        gate = GATE.read(config)
+        gate = ENCODER_GATE.read(config)
         release, verdict, contest = judge_current(data_home.open().workspace(), data_home.tracking(), config=gate)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(digest_of({"release": release.tags["release"], **verdict.to_dict()})),

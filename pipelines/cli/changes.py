@@ -1,6 +1,7 @@
 """`--set` of `ecg run`: settings of its steps, as the UI's launchpad has them, and fields of the recipe.
 
-STEP.FIELD=VALUE    a setting of a step, such as harmonize.amplitude=10 or corpus.sources=chapman,code15
+STEP.FIELD=VALUE    a setting of a step, such as harmonize.amplitude=10 or corpus.sources=chapman,code15, or
+                    release.probes=linear=1,attention_pool=2
 FIELD=VALUE         a field of the recipe, such as epochs=3 or jepa.encoder.dim=96
 """
 
@@ -20,7 +21,8 @@ from pipelines.evaluate.probes.config import ProbeConfig
 from pipelines.harmonize.quality import QualityLimits
 from pipelines.harmonize.window import Incomplete
 from pipelines.incoming.listing import NAME
-from pipelines.release.gate import GATE_TASK, GateConfig
+from pipelines.release.gate import GateConfig
+from pipelines.release.gate_probes import GATE_TASK
 from pipelines.sources import SOURCES
 from pipelines.tasks.catalogue import TASKS
 
@@ -79,7 +81,7 @@ OFFERED: Mapping[str, Mapping[type[Any], Sequence[str] | None]] = {
     "corpus": {CorpusConfig: None, Base: None},
     "pretrain": {Computing: None},
     "evaluate": {ProbeConfig: ("penalties", "resamples", "min_positives")},
-    "release": {GateConfig: ("margin", "label_margin"), Scoring: None},
+    "release": {GateConfig: ("margin", "label_margin", "probes"), Scoring: None},
 }
 """The settings that each step has, and which of their fields; None: all."""
 
@@ -160,7 +162,10 @@ def _fields(settings: type[Any]) -> tuple[Field[Any], ...]:
 
 
 def _value(step: str, name: str, text: str) -> Any:
-    """Convert text to a field's type, within its limits; `none` is None, and a list is `a,b` or `[a, b]`."""
+    """Convert text to a field's type, within its limits.
+
+    `none` is None, a list is `a,b` or `[a, b]`, and numbers by name are `a=1,b=2` or `{a: 1, b: 2}`.
+    """
     offered = _offered(step)
     if name not in offered:
         raise ValueError(f"--set {step}.{name}: {step} has no setting {name!r}: use {', '.join(offered)}")
@@ -173,9 +178,17 @@ def _value(step: str, name: str, text: str) -> Any:
     if any(get_origin(kind) is tuple for kind in kinds):
         items = (item.strip().strip("\"'") for item in text.strip().removeprefix("[").removesuffix("]").split(","))
         value = [item for item in items if item]
+    elif get_origin(hint) is Mapping:
+        value = _by_name(text)
     try:
         one = create_model("Setting", value=(hint, Limits(**found.metadata)))
         return one.model_validate({"value": value}).model_dump()["value"]
     except ValidationError as error:
         reason = error.errors(include_url=False)[0]["msg"].replace("Input", "the value")
         raise ValueError(f"--set {step}.{name}={text}: {reason}") from error
+
+
+def _by_name(text: str) -> dict[str, str]:
+    """Read `a=1,b=2` or `{a: 1, b: 2}`; a name without a number has an empty one."""
+    pairs = (item.replace(":", "=", 1).partition("=") for item in text.strip().strip("{}").split(",") if item.strip())
+    return {name.strip().strip("\"'"): number.strip() for name, _, number in pairs}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from pipelines.release.gate import GateVerdict
     from pipelines.tracking import Tracking
 
 
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
 def command(name: str) -> None:
     """List the released versions: aliases, scores, the gate's verdict, and when each became and ceased to be champion.
 
-    validation is the macro AUC by a version's own probe, and labels says over how many of the task's labels it is.
+    validation is the macro AUC by a version's own linear probe, and by each other probe that the gate compared it by;
+    labels says over how many of the task's labels it is.
 
     \b
     ecg models
@@ -32,7 +34,7 @@ def command(name: str) -> None:
     print_table(("version", "alias", "validation", "labels", "verdict", "moves"), rows)
     if others := [other for other in registered_names(tracking) if other != name]:
         stdout().print(f"\nother models here, by --name: {', '.join(map(format_text, others))}")
-    stdout().print("\nvalidation: AUC by a version's own probe; a verdict is on the labels that both versions have")
+    stdout().print("\nvalidation: AUC by a version's own probes; a verdict is on the labels that both versions have")
     for version, alias, validation, *_ in rows:
         if CHAMPION in alias and validation == NOT_SCORED:
             stdout().print(
@@ -55,7 +57,7 @@ def version_rows(tracking: Tracking, name: str) -> list[tuple[str, str, str, str
         (
             str(release.version),
             ", ".join(alias for alias, version in aliases.items() if version == release.version),
-            release.tags.get("validation", NOT_SCORED),
+            _by_probe(release.tags.get("validation", NOT_SCORED), release.verdict),
             validation_labels(release) or "",
             release.tags.get("verdict", "not judged"),
             "; ".join(f"{when}: {what}" for when, what in release.moves.items()),
@@ -67,6 +69,15 @@ def version_rows(tracking: Tracking, name: str) -> list[tuple[str, str, str, str
         there = f", or name one that is there: {', '.join(others)}" if others else ""
         raise ValueError(f"{name} has no version at {tracking.uri}: release one first, as `make demo` does{there}")
     return rows
+
+
+def _by_probe(validation: str, verdict: GateVerdict | None) -> str:
+    """Return a version's score, or `0.8120 linear, 0.8400 attention_pool` if the gate compared it by more probes."""
+    scores = {row.probe: row.challenger for row in (verdict.probes if verdict else ()) if row.weight is not None}
+    if set(scores) <= {"linear"}:
+        return validation
+    others = (f"{score:.4f} {probe}" for probe, score in scores.items() if score is not None and probe != "linear")
+    return ", ".join([f"{validation} linear", *others])
 
 
 def registered_names(tracking: Tracking) -> list[str]:

@@ -46,6 +46,9 @@ OnProgress = Callable[[int, int], None]
 Extract = Callable[[np.ndarray, OnProgress | None], np.ndarray]
 """Features float32 (N, D) of int16 ECGs (N, L, 2500) in microvolt."""
 
+Tokenize = Callable[[torch.Tensor], torch.Tensor]
+"""Tokens (B, P, D) of float32 ECGs (B, L, 2500) in millivolt, NaN of one that is NaN."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureConfig:
@@ -129,6 +132,12 @@ class EncoderSource:
         """Load the encoder and return its embedding. Raises ValueError as `loaded` does."""
         encoder = self.loaded()
         return lambda signal_NLT, progress: embed(encoder, signal_NLT, config, progress)
+
+    def tokenizer(self, config: FeatureConfig) -> Tokenize:
+        """Load the encoder and return what gives its tokens. Raises ValueError as `loaded` does."""
+        encoder = self.loaded().to(config.torch_device).eval()
+        leads = None if config.leads is None else config.rows
+        return lambda x_BLT: encoder(x_BLT, leads=leads)
 
     def loaded(self) -> Encoder:
         """Load the encoder. Raises ValueError if it was made for other ECGs than those of the store."""
@@ -299,21 +308,20 @@ def materialize_tokens(
     ValueError if a shard's tokens do not fit on the disk.
     """
     config = config or FeatureConfig()
-    ready: list[Encoder] = []
+    ready: list[Tokenize] = []
 
     def make(shard: Product, folder: Path) -> dict[str, Any]:
         if not ready:
-            ready.append(encoder.loaded().to(config.torch_device).eval())
-        leads = None if config.leads is None else config.rows
+            ready.append(encoder.tokenizer(config))
         signal_NLT = open_shard(shard.path).signals()[:, config.rows]
         # A network of 12 leads adds the derived ones, so the number of tokens is known from one ECG.
         with torch.inference_mode():
-            first = torch.zeros(1, *signal_NLT.shape[1:], device=config.torch_device)
-            shape = (len(signal_NLT), *ready[0](first, leads=leads).shape[1:])
+            none = torch.full((1, *signal_NLT.shape[1:]), torch.nan, device=config.torch_device)
+            shape = (len(signal_NLT), *ready[0](none).shape[1:])
         _require_room(folder, shape)
         out_NPD = np.lib.format.open_memmap(folder / TOKENS_FILE, mode="w+", dtype=np.float16, shape=shape)
         reserve(folder / TOKENS_FILE)
-        _in_batches(lambda x_BLT: ready[0](x_BLT, leads=leads), signal_NLT, config, out_NPD, progress)
+        _in_batches(ready[0], signal_NLT, config, out_NPD, progress)
         out_NPD.flush()
         _require_finite(np.array([np.isfinite(x_PD).all() for x_PD in out_NPD], dtype=bool), config)
         return FeatureFacts(records=shape[0], tokens=shape[1], dim=shape[2]).to_dict()

@@ -7,6 +7,9 @@
     version_recipe.py  the recipe of a registered version
     aliases.py         the champion and other aliases, and moving them
     gate.py            the rules that a challenger must pass
+    gate_probes.py     the probes that encoders are compared by
+    contest.py         challenger and champion on the same validation records
+    compared.py        score both for a contest
     classifier.py      the calibrated classifier
     version_recipe.py  the recipe on a version, written as JSON and read back
     retraining.py      the default training, and whether one is due

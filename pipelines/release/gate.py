@@ -3,6 +3,7 @@
     not_worse        the validation macro AUC, paired by patient with the champion's, did not fall; or what is decided
                      without scores (`decide_without_scores`)
     no_label_lost    the AUC of no single label fell, which a macro mean would hide, and no label is gone
+                     (of encoders, both are the weighted mean over the probes of `GateConfig.probes`)
     not_collapsed    the pretraining's own figures are sound
     serves           the registered version, pulled as users pull it, gives the encoder's embedding
     on_champion      a classifier's encoder is the encoders' champion
@@ -12,28 +13,21 @@ Validation decides. The test split is reported and never used.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
-from pipelines.evaluate.probes.comparison import paired_scores
-from pipelines.evaluate.probes.result import Predictions, ProbeResult
 from pipelines.evaluate.statistics.bootstrap import PairedDifference
-from pipelines.evaluate.statistics.paired import paired_differences
-from pipelines.evaluate.statistics.ranking import auc
 from pipelines.finding import Finding
 from pipelines.formatting import markdown_table
-from pipelines.tasks.splits import Split, of_patients
-
-GATE_TASK = "ptbxl_superclass"
-"""The task whose validation scores decide, unless settings name another."""
+from pipelines.release.gate_probes import USUAL_PROBES, ProbeRow, check_probes, probes_table
+from pipelines.tasks.splits import of_patients
 
 RULES = {
-    "not_worse": "The 95 % interval of challenger minus champion, validation macro AUC paired by patient, reaches no "
-    "further below zero than the margin. Never passed by what was champion and was replaced, nor by what was trained "
-    "on simulated ECGs where the champion was trained on recorded ones.",
+    "not_worse": "The 95 % interval of challenger minus champion, validation macro AUC paired by patient (of encoders "
+    "the weighted mean over `probes`), reaches no further below zero than the margin. Never passed by what was "
+    "champion and was replaced, nor by what was trained on simulated ECGs where the champion was trained on recorded "
+    "ones.",
     "no_label_lost": "The challenger has all labels that the champion has, and no label's validation AUC fell by more "
     "than the label margin with an interval that lies below zero as a whole.",
     "not_collapsed": "The loss fell, and the embeddings still tell ECGs apart.",
@@ -62,8 +56,16 @@ class GateConfig:
     """Level of the intervals."""
     seed: int = 0
     """Seed of the resamples."""
+    probes: Mapping[str, float] = field(default_factory=lambda: dict(USUAL_PROBES))
+    """Probes that encoders are compared by on the gate's task, each with its weight: judged is the weighted mean of
+    their differences, on the same validation ECGs and resamples; all are shown. `linear`, or a variant as `ecg
+    evaluate` takes it: `attention_pool`, `leads_II`; `fine_tuned` and `fine_tuned_layerwise` train each encoder for an
+    hour or more. A weight of 0 shows a probe without judging it. A probe of tokens that the champion's own code has not
+    is left out, and the verdict says so. `linear: 1` alone is the gate of earlier versions, and takes the least time
+    and disk."""
 
     def __post_init__(self) -> None:
+        check_probes(self.probes)
         for name in ("margin", "label_margin"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ValueError(f"{name}={getattr(self, name)}: give a difference of AUC, 0 to below 1")
@@ -75,7 +77,10 @@ class GateConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Contest:
-    """Challenger and champion on the same validation records and the labels that both have."""
+    """Challenger and champion on the same validation records and the labels that both have.
+
+    Of several probes, scores and differences are weighted means over those that are judged.
+    """
 
     challenger: float
     """Its macro AUC."""
@@ -92,6 +97,8 @@ class Contest:
     """Labels that the champion has and the challenger lacks."""
     unnamed: int = 0
     """Records without a patient."""
+    probes: tuple[ProbeRow, ...] = ()
+    """A row a probe, and of several that are judged one of their weighted mean; empty for classifiers as served."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +109,8 @@ class GateVerdict:
     """The champion's version; None: there was none."""
     rules: Mapping[str, Finding]
     """What each rule saw, by name."""
+    probes: tuple[ProbeRow, ...] = ()
+    """As `Contest.probes`; empty if no scores were compared, and of verdicts of earlier versions."""
 
     @property
     def promote(self) -> bool:
@@ -120,71 +129,20 @@ class GateVerdict:
         rows = [(name, "yes" if rule.holds else "NO", rule.seen) for name, rule in self.rules.items()]
         against = "There was no champion." if self.against is None else f"Against version {self.against}."
         decision = "Promoted" if self.promote else "Kept as challenger"
-        return f"**{decision}.** {against}\n\n{markdown_table(('rule', 'holds', 'what was seen'), rows)}"
+        parts = [f"**{decision}.** {against}", markdown_table(("rule", "holds", "what was seen"), rows)]
+        if self.probes:
+            parts.append(probes_table(self.probes))
+        return "\n\n".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
-        return {"against": self.against, "rules": {name: asdict(rule) for name, rule in self.rules.items()}}
+        values = {"against": self.against, "rules": {name: asdict(rule) for name, rule in self.rules.items()}}
+        return values | ({"probes": [row.to_dict() for row in self.probes]} if self.probes else {})
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> GateVerdict:
         rules = {name: Finding(**rule) for name, rule in values["rules"].items()}
-        return cls(against=values["against"], rules=rules)
-
-
-def contest(
-    challenger: ProbeResult, champion: Predictions, config: GateConfig, *, lost: Sequence[str] = ()
-) -> Contest | None:
-    """Compare two probes on validation. Returns None if the challenger was not scored there, or no label is common.
-
-    champion: its scores of the same validation records. lost: labels of the champion that the challenger lacks. Labels
-    that only one of them has scores of are in neither mean. Raises ValueError if the records differ.
-    """
-    if challenger.scores is None or challenger.scores.validation is None:
-        return None
-    assert challenger.predictions is not None
-    validation = challenger.predictions.of(Split.VALIDATION)
-    labels = [score.name for score in challenger.scores.validation.classes if score.name in champion.classes]
-    paired = paired_scores(challenger.task, Split.VALIDATION, validation, champion, labels)
-    if not labels:
-        return None
-    macro, by_label = paired_differences(
-        paired.y_NC,
-        paired.first_NC,
-        paired.second_NC,
-        paired.patient,
-        resamples=config.resamples,
-        seed=config.seed,
-        confidence=config.confidence,
-    )
-    return Contest(
-        challenger=float(auc(paired.y_NC, paired.first_NC).mean()),
-        champion=float(auc(paired.y_NC, paired.second_NC).mean()),
-        records=len(paired.patient),
-        patients=len(set(paired.patient)),
-        macro=macro,
-        labels=dict(zip(labels, by_label, strict=True)),
-        lost=tuple(lost),
-        unnamed=validation.unnamed,
-    )
-
-
-def contest_served(
-    challenger: ProbeResult, labels: Sequence[str], score_NC: np.ndarray, config: GateConfig
-) -> Contest | None:
-    """Compare a probe with a champion's probabilities as it serves them, on the labels that both have.
-
-    labels, score_NC: the champion's, of the challenger's validation records
-    """
-    assert challenger.predictions is not None
-    held_out = challenger.predictions.of(Split.VALIDATION)
-    both = [label for label in labels if label in held_out.classes]
-    served = replace(
-        held_out,
-        classes=tuple(both),
-        y_NC=held_out.y_NC[:, [held_out.classes.index(label) for label in both]],
-        score_NC=score_NC[:, [labels.index(label) for label in both]],
-    )
-    return contest(challenger, served, config, lost=[label for label in labels if label not in both])
+        probes = tuple(map(ProbeRow.from_dict, values.get("probes", ())))
+        return cls(against=values["against"], rules=rules, probes=probes)
 
 
 def decide_without_scores(
@@ -243,6 +201,7 @@ def judge(
             "serves": serving,
             **({} if on_champion is None else {"on_champion": on_champion}),
         },
+        probes=compared.probes if isinstance(compared, Contest) else (),
     )
 
 
@@ -255,7 +214,9 @@ def of_champion(passed: GateVerdict | None, rules: Collection[str] = RULES) -> G
     judged = {} if passed is None else passed.rules
     is_champion = Finding.passed("it is the champion")
     holding = {name: judged[name] if name in judged and judged[name].holds else is_champion for name in rules}
-    return GateVerdict(against=None if passed is None else passed.against, rules=holding)
+    if passed is None:
+        return GateVerdict(against=None, rules=holding)
+    return replace(passed, rules=holding)
 
 
 def _not_worse(contest: Contest | None, against: int | None, config: GateConfig) -> Finding:
@@ -265,12 +226,24 @@ def _not_worse(contest: Contest | None, against: int | None, config: GateConfig)
     holds = low >= -config.margin
     # An interval that reaches beyond the margin although the difference does not is one of too few ECGs.
     few = "" if holds or contest.macro.value < -config.margin else "; too few ECGs to exclude that it is worse"
+    mean, probes = _by_probe(contest)
     return Finding(
         holds,
-        f"validation macro AUC {contest.challenger:.4f} against {contest.champion:.4f} of version {against}, "
+        f"validation macro AUC{mean} {contest.challenger:.4f} against {contest.champion:.4f} of version {against}, "
         f"{contest.macro.value:+.4f} ({low:+.4f} to {high:+.4f}) on "
-        f"{of_patients(contest.records, contest.patients, contest.unnamed)}, margin {config.margin:g}{few}",
+        f"{of_patients(contest.records, contest.patients, contest.unnamed)}, margin {config.margin:g}{few}{probes}",
     )
+
+
+def _by_probe(contest: Contest) -> tuple[str, str]:
+    """Return what the judged figure is a mean of, and each probe's figures; both empty of one probe alone."""
+    rows = [row for row in contest.probes if row.weight is not None]
+    if len(rows) < 2:
+        return "", ""
+    weights = {row.probe: f"{row.weight:g}" for row in rows if row.weight and row.difference is not None}
+    alike = "" if len(set(weights.values())) == 1 else f" (weights {', '.join(weights.values())})"
+    mean = f", mean of {' and '.join(weights)}{alike}," if len(weights) > 1 else f" by {next(iter(weights))}"
+    return mean, f"; {'; '.join(row.in_words() for row in rows)}"
 
 
 def _no_label_lost(contest: Contest | None, config: GateConfig) -> Finding:

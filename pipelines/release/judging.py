@@ -31,7 +31,7 @@ def judge_release(
     config: GateConfig,
     *,
     training: Finding,
-    contest: Callable[[Release], Contest | None],
+    contest: Callable[[Release], Contest | Finding | None],
     on_champion: Finding | None = None,
 ) -> Judged:
     """Judge a release against the champion of its model, and write the verdict on it.
@@ -40,7 +40,7 @@ def judge_release(
 
     packaged: the release's files, which the served version is compared with
     training: the rule not_collapsed
-    contest: compares the release with that champion; called only if scores must decide
+    contest: compares the release with that champion, or says why it cannot; called only if scores must decide
     on_champion: the rule of that name, for the classifier of our encoder
     """
     champion = find_alias(CHAMPION, name=release.name, tracking=tracking)
@@ -66,4 +66,5 @@ def judge_release(
         on_champion=on_champion,
         config=config,
     )
-    return Judged(release if release.moves else record(release, verdict, tracking=tracking), verdict, contested)
+    judged = release if release.moves else record(release, verdict, tracking=tracking)
+    return Judged(judged, verdict, contested if isinstance(contested, Contest) else None)

@@ -27,8 +27,8 @@ from pipelines.hashing import sha256_of_file
 from pipelines.pretrain.checks import training_went_well
 from pipelines.pretrain.step import EncoderFacts
 from pipelines.program import Launch
-from pipelines.release import gate
 from pipelines.release.aliases import find_alias, promote, versions_of
+from pipelines.release.contest import contest_served
 from pipelines.release.gate import Contest, GateConfig, GateVerdict
 from pipelines.release.judging import judge_release
 from pipelines.release.model import Packaged, Release, Scores
@@ -268,7 +268,7 @@ def _contest(
     labels, score_NC = _served(workspace, task, held_out, champion, tracking)
     answered = np.flatnonzero(np.isfinite(score_NC).all(axis=1))
     of_answered = replace(challenger, predictions=held_out.rows(answered))
-    return gate.contest_served(of_answered, labels, score_NC[answered], config)
+    return contest_served(of_answered, labels, score_NC[answered], config)
 
 
 def _served(

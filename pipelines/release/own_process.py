@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.evaluate.own_code import CannotAnswer
 from pipelines.tracking import Tracking
 
 # isort: split
@@ -72,6 +73,22 @@ class OwnProcess:
         Raises MlflowException if it refuses the request, and ChildProcessError if its code fails or ends the process;
         the next request then starts the process again.
         """
+        header, array = self._asked({"params": params or {}}, ecgs)
+        return array if array is not None else header["rows"]
+
+    def tokens(self, ecgs: Any, params: dict[str, Any]) -> np.ndarray:
+        """Return the tokens of the model's encoder, float16 (B, P, D), NaN of an ECG that its code refuses.
+
+        Raises CannotAnswer if its code has none, and else as `predict` does.
+        """
+        header, array = self._asked({"params": params, "tokens": True}, ecgs)
+        if "lacks" in header:
+            raise CannotAnswer(f"{self._called} was registered with other code than this checkout's: {header['lacks']}")
+        assert array is not None
+        return array
+
+    def _asked(self, request: dict[str, Any], ecgs: Any) -> tuple[dict[str, Any], np.ndarray | None]:
+        """Send a request and return its answer. Raises MlflowException and ChildProcessError as `predict` does."""
         with self._lock:
             if self._process.poll() is not None and not self._said.closed:
                 self._end()
@@ -82,13 +99,13 @@ class OwnProcess:
                 self._said.truncate()
             assert self._process.stdin is not None
             try:
-                own_program.send(self._process.stdin, {"params": params or {}}, np.asarray(ecgs))
+                own_program.send(self._process.stdin, request, np.asarray(ecgs))
             except BrokenPipeError:
                 raise ChildProcessError(self._ending("answered")) from None
             header, array = self._answer("answered")
         if "refused" in header:
             raise MlflowException(header["refused"], ErrorCode.Value(header["code"]))
-        return array if array is not None else header["rows"]
+        return header, array
 
     def close(self) -> None:
         """End the process."""

@@ -4,7 +4,8 @@
 
 It imports nothing of this package, so that the model's own code runs. A message is a line of JSON, and an array in
 NumPy's format behind it if the line counts bytes. Nothing is pickled. The first message, without an array, says that
-the model is loaded; each request, parameters and ECGs, has one answer.
+the model is loaded; each request, parameters and ECGs, has one answer: what the model answers, or, if the request asks
+for them, the tokens of its encoder.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ import queue
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from typing import IO, Any
 
 import mlflow.pyfunc
 import numpy as np
+import torch
 from mlflow.exceptions import MlflowException
 
 
@@ -69,7 +72,8 @@ def main(source: str, device: str) -> None:
         send(answers, {})
         while True:
             request, ecgs = waiting.get()
-            _answer(answers, model, ecgs, request["params"])
+            ask = _tokens if request.get("tokens") else _predicted
+            _answer(answers, lambda ask=ask, ecgs=ecgs, params=request["params"]: ask(model, ecgs, params))
 
 
 def _collect(requests: IO[bytes], waiting: queue.SimpleQueue) -> None:
@@ -79,9 +83,33 @@ def _collect(requests: IO[bytes], waiting: queue.SimpleQueue) -> None:
     os._exit(0)
 
 
-def _answer(answers: IO[bytes], model: Any, ecgs: np.ndarray, params: dict[str, Any]) -> None:
+class _Lacking(Exception):
+    """The model's code has no such thing."""
+
+
+def _predicted(model: Any, ecgs: np.ndarray, params: dict[str, Any]) -> Any:
+    return model.predict(ecgs, params=params)
+
+
+def _tokens(model: Any, ecgs: np.ndarray, params: dict[str, Any]) -> np.ndarray:
+    """Return the tokens of the model's encoder, float16 (B, P, D), NaN of an ECG that its code refuses."""
+    own = model.unwrap_python_model()
+    prepare, encoder = getattr(own, "prepare", None), getattr(own, "encoder", None)
+    if prepare is None or encoder is None:
+        raise _Lacking("it prepares no ECGs for its encoder, so its tokens cannot be read")
+    x_BLT, _ = prepare(ecgs, **params)
+    device = next(encoder.parameters()).device
+    with torch.inference_mode():
+        # An encoder whose windows are shorter than ten seconds has a function for the tokens of all of them.
+        token_BPD = getattr(encoder, "tokens", encoder)(torch.from_numpy(x_BLT).to(device))
+    return token_BPD.half().cpu().numpy()
+
+
+def _answer(answers: IO[bytes], ask: Callable[[], Any]) -> None:
     try:
-        predicted = model.predict(ecgs, params=params)
+        predicted = ask()
+    except _Lacking as error:
+        send(answers, {"lacks": str(error)})
     except MlflowException as error:
         send(answers, {"refused": error.message, "code": error.error_code})
     except Exception as error:

@@ -46,10 +46,16 @@ def version_source(
         return weights
 
     @cache  # one process, for all that asks it
+    def process(device: torch.device) -> OwnProcess:
+        return running.enter_context(OwnProcess(model, called=release.model_uri, tracking=tracking, device=str(device)))
+
     def own(device: torch.device) -> Callable[[np.ndarray], np.ndarray]:
-        process = OwnProcess(model, called=release.model_uri, tracking=tracking, device=str(device))
-        running.enter_context(process)
-        return lambda x_BLT: answered(process.predict(x_BLT, HARMONIZED))
+        own_process = process(device)
+        return lambda x_BLT: answered(own_process.predict(x_BLT, HARMONIZED))
+
+    def own_tokens(device: torch.device) -> Callable[[np.ndarray], np.ndarray]:
+        own_process = process(device)
+        return lambda x_BLT: own_process.tokens(x_BLT, HARMONIZED)
 
     return OwnCodeSource(
         name=name,
@@ -58,6 +64,7 @@ def version_source(
         load=weights.load,
         file=weights.digest,
         own=own,
+        own_tokens=own_tokens,
     )
 
 

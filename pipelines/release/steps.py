@@ -6,38 +6,31 @@ import logging
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
-from ecg_model.serving.classify import CalibratedHead
 from pipelines.cache import Product, Workspace
 from pipelines.encoders.import_reference import ReferenceFacts
 from pipelines.encoders.names import ENCODER_FILE, HEAD_FILE, OURS, REFERENCE, EncoderNames
-from pipelines.evaluate.features import EncoderSource, materialize_features, read_features
-from pipelines.evaluate.own_code import OwnCodeSource
-from pipelines.evaluate.probes.result import Predictions, load_result
-from pipelines.evaluate.probes.step import ProbeFacts, materialize_probe
-from pipelines.evaluate.probes.stored import probed, protocol_and_config
+from pipelines.evaluate.features import EncoderSource
+from pipelines.evaluate.probes.step import ProbeFacts
 from pipelines.evaluate.report.step import HTML_FILE, JSON_FILE, PRODUCT, ReportFacts
 from pipelines.finding import Finding
-from pipelines.harmonize.shards import read_records, shards_of
 from pipelines.hashing import sha256_of_file
 from pipelines.pretrain.checks import training_went_well
 from pipelines.pretrain.step import EXPERIMENT, METRICS_FILE, SUMMARY_FILE, EncoderFacts, send_metrics
-from pipelines.release import gate
 from pipelines.release.aliases import find_alias
 from pipelines.release.classifier import ClassifierFacts, materialize_classifier
-from pipelines.release.gate import GATE_TASK, Contest, GateConfig
+from pipelines.release.compared import contest_current, require_probe_of
+from pipelines.release.gate import GateConfig
+from pipelines.release.gate_probes import GATE_TASK
 from pipelines.release.judging import Judged, judge_release
 from pipelines.release.model import CLASSIFIER_NAME, REGISTERED_NAME, Packaged, Release, Scores
 from pipelines.release.origin import corpus_data, label_counts, origin_tags, reference_tags, test_data
 from pipelines.release.own_code import other_code
-from pipelines.release.own_source import version_source
 from pipelines.release.packaging import packaged_classifier, packaged_encoder
-from pipelines.release.registry import files_of, find_release, model_folder, release_packaged, version_named
+from pipelines.release.registry import find_release, model_folder, release_packaged, version_named
 from pipelines.release.retraining import corpus_settings
 from pipelines.release.tags import CHAMPION, ECGS, FROM_ENCODER, TRAINING_RUN, kind_of
 from pipelines.tasks.catalogue import TASKS
@@ -57,7 +50,7 @@ def scores_of(workspace: Workspace, gate_task: str = GATE_TASK, encoder_names: E
     encoder = EncoderSource.of_product(encoder_names.probe, workspace.require(encoder_names.product))
     metrics: dict[str, float] = {}
     for task in TASKS:
-        _require_probe_of(encoder, workspace.require(f"probe/{task}/{encoder_names.probe}"))
+        require_probe_of(encoder, workspace.require(f"probe/{task}/{encoder_names.probe}"))
         for name, ending in ((encoder_names.probe, ""), (encoder_names.random_baseline, "_random")):
             probe = workspace.require(f"probe/{task}/{name}")
             for split in (Split.VALIDATION, Split.TEST):
@@ -229,50 +222,9 @@ def _judge(
         tracking,
         config,
         training=training_went_well(EncoderFacts.of(workspace.require(OURS.product))),
-        contest=lambda champion: _contest(workspace, release.scores.task, champion, tracking, config),
+        contest=lambda champion: contest_current(workspace, release.scores.task, champion, tracking, config),
         on_champion=on_champion,
     )
-
-
-def _contest(
-    workspace: Workspace, gate_task: str, champion: Release, tracking: Tracking, config: GateConfig
-) -> Contest | None:
-    """Compare the current encoder's probe with the champion on the challenger's validation records.
-
-    The champion answers by the code that it was registered with. Its encoder is probed as the current one was, on the
-    same ECGs; a champion with a head is scored with that head. Returns None if either was not scored.
-    """
-    probe = workspace.require(f"probe/{gate_task}/{OURS.probe}")
-    _require_probe_of(EncoderSource.of_product(OURS.probe, workspace.require(OURS.product)), probe)
-    challenger = load_result(probe.path)
-    if challenger.predictions is None:
-        return None
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as running:
-        encoder = version_source(champion, Path(folder), tracking=tracking, running=running, name=CHAMPION)
-        if "head" not in champion.weights:
-            probed = load_result(_probe_alike(workspace, encoder, gate_task).path)
-            scored = probed.predictions
-            return None if scored is None else gate.contest(challenger, scored.of(Split.VALIDATION), config)
-        files = files_of(champion, Path(folder) / "files", tracking=tracking)
-        head = CalibratedHead.load(files["head"])
-        held_out = challenger.predictions.of(Split.VALIDATION)
-        score_NC = _served(workspace, gate_task, encoder, head, held_out)
-    return gate.contest_served(challenger, head.labels, score_NC, config)
-
-
-def _served(
-    workspace: Workspace, gate_task: str, encoder: EncoderSource, head: CalibratedHead, held_out: Predictions
-) -> np.ndarray:
-    """Return a champion's probabilities, as it serves them, of the challenger's validation records, (N, C).
-
-    encoder, head: the champion's
-    held_out: the challenger's predictions on validation
-    """
-    features = materialize_features(workspace, encoder, TASKS[gate_task].source)
-    records = read_records(shards_of(workspace, TASKS[gate_task].source))
-    row_of = {record: row for row, record in enumerate(records.column("record_id").to_pylist())}
-    answer_ND = read_features(features)[[row_of[record] for record in held_out.record_id]]
-    return answer_ND if isinstance(encoder, OwnCodeSource) else head.probabilities(answer_ND)
 
 
 @contextmanager
@@ -310,20 +262,8 @@ def git_commit() -> str:
     return result.stdout.strip() if result.returncode == 0 else "unknown"
 
 
-def _probe_alike(workspace: Workspace, encoder: EncoderSource, gate_task: str) -> Product:
-    """Probe the champion's encoder with the protocol and settings of the current encoder's probe."""
-    protocol, config = protocol_and_config(probed(workspace.require(f"probe/{gate_task}/{OURS.probe}").path))
-    task = replace(TASKS[gate_task], protocol=protocol)
-    return materialize_probe(workspace, task, encoder, config)
-
-
 def _packaged_encoder(workspace: Workspace) -> Packaged:
     return packaged_encoder(workspace.require(OURS.product).path / ENCODER_FILE)
-
-
-def _require_probe_of(encoder: EncoderSource, probe: Product) -> None:
-    if probed(probe.path)["encoder"]["digest"] != encoder.digest:
-        raise ValueError(f"{probe.name} is of an earlier encoder: probe the current one first")
 
 
 def _run_files(workspace: Workspace, encoder: Product) -> list[Path]:

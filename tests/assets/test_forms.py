@@ -10,7 +10,7 @@ from assets.corpus import CORPUS, CorpusSettings
 from assets.delineation import PSEUDO, SEGMENTATION, SegmentationSettings, WaveSettings
 from assets.evaluate import FOLDS, PROBE, FoldProbeSettings, ProbeSettings
 from assets.forms import Part, changes_form, form, refused_at_launch
-from assets.release import GATE, GateSettings
+from assets.release import ENCODER_GATE, GATE, EncoderGateSettings, GateSettings
 from assets.sources import INCOMPLETE, LIMITS, HarmonizeConfig, HarmonizeOwnConfig
 from pipelines.corpus.config import CorpusConfig
 from pipelines.evaluate.probes.config import ProbeConfig
@@ -132,6 +132,7 @@ def test_wrong_values_are_refused_before_a_run_starts() -> None:
         (PROBE, ProbeSettings(), ProbeConfig()),
         (FOLDS, FoldProbeSettings(), FoldProtocol()),
         (GATE, GateSettings(), GateConfig()),
+        (ENCODER_GATE, EncoderGateSettings(), GateConfig()),
         (PSEUDO, WaveSettings(), PseudoConfig()),
         (SEGMENTATION, SegmentationSettings(), SegmentationConfig()),
     ],

@@ -212,6 +212,11 @@ def test_dagster_s_own_command_makes_an_asset_as_the_documentation_says(home, in
         (TRAIN, {"corpus": {"sources": ["nowhere"]}}, "sources.0. not in enum type Source got nowhere"),
         (TRAIN, {"corpus": {"unlabelled_folds": [9]}}, "use folds of 1 to 8; 9 and 10 are scored on"),
         (TRAIN, {"released_encoder": {"gate_task": "nothing"}}, "gate_task not in enum type"),
+        (TRAIN, {"gate_verdict": {"probes": {"linear": -1.0}}}, "weight -1.0 of 'linear': give 0 to 1,000"),
+        (TRAIN, {"gate_verdict": {"probes": {"linear": 0.0}}}, "give at least one a weight above 0"),
+        (TRAIN, {"gate_verdict": {"probes": {"quadratic": 1.0}}}, "probes: 'quadratic': variant 'quadratic'"),
+        (TRAIN, {"gate_verdict": {"probes": {"linear": "much"}}}, 'Value "much" .* expected type "Float"'),
+        (TRAIN, {"gate_verdict": {"probes": ["linear"]}}, "probes must be dict"),
         (TRAIN, {"probe__cpsc2018": {"penalties": []}}, "penalties=.*: give positive numbers"),
         (SUITE, {"dense__georgia__multi_class": {"accumulate": 0}}, "accumulate=0: Input should be greater"),
     ],
@@ -227,7 +232,9 @@ def test_a_wrong_name_or_value_is_refused_before_a_run_starts(job, ops, message)
 )
 def test_settings_saved_by_earlier_commits_are_taken(changes):
     earlier = {"recipe": "", "changes": changes, "warm_start": "", "device": "auto", "processes": 0, "accumulate": 1}
-    config = {"ops": {"encoder": {"config": earlier}, "corpus": {"config": {"sources": ["chapman"]}}}}
+    gate = {"config": {"margin": 0.02, "label_margin": 0.05}}
+    others = {"corpus": {"config": {"sources": ["chapman"]}}, "gate_verdict": gate, "classifier": gate}
+    config = {"ops": {"encoder": {"config": earlier}, **others}}
     assert dg.validate_run_config(defs.resolve_job_def(TRAIN), config)
 
 

@@ -1,11 +1,12 @@
 """Paired differences of two scores on the same records, and Holm's adjustment for many comparisons.
 
-Shapes: N records, C classes, R resamples, K p-values.
+Shapes: N records, C classes, R resamples, B resamples of a block, K p-values or pairs of scores.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -71,6 +72,68 @@ def paired_differences(
         resampled_difference(float(value), difference_RC[:, c], confidence) for c, value in enumerate(value_C)
     )
     return macro, tuple(by_class)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightedDifferences:
+    """Differences of several pairs of scores, and their weighted mean, all on the same records and resamples."""
+
+    pairs: tuple[PairedDifference, ...]
+    """Of the macro AUCs of each pair."""
+    macro: PairedDifference
+    """The weighted mean of the pairs' macro AUCs' differences."""
+    classes: tuple[PairedDifference, ...]
+    """The same of each class's AUC."""
+
+
+def weighted_differences(
+    y_NC: np.ndarray,
+    pairs: Sequence[tuple[np.ndarray, np.ndarray]],
+    weights: Sequence[float],
+    patient_N: Sequence[str],
+    *,
+    resamples: int,
+    seed: int,
+    confidence: float,
+) -> WeightedDifferences:
+    """Return the differences of several pairs of scores, and their weighted mean; p-values are not adjusted.
+
+    The patients are drawn once, and each resample is of all pairs, so that the interval of the mean is as wide as the
+    pairs' errors make it together. For one pair this is what `paired_differences` returns.
+
+    y_NC: the targets
+    pairs: the first and the second scores of each pair, (N, C)
+    weights: one a pair, none below zero and not all zero; only their ratios matter
+    """
+    share_K = np.asarray(weights, dtype=np.float64) / np.sum(weights)
+    value_KC = np.stack([auc(y_NC, first_NC) - auc(y_NC, second_NC) for first_NC, second_NC in pairs])
+
+    def resampled(times_BN: np.ndarray, _: np.ndarray) -> np.ndarray:
+        first_KBC, second_KBC = (
+            np.ma.stack([resampled_auc(y_NC, pair[side], times_BN) for pair in pairs]) for side in (0, 1)
+        )
+        difference_KBC = first_KBC - second_KBC
+        return np.ma.concatenate(list(_columns(difference_KBC, share_K)), axis=1)
+
+    once = np.zeros(len(pairs) + 1 + y_NC.shape[1])
+    difference_RJ = resampled_until_clear(resampled, patient_N, once, resamples=resamples, seed=seed)
+    value_J = np.concatenate(list(_columns(value_KC[:, None], share_K)), axis=1)[0]
+    differences = tuple(
+        resampled_difference(float(value), difference_RJ[:, j], confidence) for j, value in enumerate(value_J)
+    )
+    return WeightedDifferences(
+        pairs=differences[: len(pairs)], macro=differences[len(pairs)], classes=differences[len(pairs) + 1 :]
+    )
+
+
+def _columns(difference_KBC: np.ndarray, share_K: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield each pair's mean over classes, (B, K), that of the weighted mean of the pairs, (B, 1), and this, (B, C)."""
+    mean_BC = share_K[0] * difference_KBC[0]
+    for share, difference_BC in zip(share_K[1:], difference_KBC[1:], strict=True):
+        mean_BC = mean_BC + share * difference_BC
+    yield difference_KBC.mean(axis=2).T
+    yield mean_BC.mean(axis=1)[:, None]
+    yield mean_BC
 
 
 def resampled_until_clear(

@@ -8,17 +8,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ecg_model.leads import LEADS
 from pipelines.evaluate.probes.result import ClassScore, Predictions, ProbeResult, ProbeScores, SplitScores
 from pipelines.evaluate.statistics.bootstrap import Interval, PairedDifference
 from pipelines.evaluate.statistics.ranking import auc
 from pipelines.finding import Finding
+from pipelines.release.contest import Probed, contest, contest_probes
 from pipelines.release.gate import (
     CLASSIFIER_RULES,
     RULES,
     Contest,
     GateConfig,
     GateVerdict,
-    contest,
     decide_without_scores,
     judge,
     of_champion,
@@ -168,6 +169,27 @@ def test_a_verdict_survives_json_and_reads_as_a_page():
         ({"margin": float("nan")}, "margin=nan"),
         ({"resamples": 0}, "resamples=0: use at least 1"),
         ({"confidence": 1.0}, r"confidence=1.0: use a share"),
+        ({"probes": {"linear": -1.0}}, r"probes: weight -1.0 of 'linear': give 0 to 1,000"),
+        ({"probes": {"linear": float("nan")}}, r"probes: weight nan of 'linear'"),
+        ({"probes": {"linear": float("inf")}}, r"probes: weight inf of 'linear'"),
+        ({"probes": {"linear": 0.0, "attention_pool": 0.0}}, r"at least one a weight above 0, such as linear: 1"),
+        ({"probes": {}}, r"probes=\{\}: give at least one"),
+        (
+            {"probes": {"quadratic": 1.0}},
+            r"probes: 'quadratic': variant 'quadratic' of ptbxl_superclass: use multi",
+        ),
+        ({"probes": {"nearest_mean": 1.0}}, r"probes: 'nearest_mean': .* a record has one nearest mean"),
+        (
+            {"probes": {"multi_class": 1.0}},
+            r"probes: 'multi_class' of ptbxl_superclass: it leaves out ECGs",
+        ),
+        (
+            {"probes": {"attention_pool__paper_protocol": 1.0}},
+            r"it has no validation split, .*: use linear, att",
+        ),
+        ({"probes": {"noise_muscle_1": 1.0}}, r"its noise is on test ECGs"),
+        ({"probes": {"labels_10": 1.0}}, r"it has several draws of the training patients"),
+        ({"probes": {f"leads_{lead}": 1.0 for lead in LEADS} | {"linear": 1.0}}, r"probes: 9 of them: name at most 8"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(wrong, message):
@@ -267,3 +289,163 @@ def test_labels_that_both_have_are_compared_and_a_lost_one_is_named():
     strange = replace(other, classes=("x", "y"))
     assert contest(challenger, strange, CONFIG) is None
     assert not verdict(None).promote
+
+
+BOTH = GateConfig(resamples=200, probes={"linear": 1.0, "attention_pool": 1.0})
+
+
+def known() -> dict[str, tuple[ProbeResult, ProbeResult]]:
+    """Challenger and champion by two probes, on 20 positives and 20 negatives of one label.
+
+    linear          the champion orders every pair of a positive and a negative; the challenger misses those with the
+                    5 negatives of set A, a quarter, so that its AUC is 0.75
+    attention_pool  the challenger orders every pair; the champion misses those with the 10 negatives of set B, a half
+
+    A is a part of B, so that in every resample the champion misses at least the pairs in one that the challenger misses
+    in the other: the mean of the two differences is never below zero.
+    """
+    y_NC = np.repeat([[True], [False]], 20, axis=0)
+    right = y_NC * 0.5
+    without_a, without_b = right.copy(), right.copy()
+    without_a[20:25], without_b[20:30] = 1.0, 1.0
+    patient = [f"p{n}" for n in range(40)]
+    linear, attention = (without_a, right), (right, without_b)
+    challengers_and_champions = {"linear": linear, "attention_pool": attention}
+    return {
+        probe: (result(first, y_NC, patient), result(second, y_NC, patient))
+        for probe, (first, second) in challengers_and_champions.items()
+    }
+
+
+def judged_by(**weights: float) -> GateVerdict:
+    config = replace(BOTH, probes=weights)
+    both = [Probed(probe, weight, known()[probe][0], held_out(known()[probe][1])) for probe, weight in weights.items()]
+    return verdict(contest_probes(both, config), config=config)
+
+
+def test_an_encoder_that_is_worse_linear_and_better_by_attention_passes_by_both_and_not_by_linear_alone():
+    passed = judged_by(linear=1.0, attention_pool=1.0)
+    assert passed.promote
+    linear, attention, mean = passed.probes
+    assert (linear.probe, linear.challenger, linear.champion) == ("linear", 0.75, 1.0)
+    assert (attention.probe, attention.challenger, attention.champion) == ("attention_pool", 1.0, 0.5)
+    assert (mean.weight, mean.challenger, mean.champion) == (None, 0.875, 0.75)
+    assert [row.difference and row.difference.value for row in passed.probes] == [-0.25, 0.5, 0.125]
+    assert mean.difference is not None
+    assert mean.difference.low >= 0, "of a single draw for both probes it is never below zero"
+    seen = passed.rules["not_worse"].seen
+    assert "macro AUC, mean of linear and attention_pool, 0.8750 against 0.7500 of version 3, +0.1250 (" in seen
+    assert "; linear 0.7500 against 1.0000, -0.2500 (" in seen
+    assert "; attention_pool 1.0000 against 0.5000, +0.5000 (" in seen
+    alone = judged_by(linear=1.0)
+    assert {name for name, rule in alone.rules.items() if not rule.holds} == {"not_worse", "no_label_lost"}
+    assert "validation macro AUC 0.7500 against 1.0000 of version 3, -0.2500 (" in alone.reason
+
+
+def test_weights_are_relative_and_a_weight_of_zero_shows_without_judging():
+    shown = judged_by(linear=1.0, attention_pool=0.0)
+    assert not shown.promote
+    assert "macro AUC by linear 0.7500 against 1.0000" in shown.reason
+    assert ", not judged" in shown.reason
+    assert [row.probe for row in shown.probes] == ["linear", "attention_pool"]
+    mostly = judged_by(linear=3.0, attention_pool=1.0)
+    assert mostly.probes[-1].difference is not None
+    assert mostly.probes[-1].difference.value == pytest.approx((3 * -0.25 + 0.5) / 4)
+    assert "mean of linear and attention_pool (weights 3, 1)," in mostly.reason
+    assert judged_by(linear=750.0, attention_pool=250.0).probes[-1].difference == mostly.probes[-1].difference
+
+
+def test_a_probe_that_the_champion_lacks_is_named_and_the_others_judge():
+    linear, attention = known()["linear"], known()["attention_pool"]
+    lacking = Probed("attention_pool", 1.0, attention[0], None, "its code has no tokens")
+    compared = contest_probes([Probed("linear", 1.0, linear[0], held_out(linear[1])), lacking], BOTH)
+    assert isinstance(compared, Contest)
+    assert compared.macro.value == -0.25
+    judged = verdict(compared)
+    assert "macro AUC by linear 0.7500" in judged.reason
+    assert "attention_pool not compared (its code has no tokens)" in judged.reason
+    assert "not compared: its code has no tokens" in judged.page()
+    assert (judged.probes[1].challenger, judged.probes[1].difference) == (1.0, None)
+    shown = Probed("linear", 0.0, linear[0], held_out(linear[1]))
+    nothing = verdict(contest_probes([shown, lacking], BOTH))
+    assert not nothing.promote
+    assert "nothing to compare on validation" in nothing.reason
+    assert "attention_pool: its code has no tokens): set `probes` to some" in nothing.reason
+
+
+def test_probes_of_other_records_are_not_put_into_one_mean():
+    (first, second), (other, _) = known().values()
+    assert other.predictions is not None
+    moved = replace(other, predictions=replace(other.predictions, record_id=tuple(f"x{n}" for n in range(40))))
+    entries = [Probed("linear", 1.0, first, held_out(second)), Probed("attention_pool", 1.0, moved, held_out(moved))]
+    with pytest.raises(ValueError, match="different validation records: probe both again"):
+        contest_probes(entries, BOTH)
+
+
+def by_pairs(y_N: np.ndarray, score_N: np.ndarray) -> float:
+    """The AUC of one label, by every pair of a positive and a negative."""
+    gap = score_N[y_N][:, None] - score_N[~y_N][None]
+    return float(((gap > 0) + 0.5 * (gap == 0)).mean())
+
+
+def test_the_weighted_interval_is_that_of_drawing_patients_once_for_all_probes():
+    rng = np.random.default_rng(7)
+    y_NC = rng.random((60, 2)) < 0.4
+    patient = [f"p{n // 2:02}" for n in range(60)]
+    weights = {"linear": 2.0, "attention_pool": 1.0, "leads_II": 0.0}
+    config = GateConfig(resamples=50, seed=5, probes=weights)
+    scores = {probe: [np.round(y_NC + rng.normal(size=y_NC.shape), 1) for _ in range(2)] for probe in weights}
+    entries = [
+        Probed(
+            probe, weight, result(scores[probe][0], y_NC, patient), held_out(result(scores[probe][1], y_NC, patient))
+        )
+        for probe, weight in weights.items()
+    ]
+    compared = contest_probes(entries, config)
+    assert isinstance(compared, Contest)
+
+    def differences(rows: np.ndarray) -> np.ndarray:
+        """Of the probes, and of the weighted mean, (4, labels)."""
+        single = np.array(
+            [
+                [by_pairs(y_NC[rows, c], first[rows, c]) - by_pairs(y_NC[rows, c], second[rows, c]) for c in range(2)]
+                for first, second in scores.values()
+            ]
+        )
+        return np.vstack([single, (2 * single[0] + single[1]) / 3])
+
+    drawn = np.random.default_rng(5).integers(0, 30, size=(50, 30))
+    resampled = np.array([differences(np.concatenate([[2 * p, 2 * p + 1] for p in one])) for one in drawn])
+    value = differences(np.arange(60))
+    for k, row in enumerate(compared.probes):
+        assert row.difference is not None
+        assert row.difference.value == pytest.approx(value[k].mean(), abs=1e-12)
+        expected = np.quantile(resampled[:, k].mean(axis=1), [0.025, 0.975])
+        assert (row.difference.low, row.difference.high) == pytest.approx(tuple(expected), abs=1e-12)
+    for c, label in enumerate(compared.labels.values()):
+        assert label.value == pytest.approx(value[3, c], abs=1e-12)
+        assert (label.low, label.high) == pytest.approx(
+            tuple(np.quantile(resampled[:, 3, c], [0.025, 0.975])), abs=1e-12
+        )
+    assert compared.macro == compared.probes[-1].difference
+
+
+def test_a_verdict_with_probes_survives_json_and_its_page_has_a_row_each():
+    judged = judged_by(linear=1.0, attention_pool=1.0)
+    assert GateVerdict.from_dict(json.loads(json.dumps(judged.to_dict()))) == judged
+    page = judged.page()
+    for cells in (("linear", "1", "0.7500", "1.0000"), ("weighted mean", "", "0.8750", "0.7500")):
+        assert "| " + " | ".join(f"{cell}&emsp;" for cell in cells) in page
+    assert of_champion(judged) == judged
+
+
+def test_a_verdict_of_an_earlier_commit_is_read_and_written_as_it_was():
+    text = (
+        '{"against": 2, "rules": {"no_label_lost": {"holds": true, "seen": "of 5 labels the worst is MI, -0.0010"}, '
+        '"not_worse": {"holds": true, "seen": "validation macro AUC 0.9000 against 0.8900 of version 2"}}}'
+    )
+    read = GateVerdict.from_dict(json.loads(text))
+    assert read.promote
+    assert read.probes == ()
+    assert json.dumps(read.to_dict(), sort_keys=True) == text
+    assert "probe" not in read.page()

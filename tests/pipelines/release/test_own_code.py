@@ -22,14 +22,22 @@ import torch
 import ecg_model
 from ecg_model.encoder import load_encoder
 from ecg_model.serving.embed import embed
-from pipelines.evaluate.features import FeatureConfig, materialize_features, read_features, read_signals
-from pipelines.evaluate.own_code import OwnCodeSource
+from pipelines.evaluate.features import (
+    FeatureConfig,
+    Tokens,
+    materialize_features,
+    materialize_tokens,
+    read_features,
+    read_signals,
+)
+from pipelines.evaluate.own_code import CannotAnswer, OwnCodeSource
 from pipelines.formats.shard import LEADS
 from pipelines.harmonize.shards import shards_of
 from pipelines.home import HOSTS, Home
 from pipelines.release.model import Release
 from pipelines.release.own_code import other_code
 from pipelines.release.own_process import OwnProcess
+from pipelines.release.own_source import version_source
 from pipelines.release.packaging import EXAMPLE_RATE, example_ecg
 from pipelines.release.pulled import Pulled, pulled_model
 from pipelines.release.registry import model_folder
@@ -165,6 +173,7 @@ PARENT = """
 import sys
 from pathlib import Path
 from pipelines.release.own_process import OwnProcess
+from pipelines.release.own_source import version_source
 from pipelines.tracking import Tracking
 tracking = Tracking(uri=sys.argv[2], artifact_root=Path(sys.argv[1]))
 process = OwnProcess(Path(sys.argv[1]), called="it", tracking=tracking)
@@ -226,20 +235,41 @@ def test_a_version_is_evaluated_by_its_own_code(
     workspace = Home(tmp_path / "home", HOSTS).workspace()
     with named_encoders(doubled.model_uri, same.model_uri, workspace, store) as ((_, own), (_, here)):
         assert isinstance(own, OwnCodeSource)
-        cpu = torch.device("cpu")
-        assert own.own(cpu) is own.own(cpu), "one process for all sources of ECGs"
         assert (own.file, own.name) == (here.digest, f"encoder-{own.digest[:12]}")
         assert len({own.digest, here.digest, own.name, here.name}) == 4
         own_ND, here_ND = (read_features(materialize_features(workspace, s, "ptbxl")) for s in (own, here))
-        with pytest.raises(ValueError, match="registered with other code than this checkout's: it embeds 8 leads"):
-            own.extractor(FeatureConfig(leads=("I",)))
-        with pytest.raises(ValueError, match=r"other code than this checkout's: .* use a head on features, or use a"):
+        own_NPD, here_NPD = (Tokens(materialize_tokens(workspace, s, "ptbxl"))[np.arange(70)] for s in (own, here))
+        for reads in (own.extractor, own.tokenizer):
+            with pytest.raises(ValueError, match="registered with other code than this checkout's: it embeds 8 leads"):
+                reads(FeatureConfig(leads=("I",)))
+        with pytest.raises(ValueError, match=r"other code than this checkout's: .* use a frozen head, or use a"):
             own.loaded()
     x_NLT = read_signals(shards_of(workspace, "ptbxl"))[:70] * np.float32(1e-3)
     encoder = load_encoder(encoders[0])
     for feature_ND, factor in ((own_ND, 2), (here_ND, 1)):
         by_hand = embed(encoder, factor * x_NLT, sampling_rate=250.0, leads=",".join(LEADS))
         np.testing.assert_allclose(feature_ND[:70], by_hand, atol=1e-4)
+    for token_NPD, feature_ND in ((own_NPD, own_ND), (here_NPD, here_ND)):
+        assert token_NPD.shape == (70, 400, 32)
+        np.testing.assert_allclose(token_NPD.astype(np.float32).mean(axis=1), feature_ND[:70], atol=2e-3)
+
+
+@pytest.mark.slow
+def test_code_of_before_tokens_were_read_says_that_it_has_none(
+    store: Tracking, encoders: list[Path], tmp_path: Path
+) -> None:
+    release = put(store, "earlier", encoders[0], scored(0.8))
+    program = model_folder(release, tracking=store) / "encoder_model.py"
+    program.write_text(program.read_text().replace("def prepare(", "def _prepare("))
+    with ExitStack() as running:
+        own = version_source(release, tmp_path, tracking=store, running=running)
+        read = own.tokenizer(FeatureConfig())
+        with pytest.raises(
+            CannotAnswer, match=r"models:/earlier/\d+ was registered with other code .* tokens cannot be"
+        ):
+            read(torch.zeros(1, 8, 2500))
+        with pytest.raises(ValueError, match="1 of 1 answers of that code are not finite"):
+            own.extractor(FeatureConfig())(np.zeros((1, 8, 2500), np.int16), None)
 
 
 def test_a_warm_start_says_that_it_takes_the_weights_alone(

@@ -18,16 +18,21 @@ from ecg_model.reference import published_name
 from ecg_model.serving.embed import embed
 from pipelines.cache import Workspace
 from pipelines.cli.import_reference import release_with_scores
+from pipelines.cli.models import version_rows
 from pipelines.encoders.import_reference import materialize_reference
 from pipelines.encoders.names import REFERENCE
 from pipelines.evaluate.probes.config import ProbeConfig
+from pipelines.evaluate.report.step import materialize_report
 from pipelines.evaluate.suite.baselines import probe_pair
+from pipelines.evaluate.suite.names import evaluation
+from pipelines.evaluate.suite.run import evaluate_encoder
 from pipelines.finding import Finding
 from pipelines.home import HOSTS, Home
 from pipelines.release.aliases import aliases_of, find_alias, promote, rollback, versions_of
 from pipelines.release.gate import GateConfig
 from pipelines.release.judging import Judged
 from pipelines.release.packaging import example_ecg
+from pipelines.release.registry import model_folder
 from pipelines.release.steps import git_commit, judge_current, release_current, release_reference, scores_of
 from pipelines.release.tags import CHALLENGER, CHAMPION, PREVIOUS
 from pipelines.tasks.catalogue import TASKS
@@ -40,6 +45,8 @@ import mlflow.pyfunc
 
 QUICK = ProbeConfig(resamples=20, penalties=(1e-2, 1e-4))
 STARVED = EncoderConfig(dim=32, depth=2, heads=2)
+LINEAR = {"linear": 1.0}
+LENIENT = GateConfig(margin=0.99, label_margin=0.99, resamples=20, probes=LINEAR)
 SEEING = EncoderConfig(dim=32, depth=2, heads=2, input_scale=5.0, patch_init_scale=25.0)
 
 
@@ -110,7 +117,7 @@ def test_the_champion_is_contested_on_the_challengers_data_by_the_challengers_pr
     assert promote(champion, tracking=tracking).version == 1
     assert judged(first, tracking, GateConfig())[1] == verdict, "a champion's verdict stands"
     prepare(second, STARVED)
-    challenger, strict, contest = judged(second, tracking, GateConfig(margin=0.0, label_margin=0.0))
+    challenger, strict, contest = judged(second, tracking, GateConfig(margin=0.0, label_margin=0.0, probes=LINEAR))
     again = second.require("probe/ptbxl_superclass/champion").facts["validation_macro_auc"]["value"]
     assert again != champion.scores.validation, "the champion's score is not that of the data it was released with"
     validation = challenger.scores.validation
@@ -123,11 +130,11 @@ def test_the_champion_is_contested_on_the_challengers_data_by_the_challengers_pr
     assert contest is not None
     assert contest.macro.value == pytest.approx(validation - again)
     assert challenger.tags["verdict"] == strict.reason
-    lenient, verdict, _ = judged(second, tracking, GateConfig(margin=0.99, label_margin=0.99))
+    lenient, verdict, _ = judged(second, tracking, LENIENT)
     assert verdict.promote
     assert promote(lenient, tracking=tracking).version == challenger.version
     rollback(why="a test", tracking=tracking)
-    _, verdict, _ = judged(second, tracking, GateConfig(margin=0.99, label_margin=0.99))
+    _, verdict, _ = judged(second, tracking, LENIENT)
     assert not verdict.promote, "the gate does not undo a rollback"
     assert "ecg rollback" in verdict.reason
     current = find_alias(CHAMPION, tracking=tracking)
@@ -135,7 +142,61 @@ def test_the_champion_is_contested_on_the_challengers_data_by_the_challengers_pr
     assert current.version == champion.version
 
 
-LENIENT = GateConfig(margin=0.99, label_margin=0.99, resamples=20)
+BOTH = GateConfig(margin=0.99, label_margin=0.99, resamples=20)
+ATTENTION = "ptbxl_superclass__attention_pool"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("unserved")
+def test_both_encoders_are_probed_by_every_probe_and_the_suites_own_is_taken_if_it_is_there(places, tracking):
+    workspace = places[0]
+    prepare(workspace, SEEING)
+    promote(judged(workspace, tracking, BOTH).release, tracking=tracking)
+    assert not workspace.listed(f"probe/{ATTENTION}/*"), "nothing is scored for a first version"
+    prepare(workspace, STARVED)
+    materialize_report(workspace, simulated=True)
+    release, verdict, contest = judged(workspace, tracking, BOTH)
+    assert contest is not None
+    linear, attention, mean = verdict.probes
+    for row, task, ours in ((linear, "ptbxl_superclass", "pretrained"), (attention, ATTENTION, "challenger")):
+        names = (f"probe/{task}/{ours}", f"probe/{task}/champion")
+        scores = [workspace.require(name).facts["validation_macro_auc"]["value"] for name in names]
+        assert [row.challenger, row.champion] == pytest.approx(scores, abs=1e-12)
+        assert row.weight == 1.0
+    assert linear.difference is not None
+    assert attention.difference is not None
+    assert contest.macro == mean.difference
+    assert contest.macro.value == pytest.approx((linear.difference.value + attention.difference.value) / 2)
+    assert release.verdict == verdict
+    described = tracking.client().get_model_version("ecg-encoder", str(release.version)).description
+    assert described is not None
+    assert f"| attention\\_pool&emsp; | 1&emsp; | {attention.challenger:.4f}&emsp;" in described
+    shown = version_rows(tracking, "ecg-encoder")[0][2]
+    assert shown == f"{linear.challenger:.4f} linear, {attention.challenger:.4f} attention_pool"
+    assert materialize_report(workspace, simulated=True).cached, "the report is as it was before the gate"
+    evaluate_encoder(workspace, evaluation(ATTENTION), QUICK)
+    shutil.rmtree(workspace.folder(f"probe/{ATTENTION}/challenger"))
+    assert judged(workspace, tracking, replace(BOTH, margin=0.5)).verdict.probes == verdict.probes
+    assert workspace.current(f"probe/{ATTENTION}/challenger") is None
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("unserved")
+def test_a_champion_whose_code_has_no_tokens_is_judged_by_what_both_have(places, tracking):
+    prepare(places[0], SEEING)
+    champion = promote(judged(places[0], tracking, LENIENT).release, tracking=tracking)
+    program = model_folder(champion, tracking=tracking) / "encoder_model.py"
+    program.write_text(program.read_text().replace("def prepare(", "def _prepare("))
+    prepare(places[0], STARVED)
+    _, verdict, contest = judged(places[0], tracking, BOTH)
+    assert contest is not None
+    linear, attention = verdict.probes
+    assert (contest.macro, attention.champion) == (linear.difference, None)
+    assert attention.challenger is not None
+    assert "macro AUC by linear" in verdict.reason
+    assert "attention_pool not compared (models:/ecg-encoder/1 was registered with other code than" in verdict.reason
+    alone = judged(places[0], tracking, replace(BOTH, probes={"attention_pool": 1.0})).verdict
+    assert "nothing to compare on validation by the probes that are judged (attention_pool: models:" in alone.reason
 
 
 @pytest.mark.slow
