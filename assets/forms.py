@@ -22,7 +22,7 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, field, fields
 from enum import Enum
 from functools import cache
 from typing import Annotated, Any, Generic, TypeVar, get_args, get_origin, get_type_hints
@@ -31,6 +31,8 @@ import dagster as dg
 import pydantic
 from dagster._config.errors import PostProcessingError
 from dagster._core.definitions.decorators.op_decorator import DecoratedOpFunction
+
+from ecg_model.settings import KIND, parts
 
 Settings = TypeVar("Settings")
 _LIMITS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
@@ -117,26 +119,49 @@ def changes_form(usual: Mapping[str, Any], *, without: Sequence[str] = ()) -> ty
     without: fields that are not offered
     """
     (settings,) = {type(one) for one in usual.values()}
-    return pydantic.create_model("Changes", __base__=dg.Config, **_change_fields(settings, usual, without))
+    made: dict[str, _Changed] = {}
+    _changed_fields(settings, usual, without, "", made)
+    offered: dict[str, Any] = {path: changed.form_field() for path, changed in made.items()}
+    return pydantic.create_model("Changes", __base__=dg.Config, **offered)
 
 
-def _change_fields(
-    settings: type, usual: Mapping[str, Any], without: Sequence[str], prefix: str = ""
-) -> dict[str, Any]:
-    types, texts, made = get_type_hints(settings), _texts(settings), {}
+@dataclass
+class _Changed:
+    """A field that a form of changes offers; parts of several kinds may have it."""
+
+    kind: Any
+    setting: Field[Any]
+    texts: list[str]
+    values: dict[str, Any]
+
+    def form_field(self) -> tuple[Any, Any]:
+        text = f"{' Or: '.join(dict.fromkeys(self.texts))} {_usual_values(self.values)}"
+        # A default would be filled in by the launchpad, and be a change; a factory is no default to Dagster.
+        offered = pydantic.Field(default_factory=lambda: None, description=text)
+        return _limited(_form_type(self.kind), self.setting), offered
+
+
+def _changed_fields(
+    settings: type, usual: Mapping[str, Any], without: Sequence[str], prefix: str, made: dict[str, _Changed]
+) -> None:
+    """Add the fields of a dataclass, and of the parts that it has in `usual`, by their path."""
+    types, texts = get_type_hints(settings), _texts(settings)
     for setting in fields(settings):
         path, kind = f"{prefix}{setting.name}", types[setting.name]
         values = {name: getattr(one, setting.name) for name, one in usual.items()}
-        if path in without:
+        if path in without or setting.name == KIND:
             continue
-        if is_dataclass(kind):
-            made |= _change_fields(kind, values, without, f"{path}.")  # pyright: ignore[reportArgumentType]
+        if choices := parts(kind):
+            for part in choices:
+                of_part = {name: one for name, one in values.items() if isinstance(one, part)}
+                if of_part:
+                    _changed_fields(part, of_part, without, f"{path}.", made)
             continue
-        text = f"{_described(texts[setting.name], setting)} {_usual_values(values)}"
-        # A default would be filled in by the launchpad, and be a change; a factory is no default to Dagster.
-        offered = pydantic.Field(default_factory=lambda: None, description=text)
-        made[path] = _limited(_form_type(kind), setting), offered
-    return made
+        text = _described(texts[setting.name], setting)
+        known = made.setdefault(path, _Changed(kind, setting, [], {}))
+        assert known.kind == kind, f"{path}: a form has one type for it"
+        known.texts.append(text)
+        known.values |= values
 
 
 def _usual_values(values: Mapping[str, Any]) -> str:

@@ -20,7 +20,7 @@ from ecg_model.jepa import JEPA
 def as_released(config: JEPAConfig) -> JEPA:
     """Return our networks, with encoders that compute as the released code's."""
     model = JEPA(config)
-    student, teacher = DenseEncoder(config.encoder), DenseEncoder(config.encoder)
+    student, teacher = (DenseEncoder(config.transformers[0]) for _ in range(2))
     student.load_state_dict(model.student.state_dict())
     teacher.load_state_dict(model.teacher.state_dict())
     model.student, model.teacher = student, teacher.requires_grad_(False).eval()

@@ -25,7 +25,7 @@ from typing import Any
 import httpx
 import numpy as np
 
-from ecg_model.encoder import random_encoder, save_encoder
+from ecg_model.encoder_file import random_encoder, save_encoder
 from ecg_model.serving.embed import embed
 from pipelines.encoders.names import ENCODER_FILE
 from pipelines.pretrain.recipes import recipe_named
@@ -123,7 +123,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=20, help="requests of each size (default: 20)")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     options = parser.parse_args()
-    encoder = random_encoder(recipe_named(options.recipe).jepa.encoder, 0).eval()
+    encoder = random_encoder(recipe_named(options.recipe).encoder, 0).eval()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         save_encoder(folder / ENCODER_FILE, encoder)

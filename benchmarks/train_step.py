@@ -37,7 +37,8 @@ from ecg_model.jepa import JEPA, split_columns
 from ecg_model.masking import masked_columns
 from ecg_model.stochastic_depth import drop_path_scale
 from pipelines.pretrain.checkpoint import CheckpointFolder
-from pipelines.pretrain.flops import encoder_flops, flops_per_sample, matrix_rate, step_flops
+from pipelines.pretrain.flops import encoder_flops, jepa_flops, matrix_rate, step_flops
+from pipelines.pretrain.objectives.jepa import matrices_decay
 from pipelines.pretrain.recipes import Recipe
 from pipelines.pretrain.run_state import RunState, capture
 from pipelines.pretrain.train import RunConfig, adamw
@@ -64,7 +65,7 @@ class Contender:
         torch.manual_seed(0)
         self.model = (JEPA(config) if way == "ours" else as_released(config)).to(device).train()
         set_recompute(self.model, recompute)
-        self.optimizer = adamw(self.model, 0.05)
+        self.optimizer = adamw(matrices_decay(self.model, 0.05))
         released = torch.float16 if device.type == "cuda" else torch.float32
         self.precision = torch.bfloat16 if way == "ours" else released
         self._scaler = torch.amp.GradScaler(device.type, enabled=self.precision == torch.float16)
@@ -77,7 +78,7 @@ class Contender:
         x_BLT = self._ecgs(batch)
         began = self._now()
         columns = [part.to(self.device) for part in split_columns(torch.from_numpy(mask_of(self.config, step)))]
-        scale = drop_path_scale(self.config.encoder, batch, seed=0, step=step)
+        scale = drop_path_scale(self.config.transformers[0], batch, seed=0, step=step)
         scale_K2B = None if scale is None else torch.from_numpy(scale).to(self.device)
         self.optimizer.zero_grad(set_to_none=True)
         for part in range(self._parts):
@@ -136,7 +137,7 @@ class Contender:
 
     def _ecgs(self, batch: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(0)
-        encoder = self.config.encoder
+        encoder = self.config.transformers[0]
         return 0.2 * torch.randn(batch, encoder.leads, encoder.samples, generator=generator).to(self.device)
 
     def _now(self) -> float:
@@ -181,7 +182,7 @@ def peak_bytes(device: torch.device) -> int:
 
 def mask_of(config: JEPAConfig, step: int) -> Any:
     """Return the mask of a step, bool (columns,)."""
-    return masked_columns(config.masking, config.encoder.patches, seed=0, step=step)
+    return masked_columns(config.masking, config.transformers[0].patches, seed=0, step=step)
 
 
 def compare(
@@ -233,7 +234,7 @@ def best_batches(ours: OwnProcess, baseline: OwnProcess, config: JEPAConfig, *, 
     """Return the figures of each way at the batch that is best for it."""
     batch, speed = ours("best_batch", first, rounds)
     baseline_batch, baseline_speed = baseline("best_batch", first, rounds)
-    visible = config.encoder.patches - int(mask_of(config, 1).sum())
+    visible = config.transformers[0].patches - int(mask_of(config, 1).sum())
     achieved = speed * step_flops(config, visible)
     return {
         "best_batch": batch,
@@ -253,7 +254,7 @@ def measure(config: JEPAConfig, device: torch.device, options: argparse.Namespac
     warmup = 3 if options.compile else 1  # the first steps compile, and compile again once a mask's size has changed
 
     def visible(step: int) -> int:
-        return config.encoder.patches - int(mask_of(config, step).sum())
+        return config.transformers[0].patches - int(mask_of(config, step).sum())
 
     figures = compare(
         "train",
@@ -264,7 +265,7 @@ def measure(config: JEPAConfig, device: torch.device, options: argparse.Namespac
         rounds=rounds,
         warmup=warmup,
     )
-    seconds = flops_per_sample(config) * CORPUS * EPOCHS / (figures["train_gflops_per_second"] * 1e9)
+    seconds = jepa_flops(config) * CORPUS * EPOCHS / (figures["train_gflops_per_second"] * 1e9)
     figures["hours_for_the_paper"] = round(seconds / 3600, 1)
     figures |= memory(ours, baseline)
     checkpoint = ours("checkpoint", options.folder)
@@ -276,7 +277,7 @@ def measure(config: JEPAConfig, device: torch.device, options: argparse.Namespac
     }
     if device.type == "cuda":
         figures |= best_batches(ours, baseline, config, first=64, rounds=rounds)
-    encoder = config.encoder
+    encoder = config.transformers[0]
     return figures | compare(
         "embed",
         lambda way, _: way("embed", batch),
@@ -319,7 +320,7 @@ def main() -> None:
         "accumulate": options.accumulate,
         "recompute": options.recompute,
         "batch": options.batch,
-        "gflops_per_sample": round(flops_per_sample(config) / 1e9, 1),
+        "gflops_per_sample": round(jepa_flops(config) / 1e9, 1),
         **measure(config, device, options),
     }
     for name, value in figures.items():

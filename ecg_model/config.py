@@ -1,20 +1,16 @@
-"""Configurations of encoders, objectives and masking: frozen dataclasses, checked when they are made, with a digest.
+"""Configurations of encoders, objectives and masking: frozen dataclasses, checked when they are made.
 
 The defaults are the papers': Kim, arXiv 2410.08559, and of S4 and CPC Al-Masud and Strodthoff, arXiv 2605.12241.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
 import math
-import types
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Literal, get_args
 
-T = TypeVar("T")
+from ecg_model.standard import RATE
+
 Attention = Literal["cropa", "dense"]
 Masking = Literal["block", "random"]
 
@@ -69,6 +65,20 @@ class EncoderConfig:
         """Samples of a lead: patches x patch_size."""
         return self.patches * self.patch_size
 
+    @property
+    def window(self) -> int:
+        """Samples of a training window at 250 Hz, the rate that this network reads."""
+        return self.samples
+
+    def columns(self, samples: int) -> int:
+        """Return the tokens of a lead of an ECG of so many samples at 250 Hz."""
+        return samples // self.window * self.patches if samples > self.window else samples // self.patch_size
+
+    @property
+    def constants(self) -> int:
+        """Numbers of the positions, which follow from the sizes."""
+        return self.leads * self.patches * self.dim
+
 
 @dataclass(frozen=True, kw_only=True)
 class PredictorConfig:
@@ -112,33 +122,42 @@ class MaskingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class JEPAConfig:
-    """The networks and the masking of a pretraining."""
-
-    encoder: EncoderConfig = field(default_factory=EncoderConfig)  # of student and teacher
-    predictor: PredictorConfig = field(default_factory=PredictorConfig)
-    masking: MaskingConfig = field(default_factory=MaskingConfig)
-
-
-@dataclass(frozen=True, kw_only=True)
 class S4EncoderConfig:
     """A convolutional stem and a stack of S4 layers."""
 
-    leads: int = 12  # in the standard order
-    samples: int = 600
-    """Samples of a lead in training, 2.5 s at 240 Hz: weights belong to this length, and serve any other."""
-    token_samples: int = 2  # samples of a token: the stride of the first convolution
-    stem_dim: int = 512  # channels of the stem
-    stem_depth: int = 4  # convolutions; all but the first see one token
-    stem_kernel: int = 3  # samples that the first convolution sees
-    dim: int = 512  # channels of a token, and of the embedding
-    depth: int = 4  # S4 blocks
-    state: int = 8  # states of each channel's linear system
-    dropout: float = 0.2  # chance that a channel of a record is left out, at all its tokens
-    causal: bool = True  # whether a token sees earlier ones alone; needed by CPC
+    network: Literal["s4"] = "s4"
+    """Tells this encoder from the transformer, whose configuration has no such field."""
+    leads: int = field(default=12, metadata={"ge": 1})
+    """12 in the standard order, of which III, aVR, aVL and aVF follow from I and II, or the 8 independent leads."""
+    rate: int = field(default=240, metadata={"ge": 50, "le": 1000})
+    """Samples a second that the network reads; ECGs of 250 Hz are resampled where it differs."""
+    samples: int = field(default=600, metadata={"ge": 1})
+    """Samples of a lead in training, at `rate`: weights belong to this length, and serve any other."""
+    token_samples: int = field(default=2, metadata={"ge": 1})
+    """Samples of a token: the stride of the first convolution."""
+    stem_dim: int = field(default=512, metadata={"ge": 1})
+    """Channels of the stem."""
+    stem_depth: int = field(default=4, metadata={"ge": 1})
+    """Convolutions of the stem; all but the first see one token."""
+    stem_kernel: int = field(default=3, metadata={"ge": 1})
+    """Samples that the first convolution sees, an odd number."""
+    dim: int = field(default=512, metadata={"ge": 1})
+    """Channels of a token, and of the embedding."""
+    depth: int = field(default=4, metadata={"ge": 1})
+    """S4 blocks."""
+    state: int = field(default=8, metadata={"ge": 2})
+    """States of each channel's linear system, an even number."""
+    dropout: float = field(default=0.2, metadata={"ge": 0, "lt": 1})
+    """Chance that a channel of a record is left out, at all its tokens."""
+    causal: bool = True
+    """Whether a token sees earlier ones alone; needed by CPC."""
+    input_scale: float = field(default=1.0, metadata={"gt": 0})
+    """Factor on the millivolts."""
 
     def __post_init__(self) -> None:
-        for name in ("leads", "token_samples", "stem_dim", "stem_depth", "dim", "depth"):
+        _require(self.network == "s4", "network", self.network, "use 's4'")
+        _require(self.leads in (8, 12), "leads", self.leads, "use 8 or 12 leads")
+        for name in ("token_samples", "stem_dim", "stem_depth", "dim", "depth"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "use at least 1")
         _require(self.stem_kernel % 2 == 1, "stem_kernel", self.stem_kernel, "use an odd number of samples")
         _require(
@@ -147,15 +166,86 @@ class S4EncoderConfig:
             self.samples,
             f"use a multiple of token_samples={self.token_samples}",
         )
+        _require(50 <= self.rate <= 1000, "rate", self.rate, "use 50 to 1000 samples a second")
+        whole = self.rate // math.gcd(self.rate, RATE)
+        _require(
+            self.samples % whole == 0,
+            "samples",
+            self.samples,
+            f"use a multiple of {whole}, so that a window is a whole number of samples at {RATE} Hz too",
+        )
         _require(
             self.state >= 2 and self.state % 2 == 0, "state", self.state, "use an even number: states come in pairs"
         )
         _require(0.0 <= self.dropout < 1.0, "dropout", self.dropout, "use a share from 0 to below 1")
+        _require(0 < self.input_scale < math.inf, "input_scale", self.input_scale, "use a positive factor")
 
     @property
     def tokens(self) -> int:
         """Tokens of a training window."""
         return self.samples // self.token_samples
+
+    @property
+    def window(self) -> int:
+        """Samples of a training window at 250 Hz."""
+        return self.samples * RATE // self.rate
+
+    def columns(self, samples: int) -> int:
+        """Return the tokens of an ECG of so many samples at 250 Hz."""
+        if samples > self.window:
+            return samples // self.window * self.tokens
+        return samples * self.rate // RATE // self.token_samples
+
+    @property
+    def constants(self) -> int:
+        """Numbers of the discrete systems and of their response, which follow from the sizes."""
+        return self.dim * self.state * max(self.state, self.tokens)
+
+
+@dataclass(frozen=True, kw_only=True)
+class S4PredictorConfig:
+    """The network that predicts masked tokens of an S4 encoder: S4 blocks that see both directions."""
+
+    network: Literal["s4"] = "s4"
+    """Tells this predictor from the transformer, whose configuration has no such field."""
+    depth: int = field(default=1, metadata={"ge": 1})
+    """S4 blocks."""
+    state: int = field(default=8, metadata={"ge": 2})
+    """States of each channel's linear system, an even number."""
+
+    def __post_init__(self) -> None:
+        _require(self.network == "s4", "network", self.network, "use 's4'")
+        _require(self.depth >= 1, "depth", self.depth, "use at least 1 block")
+        _require(
+            self.state >= 2 and self.state % 2 == 0, "state", self.state, "use an even number: states come in pairs"
+        )
+
+
+AnyEncoderConfig = EncoderConfig | S4EncoderConfig
+"""The configuration of an encoder. All have dim, leads and window (samples of a lead at 250 Hz)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JEPAConfig:
+    """The joint-embedding predictive architecture: networks and masking."""
+
+    encoder: EncoderConfig | S4EncoderConfig = field(default_factory=EncoderConfig)
+    """Student and teacher."""
+    predictor: PredictorConfig | S4PredictorConfig = field(default_factory=PredictorConfig)
+    """The network that predicts the teacher's tokens, of the same kind as the encoder."""
+    masking: MaskingConfig = field(default_factory=MaskingConfig)
+    """Columns of patches, or tokens of an S4 encoder, that are hidden."""
+
+    def __post_init__(self) -> None:
+        wanted, given = (getattr(part, "network", "transformer") for part in (self.encoder, self.predictor))
+        _require(wanted == given, "predictor.network", given, f"use that of the encoder, {wanted!r}")
+
+    @property
+    def transformers(self) -> tuple[EncoderConfig, PredictorConfig]:
+        """Encoder and predictor of JEPA on patches."""
+        assert isinstance(self.encoder, EncoderConfig)
+        assert isinstance(self.predictor, PredictorConfig)
+        return self.encoder, self.predictor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,12 +253,21 @@ class CPCConfig:
     """Contrastive predictive coding: a linear prediction of one later token, against others of the same record."""
 
     encoder: S4EncoderConfig = field(default_factory=S4EncoderConfig)
-    horizon: int = 14  # tokens from the context to the predicted token; 117 ms at 240 Hz
-    negatives: int = 128  # other tokens that each prediction is compared with
+    """The encoder, a causal one."""
+    horizon: int = field(default=14, metadata={"ge": 1})
+    """Tokens from the context to the predicted token; 117 ms as published."""
+    negatives: int = field(default=128, metadata={"ge": 1})
+    """Other tokens of the record that each prediction is compared with."""
+    blocks_lr: float = field(default=0.1, metadata={"gt": 0})
+    """Learning rate of the S4 blocks as a share of that of the head, `peak_lr`."""
+    stem_lr: float = field(default=0.01, metadata={"gt": 0})
+    """Learning rate of the stem as a share of that of the head, `peak_lr`."""
 
     def __post_init__(self) -> None:
         for name in ("horizon", "negatives"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "use at least 1")
+        for name in ("blocks_lr", "stem_lr"):
+            _require(0 < getattr(self, name) < math.inf, name, getattr(self, name), "use a positive share")
         tokens = self.encoder.tokens
         _require(self.horizon < tokens, "horizon", self.horizon, f"use less than the {tokens} tokens of a window")
         _require(self.encoder.causal, "causal", False, "use a causal encoder: another one sees the token to predict")
@@ -179,50 +278,3 @@ def _check_width(dim: int, depth: int, heads: int, mlp_ratio: float) -> None:
     _require(heads >= 1 and dim % heads == 0, "dim", dim, f"use a multiple of heads={heads}")
     _require(dim >= 4 and dim % 4 == 0, "dim", dim, "use a multiple of 4: positions are sine and cosine of two axes")
     _require(1 / dim <= mlp_ratio < math.inf, "mlp_ratio", mlp_ratio, f"use a factor from 1/{dim} of the dim")
-
-
-def to_dict(config: Any) -> dict[str, Any]:
-    """Return a config as JSON values; tuples become lists."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))
-
-
-def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
-    """Build a config from the values of `to_dict`.
-
-    Raises ValueError for an unknown field, naming the known ones, and for a value of a wrong type.
-    """
-    if not isinstance(values, Mapping):
-        raise ValueError(f"{cls.__name__} made from {values!r}: give an object with its fields")
-    hints = get_type_hints(cls)
-    unknown = sorted(set(values) - set(hints))
-    if unknown:
-        raise ValueError(f"{cls.__name__} has no field {unknown[0]!r}: use {', '.join(hints)}")
-    arguments: dict[str, Any] = {}
-    for name, value in values.items():
-        if dataclasses.is_dataclass(hints[name]):
-            arguments[name] = from_dict(hints[name], value)  # pyright: ignore[reportArgumentType]
-        elif _fits(value, hints[name]):
-            arguments[name] = tuple(value) if isinstance(value, list) else value
-        else:
-            raise ValueError(f"{name}={value!r}: use a value of type {getattr(hints[name], '__name__', hints[name])}")
-    return cls(**arguments)
-
-
-def _fits(value: object, hint: Any) -> bool:
-    """Whether a JSON value is of a field's type. The config class itself checks the choices of a Literal."""
-    origin, inner = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        return any(_fits(value, choice) for choice in inner)
-    if origin is tuple:
-        return isinstance(value, (list, tuple)) and len(value) == len(inner) and all(map(_fits, value, inner))
-    if origin is Literal:
-        return isinstance(value, str)
-    if hint is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    return type(value) is hint  # not isinstance: True is no int here
-
-
-def digest(config: Any) -> str:
-    """Return the sha256 of a config's canonical JSON: equal exactly if all fields are equal."""
-    text = json.dumps(dataclasses.asdict(config), sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -9,7 +9,6 @@ Shapes: B records, C leads, T samples, L tokens, M = L - horizon positions, J ne
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import torch
@@ -32,22 +31,26 @@ class CPC(nn.Module):
         self.encoder = S4Encoder(config.encoder)
         self.head = nn.Linear(config.encoder.dim, config.encoder.stem_dim, bias=False)
 
-    def forward(self, x_BCT: Tensor, negatives_BMJ: Tensor, drop_K2BD: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return loss and accuracy, float32 (), see `contrast`.
+    def forward(self, x_BCT: Tensor, negatives_BMJ: Tensor, drop_K2BD: Tensor | None = None) -> Tensor:
+        """Return the loss, float32 (), see `contrast`.
 
-        x_BCT: float (B, C, T) millivolt. negatives_BMJ: see `negative_tokens`. drop_K2BD: see `tied_dropout`.
+        x_BCT: float (B, C, T) as `S4Encoder.read` gives it. negatives_BMJ: see `negative_tokens`. drop_K2BD: see
+        `tied_dropout`.
         """
-        z_BLD = self.encoder.encode(x_BCT)
+        return self.judged(self.encoder.encode(x_BCT), negatives_BMJ, drop_K2BD)[0]
+
+    def judged(self, z_BLD: Tensor, negatives_BMJ: Tensor, drop_K2BD: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return loss and accuracy of the stem's tokens, float32 (), see `contrast`."""
         predicted_BLD = self.head(self.encoder.context(z_BLD, drop_K2BD))
         return contrast(predicted_BLD, z_BLD, negatives_BMJ, self.config.horizon)
 
-    def parameter_groups(self, lr: float, factor: float) -> list[dict[str, Any]]:
-        """Return the groups of the optimizer: head with `lr`, blocks with `lr * factor`, stem with `lr * factor**2`."""
+    def parts(self) -> list[tuple[float, list[nn.Parameter]]]:
+        """Return the parameters by their share of the learning rate: head, S4 blocks, stem."""
         blocks = [*self.encoder.widen.parameters(), *self.encoder.blocks.parameters()]
         return [
-            {"params": list(self.head.parameters()), "lr": lr},
-            {"params": blocks, "lr": lr * factor},
-            {"params": list(self.encoder.stem.parameters()), "lr": lr * factor**2},
+            (1.0, list(self.head.parameters())),
+            (self.config.blocks_lr, blocks),
+            (self.config.stem_lr, list(self.encoder.stem.parameters())),
         ]
 
 

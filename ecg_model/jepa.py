@@ -18,7 +18,7 @@ from ecg_model.predictor import Predictor
 
 
 class JEPA(nn.Module):
-    """Student, predictor and teacher.
+    """Student, predictor and teacher, as transformers on patches.
 
     The teacher starts as a copy of the student and has no gradient. Its stochastic depth is off, unlike in the released
     code.
@@ -27,8 +27,9 @@ class JEPA(nn.Module):
     def __init__(self, config: JEPAConfig) -> None:
         super().__init__()
         self.config = config
-        self.student = Encoder(config.encoder)
-        self.predictor = Predictor(config.predictor, config.encoder)
+        encoder, predictor = config.transformers
+        self.student = Encoder(encoder)
+        self.predictor = Predictor(predictor, encoder)
         self.teacher = copy.deepcopy(self.student).requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> JEPA:

@@ -187,7 +187,7 @@ def _verify_jepa(
     config = jepa_config(reference["config"])
     model = load_jepa(state, config)
     ours = compute(model, published["signal"], published["mask"].bool(), reference["reduced_leads"])
-    ours["attention_mask"] = cropa_mask(config.encoder.leads, config.encoder.patches)
+    ours["attention_mask"] = cropa_mask(config.encoder.leads, model.student.config.patches)
     ours["encoder.pos_embed"] = model.student.positions_LPD.flatten(0, 1)
     ours["predictor.pos_embed"] = model.predictor.positions_PD
     positions = {name: state[name] for name in ("encoder.pos_embed", "predictor.pos_embed") if name in state}

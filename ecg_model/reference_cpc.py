@@ -61,6 +61,8 @@ def cpc_config(sizes: Mapping[str, Any], tokens: int) -> CPCConfig:
         ),
         horizon=sizes["steps_predicted"],
         negatives=sizes["negatives"],
+        blocks_lr=sizes["lr_factor"],
+        stem_lr=sizes["lr_factor"] ** 2,
     )
 
 
@@ -99,7 +101,7 @@ def verify_cpc(
         for name in sorted(ours | published)
     ]
     model = fresh().train()
-    model(inputs["signal"], inputs["negatives"])[0].backward()
+    model(inputs["signal"], inputs["negatives"]).backward()
     parameters = {published_name(name): value for name, value in model.named_parameters()}
     return compared + compare_gradients(parameters, reference["grad_norms"])
 
@@ -117,8 +119,12 @@ def evaluated(model: CPC, inputs: Mapping[str, Tensor], pool: Mapping[str, Tenso
         found[f"kernel.{number}"] = block.s4.kernel(x_BLD.shape[1])
         found[f"s4.{number}"] = block.gated(block.s4(x_BLD.mT).mT).mT
         found[f"block.{number}"] = x_BLD = block(x_BLD)
-    found |= {"context": encoder(signal), "predicted": model.head(encoder(signal)), "embedding": encoder.embed(signal)}
-    loss, accuracy = model(signal, inputs["negatives"])
+    found |= {
+        "context": encoder(signal),
+        "predicted": model.head(encoder(signal)),
+        "embedding": encoder(signal).mean(dim=1),
+    }
+    loss, accuracy = model.judged(encoder.encode(signal), inputs["negatives"])
     found |= {"loss": loss[None], "accuracy": accuracy[None]}
     return {f"eval.{name}": value for name, value in found.items()} | {
         "short.context": encoder(signal[..., : signal.shape[-1] // 2]),
@@ -137,8 +143,8 @@ def trained(model: CPC, inputs: Mapping[str, Tensor], drop_K2BD: Tensor) -> dict
         if name.endswith(("running_mean", "running_var"))
     }
     context_BLD = model.encoder.context(z_BLD)
-    loss, accuracy = model(inputs["signal"], inputs["negatives"])
-    dropped, _ = model(inputs["signal"], inputs["negatives"], drop_K2BD)
+    loss, accuracy = model.judged(z_BLD, inputs["negatives"])
+    dropped, _ = model.judged(z_BLD, inputs["negatives"], drop_K2BD)
     return found | {
         "train.encoded": z_BLD,
         "train.context": context_BLD,
@@ -152,11 +158,11 @@ def trained(model: CPC, inputs: Mapping[str, Tensor], drop_K2BD: Tensor) -> dict
 
 def updated(model: CPC, inputs: Mapping[str, Tensor], sizes: Mapping[str, Any], updates: int) -> dict[str, Tensor]:
     """Return the parameters after updates by AdamW on one batch, and the loss before each."""
-    groups = model.train().parameter_groups(sizes["lr"], sizes["lr_factor"])
+    groups = [{"params": parameters, "lr": share * sizes["lr"]} for share, parameters in model.train().parts()]
     optimizer = torch.optim.AdamW(groups, weight_decay=sizes["weight_decay"])
     found: dict[str, Tensor] = {}
     for number in range(updates):
-        loss, _ = model(inputs["signal"], inputs["negatives"])
+        loss = model(inputs["signal"], inputs["negatives"])
         found[f"{UPDATES} {number}"] = loss.detach()
         optimizer.zero_grad()
         loss.backward()

@@ -26,26 +26,35 @@ STEP_RANGE = (0.001, 0.1)  # of the initial step of a channel, in tokens
 class S4(nn.Module):
     """The convolution of each channel with its system's kernel: (B, H, L) -> (B, H, L).
 
-    tokens: L0. Draws its start from torch's global generator.
+    tokens: L0. Draws its start from torch's global generator. Raises ValueError if the number of states is odd.
     """
 
     def __init__(self, dim: int, state: int, tokens: int, *, causal: bool = True) -> None:
         super().__init__()
+        _require_pairs(state)
         self.tokens, self.causal = tokens, causal
-        w_N, B_N, P_N = hippo_legs(state)
-        for name, value in (("w", w_N), ("B", B_N), ("P", P_N)):
-            self.register_buffer(name, torch.view_as_real(value).float().expand(dim, -1, -1).clone())
-        low, high = map(math.log, STEP_RANGE)
-        self.register_buffer("log_dt", low + (high - low) * torch.rand(dim))
+        for name in ("w", "B", "P"):
+            self.register_buffer(name, torch.empty(dim, state // 2, 2))
+        self.register_buffer("log_dt", torch.empty(dim))
         self.w: Tensor
         self.B: Tensor
         self.P: Tensor
         self.log_dt: Tensor
-        C_RHN2 = torch.randn(1 if causal else 2, dim, state // 2, 2) * 0.5**0.5
-        self.C = nn.Parameter(self._length_corrected(C_RHN2))
-        self.D = nn.Parameter(torch.randn(dim))
+        self.C = nn.Parameter(torch.empty(1 if causal else 2, dim, state // 2, 2))
+        self.D = nn.Parameter(torch.empty(dim))
         self._basis: tuple[int, Tensor] | None = None
         self.register_load_state_dict_post_hook(lambda layer, _: layer._forget_basis())
+        if not self.D.is_meta:  # else only names and shapes are wanted
+            self._initialise(state)
+
+    @torch.no_grad()
+    def _initialise(self, state: int) -> None:
+        for buffer, value_N in zip((self.w, self.B, self.P), hippo_legs(state), strict=True):
+            buffer.copy_(torch.view_as_real(value_N).expand_as(buffer))
+        low, high = map(math.log, STEP_RANGE)
+        self.log_dt.copy_(low + (high - low) * torch.rand_like(self.log_dt))
+        self.C.copy_(self._length_corrected(torch.randn_like(self.C) * 0.5**0.5))
+        self.D.copy_(torch.randn_like(self.D))
 
     def forward(self, u_BHL: Tensor) -> Tensor:
         """Convolve, in float32 or float64 whatever autocast says: half precision has no FFT of these lengths."""
@@ -134,8 +143,7 @@ def hippo_legs(state: int) -> tuple[Tensor, Tensor, Tensor]:
     A = diag(w) - P P^* in the basis of the eigenvectors of its normal part (arXiv 2111.00396, theorem 1). Raises
     ValueError if the number of states is odd.
     """
-    if state < 2 or state % 2:
-        raise ValueError(f"state={state!r}: use an even number of states, since they come in pairs")
+    _require_pairs(state)
     order_N = torch.arange(state, dtype=torch.float64)
     B_N, P_N = (2 * order_N + 1).sqrt(), (order_N + 0.5).sqrt()
     A_NN = -torch.tril(B_N[:, None] * B_N[None], diagonal=-1) - torch.diag(order_N + 1)
@@ -146,6 +154,11 @@ def hippo_legs(state: int) -> tuple[Tensor, Tensor, Tensor]:
     w_N = torch.complex(torch.full_like(frequency_N, -0.5), frequency_N)
     B_N, P_N = (vectors_NN.conj().T @ value.to(vectors_NN) for value in (B_N, P_N))
     return w_N, B_N, P_N
+
+
+def _require_pairs(state: int) -> None:
+    if state < 2 or state % 2:
+        raise ValueError(f"state={state!r}: use an even number of states, since they come in pairs")
 
 
 def _with_conjugates(half: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ Shapes: B records, C leads, T samples, L tokens, D channels, K blocks.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import numpy as np
@@ -17,8 +18,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ecg_model.batch_norm import SharedBatchNorm
 from ecg_model.config import S4EncoderConfig
+from ecg_model.ecg_encoder import ECGEncoder, derived_leads, joined, repeated, windows
+from ecg_model.leads import LEADS, LEADS_12
+from ecg_model.polyphase import resampled
 from ecg_model.s4 import S4, Recurrence
+from ecg_model.standard import RATE
 
 _DROPPED = 2  # separates these random numbers from masks and stochastic depth, which have the same seed and step
 
@@ -29,7 +35,7 @@ class StemBlock(nn.Module):
     def __init__(self, channels: int, dim: int, kernel: int, stride: int) -> None:
         super().__init__()
         self.conv = nn.Conv1d(channels, dim, kernel, stride=stride, padding=(kernel - 1) // 2, bias=False)
-        self.norm = nn.BatchNorm1d(dim)
+        self.norm = SharedBatchNorm(dim)
 
     def forward(self, x_BCT: Tensor) -> Tensor:
         """Transform samples to tokens, channels first."""
@@ -61,8 +67,8 @@ class S4Block(nn.Module):
         return y_BLD if drop_2BD is None else y_BLD * drop_2BD[1, :, None].to(y_BLD.dtype)
 
 
-class S4Encoder(nn.Module):
-    """ECGs (B, C, T) in millivolt -> tokens (B, L, D), for any whole number of tokens.
+class S4Encoder(ECGEncoder[S4EncoderConfig]):
+    """ECGs (B, C, T) as `read` gives them -> tokens (B, L, D), for any whole number of tokens.
 
     The weights start as PyTorch's convolutions, linear layers and norms do, and as `S4` does.
     """
@@ -109,9 +115,44 @@ class S4Encoder(nn.Module):
         """Return the tokens (B, L, D) of ECGs."""
         return self.context(self.encode(x_BCT), drop_K2BD)
 
-    def embed(self, x_BCT: Tensor) -> Tensor:
-        """Return (B, D): the mean over tokens."""
-        return self(x_BCT).mean(dim=1)
+    def read(self, x_BLT: Tensor, leads: Sequence[int] | None = None) -> Tensor:
+        """Return the network's input (B, C, T') of ECGs, see `ECGEncoder.tokens`: its leads, its rate, its scale.
+
+        A lead that is not given is zeros, and so are those that follow from it. Raises ValueError if rows are no leads.
+        """
+        rows = list(range(len(LEADS))) if leads is None else list(leads)
+        if x_BLT.ndim != 3 or x_BLT.shape[1] != len(rows):
+            raise ValueError(f"ECGs of shape {tuple(x_BLT.shape)}: give (records, {len(rows)} leads, samples)")
+        if not rows or len(set(rows)) != len(rows) or not set(rows) <= set(range(len(LEADS))):
+            raise ValueError(f"leads={rows}: name some of 0..{len(LEADS) - 1}, each once")
+        if leads is not None:
+            x_B8T = x_BLT.new_zeros(len(x_BLT), len(LEADS), x_BLT.shape[2])
+            x_B8T[:, rows] = x_BLT
+            x_BLT = x_B8T
+        if self.config.leads == len(LEADS_12):
+            limb_B2T = x_BLT[:, :2]
+            derived_B4T = (
+                derived_leads(limb_B2T) if {0, 1} <= set(rows) else x_BLT.new_zeros(limb_B2T.shape).repeat(1, 2, 1)
+            )
+            x_BLT = torch.cat([limb_B2T, derived_B4T, x_BLT[:, 2:]], dim=1)
+        return resampled(x_BLT, RATE, self.config.rate) * self.config.input_scale
+
+    def tokens(self, x_BLT: Tensor, leads: Sequence[int] | None = None, noise_K2B: Tensor | None = None) -> Tensor:
+        """Return the tokens (B, N, D) in the order of time, see `ECGEncoder`."""
+        x_BCT, config = self.read(x_BLT, leads), self.config
+        if x_BCT.shape[-1] <= config.samples:  # weights fit any length
+            return self(x_BCT[..., : x_BCT.shape[-1] // config.token_samples * config.token_samples], noise_K2B)
+        windows_BCT, records = windows(x_BCT, config.samples), len(x_BCT)
+        noise_K2B = repeated(noise_K2B, len(windows_BCT) // records)
+        return joined(self(windows_BCT, noise_K2B), records, config.tokens)
+
+    def noise(self, records: int, *, seed: int, step: int) -> NDArray[np.float32] | None:
+        """Draw the factors of tied dropout, (K, 2, B, D)."""
+        return tied_dropout(self.config, records, seed=seed, step=step)
+
+    def layers_above(self, weight: str) -> int:
+        """Return 1 for the stem, 0 for the S4 blocks."""
+        return int(weight.startswith("stem."))
 
 
 class Stream:

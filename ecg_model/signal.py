@@ -15,10 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecg_model.leads import LEADS, LeadMissing, complete_limb_leads, select_leads
+from ecg_model.standard import RATE, SAMPLES, SECONDS
 
-RATE = 250  # samples a second
-SECONDS = 10  # of the window
-SAMPLES = RATE * SECONDS
 RATE_MIN, RATE_MAX = 50.0, 2000.0  # samples a second that are accepted
 
 # Kaiser-windowed sinc with 20 zero crossings a side and 70 dB: flat to 0.446 of the lower rate, stopped from 0.554.

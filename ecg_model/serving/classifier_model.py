@@ -23,7 +23,7 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 # another version, or of a checkout. They step aside while this version's are imported.
 _others = {name: sys.modules.pop(name) for name in [*sys.modules] if name.partition(".")[0] == "ecg_model"}
 try:
-    from ecg_model.encoder import load_encoder
+    from ecg_model.encoder_file import load_encoder
     from ecg_model.serving.classify import CalibratedHead
     from ecg_model.serving.released_file import released_file
     from ecg_model.serving.request import REASON, answered

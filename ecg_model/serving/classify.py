@@ -26,7 +26,8 @@ from safetensors.numpy import save
 from scipy.special import expit, softmax
 
 from ecg_model.band_pass import band_passed
-from ecg_model.encoder import MOST, Encoder, require_short_header
+from ecg_model.ecg_encoder import ECGEncoder
+from ecg_model.encoder_file import MOST_DIM, require_short_header
 from ecg_model.serving.embed import STANDARD, judged_features
 from ecg_model.serving.reader import Reader
 
@@ -71,7 +72,7 @@ class CalibratedHead:
         """The width of the encoder that it is for."""
         return (self.weight_CD if self.query_HD is None else self.query_HD).shape[1]
 
-    def reader(self, encoder: Encoder) -> Reader:
+    def reader(self, encoder: ECGEncoder) -> Reader:
         """Return what it reads of an encoder. Raises ValueError if it is for an encoder of another width."""
         if encoder.config.dim != self.dim:
             raise ValueError(f"the head is for embeddings of {self.dim}, the encoder's have {encoder.config.dim}")
@@ -164,14 +165,14 @@ def _parsed(text: str, what: str, path: Path) -> Any:
 
 def _require_size(path: Path, name: str, shape: list[int]) -> None:
     """Raise ValueError if a tensor is larger than any head's, before it is read."""
-    rows, columns = (MOST_HEADS, MOST["dim"]) if name == "query" else (MOST_LABELS, MOST_HEADS * MOST["dim"])
+    rows, columns = (MOST_HEADS, MOST_DIM) if name == "query" else (MOST_LABELS, MOST_HEADS * MOST_DIM)
     most = (rows, columns) if name in ("weight", "query") else (MOST_LABELS,)
     if len(shape) != len(most) or any(size > limit for size, limit in zip(shape, most, strict=True)):
         raise ValueError(f"{path}: {name!r} has shape {tuple(shape)}: a head has at most {most}")
 
 
 def classify(
-    encoder: Encoder, head: CalibratedHead, ecgs: Any, *, sampling_rate: float, leads: str = STANDARD
+    encoder: ECGEncoder, head: CalibratedHead, ecgs: Any, *, sampling_rate: float, leads: str = STANDARD
 ) -> NDArray[np.float64]:
     """Classify ecgs (B, L, T) millivolt -> (B, C) probabilities. Accepts and refuses ECGs as `embed` does."""
     return head.probabilities(judged_features(head.reader(encoder), ecgs, sampling_rate=sampling_rate, leads=leads)[0])

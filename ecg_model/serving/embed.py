@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ecg_model.encoder import Encoder
+from ecg_model.ecg_encoder import ECGEncoder
 from ecg_model.leads import LEADS, LEADS_12
 from ecg_model.reasons import DropReason
 from ecg_model.recorded import recorded
@@ -42,13 +42,13 @@ _BATCH = 64  # ECGs that are encoded at a time
 _LEADS_LONGEST = 1000  # letters of the parameter `leads`
 
 
-def embed(encoder: Encoder, ecgs: Any, *, sampling_rate: float, leads: str = STANDARD) -> NDArray[np.float32]:
+def embed(encoder: ECGEncoder, ecgs: Any, *, sampling_rate: float, leads: str = STANDARD) -> NDArray[np.float32]:
     """Embed as `judged_embeddings` does, without its reasons."""
     return judged_embeddings(encoder, ecgs, sampling_rate=sampling_rate, leads=leads)[0]
 
 
 def judged_embeddings(
-    encoder: Encoder, ecgs: Any, *, sampling_rate: float, leads: str = STANDARD
+    encoder: ECGEncoder, ecgs: Any, *, sampling_rate: float, leads: str = STANDARD
 ) -> tuple[NDArray[np.float32], list[str | None]]:
     """Embed as `judged_features` does, with the mean over the tokens: float32 (B, dim)."""
     return judged_features(Reader(encoder=encoder), ecgs, sampling_rate=sampling_rate, leads=leads)
@@ -143,13 +143,12 @@ def _alike(
             yield [record for record, _ in batch], np.stack([x_LT for _, x_LT in batch])
 
 
-def _prepared(encoder: Encoder, x_BLT: NDArray[np.float32], rate: float) -> NDArray[np.float32]:
-    """Return the encoder's input: ten seconds, or the whole patches of a shorter recording, (B, L, T) -> (B, 8, T)."""
+def _prepared(encoder: ECGEncoder, x_BLT: NDArray[np.float32], rate: float) -> NDArray[np.float32]:
+    """Return the encoder's input: ten seconds, or what it reads of a shorter recording, (B, L, T) -> (B, 8, T)."""
     if x_BLT.shape[-1] >= window_samples(rate):
         return prepare(x_BLT, leads=LEADS, rate=rate)
     x_BLT = resample(x_BLT, rate)
-    columns = min(x_BLT.shape[-1] // encoder.config.patch_size, encoder.config.patches)
-    return x_BLT[..., : columns * encoder.config.patch_size]
+    return x_BLT[..., : encoder.readable(x_BLT.shape[-1])]
 
 
 def lead_names(leads: Any) -> tuple[str, ...] | None:

@@ -29,7 +29,8 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 # another version, or of a checkout. They step aside while this version's are imported.
 _others = {name: sys.modules.pop(name) for name in [*sys.modules] if name.partition(".")[0] == "ecg_model"}
 try:
-    from ecg_model.encoder import Encoder, load_encoder
+    from ecg_model.ecg_encoder import ECGEncoder
+    from ecg_model.encoder_file import load_encoder
     from ecg_model.serving.embed import STANDARD, prepared
     from ecg_model.serving.reader import Reader
     from ecg_model.serving.released_file import released_file
@@ -44,7 +45,7 @@ finally:
 class EncoderModel(PythonModel):
     """Embeds raw ECGs with the encoder of the artifact `encoder`, a safetensors file."""
 
-    encoder: Encoder
+    encoder: ECGEncoder
     """The network, in eval mode: millivolt (B, 8, 2500) -> tokens (B, N, D); `embed` gives their mean, (B, D)."""
 
     def load_context(self, context: PythonModelContext) -> None:

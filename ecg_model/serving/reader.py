@@ -14,14 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ecg_model.encoder import Encoder
+from ecg_model.ecg_encoder import ECGEncoder
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reader:
     """An encoder, how its input is filtered, and what is read of its output."""
 
-    encoder: Encoder
+    encoder: ECGEncoder
     query_HD: NDArray[Any] | None = None
     """Direction that each head of an attention pool looks for in a token; None reads the mean over the tokens."""
     prepare: Callable[[NDArray[np.float32]], NDArray[np.float32]] | None = None
@@ -34,14 +34,14 @@ class Reader:
 
     def features(self, x_BLT: NDArray[np.float32]) -> NDArray[np.float32]:
         """Read prepared ECGs on the encoder's device, (B, L, T) millivolt at 250 Hz -> (B, F)."""
-        device = self.encoder.patch.weight.device
+        device = next(self.encoder.parameters()).device
         if self.prepare is not None:
             x_BLT = self.prepare(x_BLT)
         with torch.inference_mode():
             ecg_BLT = torch.from_numpy(x_BLT).to(device)
             if self.query_HD is None:
                 return self.encoder.embed(ecg_BLT).float().cpu().numpy()
-            x_BPD = self.encoder(ecg_BLT).half().float()  # a query is fitted to stored tokens, which are float16
+            x_BPD = self.encoder.tokens(ecg_BLT).half().float()  # a query is fitted to stored tokens, which are float16
             query_HD = torch.from_numpy(self.query_HD).to(device).float()
             return (attention(query_HD, x_BPD) @ x_BPD).flatten(1).cpu().numpy()
 

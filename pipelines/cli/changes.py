@@ -139,12 +139,22 @@ def read_changes(assignments: Sequence[str], steps: Sequence[str], recipe: str) 
 
 def _require_recipe(recipe: str, changes: Mapping[str, str]) -> None:
     """Refuse a recipe or a change of one; what the changes do to the champion's recipe is known in the step."""
-    from pipelines.pretrain.recipes import recipe_named
+    from pipelines.pretrain.recipes import RECIPES, recipe_named
     from pipelines.release.retraining import RetrainingConfig
 
     RetrainingConfig.from_environment()
-    if recipe or changes:
+    if recipe or not changes:
         recipe_named(recipe or "demo", changes)
+        return
+    refusals: list[ValueError] = []
+    for name in RECIPES:  # the champion's may be any of them
+        try:
+            recipe_named(name, changes)
+        except ValueError as error:
+            refusals.append(error)
+        else:
+            return
+    raise refusals[0]
 
 
 def _offered(step: str) -> dict[str, tuple[type[Any], Field[Any]]]:

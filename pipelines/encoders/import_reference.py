@@ -19,9 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from ecg_model.blocks import positions_2d
-from ecg_model.config import EncoderConfig, to_dict
-from ecg_model.encoder import Encoder, save_encoder
+from ecg_model.config import EncoderConfig
+from ecg_model.encoder import Encoder
+from ecg_model.encoder_file import save_encoder
 from ecg_model.reference import from_published
+from ecg_model.settings import to_dict
 from pipelines import versions
 from pipelines.cache import Product, Workspace
 from pipelines.encoders.names import ENCODER_FILE, REFERENCE

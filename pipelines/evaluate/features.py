@@ -15,16 +15,18 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 
-from ecg_model.config import EncoderConfig
-from ecg_model.encoder import Encoder, load_encoder, random_encoder, stored_config
+from ecg_model.config import AnyEncoderConfig, EncoderConfig
+from ecg_model.ecg_encoder import ECGEncoder
+from ecg_model.encoder_file import load_encoder, random_encoder, stored_config
 from ecg_model.leads import LEADS_12
+from ecg_model.settings import to_dict
 from pipelines import versions
 from pipelines.cache import Product, Workspace
 from pipelines.device import torch_device
@@ -125,8 +127,8 @@ class EncoderSource:
     """As people read it."""
     digest: str
     """Of what it computes: the file's sha256, or that of the random network's settings."""
-    config: EncoderConfig
-    load: Callable[[], Encoder]
+    config: AnyEncoderConfig
+    load: Callable[[], ECGEncoder]
 
     def extractor(self, config: FeatureConfig) -> Extract:
         """Load the encoder and return its embedding. Raises ValueError as `loaded` does."""
@@ -137,26 +139,29 @@ class EncoderSource:
         """Load the encoder and return what gives its tokens. Raises ValueError as `loaded` does."""
         encoder = self.loaded().to(config.torch_device).eval()
         leads = None if config.leads is None else config.rows
-        return lambda x_BLT: encoder(x_BLT, leads=leads)
+        return lambda x_BLT: encoder.tokens(x_BLT, leads=leads)
 
-    def loaded(self) -> Encoder:
+    def loaded(self) -> ECGEncoder:
         """Load the encoder. Raises ValueError if it was made for other ECGs than those of the store."""
         made_for = self.config
         fits = made_for.leads in (len(LEADS), len(LEADS_12))
-        if not fits or made_for.samples < SAMPLES or SAMPLES % made_for.patch_size:
+        if isinstance(made_for, EncoderConfig) and made_for.window >= SAMPLES:
+            fits = fits and SAMPLES % made_for.patch_size == 0
+        if not fits:
             raise ValueError(
-                f"encoder {self.name!r} is made for {made_for.leads} leads and {made_for.samples} samples in patches "
-                f"of {made_for.patch_size}; ECGs here have {len(LEADS)} leads, or {len(LEADS_12)} with those that "
-                f"follow from them, and {SAMPLES} samples: probe an encoder that was pretrained on such ECGs"
+                f"encoder {self.name!r} is made for {made_for.leads} leads and windows of {made_for.window} samples; "
+                f"ECGs here have {len(LEADS)} leads, or {len(LEADS_12)} with those that follow from them, and "
+                f"{SAMPLES} samples: probe an encoder that was pretrained on such ECGs"
             )
         return self.load()
 
     @property
     def window(self) -> str | None:
         """For how long ECGs the encoder was made, in words, to be shown with its scores; None if for those here."""
-        if self.config.samples == SAMPLES:
-            return None
-        return f"made for {self.config.samples / RATE:g} s, tested on {SAMPLES / RATE:g} s"
+        seconds = self.config.window / RATE
+        if self.config.window < SAMPLES:
+            return f"reads windows of {seconds:g} s: the mean over those of {SAMPLES / RATE:g} s"
+        return None if self.config.window == SAMPLES else f"made for {seconds:g} s, tested on {SAMPLES / RATE:g} s"
 
     @classmethod
     def of_product(cls, name: str, product: Product) -> EncoderSource:
@@ -171,14 +176,14 @@ class EncoderSource:
         return cls(name=name, digest=sha256_of_file(path), config=stored_config(path), load=lambda: load_encoder(path))
 
     @classmethod
-    def random(cls, name: str, config: EncoderConfig, seed: int) -> EncoderSource:
+    def random(cls, name: str, config: AnyEncoderConfig, seed: int) -> EncoderSource:
         """Return a network with its initial weights: the random baseline of a pretrained encoder."""
-        digest = digest_of({"random": asdict(config), "seed": seed})
+        digest = digest_of({"random": to_dict(config), "seed": seed})
         return cls(name=name, digest=digest, config=config, load=lambda: random_encoder(config, seed))
 
 
 def embed(
-    encoder: Encoder, signal_NLT: np.ndarray, config: FeatureConfig, progress: OnProgress | None = None
+    encoder: ECGEncoder, signal_NLT: np.ndarray, config: FeatureConfig, progress: OnProgress | None = None
 ) -> np.ndarray:
     """Return mean-pooled embeddings, float32 (N, D), of int16 ECGs (N, L, 2500) in microvolt, L the leads of `config`.
 

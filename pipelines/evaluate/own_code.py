@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ecg_model.encoder import Encoder
+from ecg_model.ecg_encoder import ECGEncoder
 from pipelines.evaluate.features import EncoderSource, Extract, FeatureConfig, OnProgress, Tokenize
 from pipelines.formats.shard import MILLIVOLT
 
@@ -81,7 +81,7 @@ class OwnCodeSource(EncoderSource):
                 "one's weights (warm_start) and register what comes of it"
             )
 
-    def loaded(self) -> Encoder:
+    def loaded(self) -> ECGEncoder:
         """Raise ValueError: this checkout's network is not the one that was registered."""
         raise self._refusal(f"its network cannot be run here: use a frozen head, or {_CHECKOUT}")
 

@@ -18,7 +18,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ecg_model.encoder import Encoder, encoder_bytes
+from ecg_model.ecg_encoder import ECGEncoder
+from ecg_model.encoder_file import encoder_bytes
 from pipelines.durable import replace, write_atomically
 from pipelines.hashing import sha256_of_file
 from pipelines.pretrain.run_state import Figures
@@ -57,7 +58,7 @@ def load_best(out: Path, *, step: int) -> Figures:
     return {}
 
 
-def store_if_best(out: Path, encoder: Encoder, figures: Mapping[str, float], best: Mapping[str, float]) -> Figures:
+def store_if_best(out: Path, encoder: ECGEncoder, figures: Mapping[str, float], best: Mapping[str, float]) -> Figures:
     """Store the encoder if its probe_auc is higher than the best. Return the figures of the best, old or new.
 
     If both are equal the earlier one stays; NaN never wins. After a kill at any point, `load_best` finds a whole pair.

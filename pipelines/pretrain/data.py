@@ -35,6 +35,7 @@ from pipelines.formats.shard import (
     read_rows,
     start_reading,
 )
+from pipelines.pretrain.crops import Crops
 from pipelines.pretrain.free_memory import free_memory
 from pipelines.pretrain.sampling_order import Order, Window
 
@@ -50,16 +51,31 @@ class BatchFeed:
     """The batches of a run, one after another, prepared by a thread AHEAD of the steps. A context manager."""
 
     def __init__(
-        self, signals: Signals, order: Order, *, device: torch.device, first_step: int, rank: int, world: int
+        self,
+        signals: Signals,
+        order: Order,
+        *,
+        device: torch.device,
+        first_step: int,
+        rank: int,
+        world: int,
+        window: int | None = None,
     ) -> None:
         """Start to prepare the batches from `first_step` on.
 
         rank, world: this process gets every `world`-th record of each batch, from `rank` on.
+        window: samples of the random window that is taken of each ECG; None takes it whole.
         """
         self.waited_seconds = 0.0  # in `next`, that is, without a training step
         self._device = device
         self._readers = ThreadPoolExecutor(THREADS, thread_name_prefix="readers")
-        self._batches = signals.batches(order, first_step=first_step, rank=rank, world=world, readers=self._readers)
+        batches = signals.batches(order, first_step=first_step, rank=rank, world=world, readers=self._readers)
+        if window is not None:
+            crops = Crops(order, window)
+            batches = (
+                crops.of_step(x_BLT, step, rank=rank, world=world) for step, x_BLT in enumerate(batches, first_step)
+            )
+        self._batches = batches
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
         self._pending = deque(self._pool.submit(self._prepare) for _ in range(AHEAD))
 
@@ -120,9 +136,18 @@ class Corpus:
                     f"{name} has {len(getattr(self, name))} entries for {len(self.train)} ECGs: give one for each"
                 )
 
-    def feed(self, order: Order, *, device: torch.device, first_step: int, rank: int = 0, world: int = 1) -> BatchFeed:
-        """Return the batches from `first_step` on; of each, every `world`-th record from `rank` on."""
-        return BatchFeed(self.train, order, device=device, first_step=first_step, rank=rank, world=world)
+    def feed(
+        self,
+        order: Order,
+        *,
+        device: torch.device,
+        first_step: int,
+        rank: int = 0,
+        world: int = 1,
+        window: int | None = None,
+    ) -> BatchFeed:
+        """Return the batches from `first_step` on, see `BatchFeed`."""
+        return BatchFeed(self.train, order, device=device, first_step=first_step, rank=rank, world=world, window=window)
 
 
 def load_corpus(

@@ -17,7 +17,7 @@ _SIDE = {"cpu": 1024, "cuda": 8192}  # rows and columns of the measured matrices
 _ROUNDS = 7  # products, of which the median counts
 
 
-def flops_per_sample(config: JEPAConfig) -> float:
+def jepa_flops(config: JEPAConfig) -> float:
     """Return the FLOPs of a training step for one record, as `step_flops`, the mean over the masks that are drawn."""
     counts = _visible_counts(config)
     return sum(step_flops(config, visible) * times for visible, times in counts.items()) / sum(counts.values())
@@ -29,11 +29,11 @@ def step_flops(config: JEPAConfig, visible: int) -> int:
     All matrix products count, a multiply and an add as two; recomputation in the backward pass does not. A backward
     pass costs twice its forward, except for the patches, whose input needs no gradient.
     """
-    encoder = config.encoder
+    encoder, predictor = config.transformers
     student_forward = encoder_flops(encoder, encoder.leads, visible)
     student = 3 * student_forward - _patch_flops(encoder, encoder.leads * visible)
     teacher = encoder_flops(encoder, encoder.leads, encoder.patches)
-    return student + teacher + 3 * _predictor_flops(config.predictor, encoder, visible)
+    return student + teacher + 3 * _predictor_flops(predictor, encoder, visible)
 
 
 def encoder_flops(config: EncoderConfig, leads: int, columns: int) -> int:
@@ -64,7 +64,7 @@ def _block_flops(config: EncoderConfig | PredictorConfig, tokens: int, keys: int
 @functools.cache
 def _visible_counts(config: JEPAConfig) -> collections.Counter[int]:
     """Count the first _STEPS steps by their number of visible columns."""
-    patches = config.encoder.patches
+    patches = config.transformers[0].patches
     masks = (masked_columns(config.masking, patches, seed=0, step=step) for step in range(_STEPS))
     # With a mask for each record, all masks of a step hide as many columns as the first.
     return collections.Counter(patches - int(mask.sum(axis=-1).flat[0]) for mask in masks)

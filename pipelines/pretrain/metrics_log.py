@@ -17,13 +17,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ecg_model.encoder import Encoder
-from ecg_model.jepa import JEPA
+from ecg_model.ecg_encoder import ECGEncoder
 from pipelines.durable import write_atomically
 from pipelines.pretrain.data import BatchFeed, Corpus
 from pipelines.pretrain.distributed import World
-from pipelines.pretrain.flops import flops_per_sample, matrix_rate
+from pipelines.pretrain.flops import matrix_rate
 from pipelines.pretrain.monitor import Monitor
+from pipelines.pretrain.objectives.objective import Objective
 from pipelines.pretrain.recipes import Recipe
 from pipelines.pretrain.run_state import Figures, RunState
 from pipelines.pretrain.sampling_order import Order
@@ -45,7 +45,7 @@ class NonFinite(RuntimeError):
 class Probe(Protocol):
     """Scores an encoder on labels; `probe_auc` is among the figures."""
 
-    def score(self, encoder: Encoder, autocast: torch.autocast) -> Figures: ...
+    def score(self, encoder: ECGEncoder, autocast: torch.autocast) -> Figures: ...
 
 
 class Journal:
@@ -91,7 +91,7 @@ class Journal:
     def write(
         self,
         state: RunState,
-        model: JEPA,
+        objective: Objective,
         autocast: torch.autocast,
         update: Figures,
         probe: Probe | None,
@@ -109,18 +109,18 @@ class Journal:
         speed = (state.step - first) * self._recipe.batch / seconds
         figures = {
             "loss": loss,
-            **(self._monitor.figures(model, autocast) if self._world.writes else {}),
+            **(self._monitor.figures(objective, autocast) if self._world.writes else {}),
             **update,
             "epoch": state.step * self._recipe.batch / self._order.records,
         }
         self._require_finite(figures, state.step - 1)
         state.losses.clear()
         state.first, state.last = state.first or figures, figures
-        probed = probe.score(model.student, autocast) if probe is not None and self._world.writes else {}
+        probed = probe.score(objective.encoder, autocast) if probe is not None and self._world.writes else {}
         self._require_finite(probed, state.step - 1)
         resources = {
             "samples_per_second": speed,
-            "utilisation": speed * flops_per_sample(self._recipe.jepa) / self._attainable,
+            "utilisation": speed * objective.flops_per_sample() / self._attainable,
             "waited_share": (self._feed.waited_seconds - waited) / seconds,
             "peak_memory_mb": peak_memory_mb(self._device),
             "time": time.time(),

@@ -3,7 +3,7 @@
 The training loss cannot show it: a collapsed encoder has a small loss, since all embeddings, and so all targets, are
 alike. `embedding_std` near 0 and `effective_rank` near 1 mean collapse.
 
-Shapes: N records, L leads, T samples, P columns, D channels.
+Shapes: N records, L leads, T samples, D channels.
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ecg_model.jepa import JEPA, split_columns
-from ecg_model.masking import masked_columns
+from ecg_model.ecg_encoder import windows
 from pipelines.pretrain.data import to_millivolt
+from pipelines.pretrain.objectives.objective import Objective
 
 RECORDS = 128  # validation ECGs, at most
 BATCH = 32  # ECGs
-MASK_SEED = 2**32  # above the seeds of recipes, so that validation masks are the same for all
 
 
 class Monitor:
@@ -33,39 +32,29 @@ class Monitor:
         self._signal_NLT, self._device = validation_NLT, device
 
     @torch.no_grad()
-    def figures(self, model: JEPA, autocast: torch.autocast) -> dict[str, float]:
+    def figures(self, objective: Objective, autocast: torch.autocast) -> dict[str, float]:
         """Return the figures of a model.
 
-        validation_loss: the loss, with masks that are the same for all models.
-        embedding_std: of the student's pooled embedding over records, the mean over channels.
+        Those of `Objective.validation` over windows of training, with random choices that are the same for all models;
+        embedding_std: of the embedding over records, the mean over channels;
         effective_rank: of those embeddings, see `effective_rank`.
-        target_std: of the targets over records, the mean over tokens and channels.
 
         Draws nothing from a global generator and leaves the model in the mode it was in.
         """
-        columns, masking = model.config.encoder.patches, model.config.masking
-        loss, embeddings, total_LPD, square_LPD = 0.0, [], 0.0, 0.0
-        with eval_mode(model), autocast:
+        validation, embeddings, encoder = objective.validation(), [], objective.encoder
+        window = min(encoder.config.window, self._signal_NLT.shape[-1])
+        with eval_mode(objective.model), autocast:
             for number, first in enumerate(range(0, len(self._rows), BATCH)):
                 x_BLT = to_millivolt(self._signal_NLT, self._rows[first : first + BATCH], self._device)
-                mask = masked_columns(masking, columns, seed=MASK_SEED, step=number, records=len(x_BLT))
-                visible_V, masked_M = split_columns(torch.from_numpy(mask).to(self._device))
-                loss = loss + model(x_BLT, visible_V, masked_M) * len(x_BLT)
-                embeddings.append(model.student.embed(x_BLT).float())
-                # Sums of the targets and of their squares: their variance over all records without holding them all.
-                targets_BLPD = model.targets(x_BLT).double()
-                total_LPD = total_LPD + targets_BLPD.sum(dim=0)
-                square_LPD = square_LPD + targets_BLPD.square().sum(dim=0)
-        count = len(self._rows)
-        assert isinstance(loss, Tensor)
-        assert isinstance(total_LPD, Tensor)
-        variance_LPD = (square_LPD / count - (total_LPD / count).square()).clamp_min(0.0)
+                validation.add(objective.read(windows(x_BLT, window)), number)
+                embeddings.append(encoder.embed(x_BLT).float())
         embedding_ND = torch.cat(embeddings)
+        of_objective = validation.figures()
         return {
-            "validation_loss": (loss / count).item(),
+            "validation_loss": of_objective.pop("validation_loss"),
             "embedding_std": embedding_ND.std(dim=0, correction=0).mean().item(),
             "effective_rank": effective_rank(embedding_ND),
-            "target_std": variance_LPD.sqrt().mean().item(),
+            **of_objective,
         }
 
 

@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ecg_model.encoder import Encoder
+from ecg_model.ecg_encoder import ECGEncoder
 from pipelines.corpus.index import CorpusIndex, rows_by_shard
 from pipelines.formats.shard import open_shard, read_rows
 from pipelines.pretrain.data import to_millivolt
@@ -94,7 +94,7 @@ class OnlineProbe:
         """The names of all labels, `source/code`."""
         return tuple(name for problem in self.problems for name in problem.names)
 
-    def score(self, encoder: Encoder, autocast: torch.autocast) -> dict[str, float]:
+    def score(self, encoder: ECGEncoder, autocast: torch.autocast) -> dict[str, float]:
         """Return probe_auc, the mean AUC over labels, and probe_labels, their number.
 
         The AUC is NaN if an embedding is not finite.
@@ -112,7 +112,7 @@ class OnlineProbe:
         return figures
 
     @torch.no_grad()
-    def _embeddings(self, encoder: Encoder, autocast: torch.autocast) -> Tensor:
+    def _embeddings(self, encoder: ECGEncoder, autocast: torch.autocast) -> Tensor:
         """Return float64 (N, D) on the CPU, where the little algebra that follows has the same bits for all devices."""
         rows_N, device = np.arange(len(self.signal_NLT)), self.signal_NLT.device
         with eval_mode(encoder), autocast:

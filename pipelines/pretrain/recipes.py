@@ -11,11 +11,20 @@ import math
 import re
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, is_dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from ecg_model import config
-from ecg_model.config import EncoderConfig, JEPAConfig, MaskingConfig, PredictorConfig
+from ecg_model import settings
+from ecg_model.config import (
+    AnyEncoderConfig,
+    CPCConfig,
+    EncoderConfig,
+    JEPAConfig,
+    MaskingConfig,
+    PredictorConfig,
+    S4EncoderConfig,
+    S4PredictorConfig,
+)
 
 Precision = Literal["bf16", "fp32"]
 Select = Literal["last", "best"]
@@ -26,12 +35,14 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Networks, objective and optimisation. The defaults are the paper's multi-block run (Kim, arXiv 2410.08559)."""
+    """Objective, networks and optimisation. The defaults are the paper's multi-block run (Kim, arXiv 2410.08559)."""
 
     name: str
     """Of the recipe, for people."""
-    jepa: JEPAConfig = field(default_factory=JEPAConfig)
-    """Networks and masking."""
+    jepa: JEPAConfig | None = field(default_factory=JEPAConfig)
+    """The objective JEPA with its networks; null if another one is set."""
+    cpc: CPCConfig | None = field(default=None, metadata=settings.ADDED)
+    """The objective CPC with its networks; null if another one is set."""
     batch: int = field(default=64, metadata={"ge": 1})
     """ECGs in a step, over all processes."""
     epochs: float | None = field(default=100.0, metadata={"gt": 0, "lt": 1_000_000})
@@ -41,23 +52,23 @@ class Recipe:
     warmup_share: float = field(default=0.05, metadata={"ge": 0, "lt": 1})
     """Share of all steps in which the learning rate rises (the paper: 5 of 100 epochs)."""
     peak_lr: float = field(default=5e-5, metadata={"gt": 0, "lt": 1})
-    """Learning rate after the warm-up."""
+    """Learning rate after the warm-up; CPC's S4 blocks and stem have shares of it."""
     edge_lr: float = field(default=1e-6, metadata={"ge": 0, "lt": 1})
     """Learning rate at the first step and at the end of the cosine, at most `peak_lr`."""
     weight_decay: float = field(default=0.05, metadata={"ge": 0, "lt": 1})
-    """AdamW's decay of the matrices; biases and norms do not decay."""
+    """AdamW's decay: JEPA's of the matrices alone, not of biases and norms; CPC's of all weights."""
     ema_start: float = field(default=0.996, metadata={"ge": 0, "le": 1})
-    """Momentum of the teacher's moving average at the first step."""
+    """Momentum of the moving average that is JEPA's teacher at the first step."""
     ema_end: float = field(default=1.0, metadata={"ge": 0, "le": 1})
     """Its momentum after the last step, at least `ema_start`; linear in between."""
     precision: Precision = "bf16"
     """`bf16` computes the networks under autocast, with weights and optimizer in float32; `fp32` all in float32."""
     seed: int = field(default=0, metadata={"ge": 0, "lt": 2**32})
-    """Seed of initial weights, order of the ECGs, masks and stochastic depth."""
+    """Seed of initial weights, order and crops of the ECGs, masks, negatives, stochastic depth and dropout."""
     clip_norm: float | None = field(default=None, metadata={"gt": 0})
     """Largest norm of all gradients, to which larger ones are scaled (arXiv 1211.5063); null, as in the paper: off."""
     warm_start: str | None = None
-    """sha256 of the encoder file that student and teacher begin with; None, as in the paper: random weights."""
+    """sha256 of the encoder file that the encoder (and a teacher) begins with; None, as published: random weights."""
     probe_epochs: float | None = field(default=5.0, metadata={"gt": 0})
     """Epochs between two online probes; null: no probe."""
     select: Select = "last"
@@ -69,6 +80,9 @@ class Recipe:
                 raise ValueError(f"{name}={getattr(self, name)!r}: {remedy}")
 
         require(_NAME.fullmatch(self.name) is not None, "name", "use lower case letters, digits, '-' and '_'")
+        if (self.jepa is None) == (self.cpc is None):
+            both = "both are set" if self.cpc is not None else "neither is set"
+            raise ValueError(f"jepa and cpc: {both}: a recipe has one objective, set the other to null")
         require(self.batch >= 1, "batch", "use at least 1 ECG")
         if (self.epochs is None) == (self.steps is None):
             raise ValueError(f"epochs={self.epochs!r} and steps={self.steps!r}: set one of them, the other to none")
@@ -96,18 +110,30 @@ class Recipe:
         require(self.select in get_args(Select), "select", "use 'last' or 'best'")
 
     @property
+    def objective(self) -> JEPAConfig | CPCConfig:
+        """The configuration of the objective that is set."""
+        chosen = self.jepa or self.cpc
+        assert chosen is not None
+        return chosen
+
+    @property
+    def encoder(self) -> AnyEncoderConfig:
+        """The configuration of the encoder."""
+        return self.objective.encoder
+
+    @property
     def digest(self) -> str:
         """sha256 of all fields."""
-        return config.digest(self)
+        return settings.digest(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values."""
-        return config.to_dict(self)
+        return settings.to_dict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
         """Read the JSON values of `to_dict`. Raises ValueError for an unknown field and for a value of a wrong type."""
-        return config.from_dict(cls, values)
+        return settings.from_dict(cls, values)
 
     def total_steps(self, records: int) -> int:
         """Return the number of updates over a training set of this size, at least 1."""
@@ -187,11 +213,79 @@ def paper_random() -> Recipe:
     return Recipe(name="paper_random", jepa=JEPAConfig(masking=MaskingConfig(kind="random")), batch=128, peak_lr=2.5e-5)
 
 
+def paper_cpc() -> Recipe:
+    """Return the published contrastive predictive coding on S4 (Al-Masud and Strodthoff, arXiv 2605.12241).
+
+    Its 10 epochs are of 11 million ECGs; on 174,000 they are a sixtieth of the updates.
+    """
+    return Recipe(
+        name="paper_cpc",
+        jepa=None,
+        cpc=CPCConfig(),
+        batch=64,
+        epochs=10.0,
+        warmup_share=0.0,
+        peak_lr=3e-3,
+        edge_lr=3e-3,
+        weight_decay=1e-3,
+        precision="fp32",
+    )
+
+
+def small_cpc() -> Recipe:
+    """Return contrastive predictive coding for hours on two cores, or minutes on a GPU; docs/results.md has the trials.
+
+    The input is scaled as in `small`. Crops of 2.5 s at 250 Hz, in tokens of 20 ms.
+    """
+    encoder = S4EncoderConfig(
+        leads=8, rate=250, samples=625, token_samples=5, stem_dim=128, stem_kernel=5, dim=192, input_scale=5.0
+    )
+    return Recipe(
+        name="small_cpc",
+        jepa=None,
+        cpc=CPCConfig(encoder=encoder, horizon=6, blocks_lr=1.0, stem_lr=1.0),
+        batch=32,
+        epochs=20.0,
+        peak_lr=1e-3,
+        weight_decay=1e-3,
+    )
+
+
+def small_s4() -> Recipe:
+    """Return JEPA on an S4 encoder that sees both directions: with the sizes of `small_cpc`, else as `small`."""
+    encoder = S4EncoderConfig(
+        leads=8,
+        rate=250,
+        samples=625,
+        token_samples=5,
+        stem_dim=128,
+        stem_kernel=5,
+        dim=192,
+        causal=False,
+        input_scale=5.0,
+    )
+    return Recipe(
+        name="small_s4",
+        jepa=JEPAConfig(
+            encoder=encoder,
+            predictor=S4PredictorConfig(),
+            masking=MaskingConfig(block_ratio=(0.15, 0.2), per_record=True),
+        ),
+        batch=32,
+        epochs=20.0,
+        peak_lr=1e-3,
+        ema_start=0.98,
+    )
+
+
 RECIPES: dict[str, Callable[[], Recipe]] = {
     "demo": demo,
     "small": small,
     "paper_block": paper_block,
     "paper_random": paper_random,
+    "small_cpc": small_cpc,
+    "paper_cpc": paper_cpc,
+    "small_s4": small_s4,
 }
 
 
@@ -214,7 +308,7 @@ def changed(recipe: Recipe, changes: Mapping[str, object]) -> Recipe:
     """
     values = recipe.to_dict()
     for path, value in changes.items():
-        _assign(Recipe, values, path, path.split("."), value if isinstance(value, str) else json.dumps(value))
+        _assign(recipe, values, path, path.split("."), value if isinstance(value, str) else json.dumps(value))
     for length, other in (("epochs", "steps"), ("steps", "epochs")):
         if length in changes and other not in changes and values[length] is not None:
             values[other] = None
@@ -233,22 +327,29 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str
     return changed
 
 
-def _assign(cls: type, values: dict[str, Any], path: str, names: list[str], text: str) -> None:
+def _assign(of: Any, values: dict[str, Any], path: str, names: list[str], text: str) -> None:
     """Set one field in the values of a dataclass.
 
+    of: the dataclass that the values are of, with the parts that it has.
     path: the field as the user named it, for messages.
     names: its parts, from this dataclass on.
     """
+    cls = type(of)
     hints = get_type_hints(cls)
     name, *inner = names
     if name not in hints:
         raise ValueError(f"{path}: {cls.__name__} has no field {name!r}: use {', '.join(hints)}")
-    if is_dataclass(hints[name]) and not inner:
-        raise ValueError(f"{path}: set one of its fields, such as {path}.{next(iter(get_type_hints(hints[name])))}")
-    if inner and not is_dataclass(hints[name]):
+    parts, part = settings.parts(hints[name]), getattr(of, name)
+    if parts and not inner:
+        raise ValueError(f"{path}: set one of its fields, such as {path}.{next(iter(get_type_hints(parts[0])))}")
+    if inner and not parts:
         raise ValueError(f"{path}: {name} has no fields; set {name} itself")
+    if inner and part is None:
+        raise ValueError(f"{path}: this recipe has no {name}: use a recipe that has it")
     if inner:
-        _assign(hints[name], values[name], path, inner, text)
+        _assign(part, values[name], path, inner, text)
+    elif name == settings.KIND:
+        raise ValueError(f"{path}: the kind of a part follows from the recipe: use a recipe of that kind")
     else:
         values[name] = _parse(hints[name], path, text)
 

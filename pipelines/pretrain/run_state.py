@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ecg_model.jepa import JEPA
 from pipelines.pretrain.checkpoint import Checkpoint
 from pipelines.pretrain.recipes import Recipe, differences
 
@@ -30,7 +29,7 @@ class RunState:
 
 
 def capture(
-    state: RunState, recipe: Recipe, corpus_digest: str, model: JEPA, optimizer: torch.optim.Optimizer
+    state: RunState, recipe: Recipe, corpus_digest: str, model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> Checkpoint:
     """Return a checkpoint: all that the next step depends on, and the past that metrics and summary need."""
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
@@ -56,7 +55,7 @@ def resume(
     checkpoint: Checkpoint | None,
     recipe: Recipe,
     corpus_digest: str,
-    model: JEPA,
+    model: nn.Module,
     optimizer: torch.optim.Optimizer,
 ) -> RunState:
     """Load a checkpoint into model, optimizer and generators, and return its state; a new state if it is None.

@@ -46,14 +46,19 @@ class Order:
         if len(chunk_N) == 0:
             raise ValueError("chunk_N is empty: an order needs at least one record")
         self.batch, self.records = batch, len(chunk_N)
-        self._seed, self._chunk_N = seed, chunk_N
+        self.seed, self._chunk_N = seed, chunk_N
         self._epoch = functools.lru_cache(maxsize=2)(self._draw)  # a batch touches one epoch or two
 
     def rows(self, step: int) -> NDArray[np.int64]:
         """Return int64 (batch,): the records that a step trains on."""
+        return self.drawn(step)[1]
+
+    def drawn(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return int64 (batch,), (batch,): the epoch in which each record of a step is drawn, and the record."""
         position_B = np.arange(step * self.batch, (step + 1) * self.batch)
         epoch_B, place_B = np.divmod(position_B, self.records)
-        return np.concatenate([self._epoch(int(e))[0][place_B[epoch_B == e]] for e in np.unique(epoch_B)])
+        rows = [self._epoch(int(epoch))[0][place_B[epoch_B == epoch]] for epoch in np.unique(epoch_B)]
+        return epoch_B, np.concatenate(rows)
 
     def window(self, position: int) -> Window:
         """Return the window that contains a position of the sequence."""
@@ -65,7 +70,7 @@ class Order:
 
     def _draw(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return an epoch's order (N,), and the places where its windows start (W + 1,), the last one being its end."""
-        rng = np.random.default_rng(np.random.SeedSequence([self._seed, _ORDER, epoch]))
+        rng = np.random.default_rng(np.random.SeedSequence([self.seed, _ORDER, epoch]))
         place_C = rng.permutation(int(self._chunk_N.max()) + 1)
         any_N = rng.permutation(self.records)
         # Sorting by window keeps the random order within each window, since the sort is stable.

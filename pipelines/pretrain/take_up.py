@@ -11,7 +11,7 @@ import re
 import shutil
 from pathlib import Path
 
-from ecg_model.encoder import load_encoder
+from ecg_model.encoder_file import load_encoder
 from pipelines.cache import Product, Workspace
 from pipelines.corpus.step import CorpusFacts, corpus_of
 from pipelines.encoders.names import ENCODER_FILE, OURS
@@ -59,7 +59,7 @@ def take_up(workspace: Workspace, folder: Path) -> Product:
             shutil.copyfile(folder / name, work / name)
             if sha256_of_file(work / name) != digest:
                 raise ValueError(_changed(folder, name))
-        if load_encoder(work / ENCODER_FILE).config != recipe.jepa.encoder:
+        if load_encoder(work / ENCODER_FILE).config != recipe.encoder:
             raise ValueError(f"{folder}: {ENCODER_FILE} is another network than {SUMMARY_FILE} says: {_again(folder)}")
 
     known = workspace.find(OURS.product, **made_of(recipe, corpus))

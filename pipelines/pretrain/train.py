@@ -1,7 +1,7 @@
-"""The training loop: forward, backward, update, moving average; and the files it leaves in its folder.
+"""The training loop: forward, backward, update, for any objective; and the files it leaves in its folder.
 
-    encoder.safetensors            the student: the last one, or the best by probe if the recipe selects it
-    best.safetensors, best.json    the student at its best probe, if there is a probe
+    encoder.safetensors            the encoder: the last one, or the best by probe if the recipe selects it
+    best.safetensors, best.json    the encoder at its best probe, if there is a probe
     summary.json                   recipe, digests, steps, first and last figures: the same for the same run
     aside/metrics.jsonl            one line for each logging step
     aside/timing.json              seconds, device, versions: without influence on the product
@@ -27,20 +27,21 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ecg_model.blocks import set_recompute
-from ecg_model.config import to_dict
-from ecg_model.encoder import encoder_bytes, load_encoder
-from ecg_model.jepa import JEPA, split_columns
-from ecg_model.masking import masked_columns
-from ecg_model.stochastic_depth import drop_path_scale
+from ecg_model.ecg_encoder import ECGEncoder
+from ecg_model.encoder_file import encoder_bytes, load_encoder
+from ecg_model.settings import to_dict
+from ecg_model.standard import SAMPLES
 from pipelines.durable import write_atomically
 from pipelines.encoders.names import ENCODER_FILE
 from pipelines.hashing import sha256_of_file
 from pipelines.pretrain import schedule
 from pipelines.pretrain.best_encoder import BEST_FACTS, BEST_FILE, load_best, store_if_best
 from pipelines.pretrain.checkpoint import CheckpointFolder
-from pipelines.pretrain.data import BatchFeed, Corpus, to_device
+from pipelines.pretrain.data import BatchFeed, Corpus
 from pipelines.pretrain.distributed import World
 from pipelines.pretrain.metrics_log import Journal, OnLog, Probe, peak_memory_mb
+from pipelines.pretrain.objectives import objective_of
+from pipelines.pretrain.objectives.objective import Draw, Objective
 from pipelines.pretrain.recipes import Recipe, differences
 from pipelines.pretrain.run_state import Figures, RunState, capture, resume
 from pipelines.pretrain.sampling_order import Order
@@ -48,6 +49,8 @@ from pipelines.pretrain.step import CHECKPOINTS, METRICS_FILE, SUMMARY_FILE, SUM
 from pipelines.program import Stopped
 
 ALONE = World()
+_TRAINING_ALONE = ("drop_path:", "dropout:", "patch_init_scale:")
+"""Fields of an encoder that concern training and random weights alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,10 +122,10 @@ def train(
 
             if log_due:
                 probed = journal.write(
-                    state, training.model, training.autocast, update.figures(), probe if probe_due else None
+                    state, training.objective, training.autocast, update.figures(), probe if probe_due else None
                 )
                 if probed:
-                    best = store_if_best(run.out, training.model.student, {"step": state.step, **probed}, best)
+                    best = store_if_best(run.out, training.objective.encoder, {"step": state.step, **probed}, best)
 
             stop = world.agree(asked_to_stop()) and state.step < total
             if stop or state.step == total or world.agree(run.checkpoint_due(state.step, training.saved)):
@@ -130,9 +133,9 @@ def train(
             if stop:
                 raise Stopped(f"stopped at step {state.step} of {total}: the same command resumes from there")
 
-    summary = _summary(recipe, corpus, training.model, state, best)
+    summary = _summary(recipe, corpus, training.objective, state, best)
     if world.writes:
-        _write(run, recipe, training.model, summary, state)
+        _write(run, recipe, training.objective.encoder, summary, state)
     world.wait()
     return summary
 
@@ -142,8 +145,7 @@ class Update:
     """One training step as it was done."""
 
     learning_rate: float
-    momentum: float  # of the teacher
-    mask_share: float  # of the columns that were hidden
+    of_objective: Figures
     norm: Tensor | None  # of all gradients before clipping, on the device; None if nobody needed it
 
     def figures(self) -> Figures:
@@ -151,8 +153,7 @@ class Update:
         assert self.norm is not None
         return {
             "learning_rate": self.learning_rate,
-            "momentum": self.momentum,
-            "mask_share": self.mask_share,
+            **self.of_objective,
             "gradient_norm": self.norm.item(),
         }
 
@@ -166,12 +167,17 @@ class Training:
         self.total = recipe.total_steps(len(corpus.train))
         self.warmup = round(recipe.warmup_share * self.total)
         torch.manual_seed(recipe.seed)
-        self.model = JEPA(recipe.jepa)
+        self.objective = objective_of(recipe)
+        if self.objective.batch_statistics and run.accumulate > 1:
+            raise ValueError(
+                f"accumulate={run.accumulate}: the batch norm of this encoder needs a batch as a whole: use 1, and a "
+                "smaller batch or more processes if it does not fit into memory"
+            )
         if recipe.warm_start is not None:
-            _start_from(self.model, recipe.warm_start, run.warm_start)
-        self.model.to(run.device).train()
+            _start_from(self.objective, recipe.warm_start, run.warm_start)
+        self.model = self.objective.model.to(run.device).train()
         set_recompute(self.model, run.recompute)
-        self.optimizer = adamw(self.model, recipe.weight_decay)
+        self.optimizer = adamw(self.objective.groups(recipe.weight_decay))
         self.autocast = torch.autocast(run.device.type, torch.bfloat16, enabled=recipe.precision == "bf16")
         self.order = Order(seed=recipe.seed, batch=recipe.batch, chunk_N=corpus.chunk_N)
 
@@ -188,7 +194,15 @@ class Training:
     def feed(self) -> BatchFeed:
         """Return the batches from the next step on, of which this process gets its share."""
         rank, size = self.world.rank, self.world.size
-        return self.corpus.feed(self.order, device=self.run.device, first_step=self.state.step, rank=rank, world=size)
+        window = self.recipe.encoder.window
+        return self.corpus.feed(
+            self.order,
+            device=self.run.device,
+            first_step=self.state.step,
+            rank=rank,
+            world=size,
+            window=window if window < SAMPLES else None,
+        )
 
     def journal(self, feed: BatchFeed, on_log: OnLog) -> Journal:
         """Open the metrics of this run, from the next step on."""
@@ -207,8 +221,8 @@ class Training:
     def update(self, feed: BatchFeed, *, with_norm: bool) -> Update:
         """Do the next training step. with_norm: compute the norm of the gradients even if nothing is clipped."""
         recipe, step = self.recipe, self.state.step
-        draw = _draw(recipe, step, self.world, self.run.device)
-        x_BLT = feed.next()
+        draw = self.objective.draw(recipe.batch, seed=recipe.seed, step=step).of(self.world.share).to(self.run.device)
+        x_BLT = self.objective.read(feed.next())
 
         # 1. forward, 2. backward
         self.optimizer.zero_grad(set_to_none=True)
@@ -221,26 +235,25 @@ class Training:
             step, total=self.total, warmup=self.warmup, peak=recipe.peak_lr, edge=recipe.edge_lr
         )
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["rate"]
         self.optimizer.step()
-        # 4. the teacher follows
-        momentum = schedule.momentum(step, total=self.total, start=recipe.ema_start, end=recipe.ema_end)
-        self.model.ema_update_(momentum)
+        # 4. what moves without a gradient
+        moved = self.objective.after_step(step, self.total)
 
         self.state.step += 1
         self.state.losses.append(loss)
-        return Update(learning_rate=lr, momentum=momentum, mask_share=draw.mask_share, norm=norm)
+        return Update(learning_rate=lr, of_objective=moved | draw.figures, norm=norm)
 
-    def _forward_backward(self, draw: _Draw, x_BLT: Tensor) -> Tensor:
+    def _forward_backward(self, draw: Draw, x_BLT: Tensor) -> Tensor:
         """Add the gradients of a batch, part by part. Return its loss, float32 (), on the device."""
         parts = self.run.accumulate
         loss = torch.zeros((), device=self.run.device)
         for part in range(parts):
             # Processes exchange gradients once a step, with the last part.
-            last = part + 1 == parts
+            last, some = part + 1 == parts, slice(part, None, parts)
             with nullcontext() if last or self._replica is None else self._replica.no_sync():
                 with self.autocast:
-                    part_loss = self._forward(*draw.part(x_BLT, part, parts)) / parts
+                    part_loss = self._forward(x_BLT[some], *draw.of(some).arguments) / parts
                 part_loss.backward()
             loss += part_loss.detach()
         return loss
@@ -257,13 +270,8 @@ class Training:
         self.saved = time.monotonic()
 
 
-def adamw(model: nn.Module, weight_decay: float) -> torch.optim.AdamW:
-    """Return AdamW (0.9, 0.999), fused. Only matrices decay, not biases and other 1-D parameters."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
+def adamw(groups: list[dict[str, Any]]) -> torch.optim.AdamW:
+    """Return AdamW (0.9, 0.999), fused, of an objective's groups of parameters."""
     return torch.optim.AdamW(groups, betas=(0.9, 0.999), fused=True)
 
 
@@ -272,36 +280,8 @@ def gradient_norm(model: nn.Module) -> Tensor:
     return nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Draw:
-    """This process's share of the random choices of a step, which are drawn from (seed, step) for the whole batch."""
-
-    columns: tuple[Tensor, Tensor]
-    """Visible and masked columns: (V,), (M,) for all records alike, or (B, V), (B, M)."""
-    scale_K2B: Tensor | None  # factors of stochastic depth; None without it
-    mask_share: float  # of the columns that are hidden
-
-    def part(self, x_BLT: Tensor, number: int, parts: int) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Return the arguments of the model's forward for every `parts`-th record from `number` on."""
-        some = slice(number, None, parts)
-        visible, masked = (index if index.ndim == 1 else index[some] for index in self.columns)
-        return x_BLT[some], visible, masked, None if self.scale_K2B is None else self.scale_K2B[:, :, some]
-
-
-def _draw(recipe: Recipe, step: int, world: World, device: torch.device) -> _Draw:
-    jepa, seed, batch = recipe.jepa, recipe.seed, recipe.batch
-    mask = masked_columns(jepa.masking, jepa.encoder.patches, seed=seed, step=step, records=batch)
-    columns = split_columns(torch.from_numpy(mask if mask.ndim == 1 else mask[world.share]))
-    scale_K2B = drop_path_scale(jepa.encoder, batch, seed=seed, step=step)
-    return _Draw(
-        columns=(to_device(columns[0], device), to_device(columns[1], device)),
-        scale_K2B=None if scale_K2B is None else to_device(torch.from_numpy(scale_K2B[:, :, world.share]), device),
-        mask_share=float(mask.mean()),
-    )
-
-
-def _start_from(model: JEPA, sha256: str, path: Path | None) -> None:
-    """Load the encoder in that file into student and teacher. Raises ValueError if it is another file or network."""
+def _start_from(objective: Objective, sha256: str, path: Path | None) -> None:
+    """Begin with the encoder in that file. Raises ValueError if it is another file or network."""
     if path is None:
         raise ValueError(f"warm_start={sha256!r}: give the encoder's file with that sha256 too")
     actual = sha256_of_file(path)
@@ -310,26 +290,24 @@ def _start_from(model: JEPA, sha256: str, path: Path | None) -> None:
     encoder = load_encoder(path)
     changed = [
         change
-        for change in differences(to_dict(encoder.config), to_dict(model.config.encoder))
-        if not change.startswith(("drop_path:", "patch_init_scale:"))  # they concern only training and random weights
+        for change in differences(to_dict(encoder.config), to_dict(objective.encoder.config))
+        if not change.startswith(_TRAINING_ALONE)
     ]
     if changed:
-        raise ValueError(f"warm_start: {path} is another network ({'; '.join(changed)}): give jepa.encoder its sizes")
-    model.student.load_state_dict(encoder.state_dict())
-    model.teacher.load_state_dict(encoder.state_dict())
+        raise ValueError(
+            f"warm_start: {path} is another network ({'; '.join(changed)}): give the recipe's encoder its sizes"
+        )
+    objective.begin_with(encoder)
 
 
-def _summary(recipe: Recipe, corpus: Corpus, model: JEPA, state: RunState, best: Figures) -> EncoderFacts:
-    def count(module: nn.Module) -> int:
-        return sum(p.numel() for p in module.parameters())
-
+def _summary(recipe: Recipe, corpus: Corpus, objective: Objective, state: RunState, best: Figures) -> EncoderFacts:
     return EncoderFacts(
         recipe=recipe.to_dict(),
         recipe_digest=recipe.digest,
         corpus_digest=corpus.digest,
         records=len(corpus.train),
         validation_records=len(corpus.validation_NLT),
-        parameters={"encoder": count(model.student), "predictor": count(model.predictor)},
+        parameters=objective.parameters(),
         steps=state.step,
         samples=state.step * recipe.batch,
         first=state.first,
@@ -338,7 +316,7 @@ def _summary(recipe: Recipe, corpus: Corpus, model: JEPA, state: RunState, best:
     )
 
 
-def _write(run: RunConfig, recipe: Recipe, model: JEPA, summary: EncoderFacts, state: RunState) -> None:
+def _write(run: RunConfig, recipe: Recipe, encoder: ECGEncoder, summary: EncoderFacts, state: RunState) -> None:
     timing: dict[str, Any] = {
         "seconds": round(state.seconds, 3),
         "samples_per_second": round(summary.samples / state.seconds, 2),
@@ -349,8 +327,8 @@ def _write(run: RunConfig, recipe: Recipe, model: JEPA, summary: EncoderFacts, s
     }
     write_atomically(run.out / TIMING_FILE, json.dumps(timing, indent=1).encode())
     chosen = recipe.select == "best" and summary.best is not None
-    encoder = (run.out / BEST_FILE).read_bytes() if chosen else encoder_bytes(model.student)
-    write_atomically(run.out / ENCODER_FILE, encoder)
+    weights = (run.out / BEST_FILE).read_bytes() if chosen else encoder_bytes(encoder)
+    write_atomically(run.out / ENCODER_FILE, weights)
     described = json.dumps(summary.to_dict(), indent=1, allow_nan=False).encode()
     files = [run.out / name for name in (ENCODER_FILE, BEST_FILE, BEST_FACTS, METRICS_FILE)]
     sums = {path: sha256_of_file(path) for path in files if path.is_file()}

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ecg_model.encoder import save_encoder
+from ecg_model.encoder_file import save_encoder
 from pipelines import versions
 from pipelines.cache import Product, Workspace
 from pipelines.durable import write_atomically

@@ -26,7 +26,7 @@ from mlflow.models.model import ModelInfo
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 
 import ecg_model
-from ecg_model.encoder import load_encoder
+from ecg_model.encoder_file import load_encoder
 from ecg_model.serving.classify import CalibratedHead, classify
 from ecg_model.serving.embed import STANDARD, embed
 from ecg_model.serving.released_file import digest_key

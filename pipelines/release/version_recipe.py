@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ecg_model.settings import to_dict
 from pipelines.pretrain.recipes import RECIPES, Recipe, recipe_named
 from pipelines.release.tags import RECIPE
 
@@ -24,7 +25,8 @@ FIELDS_ADDED: dict[str, Any] = {
     "jepa.masking.per_record": False,
 }
 """Fields that recipes gained, by dotted path. The value is what a training before the field amounts to: a stored recipe
-that lacks the field is read with it. Whoever adds a field to `Recipe` adds it here."""
+that lacks the field is read with it. A field that is added now has `settings.ADDED` instead: it is not stored while it
+has its default, so that products of before stay found."""
 
 
 @dataclass(frozen=True)
@@ -55,20 +57,23 @@ def read_recipe(values: Mapping[str, Any]) -> Recipe | UnreadableRecipe | None:
     name = values.get("name")
     if name not in RECIPES:
         return None
-    stored, known = leaves(values), leaves(RECIPES[name]().to_dict()).keys()
+    usual = RECIPES[name]()
+    stored, known = leaves(values), leaves(to_dict(usual, whole=True)).keys()
     unknown = sorted(stored.keys() - known)
     if unknown:
         return UnreadableRecipe(
             f"a recipe with {unknown[0]}={stored[unknown[0]]!r}, a field that this code does not know: update the code"
         )
-    missing = sorted(known - stored.keys() - FIELDS_ADDED.keys())
+    needed = leaves(usual.to_dict()).keys()
+    missing = sorted(needed - stored.keys() - FIELDS_ADDED.keys())
     if missing:
         return UnreadableRecipe(
             f"a recipe without the field {missing[0]}, and this code does not know what trainings before that field "
             "amount to (FIELDS_ADDED in pipelines/release/version_recipe.py): update the code"
         )
     try:
-        return recipe_named(name, {**FIELDS_ADDED, **stored, "warm_start": None})
+        added = {path: value for path, value in FIELDS_ADDED.items() if path in needed}
+        return Recipe.from_dict(nested({**added, **stored, "warm_start": None}))
     except ValueError as error:
         return UnreadableRecipe(f"a recipe that this code refuses ({error}): use the code that trained it")
 
@@ -79,6 +84,18 @@ def leaves(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in values.items():
         by_path |= leaves(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return by_path
+
+
+def nested(by_path: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `leaves` made paths of."""
+    values: dict[str, Any] = {}
+    for path, value in by_path.items():
+        *parts, name = path.split(".")
+        inner = values
+        for part in parts:
+            inner = inner.setdefault(part, {})
+        inner[name] = value
+    return values
 
 
 def _recipe_of_params(params: Mapping[str, str]) -> Recipe | None:

@@ -12,7 +12,7 @@ import torch
 from click.testing import Result
 
 from ecg_model.config import EncoderConfig
-from ecg_model.encoder import random_encoder
+from ecg_model.encoder_file import random_encoder
 from ecg_model.reference import published_name
 from orchestration.definitions import defs
 from orchestration.demo import StageFailed, run

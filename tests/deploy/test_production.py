@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from ecg_model.config import EncoderConfig
-from ecg_model.encoder import load_encoder, random_encoder, save_encoder
+from ecg_model.encoder_file import load_encoder, random_encoder, save_encoder
 from pipelines.home import Home
 from pipelines.simulate import MirrorSizes, write_mirror
 from pipelines.tracking import Tracking

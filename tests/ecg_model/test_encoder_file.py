@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ecg_model.config import EncoderConfig
-from ecg_model.encoder import FORMAT, load_encoder, random_encoder, save_encoder
+from ecg_model.encoder_file import FORMAT, load_encoder, random_encoder, save_encoder
 from ecg_model.serving.classify import CalibratedHead
 
 
@@ -51,7 +51,7 @@ def test_positions_that_no_weight_bounds_are_refused_by_their_number(tmp_path: P
     path = tmp_path / "encoder.safetensors"
     save_encoder(path, random_encoder(EncoderConfig(dim=512, depth=1, heads=1, patch_size=1, mlp_ratio=1 / 512), 0))
     rewritten(path, json.dumps({"format": FORMAT, "config": {"dim": 512, "leads": 64, "patches": 4096}}))
-    with pytest.raises(ValueError, match="need 134,217,728 numbers for positions"):
+    with pytest.raises(ValueError, match="its sizes ask for 134,217,728 numbers that no weight holds"):
         load_encoder(path)
 
 

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from ecg_model.config import EncoderConfig
-from ecg_model.encoder import random_encoder
+from ecg_model.encoder_file import random_encoder
 from ecg_model.serving.classify import FORMAT, CalibratedHead, classify
 from tests.ecg_model.test_encoder_file import rewritten
 

@@ -13,10 +13,12 @@ from safetensors.torch import load_file, save_file
 from ecg_model import signal
 from ecg_model.attention import dense_cropa
 from ecg_model.blocks import Block
-from ecg_model.config import EncoderConfig, JEPAConfig, MaskingConfig, PredictorConfig, digest, from_dict, to_dict
-from ecg_model.encoder import FORMAT, Encoder, load_encoder, random_encoder, save_encoder, take_columns
+from ecg_model.config import EncoderConfig, JEPAConfig, MaskingConfig, PredictorConfig
+from ecg_model.encoder import Encoder, take_columns
+from ecg_model.encoder_file import FORMAT, load_encoder, random_encoder, save_encoder
 from ecg_model.jepa import JEPA, split_columns
 from ecg_model.masking import masked_columns, with_equal_counts
+from ecg_model.settings import digest, from_dict, to_dict
 from ecg_model.stochastic_depth import drop_path_scale
 
 TINY = JEPAConfig(

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ecg_model.encoder import random_encoder
+from ecg_model.encoder_file import random_encoder
 from ecg_model.reference import from_published, jepa_config, main, published_name, verify
 from tests.support.paths import SHARED
 

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ecg_model.config import EncoderConfig
-from ecg_model.encoder import Encoder, random_encoder
+from ecg_model.encoder import Encoder
+from ecg_model.encoder_file import random_encoder
 from ecg_model.leads import LEADS, LEADS_12
 from ecg_model.serving.embed import checked, embed, judged_embeddings
 from ecg_model.signal import SAMPLES, prepare

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from ecg_model.config import EncoderConfig
-from ecg_model.encoder import load_encoder, random_encoder, save_encoder
+from ecg_model.encoder_file import load_encoder, random_encoder, save_encoder
 from ecg_model.leads import LEADS_12
 from ecg_model.serving.classify import CalibratedHead
 from ecg_model.serving.embed import embed

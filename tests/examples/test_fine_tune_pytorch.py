@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from ecg_model.config import EncoderConfig
-from ecg_model.encoder import random_encoder, save_encoder
+from ecg_model.encoder_file import random_encoder, save_encoder
 from pipelines.finding import Finding
 from pipelines.release.aliases import promote
 from pipelines.release.gate import GateVerdict

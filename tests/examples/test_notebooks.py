@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from ecg_model.config import EncoderConfig
-from ecg_model.encoder import random_encoder, save_encoder
+from ecg_model.encoder_file import random_encoder, save_encoder
 from pipelines.encoders.names import ENCODER_FILE
 from pipelines.home import HOSTS, Home
 from pipelines.tracking import Tracking

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from ecg_model.encoder import save_encoder
+from ecg_model.encoder_file import save_encoder
 from pipelines.encoders.names import OURS, REFERENCE
 from pipelines.finding import Finding
 from pipelines.pretrain.recipes import recipe_named

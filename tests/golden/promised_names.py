@@ -24,7 +24,7 @@ import torch
 from safetensors import safe_open
 
 from ecg_model.config import EncoderConfig, JEPAConfig, MaskingConfig
-from ecg_model.encoder import encoder_bytes, random_encoder
+from ecg_model.encoder_file import encoder_bytes, random_encoder
 from ecg_model.masking import masked_columns
 from ecg_model.reference import main as reference_program
 from ecg_model.stochastic_depth import drop_path_scale

@@ -19,7 +19,8 @@ import numpy as np
 import torch
 
 from ecg_model.config import EncoderConfig
-from ecg_model.encoder import Encoder, save_encoder
+from ecg_model.encoder import Encoder
+from ecg_model.encoder_file import save_encoder
 from ecg_model.serving.classify import CalibratedHead
 from pipelines.cache import Product, Workspace
 from pipelines.corpus.config import CorpusConfig

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ecg_model.config import EncoderConfig
-from ecg_model.encoder import random_encoder, save_encoder
+from ecg_model.encoder_file import random_encoder, save_encoder
 from pipelines.download.mirror import Mirror
 from pipelines.download.step import LINKS, materialize_raw, raw_files, recorded_root
 from pipelines.home import SERVERS_LOCK, Home

@@ -19,7 +19,7 @@ import mlflow.db
 import pytest
 
 from ecg_model.config import EncoderConfig
-from ecg_model.encoder import random_encoder, save_encoder
+from ecg_model.encoder_file import random_encoder, save_encoder
 from pipelines.cache import Workspace
 from pipelines.corpus.step import CorpusFacts
 from pipelines.pretrain.recipes import Recipe, recipe_named

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from ecg_model.config import EncoderConfig
-from ecg_model.encoder import encoder_bytes, load_encoder, random_encoder
+from ecg_model.encoder_file import encoder_bytes, load_encoder, random_encoder
 from ecg_model.leads import LEADS, LEADS_12
 from ecg_model.reference import published_name
 from ecg_model.serving.classify import CalibratedHead

@@ -8,7 +8,7 @@ import numpy as np
 
 from ecg_foundry.layout import absent_note
 from ecg_model.config import EncoderConfig
-from ecg_model.encoder import random_encoder, save_encoder
+from ecg_model.encoder_file import random_encoder, save_encoder
 from pipelines.cache import Workspace
 from pipelines.formats.shard import ShardWriter
 from tests.support.shards import row

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from ecg_model.config import EncoderConfig
-from ecg_model.encoder import random_encoder, save_encoder
+from ecg_model.encoder_file import random_encoder, save_encoder
 from pipelines.cache import Product, Workspace, digest_of_tree
 from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.step import materialize_corpus

@@ -24,7 +24,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ecg_model.band_pass import band_pass
-from ecg_model.stochastic_depth import drop_path_scale
 from pipelines.device import torch_device
 from pipelines.evaluate.probes.augment import AugmentConfig, augmented
 from pipelines.evaluate.probes.fine_tune_process import fit_in_process
@@ -265,12 +264,12 @@ class Training:
     def _train_step(self, x_BLT: Tensor, y_BC: Tensor) -> Tensor:
         """Do one step of the optimiser and return the batch's mean loss, on the device."""
         head, problem, device = self.head, self.problem, self.head.torch_device
-        scale_K2B = None
+        noise = None
         if head.train_encoder:
-            scale = drop_path_scale(self.network.encoder.config, len(x_BLT), seed=problem.seed, step=self.step)
-            scale_K2B = None if scale is None else torch.from_numpy(scale).to(device)
+            noise = self.network.encoder.noise(len(x_BLT), seed=problem.seed, step=self.step)
+        noise_K2B = None if noise is None else torch.from_numpy(noise).to(device)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=head.precision == "bf16"):
-            logit_BC = self.network(x_BLT.to(device), scale_K2B)
+            logit_BC = self.network(x_BLT.to(device), noise_K2B)
         loss_of = F.cross_entropy if problem.multi_class else F.binary_cross_entropy_with_logits
         loss = loss_of(logit_BC.float(), y_BC.to(device))
         self.optimiser.zero_grad()

@@ -21,7 +21,7 @@ import torch
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from ecg_model.encoder import encoder_bytes, load_encoder
+from ecg_model.encoder_file import encoder_bytes, load_encoder
 from pipelines.durable import write_atomically
 from pipelines.evaluate.probes.heads import CHECKPOINTS, Fit, FitProblem
 from pipelines.evaluate.probes.result import Trial

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from ecg_model.encoder import Encoder
+from ecg_model.ecg_encoder import ECGEncoder
 from pipelines.evaluate.features import Rows
 from pipelines.evaluate.probes.config import ProbeConfig
 from pipelines.evaluate.probes.heads import FitProblem, Head, Logistic, Model, PaperLoop, scorable
@@ -32,7 +32,7 @@ def run_probe(
     config: ProbeConfig | None = None,
     *,
     head: Head | None = None,
-    encoder: Callable[[], Encoder] | None = None,
+    encoder: Callable[[], ECGEncoder] | None = None,
     folder: Path | None = None,
     launch: Launch | None = None,
 ) -> ProbeResult:

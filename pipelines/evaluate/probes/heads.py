@@ -16,7 +16,7 @@ import numpy as np
 from safetensors.numpy import save
 from scipy.special import softmax
 
-from ecg_model.encoder import Encoder
+from ecg_model.ecg_encoder import ECGEncoder
 from pipelines.durable import write_atomically
 from pipelines.evaluate.features import Rows
 from pipelines.evaluate.probes import linear
@@ -54,7 +54,7 @@ class FitProblem:
     seed: int
     min_positives: int = 1
     """Classes with fewer positives on validation are left out of a choice."""
-    encoder: Callable[[], Encoder] | None = None
+    encoder: Callable[[], ECGEncoder] | None = None
     """Loads a new copy of the encoder that x is of, to be trained; heads that take signals need it."""
     folder: Path | None = None
     """Of the product that is being built, if there is one. A head writes the weights that it learned there, and in

@@ -21,7 +21,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ecg_model.band_pass import band_pass
-from ecg_model.encoder import Encoder, load_encoder, require_fit, save_encoder
+from ecg_model.ecg_encoder import ECGEncoder
+from ecg_model.encoder_file import load_encoder, require_fit, save_encoder
 from pipelines.durable import write_atomically
 from pipelines.encoders.names import ENCODER_FILE
 from pipelines.evaluate.features import Rows
@@ -36,13 +37,13 @@ _BATCH = 64  # records that are read at once for predictions
 class Network(nn.Module):
     """ECGs (B, L, T) in millivolt -> logits (B, C)."""
 
-    def __init__(self, encoder: Encoder, classes: int) -> None:
+    def __init__(self, encoder: ECGEncoder, classes: int) -> None:
         super().__init__()
         self.encoder = encoder
         self.layer = nn.Linear(encoder.config.dim, classes)
 
-    def forward(self, x_BLT: Tensor, scale_K2B: Tensor | None = None) -> Tensor:
-        return self.layer(self.encoder(x_BLT, scale_K2B=scale_K2B).mean(dim=1))
+    def forward(self, x_BLT: Tensor, noise_K2B: Tensor | None = None) -> Tensor:
+        return self.layer(self.encoder.tokens(x_BLT, noise_K2B=noise_K2B).mean(dim=1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,13 +100,12 @@ class FineTunedClassifier:
 def parameter_groups(network: Network, *, rate: float, weight_decay: float, group_decay: float) -> list[dict[str, Any]]:
     """Return AdamW's groups: a peak learning rate for each group of layers, and no weight decay on biases and norms.
 
-    The linear layer has `rate`; the upper three quarters of the blocks with the encoder's last norm `group_decay` times
-    that; the blocks below and the patch projection `group_decay` times that again.
+    The linear layer has `rate`; the encoder's upper layers `group_decay` times that; its lower ones `group_decay` times
+    that again (`ECGEncoder.layers_above`).
     """
-    depth = len(network.encoder.blocks)
     groups: dict[tuple[int, bool], dict[str, Any]] = {}
     for name, weight in network.named_parameters():
-        below = _groups_above(name, depth)
+        below = 0 if name.startswith("layer.") else 1 + network.encoder.layers_above(name.removeprefix("encoder."))
         matrix = weight.ndim > 1
         group = groups.setdefault(
             (below, matrix),
@@ -113,12 +113,3 @@ def parameter_groups(network: Network, *, rate: float, weight_decay: float, grou
         )
         group["params"].append(weight)
     return list(groups.values())
-
-
-def _groups_above(name: str, depth: int) -> int:
-    """Return how many groups of layers are above that of a weight."""
-    part, *rest = name.split(".")
-    if part == "layer":
-        return 0
-    low = rest[0] == "patch" or (rest[0] == "blocks" and int(rest[1]) < depth // 4)
-    return 2 if low else 1

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ecg_model.config import EncoderConfig
 from pipelines import versions
 from pipelines.cache import Product, Workspace
 from pipelines.corpus.step import CorpusFacts
@@ -70,6 +71,11 @@ def materialize_dense(workspace: Workspace, launch: Launch, **way: Any) -> Produ
             "on other ECGs: materialize encoder first"
         )
     recipe = Recipe.from_dict(facts.recipe)
+    if recipe.jepa is None or not isinstance(recipe.jepa.encoder, EncoderConfig):
+        raise ValueError(
+            f"recipe {recipe.name!r} of the encoder: its network has no CroPA for a dense attention to replace; "
+            "pretrain a JEPA on patches, such as the recipe small"
+        )
     if recipe.jepa.encoder.attention == "dense":
         raise ValueError("jepa.encoder.attention='dense' of the encoder: pretrain one with 'cropa' to compare with it")
     if recipe.warm_start is not None:

@@ -86,7 +86,7 @@ class MomentsSource:
         encoder = self.encoder.loaded()
         encoder = encoder.to(config.torch_device).eval()
         leads = None if config.leads is None else config.rows
-        patches = SAMPLES // encoder.config.patch_size
+        columns = encoder.config.columns(SAMPLES)
 
         def extract(signal_NLT: NDArray[np.int16], progress: OnProgress | None) -> NDArray[np.float32]:
             feature_NF = np.zeros((len(signal_NLT), _MOMENTS * encoder.config.dim), np.float32)
@@ -96,8 +96,8 @@ class MomentsSource:
                     torch.inference_mode(),
                     torch.autocast(config.torch_device.type, torch.bfloat16, enabled=config.precision == "bf16"),
                 ):
-                    token_BND = encoder(x_BLT * MILLIVOLT, leads=leads).float()
-                    moments_BF = moments(token_BND.unflatten(1, (-1, patches)))
+                    token_BND = encoder.tokens(x_BLT * MILLIVOLT, leads=leads).float()
+                    moments_BF = moments(token_BND.unflatten(1, (-1, columns)))
                 feature_NF[first : first + config.batch] = moments_BF.cpu().numpy()
                 if progress is not None:
                     progress(min(first + config.batch, len(signal_NLT)), len(signal_NLT))

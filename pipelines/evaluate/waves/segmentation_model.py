@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ecg_model.encoder import Encoder
+from ecg_model.ecg_encoder import ECGEncoder
 from pipelines.evaluate.features import OnProgress, Rows
 from pipelines.evaluate.waves.annotations import CLASSES, UNKNOWN
 from pipelines.evaluate.waves.config import SegmentationConfig
@@ -64,7 +64,7 @@ class PatchMap(nn.Module):
 class FineTunedSegmenter(nn.Module):
     """ECGs (B, 8, T) millivolt -> class scores (B, L, T, C) of some leads: the encoder and the map on its tokens."""
 
-    def __init__(self, encoder: Encoder, head: PatchMap, leads: Sequence[int]) -> None:
+    def __init__(self, encoder: ECGEncoder, head: PatchMap, leads: Sequence[int]) -> None:
         super().__init__()
         self.encoder, self.head, self.leads = encoder, head, list(leads)
 
@@ -109,7 +109,7 @@ class SignalFeed:
     """Feed of ECGs int16 (N, 8, T), microvolt; the model is the encoder and the map."""
 
     signal_NLT: NDArray[np.int16]
-    encoder: Callable[[], Encoder]
+    encoder: Callable[[], ECGEncoder]
     """Returns a new copy of the encoder, since training changes it."""
 
     def model(self, context: int, rows: NDArray[np.int64], leads: Sequence[int]) -> nn.Module:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ecg_model.encoder import load_encoder, save_encoder
+from ecg_model.encoder_file import load_encoder, save_encoder
 from pipelines.cache import Workspace
 from pipelines.cli.run import CHECK_FAILED
 from pipelines.corpus.config import CorpusConfig

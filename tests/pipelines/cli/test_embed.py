@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ecg_model.config import EncoderConfig
-from ecg_model.encoder import random_encoder, save_encoder
+from ecg_model.encoder_file import random_encoder, save_encoder
 from ecg_model.leads import LEADS_12
 from ecg_model.serving.embed import embed
 from pipelines.evaluate.features import EncoderSource, materialize_features, read_features

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from ecg_model.config import EncoderConfig
-from ecg_model.encoder import load_encoder, random_encoder, save_encoder
+from ecg_model.encoder_file import load_encoder, random_encoder, save_encoder
 from pipelines.cli import main
 from pipelines.download.mirror import Mirror
 from pipelines.download.step import materialize_raw

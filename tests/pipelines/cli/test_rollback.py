@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ecg_model.config import EncoderConfig
-from ecg_model.encoder import random_encoder, save_encoder
+from ecg_model.encoder_file import random_encoder, save_encoder
 from ecg_model.serving.classify import CalibratedHead
 from pipelines.finding import Finding
 from pipelines.home import Home

@@ -41,7 +41,7 @@ from tests.support.registered import write_drop
         ("corpus --partition ludb/all", 2, "--partition is of the steps download and harmonize"),
         ("corpus --recipe small", 2, "--recipe is of the step pretrain"),
         ("all --recipe huge", 1, "recipe 'huge': use demo, small, paper_block, paper_random"),
-        ("all --set epoks=3", 1, "epoks: Recipe has no field 'epoks': use name, jepa, batch, epochs"),
+        ("all --set epoks=3", 1, "epoks: Recipe has no field 'epoks': use name, jepa, cpc, batch, epochs"),
         ("all --set epochs", 1, "--set 'epochs': write FIELD=VALUE"),
         ("all --set batch=0", 1, "batch=0: use at least 1 ECG"),
         ("all --set harmonize.amplitude=99", 1, "harmonize.amplitude=99: the value should be less than or equal to 32"),

@@ -21,7 +21,8 @@ from click.testing import CliRunner
 from safetensors.torch import load_file
 
 from ecg_model.config import EncoderConfig
-from ecg_model.encoder import Encoder, load_encoder, random_encoder
+from ecg_model.encoder import Encoder
+from ecg_model.encoder_file import load_encoder, random_encoder
 from ecg_model.reference import jepa_config, published_name
 from pipelines.cache import Workspace
 from pipelines.cli import main

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from ecg_model.config import EncoderConfig
-from ecg_model.encoder import random_encoder, save_encoder
+from ecg_model.encoder_file import random_encoder, save_encoder
 from pipelines.cache import Product, Workspace
 from pipelines.corpus.index import INDEX
 from pipelines.corpus.step import PRODUCT, CorpusFacts

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from ecg_model.config import EncoderConfig
-from ecg_model.encoder import Encoder, random_encoder, save_encoder
+from ecg_model.encoder import Encoder
+from ecg_model.encoder_file import random_encoder, save_encoder
 from pipelines.cache import Product, Workspace
 from pipelines.evaluate.features import EncoderSource, FeatureConfig, embed, materialize_features, read_features
 from pipelines.evaluate.probes.config import ProbeConfig

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from ecg_model.config import EncoderConfig
-from ecg_model.encoder import Encoder, load_encoder, random_encoder
+from ecg_model.encoder import Encoder
+from ecg_model.encoder_file import load_encoder, random_encoder
 from pipelines.pretrain.best_encoder import BEST_FACTS, BEST_FILE, load_best, store_if_best
 
 TINY = EncoderConfig(dim=16, depth=1, heads=2)
@@ -80,7 +81,7 @@ _KILLED = """
 import json, os, sys
 from pathlib import Path
 from ecg_model.config import EncoderConfig
-from ecg_model.encoder import random_encoder
+from ecg_model.encoder_file import random_encoder
 from pipelines.pretrain.best_encoder import store_if_best, load_best
 
 CONFIG = EncoderConfig(dim=16, depth=1, heads=2)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ecg_model.encoder import load_encoder
+from ecg_model.encoder_file import load_encoder
 from pipelines import program as of_programs
 from pipelines.cache import Workspace
 from pipelines.pretrain.distributed import World

@@ -11,7 +11,7 @@ from ecg_model.config import EncoderConfig, JEPAConfig, MaskingConfig, Predictor
 from ecg_model.encoder import Encoder
 from ecg_model.jepa import JEPA, split_columns
 from ecg_model.masking import masked_columns
-from pipelines.pretrain.flops import encoder_flops, flops_per_sample, matrix_rate, step_flops
+from pipelines.pretrain.flops import encoder_flops, jepa_flops, matrix_rate, step_flops
 
 SMALL = JEPAConfig(
     encoder=EncoderConfig(dim=16, depth=3, heads=2, patches=10, patch_size=5, mlp_ratio=2.5),
@@ -54,7 +54,7 @@ def test_a_sample_costs_the_mean_over_the_masks(per_record):
     visible = [10 - int(masked_columns(masking, 10, seed=0, step=step).sum(-1).flat[0]) for step in range(500)]
     assert len(set(visible)) > 2
     wanted = sum(step_flops(config, count) for count in visible) / 500
-    assert flops_per_sample(config) == pytest.approx(wanted, rel=1e-12)
+    assert jepa_flops(config) == pytest.approx(wanted, rel=1e-12)
 
 
 def test_the_rate_of_a_matrix_product_is_positive_and_leaves_the_generator_alone():

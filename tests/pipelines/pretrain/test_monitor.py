@@ -10,10 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ecg_model.jepa import JEPA
 from pipelines.pretrain import monitor as monitoring
 from pipelines.pretrain.data import to_millivolt
 from pipelines.pretrain.monitor import Monitor, effective_rank
+from pipelines.pretrain.objectives import objective_of
 from tests.support.pretraining import CPU, TINY_RECIPE, corpus
 
 
@@ -36,10 +36,11 @@ def test_effective_rank_at_its_limits() -> None:
 
 def test_the_monitor_agrees_with_figures_over_all_records_at_once() -> None:
     torch.manual_seed(0)
-    model = JEPA(TINY_RECIPE.jepa).train()
+    objective = objective_of(TINY_RECIPE)
+    model = objective.model.train()
     signal_NLT = corpus(1, 70).validation_NLT  # three batches, the last one short
     state = torch.get_rng_state()
-    figures = Monitor(signal_NLT, CPU).figures(model, torch.autocast("cpu", enabled=False))
+    figures = Monitor(signal_NLT, CPU).figures(objective, torch.autocast("cpu", enabled=False))
     assert torch.equal(torch.get_rng_state(), state)
     assert model.training
     assert not model.teacher.training

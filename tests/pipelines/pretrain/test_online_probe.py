@@ -19,7 +19,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ecg_model.config import EncoderConfig
-from ecg_model.encoder import Encoder, random_encoder
+from ecg_model.encoder import Encoder
+from ecg_model.encoder_file import random_encoder
 from pipelines.cache import Product, Workspace
 from pipelines.corpus.config import CorpusConfig
 from pipelines.corpus.step import materialize_corpus

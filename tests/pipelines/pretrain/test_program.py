@@ -14,7 +14,7 @@ import pytest
 import torch
 from dagster_pipes import DAGSTER_PIPES_CONTEXT_ENV_VAR, DAGSTER_PIPES_MESSAGES_ENV_VAR, encode_param
 
-from ecg_model.encoder import load_encoder
+from ecg_model.encoder_file import load_encoder
 from pipelines.cache import MAKING
 from pipelines.pretrain.__main__ import main
 from pipelines.pretrain.options import device_named
@@ -205,7 +205,7 @@ def test_it_starts_with_no_more_than_a_bare_gpu_machine_has() -> None:
     ("options", "complaint"),
     [
         (["--recipe", "huge"], "recipe 'huge': use demo, small, paper_block, paper_random"),
-        (["--set", "lr=1"], "lr: Recipe has no field 'lr': use name, jepa, batch"),
+        (["--set", "lr=1"], "lr: Recipe has no field 'lr': use name, jepa, cpc, batch"),
         (["--set", "batch"], "write FIELD=VALUE"),
         (["--set", "batch=many"], "batch='many': use a value of type int"),
         (["--set", "jepa.encoder.dim=97"], "dim=97"),

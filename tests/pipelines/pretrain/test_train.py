@@ -12,11 +12,13 @@ import pytest
 import torch
 
 from ecg_model.blocks import set_recompute
-from ecg_model.encoder import Encoder, load_encoder, random_encoder, save_encoder
+from ecg_model.encoder import Encoder
+from ecg_model.encoder_file import load_encoder, random_encoder, save_encoder
 from ecg_model.jepa import JEPA, split_columns
 from pipelines.pretrain.checkpoint import CheckpointFolder
 from pipelines.pretrain.data import Resident
 from pipelines.pretrain.metrics_log import NonFinite
+from pipelines.pretrain.objectives.jepa import matrices_decay
 from pipelines.pretrain.recipes import recipe_named
 from pipelines.pretrain.sampling_order import Order
 from pipelines.pretrain.train import RunConfig, adamw, gradient_norm, train
@@ -25,7 +27,7 @@ from tests.support.pretraining import CPU, TINY_RECIPE, changes_of, corpus
 
 def test_weight_decay_is_on_matrices_alone() -> None:
     model = JEPA(TINY_RECIPE.jepa)
-    decayed, spared = adamw(model, 0.05).param_groups
+    decayed, spared = adamw(matrices_decay(model, 0.05)).param_groups
     assert (decayed["weight_decay"], spared["weight_decay"]) == (0.05, 0.0)
     assert all(p.ndim >= 2 for p in decayed["params"])
     assert all(p.ndim == 1 for p in spared["params"])
@@ -155,7 +157,7 @@ def test_a_warm_start_begins_as_the_encoder_it_names(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"has sha256 {sha256}; give the file that the recipe names"):
         train(other, corpus(), RunConfig(out=tmp_path / "no", device=CPU, warm_start=path))
     wider = recipe_named("demo", {**changes_of(recipe), "jepa.encoder.dim": 32})
-    with pytest.raises(ValueError, match=r"is another network \(dim: 16 -> 32\): give jepa.encoder its sizes"):
+    with pytest.raises(ValueError, match=r"is another network \(dim: 16 -> 32\): give the recipe's encoder its sizes"):
         train(wider, corpus(), RunConfig(out=tmp_path / "no", device=CPU, warm_start=path))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ecg_model.config import EncoderConfig
-from ecg_model.encoder import random_encoder, save_encoder
+from ecg_model.encoder_file import random_encoder, save_encoder
 
 # isort: split
 # `pipelines.tracking` silences MLflow before it is imported.

@@ -19,7 +19,7 @@ from scipy.special import expit
 from sklearn.calibration import _SigmoidCalibration
 
 from ecg_model.config import EncoderConfig
-from ecg_model.encoder import random_encoder, save_encoder
+from ecg_model.encoder_file import random_encoder, save_encoder
 from ecg_model.serving.classify import CalibratedHead, classify
 from pipelines.cache import Workspace
 from pipelines.encoders.names import HEAD_FILE

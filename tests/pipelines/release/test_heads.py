@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ecg_model.config import EncoderConfig
-from ecg_model.encoder import load_encoder, random_encoder, save_encoder
+from ecg_model.encoder_file import load_encoder, random_encoder, save_encoder
 from ecg_model.serving.classify import CalibratedHead, classify
 from pipelines.cache import Product, Workspace
 from pipelines.evaluate.features import EncoderSource

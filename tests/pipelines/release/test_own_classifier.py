@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from click.testing import Result
 
-from ecg_model.encoder import load_encoder
+from ecg_model.encoder_file import load_encoder
 from ecg_model.serving.classify import CalibratedHead, classify
 from pipelines.encoders.names import ENCODER_FILE, HEAD_FILE
 from pipelines.evaluate.probes.result import load_result

@@ -20,7 +20,7 @@ import pytest
 import torch
 
 import ecg_model
-from ecg_model.encoder import load_encoder
+from ecg_model.encoder_file import load_encoder
 from ecg_model.serving.embed import embed
 from pipelines.evaluate.features import (
     FeatureConfig,

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ecg_model.encoder import load_encoder
+from ecg_model.encoder_file import load_encoder
 from ecg_model.serving.embed import embed
 from pipelines.hashing import sha256_of_file
 from pipelines.release.aliases import aliases_of, versions_of

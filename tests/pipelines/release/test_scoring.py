@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from ecg_model.config import EncoderConfig
-from ecg_model.encoder import random_encoder, save_encoder
+from ecg_model.encoder_file import random_encoder, save_encoder
 from ecg_model.serving.embed import embed
 from ecg_model.serving.reader import Reader
 from ecg_model.serving.request import answered

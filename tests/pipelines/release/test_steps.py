@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from ecg_model.config import EncoderConfig
-from ecg_model.encoder import random_encoder, save_encoder
+from ecg_model.encoder_file import random_encoder, save_encoder
 from ecg_model.reference import published_name
 from ecg_model.serving.embed import embed
 from pipelines.cache import Workspace

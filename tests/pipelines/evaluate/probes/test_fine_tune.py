@@ -17,7 +17,8 @@ from sklearn.metrics import roc_auc_score
 
 from ecg_model.band_pass import band_pass
 from ecg_model.config import EncoderConfig
-from ecg_model.encoder import Encoder, load_encoder, random_encoder
+from ecg_model.encoder import Encoder
+from ecg_model.encoder_file import load_encoder, random_encoder
 from pipelines.cache import Workspace
 from pipelines.evaluate.features import EncoderSource, FeatureConfig, embed
 from pipelines.evaluate.probes.attention_pool import AttentionPool

@@ -21,7 +21,7 @@ from sklearn.metrics import average_precision_score, brier_score_loss, f1_score
 
 from assets.previews import scores
 from ecg_model.config import EncoderConfig
-from ecg_model.encoder import random_encoder, save_encoder
+from ecg_model.encoder_file import random_encoder, save_encoder
 from pipelines.cache import Product, Workspace
 from pipelines.cli import main
 from pipelines.corpus.config import CorpusConfig

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 
 from assets.dense import dense_assets
 from assets.resources import DataHome, Launcher
-from ecg_model.encoder import load_encoder
+from ecg_model.encoder_file import load_encoder
 from pipelines.cache import Product, Workspace
 from pipelines.cli import main
 from pipelines.cli.launch import run_pretraining

@@ -7,7 +7,7 @@ import pytest
 
 from assets.previews import roc
 from ecg_model.config import EncoderConfig
-from ecg_model.encoder import random_encoder, save_encoder
+from ecg_model.encoder_file import random_encoder, save_encoder
 from pipelines.cache import Workspace
 from pipelines.download.mirror import Mirror
 from pipelines.download.step import materialize_raw

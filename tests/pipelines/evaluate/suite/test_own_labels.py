@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from ecg_model.encoder import random_encoder, save_encoder
+from ecg_model.encoder_file import random_encoder, save_encoder
 from pipelines.cli import main
 from pipelines.evaluate.probes.assessment import assess
 from pipelines.evaluate.probes.config import ProbeConfig

@@ -13,7 +13,7 @@ import pytest
 
 from assets.previews import evaluated
 from ecg_model.config import EncoderConfig
-from ecg_model.encoder import random_encoder, save_encoder
+from ecg_model.encoder_file import random_encoder, save_encoder
 from pipelines.cache import Product, Workspace
 from pipelines.evaluate.features import (
     Condition,

@@ -18,7 +18,7 @@ from sklearn.linear_model import Ridge as SklearnRidge
 from sklearn.metrics import jaccard_score, mean_absolute_error
 
 from ecg_model.config import EncoderConfig
-from ecg_model.encoder import random_encoder
+from ecg_model.encoder_file import random_encoder
 from pipelines.cache import Workspace
 from pipelines.download.mirror import Mirror
 from pipelines.download.step import materialize_raw
