@@ -14,8 +14,8 @@ WENT_WELL = "loss_finite_and_falling_and_not_collapsed"
 @dg.asset(
     deps=[corpus],
     group_name="pretrain",
-    description="The CroPA ECG-JEPA student, trained on the corpus in a separate process. If it is stopped or "
-    "killed, the next run continues from its last checkpoint.",
+    description="The encoder of a recipe (ECG-JEPA, or CPC on S4), trained on the corpus in a separate process. If it "
+    "is stopped or killed, the next run continues from its last checkpoint.",
     code_version=versions.ENCODER,
     retry_policy=show.ONCE_MORE,
     kinds={"torch"},

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 STEP_RANGE = (0.001, 0.1)  # of the initial step of a channel, in tokens
 
@@ -64,8 +65,7 @@ class S4(nn.Module):
             kernel_HL, *backward = self.kernel(length)
             for backward_HL in backward:
                 kernel_HL = F.pad(kernel_HL, (0, length)) + F.pad(backward_HL.flip(-1), (length, 0))
-            spectrum_BHF = torch.fft.rfft(u_BHL, 2 * length) * torch.fft.rfft(kernel_HL, 2 * length)
-            return torch.fft.irfft(spectrum_BHF, 2 * length)[..., :length] + self.D[:, None] * u_BHL
+            return _Convolution.apply(u_BHL, kernel_HL) + self.D[:, None] * u_BHL
 
     def kernel(self, length: int) -> Tensor:
         """Return (R, H, length): the response to a unit impulse by direction. The second begins a token late."""
@@ -113,6 +113,32 @@ class S4(nn.Module):
     def _apply(self, *arguments: Any, **options: Any) -> S4:
         self._forget_basis()  # it is of another device or type
         return super()._apply(*arguments, **options)
+
+
+class _Convolution(torch.autograd.Function):
+    """The first L values of u * k, (B, H, L) and (H, at most 2 L) -> (B, H, L), by real FFTs of 2 L points.
+
+    PyTorch's own backward pass of a real FFT is a complex one of all points, at twice the cost.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, u_BHL: Tensor, kernel_HL: Tensor) -> Tensor:
+        length = u_BHL.shape[-1]
+        u_BHF, kernel_HF = torch.fft.rfft(u_BHL, 2 * length), torch.fft.rfft(kernel_HL, 2 * length)
+        ctx.save_for_backward(u_BHF, kernel_HF)
+        ctx.length, ctx.lags = length, kernel_HL.shape[-1]
+        return torch.fft.irfft(u_BHF * kernel_HF, 2 * length)[..., :length]
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride] - the decorator hides the name of ctx
+        ctx: Any, *grad_outputs: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        u_BHF, kernel_HF = ctx.saved_tensors
+        gradient_BHF = torch.fft.rfft(grad_outputs[0], 2 * ctx.length)
+        of_u_BHL = torch.fft.irfft(gradient_BHF * kernel_HF.conj(), 2 * ctx.length)[..., : ctx.length]
+        of_kernel_HF = (gradient_BHF * u_BHF.conj()).sum(dim=0)
+        return of_u_BHL, torch.fft.irfft(of_kernel_HF, 2 * ctx.length)[..., : ctx.lags]
 
 
 class Recurrence:

@@ -56,7 +56,8 @@ class S4Block(nn.Module):
 
         drop_2BD: factors after GELU and after the gate, the same at all tokens (`tied_dropout`).
         """
-        return self.norm(x_BLD + self.gated(self.s4(x_BLD.mT).mT, drop_2BD))
+        # In one layout, since the backward pass of GELU is slow between two.
+        return self.norm(x_BLD + self.gated(self.s4(x_BLD.mT).mT.contiguous(), drop_2BD))
 
     def gated(self, y_BLD: Tensor, drop_2BD: Tensor | None = None) -> Tensor:
         """Return the branch that is added to the tokens, of what the S4 layer put out, (B, L, D)."""

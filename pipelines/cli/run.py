@@ -34,8 +34,8 @@ CHECK_FAILED = 3
     "--recipe",
     default="",
     metavar="NAME",
-    help="How to pretrain: demo, small, paper_block or paper_random. Default: ECG_RETRAIN_RECIPE, else the champion's, "
-    "else that of the last training, else demo.",
+    help="How to pretrain: demo, small, small_cpc, small_s4, paper_block, paper_random or paper_cpc. Default: "
+    "ECG_RETRAIN_RECIPE, else the champion's, else that of the last training, else demo.",
 )
 @click.option(
     "--set",

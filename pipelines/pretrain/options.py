@@ -21,7 +21,7 @@ def program_parser() -> argparse.ArgumentParser:
     """Return the parser of all options."""
     parser = argparse.ArgumentParser(
         prog="python -m pipelines.pretrain",
-        description="Pretrain an ECG-JEPA encoder on a corpus. To resume a run that was stopped or killed, give the "
+        description="Pretrain an encoder on a corpus. To resume a run that was stopped or killed, give the "
         "same command again: it continues from the newest checkpoint.",
     )
     _add_training(parser)

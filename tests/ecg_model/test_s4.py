@@ -122,3 +122,16 @@ def test_only_output_and_passage_learn() -> None:
     layer(torch.randn(1, 2, 9)).square().sum().backward()
     assert {name for name, _ in layer.named_parameters()} == {"C", "D"}
     assert all(value.grad is not None and value.grad.abs().sum() > 0 for value in layer.parameters())
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("length", [7, 12])
+def test_gradients_are_those_of_finite_differences(causal: bool, length: int) -> None:
+    torch.manual_seed(0)
+    layer = S4(3, 4, 12, causal=causal).double()
+
+    def convolved(u_BHL: torch.Tensor, C_RHN2: torch.Tensor, D_H: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(layer, {"C": C_RHN2, "D": D_H}, (u_BHL,))
+
+    u_BHL = torch.randn(2, 3, length, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(convolved, (u_BHL, layer.C, layer.D))
