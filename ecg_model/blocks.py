@@ -6,6 +6,7 @@ Shapes: B records, L leads, P columns, D channels.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
@@ -19,16 +20,39 @@ Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 STD = 0.02  # of the initial weights
 
 
-class Block(nn.Module):
-    """Pre-LayerNorm transformer block.
+class Recomputable(nn.Module, ABC):
+    """A block of a network, of tokens and of factors on its branches or None.
 
     With `recompute` it keeps only its input for the backward pass, and computes the rest again there (Chen et al.,
     arXiv 1604.06174): a quarter more work, a fraction of the memory.
     """
 
-    def __init__(self, dim: int, heads: int, mlp_ratio: float, attend: Attend) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.recompute = False
+
+    def forward(self, x: Tensor, factors: Tensor | None = None) -> Tensor:
+        """Transform tokens."""
+        if self.recompute and torch.is_grad_enabled():
+            # No random state is preserved, since nothing here draws from a generator.
+            y = checkpoint(self._compute, x, factors, use_reentrant=False, preserve_rng_state=False)
+            assert isinstance(y, Tensor)
+            return y
+        return self._compute(x, factors)
+
+    @abstractmethod
+    def _compute(self, x: Tensor, factors: Tensor | None) -> Tensor:
+        """Transform tokens. Twice in a step, so it draws nothing and changes nothing of the block."""
+
+
+class Block(Recomputable):
+    """Pre-LayerNorm transformer block of tokens (B, L, P, D).
+
+    Its factors, (2, B), are on the attention and the MLP branch of each record (`stochastic_depth`).
+    """
+
+    def __init__(self, dim: int, heads: int, mlp_ratio: float, attend: Attend) -> None:
+        super().__init__()
         self.heads, self.attend = heads, attend
         self.norm1 = nn.LayerNorm(dim, eps=1e-5)
         self.qkv = nn.Linear(dim, 3 * dim, bias=False)
@@ -37,19 +61,8 @@ class Block(nn.Module):
         self.fc1 = nn.Linear(dim, int(dim * mlp_ratio))
         self.fc2 = nn.Linear(int(dim * mlp_ratio), dim)
 
-    def forward(self, x_BLPD: Tensor, branch_scale_2B: Tensor | None = None) -> Tensor:
-        """Transform tokens, (B, L, P, D) -> (B, L, P, D).
-
-        branch_scale_2B: factors on the attention and the MLP branch of each record (`stochastic_depth`).
-        """
-        if self.recompute and torch.is_grad_enabled():
-            # No random state is preserved, since nothing here draws from a generator.
-            y_BLPD = checkpoint(self._compute, x_BLPD, branch_scale_2B, use_reentrant=False, preserve_rng_state=False)
-            assert isinstance(y_BLPD, Tensor)
-            return y_BLPD
-        return self._compute(x_BLPD, branch_scale_2B)
-
-    def _compute(self, x_BLPD: Tensor, branch_scale_2B: Tensor | None) -> Tensor:
+    def _compute(self, x: Tensor, factors: Tensor | None) -> Tensor:
+        x_BLPD, branch_scale_2B = x, factors
         attended_BLPD = self._attention(self.norm1(x_BLPD))
         if branch_scale_2B is not None:
             attended_BLPD = attended_BLPD * branch_scale_2B[0, :, None, None, None].to(attended_BLPD.dtype)
@@ -68,7 +81,7 @@ class Block(nn.Module):
 def set_recompute(module: nn.Module, recompute: bool) -> None:
     """Set `recompute` on all blocks of a network."""
     for part in module.modules():
-        if isinstance(part, Block):
+        if isinstance(part, Recomputable):
             part.recompute = recompute
 
 

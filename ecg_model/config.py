@@ -79,6 +79,11 @@ class EncoderConfig:
         """Numbers of the positions, which follow from the sizes."""
         return self.leads * self.patches * self.dim
 
+    @property
+    def batch_statistics(self) -> bool:
+        """Whether in training an ECG's tokens depend on the others of its batch."""
+        return False
+
 
 @dataclass(frozen=True, kw_only=True)
 class PredictorConfig:
@@ -159,7 +164,8 @@ class S4EncoderConfig:
         _require(self.leads in (8, 12), "leads", self.leads, "use 8 or 12 leads")
         for name in ("token_samples", "stem_dim", "stem_depth", "dim", "depth"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "use at least 1")
-        _require(self.stem_kernel % 2 == 1, "stem_kernel", self.stem_kernel, "use an odd number of samples")
+        odd = self.stem_kernel >= 1 and self.stem_kernel % 2 == 1
+        _require(odd, "stem_kernel", self.stem_kernel, "use an odd number of samples")
         _require(
             self.samples >= 1 and self.samples % self.token_samples == 0,
             "samples",
@@ -201,6 +207,11 @@ class S4EncoderConfig:
         """Numbers of the discrete systems and of their response, which follow from the sizes."""
         return self.dim * self.state * max(self.state, self.tokens)
 
+    @property
+    def batch_statistics(self) -> bool:
+        """Whether in training an ECG's tokens depend on the others of its batch: the stem has batch norm."""
+        return True
+
 
 @dataclass(frozen=True, kw_only=True)
 class S4PredictorConfig:
@@ -222,7 +233,10 @@ class S4PredictorConfig:
 
 
 AnyEncoderConfig = EncoderConfig | S4EncoderConfig
-"""The configuration of an encoder. All have dim, leads and window (samples of a lead at 250 Hz)."""
+"""The configuration of an encoder.
+
+All have dim, leads, window (samples of a lead at 250 Hz), columns, constants and batch_statistics.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,6 +253,11 @@ class JEPAConfig:
     def __post_init__(self) -> None:
         wanted, given = (getattr(part, "network", "transformer") for part in (self.encoder, self.predictor))
         _require(wanted == given, "predictor.network", given, f"use that of the encoder, {wanted!r}")
+        name = "ratio" if self.masking.kind == "random" else "block_ratio"
+        low, high = getattr(self.masking, name)
+        columns = self.encoder.columns(self.encoder.window)
+        hides = columns * low >= 1 or columns * high > 1  # a share is rounded down
+        _require(hides, f"masking.{name}", (low, high), f"use larger shares: they hide none of {columns} columns")
 
     @property
     def transformers(self) -> tuple[EncoderConfig, PredictorConfig]:

@@ -86,7 +86,9 @@ def load_encoder(path: Path | str) -> ECGEncoder:
     require_shapes(encoder, shapes, str(path))
     with safe_open(str(path), framework="pt") as stored:
         weights = {name: stored.get_tensor(name) for name in shapes}
-    encoder.load_state_dict({name: _in_float32(value).clone() for name, value in weights.items()}, assign=True)
+    types = {name: value.dtype for name, value in encoder.state_dict().items()}
+    weights = {name: value.to(types[name], copy=True) for name, value in weights.items()}
+    encoder.load_state_dict(weights, assign=True)
     encoder.compute_constants()
     return encoder.eval()
 

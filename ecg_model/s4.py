@@ -77,13 +77,16 @@ class S4(nn.Module):
         The last length is kept.
         """
         if self._basis is None or self._basis[0] != length:
-            A_HNN, B_HN1 = self.discrete()
-            powers_HNL = _powers(A_HNN, B_HN1, length)
-            half_HNL = torch.linalg.solve(_one_less(A_HNN, self.tokens), powers_HNL)[:, : self.w.shape[1]]
-            # 2 Re(C G) is 2 Re(C) Re(G) - 2 Im(C) Im(G).
-            basis_HNL = torch.stack([2 * half_HNL.real, -2 * half_HNL.imag], dim=2).flatten(1, 2)
-            self._basis = length, basis_HNL.to(self.C)
+            with torch.inference_mode(False):  # it is kept, and a later call may need gradients through it
+                self._basis = length, self._computed_basis(length).to(self.C.device, self.C.dtype)
         return self._basis[1]
+
+    def _computed_basis(self, length: int) -> Tensor:
+        A_HNN, B_HN1 = self.discrete()
+        powers_HNL = _powers(A_HNN, B_HN1, length)
+        half_HNL = torch.linalg.solve(_one_less(A_HNN, self.tokens), powers_HNL)[:, : self.w.shape[1]]
+        # 2 Re(C G) is 2 Re(C) Re(G) - 2 Im(C) Im(G).
+        return torch.stack([2 * half_HNL.real, -2 * half_HNL.imag], dim=2).flatten(1, 2)
 
     def discrete(self) -> tuple[Tensor, Tensor]:
         """Return Ā (H, N, N) and B̄ (H, N, 1), complex128, on the CPU: the system from one token to the next."""

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ecg_model.batch_norm import SharedBatchNorm
+from ecg_model.blocks import Recomputable
 from ecg_model.config import S4EncoderConfig
 from ecg_model.ecg_encoder import ECGEncoder, derived_leads, joined, repeated, windows
 from ecg_model.leads import LEADS, LEADS_12
@@ -42,8 +43,11 @@ class StemBlock(nn.Module):
         return F.relu(self.norm(self.conv(x_BCT)))
 
 
-class S4Block(nn.Module):
-    """S4, GELU, a linear layer with a gate, residual, LayerNorm: (B, L, D) -> (B, L, D)."""
+class S4Block(Recomputable):
+    """S4, GELU, a linear layer with a gate, residual, LayerNorm: (B, L, D) -> (B, L, D).
+
+    Its factors, (2, B, D), are after GELU and after the gate, the same at all tokens (`tied_dropout`).
+    """
 
     def __init__(self, config: S4EncoderConfig) -> None:
         super().__init__()
@@ -51,13 +55,9 @@ class S4Block(nn.Module):
         self.linear = nn.Linear(config.dim, 2 * config.dim)
         self.norm = nn.LayerNorm(config.dim)
 
-    def forward(self, x_BLD: Tensor, drop_2BD: Tensor | None = None) -> Tensor:
-        """Transform tokens.
-
-        drop_2BD: factors after GELU and after the gate, the same at all tokens (`tied_dropout`).
-        """
+    def _compute(self, x: Tensor, factors: Tensor | None) -> Tensor:
         # In one layout, since the backward pass of GELU is slow between two.
-        return self.norm(x_BLD + self.gated(self.s4(x_BLD.mT).mT.contiguous(), drop_2BD))
+        return self.norm(x + self.gated(self.s4(x.mT).mT.contiguous(), factors))
 
     def gated(self, y_BLD: Tensor, drop_2BD: Tensor | None = None) -> Tensor:
         """Return the branch that is added to the tokens, of what the S4 layer put out, (B, L, D)."""

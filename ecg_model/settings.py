@@ -69,7 +69,7 @@ def part_of(choices: Sequence[type[T]], name: str, values: Any) -> type[T]:
         return choices[0]
     by_kind = {getattr(choice, KIND, None): choice for choice in choices}
     kind = values.get(KIND) if isinstance(values, Mapping) else None
-    if kind not in by_kind:
+    if not (kind is None or isinstance(kind, str)) or kind not in by_kind:
         named = ", ".join(repr(known) for known in by_kind if known is not None)
         raise ValueError(f"{name}.{KIND}={kind!r}: use {named}, or leave it out")
     return by_kind[kind]

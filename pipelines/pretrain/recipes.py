@@ -25,6 +25,7 @@ from ecg_model.config import (
     S4EncoderConfig,
     S4PredictorConfig,
 )
+from ecg_model.standard import RATE, SAMPLES, SECONDS
 
 Precision = Literal["bf16", "fp32"]
 Select = Literal["last", "best"]
@@ -108,6 +109,7 @@ class Recipe:
             "use a positive number of epochs, or none",
         )
         require(self.select in get_args(Select), "select", "use 'last' or 'best'")
+        _require_readable(self.encoder, "cpc.encoder" if self.jepa is None else "jepa.encoder")
 
     @property
     def objective(self) -> JEPAConfig | CPCConfig:
@@ -143,7 +145,15 @@ class Recipe:
         return max(1, int(self.epochs * records / self.batch))
 
     def require_even_shares(self, *, processes: int, accumulate: int) -> None:
-        """Raise ValueError if a batch cannot be shared out evenly among processes, and by each in so many parts."""
+        """Raise ValueError if a batch cannot be shared out evenly among processes, and by each in so many parts.
+
+        An encoder with statistics of the batch cannot be trained in parts at all.
+        """
+        if accumulate > 1 and self.encoder.batch_statistics:
+            raise ValueError(
+                f"accumulate={accumulate}: the batch norm of this recipe's encoder needs a batch as a whole: use 1; if "
+                "the batch does not fit into memory, use recompute, more processes, or a smaller batch"
+            )
         parts = processes * accumulate
         if self.batch % parts:
             raise ValueError(
@@ -160,6 +170,18 @@ class Recipe:
             return False
         every = self.probe_epochs * records / self.batch
         return step + 1 == self.total_steps(records) or (step + 1) // every > step // every
+
+
+def _require_readable(encoder: AnyEncoderConfig, path: str) -> None:
+    """Raise ValueError if an encoder cannot be trained on harmonized ECGs. path: its field in the recipe."""
+    if encoder.leads not in (8, 12):
+        raise ValueError(f"{path}.leads={encoder.leads}: use the 8 leads of an ECG, or 12, which follow from them")
+    if encoder.window > SAMPLES:
+        size = "samples" if isinstance(encoder, S4EncoderConfig) else "patches"
+        raise ValueError(
+            f"{path}.{size}={getattr(encoder, size)}: a window of {encoder.window / RATE:g} s: ECGs have {SECONDS} s, "
+            f"use fewer {size}"
+        )
 
 
 def demo() -> Recipe:

@@ -168,11 +168,6 @@ class Training:
         self.warmup = round(recipe.warmup_share * self.total)
         torch.manual_seed(recipe.seed)
         self.objective = objective_of(recipe)
-        if self.objective.batch_statistics and run.accumulate > 1:
-            raise ValueError(
-                f"accumulate={run.accumulate}: the batch norm of this encoder needs a batch as a whole: use 1, and a "
-                "smaller batch or more processes if it does not fit into memory"
-            )
         if recipe.warm_start is not None:
             _start_from(self.objective, recipe.warm_start, run.warm_start)
         self.model = self.objective.model.to(run.device).train()

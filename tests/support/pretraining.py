@@ -44,6 +44,31 @@ TINY = {
     "batch": 4,
     "steps": STEPS,
 }
+_TINY_S4 = {
+    "samples": 625,
+    "token_samples": 25,
+    "stem_kernel": 25,
+    "stem_dim": 8,
+    "stem_depth": 2,
+    "dim": 16,
+    "depth": 2,
+    "state": 4,
+}
+_TINY_CPC = _TINY_S4 | {"leads": 12, "rate": 240, "samples": 600, "token_samples": 24}  # so that more is on the way
+PAIRS: dict[str, tuple[str, dict[str, object]]] = {
+    "jepa": ("demo", TINY),
+    "cpc": (
+        "small_cpc",
+        {f"cpc.encoder.{name}": value for name, value in _TINY_CPC.items()}
+        | {"cpc.horizon": 3, "cpc.negatives": 8, "batch": 4, "steps": STEPS},
+    ),
+    "jepa_s4": (
+        "small_s4",
+        {f"jepa.encoder.{name}": value for name, value in _TINY_S4.items()}
+        | {"jepa.predictor.state": 4, "batch": 4, "steps": STEPS},
+    ),
+}
+"""Each pair of an encoder and an objective: a recipe, and the changes that make it tiny."""
 
 
 def waves(at: int) -> Record:
@@ -85,13 +110,14 @@ def in_this_process(arguments: Sequence[str], program: Callable[[Sequence[str]],
 
 
 class Program:
-    """The command line of a tiny run into one folder."""
+    """The command line of a tiny run into one folder. pair: one of PAIRS."""
 
-    def __init__(self, home: tuple[Path, Path], out: Path) -> None:
-        self.home, self.out = home, out
+    def __init__(self, home: tuple[Path, Path], out: Path, pair: str = "jepa") -> None:
+        self.home, self.out, self.pair = home, out, pair
 
     def command(self, *options: str, **changes: object) -> list[str]:
-        fields = [f"--set={name}={value}" for name, value in (TINY | changes).items()]
+        recipe, tiny = PAIRS[self.pair]
+        fields = [f"--recipe={recipe}", *(f"--set={name}={value}" for name, value in (tiny | changes).items())]
         places = ["--workspace", str(self.home[0]), "--corpus", str(self.home[1]), "--out", str(self.out)]
         return [sys.executable, "-m", "pipelines.pretrain", *places, "--device", "cpu", *fields, *options]
 
@@ -177,6 +203,11 @@ TINY_RECIPE = recipe_named(
         "precision": "fp32",
     },
 )
+TINY_RECIPES = {
+    pair: TINY_RECIPE if pair == "jepa" else recipe_named(name, tiny | {"steps": 6, "precision": "fp32"})
+    for pair, (name, tiny) in PAIRS.items()
+}
+"""A recipe of each pair for trainings in this process."""
 
 
 def corpus(train: int = 10, validation: int = 5) -> Corpus:

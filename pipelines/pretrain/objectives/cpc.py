@@ -25,8 +25,6 @@ from pipelines.pretrain.run_state import Figures
 class CPCObjective(Objective[CPC]):
     """A linear prediction of one later token has to be nearer to it than to other tokens of the record."""
 
-    batch_statistics = True
-
     def __init__(self, config: CPCConfig) -> None:
         """Draw initial weights from torch's global generator."""
         self._config = config

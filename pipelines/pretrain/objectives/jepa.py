@@ -36,9 +36,7 @@ class JEPAObjective(Objective[JEPA | S4JEPA]):
         ema_start, ema_end: the momentum of the teacher at the first and after the last step.
         """
         self._config, self._ema = config, (ema_start, ema_end)
-        on_s4 = isinstance(config.encoder, S4EncoderConfig)
-        self.model = S4JEPA(config) if on_s4 else JEPA(config)
-        self.batch_statistics = on_s4
+        self.model = S4JEPA(config) if isinstance(config.encoder, S4EncoderConfig) else JEPA(config)
 
     @property
     def encoder(self) -> ECGEncoder:

@@ -69,8 +69,6 @@ class Objective(ABC, Generic[Model]):
     model: Model
     """All that is trained and stored in checkpoints: its forward takes ECGs and the arguments of a `Draw`, and returns
     the loss, float32 (), the mean over records."""
-    batch_statistics = False
-    """Whether the loss of a record depends on the others of its batch, so that a batch cannot be computed in parts."""
 
     @property
     @abstractmethod

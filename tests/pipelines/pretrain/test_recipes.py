@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 
 import pytest
 
@@ -68,11 +69,62 @@ def test_changes_are_parsed_by_the_fields_type_and_checked_together() -> None:
         ({"batch.size": 3}, "batch.size: batch has no fields; set batch itself"),
         ({"jepa.encoder.width": 3}, "EncoderConfig has no field 'width'"),
         ({"jepa.masking.ratio": "wide"}, "use a list of numbers"),
+        ({"jepa.encoder.leads": 5}, "jepa.encoder.leads=5: use the 8 leads of an ECG, or 12"),
+        ({"jepa.encoder.patches": 51}, "jepa.encoder.patches=51: a window of 10.2 s: ECGs have 10 s, use fewer patch"),
+        ({"jepa.encoder.patches": 4}, "masking.block_ratio=(0.175, 0.225): use larger shares: they hide none of 4"),
+        ({"cpc.horizon": 3}, "cpc.horizon: this recipe has no cpc: use a recipe that has it"),
     ],
 )
 def test_a_bad_change_names_its_field(changes: dict[str, object], complaint: str) -> None:
-    with pytest.raises(ValueError, match=complaint.replace("(", r"\(").replace("[", r"\[")):
+    with pytest.raises(ValueError, match=re.escape(complaint)):
         recipe_named("demo", changes)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "complaint"),
+    [
+        ("small_cpc", {"cpc.encoder.samples": 624}, "samples=624: use a multiple of token_samples=5"),
+        ("paper_cpc", {"cpc.encoder.samples": 612}, "samples=612: use a multiple of 24, so that a window is a whole"),
+        ("small_cpc", {"cpc.encoder.samples": 2505}, "cpc.encoder.samples=2505: a window of 10.02 s: ECGs have 10 s"),
+        ("paper_cpc", {"cpc.encoder.samples": 2424}, "cpc.encoder.samples=2424: a window of 10.1 s"),
+        ("small_cpc", {"cpc.encoder.rate": 20}, "rate=20: use 50 to 1000 samples a second"),
+        ("small_cpc", {"cpc.encoder.leads": 3}, "leads=3: use 8 or 12 leads"),
+        ("small_cpc", {"cpc.encoder.causal": "false"}, "causal=False: use a causal encoder"),
+        ("small_cpc", {"cpc.horizon": 125}, "horizon=125: use less than the 125 tokens of a window"),
+        ("small_cpc", {"cpc.negatives": 0}, "negatives=0: use at least 1"),
+        ("small_cpc", {"cpc.encoder.stem_kernel": -5}, "stem_kernel=-5: use an odd number"),
+        ("small_cpc", {"jepa.encoder.dim": 96}, "jepa.encoder.dim: this recipe has no jepa"),
+        ("small_cpc", {"cpc.encoder.network": "s4"}, "the kind of a part follows from the recipe"),
+        ("small_s4", {"jepa.predictor.heads": 2}, "S4PredictorConfig has no field 'heads'"),
+        ("small_s4", {"jepa.encoder.samples": 5}, "masking.block_ratio=(0.15, 0.2): use larger shares: they hide none"),
+        ("small_s4", {"jepa.encoder.samples": 5000}, "jepa.encoder.samples=5000: a window of 20 s"),
+    ],
+)
+def test_parts_that_do_not_fit_each_other_or_the_ecgs_are_refused(
+    name: str, changes: dict[str, object], complaint: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(complaint)):
+        recipe_named(name, changes)
+
+
+def test_objective_and_encoder_of_two_kinds_are_refused() -> None:
+    small, s4, cpc = (recipe_named(name).to_dict() for name in ("small", "small_s4", "small_cpc"))
+    with pytest.raises(ValueError, match=r"predictor.network='transformer': use that of the encoder, 's4'"):
+        Recipe.from_dict(s4 | {"jepa": s4["jepa"] | {"predictor": small["jepa"]["predictor"]}})
+    with pytest.raises(ValueError, match="S4EncoderConfig has no field 'attention'"):
+        Recipe.from_dict(cpc | {"cpc": cpc["cpc"] | {"encoder": small["jepa"]["encoder"]}})
+    with pytest.raises(ValueError, match="jepa and cpc: both are set"):
+        Recipe.from_dict(small | {"cpc": cpc["cpc"]})
+    with pytest.raises(ValueError, match="jepa and cpc: neither is set"):
+        Recipe.from_dict(small | {"jepa": None})
+
+
+def test_parts_of_a_batch_are_refused_where_it_has_statistics_of_its_own() -> None:
+    recipe_named("small").require_even_shares(processes=2, accumulate=4)
+    for name in ("small_cpc", "paper_cpc", "small_s4"):
+        recipe_named(name).require_even_shares(processes=2, accumulate=1)
+        with pytest.raises(ValueError, match=r"accumulate=2: the batch norm of this recipe's encoder .* use 1"):
+            recipe_named(name).require_even_shares(processes=1, accumulate=2)
 
 
 def test_differences_are_named_by_their_path() -> None:
