@@ -15,7 +15,8 @@ class ComparisonSettings(dg.Config):
     first: str = Field(
         default="models:/ecg-encoder@champion",
         description="models:/NAME@ALIAS, models:/NAME/VERSION, the path of an encoder.safetensors, `pretrained` (the "
-        "data home's own), `reference` (the imported one), or `random` (the other with its initial weights).",
+        "data home's own), `reference` or `reference-cpc` (the imported ones), or `random` (the other with its initial "
+        "weights).",
     )
     second: str = Field(default="random", description="The other one, named in the same ways.")
 

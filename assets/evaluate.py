@@ -1,7 +1,7 @@
 """One asset per probe: an encoder on one task, beside its baselines.
 
-`probe/<task>` is of our encoder, `reference_probe/<task>` of the author's released one. `probe/<evaluation>` is an
-evaluation of the suite, of our encoder; no other asset depends on it.
+`probe/<task>` is of our encoder, `reference_probe/<task>` of the author's released one, `reference_cpc_probe/<task>` of
+a published ECG-CPC. `probe/<evaluation>` is an evaluation of the suite, of our encoder; no other asset depends on it.
 """
 
 from dataclasses import dataclass, replace
@@ -12,11 +12,11 @@ import dagster as dg
 from assets import show
 from assets.forms import Part, form
 from assets.pretrain import encoder
-from assets.reference import reference_encoder
+from assets.reference import reference_cpc_encoder, reference_encoder
 from assets.resources import DataHome, Launcher
 from assets.sources import all_source_assets
 from pipelines import versions
-from pipelines.encoders.names import OURS, REFERENCE, EncoderNames
+from pipelines.encoders.names import OURS, REFERENCE, REFERENCE_CPC, EncoderNames
 from pipelines.evaluate.probes.config import ProbeConfig
 from pipelines.evaluate.suite.names import SUITE, Evaluation
 from pipelines.tasks.catalogue import TASKS, LabelTask
@@ -144,6 +144,15 @@ reference_probe_assets = probes_of(
         prefix="reference_probe",
         whose="the author's released encoder",
         must_beat_random=False,  # it is for comparison only
+    )
+)
+reference_cpc_probe_assets = probes_of(
+    Suite(
+        encoder_names=REFERENCE_CPC,
+        encoder=reference_cpc_encoder,
+        prefix="reference_cpc_probe",
+        whose="the published ECG-CPC",
+        must_beat_random=False,
     )
 )
 

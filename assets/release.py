@@ -6,10 +6,10 @@ import dagster as dg
 from pydantic import Field
 
 from assets import show
-from assets.evaluate import probe_assets, reference_probe_assets
+from assets.evaluate import probe_assets, reference_cpc_probe_assets, reference_probe_assets
 from assets.forms import Part, form
 from assets.pretrain import encoder
-from assets.reference import reference_encoder
+from assets.reference import reference_cpc_encoder, reference_encoder
 from assets.report import evaluation_report
 from assets.resources import DataHome
 from pipelines import versions
@@ -218,4 +218,23 @@ def released_reference(data_home: DataHome, config: ReleaseSettings) -> dg.Mater
     home = data_home.open()
     with show.mistakes_explained():
         release = release_reference(home.workspace(), data_home.tracking(), gate_task=config.gate_task)
+    return _released(release)
+
+
+@dg.asset(
+    deps=[reference_cpc_encoder, *reference_cpc_probe_assets],
+    group_name="release",
+    description="A version of the MLflow model `ecg-encoder-reference-cpc` with the published ECG-CPC, its scores and "
+    "the sha256 of the imported checkpoint, to compare `ecg-encoder` with. It has no alias and passes no gate.",
+    code_version=versions.RELEASE,
+    retry_policy=show.ONCE_MORE,
+    kinds={"mlflow"},
+)
+def released_reference_cpc(data_home: DataHome, config: ReleaseSettings) -> dg.MaterializeResult:
+    from pipelines.encoders.names import REFERENCE_CPC
+    from pipelines.release.steps import release_reference
+
+    workspace, tracking = data_home.open().workspace(), data_home.tracking()
+    with show.mistakes_explained():
+        release = release_reference(workspace, tracking, encoder_names=REFERENCE_CPC, gate_task=config.gate_task)
     return _released(release)

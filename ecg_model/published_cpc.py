@@ -159,6 +159,8 @@ def _fitted(ours: Tensor, value: Tensor, published: str) -> Tensor:
         raise ValueError(f"weight {published!r} {shapes}")
     if value.dtype != ours.dtype or not value.isfinite().all():
         raise ValueError(f"weight {published!r} is {value.dtype} or not finite: give finite {ours.dtype}")
+    if published.endswith("running_var") and (value < 0).any():
+        raise ValueError(f"weight {published!r} has variances below 0: give weights of a finished training")
     return value.reshape(ours.shape)
 
 

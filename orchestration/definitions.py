@@ -10,12 +10,19 @@ from assets.compare import encoder_comparison
 from assets.corpus import corpus
 from assets.delineation import wave_assets
 from assets.dense import dense_assets
-from assets.evaluate import probe_assets, reference_probe_assets, suite_assets
+from assets.evaluate import probe_assets, reference_cpc_probe_assets, reference_probe_assets, suite_assets
 from assets.forms import refused_at_launch
 from assets.own_classifier import own_classifier
 from assets.pretrain import encoder
-from assets.reference import reference_encoder
-from assets.release import champion, classifier, gate_verdict, released_encoder, released_reference
+from assets.reference import reference_cpc_encoder, reference_encoder
+from assets.release import (
+    champion,
+    classifier,
+    gate_verdict,
+    released_encoder,
+    released_reference,
+    released_reference_cpc,
+)
 from assets.report import evaluation_report
 from assets.resources import DataHome, Launcher
 from assets.sources import all_source_assets
@@ -25,6 +32,7 @@ from orchestration.jobs import (
     harvest_jobs,
     incoming_job,
     own_classifier_job,
+    reference_cpc_job,
     reference_job,
     suite_job,
     train_job,
@@ -62,10 +70,13 @@ defs = dg.Definitions(
                 classifier,
                 reference_encoder,
                 *reference_probe_assets,
+                reference_cpc_encoder,
+                *reference_cpc_probe_assets,
                 *suite_assets,
                 *wave_assets,
                 *dense_assets,
                 released_reference,
+                released_reference_cpc,
                 encoder_comparison,
                 own_classifier,
             ]
@@ -76,6 +87,7 @@ defs = dg.Definitions(
         incoming_job,
         train_job,
         reference_job,
+        reference_cpc_job,
         compare_job,
         own_classifier_job,
         suite_job,

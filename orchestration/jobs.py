@@ -3,6 +3,7 @@
 harvest_<source>                 download and harmonize a source's partitions
 train_and_release                corpus, pretraining, evaluation, release and gate
 import_and_release_reference     import, evaluate and release the author's encoder
+import_and_release_reference_cpc the same of a published ECG-CPC
 compare_encoders                 compare two encoders
 train_classifier                 train, register and judge a classifier of one's own labels
 evaluate_suite                   all evaluations of the current encoder
@@ -13,16 +14,17 @@ from __future__ import annotations
 import dagster as dg
 
 from assets.compare import encoder_comparison
-from assets.evaluate import reference_probe_assets
+from assets.evaluate import reference_cpc_probe_assets, reference_probe_assets
 from assets.own_classifier import own_classifier
-from assets.reference import reference_encoder
-from assets.release import released_reference
+from assets.reference import reference_cpc_encoder, reference_encoder
+from assets.release import released_reference, released_reference_cpc
 from assets.sources import ecgs_incoming, raw_incoming
 from pipelines.incoming import INCOMING
 from pipelines.sources import SOURCES
 
 TRAIN = "train_and_release"
 REFERENCE = "import_and_release_reference"
+REFERENCE_CPC = "import_and_release_reference_cpc"
 COMPARE = "compare_encoders"
 SUITE = "evaluate_suite"
 OWN_CLASSIFIER = "train_classifier"
@@ -57,11 +59,12 @@ incoming_job = dg.define_asset_job(
 )
 
 _reference = dg.AssetSelection.assets(reference_encoder, *reference_probe_assets, released_reference)
+_reference_cpc = dg.AssetSelection.assets(reference_cpc_encoder, *reference_cpc_probe_assets, released_reference_cpc)
 _comparison = dg.AssetSelection.assets(encoder_comparison)
 
 train_job = dg.define_asset_job(
     TRAIN,
-    selection=dg.AssetSelection.groups("corpus", "pretrain", "evaluate", "release") - _reference,
+    selection=dg.AssetSelection.groups("corpus", "pretrain", "evaluate", "release") - _reference - _reference_cpc,
     description="Build the corpus from all harmonized partitions, pretrain, probe, report, and release through the "
     "gate.",
     tags={ALONE: TRAIN},
@@ -74,6 +77,15 @@ reference_job = dg.define_asset_job(
     ".pth; without it, the encoder that `ecg import-reference` imported), probe it as ours is probed, and release it "
     "as `ecg-encoder-reference`.",
     tags={ALONE: REFERENCE},
+)
+
+reference_cpc_job = dg.define_asset_job(
+    REFERENCE_CPC,
+    selection=_reference_cpc,
+    description="Import a published ECG-CPC (the setting `file` of `reference_cpc_encoder` is the path of its .ckpt; "
+    "without it, the encoder that `ecg import-reference` imported), probe it as ours is probed, and release it as "
+    "`ecg-encoder-reference-cpc`.",
+    tags={ALONE: REFERENCE_CPC},
 )
 
 compare_job = dg.define_asset_job(

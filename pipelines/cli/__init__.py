@@ -39,7 +39,7 @@ COMMANDS = {
     "check-drop": "Check a drop of own ECGs; nothing is written.",
     "withdraw-drop": "Remove a drop from the data home.",
     "add-encoder": "Take up a training of the shell as the encoder.",
-    "import-reference": "Import the author's released encoder.",
+    "import-reference": "Import a released encoder: ECG-JEPA or ECG-CPC.",
     "compare": "Compare two encoders on the same ECGs and splits.",
     "evaluate-labels": "Probe an encoder on labels of your own.",
     "train-classifier": "Train, judge and register a classifier of your labels.",

@@ -32,7 +32,8 @@ def command(first: str, second: str, tasks: tuple[str, ...], as_json: bool, html
     """Compare two encoders on the same ECGs and splits: paired bootstrap by patient, p adjusted by Holm's method.
 
     FIRST and SECOND are an encoder.safetensors, a registered models:/NAME/VERSION or models:/NAME@ALIAS, `pretrained`
-    (the data home's own), `reference` (the imported one), or `random` (the other with its initial weights).
+    (the data home's own), `reference` or `reference-cpc` (the imported ones), or `random` (the other with its initial
+    weights).
 
     \b
     ecg compare pretrained random

@@ -24,8 +24,8 @@ Tables = Iterator[tuple[str, list[dict[str, Any]]]]
 @click.argument("names", metavar="NAME...", nargs=-1)
 @click.option(
     "--encoder",
-    help="models:/NAME@ALIAS, models:/NAME/VERSION, `pretrained` (the data home's own), `reference` (the imported one) "
-    "or an encoder.safetensors.  [default: the champion of ecg-encoder; without one, `pretrained`]",
+    help="models:/NAME@ALIAS, models:/NAME/VERSION, `pretrained` (the data home's own), `reference` or `reference-cpc` "
+    "(the imported ones) or an encoder.safetensors.  [default: the champion of ecg-encoder; without one, `pretrained`]",
 )
 def command(names: tuple[str, ...], encoder: str | None) -> None:
     """Evaluate an encoder by NAME, beside the random encoder and handcrafted features; without a NAME, list them.

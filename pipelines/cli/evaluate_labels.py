@@ -27,7 +27,8 @@ PAGE_FILE = "report.html"
 @click.argument("file", metavar="CSV", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
     "--encoder",
-    help="`pretrained`, `reference`, models:/NAME/VERSION, models:/NAME@ALIAS or an encoder.safetensors.  "
+    help="`pretrained`, `reference`, `reference-cpc`, models:/NAME/VERSION, models:/NAME@ALIAS or an "
+    "encoder.safetensors.  "
     "[default: the champion of ecg-encoder; without one, `pretrained`]",
 )
 @click.option("--source", default="incoming", show_default=True, help="The source whose ECGs are labelled.")

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 @click.option(
     "--encoder",
     default="",
-    help="`pretrained`, `reference`, models:/NAME/VERSION, models:/NAME@ALIAS or an encoder.safetensors. Without it: "
+    help="`pretrained`, `reference`, `reference-cpc`, models:/NAME/VERSION, models:/NAME@ALIAS or an "
+    "encoder.safetensors. Without it: "
     "the champion of ecg-encoder, or the data home's own encoder.",
 )
 @click.option(

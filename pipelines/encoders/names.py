@@ -23,6 +23,17 @@ REFERENCE = EncoderNames(
 )
 """The author's released encoder: a reference for comparison, to which no gate is applied."""
 
+REFERENCE_CPC = EncoderNames(
+    product="reference_cpc",
+    probe="reference-cpc",
+    random_baseline="reference-cpc-random",
+    model="ecg-encoder-reference-cpc",
+)
+"""A published encoder of ECG-CPC: a reference as well."""
+
+RELEASED = (REFERENCE, REFERENCE_CPC)
+"""The encoders that others released."""
+
 CLASSIFIER = "ecg-classifier"
 """The registered model of our encoder with its probe on the gate's task."""
 

@@ -16,7 +16,7 @@ from pipelines.cache import Product, Workspace
 from pipelines.corpus.index import CorpusIndex
 from pipelines.corpus.step import corpus_of
 from pipelines.encoders.import_reference import ReferenceFacts
-from pipelines.encoders.names import DENSE_ENCODER, ENCODER_FILE, OURS, REFERENCE
+from pipelines.encoders.names import DENSE_ENCODER, ENCODER_FILE, OURS, REFERENCE, REFERENCE_CPC, RELEASED
 from pipelines.evaluate.features import EncoderSource
 from pipelines.evaluate.probes import handcrafted
 from pipelines.evaluate.probes.stored import Probe
@@ -35,7 +35,7 @@ SEEN = (
 )
 """Explanation of a column `seen`."""
 
-UNTRAINED = (OURS.random_baseline, REFERENCE.random_baseline, handcrafted.NAME)
+UNTRAINED = (OURS.random_baseline, *(names.random_baseline for names in RELEASED), handcrafted.NAME)
 """Names of features that depend on no training data; the random baseline of any other encoder is random-<digest>."""
 
 
@@ -116,10 +116,10 @@ class Overlaps:
         return self._of_file(digest)
 
     def _of_file(self, sha256: str) -> PretrainingData:
-        """Return the data of an encoder file, or incomplete data if it is not a product of this workspace."""
+        """Return the data of an encoder file, or incomplete data if it is not known."""
         if sha256 not in self._data:
             product = self._product(sha256)
-            if product is None:
+            if product is None or product.name == REFERENCE_CPC.product:  # its authors published no list of records
                 self._data[sha256] = PretrainingData(records={}, complete=False)
             elif product.name == REFERENCE.product:
                 known = (
@@ -134,7 +134,7 @@ class Overlaps:
 
     def _product(self, sha256: str) -> Product | None:
         """Return the product with that encoder file, or None."""
-        for name in (OURS.product, DENSE_ENCODER, REFERENCE.product):
+        for name in (OURS.product, DENSE_ENCODER, *(names.product for names in RELEASED)):
             for product in self._workspace.finished(name):
                 file = product.path / ENCODER_FILE
                 if file.is_file() and EncoderSource.of_file(product.name, file).digest == sha256:

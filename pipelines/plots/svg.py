@@ -1,7 +1,7 @@
 """Small plots as inline SVG, coloured by the page's CSS, for light, dark and printed pages.
 
 Every function returns markup that is safe to put into a page: all text is escaped, the rest is numbers and names of CSS
-classes: `c0` to `c5` for hues, `axis` for frames, `faint` for the background. Text sizes are in units of the view box,
+classes: `c0` to `c6` for hues, `axis` for frames, `faint` for the background. Text sizes are in units of the view box,
 which is drawn at about its own size.
 """
 

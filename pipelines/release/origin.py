@@ -13,7 +13,7 @@ import pipelines.tracking  # noqa: F401  # it silences MLflow, before MLflow is 
 from pipelines.cache import Product, Workspace
 from pipelines.corpus.step import CorpusFacts, corpus_of
 from pipelines.encoders.import_reference import ReferenceFacts
-from pipelines.encoders.names import EncoderNames
+from pipelines.encoders.names import REFERENCE_CPC, EncoderNames
 from pipelines.evaluate.exposure import REFERENCE_SAW
 from pipelines.evaluate.probes.result import load_scores
 from pipelines.evaluate.probes.step import ProbeFacts
@@ -84,10 +84,18 @@ def origin_tags(workspace: Workspace, encoder: Product, *, simulated: bool) -> d
 
 
 def reference_tags(reference: Product) -> dict[str, str]:
-    """Return the same tags of the imported encoder."""
+    """Return the same tags of an imported encoder."""
+    if reference.name == REFERENCE_CPC.product:
+        return {TRAINED_ON: "not known: its authors published no list of records", LICENCE: "its authors show none"}
     published = ReferenceFacts.of(reference).published is not None
     saw = f"{' and '.join(sorted(REFERENCE_SAW))}, by its author" if published else "not known: an imported file"
     return {TRAINED_ON: saw, LICENCE: "its author's terms; this project does not state them"}
+
+
+def reference_source(reference: Product) -> dict[str, Any]:
+    """Return which file an imported encoder is of, and what is known of it."""
+    wanted = ("file", "sha256", "published", "epoch")
+    return {name: reference.facts[name] for name in wanted if reference.facts.get(name) is not None}
 
 
 def corpus_data(workspace: Workspace, encoder: Product) -> list[UsedData]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from pipelines.addresses import shown
-from pipelines.encoders.names import CLASSIFIER, OURS, REFERENCE
+from pipelines.encoders.names import CLASSIFIER, OURS, RELEASED
 from pipelines.evaluate.probes.config import ProbeConfig
 
 Method = Literal["linear", "attention_pool", "fine_tuned"]
@@ -17,7 +17,7 @@ METHODS: tuple[Method, ...] = get_args(Method)
 AUTO = "auto"
 Choice = Literal["linear", "attention_pool", "fine_tuned", "auto"]
 
-RESERVED = (OURS.model, REFERENCE.model, CLASSIFIER)
+RESERVED = (OURS.model, *(names.model for names in RELEASED), CLASSIFIER)
 """Registered models with roads of their own."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
@@ -36,8 +36,9 @@ class OwnClassifierConfig:
     source: str = "incoming"
     """The source whose ECGs the csv labels."""
     encoder: str = ""
-    """`pretrained` (the data home's own), `reference`, models:/NAME/VERSION, models:/NAME@ALIAS or the path of an
-    encoder.safetensors. Empty: the champion of ecg-encoder, or without one the data home's own."""
+    """`pretrained` (the data home's own), `reference` or `reference-cpc` (imported), models:/NAME/VERSION,
+    models:/NAME@ALIAS or the path of an encoder.safetensors. Empty: the champion of ecg-encoder, or without one the
+    data home's own."""
     method: Choice = "linear"
     """How the encoder is read: `linear` (one layer on its embedding), `attention_pool` (a learned query over its
     tokens), `fine_tuned` (the encoder is trained, too), or `auto`, which takes the best of the three on validation."""

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipelines.cache import Workspace
-from pipelines.encoders.names import OURS, REFERENCE
+from pipelines.encoders.names import OURS, RELEASED
 from pipelines.evaluate.features import EncoderSource
 from pipelines.pretrain.step import EncoderFacts
 from pipelines.release.own_source import version_source
@@ -26,7 +26,7 @@ def named_encoders(
     """Resolve two names, and yield each encoder with its title; both can be loaded inside the block.
 
         pretrained                                            the workspace's own encoder
-        reference                                             the imported encoder
+        reference, reference-cpc                              the imported encoders
         models:/<name>@<alias> or models:/<name>/<version>    a registered version
         random                                                the other's network with its initial weights
         any other                                             an encoder file
@@ -65,7 +65,7 @@ def _titled(name: str, source: EncoderSource) -> tuple[str, EncoderSource]:
 
 
 def _source(name: str, workspace: Workspace, tracking: Tracking, folder: Path, running: ExitStack) -> EncoderSource:
-    for encoder_names in (OURS, REFERENCE):
+    for encoder_names in (OURS, *RELEASED):
         if name == encoder_names.probe:
             return EncoderSource.of_product(name, workspace.require(encoder_names.product))
     if name.startswith("models:/"):
@@ -73,15 +73,15 @@ def _source(name: str, workspace: Workspace, tracking: Tracking, folder: Path, r
     path = Path(name)
     if not path.is_file():
         raise ValueError(
-            f"{name!r} is no encoder: give {OURS.probe}, {REFERENCE.probe}, {RANDOM}, models:/<name>@<alias>, "
-            "models:/<name>/<version> or an encoder.safetensors"
+            f"{name!r} is no encoder: give {', '.join(names.probe for names in (OURS, *RELEASED))}, {RANDOM}, "
+            "models:/<name>@<alias>, models:/<name>/<version> or an encoder.safetensors"
         )
     return EncoderSource.of_file(path.name, path)
 
 
 def _named(source: EncoderSource, workspace: Workspace) -> EncoderSource:
     """Return an encoder with the name that its features have in the workspace."""
-    for encoder_names in (OURS, REFERENCE):
+    for encoder_names in (OURS, *RELEASED):
         product = workspace.current(encoder_names.product)
         if product is not None and EncoderSource.of_product(encoder_names.probe, product).digest == source.digest:
             return replace(source, name=encoder_names.probe)
@@ -90,7 +90,7 @@ def _named(source: EncoderSource, workspace: Workspace) -> EncoderSource:
 
 def _random_baseline(source: EncoderSource, workspace: Workspace) -> EncoderSource:
     """Return the initial weights: of the seed that the workspace's encoder started from, or of seed 0 if unknown."""
-    for encoder_names in (OURS, REFERENCE):
+    for encoder_names in (OURS, *RELEASED):
         if source.name == encoder_names.probe:
             seed = EncoderFacts.of(workspace.require(encoder_names.product)).seed
             return EncoderSource.random(encoder_names.random_baseline, source.config, seed)

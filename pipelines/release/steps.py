@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipelines.cache import Product, Workspace
-from pipelines.encoders.import_reference import ReferenceFacts
 from pipelines.encoders.names import ENCODER_FILE, HEAD_FILE, OURS, REFERENCE, EncoderNames
 from pipelines.evaluate.features import EncoderSource
 from pipelines.evaluate.probes.step import ProbeFacts
@@ -27,7 +26,7 @@ from pipelines.release.gate import GateConfig
 from pipelines.release.gate_probes import GATE_TASK
 from pipelines.release.judging import Judged, judge_release
 from pipelines.release.model import CLASSIFIER_NAME, REGISTERED_NAME, Packaged, Release, Scores
-from pipelines.release.origin import corpus_data, label_counts, origin_tags, reference_tags, test_data
+from pipelines.release.origin import corpus_data, label_counts, origin_tags, reference_source, reference_tags, test_data
 from pipelines.release.own_code import other_code
 from pipelines.release.packaging import packaged_classifier, packaged_encoder
 from pipelines.release.registry import find_release, model_folder, release_packaged, version_named
@@ -123,25 +122,29 @@ def gate_task_of(workspace: Workspace, tracking: Tracking) -> str:
     return current_release(workspace, tracking).scores.task
 
 
-def release_reference(workspace: Workspace, tracking: Tracking, *, gate_task: str = GATE_TASK) -> Release:
-    """Register the imported encoder with its scores as a separate model, without an alias: no gate judges it."""
-    reference = workspace.require(REFERENCE.product)
-    facts = ReferenceFacts.of(reference)
-    known = {"file": facts.file, "sha256": facts.sha256, "published": facts.published, "epoch": facts.epoch}
-    source = {name: value for name, value in known.items() if value is not None}
+def release_reference(
+    workspace: Workspace,
+    tracking: Tracking,
+    *,
+    encoder_names: EncoderNames = REFERENCE,
+    gate_task: str = GATE_TASK,
+) -> Release:
+    """Register an imported encoder with its scores as a separate model, without an alias: no gate judges it."""
+    reference = workspace.require(encoder_names.product)
+    source = reference_source(reference)
     return release_packaged(
         packaged_encoder(reference.path / ENCODER_FILE),
-        scores_of(workspace, gate_task, REFERENCE),
+        scores_of(workspace, gate_task, encoder_names),
         provenance={
             **reference_tags(reference),
             **{f"source_{name}": str(value) for name, value in source.items()},
         },
-        recipe={"name": REFERENCE.product, "source": source},
+        recipe={"name": encoder_names.product, "source": source},
         git_commit=git_commit(),
         tracking=tracking,
-        registered_name=REFERENCE.model,
+        registered_name=encoder_names.model,
         alias=None,
-        data=test_data(workspace, REFERENCE),
+        data=test_data(workspace, encoder_names),
     )
 
 

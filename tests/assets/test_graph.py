@@ -9,7 +9,7 @@ from assets.delineation import WaveSettings
 from assets.evaluate import probe_assets
 from assets.sources import incoming_drops
 from orchestration.definitions import defs
-from orchestration.jobs import COMPARE, REFERENCE, TRAIN
+from orchestration.jobs import COMPARE, REFERENCE, REFERENCE_CPC, TRAIN
 from orchestration.limits import LIMITS
 from pipelines.evaluate.suite.names import AGAINST_DENSE, SUITE, evaluation
 from pipelines.evaluate.waves.config import PseudoConfig
@@ -41,6 +41,14 @@ def test_the_graph_is_the_road():
             "reference_probe/ptbxl_superclass",
             "reference_probe/cpsc2018",
         },
+        "reference_cpc_encoder": set(),
+        "reference_cpc_probe/ptbxl_superclass": {"reference_cpc_encoder", "ecgs/ptbxl"},
+        "reference_cpc_probe/cpsc2018": {"reference_cpc_encoder", "ecgs/cpsc2018"},
+        "released_reference_cpc": {
+            "reference_cpc_encoder",
+            "reference_cpc_probe/ptbxl_superclass",
+            "reference_cpc_probe/cpsc2018",
+        },
     }
     found = {
         node.key.to_user_string(): {parent.to_user_string() for parent in node.parent_keys}
@@ -53,7 +61,7 @@ def test_the_graph_is_the_road():
 def test_the_reference_has_a_job_of_its_own_and_is_in_no_other():
     assets = {
         job.name: {key.to_user_string() for key in job.asset_layer.selected_asset_keys}
-        for job in (defs.resolve_job_def(name) for name in (TRAIN, REFERENCE, COMPARE))
+        for job in (defs.resolve_job_def(name) for name in (TRAIN, REFERENCE, REFERENCE_CPC, COMPARE))
     }
     assert assets[COMPARE] == {"encoder_comparison"}
     assert assets[REFERENCE] == {
@@ -61,6 +69,12 @@ def test_the_reference_has_a_job_of_its_own_and_is_in_no_other():
         "reference_probe/ptbxl_superclass",
         "reference_probe/cpsc2018",
         "released_reference",
+    }
+    assert assets[REFERENCE_CPC] == {
+        "reference_cpc_encoder",
+        "reference_cpc_probe/ptbxl_superclass",
+        "reference_cpc_probe/cpsc2018",
+        "released_reference_cpc",
     }
     assert assets[TRAIN] == {
         "corpus",
@@ -120,7 +134,7 @@ def test_the_gates_task_is_asked_for_once():
     """Two fields of it could differ."""
     ops = {asset.op.name: asset.op for asset in defs.assets or () if isinstance(asset, dg.AssetsDefinition)}
     asked = {name for name, op in ops.items() if "gate_task" in getattr(op.config_schema.config_type, "fields", {})}
-    assert asked == {"released_encoder", "released_reference"}
+    assert asked == {"released_encoder", "released_reference", "released_reference_cpc"}
 
 
 def test_partitions_are_the_sources():

@@ -11,13 +11,13 @@ import pytest
 import torch
 from click.testing import Result
 
-from ecg_model.config import EncoderConfig
+from ecg_model.config import EncoderConfig, S4EncoderConfig
 from ecg_model.encoder_file import random_encoder
 from ecg_model.reference import published_name
 from orchestration.definitions import defs
 from orchestration.demo import StageFailed, run
 from orchestration.instance import open_instance
-from orchestration.jobs import COMPARE, REFERENCE, SUITE, TRAIN, harvest_job_name
+from orchestration.jobs import COMPARE, REFERENCE, REFERENCE_CPC, SUITE, TRAIN, harvest_job_name
 from pipelines.cli.run import CHECK_FAILED
 from pipelines.download.mirror import Mirror, list_source
 from pipelines.encoders.import_reference import materialize_reference
@@ -28,6 +28,7 @@ from pipelines.simulate import MirrorSizes, write_mirror
 from pipelines.sources import SOURCES
 from pipelines.tasks.catalogue import TASKS
 from pipelines.tracking import Tracking
+from tests.support.checkpoints import lightning_checkpoint, published_state
 from tests.support.commands import ecg
 from tests.support.paths import ROOT
 
@@ -302,6 +303,22 @@ def test_what_the_command_imported_is_probed_and_released_by_the_job(home, insta
     assert all(again.values()), again
     store = Tracking.of(home)
     assert find_alias(CHAMPION, tracking=store) is None, "our model is not touched"
+
+
+@pytest.mark.slow
+def test_a_published_ecg_cpc_is_imported_probed_and_released_by_its_job(home, instance, tmp_path):
+    run(harvest_job_name("ptbxl"), instance, partition="00000")
+    with pytest.raises(StageFailed, match="run `ecg import-reference FILE`, or set `file` to its path"):
+        run(REFERENCE_CPC, instance)
+    contrastive = random_encoder(S4EncoderConfig(stem_dim=8, dim=8, depth=1), 1)
+    file = lightning_checkpoint(tmp_path / "cpc.ckpt", published_state(contrastive))
+    config = {"ops": {"reference_cpc_encoder": {"config": {"file": str(file)}}}}
+    made = {outcome.name: outcome.metadata for outcome in run(REFERENCE_CPC, instance, config=config)}
+    assert made["reference_cpc_encoder"]["read"].endswith("windows of 300 tokens, state space as published")
+    assert "each needs 20" in made["reference_cpc_probe/ptbxl_superclass"]["not scored"]
+    assert made["released_reference_cpc"]["model"] == "models:/ecg-encoder-reference-cpc/1"
+    again = {outcome.name: outcome.metadata["cached"] for outcome in run(REFERENCE_CPC, instance)}
+    assert all(again.values()), again
 
 
 def test_the_jobs_load():

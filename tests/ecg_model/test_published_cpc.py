@@ -127,6 +127,7 @@ STEM = "ts_encoder.encoder.layers."
         (with_(f"{LAYER}kernel.kernel.log_dt", lambda value: value + 60), "log_dt' states steps of"),
         (with_(f"{LAYER}kernel.kernel.log_dt", lambda value: value * 0 + 1e30), "log_dt' states steps of"),
         (with_(f"{LAYER}kernel.kernel.B", lambda value: value * float("inf")), "B' is torch.float32 or not finite"),
+        (with_(f"{STEM}0.1.running_var", lambda value: -value), "running_var' has variances below 0"),
         (with_(f"{LAYER}D", lambda value: value.half()), "D' is torch.float16 or not finite"),
         (with_(f"{LAYER}output_linear.0.bias", lambda value: value[:-1]), "bias' has shape"),
     ],

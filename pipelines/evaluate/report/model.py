@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.encoders.names import OURS, REFERENCE
+from pipelines.encoders.names import OURS, REFERENCE, REFERENCE_CPC
 from pipelines.evaluate.exposure import Overlap
 from pipelines.evaluate.probes import handcrafted
 from pipelines.evaluate.probes.assessment import Assessment
@@ -170,6 +170,8 @@ TITLES = {
     HANDCRAFTED_BASELINE: "handcrafted features",
     REFERENCE.probe: "released ECG-JEPA",
     REFERENCE.random_baseline: "random, of its size",
+    REFERENCE_CPC.probe: "released ECG-CPC",
+    REFERENCE_CPC.random_baseline: "random, of ECG-CPC's size",
 }
 """Titles of the probes on the page, by the probe's name, in the page's order."""
 

@@ -86,7 +86,7 @@ def test_it_is_told_by_data_set_and_by_ecg(workspace, source, words):
 def test_what_is_not_trained_saw_nothing_and_what_is_not_known_is_not_denied(workspace):
     indexed(workspace, "a", chapman=PATIENTS)
     digest = put(workspace, "encoder", 1, {"corpus_digest": "a"})
-    for name in ("random", "reference-random", "random-0123456789ab", "handcrafted"):
+    for name in ("random", "reference-random", "reference-cpc-random", "random-0123456789ab", "handcrafted"):
         assert seen(workspace, "0" * 64, "chapman", name=name) == "nothing"
     assert seen(workspace, "0" * 64, "chapman", name="encoder-000000000000") == "not known"
     without_corpus = put(workspace, "encoder", 3, {"corpus_digest": "gone"})
@@ -100,6 +100,10 @@ def test_the_released_encoder_saw_what_its_paper_says(workspace):
     assert seen(workspace, digest, "ptbxl100", name="reference") == "nothing"
     other = put(workspace, "reference", 2, released(None))
     assert seen(workspace, other, "ptbxl", name="reference") == "not known", "a file in its form is anyone's"
+    facts = {"file": "x.ckpt", "sha256": "0" * 64, "weights": 1, "tokens": 300, "legs": True, "skipped": []}
+    contrastive = put(workspace, "reference_cpc", 3, facts)
+    for source in ("code15", "ptbxl"):
+        assert seen(workspace, contrastive, source, name="reference-cpc") == "not known", "no list was published"
 
 
 def test_a_warm_start_saw_what_it_began_as_did(workspace):

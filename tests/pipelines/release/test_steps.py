@@ -347,7 +347,7 @@ def test_the_reference_s_scores_are_shown_beside_ours(places, tmp_path, monkeypa
     torch.save({"encoder": state, "epoch": 1}, tmp_path / "released.pth")
     materialize_reference(workspace, tmp_path / "released.pth", STARVED)
     reports = []
-    release, rows = release_with_scores(home, lambda *report: reports.append(report))
+    release, rows = release_with_scores(home, lambda *report: reports.append(report), REFERENCE)
     assert release.name == "ecg-encoder-reference"
     table = {row[0]: row[1:] for row in rows}
     assert table["cpsc2018"][1].startswith("not scored: ")

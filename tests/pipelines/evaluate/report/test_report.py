@@ -654,7 +654,7 @@ def test_files_are_named_by_their_digest_and_one_encoder_is_not_compared_with_it
     for names, why in (
         (("pretrained", str(same)), "are the same encoder"),
         (("random", "random"), "name an encoder to compare with its random baseline"),
-        (("pretrained", "nowhere"), "'nowhere' is no encoder: give pretrained, reference, random"),
+        (("pretrained", "nowhere"), "'nowhere' is no encoder: give pretrained, reference, reference-cpc, random"),
         (("reference", "random"), "product 'reference' is not built"),
     ):
         with pytest.raises(ValueError, match=why), named_encoders(*names, workspace, store):
