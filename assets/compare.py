@@ -24,8 +24,9 @@ class ComparisonSettings(dg.Config):
 @dg.asset(
     deps=[champion],
     group_name="compare",  # its own group, so that the UI draws it to the right of the release
-    description="Two encoders on the same ECGs and splits: paired bootstrap by patient on every task, p-values "
-    "adjusted by Holm's method, and each label. What `ecg compare` prints.",
+    description="Two encoders on the same ECGs and splits, by a linear probe of every task and by the gate's other "
+    "probes: paired bootstrap by patient, p-values adjusted by Holm's method, and each label. What `ecg compare` "
+    "prints.",
     code_version=versions.REPORT,
     retry_policy=show.ONCE_MORE,
     kinds={"html"},
@@ -35,15 +36,15 @@ def encoder_comparison(data_home: DataHome, config: ComparisonSettings) -> dg.Ma
     from assets.previews import compared
     from pipelines.evaluate.report.compare import compare_encoders
     from pipelines.evaluate.report.step import COMPARISON_HTML, materialize_comparison
+    from pipelines.release.gate_probes import usual_evaluations
     from pipelines.release.resolve import named_encoders
-    from pipelines.tasks.catalogue import TASKS
 
     workspace = data_home.open().workspace()
     with (
         show.mistakes_explained(),
         named_encoders(config.first, config.second, workspace, data_home.tracking()) as encoders,
     ):
-        comparison = compare_encoders(workspace, encoders, list(TASKS.values()))
+        comparison = compare_encoders(workspace, encoders, usual_evaluations())
     product = materialize_comparison(workspace, comparison)
     rows = [
         {

@@ -11,8 +11,8 @@ import click
 
 if TYPE_CHECKING:
     from pipelines.evaluate.report.model import EncoderComparison, TaskComparison
+    from pipelines.evaluate.suite.names import Evaluation
     from pipelines.home import Home
-    from pipelines.tasks.catalogue import LabelTask
 
 
 @click.command("compare")
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     "--task",
     "tasks",
     multiple=True,
-    help="Compare on this task alone, such as ptbxl_all or georgia__multi_class; may be given several times.",
+    help="Compare on this task alone, such as ptbxl_all, georgia__multi_class or ptbxl_superclass__attention_pool; may "
+    "be given several times. Without it: a linear probe of each task that a release is judged by, and the gate's "
+    "attention pool.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table, with every label.")
 @click.option(
@@ -62,32 +64,33 @@ def command(first: str, second: str, tasks: tuple[str, ...], as_json: bool, html
 def compare(
     home: Home, first: str, second: str, tasks: Sequence[str], progress: Callable[[str, int, int], None]
 ) -> EncoderComparison:
-    """Compare two encoders on tasks by name, or on all that a release is judged by if none is named.
+    """Compare two encoders on tasks by name, or by all that a release is judged by if none is named.
 
     progress: called with a task's title, the ECGs embedded, and the ECGs to embed.
-    Raises ValueError for a name that is no task, and for an evaluation that is not a linear probe of whole ECGs.
+    Raises ValueError for a name that is no task, and for an evaluation that is no frozen head on whole ECGs.
     """
     from pipelines.cli.store import store_of
     from pipelines.evaluate.report.compare import compare_encoders
+    from pipelines.release.gate_probes import usual_evaluations
     from pipelines.release.resolve import named_encoders
-    from pipelines.tasks.catalogue import TASKS
 
-    chosen = [_linear_task(name) for name in tasks] or list(TASKS.values())
+    chosen = [_frozen(name) for name in tasks] or usual_evaluations()
     workspace = home.workspace()
     with named_encoders(first, second, workspace, store_of(home)) as encoders:
         return compare_encoders(workspace, encoders, chosen, progress)
 
 
-def _linear_task(name: str) -> LabelTask:
-    """Return the task of an evaluation by linear probe, such as `georgia__multi_class`."""
-    from pipelines.evaluate.suite.names import evaluation
+def _frozen(name: str) -> Evaluation:
+    """Return the evaluation of a frozen head on whole ECGs, such as `georgia__multi_class`."""
+    from pipelines.evaluate.suite.names import FROZEN, evaluation
 
     chosen = evaluation(name)
-    if chosen.head != "linear" or chosen.leads or chosen.percent or chosen.noise:
+    if chosen.head not in FROZEN or chosen.leads or chosen.percent or chosen.noise:
         raise ValueError(
-            f"task {name!r}: encoders are compared by linear probes of whole ECGs; the only variant is multi_class"
+            f"task {name!r}: encoders are compared by frozen heads on whole ECGs: use the variants multi_class, "
+            "attention_pool, nearest_mean or paper_protocol, or none"
         )
-    return chosen.task
+    return chosen
 
 
 def _print_comparison(first: str, second: str, comparison: EncoderComparison) -> None:
@@ -95,7 +98,10 @@ def _print_comparison(first: str, second: str, comparison: EncoderComparison) ->
     from pipelines.evaluate.exposure import SEEN
 
     console = stdout()
-    console.print("Macro AUC on the test split of linear probes (95 % interval); p by Holm's method over the tasks")
+    console.print(
+        "Macro AUC on the test split (95 % interval), by linear probes unless a name ends with another; p by Holm's "
+        "method over the rows"
+    )
     scores = ("seen", first, "seen", second)
     print_table(("task", "tested on", "labels scored", *scores, "first minus second", "p"), rows(comparison))
     console.print(f"seen: {SEEN}")

@@ -49,7 +49,7 @@ Extract = Callable[[np.ndarray, OnProgress | None], np.ndarray]
 """Features float32 (N, D) of int16 ECGs (N, L, 2500) in microvolt."""
 
 Tokenize = Callable[[torch.Tensor], torch.Tensor]
-"""Tokens (B, P, D) of float32 ECGs (B, L, 2500) in millivolt, NaN of one that is NaN."""
+"""Tokens (B, P, D) of float32 ECGs (B, L, 2500) in millivolt."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -319,10 +319,12 @@ def materialize_tokens(
         if not ready:
             ready.append(encoder.tokenizer(config))
         signal_NLT = open_shard(shard.path).signals()[:, config.rows]
-        # A network of 12 leads adds the derived ones, so the number of tokens is known from one ECG.
+        # A network of 12 leads adds the derived ones, so the number of tokens is known from one ECG, or from noise.
+        noise_1LT = np.random.default_rng(0).normal(0, 100, (1, *signal_NLT.shape[1:])).astype(np.int16)
+        one_1LT = signal_NLT[:1] if len(signal_NLT) else noise_1LT
         with torch.inference_mode():
-            none = torch.full((1, *signal_NLT.shape[1:]), torch.nan, device=config.torch_device)
-            shape = (len(signal_NLT), *ready[0](none).shape[1:])
+            x_1LT = torch.from_numpy(one_1LT).to(config.torch_device).float() * MILLIVOLT
+            shape = (len(signal_NLT), *ready[0](x_1LT).shape[1:])
         _require_room(folder, shape)
         out_NPD = np.lib.format.open_memmap(folder / TOKENS_FILE, mode="w+", dtype=np.float16, shape=shape)
         reserve(folder / TOKENS_FILE)

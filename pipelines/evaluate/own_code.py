@@ -58,7 +58,7 @@ class OwnCodeSource(EncoderSource):
 
         def tokenize(x_BLT: torch.Tensor) -> torch.Tensor:
             token_BPD = own_tokens(x_BLT.cpu().numpy())
-            self._require_finite(token_BPD[torch.isfinite(x_BLT).all(dim=(1, 2)).cpu().numpy()])
+            self._require_finite(token_BPD)
             return torch.from_numpy(token_BPD)
 
         return tokenize

@@ -66,6 +66,12 @@ def gate_evaluation(task: str, probe: str) -> Evaluation:
     raise ValueError(f"probes: {probe!r} of {task}: {why}: use {_NAMES}")
 
 
+def usual_evaluations() -> list[Evaluation]:
+    """Return what a release is judged by: the plain probe of each task, and the gate's other probes of its task."""
+    others = [gate_evaluation(GATE_TASK, probe) for probe in USUAL_PROBES if probe != LINEAR]
+    return [*(gate_evaluation(task, LINEAR) for task in TASKS), *others]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ProbeRow:
     """What a probe showed of challenger and champion on validation, or the weighted mean of the probes."""

@@ -94,15 +94,32 @@ def _predicted(model: Any, ecgs: np.ndarray, params: dict[str, Any]) -> Any:
 def _tokens(model: Any, ecgs: np.ndarray, params: dict[str, Any]) -> np.ndarray:
     """Return the tokens of the model's encoder, float16 (B, P, D), NaN of an ECG that its code refuses."""
     own = model.unwrap_python_model()
-    prepare, encoder = getattr(own, "prepare", None), getattr(own, "encoder", None)
-    if prepare is None or encoder is None:
-        raise _Lacking("it prepares no ECGs for its encoder, so its tokens cannot be read")
+    encoder, prepare = getattr(own, "encoder", None), getattr(own, "prepare", None)
+    if not isinstance(encoder, torch.nn.Module):
+        raise _Lacking("it has no encoder whose tokens can be read")
+    if prepare is None:
+        return _overheard(model, encoder, ecgs, params).half().cpu().numpy()
     x_BLT, _ = prepare(ecgs, **params)
     device = next(encoder.parameters()).device
     with torch.inference_mode():
         # An encoder whose windows are shorter than ten seconds has a function for the tokens of all of them.
         token_BPD = getattr(encoder, "tokens", encoder)(torch.from_numpy(x_BLT).to(device))
     return token_BPD.half().cpu().numpy()
+
+
+def _overheard(model: Any, encoder: torch.nn.Module, ecgs: np.ndarray, params: dict[str, Any]) -> torch.Tensor:
+    """Return the tokens, (B, P, D), that an encoder gives while the model answers: code without `prepare` has no other
+    way to them.
+    """
+    parts: list[torch.Tensor] = []
+    hook = encoder.register_forward_hook(lambda module, inputs, tokens: parts.append(tokens))
+    try:
+        model.predict(ecgs, params=params)
+    finally:
+        hook.remove()
+    if sum(map(len, parts)) != len(ecgs):
+        raise _Lacking("it encodes other windows than one of each ECG, so its tokens cannot be read")
+    return torch.cat(parts)
 
 
 def _answer(answers: IO[bytes], ask: Callable[[], Any]) -> None:

@@ -11,15 +11,16 @@ from dataclasses import replace
 from pipelines.cache import Workspace
 from pipelines.evaluate.exposure import Overlaps
 from pipelines.evaluate.features import EncoderSource
+from pipelines.evaluate.own_code import CannotAnswer
 from pipelines.evaluate.probes.comparison import paired_test_scores
 from pipelines.evaluate.probes.config import ProbeConfig
 from pipelines.evaluate.probes.result import ProbeResult
-from pipelines.evaluate.probes.step import materialize_probe
 from pipelines.evaluate.probes.stored import Probe, as_ours_was_probed
 from pipelines.evaluate.report.model import EncoderComparison, LabelComparison, TaskComparison
 from pipelines.evaluate.statistics.paired import holm, paired_differences
+from pipelines.evaluate.suite.names import Evaluation
+from pipelines.evaluate.suite.run import materialize_evaluation
 from pipelines.harmonize.shards import shards_of
-from pipelines.tasks.catalogue import LabelTask
 from pipelines.tasks.splits import unnamed
 
 RESAMPLES_A_COMPARISON = 400
@@ -49,28 +50,34 @@ def compare_results(
 def compare_encoders(
     workspace: Workspace,
     encoders: tuple[tuple[str, EncoderSource], tuple[str, EncoderSource]],
-    tasks: Sequence[LabelTask],
+    evaluations: Sequence[Evaluation],
     progress: Report | None = None,
 ) -> EncoderComparison:
-    """Probe two encoders on tasks, and compare them. Features and probes that are cached are reused.
+    """Compare two encoders by evaluations with frozen heads. Features, tokens and probes that are cached are reused.
 
     encoders: each with the name that the user gave it.
-    A task is probed with the protocol and settings of our encoder's last probe, or else with its own protocol.
-    Raises ValueError if the ECGs of no task are harmonized here.
+    Each has the protocol and settings of our encoder's last probe of that name, or else its own protocol. One that an
+    encoder's own code cannot do is among those that are not scored, with the reason. Raises ValueError if the ECGs of
+    no task are harmonized here.
     """
-    available = [task for task in tasks if shards_of(workspace, task.source)]
+    available = [one for one in evaluations if shards_of(workspace, one.task.source)]
     if not available:
-        sources = ", ".join(dict.fromkeys(task.source for task in tasks))
+        sources = ", ".join(dict.fromkeys(one.task.source for one in evaluations))
         raise ValueError(f"no ECGs of {sources} in {workspace.root}: harmonize them first")
     pairs, seen, not_scored, bootstrap = [], {}, {}, ProbeConfig()
     overlaps = Overlaps(workspace)
-    for task in available:
-        same_task, config = as_ours_was_probed(workspace, task)
+    for evaluation in available:
+        task, config = as_ours_was_probed(workspace, evaluation.task)
+        alike = replace(evaluation, task=task)
         report = None if progress is None else _titled(progress, task.title)
-        first, second = (
-            Probe.load(materialize_probe(workspace, same_task, source, config, progress=report).path)
-            for _, source in encoders
-        )
+        try:
+            first, second = (
+                Probe.load(materialize_evaluation(workspace, alike, source, config, report).path)
+                for _, source in encoders
+            )
+        except CannotAnswer as error:
+            not_scored[task.title] = str(error)
+            continue
         if first.result.scores is None or second.result.scores is None:
             not_scored[task.title] = first.result.reason or second.result.reason or ""
         else:

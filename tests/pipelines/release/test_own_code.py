@@ -255,21 +255,25 @@ def test_a_version_is_evaluated_by_its_own_code(
 
 
 @pytest.mark.slow
-def test_code_of_before_tokens_were_read_says_that_it_has_none(
+def test_tokens_are_read_of_earlier_code_too_and_code_without_an_encoder_says_that_it_has_none(
     store: Tracking, encoders: list[Path], tmp_path: Path
 ) -> None:
-    release = put(store, "earlier", encoders[0], scored(0.8))
-    program = model_folder(release, tracking=store) / "encoder_model.py"
-    program.write_text(program.read_text().replace("def prepare(", "def _prepare("))
-    with ExitStack() as running:
-        own = version_source(release, tmp_path, tracking=store, running=running)
-        read = own.tokenizer(FeatureConfig())
-        with pytest.raises(
-            CannotAnswer, match=r"models:/earlier/\d+ was registered with other code .* tokens cannot be"
-        ):
-            read(torch.zeros(1, 8, 2500))
-        with pytest.raises(ValueError, match="1 of 1 answers of that code are not finite"):
-            own.extractor(FeatureConfig())(np.zeros((1, 8, 2500), np.int16), None)
+    x_NLT = np.random.default_rng(0).normal(0, 0.2, (70, 8, 2500)).astype(np.float32)
+    changes = (("def prepare(", "def _prepare("), ("self.encoder", "self.network"))
+    for number, change in enumerate(changes):
+        release = put(store, f"earlier-{number}", encoders[0], scored(0.8))
+        program = model_folder(release, tracking=store) / "encoder_model.py"
+        program.write_text(program.read_text().replace(*change))
+        with ExitStack() as running:
+            own = version_source(release, tmp_path / str(number), tracking=store, running=running)
+            read = own.tokenizer(FeatureConfig())
+            if number == 0:
+                token_NPD = read(torch.from_numpy(x_NLT)).float().numpy()
+                by_hand = embed(load_encoder(encoders[0]), x_NLT, sampling_rate=250.0, leads=",".join(LEADS))
+                np.testing.assert_allclose(token_NPD.mean(axis=1), by_hand, atol=2e-3)
+                continue
+            with pytest.raises(CannotAnswer, match=r"models:/earlier-1/1 was registered with other code .* no encoder"):
+                read(torch.from_numpy(x_NLT))
 
 
 def test_a_warm_start_says_that_it_takes_the_weights_alone(

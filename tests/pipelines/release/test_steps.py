@@ -186,7 +186,7 @@ def test_a_champion_whose_code_has_no_tokens_is_judged_by_what_both_have(places,
     prepare(places[0], SEEING)
     champion = promote(judged(places[0], tracking, LENIENT).release, tracking=tracking)
     program = model_folder(champion, tracking=tracking) / "encoder_model.py"
-    program.write_text(program.read_text().replace("def prepare(", "def _prepare("))
+    program.write_text(program.read_text().replace("self.encoder", "self.network"))
     prepare(places[0], STARVED)
     _, verdict, contest = judged(places[0], tracking, BOTH)
     assert contest is not None

@@ -54,7 +54,7 @@ from pipelines.evaluate.report.views import most_confident, principal_plane
 from pipelines.evaluate.statistics.bootstrap import Interval
 from pipelines.evaluate.statistics.paired import holm
 from pipelines.evaluate.suite.baselines import probe_pair
-from pipelines.evaluate.suite.names import SUITE, evaluation
+from pipelines.evaluate.suite.names import SUITE, Evaluation, evaluation
 from pipelines.evaluate.suite.run import labels_used, materialize_evaluation, paired_lead, results_of
 from pipelines.evaluate.waves import tables as wave_views
 from pipelines.evaluate.waves.config import SegmentationConfig
@@ -622,7 +622,7 @@ def store(tmp_path: Path, new_store: Callable[[Path], Tracking]) -> Tracking:
 def test_a_comparison_is_the_paired_bootstrap_of_the_probes_that_are_there(workspace, store):
     before = set(workspace.root.glob("features/*/*/*/*"))
     with named_encoders("pretrained", "random", workspace, store) as encoders:
-        comparison = compare_encoders(workspace, encoders, [TASK, TASKS["cpsc2018"]])
+        comparison = compare_encoders(workspace, encoders, [Evaluation(task=TASK), evaluation("cpsc2018")])
     assert set(workspace.root.glob("features/*/*/*/*")) == before, "nothing is embedded again"
     (task,) = comparison.tasks
     first, second = (load_result(workspace.require(f"probe/{TASK.name}/{n}").path) for n in ("pretrained", "random"))
