@@ -112,7 +112,11 @@ def _overheard(model: Any, encoder: torch.nn.Module, ecgs: np.ndarray, params: d
     way to them.
     """
     parts: list[torch.Tensor] = []
-    hook = encoder.register_forward_hook(lambda module, inputs, tokens: parts.append(tokens))
+
+    def keep(module: torch.nn.Module, inputs: Any, tokens: Any) -> None:
+        parts.append(tokens)
+
+    hook = encoder.register_forward_hook(keep)
     try:
         model.predict(ecgs, params=params)
     finally:
