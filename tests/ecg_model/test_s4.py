@@ -117,6 +117,16 @@ def test_the_basis_follows_loaded_weights_and_other_types() -> None:
     assert second.float().kernel(9).dtype == torch.float32
 
 
+def test_a_basis_that_was_computed_for_inference_serves_training() -> None:
+    layer, u_BHL = S4(2, 4, 9), torch.randn(1, 2, 9)
+    with torch.inference_mode():
+        expected_BHL = layer(u_BHL).clone()
+    trained_BHL = layer(u_BHL)
+    trained_BHL.sum().backward()
+    assert layer.C.grad is not None
+    assert torch.equal(trained_BHL.detach(), expected_BHL)
+
+
 def test_only_output_and_passage_learn() -> None:
     layer = S4(2, 4, 9)
     layer(torch.randn(1, 2, 9)).square().sum().backward()

@@ -22,6 +22,7 @@ from pipelines.formats.shard import CHUNK, THREADS, ShardWriter
 from pipelines.formats.simhash import signatures
 from pipelines.pretrain import data
 from pipelines.pretrain import sampling_order as ordering
+from pipelines.pretrain.crops import Crops
 from pipelines.pretrain.data import BYTES, Corpus, Resident, Streamed, load_corpus, load_to, to_millivolt
 from pipelines.pretrain.sampling_order import Order
 from tests.support.pretraining import corpus
@@ -93,6 +94,27 @@ def test_both_readers_give_the_same_batches(home: tuple[Path, Path], first_step:
             assert torch.equal(expected, resident.train.signal_NLT[rows].float() * data.MILLIVOLT)
     assert resident_feed.waited_seconds > 0
     assert read.waited_seconds > 0
+
+
+@pytest.mark.usefixtures("small_windows")
+@pytest.mark.parametrize(("rank", "world"), [(0, 1), (1, 2)])
+def test_both_readers_give_the_same_random_parts(home: tuple[Path, Path], rank: int, world: int) -> None:
+    """Of each ECG the part that `Crops` names, from whichever step they begin."""
+    resident, streamed = (load_corpus(*home, CPU, memory_budget=budget) for budget in (10**9, 10**6))
+    assert isinstance(resident.train, Resident)
+    order = Order(seed=3, batch=56, chunk_N=resident.chunk_N)
+    first = len(resident.train) // 56 - 1  # across the end of an epoch
+    with (
+        resident.feed(order, device=CPU, first_step=first, rank=rank, world=world, window=600) as resident_feed,
+        streamed.feed(order, device=CPU, first_step=first, rank=rank, world=world, window=600) as read,
+    ):
+        for step in range(first, first + 4):
+            expected = resident_feed.next()
+            assert torch.equal(read.next(), expected)
+            starts_B = Crops(order, 600).starts(step, 2500)[rank::world]
+            whole_BLT = resident.train.signal_NLT[order.rows(step)[rank::world]].float() * data.MILLIVOLT
+            for x_LT, whole_LT, start in zip(expected, whole_BLT, starts_B, strict=True):
+                assert torch.equal(x_LT, whole_LT[:, start : start + 600])
 
 
 def test_two_windows_at_most_are_in_memory(home: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:

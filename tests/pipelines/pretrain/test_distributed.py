@@ -20,7 +20,7 @@ from pipelines.pretrain.distributed import World
 from pipelines.pretrain.recipes import recipe_named
 from pipelines.pretrain.step import materialize_encoder
 from pipelines.program import REFUSED
-from tests.support.pretraining import ROOT, TINY, Program, environment, small_home
+from tests.support.pretraining import PAIRS, ROOT, TINY, Program, environment, small_home
 
 FIFTY = {"steps": 50, "precision": "fp32", "jepa.masking.per_record": "True"}
 
@@ -58,6 +58,24 @@ def test_two_processes_have_the_loss_curve_of_one(home: tuple[Path, Path], tmp_p
         actual, expected = (load_encoder(program.out / "encoder.safetensors") for program in (other, alone))
         for name, value in expected.state_dict().items():
             torch.testing.assert_close(actual.state_dict()[name], value, atol=1e-4, rtol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pair", [pair for pair in PAIRS if pair != "jepa"])
+def test_two_processes_have_the_batch_statistics_of_one(pair: str, home: tuple[Path, Path], tmp_path: Path) -> None:
+    """Loss, weights, running statistics and their count."""
+    changes = {"steps": 20, "precision": "fp32"}
+    alone, two = (Program(home, tmp_path / name, pair) for name in ("one", "two"))
+    assert alone.run(**changes).returncode == 0
+    run(torchrun(two, "--checkpoint-every=20", **changes))
+    assert [line["step"] for line in two.metrics()] == [line["step"] for line in alone.metrics()]
+    for expected_line, line in zip(alone.metrics(), two.metrics(), strict=True):
+        for name in ("loss", "validation_loss"):
+            assert line[name] == pytest.approx(expected_line[name], rel=1e-4), (name, expected_line["step"])
+    actual, expected = (load_encoder(program.out / "encoder.safetensors").state_dict() for program in (two, alone))
+    for name, value in expected.items():
+        torch.testing.assert_close(actual[name], value, atol=2e-4, rtol=1e-3)
+    assert {int(value) for name, value in actual.items() if name.endswith("num_batches_tracked")} == {20}
 
 
 @pytest.mark.slow

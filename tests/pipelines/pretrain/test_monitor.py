@@ -10,11 +10,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ecg_model.ecg_encoder import windows
 from pipelines.pretrain import monitor as monitoring
 from pipelines.pretrain.data import to_millivolt
 from pipelines.pretrain.monitor import Monitor, effective_rank
 from pipelines.pretrain.objectives import objective_of
-from tests.support.pretraining import CPU, TINY_RECIPE, corpus
+from pipelines.pretrain.objectives.cpc import CPCObjective
+from tests.support.pretraining import CPU, TINY_RECIPE, TINY_RECIPES, corpus
 
 
 @given(rank=st.integers(1, 12), seed=st.integers(0, 1000))
@@ -52,6 +54,28 @@ def test_the_monitor_agrees_with_figures_over_all_records_at_once() -> None:
     assert figures["target_std"] == pytest.approx(targets_NLPD.double().numpy().std(axis=0).mean(), rel=1e-5)
     assert figures["effective_rank"] == pytest.approx(effective_rank(embedding_ND), rel=1e-3)
     assert 0 < figures["validation_loss"] < 2
+
+
+def test_the_monitor_of_cpc_agrees_with_figures_over_all_records() -> None:
+    torch.manual_seed(0)
+    objective = objective_of(TINY_RECIPES["cpc"])
+    assert isinstance(objective, CPCObjective)
+    model = objective.model.train()
+    signal_NLT = corpus(1, 70).validation_NLT  # three batches, the last one short
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    figures = Monitor(signal_NLT, CPU).figures(objective, torch.autocast("cpu", enabled=False))
+    assert figures == Monitor(signal_NLT, CPU).figures(objective, torch.autocast("cpu", enabled=False))
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    x_NLT = to_millivolt(signal_NLT, np.arange(70), CPU)
+    with torch.no_grad():
+        z_NLD = model.eval().encoder.encode(objective.read(windows(x_NLT, 625)))
+        embedding_ND = model.encoder.embed(x_NLT)
+    assert figures["dead_channels"] == pytest.approx((z_NLD <= 0).flatten(0, 1).all(dim=0).float().mean().item())
+    assert figures["effective_rank"] == pytest.approx(effective_rank(embedding_ND), rel=1e-3)
+    assert figures["chance_nats"] == pytest.approx(math.log(9))
+    assert figures["validation_nats"] == pytest.approx(figures["validation_loss"] / 22)
+    assert 0 <= figures["validation_accuracy"] <= 1
 
 
 def test_the_monitor_takes_evenly_spaced_records_of_many() -> None:

@@ -18,7 +18,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ecg_model.config import EncoderConfig
+from ecg_model.config import AnyEncoderConfig, EncoderConfig
 from ecg_model.encoder import Encoder
 from ecg_model.encoder_file import random_encoder
 from pipelines.cache import Product, Workspace
@@ -27,6 +27,7 @@ from pipelines.corpus.step import materialize_corpus
 from pipelines.formats.shard import QUALITY, SIGNATURE_BYTES, ShardWriter
 from pipelines.pretrain import online_probe
 from pipelines.pretrain.online_probe import PENALTIES, OnlineProbe, auc, one_of_each, ridge
+from tests.support.pretraining import TINY_RECIPES
 
 CPU = torch.device("cpu")
 FP32 = torch.autocast("cpu", enabled=False)
@@ -185,8 +186,11 @@ def test_one_of_each_takes_as_many_persons_as_it_may(persons: list[int], limit: 
 # --- scores
 
 
-def test_the_score_is_scikit_learns_on_the_encoders_embeddings(home: tuple[Workspace, Product]) -> None:
-    probe, encoder = load(home), random_encoder(TINY, 0)
+@pytest.mark.parametrize("config", [TINY, TINY_RECIPES["cpc"].encoder], ids=["patches", "s4"])
+def test_the_score_is_scikit_learns_on_the_encoders_embeddings(
+    home: tuple[Workspace, Product], config: AnyEncoderConfig
+) -> None:
+    probe, encoder = load(home), random_encoder(config, 0)
     with torch.no_grad():
         feature_ND = encoder.embed(probe.signal_NLT.float() / 1000).double().numpy()
     areas = []
