@@ -25,6 +25,7 @@ from assets.release import (
 )
 from assets.report import evaluation_report
 from assets.resources import DataHome, Launcher
+from assets.scaling import scaling
 from assets.sources import all_source_assets
 from orchestration.automation import automated, automation_sensors
 from orchestration.jobs import (
@@ -34,6 +35,7 @@ from orchestration.jobs import (
     own_classifier_job,
     reference_cpc_job,
     reference_job,
+    scaling_job,
     suite_job,
     train_job,
 )
@@ -79,6 +81,7 @@ defs = dg.Definitions(
                 released_reference_cpc,
                 encoder_comparison,
                 own_classifier,
+                scaling,
             ]
         )
     ),
@@ -91,6 +94,7 @@ defs = dg.Definitions(
         compare_job,
         own_classifier_job,
         suite_job,
+        scaling_job,
         upstream_job,
     ],
     schedules=[weekly_retraining],

@@ -7,6 +7,7 @@ import_and_release_reference_cpc the same of a published ECG-CPC
 compare_encoders                 compare two encoders
 train_classifier                 train, register and judge a classifier of one's own labels
 evaluate_suite                   all evaluations of the current encoder
+draw_scaling_curves              train recipes on shares of the corpus, and draw their scores
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from assets.evaluate import reference_cpc_probe_assets, reference_probe_assets
 from assets.own_classifier import own_classifier
 from assets.reference import reference_cpc_encoder, reference_encoder
 from assets.release import released_reference, released_reference_cpc
+from assets.scaling import scaling
 from assets.sources import ecgs_incoming, raw_incoming
 from pipelines.incoming import INCOMING
 from pipelines.sources import SOURCES
@@ -28,6 +30,7 @@ REFERENCE_CPC = "import_and_release_reference_cpc"
 COMPARE = "compare_encoders"
 SUITE = "evaluate_suite"
 OWN_CLASSIFIER = "train_classifier"
+SCALING = "draw_scaling_curves"
 
 # Runs with the same value of this tag run one at a time (dagster.yaml). If two trainings are requested at once, the
 # second waits, and then finds everything that the first made.
@@ -108,4 +111,11 @@ suite_job = dg.define_asset_job(
     description="Run all evaluations of the suite on the current encoder; cached ones are not run again. Deselect in "
     "the launchpad what you do not need: fine-tuning takes hours without a GPU, and `dense/...` pretrains a second "
     "encoder.",
+)
+
+scaling_job = dg.define_asset_job(
+    SCALING,
+    selection=dg.AssetSelection.assets(scaling),
+    description="Train recipes on nested shares of the corpus and draw how their scores grow: the settings of "
+    "`scaling` say which recipes, shares and seeds. What is here is not trained again.",
 )

@@ -46,6 +46,7 @@ COMMANDS = {
     "upstream": "Ask the hosts whether their files have changed.",
     "gc": "List, or remove, outputs that are no longer needed.",
     "evaluate": "Evaluate the encoder by NAME, or list what there is.",
+    "scale": "Draw how the score grows with the ECGs of pretraining.",
     "models": "List the released versions, scores and verdicts.",
     "rollback": "Make the previous champion, or VERSION, champion again.",
 }

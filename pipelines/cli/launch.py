@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
+
+import click
 
 
 class Stopped(BaseException):
@@ -49,6 +53,25 @@ def stoppable() -> Iterator[None]:
     yield  # after Stopped the process ends, so that handlers are not put back
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@contextmanager
+def signals_told() -> Iterator[None]:
+    """Do as `stoppable`, and end the process with 128 + signal and a line if it, or a training alone, was stopped."""
+    try:
+        with stoppable():
+            yield
+    except TrainingEnded as ended:
+        if ended.code > 128:  # something stopped the training alone
+            _exit_stopped(ended.code)
+        raise
+    except Stopped as stopped:
+        _exit_stopped(128 + stopped.number)
+
+
+def _exit_stopped(code: int) -> NoReturn:
+    click.echo("stopped: what is finished stays; the same command goes on from there", err=True)
+    sys.exit(code)
 
 
 def run_pretraining(command: list[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import click
 
@@ -71,7 +71,7 @@ def command(steps: tuple[str, ...], partitions: tuple[str, ...], recipe: str, as
     """
     from pipelines.cli.changes import read_changes
     from pipelines.cli.console import counting, downloading
-    from pipelines.cli.launch import Stopped, TrainingEnded, stoppable
+    from pipelines.cli.launch import signals_told
     from pipelines.cli.road import Run
     from pipelines.home import Home
 
@@ -89,20 +89,8 @@ def command(steps: tuple[str, ...], partitions: tuple[str, ...], recipe: str, as
         counting=lambda title: counting(title, transient=True),
         note=lambda text: click.echo(f"  {text}", err=True),
     )
-    try:
-        with stoppable():
-            _run(run, chosen)
-    except TrainingEnded as ended:
-        if ended.code > 128:  # something stopped the training alone
-            _exit_stopped(ended.code)
-        raise
-    except Stopped as stopped:
-        _exit_stopped(128 + stopped.number)
-
-
-def _exit_stopped(code: int) -> NoReturn:
-    click.echo("stopped: what is finished stays; the same command goes on from there", err=True)
-    sys.exit(code)
+    with signals_told():
+        _run(run, chosen)
 
 
 def _run(run: Run, chosen: Sequence[str]) -> None:

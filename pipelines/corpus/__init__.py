@@ -6,6 +6,7 @@
     selection.py       exclude duplicates, and records, copies and patients of evaluation sets
     split.py           train and validation by patient
     step.py            the product
+    subset.py          a share of its training patients, for scaling curves
     index.py           read the index and the signals that it names
     left_out.py        every record that harmonization dropped or the corpus left out, and why
     checks.py          check that training and evaluation share no record and no patient

@@ -38,9 +38,12 @@ class Candidate:
     @property
     def person(self) -> Person:
         """The source's patient, or the record itself if no patient is known."""
-        if self.patient_id is None:
-            return (self.source, "record", self.record_id)
-        return (self.source, "patient", self.patient_id)
+        return person_of(self.source, self.patient_id, self.record_id)
+
+
+def person_of(source: str, patient_id: str | None, record_id: str) -> Person:
+    """Return a source's patient, or the record itself if no patient is known."""
+    return (source, "record", record_id) if patient_id is None else (source, "patient", patient_id)
 
 
 def select(

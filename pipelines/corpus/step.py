@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,8 @@ from pipelines.harmonize.shards import HarmonizedFacts, all_shards
 from pipelines.hashing import digest_of, sha256_of_file
 
 PRODUCT = "corpus"
+SUBSETS = "scaling/corpus"
+"""Products of parts of a corpus, `scaling/corpus/<part>` (`pipelines.corpus.subset`)."""
 WITHOUT_LABELS = (
     "nothing here is for pretraining alone: the encoder is pretrained on PTB-XL's training folds, without their labels"
 )
@@ -132,8 +134,16 @@ def shard_digests(workspace: Workspace, config: CorpusConfig) -> dict[str, str]:
 
 
 def corpus_of(workspace: Workspace, digest: str | None) -> Product | None:
-    """Return the corpus of this digest, on which an encoder was pretrained, or None if it is no longer here."""
-    return next((corpus for corpus in workspace.finished(PRODUCT) if CorpusFacts.of(corpus).digest == digest), None)
+    """Return the corpus of this digest, on which an encoder was pretrained, or None if it is no longer here.
+
+    It may be a part of a corpus.
+    """
+
+    def kept() -> Iterator[Product]:
+        yield from workspace.finished(PRODUCT)
+        yield from workspace.listed(f"{SUBSETS}/*").values()
+
+    return next((corpus for corpus in kept() if CorpusFacts.of(corpus).digest == digest), None)
 
 
 def settings_of(workspace: Workspace, digest: str) -> CorpusConfig | None:

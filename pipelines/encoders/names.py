@@ -45,3 +45,6 @@ HEAD_FILE = "head.safetensors"
 
 DENSE_ENCODER = "dense_encoder"
 """The product of the encoder that is pretrained with dense attention."""
+
+SCALING_ENCODERS = "scaling/encoder"
+"""Products of the encoders of scaling curves, `scaling/encoder/<run>`."""

@@ -6,7 +6,7 @@ is still here. An ECG of the corpus counts whether it was in training or in vali
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,15 @@ from pipelines.cache import Product, Workspace
 from pipelines.corpus.index import CorpusIndex
 from pipelines.corpus.step import corpus_of
 from pipelines.encoders.import_reference import ReferenceFacts
-from pipelines.encoders.names import DENSE_ENCODER, ENCODER_FILE, OURS, REFERENCE, REFERENCE_CPC, RELEASED
+from pipelines.encoders.names import (
+    DENSE_ENCODER,
+    ENCODER_FILE,
+    OURS,
+    REFERENCE,
+    REFERENCE_CPC,
+    RELEASED,
+    SCALING_ENCODERS,
+)
 from pipelines.evaluate.features import EncoderSource
 from pipelines.evaluate.probes import handcrafted
 from pipelines.evaluate.probes.stored import Probe
@@ -134,11 +142,16 @@ class Overlaps:
 
     def _product(self, sha256: str) -> Product | None:
         """Return the product with that encoder file, or None."""
-        for name in (OURS.product, DENSE_ENCODER, *(names.product for names in RELEASED)):
-            for product in self._workspace.finished(name):
-                file = product.path / ENCODER_FILE
-                if file.is_file() and EncoderSource.of_file(product.name, file).digest == sha256:
-                    return product
+
+        def kept() -> Iterator[Product]:
+            for name in (OURS.product, DENSE_ENCODER, *(names.product for names in RELEASED)):
+                yield from self._workspace.finished(name)
+            yield from self._workspace.listed(f"{SCALING_ENCODERS}/*").values()
+
+        for product in kept():
+            file = product.path / ENCODER_FILE
+            if file.is_file() and EncoderSource.of_file(product.name, file).digest == sha256:
+                return product
         return None
 
     def _pretrained(self, facts: EncoderFacts) -> PretrainingData:

@@ -34,7 +34,7 @@ MORE = "harmonize more ECGs, of more patients, or raise the corpus's validation_
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderFacts(Facts):
-    """Summary of a pretraining: summary.json, and the facts of the products `encoder` and `dense_encoder`.
+    """Summary of a pretraining: summary.json, and the facts of the products `encoder` and others like it.
 
     All fields have defaults, so that the facts of an encoder that was not pretrained here can be read, too.
     """
@@ -68,6 +68,7 @@ def materialize_encoder(
     launch: Launch,
     *,
     product: str = "encoder",
+    corpus: Product | None = None,
     device: str = "auto",
     processes: int = 1,
     accumulate: int = 1,
@@ -80,7 +81,8 @@ def materialize_encoder(
 
     launch: runs a command of `python -m pipelines.pretrain`; if it is killed, the next call resumes from its last
         checkpoint.
-    product: the product's name, `encoder` or `dense_encoder`.
+    product: the product's name, such as `encoder` or `dense_encoder`.
+    corpus: what to train on; None: the current corpus.
     processes: on this machine, which share each batch.
     accumulate: parts in which each process computes its share.
     recompute: as in `train.RunConfig`.
@@ -89,16 +91,16 @@ def materialize_encoder(
     """
     if processes < 1:
         raise ValueError(f"processes={processes}: use at least 1")
-    corpus = workspace.require("corpus")
+    ecgs = workspace.require("corpus") if corpus is None else corpus
 
     def trained(work: Path) -> None:
-        _require_judgeable(CorpusFacts.of(corpus))
-        options: dict[str, object] = {"workspace": workspace.root, "corpus": corpus.path, "out": work}
+        require_judgeable(CorpusFacts.of(ecgs))
+        options: dict[str, object] = {"workspace": workspace.root, "corpus": ecgs.path, "out": work}
         options |= {"warm-start": warm_start, "device": device, "accumulate": accumulate}
         options |= {"track": track, "artifact-root": artifact_root}
         launch(_command(recipe, options, processes=processes, recompute=recompute))
 
-    encoder = build_encoder(workspace, recipe, corpus, trained, product=product)
+    encoder = build_encoder(workspace, recipe, ecgs, trained, product=product)
     if track is not None:
         from pipelines.tracking import Tracking  # imports mlflow, which pretraining itself does not need
 
@@ -124,7 +126,7 @@ def made_of(recipe: Recipe, corpus: Product) -> dict[str, Any]:
     return {"version": versions.ENCODER, "config": recipe.to_dict(), "inputs": {"corpus": corpus.digest}}
 
 
-def _require_judgeable(corpus: CorpusFacts) -> None:
+def require_judgeable(corpus: CorpusFacts) -> None:
     """Raise ValueError if a corpus has too few validation ECGs to tell whether an encoder has collapsed."""
     if corpus.validation < LEAST_VALIDATION:
         raise ValueError(

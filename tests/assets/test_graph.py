@@ -33,6 +33,7 @@ def test_the_graph_is_the_road():
         "classifier": {"champion"},
         "encoder_comparison": {"champion"},
         "own_classifier": {"champion", "ecgs/incoming"},
+        "scaling": {"corpus"},
         "reference_encoder": set(),
         "reference_probe/ptbxl_superclass": {"reference_encoder", "ecgs/ptbxl"},
         "reference_probe/cpsc2018": {"reference_encoder", "ecgs/cpsc2018"},
@@ -99,6 +100,7 @@ GROUPS = (
     "release",
     "compare",
     "own_classifier",
+    "scaling",
 )
 
 

@@ -14,6 +14,7 @@ from pipelines.evaluate.probes import handcrafted
 from pipelines.evaluate.probes.assessment import Assessment
 from pipelines.evaluate.probes.result import labels_scored
 from pipelines.evaluate.report.published import Published
+from pipelines.evaluate.scaling.facts import ScalingFacts
 from pipelines.evaluate.statistics.bootstrap import Interval, PairedDifference
 from pipelines.evaluate.waves.tables import Row
 
@@ -32,6 +33,8 @@ class Pretraining:
     """Folds of evaluation sources in the corpus."""
     window: str | None = None
     """Says so if the encoder was made for longer ECGs than those that it is tested on."""
+    corpus: str | None = None
+    """Digest of the corpus that it was trained on; None if it is not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +68,8 @@ class EvaluationReport:
     waves: tuple[WaveReport, ...] = ()
     waves_seen: dict[str, Overlap] = field(default_factory=dict)
     """By task of waves, how much of its test ECGs the encoder saw in pretraining."""
+    scaling: tuple[ScalingFacts, ...] = ()
+    """Scaling curves, of whatever encoders."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON values."""

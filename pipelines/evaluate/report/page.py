@@ -76,6 +76,7 @@ def report_page(
     maps: Mapping[str, EmbeddingMap],
     samples: Mapping[str, Samples],
     examples: Mapping[str, bytes],
+    scaling: Sequence[bytes],
 ) -> str:
     """Return the page of an evaluation report.
 
@@ -83,6 +84,7 @@ def report_page(
     maps: by task; the one named "" is coloured by source.
     samples: sheets of ECGs, by task.
     examples: of segmentations, as PNG, by task of waves.
+    scaling: of the scaling curves, as PNG, in the report's order.
     """
     present = {probed.name: probed for task in report.tasks for probed in task.probes}
     scored = [task for task in report.tasks if task.probes]
@@ -100,6 +102,7 @@ def report_page(
             for name in (OURS.probe, OURS.random_baseline, HANDCRAFTED_BASELINE)
         ],
         examples={task: base64.b64encode(png).decode() for task, png in examples.items()},
+        curves=[(facts, base64.b64encode(png).decode()) for facts, png in zip(report.scaling, scaling, strict=True)],
         budgets={table.task: _budget(table) for table in report.suite if table.budget},
         views={task.name: _view(task, rocs[task.name], maps, samples) for task in (*scored, *parts) if task.probes},
     )

@@ -50,6 +50,8 @@ from pipelines.evaluate.report.waves import (
     wave_products,
     wave_reports,
 )
+from pipelines.evaluate.scaling.facts import ScalingFacts
+from pipelines.evaluate.scaling.step import PICTURE_FILE, scaling_products
 from pipelines.evaluate.waves.run import overlap_of_waves
 from pipelines.facts import Facts
 from pipelines.harmonize.shards import shards_of
@@ -81,12 +83,13 @@ class _Inputs:
     features: dict[str, dict[str, Product]]  # of our encoder, by source and partition
     suite: dict[str, dict[str, Product]]  # by evaluation and name
     waves: dict[str, WaveProducts]  # by task
+    scaling: list[Product]
 
     def digests(self) -> dict[str, str]:
         """Return every product's digest by its name, and the digests of pictures."""
         kinds = (self.probes, self.features, self.suite)
         products = [product for kind in kinds for named in kind.values() for product in named.values()]
-        return {product.name: product.digest for product in products} | inputs_of(self.waves)
+        return {product.name: product.digest for product in (*products, *self.scaling)} | inputs_of(self.waves)
 
 
 def materialize_report(workspace: Workspace, *, simulated: bool) -> Product:
@@ -103,6 +106,7 @@ def materialize_report(workspace: Workspace, *, simulated: bool) -> Product:
         features=_features(workspace, source, products),
         suite=suite_products(workspace, source.digest, OURS.probe, (OURS.random_baseline, HANDCRAFTED_BASELINE)),
         waves=wave_products(workspace, source.digest, OURS.probe, OURS.random_baseline),
+        scaling=scaling_products(workspace),
     )
     probes = {task: {name: Probe.load(one.path) for name, one in named.items()} for task, named in products.items()}
     overlaps = Overlaps(workspace)
@@ -113,6 +117,7 @@ def materialize_report(workspace: Workspace, *, simulated: bool) -> Product:
             suite=suite_tables(workspace, inputs.suite, overlaps),
             waves=wave_reports(inputs.waves, TITLES),
             waves_seen={task: overlap_of_waves(overlaps, waves.all()[0]) for task, waves in inputs.waves.items()},
+            scaling=tuple(ScalingFacts.of(product) for product in inputs.scaling),
         )
         page = _page(workspace, report, inputs, probes)
         write_atomically(folder / JSON_FILE, json.dumps(report.to_dict(), indent=1, allow_nan=False).encode())
@@ -151,6 +156,7 @@ def _page(
         maps=embedding_maps(workspace, inputs.features, {task.name: task.source for task in report.tasks}, ours),
         samples=sampled_predictions(workspace, report.tasks, ours),
         examples=examples,
+        scaling=[(product.path / PICTURE_FILE).read_bytes() for product in inputs.scaling],
     )
 
 
@@ -253,6 +259,7 @@ def _pretraining(encoder: Product, digest: str, corpus: Product | None) -> Pretr
         ecgs=counts,
         unlabelled_folds=folds,
         window=EncoderSource.of_product(OURS.probe, encoder).window,
+        corpus=facts.corpus_digest,
     )
 
 

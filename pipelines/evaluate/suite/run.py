@@ -205,6 +205,22 @@ def _mean(results: Sequence[ProbeResult], config: ProbeConfig, figure: Figure) -
     return bootstrap.interval(float(np.mean(values)), _mean_of(resampled), config.confidence)
 
 
+def resampled_test_auc(workspace: Workspace, product: Product, config: ProbeConfig) -> np.ma.MaskedArray:
+    """Return the test macro AUC of an evaluation in each resample of the test patients, (R,); of draws, their mean.
+
+    The resamples of two evaluations of the same ECGs are the same. Raises ValueError if it was not scored.
+    """
+    if not ProbeFacts.of(product).scored:
+        raise ValueError(f"{product.name} was not scored: {ProbeFacts.of(product).reason}")
+    resampled = []
+    for result in results_of(workspace, product):
+        assert result.predictions is not None
+        test = result.predictions.of(Split.TEST)
+        times_RN = bootstrap.resample_patients(test.patient, resamples=config.resamples, seed=config.seed)
+        resampled.append(_macro_auc(result, test, times_RN)[1])
+    return _mean_of(resampled)
+
+
 def _mean_of(resampled: Sequence[np.ndarray]) -> np.ma.MaskedArray:
     """Return the mean over draws of each resample, (R,)."""
     return np.ma.mean(np.ma.stack(resampled), axis=0)

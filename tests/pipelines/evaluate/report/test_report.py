@@ -51,6 +51,8 @@ from pipelines.evaluate.report.published import BY_EVALUATION, published_for
 from pipelines.evaluate.report.step import HTML_FILE, JSON_FILE, materialize_report, summarise
 from pipelines.evaluate.report.verdict import judge
 from pipelines.evaluate.report.views import most_confident, principal_plane
+from pipelines.evaluate.scaling.facts import Curve, Point, ScalingFacts
+from pipelines.evaluate.scaling.fit import PowerLaw
 from pipelines.evaluate.statistics.bootstrap import Interval
 from pipelines.evaluate.statistics.paired import holm
 from pipelines.evaluate.suite.baselines import probe_pair
@@ -226,7 +228,7 @@ def test_a_window_that_is_longer_than_the_ecgs_is_said_under_the_scores(workspac
     probes, encoder = {task: {"pretrained": Probe.load(probe.path)}}, workspace.require("encoder")
     summary = summarise(workspace, probes, encoder, Overlaps(workspace), simulated=True)
     rocs = {task: {"pretrained": load_roc(probe.path)}}
-    assert window in report_page(summary, rocs=rocs, maps={}, samples={}, examples={})
+    assert window in report_page(summary, rocs=rocs, maps={}, samples={}, examples={}, scaling=[])
     assert window not in (report.path / HTML_FILE).read_text()
 
 
@@ -538,6 +540,71 @@ def test_waves_stand_on_the_page_where_they_were_told_from_this_encoder(home, wo
     materialize_segmentation(workspace, task, of_another, quick, mirror=mirror)
     materialize_regression(workspace, task, of_another, RegressionConfig(min_patients=2), mirror=mirror)
     assert stored(materialize_report(workspace, simulated=True))["waves"] == [], "another encoder's"
+
+
+def scaling_curves(corpus_digest: str) -> ScalingFacts:
+    auc = Interval(value=0.8, low=0.7, high=0.9)
+    point = Point(
+        share=1.0,
+        records=1234.0,
+        patients=1000.0,
+        steps=8.0,
+        flops=1e9,
+        auc=auc,
+        by_seed=(0.81, 0.79),
+        few_labels={"10": replace(auc, value=0.712)},
+        reason=None,
+    )
+    law = PowerLaw(scale=auc, exponent=auc, floor=auc, twice=replace(auc, value=0.0123))
+    fitted = Curve(name="small", weights=7, points=(point,), untrained=auc, law=law, why="")
+    flat = Curve(name="cpc", weights=7, points=(point,), untrained=auc, law=None, why="the curve is flat")
+    return ScalingFacts(
+        evaluation="cpsc2018",
+        title=HOSTILE,
+        fixed="updates",
+        corpus_digest=corpus_digest,
+        records=1234,
+        seeds=(0, 1),
+        confidence=0.95,
+        curves=(fitted, flat),
+    )
+
+
+@pytest.mark.slow
+def test_scaling_curves_stand_on_the_page_with_their_laws_and_their_corpus(workspace, report):
+    assert "Scaling curves" not in (report.path / HTML_FILE).read_text()
+    digest = workspace.require("corpus").facts["digest"]
+    png = base64.b64encode(b"a picture").decode()
+    try:
+        for corpus_digest, is_another in ((digest, False), ("0" * 64, True)):
+
+            def make(folder: Path, corpus_digest: str = corpus_digest) -> dict:
+                (folder / "aside").mkdir()
+                (folder / "aside" / "scaling.png").write_bytes(b"a picture")
+                facts = scaling_curves(corpus_digest).to_dict()
+                (folder / "scaling.json").write_text(json.dumps(facts))
+                return facts
+
+            workspace.build(
+                "scaling/curves/cpsc2018-updates", version="1", config={"of": corpus_digest}, inputs={}, make=make
+            )
+            made = materialize_report(workspace, simulated=True)
+            text = (made.path / HTML_FILE).read_text()
+            said = " ".join(self_contained(text).words.split())
+            assert f"data:image/png;base64,{png}" in text
+            assert HOSTILE not in text
+            for words in (
+                "0.712",
+                "1,234 ECGs are predicted to add",
+                "the curve is flat",
+                "0.810, 0.790",
+                "fixed updates",
+            ):
+                assert words in said
+            assert ("Of another corpus" in text) == is_another
+            assert stored(made)["scaling"][0]["curves"][0]["law"]["twice"]["value"] == 0.0123
+    finally:
+        shutil.rmtree(workspace.folder("scaling"))
 
 
 # what is seen
