@@ -161,7 +161,7 @@ def _print_plan(workspace: Workspace, plan: Plan) -> None:
     print_table(("recipe", "share", "seed", "ECGs", "patients", "updates", "FLOP", "time"), rows)
     left = sum(row[-1] != "here already" for row in rows)
     lasting = (
-        f"about {format_duration(seconds)} at the speed of the trainings that ended here"
+        f"about {format_duration(seconds)} at the best speed of the trainings that ended here"
         if speeds
         else "time not known: no training has ended here yet (`ecg run pretrain --recipe demo` measures one)"
     )

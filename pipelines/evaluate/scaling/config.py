@@ -13,7 +13,7 @@ from pipelines.pretrain.recipes import Recipe, recipe_named
 
 Fixed = Literal["epochs", "updates"]
 
-_NEXT = re.compile(r",(?=[a-z_.]+=)")
+_NEXT = re.compile(r",(?=[a-z0-9_.]+=)")
 
 
 @dataclass(frozen=True, kw_only=True)

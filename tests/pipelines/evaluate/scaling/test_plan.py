@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,9 @@ import pytest
 from pipelines.cache import Workspace
 from pipelines.corpus.subset import Subset
 from pipelines.evaluate.scaling.config import ScalingConfig
-from pipelines.evaluate.scaling.cost import Speed, run_flops, seconds_of
+from pipelines.evaluate.scaling.cost import measured_speeds, networks, run_flops, seconds_of
 from pipelines.evaluate.scaling.plan import planned, recipe_on
-from pipelines.pretrain.recipes import Recipe, recipe_named
+from pipelines.pretrain.recipes import recipe_named
 from tests.support.labelled_shards import labelled_workspace
 from tests.support.pretraining import small_home
 
@@ -73,7 +74,7 @@ def test_runs_are_named_by_what_they_are(workspace: Workspace) -> None:
         "wide-100-seed-0",
     ]
     wide = plan.runs[1].recipe
-    assert (wide.jepa.encoder.dim, wide.batch, plan.runs[5].steps) == (120, 8, 20)
+    assert (wide.encoder.dim, wide.batch, plan.runs[5].steps) == (120, 8, 20)
     assert list(plan.few_labels) == [1, 10]
     assert not planned(workspace, replace(config, evaluation="ptbxl_superclass__fine_tuned")).few_labels
 
@@ -128,11 +129,24 @@ def test_what_this_corpus_cannot_do_is_refused_before_a_training(workspace: Work
 def test_the_cost_is_of_the_updates_at_a_speed_that_was_measured(workspace: Workspace) -> None:
     half, whole = planned(workspace, ScalingConfig(shares=(0.5, 1.0), seeds=(0,), changes=("steps=20",))).runs
     assert run_flops(half) == pytest.approx(run_flops(whole) * half.steps / whole.steps)
-    assert seconds_of(whole, []) is None
-    same = Speed(ecgs=64.0, recipe=recipe_named("demo", {"steps": 7, "seed": 9, "name": "other"}))
-    assert seconds_of(whole, [same]) == pytest.approx(20 * 32 / 64)
-    small: Recipe = recipe_named("small")
-    by_flops = seconds_of(whole, [Speed(ecgs=64.0, recipe=small)])
-    assert by_flops is not None
-    assert by_flops < 20 * 32 / 64  # a training of demo takes fewer FLOPs than one of small
-    assert seconds_of(whole, [Speed(ecgs=1.0, recipe=small), same]) == seconds_of(whole, [same])
+    assert seconds_of(whole, {}) is None
+    demo, small, cpc = (networks(recipe_named(name, {"seed": 9})) for name in ("demo", "small", "small_cpc"))
+    assert seconds_of(whole, {demo: 64.0, small: 1.0}) == pytest.approx(20 * 32 / 64)
+    by_small = seconds_of(whole, {small: 64.0})
+    assert by_small is not None
+    assert by_small < 20 * 32 / 64  # an ECG costs demo fewer FLOPs than small
+    by_nearest = seconds_of(whole, {small: 64.0, cpc: 64.0})
+    assert by_nearest == seconds_of(whole, {cpc: 64.0}) != by_small
+
+
+def test_speeds_are_those_of_trainings_that_ended_here(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    for name, seed, speed in (("encoder", 0, 40.0), ("scaling/encoder/demo-100-seed-1", 1, 50.0)):
+
+        def make(folder: Path, seed: int = seed, speed: float = speed) -> dict[str, Any]:
+            (folder / "aside").mkdir()
+            (folder / "aside" / "timing.json").write_text(json.dumps({"samples_per_second": speed}))
+            return {"recipe": recipe_named("demo", {"seed": seed}).to_dict()}
+
+        workspace.build(name, version="1", config={}, inputs={}, make=make)
+    assert measured_speeds(workspace) == {networks(recipe_named("demo")): 50.0}

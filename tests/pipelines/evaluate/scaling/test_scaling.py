@@ -129,7 +129,7 @@ def test_encoders_differ_by_share_and_seed_and_saw_their_share_alone(scaled: Pat
         facts = EncoderFacts.of(encoder)
         assert (facts.records, facts.steps, facts.seed) == (run.subset.records, run.steps, run.subset.seed)
         seen.add(encoder.digest)
-        assert load_encoder(encoder.path / "encoder.safetensors").config == run.recipe.jepa.encoder
+        assert load_encoder(encoder.path / "encoder.safetensors").config == run.recipe.encoder
         source = EncoderSource.of_product("x", encoder)
         overlap = Overlaps(workspace).of("x", source.digest, "chapman", [f"r{at}" for at in range(30)])
         assert overlap.test == run.subset.rows_N.sum()
