@@ -78,12 +78,12 @@ def daemon(folder: Path) -> Iterator[dg.DagsterInstance]:
 
 
 def until(holds: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 360
+    deadline = time.monotonic() + 720
     while time.monotonic() < deadline:
         if holds():
             return
         time.sleep(0.1)
-    raise AssertionError(f"not within six minutes: {what}")
+    raise AssertionError(f"not within twelve minutes: {what}")
 
 
 def pid_of_step(instance: dg.DagsterInstance, run_id: str) -> int | None:

@@ -36,7 +36,7 @@ MOST_KILLS = 6  # of a round
 VICTIMS = ("run", "step") * 6 + ("code-server", "code", "daemon", "webserver", "parent", "all")
 """Mostly what works on a partition; `code` is the process of which runs are children, `parent` that of all servers."""
 ENDED = {"SUCCESS", "FAILURE", "CANCELED"}
-RETRIED = 120.0  # seconds in which the daemon, on a busy machine, starts what failed again
+RETRIED = 300.0  # seconds in which the daemon, on a busy machine, starts what failed again
 SETTLED = 45.0  # seconds in which whoever is left alone has to end: Dagster's code server waits 30
 
 

@@ -52,7 +52,7 @@ ONE_STEP = {
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(1200),
+    pytest.mark.timeout(2400),
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: install Debian's package chromium"),
 ]
 
@@ -128,7 +128,7 @@ def page() -> Iterator[Page]:
 
 
 def until(holds: Callable[[], Any], what: str) -> None:
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 600
     while not holds():
         assert time.monotonic() < deadline, what
         time.sleep(0.5)

@@ -161,7 +161,7 @@ def test_a_stopped_training_ends_with_the_signal_and_goes_on(
 ) -> None:
     new_store(home.root / "mlflow")
     small_home(home.workspace().root)
-    command = [str(ECG), "run", "pretrain", *TINY_RUN[:-1], "--set=steps=120", "--set=pretrain.device=cpu"]
+    command = [str(ECG), "run", "pretrain", *TINY_RUN[:-1], "--set=steps=1500", "--set=pretrain.device=cpu"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         until = time.monotonic() + 300
         while not list(home.workspace().root.glob("encoder/*.partial/aside/metrics.jsonl")):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -201,7 +202,10 @@ def test_where_torchrun_is_killed_its_processes_stop_and_the_next_run_goes_on(
         process.communicate()
     assert code == 0, output
     assert len(orphans) == 2
-    assert not any(Path(f"/proc/{orphan}").exists() for orphan in orphans)
+    until = time.monotonic() + 120  # rank 0 has let the folder go; the other one ends a little later
+    while any(Path(f"/proc/{orphan}").exists() for orphan in orphans):
+        assert time.monotonic() < until
+        time.sleep(0.1)
     assert re.search(r"going on from step \d+", output)
 
 

@@ -224,7 +224,7 @@ def test_the_champion_is_contested_as_it_is_served(workspace, tracking, tmp_path
     first = release_packaged(packaged, Scores(), tracking=tracking, **about)
     promote(record(first, PASSED, tracking=tracking), tracking=tracking)
     if own_code:
-        edit_code(first, tracking, "serving/classify.py", "return expit(", "return 1 - expit(")
+        edit_code(first, tracking, "serving/classify.py", "else expit(", "else 1 - expit(")
     release_current(workspace, tracking, simulated=True)
     judged = judge_classifier(workspace, tracking, config=GateConfig(margin=0.99, label_margin=0.99))
     assert judged is not None
