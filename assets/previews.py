@@ -11,6 +11,8 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from ecg_foundry.layout import absent_leads
+from ecg_model.config import EncoderConfig
+from ecg_model.encoder_file import stored_config
 from ecg_model.serving.classify import CalibratedHead
 from pipelines.cache import Product, Workspace
 from pipelines.corpus.figures import source_figures
@@ -151,8 +153,10 @@ def scores(report: Product) -> bytes | None:
     return score_chart(drawn, stored["verdict"]["headline"]) if drawn else None
 
 
-def filters(encoder: Product) -> bytes:
-    """Draw the filters of an encoder's first layer."""
+def filters(encoder: Product) -> bytes | None:
+    """Draw the filters of an encoder's first layer. Returns None if it has no patches: its filters are short."""
+    if not isinstance(stored_config(encoder.path / ENCODER_FILE), EncoderConfig):
+        return None
     weights = load_file(encoder.path / ENCODER_FILE)["patch.weight"]
     return patch_filters(weights.reshape(len(weights), -1), "Filters of the first layer, 200 ms each")
 

@@ -60,7 +60,7 @@ class S4JEPA(nn.Module):
     def targets(self, x_BCT: Tensor) -> Tensor:
         """Return (B, L, D): the teacher's tokens, layer-normed once more without affine."""
         with torch.no_grad():
-            tokens_BLD = self.teacher(x_BCT)
+            tokens_BLD = self.teacher.network(x_BCT)
             return F.layer_norm(tokens_BLD.float(), tokens_BLD.shape[-1:], eps=1e-5)
 
     def forward(self, x_BCT: Tensor, visible_V: Tensor, masked_M: Tensor, drop_K2BD: Tensor | None = None) -> Tensor:

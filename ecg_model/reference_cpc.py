@@ -120,15 +120,15 @@ def evaluated(model: CPC, inputs: Mapping[str, Tensor], pool: Mapping[str, Tenso
         found[f"s4.{number}"] = block.gated(block.s4(x_BLD.mT).mT).mT
         found[f"block.{number}"] = x_BLD = block(x_BLD)
     found |= {
-        "context": encoder(signal),
-        "predicted": model.head(encoder(signal)),
-        "embedding": encoder(signal).mean(dim=1),
+        "context": encoder.network(signal),
+        "predicted": model.head(encoder.network(signal)),
+        "embedding": encoder.network(signal).mean(dim=1),
     }
     loss, accuracy = model.judged(encoder.encode(signal), inputs["negatives"])
     found |= {"loss": loss[None], "accuracy": accuracy[None]}
     return {f"eval.{name}": value for name, value in found.items()} | {
-        "short.context": encoder(signal[..., : signal.shape[-1] // 2]),
-        "long.context": encoder(inputs["long.signal"])[:, ::10],
+        "short.context": encoder.network(signal[..., : signal.shape[-1] // 2]),
+        "long.context": encoder.network(inputs["long.signal"])[:, ::10],
         "pool.logits": attention_pool(found["context"], pool, heads),
     }
 

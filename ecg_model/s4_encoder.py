@@ -69,7 +69,7 @@ class S4Block(Recomputable):
 
 
 class S4Encoder(ECGEncoder[S4EncoderConfig]):
-    """ECGs (B, C, T) as `read` gives them -> tokens (B, L, D), for any whole number of tokens.
+    """A network of ECGs (B, C, T) as `read` gives them, for any whole number of tokens. Called, it gives `tokens`.
 
     The weights start as PyTorch's convolutions, linear layers and norms do, and as `S4` does.
     """
@@ -112,9 +112,13 @@ class S4Encoder(ECGEncoder[S4EncoderConfig]):
             x_BLD = block(x_BLD, None if drop_K2BD is None else drop_K2BD[number])
         return x_BLD
 
-    def forward(self, x_BCT: Tensor, drop_K2BD: Tensor | None = None) -> Tensor:
-        """Return the tokens (B, L, D) of ECGs."""
+    def network(self, x_BCT: Tensor, drop_K2BD: Tensor | None = None) -> Tensor:
+        """Return the tokens (B, L, D) of a window that was read."""
         return self.context(self.encode(x_BCT), drop_K2BD)
+
+    def forward(self, x_BLT: Tensor, leads: Sequence[int] | None = None, noise_K2B: Tensor | None = None) -> Tensor:
+        """Return `tokens`, so that whoever calls a registered encoder as a module gets its input read and scaled."""
+        return self.tokens(x_BLT, leads, noise_K2B)
 
     def read(self, x_BLT: Tensor, leads: Sequence[int] | None = None) -> Tensor:
         """Return the network's input (B, C, T') of ECGs, see `ECGEncoder.tokens`: its leads, its rate, its scale.
@@ -142,14 +146,18 @@ class S4Encoder(ECGEncoder[S4EncoderConfig]):
         """Return the tokens (B, N, D) in the order of time, see `ECGEncoder`."""
         x_BCT, config = self.read(x_BLT, leads), self.config
         if x_BCT.shape[-1] <= config.samples:  # weights fit any length
-            return self(x_BCT[..., : x_BCT.shape[-1] // config.token_samples * config.token_samples], noise_K2B)
+            return self.network(x_BCT[..., : x_BCT.shape[-1] // config.token_samples * config.token_samples], noise_K2B)
         windows_BCT, records = windows(x_BCT, config.samples), len(x_BCT)
         noise_K2B = repeated(noise_K2B, len(windows_BCT) // records)
-        return joined(self(windows_BCT, noise_K2B), records, config.tokens)
+        return joined(self.network(windows_BCT, noise_K2B), records, config.tokens)
 
     def noise(self, records: int, *, seed: int, step: int) -> NDArray[np.float32] | None:
         """Draw the factors of tied dropout, (K, 2, B, D)."""
         return tied_dropout(self.config, records, seed=seed, step=step)
+
+    def readable(self, samples: int) -> int:
+        """Return all samples, or 0 if they are fewer than a token has."""
+        return samples if self.config.columns(min(samples, self.config.window)) else 0
 
     def layers_above(self, weight: str) -> int:
         """Return 1 for the stem, 0 for the S4 blocks."""

@@ -1,12 +1,13 @@
 """Raw ECGs of any lead order, rate and length -> embeddings, through the preprocessing that training used.
 
-shorter than 10 s   only the whole patches (200 ms) that were recorded are encoded: the encoder reads a part of the
-                    time columns, as the student does in pretraining. Nothing is repeated or padded.
+shorter than 10 s   only the whole tokens that were recorded are encoded, such as patches of 200 ms: the encoder reads a
+                    part of the time columns, as the student does in pretraining. Nothing is repeated or padded.
 10 s to below 20 s  the first 10 s, as in training
 20 s and longer     the mean of the embeddings of the consecutive whole 10 s windows, up to the first gap behind the
                     first of them
 
-Padding is no part of a recording (`ecg_model.recorded`), and what is encoded is judged first, by harmonization's rules
+An encoder that was trained on shorter windows, such as 2.5 s, takes the mean over those of the same ECG. Padding is no
+part of a recording (`ecg_model.recorded`), and what is encoded is judged first, by harmonization's rules
 (`ecg_model.serving.judge`).
 """
 
@@ -71,6 +72,11 @@ def judged_features(
     fit = [(record, x_LT) for record, why in enumerate(reasons) if why is None for x_LT in parts[record]]
     for records, batch_BLT in _alike(fit):
         prepared_BLT = _prepared(reader.encoder, batch_BLT, rate)
+        if not reader.encoder.readable(prepared_BLT.shape[-1]):
+            seconds = batch_BLT.shape[-1] / rate
+            for record in records:
+                reasons[record] = f"{DropReason.TOO_SHORT}: {seconds:.2f} s are less than this encoder's token has"
+            continue
         for record, x_LT in zip(records, prepared_BLT, strict=True):
             reasons[record] = reasons[record] or beyond_range(x_LT)
         np.add.at(total_BF, records, reader.features(prepared_BLT))

@@ -13,7 +13,7 @@ From PyTorch, to train it further or to read its tokens:
 
     pulled = mlflow.pyfunc.load_model("models:/ecg-encoder@champion").unwrap_python_model()
     x, reasons = pulled.prepare(ecgs, sampling_rate=500.0)      # float32 (records, 8, 2500), millivolt at 250 Hz
-    tokens = pulled.encoder(torch.from_numpy(x))                # a torch.nn.Module: (records, tokens, dim)
+    tokens = pulled.encoder.tokens(torch.from_numpy(x))         # of a torch.nn.Module: (records, tokens, dim)
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class EncoderModel(PythonModel):
     """Embeds raw ECGs with the encoder of the artifact `encoder`, a safetensors file."""
 
     encoder: ECGEncoder
-    """The network, in eval mode: millivolt (B, 8, 2500) -> tokens (B, N, D); `embed` gives their mean, (B, D)."""
+    """The network, in eval mode: `tokens` of millivolt (B, 8, 2500) are (B, N, D), `embed` is their mean, (B, D)."""
 
     def load_context(self, context: PythonModelContext) -> None:
         """Load the encoder, to the device that the model's configuration names.

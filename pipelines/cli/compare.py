@@ -136,9 +136,14 @@ def rows(comparison: EncoderComparison) -> list[tuple[str, ...]]:
 
 
 def notes(comparison: EncoderComparison) -> list[str]:
-    """Return the notes below the table: the tasks that are not in it, and labels with few positives."""
+    """Return the notes below the table: what is read, the tasks that are not in it, labels with few positives."""
+    words = comparison.inputs_in_words()
     not_scored = [f"{title}: not scored, {reason}" for title, reason in comparison.not_scored.items()]
-    return not_scored + [_few(task) for task in comparison.tasks if task.few]
+    return (
+        ([] if words is None else [f"input: {words}"])
+        + not_scored
+        + [_few(task) for task in comparison.tasks if task.few]
+    )
 
 
 def _few(task: TaskComparison) -> str:

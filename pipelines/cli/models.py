@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import click
@@ -31,7 +32,7 @@ def command(name: str) -> None:
 
     tracking = existing_store(Home.default())
     rows = version_rows(tracking, name)
-    print_table(("version", "alias", "validation", "labels", "verdict", "moves"), rows)
+    print_table(("version", "alias", "validation", "labels", "recipe", "verdict", "moves"), rows)
     if others := [other for other in registered_names(tracking) if other != name]:
         stdout().print(f"\nother models here, by --name: {', '.join(map(format_text, others))}")
     stdout().print("\nvalidation: AUC by a version's own probes; a verdict is on the labels that both versions have")
@@ -43,14 +44,16 @@ def command(name: str) -> None:
             )
 
 
-def version_rows(tracking: Tracking, name: str) -> list[tuple[str, str, str, str, str, str]]:
-    """Return a row per version, the newest first: version, aliases, validation score, labels, verdict, and its moves.
+def version_rows(tracking: Tracking, name: str) -> list[tuple[str, str, str, str, str, str, str]]:
+    """Return a row per version, the newest first.
+
+    It has the version, its aliases, validation score, labels, recipe, verdict, and its moves.
 
     Raises ValueError if the model has no version.
     """
     from pipelines.release.aliases import aliases_of, versions_of
     from pipelines.release.card import validation_labels
-    from pipelines.release.tags import NOT_SCORED
+    from pipelines.release.tags import NOT_SCORED, RECIPE
 
     aliases = aliases_of(name=name, tracking=tracking)
     rows = [
@@ -59,6 +62,7 @@ def version_rows(tracking: Tracking, name: str) -> list[tuple[str, str, str, str
             ", ".join(alias for alias, version in aliases.items() if version == release.version),
             _by_probe(release.tags.get("validation", NOT_SCORED), release.verdict),
             validation_labels(release) or "",
+            json.loads(release.tags.get(RECIPE, "{}")).get("name", ""),
             release.tags.get("verdict", "not judged"),
             "; ".join(f"{when}: {what}" for when, what in release.moves.items()),
         )

@@ -160,7 +160,7 @@ class EncoderSource:
         """For how long ECGs the encoder was made, in words, to be shown with its scores; None if for those here."""
         seconds = self.config.window / RATE
         if self.config.window < SAMPLES:
-            return f"reads windows of {seconds:g} s: the mean over those of {SAMPLES / RATE:g} s"
+            return f"made for {seconds:g} s, tested on the mean over the windows of {SAMPLES / RATE:g} s"
         return None if self.config.window == SAMPLES else f"made for {seconds:g} s, tested on {SAMPLES / RATE:g} s"
 
     @classmethod
@@ -309,8 +309,8 @@ def materialize_tokens(
 ) -> dict[str, Product]:
     """Build all tokens of an encoder's output, float16 (N, P, D), of all harmonized shards of a source, by partition.
 
-    P counts the patches of the leads, lead by lead. Tokens take 154 kB an ECG of a network with D = 192. Raises
-    ValueError if a shard's tokens do not fit on the disk.
+    P counts the patches of the leads, lead by lead, or an S4 encoder's tokens of all leads together. Tokens take 154 kB
+    an ECG of a transformer with D = 192. Raises ValueError if a shard's tokens do not fit on the disk.
     """
     config = config or FeatureConfig()
     ready: list[Tokenize] = []

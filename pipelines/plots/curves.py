@@ -44,9 +44,11 @@ def loss_curve(metrics: Sequence[Mapping[str, float]], title: str = "Pretraining
     else:
         loss = left.subplots()
     _plot(loss, metrics, {"loss": "training", "validation_loss": "validation"})
-    name_axes(loss, "Smooth-L1 loss", "" if probed else "step")
+    of_jepa = any("target_std" in line for line in metrics)
+    name_axes(loss, "Smooth-L1 loss" if of_jepa else "Loss", "" if probed else "step")
     panels = right.subplots(3, 1, sharex=True)
-    _plot(panels[0], metrics, {"embedding_std": "student", "target_std": "teacher"})
+    spread = {"embedding_std": "student", "target_std": "teacher"} if of_jepa else {"embedding_std": "encoder"}
+    _plot(panels[0], metrics, spread)
     name_axes(panels[0], "Spread over records (std)")
     _plot(panels[1], metrics, {"effective_rank": "student"}, legend=False)
     name_axes(panels[1], "Effective rank of embeddings")

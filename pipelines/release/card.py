@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from pipelines.encoders.words import method_in_words
 from pipelines.formatting import markdown_table, plain_markdown
 from pipelines.release.model import Release
 from pipelines.release.tags import ANSWER, CHAMPION, LICENCE, METHOD, RECIPE, REPORT, TRAINED_ON, TRAINING_RUN
@@ -151,8 +152,10 @@ def _of_labels(metrics: Mapping[str, float], task: str, split: str) -> str:
 
 def _trained_on(release: Release) -> str:
     tags = release.tags
-    recipe = json.loads(tags.get(RECIPE, "{}")).get("name")
+    settings = json.loads(tags.get(RECIPE, "{}"))
+    recipe = settings.get("name")
     facts = {
+        "Method": method_in_words(settings),
         "ECGs": tags.get(TRAINED_ON),
         "Licence": tags.get(LICENCE),
         "Recipe": recipe and f"{recipe}; all its settings are parameters of the release run",

@@ -59,7 +59,7 @@ def packaged_encoder(encoder: Path) -> Packaged:
         params=(*_PARAMS, ParamSpec("reasons", "boolean", default=False)),
         outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, dim))]),
         output=f"(records, {dim}) float32 embeddings, NaN for a record that is not fit",
-        description="Raw 12-lead ECGs in millivolt -> embeddings (ECG-JEPA)",
+        description="Raw 12-lead ECGs in millivolt -> embeddings",
     )
 
 

@@ -22,7 +22,7 @@ SMALL = S4EncoderConfig(leads=8, rate=250, samples=60, stem_dim=8, dim=8, depth=
 def encoder_of(config: S4EncoderConfig = SMALL) -> S4Encoder:
     torch.manual_seed(0)
     encoder = S4Encoder(config)
-    encoder(torch.randn(16, config.leads, config.samples))  # so that running statistics are not trivial
+    encoder.network(torch.randn(16, config.leads, config.samples))  # so that running statistics are not trivial
     return encoder.eval()
 
 
@@ -40,7 +40,7 @@ def test_a_stream_of_tokens_is_the_encoder(samples: int) -> None:
     stream = Stream(encoder, records=2)
     streamed_BLD = torch.stack([stream(x_BCT[..., at : at + 2]) for at in range(0, samples, 2)], dim=1)
     with torch.no_grad():
-        whole_BLD = encoder(x_BCT)
+        whole_BLD = encoder.network(x_BCT)
     assert whole_BLD.shape == (2, samples // 2, 8)
     assert (streamed_BLD - whole_BLD).abs().max() <= 1e-4
 
@@ -50,7 +50,7 @@ def test_a_token_sees_no_later_sample() -> None:
     changed_BCT = x_BCT.clone()
     changed_BCT[..., 40:] += 1.0
     with torch.no_grad():
-        same_L = (encoder(x_BCT) - encoder(changed_BCT)).abs().amax(dim=(0, 2)) <= 1e-5
+        same_L = (encoder.network(x_BCT) - encoder.network(changed_BCT)).abs().amax(dim=(0, 2)) <= 1e-5
     assert same_L.tolist() == [True] * 20 + [False] * 10
 
 
@@ -60,7 +60,7 @@ def test_a_token_sees_no_later_sample() -> None:
 def test_inputs_that_do_not_fit_are_refused(shape: tuple[int, ...], message: str) -> None:
     encoder = encoder_of()
     with pytest.raises(ValueError, match=message):
-        encoder(torch.zeros(shape))
+        encoder.network(torch.zeros(shape))
 
 
 def test_a_stream_refuses_what_it_cannot_do() -> None:

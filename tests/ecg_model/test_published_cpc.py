@@ -45,7 +45,7 @@ def test_the_published_encoder_is_read_without_being_told_its_sizes() -> None:
     assert (found.state, found.causal, found.stem_kernel) == (wanted["state_dim"], True, 3)
     outputs = load_file(GOLDEN / "reference_outputs.safetensors")
     with torch.inference_mode():
-        context = encoder(outputs["signal"])
+        context = encoder.network(outputs["signal"])
     torch.testing.assert_close(context, outputs["eval.context"], atol=1e-5, rtol=0)
     assert all(is_legs(block.s4) for block in encoder.s4_blocks)
     assert len(encoder_names(state)) == len([name for name in state if name.startswith("ts_encoder.")]) - 1
@@ -66,7 +66,7 @@ def test_any_sizes_come_back_with_their_weights(config: S4EncoderConfig) -> None
     assert back.config == config
     signal = torch.randn(2, config.leads, config.samples)
     with torch.inference_mode():
-        assert torch.equal(back(signal), encoder(signal))
+        assert torch.equal(back.network(signal), encoder.network(signal))
 
 
 def test_the_phase_and_the_order_of_the_eigenvectors_are_free_and_other_systems_are_kept() -> None:

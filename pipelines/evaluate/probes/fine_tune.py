@@ -218,6 +218,8 @@ class Training:
         """
         began, first = time.monotonic(), self.step
         self.network.train()
+        if not self.head.train_encoder:
+            self.network.encoder.eval()  # batch norm would go by the batch, and move its statistics
         for x_BLT, y_BC in self._batches():
             for group in self.optimiser.param_groups:
                 warmup = self.batches * self.head.warmup

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from pipelines.cache import Workspace
+from pipelines.encoders.words import input_in_words
 from pipelines.evaluate.exposure import Overlaps
 from pipelines.evaluate.features import EncoderSource
 from pipelines.evaluate.own_code import CannotAnswer
@@ -93,6 +94,7 @@ def compare_encoders(
         tasks=compare_results(pairs, bootstrap),
         seen=seen,
         not_scored=not_scored,
+        inputs=(input_in_words(first_source.config), input_in_words(second_source.config)),
     )
 
 

@@ -32,7 +32,9 @@ class Pretraining:
     unlabelled_folds: tuple[int, ...]
     """Folds of evaluation sources in the corpus."""
     window: str | None = None
-    """Says so if the encoder was made for longer ECGs than those that it is tested on."""
+    """Says so if the encoder was made for ECGs of another length than those that it is tested on."""
+    method: str | None = None
+    """The objective and the network, in words; None if they are not known."""
     corpus: str | None = None
     """Digest of the corpus that it was trained on; None if it is not known."""
 
@@ -63,6 +65,8 @@ class EvaluationReport:
     """The linear probes, a task each."""
     precision: str
     """Number format that embeddings were computed in."""
+    inputs: dict[str, str] = field(default_factory=dict)
+    """What each encoder on the page reads, in words: leads, window, rate, and the scale of its unit."""
     suite: tuple[SuiteTable, ...] = ()
     """The tasks that have other evaluations besides the linear probe."""
     waves: tuple[WaveReport, ...] = ()
@@ -146,10 +150,24 @@ class EncoderComparison:
     """By task that was scored, how much of its test ECGs the first and the second saw in pretraining."""
     not_scored: dict[str, str]
     """Titles of the other tasks, each with the reason."""
+    inputs: tuple[str, str] | None = None
+    """What the first and the second read, in words: leads, window, rate, and the scale of the unit."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the comparison as JSON values."""
-        return asdict(self)
+        values = asdict(self)
+        if self.inputs is None:
+            del values["inputs"]
+        return values
+
+    def inputs_in_words(self) -> str | None:
+        """Say what both read; None if it is not known."""
+        if self.inputs is None:
+            return None
+        first, second = self.inputs
+        if first == second:
+            return f"both read {first}"
+        return f"{self.first} reads {first}; {self.second} reads {second}"
 
     def in_words(self) -> str:
         """Return the verdict in one line."""

@@ -18,12 +18,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ecg_model.encoder_file import stored_config
 from pipelines import versions
 from pipelines.cache import Product, Workspace
 from pipelines.corpus.index import CorpusIndex
 from pipelines.corpus.step import CorpusFacts, corpus_of
 from pipelines.durable import write_atomically
-from pipelines.encoders.names import OURS
+from pipelines.encoders.names import ENCODER_FILE, OURS, RELEASED
+from pipelines.encoders.words import input_in_words, method_in_words
 from pipelines.evaluate.exposure import Overlaps
 from pipelines.evaluate.features import EncoderSource, FeatureConfig, materialize_features
 from pipelines.evaluate.probes.config import ProbeConfig
@@ -197,6 +199,7 @@ def summarise(
         pretraining=pretraining,
         tasks=tasks,
         precision=", ".join(sorted(precisions)),
+        inputs=_inputs_in_words(workspace, probes, encoder),
     )
 
 
@@ -259,8 +262,21 @@ def _pretraining(encoder: Product, digest: str, corpus: Product | None) -> Pretr
         ecgs=counts,
         unlabelled_folds=folds,
         window=EncoderSource.of_product(OURS.probe, encoder).window,
+        method=method_in_words(facts.recipe),
         corpus=facts.corpus_digest,
     )
+
+
+def _inputs_in_words(
+    workspace: Workspace, probes: Mapping[str, Mapping[str, Probe]], encoder: Product
+) -> dict[str, str]:
+    """Return what our encoder and the imported ones read, by their titles; of these, those among the probes."""
+    encoders = {OURS.probe: encoder}
+    for names in RELEASED:
+        imported = workspace.current(names.product)
+        if imported is not None and any(names.probe in named for named in probes.values()):
+            encoders[names.probe] = imported
+    return {TITLES[name]: input_in_words(stored_config(one.path / ENCODER_FILE)) for name, one in encoders.items()}
 
 
 def _differences(probes: Mapping[str, Mapping[str, Probe]]) -> dict[str, dict[str, TaskComparison]]:

@@ -49,7 +49,8 @@ class SegmentationConfig:
     mode: Mode = "frozen"
     """`frozen` trains the map alone, `fine_tuned` the encoder too."""
     contexts: tuple[int, ...] = (0, 1)
-    """How many neighbours of a token on each side the map sees; each is tried, and validation chooses."""
+    """How many neighbours of a token on each side the map sees (if tokens are of all leads together, how many stretches
+    of 200 ms); each is tried, and validation chooses."""
     steps: int = field(default=1200, metadata={"ge": 1})
     """Steps of each training."""
     batch: int = field(default=4, metadata={"ge": 1})

@@ -2,8 +2,7 @@
 
 The encoder is frozen, or fine-tuned together with the map. The map's context and the step to stop at are chosen on
 validation; the test split is scored once, by the overlap of classes and by the boundaries (`boundaries`).
-Shapes: N records, B of a batch, L leads that have waves, P patches of a lead, S samples of a patch, T = P * S, D
-channels, C = 4 classes (`annotations.CLASSES`), R resamples.
+Shapes: N records, L leads that have waves, T samples, C = 4 classes (`annotations.CLASSES`), R resamples.
 """
 
 from __future__ import annotations
@@ -45,6 +44,7 @@ from pipelines.evaluate.waves.segmentation_model import (
     predict_classes,
     train_segmenter,
 )
+from pipelines.evaluate.waves.token_grid import TokenGrid
 from pipelines.facts import Facts, written_if_set
 from pipelines.formats.shard import LEADS, SAMPLES, write_table
 from pipelines.harmonize.shards import shards_of
@@ -79,7 +79,7 @@ class SegmentationScores:
 
     trials: tuple[SegmentationTrial, ...]
     context: int
-    """Neighbours of a token on each side that the chosen map sees."""
+    """Context that the chosen map sees, as in `SegmentationConfig.contexts`."""
     records: int
     patients: int
     miou: Interval
@@ -213,8 +213,9 @@ def materialize_segmentation(
     """Build the product `segmentation/<task>/<encoder>`, or `segmentation/<task>/<encoder>__fine_tuned`.
 
     Missing waves and tokens are computed first. mirror: see `materialize_delineation`. Facts: `SegmentationFacts`.
+    Raises ValueError as `TokenGrid.of` does.
     """
-    config, features = config or FROZEN, features or FeatureConfig()
+    config, features, grid = config or FROZEN, features or FeatureConfig(), TokenGrid.of(encoder.config)
     shards = shards_of(workspace, task.source)
     data = wave_data(workspace, task, mirror)
     inputs = {product.name: product.digest for product in (*shards.values(), *data.products.values())}
@@ -231,8 +232,8 @@ def materialize_segmentation(
 
     def feed() -> SegmenterFeed:
         if not frozen:
-            return SignalFeed(signal_NLT=read_signals(shards), encoder=encoder.loaded)
-        return TokenFeed(tokens=Tokens(tokens), patch_size=encoder.loaded().config.patch_size)
+            return SignalFeed(signal_NLT=read_signals(shards), encoder=encoder.loaded, grid=grid)
+        return TokenFeed(tokens=Tokens(tokens), grid=grid)
 
     def make(folder: Path) -> dict[str, Any]:
         try:

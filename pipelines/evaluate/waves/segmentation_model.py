@@ -1,7 +1,7 @@
 """The segmentation network and its training: scores of each sample's classes from an encoder's tokens.
 
-Shapes: N records, B of a batch, L leads that have waves, P patches of a lead, S samples of a patch, T = P * S, D
-channels, C = 4 classes (`annotations.CLASSES`).
+Shapes: N records, B of a batch, L leads that have waves, R rows of tokens, P tokens of a row and S steps of a token
+(`token_grid`), T samples, D channels, C = 4 classes (`annotations.CLASSES`).
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from ecg_model.ecg_encoder import ECGEncoder
 from pipelines.evaluate.features import OnProgress, Rows
 from pipelines.evaluate.waves.annotations import CLASSES, UNKNOWN
 from pipelines.evaluate.waves.config import SegmentationConfig
-from pipelines.formats.shard import MILLIVOLT, SAMPLES
+from pipelines.evaluate.waves.token_grid import TokenGrid
+from pipelines.formats.shard import MILLIVOLT
 
 _SCALED_BY = 64  # training records from which the channels' means and standard deviations are taken
 
@@ -38,27 +39,36 @@ class SegmentationTrial:
 
 
 class PatchMap(nn.Module):
-    """Tokens (..., P, D) -> class scores (..., T, C): one linear map of a token and `context` neighbours on each side.
+    """Tokens (..., P, D) -> class scores (..., T, C): one linear map of a token and its neighbours on each side.
 
+    Tokens of all leads together, (B, P, D), have a map for each lead: (B, L, T, C).
     Channels are first standardized with their mean and standard deviation in training, which is linear too.
     """
 
     mean_D: Tensor
     std_D: Tensor
+    step_T: Tensor | None
 
-    def __init__(self, mean_D: Tensor, std_D: Tensor, patch_size: int, context: int) -> None:
+    def __init__(self, mean_D: Tensor, std_D: Tensor, grid: TokenGrid, context: int, leads: int) -> None:
+        """context: as in `SegmentationConfig.contexts`; leads: L."""
         super().__init__()
-        self.patch_size, self.context = patch_size, context
+        self.grid, self.neighbours = grid, grid.neighbours(context)
+        self.maps = leads if grid.shared else 1
         self.register_buffer("mean_D", mean_D)
         self.register_buffer("std_D", std_D)
-        self.linear = nn.Linear(len(mean_D) * (2 * context + 1), patch_size * len(CLASSES))
+        self.register_buffer("step_T", grid.step_of_sample(), persistent=False)
+        self.linear = nn.Linear(len(mean_D) * (2 * self.neighbours + 1), self.maps * grid.steps * len(CLASSES))
 
     def forward(self, token_PD: Tensor) -> Tensor:
         x_PD = (token_PD - self.mean_D) / self.std_D
-        if self.context:
-            padded_PD = functional.pad(x_PD, (0, 0, self.context, self.context))
-            x_PD = padded_PD.unfold(-2, 2 * self.context + 1, 1).flatten(-2)
-        return self.linear(x_PD).unflatten(-1, (self.patch_size, len(CLASSES))).flatten(-3, -2)
+        if self.neighbours:
+            padded_PD = functional.pad(x_PD, (0, 0, self.neighbours, self.neighbours))
+            x_PD = padded_PD.unfold(-2, 2 * self.neighbours + 1, 1).flatten(-2)
+        logit = self.linear(x_PD)
+        if self.grid.shared:
+            logit = logit.unflatten(-1, (self.maps, -1)).transpose(-3, -2)
+        logit_TC = logit.unflatten(-1, (self.grid.steps, len(CLASSES))).flatten(-3, -2)
+        return logit_TC if self.step_T is None else logit_TC.index_select(-2, self.step_T)
 
 
 class FineTunedSegmenter(nn.Module):
@@ -69,8 +79,7 @@ class FineTunedSegmenter(nn.Module):
         self.encoder, self.head, self.leads = encoder, head, list(leads)
 
     def forward(self, x_BLT: Tensor) -> Tensor:
-        token_BLPD = self.encoder(x_BLT).unflatten(1, (-1, SAMPLES // self.head.patch_size))
-        return self.head(token_BLPD[:, self.leads])
+        return self.head(self.head.grid.rows(self.encoder.tokens(x_BLT), self.leads))
 
 
 class SegmenterFeed(Protocol):
@@ -90,18 +99,17 @@ class SegmenterFeed(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class TokenFeed:
-    """Feed of a frozen encoder's tokens, float16 (N, at least 8 * P, D); the model is the map."""
+    """Feed of a frozen encoder's tokens, float16 (N, R * P, D); the model is the map."""
 
     tokens: Rows
-    patch_size: int
+    grid: TokenGrid
 
     def model(self, context: int, rows: NDArray[np.int64], leads: Sequence[int]) -> nn.Module:
         mean_D, std_D = _channels(self.batch(rows, leads))
-        return PatchMap(mean_D, std_D, self.patch_size, context)
+        return PatchMap(mean_D, std_D, self.grid, context, len(leads))
 
     def batch(self, rows: NDArray[np.int64], leads: Sequence[int]) -> Tensor:
-        token_BND = torch.from_numpy(self.tokens[rows])
-        return token_BND.unflatten(1, (-1, SAMPLES // self.patch_size))[:, list(leads)].float()
+        return self.grid.rows(torch.from_numpy(self.tokens[rows]), leads).float()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,12 +119,13 @@ class SignalFeed:
     signal_NLT: NDArray[np.int16]
     encoder: Callable[[], ECGEncoder]
     """Returns a new copy of the encoder, since training changes it."""
+    grid: TokenGrid
 
     def model(self, context: int, rows: NDArray[np.int64], leads: Sequence[int]) -> nn.Module:
         encoder = self.encoder().eval()
         with torch.inference_mode():
-            mean_D, std_D = _channels(encoder(self.batch(rows, leads)))
-        head = PatchMap(mean_D.clone(), std_D.clone(), encoder.config.patch_size, context)
+            mean_D, std_D = _channels(encoder.tokens(self.batch(rows, leads)))
+        head = PatchMap(mean_D.clone(), std_D.clone(), self.grid, context, len(leads))
         return FineTunedSegmenter(encoder, head, leads)
 
     def batch(self, rows: NDArray[np.int64], leads: Sequence[int]) -> Tensor:

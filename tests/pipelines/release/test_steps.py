@@ -1,5 +1,6 @@
 """From probes to a registered version and through the gate, also where the champion was scored on other data."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -7,12 +8,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from ecg_model.config import EncoderConfig
+from ecg_model.config import AnyEncoderConfig, EncoderConfig, S4EncoderConfig
 from ecg_model.encoder_file import random_encoder, save_encoder
 from ecg_model.reference import published_name
 from ecg_model.serving.embed import embed
@@ -28,6 +30,7 @@ from pipelines.evaluate.suite.names import evaluation
 from pipelines.evaluate.suite.run import evaluate_encoder
 from pipelines.finding import Finding
 from pipelines.home import HOSTS, Home
+from pipelines.pretrain.recipes import small_cpc
 from pipelines.release.aliases import aliases_of, find_alias, promote, rollback, versions_of
 from pipelines.release.gate import GateConfig
 from pipelines.release.judging import Judged
@@ -48,6 +51,9 @@ STARVED = EncoderConfig(dim=32, depth=2, heads=2)
 LINEAR = {"linear": 1.0}
 LENIENT = GateConfig(margin=0.99, label_margin=0.99, resamples=20, probes=LINEAR)
 SEEING = EncoderConfig(dim=32, depth=2, heads=2, input_scale=5.0, patch_init_scale=25.0)
+ON_S4 = S4EncoderConfig(
+    leads=8, rate=250, samples=625, token_samples=25, stem_dim=16, stem_depth=2, dim=24, depth=1, input_scale=4.0
+)
 
 
 @pytest.fixture(scope="module")
@@ -70,21 +76,25 @@ def unserved(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.release.judging.serves", lambda *_, **__: Finding.passed("taken as served"))
 
 
-def put_encoder(workspace: Workspace, config: EncoderConfig, spread: float = 0.1) -> None:
+def put_encoder(
+    workspace: Workspace, config: AnyEncoderConfig, spread: float = 0.1, recipe: dict[str, Any] | None = None
+) -> None:
     """An encoder as if it were pretrained; spread: of its embeddings, as its summary has it."""
 
     def make(work: Path) -> dict:
         save_encoder(work / "encoder.safetensors", random_encoder(config, 5))
         last = {"loss": 0.5, "embedding_std": spread, "effective_rank": 9.0}
-        return {"recipe": {"seed": 4}, "corpus_digest": "c" * 64, "first": {"loss": 0.9}, "last": last}
+        return {"recipe": recipe or {"seed": 4}, "corpus_digest": "c" * 64, "first": {"loss": 0.9}, "last": last}
 
     settings = {"scale": config.input_scale, "spread": spread}
     workspace.build("encoder", version="test", config=settings, inputs={}, make=make)
 
 
-def prepare(workspace: Workspace, config: EncoderConfig, spread: float = 0.1) -> None:
+def prepare(
+    workspace: Workspace, config: AnyEncoderConfig, spread: float = 0.1, recipe: dict[str, Any] | None = None
+) -> None:
     """An encoder and its probes."""
-    put_encoder(workspace, config, spread)
+    put_encoder(workspace, config, spread, recipe)
     for task in TASKS.values():
         probe_pair(workspace, task, QUICK)
 
@@ -366,3 +376,51 @@ def test_the_commit_is_named():
     expected = inside.stdout.strip() if inside.returncode == 0 else "unknown"
     assert git_commit() == expected
     assert re.fullmatch(r"[0-9a-f]{40}|unknown", git_commit())
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("unserved")
+def test_a_champion_may_be_of_either_kind(places, tracking):
+    """From a transformer to an S4 encoder and back, each answering as it was released."""
+    places, ecgs = places[0], np.concatenate([example_ecg()] * 3, axis=2)  # of 30 s
+    prepare(places, SEEING)
+    promote(judged(places, tracking, LENIENT).release, tracking=tracking)
+
+    prepare(places, ON_S4, recipe=small_cpc().to_dict())
+    challenger, verdict, contest = judged(places, tracking, BOTH)
+    assert contest is not None, "both kinds are probed on the same ECGs"
+    assert all(row.difference is not None for row in contest.probes)
+    assert verdict.promote
+    assert promote(challenger, tracking=tracking).version == 2
+    page = tracking.client().get_model_version("ecg-encoder", "2").description
+    assert page is not None
+    assert "- Method: CPC on an S4 encoder" in page
+    assert [row[4] for row in version_rows(tracking, "ecg-encoder")] == ["small_cpc", ""]
+    report = materialize_report(places, simulated=True)
+    shown = json.loads((report.path / "report.json").read_text())
+    assert shown["pretraining"]["method"] == "CPC on an S4 encoder"
+    assert shown["inputs"]["this encoder"] == "leads I, II, V1 to V6, 2.5 s at 250 Hz, millivolt times 4"
+    page = (report.path / "report.html").read_text()
+    assert "This encoder is made for 2.5 s, tested on the mean over the windows of 10 s." in page
+    assert "this encoder: leads I, II, V1 to V6, 2.5 s at 250 Hz, millivolt times 4." in page
+
+    answers = {}
+    for version, width in ((1, 32), (2, 24)):
+        released = next(one for one in versions_of(tracking=tracking) if one.version == version)
+        model = mlflow.pyfunc.load_model(str(model_folder(released, tracking=tracking)))
+        answers[version] = model.predict(ecgs, params={"sampling_rate": 100.0})
+        eight = model.predict(ecgs[:, [0, 1, *range(6, 12)]], params={"sampling_rate": 100.0})
+        assert answers[version].shape == (1, width)
+        np.testing.assert_allclose(eight, answers[version], atol=1e-6)
+    encoder = random_encoder(ON_S4, 5)
+    np.testing.assert_allclose(answers[2], embed(encoder, ecgs, sampling_rate=100.0), atol=1e-6)
+
+    prepare(places, STARVED)
+    release, back, contest = judged(places, tracking, LENIENT)
+    assert contest is not None
+    assert back.against == 2
+    promote(release, tracking=tracking)
+    assert rollback(why="of the other kind", tracking=tracking).version == 2
+    champion = find_alias(CHAMPION, tracking=tracking)
+    assert champion is not None
+    assert champion.version == 2

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from sklearn.metrics import roc_auc_score
 
 from ecg_model.band_pass import band_pass
-from ecg_model.config import EncoderConfig
+from ecg_model.config import EncoderConfig, S4EncoderConfig
 from ecg_model.encoder import Encoder
 from ecg_model.encoder_file import load_encoder, random_encoder
 from pipelines.cache import Workspace
@@ -37,6 +37,10 @@ from pipelines.tasks.catalogue import TASKS
 TINY = EncoderConfig(dim=32, depth=2, heads=2, input_scale=5.0, patch_init_scale=7.0)
 TRAIN, VALIDATION, TEST = np.arange(96), np.arange(96, 144), np.arange(144, 240)
 DIAGNOSES = (Diagnosis.LBBB, Diagnosis.RBBB, Diagnosis.SINUS_TACHYCARDIA)
+ON_S4 = S4EncoderConfig(
+    leads=8, rate=250, samples=250, token_samples=25, stem_dim=8, stem_depth=2, dim=12, depth=1, input_scale=5.0
+)
+BOTH_KINDS = pytest.mark.parametrize("config", [TINY, ON_S4], ids=["patches", "s4"])
 # The published rate is made for a pretrained encoder and many steps; here is neither.
 QUICK = FineTune(epochs=2, warmup=1, rate=0.2, device="cpu")
 
@@ -121,6 +125,15 @@ def test_each_group_of_layers_has_its_rate_and_matrices_alone_decay(depth, low):
         assert of[id(weight)]["weight_decay"] == (0.05 if weight.ndim == 2 else 0.0), name
 
 
+def test_the_stem_of_an_s4_encoder_is_its_lower_group():
+    network = Network(random_encoder(ON_S4, seed=1), classes=3)
+    groups = parameter_groups(network, rate=1.0, weight_decay=0.05, group_decay=0.1)
+    peak = {id(weight): group["peak"] for group in groups for weight in group["params"]}
+    for name, weight in network.named_parameters():
+        expected = 1.0 if name.startswith("layer.") else 0.01 if name.startswith("encoder.stem.") else 0.1
+        assert peak[id(weight)] == pytest.approx(expected), name
+
+
 def test_one_step_moves_every_layer_by_its_own_rate(problem):
     """Adam's first step is the learning rate, whatever the gradient: see what each layer's largest step was."""
     head = replace(QUICK, epochs=1, warmup=0, batch=len(problem.train), group_decay=0.5, weight_decay=0.0, keep="last")
@@ -132,10 +145,12 @@ def test_one_step_moves_every_layer_by_its_own_rate(problem):
         assert moved == pytest.approx(rate * 0.5**groups_above, rel=0.05), name
 
 
-def test_a_frozen_encoder_stays_to_the_bit_while_the_layer_learns(problem):
+@BOTH_KINDS
+def test_a_frozen_encoder_stays_to_the_bit_while_the_layer_learns(problem, config):
+    problem = replace(problem, encoder=lambda: random_encoder(config, seed=1))
     short, long = (tuned(replace(QUICK, train_encoder=False, epochs=n, keep="last").fit(problem)) for n in (1, 2))
     after = long.network.encoder.state_dict()
-    for name, before in encoder().state_dict().items():
+    for name, before in random_encoder(config, seed=1).state_dict().items():
         assert torch.equal(after[name], before), name
     assert not torch.equal(long.network.layer.weight, short.network.layer.weight)
 
@@ -199,7 +214,9 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
 
 
-def test_a_killed_run_goes_on_to_the_same_bytes(problem, tmp_path, caplog):
+@BOTH_KINDS
+def test_a_killed_run_goes_on_to_the_same_bytes(problem, config, tmp_path, caplog):
+    problem = replace(problem, encoder=lambda: random_encoder(config, seed=1))
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     straight.mkdir()
     killed.mkdir()

@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from PIL import Image
 from sklearn.linear_model import Ridge as SklearnRidge
 from sklearn.metrics import jaccard_score, mean_absolute_error
 
-from ecg_model.config import EncoderConfig
+from ecg_model.config import AnyEncoderConfig, EncoderConfig, S4EncoderConfig
 from ecg_model.encoder_file import random_encoder
 from pipelines.cache import Workspace
 from pipelines.download.mirror import Mirror
@@ -45,6 +46,7 @@ from pipelines.evaluate.waves.segmentation import (
     segment,
 )
 from pipelines.evaluate.waves.segmentation_model import PatchMap, SignalFeed, TokenFeed, confusions, iou_of
+from pipelines.evaluate.waves.token_grid import TokenGrid
 from pipelines.harmonize.quality import QualityLimits
 from pipelines.harmonize.step import materialize_ecgs
 from pipelines.plots.segmentation import COLOURS, SegmentedLead, segmentation_sheet
@@ -53,6 +55,10 @@ from pipelines.sources import SOURCES
 from pipelines.tasks.splits import FoldProtocol, Split
 
 TINY = EncoderConfig(dim=16, depth=1, heads=2, drop_path=0.0, input_scale=5.0, patch_init_scale=5.0)
+PATCHES = TokenGrid.of(TINY)
+SHORT = S4EncoderConfig(
+    leads=8, rate=250, samples=625, token_samples=25, stem_dim=8, stem_depth=2, dim=12, depth=1, state=4
+)
 BOOTSTRAP = Bootstrap(resamples=50)
 SPLITS = np.array([*["train"] * 12, *["validation"] * 5, *["test"] * 5])
 
@@ -116,7 +122,13 @@ def test_a_class_that_is_nowhere_is_masked():
 @pytest.mark.parametrize("context", [0, 1, 2])
 def test_the_map_sees_a_token_and_its_neighbours(context):
     token_PD = torch.randn(2, 5, 3)
-    head = PatchMap(torch.ones(3), torch.full((3,), 2.0), patch_size=4, context=context)
+    head = PatchMap(
+        torch.ones(3),
+        torch.full((3,), 2.0),
+        TokenGrid(columns=5, span=Fraction(4), samples=20),
+        context,
+        leads=8,
+    )
     scores_TC = head(token_PD)
     assert scores_TC.shape == (2, 20, 4)
     changed_PD = token_PD.clone()
@@ -130,9 +142,62 @@ def test_the_map_sees_a_token_and_its_neighbours(context):
     torch.testing.assert_close(scores_TC, head.linear(seen).unflatten(-1, (4, 4)).flatten(1, 2))
 
 
+@pytest.mark.parametrize(
+    ("config", "columns", "span", "shared", "neighbours"),
+    [
+        (EncoderConfig(), 50, Fraction(50), False, 1),
+        (EncoderConfig(leads=12, patches=25), 50, Fraction(50), False, 1),
+        (SHORT, 100, Fraction(25), True, 2),
+        (S4EncoderConfig(), 1200, Fraction(25, 12), True, 24),
+    ],
+)
+def test_every_sample_lies_in_the_token_that_spans_it(
+    config: AnyEncoderConfig, columns: int, span: Fraction, shared: bool, neighbours: int
+):
+    grid = TokenGrid.of(config)
+    assert (grid.columns, grid.span, grid.shared, grid.neighbours(1)) == (columns, span, shared, neighbours)
+    step_T = grid.step_of_sample()
+    step_of = np.arange(2500) if step_T is None else step_T.numpy()
+    assert (step_of // grid.steps).tolist() == [int(sample / span) for sample in range(2500)]
+    assert (np.diff(step_of) >= 0).all(), "in the order of time"
+    assert len(np.unique(step_of)) == 2500, "each sample has a step of its own"
+
+
+def test_what_is_left_of_a_token_at_the_end_lies_in_the_last_one():
+    grid = TokenGrid(columns=3, span=Fraction(7), samples=24)
+    step_T = grid.step_of_sample()
+    assert step_T is not None
+    assert step_T.tolist() == [*range(21), 20, 20, 20]
+
+
+@pytest.mark.parametrize(
+    ("changes", "unread"), [({"samples": 700}, "1.6 s"), ({"samples": 5000, "token_samples": 5000}, "10 s")]
+)
+def test_an_encoder_with_no_token_for_a_part_of_an_ecg_is_refused_before_anything_is_computed(
+    workspace, changes: dict[str, int], unread: str
+):
+    encoder = EncoderSource.random("gaps", replace(SHORT, **changes), 0)
+    with pytest.raises(ValueError, match=f"the last {unread} of 10 s have no token .* whose windows fill 10 s"):
+        materialize_segmentation(workspace[0], TASK, encoder, features=CPU, mirror=workspace[1])
+    assert not list(workspace[0].root.glob("tokens/gaps/**/tokens.npy"))
+
+
+def test_tokens_of_all_leads_have_a_map_for_each_lead():
+    """The second lead's waves are elsewhere than the first one's, and both are found from the same tokens."""
+    data = planted()
+    of_second = data.waves.lead_W == 1
+    data = replace(data, waves=data.waves[~of_second | (data.waves.wave_W == Wave.QRS)])
+    map_NLT = np.maximum(class_map(data.waves, len(SPLITS)), 0)[:, :2]
+    token_NPD = np.eye(4, dtype=np.float16)[map_NLT].transpose(0, 2, 1, 3).reshape(len(SPLITS), 100, 25 * 2 * 4)
+    segmented = segment(data, TokenFeed(tokens=token_NPD, grid=TokenGrid.of(SHORT)), QUICK)
+    assert segmented.scores.miou.value > 0.95
+    found = {(lead, wave) for lead, wave in zip(segmented.predicted.lead_W, segmented.predicted.wave_W, strict=True)}
+    assert found == {(0, Wave.P), (0, Wave.QRS), (0, Wave.T), (1, Wave.QRS)}
+
+
 def test_what_tokens_tell_is_segmented_exactly_and_read_off():
     data = planted()
-    segmented = segment(data, TokenFeed(tokens=telling_tokens(data), patch_size=50), QUICK)
+    segmented = segment(data, TokenFeed(tokens=telling_tokens(data), grid=PATCHES), QUICK)
     scores = segmented.scores
     assert scores.miou.value > 0.95
     assert (scores.records, scores.patients, scores.omitted) == (5, 5, ())
@@ -149,7 +214,7 @@ def test_intervals_read_off_have_the_mean_and_the_deviation_of_their_errors():
     data = planted()
     waves = data.waves[(data.waves.wave_W != Wave.P) | (data.waves.record_W < 18)]
     segmented = segment(
-        replace(data, waves=waves), TokenFeed(tokens=telling_tokens(data), patch_size=50), replace(QUICK, steps=10)
+        replace(data, waves=waves), TokenFeed(tokens=telling_tokens(data), grid=PATCHES), replace(QUICK, steps=10)
     )
     measured_NI = intervals(waves.of_records(segmented.records), len(segmented.records))
     error_NI = intervals(segmented.predicted, len(segmented.records)) - measured_NI
@@ -169,7 +234,7 @@ def test_intervals_read_off_have_the_mean_and_the_deviation_of_their_errors():
 
 def test_the_same_seed_gives_the_same_segmentation_and_test_waves_choose_nothing():
     data = planted()
-    feed = TokenFeed(tokens=telling_tokens(data), patch_size=50)
+    feed = TokenFeed(tokens=telling_tokens(data), grid=PATCHES)
     config = replace(QUICK, steps=6, contexts=(0, 1))
     first, second = (segment(data, feed, config) for _ in range(2))
     assert first.scores == second.scores
@@ -194,7 +259,7 @@ def test_fine_tuning_trains_a_copy_of_the_encoder():
         return loaded[-1]
 
     config = replace(QUICK, mode="fine_tuned", steps=4)
-    feed = SignalFeed(signal_NLT=signal_NLT, encoder=load)
+    feed = SignalFeed(signal_NLT=signal_NLT, encoder=load, grid=PATCHES)
     first, second = (segment(data, feed, config) for _ in range(2))
     after = loaded[0].state_dict()
     assert not torch.equal(after["blocks.0.qkv.weight"], before["blocks.0.qkv.weight"])
@@ -205,7 +270,7 @@ def test_fine_tuning_trains_a_copy_of_the_encoder():
 def test_too_few_patients_are_named():
     data = planted()
     with pytest.raises(InsufficientData, match="train 12, validation 5, test 5; each needs 6"):
-        segment(data, TokenFeed(tokens=telling_tokens(data), patch_size=50), replace(QUICK, min_patients=6))
+        segment(data, TokenFeed(tokens=telling_tokens(data), grid=PATCHES), replace(QUICK, min_patients=6))
 
 
 @pytest.mark.parametrize(
@@ -328,6 +393,21 @@ def test_regressions_are_kept_and_compared_on_the_same_records(workspace):
         assert differences[one["name"]].value == pytest.approx(one["mae"]["value"] - other["mae"]["value"])
         assert one["baseline"] == other["baseline"]
     assert "NaN" not in (first.path / "scores.json").read_text()
+
+
+def test_an_encoder_of_short_windows_and_mixed_leads_is_segmented_and_regressed_alike(workspace):
+    made, mirror = workspace
+    encoder = EncoderSource.random("s4", SHORT, 0)
+    for config in (replace(QUICK, contexts=(0, 1), steps=2), replace(QUICK, mode="fine_tuned", steps=1, checks=1)):
+        config = replace(config, min_patients=2)
+        segmented = materialize_segmentation(made, TASK, encoder, config, CPU, mirror=mirror)
+        assert segmented.facts["scored"]
+        patches = materialize_segmentation(made, TASK, ENCODERS[0], config, CPU, mirror=mirror)
+        assert compare_segmentations(segmented, patches, BOOTSTRAP).difference is not None
+    regressed = materialize_regression(
+        made, TASK, encoder, RegressionConfig(min_patients=2, bootstrap=BOOTSTRAP), CPU, mirror=mirror
+    )
+    assert regressed.facts["figures"]
 
 
 def test_a_patient_on_both_sides_is_an_error(workspace, monkeypatch):
