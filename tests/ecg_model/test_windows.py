@@ -46,7 +46,7 @@ def test_an_ecg_is_resampled_before_it_is_cut() -> None:
     with torch.no_grad():
         read_BCT = encoder.read(x_BLT)
         assert read_BCT.shape == (2, 8, 2400)
-        each_BWD = encoder(windows(read_BCT, 600)).mean(dim=1).unflatten(0, (2, 4))
+        each_BWD = encoder.network(windows(read_BCT, 600)).mean(dim=1).unflatten(0, (2, 4))
         torch.testing.assert_close(encoder.embed(x_BLT), each_BWD.mean(dim=1), atol=1e-5, rtol=1e-5)
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from assets.resources import DataHome, Launcher
 from assets.scaling import scaling
-from ecg_model.encoder import load_encoder
+from ecg_model.encoder_file import load_encoder
 from pipelines.cache import Workspace
 from pipelines.cli import main
 from pipelines.corpus.step import CorpusFacts
