@@ -56,7 +56,7 @@ def own_classifier(
     workspace, tracking = home.workspace(), data_home.tracking()
     with show.mistakes_explained():
         settings, gate = OWN.read(config), GATE.read(config)
-        task, left_out = answered_alone(workspace, labels_task(workspace, settings))
+        task, left_out = answered_alone(workspace, labels_task(workspace, settings, context.log.info))
         if left_out:
             context.log.info(f"{left_out:,} labelled ECGs lack a lead, which no served model answers: left out")
         with chosen_encoder(settings.encoder, workspace, tracking, simulated=home.simulated) as encoder:
@@ -77,7 +77,7 @@ def own_classifier(
 def _materialized(trained: "TrainedClassifier", gate: "GateConfig") -> dg.MaterializeResult:
     from assets.previews import contested, released
     from pipelines.release.own_classifier import PAGE_FILE
-    from pipelines.release.own_classifier_words import label_figures
+    from pipelines.release.own_classifier_words import exposed, label_figures
     from pipelines.release.tags import CHAMPION
 
     facts, release, champion = trained.facts, trained.release, trained.champion
@@ -94,6 +94,7 @@ def _materialized(trained: "TrainedClassifier", gate: "GateConfig") -> dg.Materi
             "validation macro AUC": round(facts.validation_macro_auc.value, 4),
             "Brier score on test": round(facts.brier, 4),
             "in words": facts.sentence,
+            "exposure": exposed(trained.seen),
             "labels": show.table(label_figures(facts, trained.result), "No label was scored."),
             "rules": dg.MetadataValue.md(trained.verdict.page()),
             "page": dg.MetadataValue.path(str(trained.product.path / PAGE_FILE)),

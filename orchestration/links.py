@@ -1,6 +1,8 @@
-"""What `make ui` links: the asset graph, the latest report, the champions' pages."""
+"""What `make ui` links: the asset graph, the latest report, the page of each champion."""
 
 from __future__ import annotations
+
+from urllib.parse import quote
 
 from pipelines.encoders.names import OURS
 from pipelines.home import Home
@@ -16,7 +18,7 @@ def links(home: Home, dagster: str, mlflow: str) -> dict[str, str]:
     dagster, mlflow: the addresses of the two servers
     """
     from pipelines.evaluate.report.step import HTML_FILE, PRODUCT
-    from pipelines.release.aliases import find_alias
+    from pipelines.release.aliases import find_alias, registered_names
     from pipelines.release.model import CLASSIFIER_NAME
     from pipelines.release.tags import CHAMPION
 
@@ -24,9 +26,12 @@ def links(home: Home, dagster: str, mlflow: str) -> dict[str, str]:
     report = home.workspace().current(PRODUCT)
     if report is not None:
         found["latest report"] = (report.path / HTML_FILE).as_uri()
-    for name in (OURS.model, CLASSIFIER_NAME):
-        champion = find_alias(CHAMPION, name=name, tracking=Tracking.of(home))
+    tracking = Tracking.of(home)
+    first = (OURS.model, CLASSIFIER_NAME)
+    names = registered_names(tracking)
+    for name in [*(name for name in first if name in names), *(name for name in names if name not in first)]:
+        champion = find_alias(CHAMPION, name=name, tracking=tracking)
         if champion is not None:
-            version = f"{name}/versions/{champion.version}"
+            version = f"{quote(name, safe='')}/versions/{champion.version}"
             found[f"champion of {name}"] = f"{mlflow}/#/models/{version}?{MODEL_TRAINING}"
     return found

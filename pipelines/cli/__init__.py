@@ -30,6 +30,7 @@ COMMANDS = {
     "sources": "List the data sets and what is here, or all about NAME.",
     "inspect": "Show what is read from ECG files, and if it is kept.",
     "embed": "Embed ECG files or a drop with a released encoder.",
+    "request": "Write ECG files as a request to a served model.",
     "serve": "Serve a released model over HTTP.",
     "simulate": "Write a mirror of all sources with simulated ECGs.",
     "mirror": "Show where ECGs come from, or set it.",
@@ -48,6 +49,7 @@ COMMANDS = {
     "evaluate": "Evaluate the encoder by NAME, or list what there is.",
     "scale": "Draw how the score grows with the ECGs of pretraining.",
     "models": "List the released versions, scores and verdicts.",
+    "promote": "Make a challenger champion by hand, with a reason.",
     "rollback": "Make the previous champion, or VERSION, champion again.",
 }
 """The commands with their lines in `ecg --help`. The file of `check-drop` is check_drop.py."""

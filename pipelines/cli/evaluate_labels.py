@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,8 +59,9 @@ def command(file: Path, encoder: str | None, source: str, min_positives: int) ->
     from pipelines.home import Home
 
     home, config = Home.default(), ProbeConfig(min_positives=min_positives)
-    task = own_task(home.workspace(), file, source)
-    print_labels(task)
+    told: list[str] = []
+    task = own_task(home.workspace(), file, source, told.append)
+    print_labels(task, told)
     with judged_encoder(home, encoder) as judged, counting("embedding") as on_count:
         stdout().print(format_text(judged.in_words))
         evaluated = evaluate_labels(home, task, judged, config, on_count)
@@ -125,13 +127,18 @@ def label_rows(task: LabelTask) -> list[tuple[str, str]]:
     return rows + ([(f"and {len(more):,} more", f"at most {more[0][1]:,}")] if more else [])
 
 
-def print_labels(task: LabelTask) -> None:
-    """Show the labels as they were read, before anything is fitted: a label by mistake is seen here."""
+def print_labels(task: LabelTask, told: Sequence[str]) -> None:
+    """Show the labels as they were read, before anything is fitted: a label by mistake is seen here.
+
+    told: how the rows were understood
+    """
     from pipelines.cli.console import print_table, stdout
     from pipelines.formatting import format_text
 
     print_table(("label", "ECGs"), label_rows(task))
     stdout().print(format_text(f"{len(task.codes or {}):,} labelled ECGs; {kind_in_words(task)}"))
+    for line in told:
+        stdout().print(format_text(line))
     if commas := [name for name in task.names if "," in name]:
         stdout().print(format_text(f"a comma is part of a label, as in {commas[0]!r}: several are joined as AF;LBBB"))
 

@@ -28,6 +28,7 @@ def command(name: str) -> None:
     from pipelines.cli.store import existing_store
     from pipelines.formatting import format_text
     from pipelines.home import Home
+    from pipelines.release.aliases import registered_names
     from pipelines.release.tags import CHAMPION, NOT_SCORED
 
     tracking = existing_store(Home.default())
@@ -51,7 +52,7 @@ def version_rows(tracking: Tracking, name: str) -> list[tuple[str, str, str, str
 
     Raises ValueError if the model has no version.
     """
-    from pipelines.release.aliases import aliases_of, versions_of
+    from pipelines.release.aliases import aliases_of, registered_names, versions_of
     from pipelines.release.card import validation_labels
     from pipelines.release.tags import NOT_SCORED, RECIPE
 
@@ -82,9 +83,3 @@ def _by_probe(validation: str, verdict: GateVerdict | None) -> str:
         return validation
     others = (f"{score:.4f} {probe}" for probe, score in scores.items() if score is not None and probe != "linear")
     return ", ".join([f"{validation} linear", *others])
-
-
-def registered_names(tracking: Tracking) -> list[str]:
-    """Return the names of the registered models that have a version, in order."""
-    models = tracking.client().search_registered_models(max_results=1000)
-    return sorted(model.name for model in models if model.latest_versions)

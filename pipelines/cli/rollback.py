@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 def command(version: int | None, why: str, name: str) -> None:
     """Make the previous champion, or VERSION, champion again. What is champion now becomes the previous one.
 
-    VERSION must have been champion before (it has moves in `ecg models`); on any other version the gate decides. The
-    gate does not undo a rollback: a version that was champion becomes champion again by this command alone.
+    VERSION must have been champion before (it has moves in `ecg models`); on any other version the gate decides, or
+    `ecg promote`. The gate does not undo a rollback: a version that was champion becomes champion again by this command
+    alone.
     The classifier and its encoder are two models; the output says whether the champions of both still match.
 
     \b
@@ -40,9 +41,14 @@ def roll_back(home: Home, name: str, version: int | None, why: str) -> list[str]
 
     tracking = existing_store(home)
     champion = rollback(to=version, why=why, name=name, tracking=tracking)
+    return moved(champion, home, tracking)
+
+
+def moved(champion: Release, home: Home, tracking: Tracking) -> list[str]:
+    """Return sentences: what is pulled after a move, and whether the other model's champion matches it."""
     text = (
-        f"models:/{name}@champion is version {champion.version} in {home.tracking_uri}; loaded models keep what they "
-        "loaded until restarted"
+        f"models:/{champion.name}@champion is version {champion.version} in {home.tracking_uri}; loaded models keep "
+        "what they loaded until restarted"
     )
     return [text, *_other_model(champion, tracking)]
 

@@ -48,10 +48,12 @@ def command(
 ) -> None:
     """Train a classifier of labels of your own, and register it: a CSV with the columns record_id and label.
 
-    The labels are read as `ecg evaluate-labels` reads them, and shown before anything is fitted. Patients, or ECGs if
-    they name no patient, are split into 70 % to train on, 10 % to choose and calibrate on, and 20 % to test on, once.
-    The classifier becomes a version of the model NAME. It is champion if there was none; later ones are challengers,
-    which the gate compares with the champion on the same validation ECGs. Nothing is fitted twice.
+    A row names its ECG by record id or, of a drop, by its file's path in the drop. The labels are read as `ecg
+    evaluate-labels` reads them, and shown before anything is fitted. Patients, or ECGs if they name no patient, are
+    split into 70 % to train on, 10 % to choose and calibrate on, and 20 % to test on, once. The classifier becomes a
+    version of the model NAME. It is champion if there was none and it is not clearly below its baselines on validation;
+    later ones are challengers, which the gate compares with the champion on the same validation ECGs. `ecg promote`
+    makes a challenger champion by hand. Nothing is fitted twice.
 
     \b
     ecg train-classifier labels.csv --name ecg-classifier-af
@@ -83,8 +85,9 @@ def command(
     )
     home = Home.default()
     workspace, registered = home.workspace(), config.registered_name
-    task, left_out = answered_alone(workspace, labels_task(workspace, config))
-    print_labels(task)
+    told: list[str] = []
+    task, left_out = answered_alone(workspace, labels_task(workspace, config, told.append))
+    print_labels(task, told)
     if left_out:
         stdout().print(f"{left_out:,} labelled ECGs lack a lead, which no served model answers: left out")
     require_enough(workspace, task, config.probe)
@@ -113,7 +116,7 @@ def _print_trained(trained: TrainedClassifier) -> None:
     from pipelines.evaluate.report.wording import in_words
     from pipelines.formatting import format_text
     from pipelines.release.own_classifier import PAGE_FILE
-    from pipelines.release.own_classifier_words import label_figures
+    from pipelines.release.own_classifier_words import exposed, label_figures
 
     console, facts = stdout(), trained.facts
     rows = [("this classifier", in_words(facts.test_macro_auc))]
@@ -132,15 +135,20 @@ def _print_trained(trained: TrainedClassifier) -> None:
             fg="yellow",
             err=True,
         )
+    console.print(exposed(trained.seen))
     console.print(f"Brier score on test {facts.brier:.4f}, {facts.brier_uncalibrated:.4f} before calibration")
     release = trained.release
     state = "registered" if trained.created else "registered before"
     console.print(format_text(f"\n{release.model_uri}, {state}: {trained.verdict.reason}"))
     if trained.champion is not None and trained.champion.version == release.version:
         console.print(f"serve it: ecg serve models:/{release.name}@champion")
-    elif trained.champion is not None:
+    else:
+        state = "there is no champion yet"
+        if trained.champion is not None:
+            state = f"models:/{release.name}@champion stays version {trained.champion.version}"
+        console.print(f"{state}; with other labels, use another --name; all versions: ecg models --name {release.name}")
         console.print(
-            f"models:/{release.name}@champion stays version {trained.champion.version}; with other labels, use another "
-            f"--name; all versions: ecg models --name {release.name}"
+            f"serve it: ecg serve {release.model_uri}; make it champion by hand: ecg promote {release.version} --name "
+            f'{release.name} --why "..."'
         )
     console.print(f"as a page, with curves and calibration: {trained.product.path / PAGE_FILE}")

@@ -6,7 +6,7 @@ import secrets
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -123,6 +123,30 @@ class PartReport:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """A record that is not kept."""
+
+    where: str
+    """Its part."""
+    file: str
+    """Path inside the drop."""
+    record: DroppedRecord
+
+    def line(self, folder: Path) -> str:
+        """Return it for people: the file as `ecg inspect` takes it, and the record's id if it is not the file's."""
+        name, record = PurePosixPath(self.file), self.record
+        by_file = (str(name), name.stem, f"{name.parent}/{name.stem}")
+        of = "" if record.record_id in by_file else f", record {record.record_id}"
+        return f"dropped {folder / name}{of}: {record.reason}: {record.detail}"
+
+    def to_dict(self) -> dict[str, str]:
+        """Return JSON values."""
+        record = self.record
+        named = {"where": self.where, "file": self.file, "record": record.record_id}
+        return {**named, "reason": record.reason.value, "detail": record.detail}
+
+
+@dataclass(frozen=True, kw_only=True)
 class DropReport:
     """What a whole drop came to."""
 
@@ -137,8 +161,8 @@ class DropReport:
     ignored: tuple[tuple[str, str], ...]
     """Files without ECGs, each with the rule by which it is left out."""
 
-    drops: tuple[tuple[str, DroppedRecord], ...]
-    """Records that are not kept, each with its part."""
+    drops: tuple[Refusal, ...]
+    """Records that are not kept."""
 
     patients: PatientCounts
 
@@ -159,7 +183,7 @@ class DropReport:
     @property
     def unread(self) -> int:
         """How many files are of no format that is read."""
-        return sum(drop.reason is DropReason.UNKNOWN_FORMAT for _, drop in self.drops)
+        return sum(refusal.record.reason is DropReason.UNKNOWN_FORMAT for refusal in self.drops)
 
     @property
     def sound(self) -> bool:
@@ -187,10 +211,7 @@ class DropReport:
             "without_row": self.without_row,
             "labels": dict(self.labels.most_common()),
             "parts": [part.to_dict() for part in self.parts],
-            "dropped": [
-                {"where": where, "record": drop.record_id, "reason": drop.reason.value, "detail": drop.detail}
-                for where, drop in self.drops
-            ],
+            "dropped": [refusal.to_dict() for refusal in self.drops],
             "sound": self.sound,
         }
 
@@ -226,8 +247,7 @@ class DropReport:
             remedy = ": state patient_ids, a table or patient_from in drop.json, or Patient: in headers"
             lines.append(self.patients.in_words() + (remedy if self.patients.named < self.kept else ""))
             lines.append(f"labels of the kept records: {_counted(self.labels)}")
-        dropped = [f"dropped {where} {drop.record_id}: {drop.reason}: {drop.detail}" for where, drop in self.drops]
-        lines += _first(dropped, "are dropped")
+        lines += _first([refusal.line(self.folder) for refusal in self.drops], "are dropped")
         return lines
 
 
@@ -247,8 +267,8 @@ def check_drop(folder: Path, on_records: OnRecords = lambda done: None) -> DropR
     found = contents(folder, [file.path for file in listing.files], lambda: key)
     drop_parts = found.parts
     reports = [PartReport(kind=part.kind, where=part.where) for part in drop_parts]
-    waiting: deque[PartReport] = deque()
-    drops: list[tuple[str, DroppedRecord]] = []
+    waiting: deque[tuple[PartReport, str]] = deque()
+    drops: list[Refusal] = []
     patients: list[str | None] = []
     without_row, labels = 0, Counter[str]()
     results = judge(
@@ -258,10 +278,10 @@ def check_drop(folder: Path, on_records: OnRecords = lambda done: None) -> DropR
         incomplete=MARKED,
     )
     for done, result in enumerate(results, 1):
-        report = waiting.popleft()
+        report, file = waiting.popleft()
         if isinstance(result, DroppedRecord):
             report.dropped[result.reason.value] += 1
-            drops.append((report.where, result))
+            drops.append(Refusal(where=report.where, file=file, record=result))
         else:
             report.kept += 1
             patients.append(result.row["patient_id"])
@@ -283,16 +303,19 @@ def check_drop(folder: Path, on_records: OnRecords = lambda done: None) -> DropR
 
 
 def _items(
-    drop_parts: Sequence[Part], reports: list[PartReport], waiting: deque[PartReport]
+    drop_parts: Sequence[Part], reports: list[PartReport], waiting: deque[tuple[PartReport, str]]
 ) -> Iterator[Record | DroppedRecord]:
-    """Yield all records in turn; each record's report joins `waiting` until its verdict comes, in the same order."""
+    """Yield all records in turn.
+
+    Each record's report and file join `waiting` until its verdict comes, in the same order.
+    """
     number = 0
     for part, report in zip(drop_parts, reports, strict=True):
         for origin in part.read():
             number += 1
             check_count(number, "the drop")
             report.count(origin)
-            waiting.append(report)
+            waiting.append((report, origin.file))
             yield origin.item
 
 

@@ -41,7 +41,7 @@ class RecordOrigin:
     details: tuple[tuple[str, str], ...] = ()
     """More for people, as (name, text)."""
     file: str = ""
-    """Its file, by path inside the drop; one of a WFDB record's."""
+    """Its file, by path inside the drop; a WFDB record's header, if it has one."""
 
 
 Origins = Iterator[RecordOrigin]

@@ -142,14 +142,16 @@ def _is_called_by_file(drop: Drop, path: PurePosixPath, kind: str, where: str, r
 
 def _guarded(drop: Drop, path: PurePosixPath, kind: str, read: Read, by_path: ByPath) -> Origins:
     """Yield a file's records; one dropped record, named after the file, if the whole file cannot be read."""
+    header = drop.beside(path, ".hea") if kind == "WFDB" else None
+    shown = header or path
     try:
         for origin in read(drop, path):
             item = by_path.called(path, origin.item)
             if isinstance(item, Record):
                 item = by_path.with_patient(path, drop.with_person(item, path))
-            yield replace(origin, item=item, form=origin.form or kind, file=str(path))
+            yield replace(origin, item=item, form=origin.form or kind, file=str(shown))
     except RecordError as error:
-        yield RecordOrigin(error.dropped(str(path)), form=kind, file=str(path))
+        yield RecordOrigin(error.dropped(str(path)), form=kind, file=str(shown))
 
 
 def _place(drop: Drop, path: PurePosixPath, *, alone: bool = False) -> _Place | str | None:

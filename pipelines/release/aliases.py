@@ -23,8 +23,8 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import RegisteredModel
 from mlflow.exceptions import MlflowException
 
-from pipelines.release.model import MOVED, REGISTERED_NAME, Release, as_release
-from pipelines.release.pages import describe_model
+from pipelines.release.model import BY_HAND, MOVED, REGISTERED_NAME, Release, as_release
+from pipelines.release.pages import describe_model, describe_version
 from pipelines.release.tags import CHALLENGER, CHAMPION, PREVIOUS
 
 log = logging.getLogger(__name__)
@@ -33,6 +33,10 @@ log = logging.getLogger(__name__)
 _MOVING = "moving"
 _BACK = "rolled back from version"
 _REPLACED = "replaced as champion"
+_LONGEST_WHY = 1000  # characters, of the 5,000 that a tag of MLflow takes
+
+OVERRULED = ("not_worse", "no_label_lost", "not_collapsed", "not_below_baselines")
+"""Rules of the gate that a person may overrule."""
 
 
 def promote(release: Release, *, tracking: Tracking) -> Release:
@@ -68,6 +72,58 @@ def promote(release: Release, *, tracking: Tracking) -> Release:
         return _set_champion(release, champion, verdict.reason, tracking)
 
 
+def promote_by_hand(
+    *, version: int | None = None, why: str, by: str, name: str = REGISTERED_NAME, tracking: Tracking
+) -> Release:
+    """Make a judged version that the gate kept as challenger the champion, by a person's decision.
+
+    The move that is written on both versions says who decided and why. A person overrules what the gate says of scores
+    and trainings (OVERRULED), and not that a version answers wrongly. If this call is killed, the next one completes
+    its move.
+
+    version: None is the challenger
+    by: who decides
+
+    Raises ValueError if there is no such version, or it cannot become champion in this way.
+    """
+    if not 0 < len(why.strip()) <= _LONGEST_WHY:
+        raise ValueError(f"why: give the reason in 1 to {_LONGEST_WHY:,} characters; it is written on the version")
+    with locked_model(name, tracking):
+        finish_move(name, tracking)
+        release = _version(version, name, tracking)
+        champion = find_alias(CHAMPION, name=name, tracking=tracking)
+        if champion is not None and champion.version == release.version:
+            return champion
+        if release.verdict is None:
+            raise ValueError(f"{release.model_uri} was not judged: the gate has to see first that it is served right")
+        if former_champion(release, champion, tracking=tracking) is not None:
+            raise ValueError(
+                f"{release.model_uri} was champion before: `ecg rollback {release.version} --name {name}` goes back"
+            )
+        broken = [rule for rule, seen in release.verdict.rules.items() if not seen.holds and rule not in OVERRULED]
+        if broken:
+            seen = "; ".join(f"{rule}: {release.verdict.rules[rule].seen}" for rule in broken)
+            raise ValueError(f"{release.model_uri} is not made champion by hand either: {seen}")
+        promoted = _set_champion(release, champion, f"{BY_HAND} by {by}: {why.strip()}", tracking)
+        describe_version(promoted, tracking=tracking)
+        return promoted
+
+
+def _version(version: int | None, name: str, tracking: Tracking) -> Release:
+    """Return a version, or the challenger. Raises ValueError if there is none."""
+    if version is None:
+        challenger = find_alias(CHALLENGER, name=name, tracking=tracking)
+        if challenger is None:
+            raise ValueError(f"{name} has no challenger at {tracking.uri}: name a version, as in `ecg promote 1`")
+        return challenger
+    versions = {one.version: one for one in versions_of(name=name, tracking=tracking)}
+    if not versions:
+        raise ValueError(f"{name} has no version at {tracking.uri}: `ecg models` lists what there is")
+    if version not in versions:
+        raise ValueError(f"version {version} of {name}: use one of {', '.join(map(str, sorted(versions)))}")
+    return versions[version]
+
+
 def former_champion(release: Release, champion: Release | None, *, tracking: Tracking) -> Release | None:
     """Return the replaced champion that has a release's weights, or None.
 
@@ -101,14 +157,14 @@ def rollback(*, to: int | None = None, why: str, name: str = REGISTERED_NAME, tr
             if target is None:
                 raise ValueError(f"{name} has no previous champion: name a version to go back to")
         else:
-            versions = {version.version: version for version in versions_of(name=name, tracking=tracking)}
-            if to not in versions:
-                raise ValueError(f"version {to} of {name}: use one of {', '.join(map(str, sorted(versions)))}")
-            target = versions[to]
+            target = _version(to, name, tracking)
         if champion is not None and target.version == champion.version:
             raise ValueError(f"version {target.version} of {name} is the champion already")
         if former_champion(target, champion, tracking=tracking) is None:
-            raise ValueError(f"version {target.version} of {name} was never champion: the gate decides on it")
+            raise ValueError(
+                f"version {target.version} of {name} was never champion: the gate decides on it, or `ecg promote "
+                f"{target.version} --name {name}`"
+            )
         left = "none" if champion is None else champion.version
         return _set_champion(target, champion, f"{_BACK} {left}: {why}", tracking)
 
@@ -123,6 +179,12 @@ def aliases_of(*, name: str = REGISTERED_NAME, tracking: Tracking) -> dict[str, 
     """Return the versions that a model's aliases point to; none if there is no such model."""
     releases = {alias: find_alias(alias, name=name, tracking=tracking) for alias in (CHAMPION, CHALLENGER, PREVIOUS)}
     return {alias: release.version for alias, release in releases.items() if release is not None}
+
+
+def registered_names(tracking: Tracking) -> list[str]:
+    """Return the names of the registered models that have a version, in order."""
+    models = tracking.client().search_registered_models(max_results=1000)
+    return sorted(model.name for model in models if model.latest_versions)
 
 
 def locked_model(name: str, tracking: Tracking) -> AbstractContextManager[None]:

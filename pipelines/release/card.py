@@ -81,6 +81,8 @@ def _state(release: Release) -> str:
     verdict = release.verdict
     if verdict is None:
         judged = "Not judged by a gate"
+    elif release.by_hand:
+        judged = "Made champion by hand, though it did not pass the gate"
     else:
         judged = "Passed the gate" if verdict.promote else "Did not pass the gate, and stays a challenger"
     if release.scores.validation is None:
@@ -191,6 +193,8 @@ def _use(name: str, version: str, release: Release) -> list[str]:
     limits = ["Not a medical device: not validated for diagnosis or any clinical use."]
     if release.simulated:
         limits.append("Trained on simulated ECGs: it shows that the pipeline works, and says nothing about patients.")
+    elif release.on_simulated_encoder:
+        limits.append("Its encoder was pretrained on simulated ECGs: expect more of one that was on recorded ECGs.")
     limits.append("Not for ECGs below 2 s, or without the leads I, II and V1 to V6.")
     limits.append("The scores are of the data sets named above; expect others on ECGs of other devices and people.")
     gives = [] if answer is None else [f"It gives {plain_markdown(answer)}."]

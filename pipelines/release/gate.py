@@ -225,7 +225,8 @@ def _not_worse(contest: Contest | None, against: int | None, config: GateConfig)
     low, high = contest.macro.low, contest.macro.high
     holds = low >= -config.margin
     # An interval that reaches beyond the margin although the difference does not is one of too few ECGs.
-    few = "" if holds or contest.macro.value < -config.margin else "; too few ECGs to exclude that it is worse"
+    few = "; too few ECGs to exclude that it is worse: label more, or `ecg promote` it"
+    few = "" if holds or contest.macro.value < -config.margin else few
     mean, probes = _by_probe(contest)
     return Finding(
         holds,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 from pipelines.finding import Finding
@@ -33,6 +34,7 @@ def judge_release(
     training: Finding,
     contest: Callable[[Release], Contest | Finding | None],
     on_champion: Finding | None = None,
+    more: Mapping[str, Finding] | None = None,
 ) -> Judged:
     """Judge a release against the champion of its model, and write the verdict on it.
 
@@ -42,18 +44,20 @@ def judge_release(
     training: the rule not_collapsed
     contest: compares the release with that champion, or says why it cannot; called only if scores must decide
     on_champion: the rule of that name, for the classifier of our encoder
+    more: rules of the release's own kind, by name
     """
+    more = more or {}
     champion = find_alias(CHAMPION, name=release.name, tracking=tracking)
     if champion is not None and champion.version == release.version:
         rules = gate.RULES if on_champion is None else gate.CLASSIFIER_RULES
-        return Judged(release, gate.of_champion(release.verdict, rules), None)
+        return Judged(release, gate.of_champion(release.verdict, (*rules, *more)), None)
     against = None if champion is None else champion.version
     decided = gate.decide_without_scores(
         against=against,
         was_champion=former_champion(release, champion, tracking=tracking) is not None,
         same_weights=champion is not None and champion.weights == release.weights,
-        simulated=release.simulated,
-        champion_simulated=champion is not None and champion.simulated,
+        simulated=_of_simulated(release),
+        champion_simulated=champion is not None and _of_simulated(champion),
     )
     contested = None
     if decided is None and champion is not None and release.scores.validation is not None:
@@ -66,5 +70,11 @@ def judge_release(
         on_champion=on_champion,
         config=config,
     )
+    verdict = replace(verdict, rules={**verdict.rules, **more})
     judged = release if release.moves else record(release, verdict, tracking=tracking)
     return Judged(judged, verdict, contested if isinstance(contested, Contest) else None)
+
+
+def _of_simulated(release: Release) -> bool:
+    """Return whether a release, or the encoder that it reads, was trained on simulated ECGs."""
+    return release.simulated or release.on_simulated_encoder

@@ -12,7 +12,7 @@ import pipelines.tracking  # noqa: F401  # it silences MLflow, before MLflow is 
 from pipelines.encoders.names import CLASSIFIER, ENCODER_FILE, HEAD_FILE, OURS
 from pipelines.hashing import sha256_of_file
 from pipelines.release.gate import GateVerdict
-from pipelines.release.tags import ECGS, kind_of
+from pipelines.release.tags import ECGS, PRETRAINED_ECGS, kind_of
 
 # isort: split
 from mlflow.entities.model_registry import ModelVersion
@@ -24,6 +24,8 @@ FILES = {"encoder": ENCODER_FILE, "head": HEAD_FILE}
 """The files of a registered model."""
 MOVED = "moved "
 """Prefix of the tags that tell a version's moves, before the time."""
+BY_HAND = "promoted by hand"
+"""Beginning of the reason of a move that a person decided against the gate."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,10 +106,20 @@ class Release:
         return self.tags.get(ECGS) == kind_of(simulated=True)
 
     @property
+    def on_simulated_encoder(self) -> bool:
+        """Whether it reads an encoder that was pretrained on simulated ECGs, as far as its tags say."""
+        return self.tags.get(PRETRAINED_ECGS) == kind_of(simulated=True)
+
+    @property
     def verdict(self) -> GateVerdict | None:
         """The gate's last verdict; None if it was not judged."""
         rules = self.tags.get("rules")
         return None if rules is None else GateVerdict.from_dict(json.loads(rules))
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether its last move made it champion by a person's decision."""
+        return bool(self.moves) and list(self.moves.values())[-1].startswith(f"champion: {BY_HAND}")
 
     @property
     def moves(self) -> dict[str, str]:

@@ -183,16 +183,13 @@ def materialize_own_classifier(
     scored = {method: _validation_auc(task, product) for method, product in fitted.items()}
     method = max(scored, key=lambda one: scored[one])  # of equals the first, which is the simplest
     say("fitting the baselines: the untrained network, and handcrafted features")
-    baselines = [
-        materialize_probe(workspace, task, source, config, progress=progress)
-        for source in (encoder.random, HandcraftedSource())
-    ]
+    baselines = materialize_baselines(workspace, task, encoder, config, progress=progress)
     chosen = _Chosen(
         task=task,
         method=method,
         methods=scored,
         product=fitted[method],
-        baselines=tuple(baselines),
+        baselines=baselines,
         encoder=encoder,
         config=config,
         positives=positives,
@@ -205,6 +202,19 @@ def materialize_own_classifier(
         inputs={product.name: product.digest for product in (*fitted.values(), *baselines)},
         make=lambda folder: _make(workspace, chosen, folder).to_dict(),
     )
+
+
+def materialize_baselines(
+    workspace: Workspace,
+    task: LabelTask,
+    encoder: ChosenEncoder,
+    config: ProbeConfig,
+    *,
+    progress: OnProgress | None = None,
+) -> tuple[Product, ...]:
+    """Build the linear probes of the untrained network and of handcrafted features, in the order of ROLES."""
+    sources = (encoder.random, HandcraftedSource())
+    return tuple(materialize_probe(workspace, task, source, config, progress=progress) for source in sources)
 
 
 def _validation_auc(task: LabelTask, product: Product) -> float:

@@ -17,9 +17,12 @@ import numpy as np
 
 from pipelines.cache import Product, Workspace
 from pipelines.encoders.names import ENCODER_FILE, HEAD_FILE, OURS
+from pipelines.evaluate.exposure import Overlap, Overlaps
 from pipelines.evaluate.features import EncoderSource, OnProgress
 from pipelines.evaluate.probes.result import SCORES_FILE, Predictions, ProbeResult, load_result
 from pipelines.evaluate.probes.signals import Signals
+from pipelines.evaluate.probes.stored import Probe
+from pipelines.evaluate.report.own_labels import ROLES
 from pipelines.finding import Finding
 from pipelines.formats.shard import MILLIVOLT
 from pipelines.harmonize.shards import read_records, shards_of
@@ -32,16 +35,23 @@ from pipelines.release.contest import contest_served
 from pipelines.release.gate import Contest, GateConfig, GateVerdict
 from pipelines.release.judging import judge_release
 from pipelines.release.model import Packaged, Release, Scores
-from pipelines.release.own_classifier import PAGE_FILE, OwnClassifierFacts, Say, materialize_own_classifier
+from pipelines.release.own_classifier import (
+    PAGE_FILE,
+    OwnClassifierFacts,
+    Say,
+    materialize_baselines,
+    materialize_own_classifier,
+)
 from pipelines.release.own_classifier_config import OwnClassifierConfig
 from pipelines.release.own_classifier_request import ChosenEncoder
+from pipelines.release.own_classifier_rule import NOT_BELOW_BASELINES, not_below_baselines
 from pipelines.release.own_classifier_words import licence_of, trained_on
 from pipelines.release.own_process import OwnProcess
 from pipelines.release.own_source import HARMONIZED, answered
 from pipelines.release.packaging import packaged_classifier
 from pipelines.release.registry import model_folder, release_packaged
 from pipelines.release.steps import git_commit
-from pipelines.release.tags import CHAMPION, ECGS, LICENCE, METHOD, TRAINED_ON, kind_of
+from pipelines.release.tags import CHAMPION, ECGS, LICENCE, METHOD, PRETRAINED_ECGS, TRAINED_ON, kind_of
 from pipelines.tasks.catalogue import LabelTask
 from pipelines.tasks.splits import Split
 from pipelines.tracking import Tracking
@@ -65,6 +75,8 @@ class TrainedClassifier:
     """Of its name, after the gate."""
     created: bool
     """Whether this training registered the version; else it was registered before."""
+    seen: Overlap
+    """What of its test ECGs its encoder was pretrained on."""
 
     @property
     def facts(self) -> OwnClassifierFacts:
@@ -115,15 +127,20 @@ def train_classifier(
     say("registering")
     packaged = packaged_classifier(product.path / ENCODER_FILE, product.path / HEAD_FILE)
     pretrained = _pretraining_of(workspace, encoder.source)
-    release = _release(product, packaged, name, task, config, encoder, pretrained, tracking, simulated=simulated)
+    seen = Overlaps(workspace).of_probe(Probe.load(product.path))
+    release = _release(product, packaged, name, task, config, encoder, pretrained, seen, tracking, simulated=simulated)
     say("judging: the registered version is pulled in a process of its own")
+    result = load_result(product.path)
+    baselines = materialize_baselines(workspace, task, encoder, config.probe)
+    beside = {role: load_result(baseline.path) for role, baseline in zip(ROLES[1:], baselines, strict=True)}
     judged = judge_release(
         release,
         packaged,
         tracking,
         gate_config,
         training=_pretraining_went_well(pretrained, encoder),
-        contest=lambda champion: _contest(workspace, task, load_result(product.path), champion, tracking, gate_config),
+        contest=lambda champion: _contest(workspace, task, result, champion, tracking, gate_config),
+        more={NOT_BELOW_BASELINES: not_below_baselines(result, beside, gate_config)},
     )
     if judged.verdict.promote:
         promote(judged.release, tracking=tracking)
@@ -134,6 +151,7 @@ def train_classifier(
         contest=judged.contest,
         champion=find_alias(CHAMPION, name=name, tracking=tracking),
         created=release.created,
+        seen=seen,
     )
 
 
@@ -154,6 +172,7 @@ def _release(
     config: OwnClassifierConfig,
     encoder: ChosenEncoder,
     pretrained: EncoderFacts | None,
+    seen: Overlap,
     tracking: Tracking,
     *,
     simulated: bool,
@@ -188,7 +207,7 @@ def _release(
             metrics={f"{facts.task}/{metric}": value for metric, value in metrics.items()},
             task=facts.task,
         ),
-        provenance=_provenance(facts, encoder, pretrained, simulated=simulated),
+        provenance=_provenance(facts, encoder, pretrained, seen, tracking, simulated=simulated),
         recipe=recipe,
         git_commit=git_commit(),
         tracking=tracking,
@@ -198,16 +217,21 @@ def _release(
 
 
 def _provenance(
-    facts: OwnClassifierFacts, encoder: ChosenEncoder, pretrained: EncoderFacts | None, *, simulated: bool
+    facts: OwnClassifierFacts,
+    encoder: ChosenEncoder,
+    pretrained: EncoderFacts | None,
+    seen: Overlap,
+    tracking: Tracking,
+    *,
+    simulated: bool,
 ) -> dict[str, str]:
     """Return the tags that say what a version was made from."""
     release = encoder.release
     corpus = release.tags.get("corpus_digest") if release is not None else None
     corpus = corpus or (None if pretrained is None else pretrained.corpus_digest)
-    ecgs = None if release is None else release.tags.get(ECGS)
     known = {
         "corpus_digest": corpus,
-        "pretrained_ecgs": ecgs,
+        PRETRAINED_ECGS: _ecgs_of(encoder, pretrained, tracking, simulated=simulated),
         "pretrained_version": None if release is None else release.model_uri,
     }
     return {
@@ -221,12 +245,26 @@ def _provenance(
         "positives": _short(json.dumps(facts.positives)),
         "source": facts.source,
         LICENCE: licence_of(facts.source),
-        TRAINED_ON: _short(trained_on(facts, simulated=simulated)),
+        TRAINED_ON: _short(trained_on(facts, seen, simulated=simulated)),
         METHOD: facts.method,
         "pretrained": facts.encoder,
         "pretrained_digest": facts.encoder_digest,
         **{tag: value for tag, value in known.items() if value is not None},
     }
+
+
+def _ecgs_of(
+    encoder: ChosenEncoder, pretrained: EncoderFacts | None, tracking: Tracking, *, simulated: bool
+) -> str | None:
+    """Return what ECGs an encoder was pretrained on, as `kind_of` says it; None if it is not known.
+
+    An encoder that was named by its file may be a registered version's.
+    """
+    if encoder.release is None and pretrained is not None:
+        return kind_of(simulated=simulated)
+    registered = [encoder.release] if encoder.release is not None else versions_of(tracking=tracking)
+    same = (one for one in registered if one.weights.get("encoder") == encoder.source.digest or one is encoder.release)
+    return next((one.tags.get(ECGS) for one in same), None)
 
 
 def _short(text: str) -> str:

@@ -13,6 +13,7 @@ from pipelines.cache import Workspace
 from pipelines.encoders.names import OURS
 from pipelines.evaluate.features import EncoderSource
 from pipelines.evaluate.own_code import OwnCodeSource
+from pipelines.evaluate.suite.labelled_records import Say
 from pipelines.evaluate.suite.own_labels import drop_task, own_task
 from pipelines.release.aliases import find_alias
 from pipelines.release.model import Release
@@ -24,15 +25,15 @@ from pipelines.tasks.catalogue import LabelTask
 from pipelines.tracking import Tracking
 
 
-def labels_task(workspace: Workspace, config: OwnClassifierConfig) -> LabelTask:
-    """Read the labels.
+def labels_task(workspace: Workspace, config: OwnClassifierConfig, say: Say = lambda line: None) -> LabelTask:
+    """Read the labels. say: told how the rows of a csv were understood.
 
     Raises ValueError as `own_task` and `drop_task` do, and for a label that cannot be served.
     """
     file = Path(config.labels).expanduser()
     if not config.drop and not file.is_file():
         raise ValueError(f"labels {shown(config.labels)}: no such file; give a csv with the columns record_id,label")
-    task = drop_task(workspace, config.drop) if config.drop else own_task(workspace, file, config.source)
+    task = drop_task(workspace, config.drop) if config.drop else own_task(workspace, file, config.source, say)
     if REASON in task.names:
         raise ValueError(f"label {REASON!r}: a served model says by it why it refuses an ECG; use another word")
     return task

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pipelines.evaluate.exposure import Overlap
 from pipelines.evaluate.probes.result import ProbeResult
 from pipelines.evaluate.report.wording import in_words
 from pipelines.incoming.listing import NAME as INCOMING
@@ -17,7 +18,13 @@ def licence_of(source: str) -> str:
     return SOURCES[source].licence
 
 
-def trained_on(facts: OwnClassifierFacts, *, simulated: bool) -> str:
+def exposed(seen: Overlap) -> str:
+    """Say what of the test ECGs the encoder was pretrained on. Labels were not used there."""
+    caution = "; on ECGs that it did not see, expect a little less" if seen.test else ""
+    return f"seen in the encoder's pretraining, without labels: {seen.in_words()}{caution}"
+
+
+def trained_on(facts: OwnClassifierFacts, seen: Overlap, *, simulated: bool) -> str:
     """Return what a classifier was made from and how, and how it compares with baselines; it is part of its card."""
     ecgs = ", ".join(f"{split} {count:,}" for split, count in facts.ecgs.items())
     exclusive = facts.kind == "multi-class"
@@ -32,6 +39,7 @@ def trained_on(facts: OwnClassifierFacts, *, simulated: bool) -> str:
             f"encoder {facts.encoder}{note}, sha256 {facts.encoder_digest[:12]}, {method}",
             f"calibrated on validation by {calibrated}",
             f"macro AUC on test {in_words(facts.test_macro_auc)}, of baselines: {baselines}",
+            exposed(seen),
         ]
     )
 

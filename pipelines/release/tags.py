@@ -32,6 +32,9 @@ ECGS = "ecgs"
 """The tag of a version that says whether it was trained on recorded or simulated ECGs (`kind_of`). A version of an
 earlier commit lacks it and counts as either."""
 
+PRETRAINED_ECGS = "pretrained_ecgs"
+"""The tag of a version of a classifier of one's own that says the same of its encoder, if that is known."""
+
 FROM_ENCODER = (TRAINED_ON, LICENCE, TRAINING_RUN, "corpus_digest", ECGS)
 """Tags of an encoder's version that a classifier's version takes over."""
 

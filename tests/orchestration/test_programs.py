@@ -163,7 +163,15 @@ def test_what_is_there_is_linked(tmp_path, new_store):
     assert links(home, "http://d:1", "http://m:2") == {"asset graph": "http://d:1/asset-groups"}
     released(store, "1" * 64, TINY, "promoted", champion=True)
     page = "http://m:2/#/models/ecg-encoder/versions/1?workflowType=machine_learning"
-    assert links(home, "http://d:1", "http://m:2")["champion of ecg-encoder"] == page
+    client = store.client()
+    for name in ("af of ward 7", "without a champion"):
+        client.create_registered_model(name)
+        client.create_model_version(name, source="here")
+    client.set_registered_model_alias("af of ward 7", "champion", "1")
+    found = links(home, "http://d:1", "http://m:2")
+    assert [*found] == ["asset graph", "champion of ecg-encoder", "champion of af of ward 7"]
+    assert found["champion of ecg-encoder"] == page
+    assert found["champion of af of ward 7"] == page.replace("ecg-encoder", "af%20of%20ward%207")
 
 
 @pytest.mark.slow

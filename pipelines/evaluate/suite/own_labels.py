@@ -2,7 +2,8 @@
 
 A record with several lines has several labels, as has one whose label is joined: `AF;LBBB`, as `ecg export` writes
 them, `AF|LBBB`, or a list as text, `['AF', 'LBBB']`. A comma joins labels that the file has on their own, too; else it
-is part of the label. An ECG that is not in the file is left out.
+is part of the label. An ECG that is not in the file is left out. A row names its ECG by record id or, of own ECGs, by
+path (`labelled_records`).
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from ecg_foundry.layout import absent_leads
 from pipelines.cache import Workspace
+from pipelines.evaluate.suite.labelled_records import Say, labelled_records
 from pipelines.formats.joined_labels import split_labels
 from pipelines.formats.limits import LABELS_BYTES, require_size
 from pipelines.harmonize.shards import read_records, shards_of
@@ -177,11 +179,14 @@ def _require_no_measurement(path: Path | str, labels: set[str]) -> None:
         )
 
 
-def own_task(workspace: Workspace, path: Path, source: str) -> LabelTask:
+def own_task(workspace: Workspace, path: Path, source: str, say: Say = lambda line: None) -> LabelTask:
     """Return the task of a csv about harmonized ECGs of a source: 70 % of patients to train, 10 to choose, 20 to test.
 
-    It is multi-class if every record has one label, else multi-label. Raises ValueError if a record is not among the
-    ECGs, or if there are fewer than two labels.
+    It is multi-class if every record has one label, else multi-label.
+
+    say: as `labelled_records` takes it
+
+    Raises ValueError if a row means no ECG or several, or if there are fewer than two labels.
     """
     labels = read_labels(path)
     shards = shards_of(workspace, source)
@@ -191,8 +196,9 @@ def own_task(workspace: Workspace, path: Path, source: str) -> LabelTask:
             f"no ECGs of {source} in {workspace.root}: run `ecg run download harmonize --partition {source}` first, or "
             "name the place with them by `ecg mirror`"
         )
-    _require_known(path, labels, times, source)
-    return _task(path.stem, f"own labels of {path.name}", str(path), source, labels)
+    by_record = labelled_records(labels, workspace, shards, path=path, source=source, say=say)
+    _require_once(path, by_record, times, source)
+    return _task(path.stem, f"own labels of {path.name}", str(path), source, by_record)
 
 
 def drop_task(workspace: Workspace, drop: str) -> LabelTask:
@@ -220,7 +226,7 @@ def drop_task(workspace: Workspace, drop: str) -> LabelTask:
     _require_distinct(f"drop {drop!r}", classes)
     _require_no_measurement(f"drop {drop!r}", classes)
     times = Counter(read_records(shards).column("record_id").to_pylist())
-    _require_known(f"drop {drop!r}", labels, times, INCOMING)
+    _require_once(f"drop {drop!r}", labels, times, INCOMING)
     return _task(drop, f"labels of drop {drop}", f"drop {drop!r}", INCOMING, labels)
 
 
@@ -251,28 +257,11 @@ def _task(name: str, title: str, origin: str, source: str, labels: Mapping[str, 
     )
 
 
-def _most_like(record: str, known: Iterable[str]) -> str:
-    """Return the known id that is written most like another: without folder, ending, `.0`, zeros ahead or `_hr`."""
-
-    def bare(name: str) -> str:
-        last = name.rpartition("/")[2]
-        return re.sub(r"(\.0+|\.[a-z]\w*|_[hl]r)+$", "", last, flags=re.IGNORECASE).lstrip("0")
-
-    return min(known, key=lambda one: (bare(one) != bare(record), one))
-
-
-def _require_known(path: Path | str, labels: Mapping[str, object], times: Mapping[str, int], source: str) -> None:
-    """Raise ValueError if a labelled record is not among the harmonized ECGs, or is there more than once.
+def _require_once(path: Path | str, labels: Mapping[str, object], times: Mapping[str, int], source: str) -> None:
+    """Raise ValueError if a labelled record is there more than once.
 
     times: how often each record id is among the harmonized ECGs.
     """
-    unknown = [record for record in labels if record not in times]
-    if unknown:
-        raise ValueError(
-            f"{path}: {len(unknown)} of {len(labels)} records are not among the {len(times):,} harmonized ECGs of "
-            f"{source}, such as {unknown[0]!r}; an ECG there is called {_most_like(unknown[0], times)!r}: correct the "
-            "ids, or leave out records that were dropped"
-        )
     twice = [record for record in labels if times[record] > 1]
     if twice:
         raise ValueError(

@@ -82,7 +82,12 @@ def _missing_libraries() -> tuple[str, ...]:
 
 def record_id(path: Path) -> str:
     """Return the id of a vendor file's record, by its content."""
-    return f"ecg-{sha256_of_file(path)[:_ID_DIGITS]}"
+    return record_id_of(sha256_of_file(path))
+
+
+def record_id_of(sha256: str) -> str:
+    """Return the id of a vendor file's record, given the file's sha256 in hex."""
+    return f"ecg-{sha256[:_ID_DIGITS]}"
 
 
 def reader_version() -> str:

@@ -100,7 +100,8 @@ def test_a_record_that_is_dropped_is_called_by_its_path_too(tmp_path: Path) -> N
     write_wfdb(tmp_path / "p001", "ecg")
     write_wfdb(tmp_path / "p002", "ecg")
     (tmp_path / "p002" / "ecg.dat").unlink()
-    ((_, dropped),) = [drop for drop in check_drop(tmp_path).drops if "file missing" in drop[1].reason]
+    refused = [refusal.record for refusal in check_drop(tmp_path).drops]
+    (dropped,) = [record for record in refused if "file missing" in record.reason]
     assert dropped.record_id == "p002/ecg"
 
 
@@ -141,7 +142,7 @@ def test_what_else_patients_are_taken_from_is_refused(tmp_path: Path, value: obj
 def test_patients_of_folders_are_a_matter_of_the_whole_drop(tmp_path: Path) -> None:
     write_csv(tmp_path / "a.csv")
     (tmp_path / "a.json").write_text(json.dumps({"patient_from": "folder"}))
-    ((_, dropped),) = check_drop(tmp_path).drops
+    (dropped,) = (refusal.record for refusal in check_drop(tmp_path).drops)
     assert "a.json: patient_from: write it into drop.json" in dropped.detail
 
 

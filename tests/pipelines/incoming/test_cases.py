@@ -99,8 +99,8 @@ def test_a_case_is_kept_or_dropped_with_a_reason_that_helps(name: str) -> None:
     case = EXPECTED.get(name, Case())
     report = report_of(name)
     assert report.kept == case.kept
-    assert sorted(drop.record_id for _, drop in report.drops) == sorted(case.dropped)
-    for _, drop in report.drops:
+    assert sorted(drop.record.record_id for drop in report.drops) == sorted(case.dropped)
+    for drop in (refusal.record for refusal in report.drops):
         assert case.dropped[drop.record_id] in drop.detail
     assert report.records == report.kept + len(report.drops)
 

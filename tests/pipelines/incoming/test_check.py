@@ -37,7 +37,7 @@ def test_check_drop_tells_what_would_be_read(drop: Path) -> None:
     assert "marker _COMPLETE: is not there yet" in result.output
     assert "is mV the unit?" in result.output
     assert "1 of the kept records lack leads" in result.output
-    assert "dropped *.csv d: too short: 2000 samples at 500 Hz" in result.output
+    assert f"dropped {drop / 'd.csv'}: too short: 2000 samples at 500 Hz" in result.output
     assert "6 of 7 records would be kept" in result.output
     complete(drop)
     told = json.loads(ecg("check-drop", drop, "--json").stdout)
@@ -51,7 +51,7 @@ def test_check_drop_tells_what_would_be_read(drop: Path) -> None:
     }
     assert kinds["b.npy"]["rates"] == {"250": 2}
     assert kinds["*.csv"]["seconds"] == [4.0, 10.0]
-    assert [one["record"] for one in told["dropped"]] == ["d"]
+    assert [(one["where"], one["file"], one["record"]) for one in told["dropped"]] == [("*.csv", "d.csv", "d")]
 
 
 def test_check_drop_counts_patients_of_kept_records(drop: Path) -> None:
@@ -78,9 +78,9 @@ def test_check_drop_says_what_harmonization_then_does(home: Home, drop: Path) ->
     materialize_drop(home, "ward-7")
     product = materialize_ecgs(home.workspace(), INCOMING, "ward-7", limits=LIMITS, incomplete=MARKED)
     assert (report.records, report.kept) == (product.facts["entered"], product.facts["kept"])
-    assert [found.record_id for _, found in report.drops] == ["5", "0"]
+    assert [found.record.record_id for found in report.drops] == ["5", "0"]
     shard = open_shard(product.path)
-    assert [row["detail"] for row in shard.drops().to_pylist()] == [found.detail for _, found in report.drops]
+    assert [row["detail"] for row in shard.drops().to_pylist()] == [found.record.detail for found in report.drops]
 
 
 def test_check_drop_fails_if_nothing_is_kept_or_something_is_refused(drop: Path, tmp_path: Path) -> None:

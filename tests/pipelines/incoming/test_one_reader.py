@@ -70,7 +70,7 @@ def test_what_a_drop_refuses_is_refused_for_the_same_reason(tmp_path: Path) -> N
     x_NLT = ecgs(1)
     x_NLT[0, 7, 100] = np.nan
     write_npy(tmp_path / "a.npy", x_NLT, **array_fields())
-    ((_, dropped),) = check_drop(tmp_path).drops
+    (dropped,) = (refusal.record for refusal in check_drop(tmp_path).drops)
     refused = inspect_file(tmp_path / "a.npy").refused
     assert refused == dropped
     (item,) = embed_files([tmp_path / "a.npy"], lambda record: record.signal_LT)
@@ -283,8 +283,8 @@ def test_a_matlab_file_without_a_header_is_named_and_its_table_left_out(tmp_path
     (tmp_path / "A0001.mat").write_bytes(b"MATLAB 5.0 MAT-file Platform: posix" + bytes(200))
     (tmp_path / "REFERENCE.csv").write_text("Recording,First_label\nA0001,5\n")
     report = check_drop(tmp_path)
-    assert [found.reason for _, found in report.drops] == [DropReason.UNKNOWN_FORMAT]
-    assert "a MATLAB file without a WFDB header is not read" in report.drops[0][1].detail
+    assert [found.record.reason for found in report.drops] == [DropReason.UNKNOWN_FORMAT]
+    assert "a MATLAB file without a WFDB header is not read" in report.drops[0].record.detail
     assert report.ignored == (("REFERENCE.csv", "table of records"),)
 
 

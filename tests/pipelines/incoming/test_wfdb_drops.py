@@ -131,7 +131,7 @@ def test_cases_of_public_reports_are_kept_and_right(name: str, kept: int) -> Non
 def test_cases_of_public_reports_that_are_refused(name: str, words: str) -> None:
     report = report_of(name)
     assert (report.records, report.kept) == (1, 0)
-    assert words in report.drops[0][1].detail
+    assert words in report.drops[0].record.detail
 
 
 def report_of(name: str) -> DropReport:

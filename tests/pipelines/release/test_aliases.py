@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 
-from pipelines.release.aliases import aliases_of, find_alias, promote, rollback, versions_of
+from pipelines.finding import Finding
+from pipelines.release.aliases import aliases_of, find_alias, promote, promote_by_hand, rollback, versions_of
+from pipelines.release.gate import RULES, GateVerdict
 from pipelines.release.model import Release, Scores
+from pipelines.release.registry import record
 from pipelines.release.tags import CHALLENGER, CHAMPION, PREVIOUS
 from pipelines.tracking import Tracking
 
@@ -100,6 +103,56 @@ def test_a_challenger_that_was_refused_stays_one_when_it_is_released_again(
     again = promote(put(store, name, encoders[0], scored(0.8)), tracking=store)
     assert again.version == 1, "the champion is told to be what it is"
     assert aliases(store, name) == {CHAMPION: 1, CHALLENGER: 2}
+
+
+def test_a_person_makes_a_challenger_champion_and_who_and_why_are_written_on_both(
+    store: Tracking, encoders: list[Path], name: str
+) -> None:
+    crown(store, name, encoders[0], scored(0.80))
+    refused = {rule: Finding(rule not in ("not_worse", "not_collapsed"), "seen") for rule in RULES}
+    record(put(store, name, encoders[1], scored(0.83)), GateVerdict(against=1, rules=refused), tracking=store)
+    moved = promote_by_hand(why="better on ward 7", by="Dr. Weber", name=name, tracking=store)
+    assert moved.version == 2
+    assert aliases(store, name) == {CHAMPION: 2, PREVIOUS: 1}
+    newest, oldest = versions_of(name=name, tracking=store)
+    assert list(newest.moves.values()) == ["champion: promoted by hand by Dr. Weber: better on ward 7"]
+    assert list(oldest.moves.values())[-1].endswith("version 2: promoted by hand by Dr. Weber: better on ward 7")
+    page = store.client().get_model_version(name, "2").description or ""
+    assert page.startswith("Made champion by hand, though it did not pass the gate.")
+    again = promote_by_hand(version=2, why="once more", by="x", name=name, tracking=store)
+    assert len(again.moves) == 1, "nothing moves"
+    with pytest.raises(ValueError, match=rf"/1 was champion before: `ecg rollback 1 --name {name}` goes back"):
+        promote_by_hand(version=1, why="back", by="x", name=name, tracking=store)
+    assert rollback(why="worse after all", name=name, tracking=store).version == 1
+    assert not find(PREVIOUS, name, store).by_hand
+
+
+def test_what_a_person_cannot_promote_is_said(store: Tracking, encoders: list[Path], name: str) -> None:
+    def by_hand(why: str = "a test", version: int | None = None) -> None:
+        promote_by_hand(version=version, why=why, by="x", name=name, tracking=store)
+
+    with pytest.raises(ValueError, match=f"{name} has no challenger at"):
+        by_hand()
+    with pytest.raises(ValueError, match=f"{name} has no version at"):
+        by_hand(version=1)
+    put(store, name, encoders[0], scored(0.80))
+    with pytest.raises(ValueError, match="/1 was not judged: the gate has to see first that it is served right"):
+        by_hand()
+    judged(store, find(CHALLENGER, name, store), holds=False)
+    with pytest.raises(ValueError, match=r"/1 is not made champion by hand either: serves: serves was looked at$"):
+        by_hand()
+    with pytest.raises(ValueError, match=f"version 2 of {name}: use one of 1$"):
+        by_hand(version=2)
+    for why in (" ", "x" * 1001):
+        with pytest.raises(ValueError, match="why: give the reason in 1 to 1,000 characters"):
+            by_hand(why)
+    assert aliases(store, name) == {CHALLENGER: 1}
+
+
+def find(alias: str, name: str, store: Tracking) -> Release:
+    release = find_alias(alias, name=name, tracking=store)
+    assert release is not None
+    return release
 
 
 def test_going_back_swaps_the_champion_with_the_previous_and_says_why(

@@ -76,7 +76,7 @@ def test_the_rules_on_intervals(macro, label, failing):
 @pytest.mark.parametrize(("value", "few"), [(0.02, True), (-0.02, False)])
 def test_an_interval_that_is_too_wide_is_told_from_a_fall(value, few):
     judged = verdict(contested(difference(value, -0.05, 0.06), MI=EVEN))
-    assert ("; too few ECGs to exclude that it is worse" in judged.reason) is few
+    assert ("; too few ECGs to exclude that it is worse: label more, or `ecg promote` it" in judged.reason) is few
 
 
 def test_the_lost_label_is_named_with_its_interval():

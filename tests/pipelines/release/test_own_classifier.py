@@ -12,9 +12,10 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+import torch
 from click.testing import Result
 
-from ecg_model.encoder_file import load_encoder
+from ecg_model.encoder_file import load_encoder, random_encoder, save_encoder
 from ecg_model.serving.classify import CalibratedHead, classify
 from pipelines.encoders.names import ENCODER_FILE, HEAD_FILE
 from pipelines.evaluate.probes.result import load_result
@@ -22,13 +23,16 @@ from pipelines.formats.shard import open_shard
 from pipelines.hashing import sha256_of_file
 from pipelines.home import Home
 from pipelines.release.aliases import aliases_of, find_alias, versions_of
+from pipelines.release.model import Scores
 from pipelines.release.own_classifier import OwnClassifierFacts
 from pipelines.release.own_classifier_config import OwnClassifierConfig, require_name
-from pipelines.release.tags import CHAMPION
+from pipelines.release.packaging import packaged_encoder
+from pipelines.release.registry import release_packaged
+from pipelines.release.tags import CHAMPION, ECGS, kind_of
 from pipelines.tracking import Tracking
 from tests.support.commands import ECG, ecg
 from tests.support.mlflow_server import free_port
-from tests.support.own_ecgs import harmonized, put_encoder
+from tests.support.own_ecgs import TINY, harmonized, put_encoder
 from tests.support.shared import made_once
 
 N = 300
@@ -174,6 +178,56 @@ def test_another_training_is_a_challenger_that_the_gate_compares_and_all_is_serv
         assert (row["tall"] > row["small"]) == is_tall
 
 
+def put_blind_encoder(tracking: Tracking, folder: Path) -> None:
+    """A registered encoder, pretrained on simulated ECGs, to which all ECGs are alike."""
+    encoder = random_encoder(TINY, 3)
+    with torch.no_grad():
+        for weight in encoder.parameters():
+            weight.zero_()
+    save_encoder(folder / "encoder.safetensors", encoder)
+    release_packaged(
+        packaged_encoder(folder / "encoder.safetensors"),
+        Scores(),
+        provenance={ECGS: kind_of(simulated=True)},
+        recipe={},
+        git_commit="g",
+        tracking=tracking,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("unserved")
+def test_a_first_version_below_its_baselines_waits_for_a_person_and_a_recorded_encoder_replaces_a_simulated_one(
+    home: Home, tmp_path: Path
+) -> None:
+    tracking = Tracking.of(home)
+    put_blind_encoder(tracking, tmp_path)
+    of_blind = ("train-classifier", "--drop", "ward", "--name", "heights", "--encoder", "models:/ecg-encoder/1")
+    blind = ecg(*of_blind)
+    assert blind.exit_code == 0, blind.output
+    for said in (
+        "models:/heights/1, registered: kept as challenger: not_below_baselines: difference of validation macro AUC to "
+        "random encoder -0.",
+        ", to handcrafted features -0.",
+        "there is no champion yet",
+        "serve it: ecg serve models:/heights/1; make it champion by hand: ecg promote 1 --name heights",
+        "seen in the encoder's pretraining, without labels: not known",
+    ):
+        assert said in words(blind)
+    assert aliases_of(name="heights", tracking=tracking) == {"challenger": 1}
+
+    done = ecg("promote", "--name", "heights", "--why", "to try the server", "--by", "the ward's engineer")
+    assert done.exit_code == 0, done.output
+    assert done.output.startswith("models:/heights@champion is version 1 in sqlite:///")
+    (version,) = versions_of(name="heights", tracking=tracking)
+    assert list(version.moves.values()) == ["champion: promoted by hand by the ward's engineer: to try the server"]
+    assert "registered before: promoted: it is the champion" in words(ecg(*of_blind))
+
+    better = ecg("train-classifier", "--drop", "ward", "--name", "heights", "--encoder", "pretrained")
+    assert "version 1, the champion, was trained on simulated ECGs, and this on recorded ones" in words(better)
+    assert aliases_of(name="heights", tracking=tracking) == {"champion": 2, "previous": 1}
+
+
 def asked(port: int, body: dict) -> list[dict[str, float]]:
     """Ask a server that is starting."""
     for _ in range(600):
@@ -280,7 +334,6 @@ def test_names_are_made_of_the_labels_and_those_of_others_are_refused():
 
 
 def test_a_model_of_another_kind_is_not_written_to(home, tmp_path, unserved):
-    from pipelines.release.model import Scores
     from tests.support.releases import put
 
     encoder = home.workspace().require("encoder").path / ENCODER_FILE

@@ -157,9 +157,9 @@ def test_unknown_and_ambiguous_records_and_a_single_label_are_refused(home, tmp_
     with pytest.raises(ValueError, match="1 of 2 records are not among the 5 harmonized ECGs of incoming, such as 'q'"):
         own_task(workspace, written(tmp_path, "record_id,label\ne0,x\nq,y\n"), "incoming")
     for theirs in ("00004", "4.0", "00004_hr", "p1/4.hea"):
-        with pytest.raises(ValueError, match=f"such as '{theirs}'; an ECG there is called 'e0': correct the ids"):
+        with pytest.raises(ValueError, match=f"such as '{theirs}'; ECGs there are called 'e4', 'e0', 'e1': correct"):
             own_task(workspace, written(tmp_path, f"record_id,label\ne0,x\n{theirs},y\n"), "incoming")
-    with pytest.raises(ValueError, match=r"such as 'w1/e3.csv'; an ECG there is called 'e3'"):
+    with pytest.raises(ValueError, match=r"such as 'w1/e3.csv'; ECGs there are called 'e3', "):
         own_task(workspace, written(tmp_path, "record_id,label\ne0,x\nw1/e3.csv,y\n"), "incoming")
     with pytest.raises(ValueError, match="1 labels \\(x\\)"):
         own_task(workspace, written(tmp_path, "record_id,label\ne0,x\ne1,x\n"), "incoming")
