@@ -50,12 +50,9 @@ from pipelines.tasks.splits import Split, patients
 PRODUCT = "own_classifier"
 PAGE_FILE = "report.html"
 
-HEADS: Mapping[str, Callable[[], Head | None]] = {
-    "linear": lambda: None,
-    "attention_pool": AttentionPool,
-    "fine_tuned": FineTune,
-}
-"""The head of each method; None is the linear one."""
+_MOST_EPOCHS, _FEWEST_EPOCHS = 25, 10  # of a fine-tuning
+_SEEN = 23_000  # labelled ECGs, one as often as there are epochs: between the two, small sets get more epochs
+_WIDTH = 48  # channels of an encoder that would be trained at the rate of the linear layer
 
 _MOST_LISTED = 10  # labels in a message
 
@@ -149,6 +146,31 @@ def _by_split(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{split} {count:,}" for split, count in counts.items())
 
 
+def head_of(method: Method, task: LabelTask, encoder: ChosenEncoder) -> Head | None:
+    """Return the head of a method; None is the linear one."""
+    if method == "linear":
+        return None
+    return (
+        AttentionPool() if method == "attention_pool" else fine_tuning(len(task.codes or ()), encoder.source.config.dim)
+    )
+
+
+def fine_tuning(ecgs: int, width: int) -> FineTune:
+    """Return the settings of a fine-tuning on labels of one's own, which may be few.
+
+    The published recipe's steps are so small that on some hundred ECGs the linear layer never leaves its start. Here it
+    starts at the linear probe and has a rate of 1e-3, and the encoder one in proportion to 1/width, as its weights bear
+    it under Adam (Yang et al., arXiv 2203.03466). What is kept is the end, or the start if that is no worse on
+    validation. docs/own-data.md has what it gave.
+
+    ecgs: labelled ones, of all splits
+    width: channels of the encoder
+    """
+    epochs = min(_MOST_EPOCHS, max(_FEWEST_EPOCHS, _SEEN // max(ecgs, 1)))
+    decay = min(0.5, _WIDTH / width)
+    return FineTune(epochs=epochs, rate=1.6e-2, group_decay=decay, start="probe", keep="last_or_start")
+
+
 def materialize_own_classifier(
     workspace: Workspace,
     name: str,
@@ -178,7 +200,13 @@ def materialize_own_classifier(
         say(f"fitting {method.replace('_', ' ')}")
         of_method = task if method == "linear" else replace(task, name=f"{task.name}__{method}")
         fitted[method] = materialize_probe(
-            workspace, of_method, encoder.source, config, progress=progress, head=HEADS[method](), launch=launch
+            workspace,
+            of_method,
+            encoder.source,
+            config,
+            progress=progress,
+            head=head_of(method, task, encoder),
+            launch=launch,
         )
     scored = {method: _validation_auc(task, product) for method, product in fitted.items()}
     method = max(scored, key=lambda one: scored[one])  # of equals the first, which is the simplest

@@ -1,7 +1,7 @@
 """Probes: an encoder on one label task, the product `probe/<task>/<encoder>`.
 
     heads.py                                            the interface of all heads: fit on features
-    linear.py  attention_pool.py  fine_tune.py          the heads; augment.py for fine-tuning
+    linear.py  attention_pool.py  fine_tune.py          the heads; augment.py and layer_start.py for fine-tuning
     handcrafted.py                                      features of an ECG without any training, the baseline
     config.py                                           settings
     fit.py                                              train, choose on validation, score the test split once

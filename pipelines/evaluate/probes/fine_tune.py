@@ -21,13 +21,14 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ecg_model.band_pass import band_pass
 from pipelines.device import torch_device
 from pipelines.evaluate.probes.augment import AugmentConfig, augmented
 from pipelines.evaluate.probes.fine_tune_process import fit_in_process
 from pipelines.evaluate.probes.heads import CHECKPOINTS, Fit, FitProblem, Takes, scorable
+from pipelines.evaluate.probes.layer_start import start_at_prevalence, start_at_probe
 from pipelines.evaluate.probes.read_ahead import read_ahead
 from pipelines.evaluate.probes.result import Trial
 from pipelines.evaluate.probes.tuned_network import FineTunedClassifier, Network, parameter_groups
@@ -61,8 +62,11 @@ class FineTune:
     train_encoder: bool = True
     """False freezes the encoder."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
-    keep: Literal["best", "last"] = "best"
-    """`best` is the epoch with the best macro AUC on validation, of equals the earlier."""
+    start: Literal["prevalence", "probe"] = "prevalence"
+    """Of the linear layer: small weights and each class's prevalence, or the linear probe (`layer_start`)."""
+    keep: Literal["best", "last", "last_or_start"] = "best"
+    """`best` is the epoch with the best macro AUC on validation, of equals the earlier. `last_or_start` is the last, or
+    the start if that is no worse there: on few ECGs the best of many epochs is the luckiest."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """`bf16` computes the network's products in bfloat16."""
     device: str = "auto"
@@ -82,14 +86,16 @@ class FineTune:
             raise ValueError(f"weight_decay={self.weight_decay}: give a number of at least 0")
         if not 0 < self.group_decay <= 1:
             raise ValueError(f"group_decay={self.group_decay}: use a factor above 0 and at most 1")
-        if self.keep not in ("best", "last"):
-            raise ValueError(f"keep={self.keep!r}: use 'best' or 'last'")
+        if self.start not in ("prevalence", "probe"):
+            raise ValueError(f"start={self.start!r}: use 'prevalence' or 'probe'")
+        if self.keep not in ("best", "last", "last_or_start"):
+            raise ValueError(f"keep={self.keep!r}: use 'best', 'last' or 'last_or_start'")
         if self.precision not in ("fp32", "bf16"):
             raise ValueError(f"precision={self.precision!r}: use 'fp32' or 'bf16'")
 
     @property
     def chooses(self) -> bool:
-        return self.keep == "best"
+        return self.keep != "last"
 
     @property
     def torch_device(self) -> torch.device:
@@ -98,6 +104,8 @@ class FineTune:
 
     def to_dict(self) -> dict[str, Any]:
         settings = {name: value for name, value in asdict(self).items() if name != "device"}
+        if self.start == "prevalence":  # as what was fitted before there was a choice
+            del settings["start"]
         operations = list(self.augment.operations)
         return {"head": "fine_tune", **settings, "augment": {**settings["augment"], "operations": operations}}
 
@@ -176,7 +184,7 @@ class Training:
         self.best: dict[str, Tensor] = {}  # the weights of the best epoch so far, if one is chosen
         y_NC = problem.y_NC[problem.train]
         self.network = Network(problem.encoder(), y_NC.shape[1])
-        _initialise(self.network.layer, y_NC, problem)
+        start_at_prevalence(self.network.layer, y_NC, problem)
         self.network.encoder.requires_grad_(head.train_encoder)
         self.network.to(head.torch_device)
         groups = parameter_groups(
@@ -207,6 +215,11 @@ class Training:
         Raises ValueError as `FineTune.fit` does, and Stopped if that was asked for.
         """
         self._resume()
+        if self.head.start == "probe" and not self.step:
+            start_at_probe(self.network, self.problem)
+            self.trials.clear()
+            if self.head.chooses:
+                self._validate(0)
         while self.epoch < self.head.epochs:
             self._train_epoch()
         return self._chosen()
@@ -235,7 +248,7 @@ class Training:
         loss = float(self.loss_sum) / len(self.problem.train)
         if not np.isfinite(loss):
             raise ValueError(f"fine-tuning diverged in epoch {self.epoch + 1}: use a lower rate than {self.head.rate}")
-        auc = self._validate() if self.head.chooses else None
+        auc = self._validate(self.epoch + 1) if self.head.chooses else None
         self.losses.append(loss)
         self.epoch, self.batch = self.epoch + 1, 0
         self.loss_sum = torch.zeros_like(self.loss_sum)
@@ -294,20 +307,27 @@ class Training:
         epoch = self.epoch
         return read_ahead(batch, [order[at : at + size] for at in range(self.batch * size, len(order), size)])
 
-    def _validate(self) -> float:
-        """Return the macro AUC on validation, and store the weights if it is the best."""
+    def _validate(self, epoch: int) -> float:
+        """Return the macro AUC on validation after an epoch, and store the weights if they are the best to be kept."""
         model = FineTunedClassifier(
             network=self.network.eval(),
             multi_class=self.problem.multi_class,
             losses=(),
-            epoch=self.epoch + 1,
+            epoch=epoch,
             between=self._stop_if_asked,
         )
         auc = self.problem.validation_auc(model)
-        if all(auc > trial.validation_macro_auc for trial in self.trials):
+        if self._may_keep(epoch) and all(auc > trial.validation_macro_auc for trial in self._candidates):
             self.best = {name: value.detach().cpu().clone() for name, value in self.network.state_dict().items()}
-        self.trials.append(Trial(validation_macro_auc=auc, epoch=self.epoch + 1))
+        self.trials.append(Trial(validation_macro_auc=auc, epoch=epoch))
         return auc
+
+    def _may_keep(self, epoch: int | None) -> bool:
+        return self.head.keep == "best" or epoch in (0, self.head.epochs)
+
+    @property
+    def _candidates(self) -> list[Trial]:
+        return [trial for trial in self.trials if self._may_keep(trial.epoch)]
 
     def _stop_if_asked(self) -> None:
         if self._asked_to_stop():
@@ -319,7 +339,7 @@ class Training:
         epoch = self.epoch
         if self.head.chooses:
             self.network.load_state_dict(self.best)
-            epoch = 1 + int(np.argmax([trial.validation_macro_auc for trial in self.trials]))
+            epoch = max(self._candidates, key=lambda trial: trial.validation_macro_auc).epoch or 0
         return FineTunedClassifier(
             network=self.network.eval(),
             multi_class=self.problem.multi_class,
@@ -372,15 +392,6 @@ class Training:
         }
         tensors = {name: value.detach().cpu() for name, value in tensors.items()}
         self.folder.save(Checkpoint(step=self.step, facts=facts, tensors=tensors))
-
-
-def _initialise(layer: nn.Linear, y_NC: np.ndarray, problem: FitProblem) -> None:
-    """Set small weights from the seed, and biases with which each class's probability starts at its prevalence."""
-    draw = torch.Generator().manual_seed(problem.seed)
-    nn.init.trunc_normal_(layer.weight, std=0.02, generator=draw)
-    prevalence_C = torch.from_numpy(y_NC.mean(axis=0)).float()
-    with torch.no_grad():
-        layer.bias.copy_(prevalence_C.log() if problem.multi_class else prevalence_C.logit())
 
 
 def _below(prefix: str, checkpoint: Checkpoint) -> dict[str, Tensor]:

@@ -77,7 +77,7 @@ class Trial:
     learning_rate: float | None = None
     weight_decay: float | None = None
     epoch: int | None = None
-    """Passes over the training records, from 1."""
+    """Passes over the training records, from 1; 0 is the start of a fine-tuning."""
 
 
 @dataclass(frozen=True, kw_only=True)

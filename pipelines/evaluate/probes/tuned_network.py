@@ -43,7 +43,11 @@ class Network(nn.Module):
         self.layer = nn.Linear(encoder.config.dim, classes)
 
     def forward(self, x_BLT: Tensor, noise_K2B: Tensor | None = None) -> Tensor:
-        return self.layer(self.encoder.tokens(x_BLT, noise_K2B=noise_K2B).mean(dim=1))
+        return self.layer(self.pooled(x_BLT, noise_K2B))
+
+    def pooled(self, x_BLT: Tensor, noise_K2B: Tensor | None = None) -> Tensor:
+        """Return the mean of the tokens, (B, D)."""
+        return self.encoder.tokens(x_BLT, noise_K2B=noise_K2B).mean(dim=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +59,7 @@ class FineTunedClassifier:
     losses: tuple[float, ...]
     """The mean loss of each epoch."""
     epoch: int
-    """The chosen epoch, from 1."""
+    """The chosen epoch, from 1; 0 is the start."""
 
     between: Callable[[], None] | None = None
     """Called after each batch of predictions; what it raises ends them."""

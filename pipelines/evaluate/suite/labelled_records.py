@@ -48,7 +48,8 @@ def labelled_records(
     times = Counter(read_records(shards).column("record_id").to_pylist())
     why = _dropped(shards)
     known = times.keys() | why.keys()
-    paths = {} if labels.keys() <= times.keys() else _records_by_path(workspace, shards)
+    by_id = source != INCOMING or labels.keys() <= times.keys()
+    paths = {} if by_id else _records_by_path(workspace, shards)
     meant = {row: row if row in known else _only(paths.get(row, ()), row, path) for row in labels}
     unknown = [row for row, record in meant.items() if record is None]
     if unknown:
@@ -82,7 +83,7 @@ def _dropped(shards: Mapping[str, Product]) -> dict[str, str]:
 
 
 def _records_by_path(workspace: Workspace, shards: Mapping[str, Product]) -> dict[str, frozenset[str]]:
-    """Return the records that each name of a file means; none if the source is not of own ECGs."""
+    """Return the records that each name of a file means. shards: of drops of own ECGs"""
     found: dict[str, set[str]] = {}
     for drop, shard in shards.items():
         raw = workspace.current(f"raw/{INCOMING}/{drop}")

@@ -24,13 +24,14 @@ from pipelines.evaluate.features import EncoderSource, FeatureConfig, embed
 from pipelines.evaluate.probes.attention_pool import AttentionPool
 from pipelines.evaluate.probes.augment import AugmentConfig
 from pipelines.evaluate.probes.config import ProbeConfig
-from pipelines.evaluate.probes.fine_tune import FineTune
+from pipelines.evaluate.probes.fine_tune import FineTune, Training
 from pipelines.evaluate.probes.heads import FitProblem, Logistic
 from pipelines.evaluate.probes.result import load_result
 from pipelines.evaluate.probes.step import materialize_probe
 from pipelines.evaluate.probes.tuned_network import FineTunedClassifier, Network, parameter_groups
 from pipelines.evaluate.statistics.bootstrap import InsufficientData
 from pipelines.formats.shard import QUALITY, ShardWriter
+from pipelines.program import Stopped
 from pipelines.simulate import Diagnosis, simulate
 from pipelines.tasks.catalogue import TASKS
 
@@ -176,6 +177,33 @@ def test_the_epoch_that_is_best_on_validation_is_kept(problem):
     )
 
 
+FROM_PROBE = replace(QUICK, epochs=3, start="probe", keep="last_or_start")
+
+
+def test_it_starts_at_the_linear_probe_and_keeps_the_start_if_the_end_is_no_better(problem):
+    filtered = band_pass(np.asarray(problem.x) * 1e-3)
+    with torch.inference_mode():
+        feature_ND = encoder().eval().embed(torch.from_numpy(filtered)).numpy()
+    probe = Logistic(penalties=ProbeConfig().penalties).fit(replace(problem, x=feature_ND))
+    still = replace(FROM_PROBE, rate=1e-12).fit(problem)
+    probability_NC = still.model.probabilities(problem.x, TEST)
+    np.testing.assert_allclose(probability_NC, probe.model.probabilities(feature_ND, TEST), atol=1e-4)
+    assert still.trials[0].validation_macro_auc == pytest.approx(problem.validation_auc(still.model), abs=0.01)
+
+    ruined = replace(FROM_PROBE, rate=200.0).fit(problem)
+    assert [trial.epoch for trial in ruined.trials] == [0, 1, 2, 3]
+    assert tuned(ruined).epoch == 0
+    np.testing.assert_allclose(ruined.model.probabilities(problem.x, TEST), probability_NC, atol=1e-4)
+
+
+def test_of_the_epochs_the_last_one_alone_may_be_kept(simulated, monkeypatch):
+    problem = replace(simulated, x=np.asarray(simulated.x)[:, :, :500], train=TRAIN[:16], validation=VALIDATION[:24])
+    scores = iter([0.6, 0.9, 0.5, 0.7])
+    monkeypatch.setattr(FitProblem, "validation_auc", lambda *_: next(scores))
+    monkeypatch.setattr("pipelines.evaluate.probes.fine_tune.start_at_probe", lambda *_: None)
+    assert tuned(FROM_PROBE.fit(problem)).epoch == 3, "0.7 at the end is above 0.6 at the start"
+
+
 def test_labels_of_other_records_do_not_matter_and_the_paper_chooses_nothing(problem):
     flipped_NC = problem.y_NC.copy()
     flipped_NC[TEST] = ~flipped_NC[TEST]
@@ -212,6 +240,30 @@ class Signals:
 
 def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
+
+
+def test_what_was_fitted_before_there_was_a_choice_of_the_start_is_found(problem):
+    assert "start" not in FineTune().to_dict()
+    for head in (FineTune(), FROM_PROBE):
+        assert FineTune.from_dict({**head.to_dict(), "device": head.device}) == head
+
+
+def test_a_run_that_was_stopped_within_its_first_epoch_does_not_start_again(problem, tmp_path):
+    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
+    straight.mkdir()
+    stopped.mkdir()
+    expected = FROM_PROBE.fit(replace(problem, folder=straight))
+    steps: list[int] = []
+    first = Training(
+        FROM_PROBE,
+        replace(problem, folder=stopped),
+        on_step=lambda at: steps.append(at.step),
+        asked_to_stop=lambda: len(steps) == 2,
+    )
+    with pytest.raises(Stopped):
+        first.finish()
+    assert FROM_PROBE.fit(replace(problem, folder=stopped)).trials == expected.trials
+    assert files(stopped) == files(straight)
 
 
 @BOTH_KINDS
@@ -277,6 +329,7 @@ def test_augmentation_changes_what_is_learned_from_and_not_what_is_tested(proble
         ({"weight_decay": -0.1}, "weight_decay"),
         ({"group_decay": 1.5}, "group_decay"),
         ({"keep": "first"}, "keep"),
+        ({"start": "best"}, "start='best': use 'prevalence' or 'probe'"),
         ({"precision": "fp16"}, "precision"),
     ],
 )
