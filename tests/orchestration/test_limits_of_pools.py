@@ -7,7 +7,7 @@ import yaml
 
 from assets.delineation import wave_assets
 from assets.dense import dense_assets
-from assets.evaluate import probe_assets, reference_probe_assets, suite_assets
+from assets.evaluate import probe_assets, reference_cpc_probe_assets, reference_probe_assets, suite_assets
 from orchestration.definitions import defs
 from orchestration.jobs import ALONE, TRAIN, harvest_job_name
 from orchestration.limits import LIMITS, seed
@@ -29,9 +29,10 @@ def test_each_pool_has_a_limit_and_each_network_and_host_its_pool():
     assert {pool for pool in pools.values() if pool} == LIMITS.keys()
     for source in (*SOURCES, "incoming"):
         assert (pools[f"raw/{source}"], pools[f"ecgs/{source}"]) == ("download", "harmonize")
-    evaluating = (*probe_assets, *reference_probe_assets, *suite_assets, *wave_assets, *dense_assets)
+    probes = (*probe_assets, *reference_probe_assets, *reference_cpc_probe_assets)
+    evaluating = (*probes, *suite_assets, *wave_assets, *dense_assets)
     evaluations = {asset.key.to_user_string() for asset in evaluating}
-    others = {"encoder", "gate_verdict", "classifier", "encoder_comparison", "own_classifier"}
+    others = {"encoder", "gate_verdict", "classifier", "encoder_comparison", "own_classifier", "scaling"}
     assert {name for name, pool in pools.items() if pool == "gpu"} == evaluations | others
     assert LIMITS["gpu"] == 1
 
