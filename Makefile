@@ -76,7 +76,7 @@ types: install-dev ## Run pyright
 
 bench: install-dev ## Run the benchmarks at the paper's size, beside the method of the released code; half an hour
 	@mkdir -p "$$ECG_HOME/benchmarks"
-	for name in train_step attention feeding corpus download harmonize probes serving; do \
+	for name in train_step s4 attention feeding corpus download harmonize probes serving; do \
 	    $(BIN)/python -m benchmarks.$$name --json "$$ECG_HOME/benchmarks/$$name.json"; \
 	done
 
