@@ -139,8 +139,11 @@ def _print_trained(trained: TrainedClassifier) -> None:
     console.print(f"Brier score on test {facts.brier:.4f}, {facts.brier_uncalibrated:.4f} before calibration")
     release = trained.release
     state = "registered" if trained.created else "registered before"
-    console.print(format_text(f"\n{release.model_uri}, {state}: {trained.verdict.reason}"))
-    if trained.champion is not None and trained.champion.version == release.version:
+    serves = trained.champion is not None and trained.champion.version == release.version
+    # What was promoted before, perhaps by hand, is not judged again.
+    reason = trained.verdict.reason if trained.created or not serves else "it is the champion"
+    console.print(format_text(f"\n{release.model_uri}, {state}: {reason}"))
+    if serves:
         console.print(f"serve it: ecg serve models:/{release.name}@champion")
     else:
         state = "there is no champion yet"

@@ -112,7 +112,7 @@ def test_a_drop_with_labels_becomes_a_champion_and_is_found_again(home: Home) ->
 
     again = ecg("train-classifier", "--drop", "ward")
     assert again.exit_code == 0, again.output
-    assert "models:/ecg-classifier-ward/1, registered before: promoted" in words(again)
+    assert "models:/ecg-classifier-ward/1, registered before: it is the champion" in words(again)
     assert home.workspace().require("own_classifier/ecg-classifier-ward").path == product.path
     tracking = Tracking.of(home)
     (version,) = versions_of(name="ecg-classifier-ward", tracking=tracking)
@@ -221,7 +221,7 @@ def test_a_first_version_below_its_baselines_waits_for_a_person_and_a_recorded_e
     assert done.output.startswith("models:/heights@champion is version 1 in sqlite:///")
     (version,) = versions_of(name="heights", tracking=tracking)
     assert list(version.moves.values()) == ["champion: promoted by hand by the ward's engineer: to try the server"]
-    assert "registered before: promoted: it is the champion" in words(ecg(*of_blind))
+    assert "registered before: it is the champion" in words(ecg(*of_blind))
 
     better = ecg("train-classifier", "--drop", "ward", "--name", "heights", "--encoder", "pretrained")
     assert "version 1, the champion, was trained on simulated ECGs, and this on recorded ones" in words(better)
